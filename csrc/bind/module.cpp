@@ -1,0 +1,13 @@
+#include <pybind11/pybind11.h>
+
+#include "bind/register.h"
+#include "core/error.h"
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "Native kernels and the streaming engine; see tallies.kernels and tallies.merge.";
+  m.attr("version") = TALLIES_VERSION;
+  tallies::bind::register_errors(m);
+  tallies::bind::register_cpu(m);
+  tallies::bind::register_kernels(m);
+  tallies::bind::register_engine(m);
+}

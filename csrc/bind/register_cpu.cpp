@@ -1,0 +1,32 @@
+#include <pybind11/stl.h>
+
+#include "bind/register.h"
+#include "core/error.h"
+#include "cpu/ops.h"
+
+namespace tallies::bind {
+
+void register_errors(py::module_& m) {
+  m.attr("_errors") = py::module_::import("tallies.errors");
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const Error& error) {
+      const py::module_ errors = py::module_::import("tallies.errors");
+      const char* name = error.kind == Error::Kind::request ? "InputError" : "StorageError";
+      py::set_error(errors.attr(name), error.what());
+    }
+  });
+}
+
+void register_cpu(py::module_& m) {
+  m.def("targets", [] {
+    std::vector<std::string> names;
+    for (const KernelTable* table : targets()) names.emplace_back(table->target);
+    return names;
+  });
+  m.def("target", [] { return std::string(kernels().target); });
+  m.def("set_target", &set_target, py::arg("name"));
+}
+
+}  // namespace tallies::bind

@@ -1,0 +1,174 @@
+#include <pybind11/functional.h>
+#include <pybind11/stl.h>
+
+#include "bind/register.h"
+#include "core/error.h"
+#include "engine/engine.h"
+
+namespace tallies::bind {
+namespace {
+
+// Lets Python handle signals and show progress; an exception there stops the run and comes out
+// of the call.
+class Watch {
+ public:
+  explicit Watch(py::object report) : report_(std::move(report)) {}
+  Progress progress() {
+    return [this](std::uint64_t n_bytes) {
+      const py::gil_scoped_acquire gil;
+      try {
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (!report_.is_none() && n_bytes > 0) report_(n_bytes);
+        return true;
+      } catch (py::error_already_set& error) {
+        error_ = std::make_unique<py::error_already_set>(std::move(error));
+        return false;
+      }
+    };
+  }
+  // Runs a pass without the GIL.
+  template <class Pass>
+  auto run(const Pass& pass) {
+    const Progress on_progress = progress();
+    auto result = [&] {
+      const py::gil_scoped_release release;
+      return pass(on_progress);
+    }();
+    if (error_) throw py::error_already_set(std::move(*error_));
+    return result;
+  }
+
+ private:
+  py::object report_;
+  std::unique_ptr<py::error_already_set> error_;
+};
+
+// (file, offset or address, dtype)
+using Place = std::tuple<int, std::uint64_t, int>;
+
+Array to_array(const Place& place) {
+  const auto& [file, offset, dtype] = place;
+  return {file, offset, size_of(static_cast<DType>(dtype))};
+}
+
+void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Place>& inputs,
+             const std::vector<Place>& outputs) {
+  if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
+    throw Error(Error::Kind::request,
+                "at most " + std::to_string(kMaxExperts) + " experts in one merge, found " +
+                    std::to_string(inputs.size() - plan.has_base));
+  Job job{n_elements, {}, {}};
+  std::vector<DType> types;
+  for (const Place& place : inputs) {
+    job.inputs.push_back(to_array(place));
+    types.push_back(static_cast<DType>(std::get<2>(place)));
+  }
+  for (const Place& place : outputs) job.outputs.push_back(to_array(place));
+  plan.jobs.push_back(std::move(job));
+  plan.input_types.push_back(std::move(types));
+  plan.output_types.push_back(outputs.empty() ? DType::f32
+                                              : static_cast<DType>(std::get<2>(outputs[0])));
+}
+
+Rule to_rule(int gate, int vote, int blend) {
+  const Rule rule{static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)};
+  if (index_of(rule) < 0) throw Error(Error::Kind::request, "this rule is not compiled");
+  return rule;
+}
+
+}  // namespace
+
+void register_engine(py::module_& m) {
+  py::class_<Limits>(m, "Limits")
+      .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
+
+  py::class_<Unit>(m, "Unit")
+      .def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(), py::arg("jobs"),
+           py::arg("ranks"));
+
+  py::class_<Threshold>(m, "Threshold")
+      .def_readonly("bits", &Threshold::bits)
+      .def_readonly("n_above", &Threshold::n_above)
+      .def_readonly("n_equal", &Threshold::n_equal)
+      .def_readonly("last_job", &Threshold::last_job)
+      .def_readonly("last_count", &Threshold::last_count);
+
+  py::class_<JobRule>(m, "JobRule")
+      .def(py::init<std::size_t, std::vector<float>, std::vector<std::int32_t>,
+                    std::vector<std::uint64_t>, float, float, int, int>(),
+           py::arg("job"), py::arg("weights"), py::arg("floors"), py::arg("cutoffs"),
+           py::arg("scale"), py::arg("divisor"), py::arg("zero_sign"), py::arg("majority"));
+
+  py::class_<JobResult>(m, "JobResult")
+      .def_property_readonly("sign_sum", [](const JobResult& r) { return r.tally.sign_sum; })
+      .def_property_readonly("conflicts", [](const JobResult& r) { return r.tally.conflicts; })
+      .def_property_readonly("cancellations",
+                             [](const JobResult& r) { return r.tally.cancellations; })
+      .def_property_readonly("overflow", [](const JobResult& r) { return r.tally.overflow; })
+      .def_readonly("cancelled_plus", &JobResult::cancelled_plus)
+      .def_readonly("cancelled_minus", &JobResult::cancelled_minus)
+      .def_readonly("inputs", &JobResult::inputs)
+      .def_readonly("output", &JobResult::output);
+
+  py::class_<Plan>(m, "Plan")
+      .def(py::init([](bool has_base) {
+             auto plan = std::make_unique<Plan>();
+             plan->has_base = has_base;
+             return plan;
+           }),
+           py::arg("has_base"))
+      .def("open_to_read",
+           [](Plan& plan, const std::string& path) { return plan.files.open_to_read(path); })
+      .def("open_to_write",
+           [](Plan& plan, const std::string& path, std::uint64_t n_bytes) {
+             const py::gil_scoped_release release;
+             return plan.files.open_to_write(path, n_bytes);
+           })
+      .def("write",
+           [](const Plan& plan, int file, const py::bytes& data, std::uint64_t offset) {
+             const std::string_view view = data;
+             plan.files.write(file, view.data(), view.size(), offset);
+           })
+      .def("sync",
+           [](const Plan& plan, int file) {
+             const py::gil_scoped_release release;
+             plan.files.sync(file);
+           })
+      .def("add_job", &add_job, py::arg("n_elements"), py::arg("inputs"), py::arg("outputs"))
+      .def(
+          "select",
+          [](const Plan& plan, const std::vector<Unit>& units, bool locate, const Limits& limits,
+             py::object progress) {
+            Watch watch(std::move(progress));
+            return watch.run([&](const Progress& on_progress) {
+              return select(plan, units, locate, limits, on_progress);
+            });
+          },
+          py::arg("units"), py::arg("locate"), py::arg("limits"), py::arg("progress") = py::none())
+      .def(
+          "combine",
+          [](const Plan& plan, const std::vector<JobRule>& rules, int gate, int vote, int blend,
+             bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress) {
+            const CombineOptions options{to_rule(gate, vote, blend), fingerprints,
+                                         stop_at_overflow};
+            Watch watch(std::move(progress));
+            return watch.run([&](const Progress& on_progress) {
+              return combine(plan, rules, options, limits, on_progress);
+            });
+          },
+          py::arg("rules"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
+          py::arg("fingerprints"), py::arg("stop_at_overflow"), py::arg("limits"),
+          py::arg("progress") = py::none())
+      .def(
+          "find_nonfinite",
+          [](const Plan& plan, std::size_t job, std::size_t input, const Limits& limits) {
+            Watch watch{py::none()};
+            const NonFinite found = watch.run([&](const Progress& on_progress) {
+              return find_nonfinite(plan, job, input, limits, on_progress);
+            });
+            return std::make_pair(found.count, found.first);
+          },
+          py::arg("job"), py::arg("input"), py::arg("limits"));
+}
+
+}  // namespace tallies::bind

@@ -1,0 +1,138 @@
+#include <pybind11/stl.h>
+
+#include "bind/arrays.h"
+#include "core/error.h"
+#include "cpu/ops.h"
+
+namespace tallies::bind {
+namespace {
+
+using Release = py::call_guard<py::gil_scoped_release>;
+
+void check_experts(std::size_t n) {
+  if (n > static_cast<std::size_t>(kMaxExperts))
+    throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
+                                          " experts at a time, found " + std::to_string(n));
+}
+
+// Merges float32 deltas under signs that are given.
+void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>& weights,
+                    Address signs, int blend, Address out, std::size_t n) {
+  check_experts(deltas.size());
+  const int rule = index_of({Gate::all, Vote::given, static_cast<Blend>(blend)});
+  if (rule < 0) throw Error(Error::Kind::request, "no such blend of agreeing values");
+  const std::vector<const void*> experts = all_at<void>(deltas);
+  const std::vector<std::int32_t> floors(deltas.size(), -1);
+  const CombineArgs args{nullptr,        experts.data(),        weights.data(),
+                         floors.data(),  static_cast<int>(experts.size()),
+                         1.0f,           1.0f,                  0,
+                         at<const std::int8_t>(signs), 0x7f800000, at<void>(out), n};
+  CombineTally tally;
+  kernels().combine[static_cast<int>(DType::f32)][rule](args, tally);
+}
+
+std::int64_t elect_signs(const std::vector<Address>& deltas, const std::vector<float>& weights,
+                         bool by_count, int zero_sign, Address out, std::size_t n) {
+  check_experts(deltas.size());
+  const std::vector<const float*> experts = all_at<float>(deltas);
+  CombineTally tally;
+  kernels().elect_signs[by_count](experts.data(), weights.data(), static_cast<int>(experts.size()),
+                                  zero_sign, at<std::int8_t>(out), n, tally);
+  return tally.sign_sum;
+}
+
+void consensus_mask(const std::vector<Address>& masks, int at_least, Address out, std::size_t n) {
+  check_experts(masks.size());
+  const std::vector<const std::uint8_t*> rows = all_at<std::uint8_t>(masks);
+  kernels().consensus_mask(rows.data(), static_cast<int>(rows.size()), at_least,
+                           at<std::uint8_t>(out), n);
+}
+
+double dot(Address a, Address b, std::size_t n) {
+  double lanes[8] = {};
+  kernels().dot(at<const float>(a), at<const float>(b), n, lanes);
+  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+}  // namespace
+
+void register_kernels(py::module_& m) {
+  m.def("disjoint_merge", &disjoint_merge, Release());
+  m.def("elect_signs", &elect_signs, Release());
+  m.def("consensus_mask", &consensus_mask, Release());
+  m.def("dot", &dot, Release());
+  m.def(
+      "widen",
+      [](Address in, int dtype, Address out, std::size_t n) {
+        kernels().widen[dtype](at<const void>(in), at<float>(out), n);
+      },
+      Release());
+  m.def(
+      "narrow",
+      [](Address in, Address out, int dtype, std::size_t n) {
+        kernels().narrow[dtype](at<const float>(in), at<void>(out), n);
+      },
+      Release());
+  m.def(
+      "magnitude_mask",
+      [](Address x, std::int32_t floor, Address out, std::size_t n) {
+        kernels().magnitude_mask(at<const float>(x), floor, at<std::uint8_t>(out), n);
+      },
+      Release());
+  m.def(
+      "tall_mask",
+      [](Address delta, Address merged, float lambda, Address out, std::size_t n) {
+        kernels().tall_mask(at<const float>(delta), at<const float>(merged), lambda,
+                            at<std::uint8_t>(out), n);
+      },
+      Release());
+  m.def(
+      "apply_mask",
+      [](Address base, Address shared, Address mask, float scale, Address out, std::size_t n) {
+        kernels().apply_mask(at<const float>(base), at<const float>(shared),
+                             at<const std::uint8_t>(mask), scale, at<float>(out), n);
+      },
+      Release());
+  m.def(
+      "fingerprint",
+      [](Address in, std::size_t n_bytes, std::uint64_t first) {
+        std::vector<std::uint64_t> lanes(8);
+        kernels().fingerprint(at<const void>(in), n_bytes, first, lanes.data());
+        return lanes;
+      },
+      Release());
+  // Benchmarks time the kernels alone, without threads or files.
+  m.def(
+      "survey",
+      [](int dtype, Address base, Address expert, std::size_t n, std::int32_t low,
+         std::int32_t high, Address interior) {
+        SurveyTally tally;
+        kernels().survey[dtype](
+            {at<const void>(base), at<const void>(expert), n, low, high, at<std::uint32_t>(interior)},
+            tally);
+        return std::vector<std::uint64_t>{tally.from_low, tally.above_low, tally.from_high,
+                                          tally.above_high, tally.n_interior};
+      },
+      Release());
+  m.def(
+      "combine",
+      [](int dtype, int gate, int vote, int blend, Address base,
+         const std::vector<Address>& experts, const std::vector<float>& weights,
+         const std::vector<std::int32_t>& floors, float scale, int zero_sign, Address out,
+         std::size_t n) {
+        check_experts(experts.size());
+        const int rule = index_of(
+            {static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)});
+        if (rule < 0) throw Error(Error::Kind::request, "this rule is not compiled");
+        const std::vector<const void*> rows = all_at<void>(experts);
+        const CombineArgs args{at<const void>(base), rows.data(), weights.data(), floors.data(),
+                               static_cast<int>(rows.size()), scale, 1.0f, zero_sign, nullptr,
+                               overflow_bits(static_cast<DType>(dtype)), at<void>(out), n};
+        CombineTally tally;
+        kernels().combine[dtype][rule](args, tally);
+      },
+      Release());
+}
+
+}  // namespace tallies::bind

@@ -1,0 +1,61 @@
+// The choices of which a merge rule is made. The Python enums of the same names mirror these.
+#pragma once
+
+#include <cstdint>
+
+namespace tallies {
+
+// Which entries of a task vector stay.
+enum class Gate : std::uint8_t { all, magnitude };
+
+// Who elects the sign of an element.
+enum class Vote : std::uint8_t { none, sum, count, given };
+
+// How the survivors of an element become one value.
+enum class Blend : std::uint8_t {
+  sum,
+  mean,  // the sum over CombineArgs::divisor
+  sum_of_agreeing,
+  mean_of_agreeing,
+  weighted_mean_of_agreeing,
+  largest_agreeing,
+};
+
+// The combinations that are compiled. X(gate, vote, blend).
+#define TALLIES_RULES(X)                             \
+  X(all, none, sum)                                  \
+  X(all, none, mean)                                 \
+  X(magnitude, none, sum)                            \
+  X(magnitude, sum, sum_of_agreeing)                 \
+  X(magnitude, sum, mean_of_agreeing)                \
+  X(magnitude, sum, weighted_mean_of_agreeing)       \
+  X(magnitude, sum, largest_agreeing)                \
+  X(magnitude, count, sum_of_agreeing)               \
+  X(magnitude, count, mean_of_agreeing)              \
+  X(magnitude, count, weighted_mean_of_agreeing)     \
+  X(magnitude, count, largest_agreeing)              \
+  X(all, given, sum_of_agreeing)                     \
+  X(all, given, mean_of_agreeing)                    \
+  X(all, given, weighted_mean_of_agreeing)           \
+  X(all, given, largest_agreeing)
+
+struct Rule {
+  Gate gate;
+  Vote vote;
+  Blend blend;
+  bool operator==(const Rule&) const = default;
+};
+
+#define TALLIES_RULE(gate, vote, blend) Rule{Gate::gate, Vote::vote, Blend::blend},
+inline constexpr Rule kRules[] = {TALLIES_RULES(TALLIES_RULE)};
+#undef TALLIES_RULE
+inline constexpr int kNRules = sizeof(kRules) / sizeof(kRules[0]);
+
+// Position of a rule in kRules, -1 if it is not compiled.
+constexpr int index_of(Rule rule) {
+  for (int i = 0; i < kNRules; ++i)
+    if (kRules[i] == rule) return i;
+  return -1;
+}
+
+}  // namespace tallies

@@ -1,0 +1,56 @@
+// Scalar conversions of the 8-bit floating-point types; exact widening, one rounding to nearest even.
+#pragma once
+
+#include <cstdint>
+
+namespace tallies {
+
+// A type with `kExponent` exponent and `kMantissa` mantissa bits. `kFinite` types (e4m3) have no
+// infinity: the pattern of all ones is NaN and every other one a number.
+template <int kExponent, int kMantissa, bool kFinite>
+struct SmallFloat {
+  static constexpr int kBias = (1 << (kExponent - 1)) - 1;
+  static constexpr std::uint32_t kMagnitude = (1u << (kExponent + kMantissa)) - 1;
+  static constexpr std::uint32_t kInfinity = ((1u << kExponent) - 1) << kMantissa;
+  static constexpr std::uint32_t kLargest = kFinite ? kMagnitude - 1 : kInfinity - 1;
+  static constexpr std::uint32_t kNan = kFinite ? kMagnitude : kInfinity | (1u << (kMantissa - 1));
+
+  static float widen(std::uint8_t bits) {
+    const std::uint32_t magnitude = bits & kMagnitude;
+    const std::uint32_t sign = (bits & ~kMagnitude & 0xffu) << 24;
+    if (kFinite ? magnitude == kNan : magnitude > kInfinity)
+      return __builtin_bit_cast(float, sign | 0x7fc00000u);
+    if (!kFinite && magnitude == kInfinity) return __builtin_bit_cast(float, sign | 0x7f800000u);
+    // The pattern read as a float32 is the value times 2^(kBias - 127), subnormals included.
+    const float scaled = __builtin_bit_cast(float, magnitude << (23 - kMantissa));
+    const float value = scaled * __builtin_bit_cast(float, std::uint32_t(127 + 127 - kBias) << 23);
+    return __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, value) | sign);
+  }
+
+  static std::uint8_t narrow(float x) {
+    const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
+    const std::uint32_t magnitude = bits & 0x7fffffffu;
+    const std::uint32_t sign = (bits >> 31) << (kExponent + kMantissa);
+    if (magnitude > 0x7f800000u) return static_cast<std::uint8_t>(kNan);
+    constexpr std::uint32_t smallest_normal = std::uint32_t(127 - kBias + 1) << 23;
+    std::uint32_t rounded;
+    if (magnitude < smallest_normal) {
+      // Adding a power of two whose last place is the smallest subnormal lets the FPU round.
+      constexpr std::uint32_t magic = std::uint32_t(127 - kBias + 1 + 23 - kMantissa) << 23;
+      const float sum = __builtin_bit_cast(float, magnitude) + __builtin_bit_cast(float, magic);
+      rounded = __builtin_bit_cast(std::uint32_t, sum) - magic;
+    } else {
+      constexpr int shift = 23 - kMantissa;
+      const std::uint32_t even = (magnitude >> shift) & 1;
+      const std::uint32_t half = (1u << (shift - 1)) - 1;
+      rounded = (magnitude - (std::uint32_t(127 - kBias) << 23) + half + even) >> shift;
+    }
+    if (rounded > kLargest) rounded = kFinite ? kNan : kInfinity;
+    return static_cast<std::uint8_t>(rounded | sign);
+  }
+};
+
+using E4M3 = SmallFloat<4, 3, true>;
+using E5M2 = SmallFloat<5, 2, false>;
+
+}  // namespace tallies

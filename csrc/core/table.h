@@ -1,0 +1,91 @@
+// The kernels of one instruction set as a table of functions, and the words they are called with.
+// Pointers are to arrays of `n` elements unless said otherwise; no kernel keeps one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/rule.h"
+
+namespace tallies {
+
+// Experts per call; bounds the stack that a kernel uses for the padded last block (64 KiB).
+inline constexpr int kMaxExperts = 256;
+
+struct CombineArgs {
+  const void* base;            // null: experts hold the deltas themselves, the output is scale * merged
+  const void* const* experts;  // n_experts arrays of the base's type
+  const float* weights;        // n_experts
+  const std::int32_t* floors;  // n_experts; an entry stays if bits(|delta|) > floor, so -1 keeps all
+  int n_experts;
+  float scale;
+  float divisor;             // Blend::mean
+  int zero_sign;             // -1, 0 (drop) or +1: the sign that an exactly zero vote takes
+  const std::int8_t* signs;  // Vote::given
+  std::int32_t overflow;     // magnitudes from these bits on are reported as an overflow
+  void* out;
+  std::size_t n;
+};
+
+// Sums over the elements of a combine; halves add up to the whole.
+struct CombineTally {
+  std::int64_t sign_sum = 0;        // elements elected + minus elements elected -, zero votes left out
+  std::uint64_t conflicts = 0;      // elements with survivors of both signs
+  std::uint64_t cancellations = 0;  // those among them whose vote is exactly zero
+  bool overflow = false;            // an output of CombineArgs::overflow or more, or NaN
+
+  void add(const CombineTally& other) {
+    sign_sum += other.sign_sum;
+    conflicts += other.conflicts;
+    cancellations += other.cancellations;
+    overflow |= other.overflow;
+  }
+};
+
+struct SurveyArgs {
+  const void* base;  // may be null
+  const void* expert;
+  std::size_t n;
+  std::int32_t low, high;   // patterns of magnitudes, low <= high
+  std::uint32_t* interior;  // room for n patterns
+};
+
+// How many magnitudes are at or above each end of [low, high]; those strictly inside are listed.
+struct SurveyTally {
+  std::uint64_t from_low = 0, above_low = 0, from_high = 0, above_high = 0;
+  std::size_t n_interior = 0;
+};
+
+struct KernelTable {
+  const char* target;
+  bool (*runs_here)();
+
+  void (*combine[kFusedDTypes][kNRules])(const CombineArgs&, CombineTally&);
+  void (*survey[kFusedDTypes])(const SurveyArgs&, SurveyTally&);
+  // bits(|expert - base|), base may be null
+  void (*magnitudes[kFusedDTypes])(const void* base, const void* expert, std::size_t n,
+                                   std::uint32_t* out);
+  // The elected sign of each element as -1, 0, +1; `zero_sign` is used where the vote is zero.
+  void (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,
+                         int zero_sign, std::int8_t* out, std::size_t n, CombineTally&);
+
+  void (*widen[kDTypes])(const void* in, float* out, std::size_t n);
+  void (*narrow[kDTypes])(const float* in, void* out, std::size_t n);
+
+  // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
+  void (*fingerprint)(const void* in, std::size_t n_bytes, std::uint64_t first,
+                      std::uint64_t lanes[8]);
+
+  // Packed masks: bit i % 8 of byte i / 8 is element i; bits past n in the last byte are zero.
+  void (*magnitude_mask)(const float* x, std::int32_t floor, std::uint8_t* out, std::size_t n);
+  void (*tall_mask)(const float* delta, const float* merged, float lambda, std::uint8_t* out,
+                    std::size_t n);
+  void (*consensus_mask)(const std::uint8_t* const* masks, int n_masks, int at_least,
+                         std::uint8_t* out, std::size_t n);
+  void (*apply_mask)(const float* base, const float* shared, const std::uint8_t* mask, float scale,
+                     float* out, std::size_t n);
+  void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
+};
+
+}  // namespace tallies

@@ -1,0 +1,58 @@
+#include <atomic>
+#include <cstdlib>
+
+#include "core/error.h"
+#include "cpu/ops.h"
+
+namespace tallies {
+
+// The object libraries of CMakeLists.txt, best first.
+#if defined(__x86_64__)
+#define TALLIES_TARGETS(X) X(avx512) X(avx2) X(baseline)
+#else
+#define TALLIES_TARGETS(X) X(generic)
+#endif
+
+#define TALLIES_DECLARE(target) extern const KernelTable target##_table;
+TALLIES_TARGETS(TALLIES_DECLARE)
+#undef TALLIES_DECLARE
+
+namespace {
+
+const KernelTable& find(const std::string& name) {
+  std::string known;
+  for (const KernelTable* table : targets()) {
+    if (name == table->target) return *table;
+    known += std::string(known.empty() ? "" : ", ") + table->target;
+  }
+  throw Error(Error::Kind::request, "CPU target '" + name +
+                                        "' is not available on this machine; available: " + known);
+}
+
+std::atomic<const KernelTable*>& in_use() {
+  static std::atomic<const KernelTable*> table = [] {
+    const char* forced = std::getenv("TALLIES_CPU_TARGET");
+    return forced != nullptr && *forced != '\0' ? &find(forced) : targets().front();
+  }();
+  return table;
+}
+
+}  // namespace
+
+const std::vector<const KernelTable*>& targets() {
+  static const std::vector<const KernelTable*> here = [] {
+    std::vector<const KernelTable*> tables;
+#define TALLIES_LIST(target) \
+  if (target##_table.runs_here()) tables.push_back(&target##_table);
+    TALLIES_TARGETS(TALLIES_LIST)
+#undef TALLIES_LIST
+    return tables;
+  }();
+  return here;
+}
+
+const KernelTable& kernels() { return *in_use().load(); }
+
+void set_target(const std::string& name) { in_use().store(&find(name)); }
+
+}  // namespace tallies

@@ -1,0 +1,196 @@
+// The pass that writes: gate, vote and blend of every tile, and what it learned on the way.
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+
+#include "engine/engine.h"
+#include "engine/views.h"
+
+namespace tallies {
+namespace {
+
+struct Scratch {
+  Widened widened;
+  std::vector<float> merged;
+  std::vector<std::int32_t> floors;
+  std::vector<const void*> rows;
+};
+
+// Calls body(first, n, floors) for the stretches of a tile in which no expert passes its cutoff.
+template <class Body>
+void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::int32_t>& floors,
+                      const Body& body) {
+  const std::uint64_t end = tile.first + tile.n;
+  for (std::uint64_t at = tile.first; at < end;) {
+    std::uint64_t to = end;
+    floors = rule.floors;
+    for (std::size_t e = 0; e < rule.cutoffs.size(); ++e) {
+      if (at >= rule.cutoffs[e])
+        floors[e] = floors[e] < 0x7f800000 ? floors[e] + 1 : 0x7fffffff;  // every NaN is equal
+      else
+        to = std::min(to, rule.cutoffs[e]);
+    }
+    body(static_cast<std::size_t>(at - tile.first), static_cast<std::size_t>(to - at));
+    at = to;
+  }
+}
+
+class Combine {
+ public:
+  Combine(const Plan& plan, const std::vector<JobRule>& rules, const CombineOptions& options,
+          const Limits& limits)
+      : plan_(plan), rules_(rules), options_(options), rule_(index_of(options.rule)) {
+    scratch_.resize(static_cast<std::size_t>(limits.n_threads));
+    results_.resize(rules.size());
+    rule_of_.resize(plan.jobs.size());
+    int n_units = 0;
+    for (std::size_t i = 0; i < rules.size(); ++i) {
+      rule_of_[rules[i].job] = i;
+      n_units = std::max(n_units, rules[i].majority + 1);
+      results_[i].inputs.resize(plan.jobs[rules[i].job].inputs.size());
+    }
+    votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
+  }
+
+  // Returns true when the pass should stop.
+  bool transform(const Tile& tile) {
+    const std::size_t index = rule_of_[tile.job];
+    const JobRule& rule = rules_[index];
+    int zero_sign = rule.zero_sign;
+    if (rule.majority >= 0) zero_sign = votes_[rule.majority].load() > 0 ? 1 : -1;
+
+    CombineTally tally;
+    Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+    split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
+      stretch(tile, rule, zero_sign, first, n, scratch, tally);
+    });
+    if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
+
+    const Job& job = plan_.jobs[tile.job];
+    std::vector<Lanes> inputs;
+    Lanes output{};
+    if (options_.fingerprints) {
+      for (std::size_t i = 0; i < job.inputs.size(); ++i)
+        add_fingerprint(tile.in[i], job.inputs[i], tile, inputs.emplace_back());
+      add_fingerprint(tile.out, job.outputs[0], tile, output);
+    }
+    const std::lock_guard lock(mutex_);
+    JobResult& result = results_[index];
+    result.tally.add(tally);
+    (zero_sign > 0 ? result.cancelled_plus : result.cancelled_minus) += tally.cancellations;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
+      for (int lane = 0; lane < 8; ++lane) result.inputs[i][lane] += inputs[i][lane];
+    for (int lane = 0; lane < 8; ++lane) result.output[lane] += output[lane];
+    stop_ |= options_.stop_at_overflow && tally.overflow;
+    return stop_;
+  }
+
+  bool stopped() {
+    const std::lock_guard lock(mutex_);
+    return stop_;
+  }
+  std::vector<JobResult> take_results() { return std::move(results_); }
+
+ private:
+  void stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
+               std::size_t n, Scratch& scratch, CombineTally& tally) const {
+    const std::vector<DType>& types = plan_.input_types[tile.job];
+    const DType out_type = plan_.output_types[tile.job];
+    scratch.rows.resize(types.size());
+    for (std::size_t i = 0; i < types.size(); ++i)
+      scratch.rows[i] = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
+    char* const out = static_cast<char*>(tile.out) + first * size_of(out_type);
+
+    CombineArgs args{};
+    args.weights = rule.weights.data();
+    args.floors = scratch.floors.data();
+    args.n_experts = static_cast<int>(types.size() - plan_.has_base);
+    args.scale = rule.scale;
+    args.divisor = rule.divisor;
+    args.zero_sign = zero_sign;
+    args.overflow = overflow_bits(out_type);
+    const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {
+      args.base = plan_.has_base ? in[0] : nullptr;
+      args.experts = in + plan_.has_base;
+      args.out = to;
+      args.n = count;
+      kernels().combine[static_cast<int>(type)][rule_](args, tally);
+    };
+    if (common_type(types) == out_type) {
+      run(out_type, scratch.rows.data(), out, n);
+      return;
+    }
+    scratch.merged.resize(kChunk);
+    Tile part = tile;
+    part.in = scratch.rows.data();
+    part.n = n;
+    scratch.widened.for_each_chunk(
+        part, types, [&](const void* const* in, std::size_t at, std::size_t count) {
+          run(DType::f32, in, scratch.merged.data(), count);
+          kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(),
+                                                       out + at * size_of(out_type), count);
+        });
+  }
+
+  static void add_fingerprint(const void* data, const Array& array, const Tile& tile,
+                              Lanes& lanes) {
+    kernels().fingerprint(data, tile.n * array.element_bytes, tile.first * array.element_bytes,
+                          lanes.data());
+  }
+
+  const Plan& plan_;
+  const std::vector<JobRule>& rules_;
+  const CombineOptions& options_;
+  const int rule_;
+  std::vector<std::size_t> rule_of_;
+  std::vector<Scratch> scratch_;
+  std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
+  std::mutex mutex_;
+  bool stop_ = false;
+  std::vector<JobResult> results_;
+};
+
+}  // namespace
+
+std::vector<JobResult> combine(const Plan& plan, const std::vector<JobRule>& rules,
+                               const CombineOptions& options, const Limits& limits,
+                               const Progress& progress) {
+  std::vector<std::size_t> order;
+  for (const JobRule& rule : rules) order.push_back(rule.job);
+  const Tiling tiling(plan.jobs, order, limits);
+  Combine pass(plan, rules, options, limits);
+  stream(
+      plan.files, plan.jobs, tiling, limits, [&](const Tile& tile) { pass.transform(tile); },
+      [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });
+  return pass.take_results();
+}
+
+NonFinite find_nonfinite(const Plan& plan, std::size_t job, std::size_t input, const Limits& limits,
+                         const Progress& progress) {
+  std::vector<Job> one = {plan.jobs[job]};
+  one[0].inputs = {plan.jobs[job].inputs[input]};
+  one[0].outputs.clear();
+  const std::vector<DType> type = {plan.input_types[job][input]};
+  std::vector<Widened> widened(static_cast<std::size_t>(limits.n_threads));
+  std::mutex mutex;
+  NonFinite found;
+  const auto body = [&](const Tile& tile) {
+    widened[static_cast<std::size_t>(tile.worker)].for_each_chunk(
+        tile, type, [&](const void* const* rows, std::size_t first, std::size_t n) {
+          const float* values = static_cast<const float*>(rows[0]);
+          for (std::size_t i = 0; i < n; ++i) {
+            if (values[i] - values[i] == 0) continue;
+            const std::lock_guard lock(mutex);
+            const std::uint64_t at = tile.first + first + i;
+            found.first = found.count == 0 ? at : std::min(found.first, at);
+            ++found.count;
+          }
+        });
+  };
+  stream(plan.files, one, Tiling(one, {0}, limits), limits, body, progress);
+  return found;
+}
+
+}  // namespace tallies

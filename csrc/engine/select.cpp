@@ -1,0 +1,482 @@
+// The exact k-th largest magnitude of streamed task vectors.
+//
+// A strided sample brackets each threshold. One pass counts what lies at and above the ends of the
+// bracket and lists the few patterns inside into a histogram, which names the threshold. Where the
+// sample was wrong or the histogram too coarse, the proven range is narrowed by further passes:
+// always exact, at most four in all, in memory that depends on neither model nor tensor size.
+// Counts and histograms of two halves add up to those of the whole.
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "engine/engine.h"
+#include "engine/views.h"
+
+namespace tallies {
+namespace {
+
+constexpr std::int32_t kTop = 0x7f800001;  // of every NaN, above infinity
+
+// Bins of a bracket: 2^16 resolve 0.8 % of a value exactly, and take 512 KiB.
+constexpr std::int32_t kMaxBins = 1 << 16;
+
+// Units of up to this many elements are read whole instead of being sampled: 64 Ki patterns are
+// selected in memory in less time than another pass takes to start.
+constexpr std::uint64_t kSmallUnit = 1 << 16;
+constexpr std::uint64_t kSampleShare = 256;  // one element in so many
+constexpr std::uint64_t kMaxSample = 1 << 20;
+// Elements read together. Neighbours are alike, so a sample of runs is worth fewer independent
+// ones: the bracket is widened as if every kRunWorth elements of it were one.
+constexpr std::size_t kRun = 1024;
+constexpr double kRunWorth = 8;
+constexpr double kDeviations = 6;
+
+// One threshold being searched.
+struct Search {
+  std::uint64_t rank = 0;
+  bool done = false;
+  Threshold found;
+  // Proven: the answer lies in [low, high].
+  std::int32_t low = 0, high = kTop;
+  std::uint64_t n_above_high = 0;
+  // Tried in this pass, within the proven range.
+  std::int32_t try_low = 0, try_high = kTop;
+  int shift = 0;
+  std::vector<std::uint64_t> histogram;
+  SurveyTally tally;
+  std::mutex mutex;
+
+  void aim(std::int32_t from, std::int32_t to) {
+    try_low = std::clamp(from, low, high);
+    try_high = std::clamp(to, try_low, high);
+    const std::int64_t inside = std::int64_t(try_high) - try_low - 1;
+    for (shift = 0; inside > (std::int64_t(kMaxBins) << shift);) ++shift;
+    const std::int64_t n_bins = inside <= 0 ? 0 : ((inside - 1) >> shift) + 1;
+    histogram.assign(static_cast<std::size_t>(n_bins), 0);
+    tally = {};
+  }
+
+  void add(const SurveyTally& part, const std::uint32_t* interior) {
+    const std::lock_guard lock(mutex);
+    tally.from_low += part.from_low;
+    tally.above_low += part.above_low;
+    tally.from_high += part.from_high;
+    tally.above_high += part.above_high;
+    const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
+    for (std::size_t i = 0; i < part.n_interior; ++i) ++histogram[(interior[i] - first) >> shift];
+  }
+
+  void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
+    found.bits = bits;
+    found.n_above = n_above;
+    found.n_equal = n_equal;
+    done = true;
+  }
+
+  void learn() {
+    if (rank <= tally.above_high) {
+      low = try_high + 1;
+    } else if (rank <= tally.from_high) {
+      settle(try_high, tally.above_high, tally.from_high - tally.above_high);
+    } else if (rank <= tally.above_low) {
+      std::uint64_t above = tally.from_high;
+      std::size_t bin = histogram.size() - 1;
+      while (above + histogram[bin] < rank) above += histogram[bin--];
+      const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift);
+      const std::int64_t last = first + (std::int64_t(1) << shift) - 1;
+      if (shift == 0) {
+        settle(static_cast<std::int32_t>(first), above, histogram[bin]);
+      } else {
+        low = static_cast<std::int32_t>(first);
+        high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
+        n_above_high = above;
+      }
+    } else if (rank <= tally.from_low) {
+      settle(try_low, tally.above_low, tally.from_low - tally.above_low);
+    } else {
+      high = try_low - 1;
+      n_above_high = tally.from_low;
+    }
+    if (!done) aim(low, high);
+    if (done) std::vector<std::uint64_t>().swap(histogram);
+  }
+
+  // From all patterns of the unit.
+  void learn_from_all(std::vector<std::uint32_t>& patterns) {
+    const auto kth = patterns.begin() + static_cast<std::ptrdiff_t>(rank - 1);
+    std::nth_element(patterns.begin(), kth, patterns.end(), std::greater<>());
+    const std::uint32_t bits = *kth;
+    std::uint64_t n_above = 0, n_equal = 0;
+    for (const std::uint32_t pattern : patterns) {
+      n_above += pattern > bits;
+      n_equal += pattern == bits;
+    }
+    settle(static_cast<std::int32_t>(bits), n_above, n_equal);
+  }
+
+  // From a sample of n_all elements.
+  void guess_from(std::vector<std::uint32_t>& patterns, std::uint64_t n_all) {
+    const double n = static_cast<double>(patterns.size());
+    const double share = static_cast<double>(rank) / static_cast<double>(n_all);
+    const double spread =
+        kDeviations * std::sqrt(share * (1 - share) / (n / kRunWorth)) + kRunWorth / n;
+    const auto at = [&](double rank_share) {
+      const double position = std::clamp(rank_share * n, 0.0, n - 1);
+      const auto nth = patterns.begin() + static_cast<std::ptrdiff_t>(position);
+      std::nth_element(patterns.begin(), nth, patterns.end(), std::greater<>());
+      return static_cast<std::int32_t>(*nth);
+    };
+    aim(share + spread < 1 ? at(share + spread) : 0, share > spread ? at(share - spread) : kTop);
+  }
+};
+
+using Searches = std::vector<std::vector<std::unique_ptr<Search>>>;  // [unit][expert]
+
+// Patterns of one expert's magnitudes in a stretch of a job.
+class Magnitudes {
+ public:
+  void operator()(const Plan& plan, const Tile& tile, std::size_t expert, std::uint32_t* out) {
+    const std::vector<DType>& types = plan.input_types[tile.job];
+    const std::size_t input = expert + plan.has_base;
+    two_[0] = plan.has_base ? tile.in[0] : nullptr;
+    two_[1] = tile.in[input];
+    const std::vector<DType> pair =
+        plan.has_base ? std::vector<DType>{types[0], types[input]} : std::vector<DType>{types[input]};
+    const DType type = common_type(pair);
+    if (type != DType::f64) {
+      kernels().magnitudes[static_cast<int>(type)](two_[0], two_[1], tile.n, out);
+      return;
+    }
+    Tile narrow = tile;
+    narrow.in = plan.has_base ? two_ : two_ + 1;
+    widened_.for_each_chunk(
+        narrow, pair, [&](const void* const* rows, std::size_t first, std::size_t n) {
+          const void* base = plan.has_base ? rows[0] : nullptr;
+          kernels().magnitudes[0](base, rows[plan.has_base], n, out + first);
+        });
+  }
+
+ private:
+  const void* two_[2];
+  Widened widened_;
+};
+
+struct Scratch {
+  Widened widened;
+  Magnitudes magnitudes;
+  std::vector<std::uint32_t> patterns;
+};
+
+// Surveys one tile for one expert between the two ends the search tries.
+void survey_tile(const Plan& plan, const Tile& tile, std::size_t expert, std::int32_t low,
+                 std::int32_t high, Scratch& scratch, SurveyTally& tally) {
+  const std::vector<DType>& types = plan.input_types[tile.job];
+  const std::size_t input = expert + plan.has_base;
+  scratch.patterns.resize(tile.n);
+  std::uint32_t* interior = scratch.patterns.data();
+  const DType type = plan.has_base && types[0] != types[input] ? DType::f64 : types[input];
+  if (is_fused(type)) {
+    const void* base = plan.has_base ? tile.in[0] : nullptr;
+    kernels().survey[static_cast<int>(type)]({base, tile.in[input], tile.n, low, high, interior},
+                                             tally);
+    return;
+  }
+  const void* two[2] = {tile.in[0], tile.in[input]};
+  Tile narrow = tile;
+  narrow.in = plan.has_base ? two : two + 1;
+  const std::vector<DType> pair =
+      plan.has_base ? std::vector<DType>{types[0], types[input]} : std::vector<DType>{types[input]};
+  scratch.widened.for_each_chunk(
+      narrow, pair, [&](const void* const* rows, std::size_t, std::size_t n) {
+        SurveyTally part;
+        const void* base = plan.has_base ? rows[0] : nullptr;
+        kernels().survey[0]({base, rows[plan.has_base], n, low, high, interior + tally.n_interior},
+                            part);
+        tally.from_low += part.from_low;
+        tally.above_low += part.above_low;
+        tally.from_high += part.from_high;
+        tally.above_high += part.above_high;
+        tally.n_interior += part.n_interior;
+      });
+}
+
+std::uint64_t n_elements(const Plan& plan, const Unit& unit) {
+  std::uint64_t n = 0;
+  for (const std::size_t job : unit.jobs) n += plan.jobs[job].n_elements;
+  return n;
+}
+
+// Runs of a unit to be read as its sample: all of it when it is small, else evenly spaced.
+struct SampleRun {
+  std::size_t unit;
+  std::size_t job;
+  std::uint64_t first;
+  std::size_t n;
+  std::size_t at;  // where its patterns go in the sample
+};
+
+std::vector<SampleRun> sample_runs(const Plan& plan, const Unit& unit, std::size_t index,
+                                   std::uint64_t n_all) {
+  std::vector<SampleRun> runs;
+  std::uint64_t every = kRun;
+  if (n_all > kSmallUnit) {
+    const std::uint64_t wanted = std::clamp(n_all / kSampleShare, kSmallUnit / 4, kMaxSample);
+    every = n_all / (wanted / kRun);
+  }
+  std::uint64_t next = n_all > kSmallUnit ? every / 2 : 0, before = 0;
+  std::size_t at = 0;
+  for (const std::size_t job : unit.jobs) {
+    const std::uint64_t n_job = plan.jobs[job].n_elements;
+    for (; next < before + n_job; next += every) {
+      const std::uint64_t first = next - before;
+      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(kRun, n_job - first));
+      runs.push_back({index, job, first, n, at});
+      at += n;
+      // A run that meets the end of its job leaves the rest of a small unit to the next one.
+      if (n_all <= kSmallUnit && n < kRun) {
+        next = before + n_job;
+        break;
+      }
+    }
+    before += n_job;
+  }
+  return runs;
+}
+
+class Selection {
+ public:
+  Selection(const Plan& plan, const std::vector<Unit>& units, const Limits& limits,
+            const Progress& progress)
+      : plan_(plan), units_(units), limits_(limits), progress_(progress) {
+    scratch_.resize(static_cast<std::size_t>(limits.n_threads));
+    unit_of_.assign(plan.jobs.size(), ~std::size_t(0));
+    for (std::size_t u = 0; u < units.size(); ++u) {
+      for (const std::size_t job : units[u].jobs) unit_of_[job] = u;
+      auto& experts = searches_.emplace_back();
+      for (const std::uint64_t rank : units[u].ranks) {
+        auto& search = *experts.emplace_back(std::make_unique<Search>());
+        search.rank = rank;
+        search.done = rank == 0;
+      }
+    }
+    surveys_ = plan.jobs;
+    for (Job& job : surveys_) job.outputs.clear();
+  }
+
+  std::vector<std::vector<Threshold>> run(bool locate) {
+    // A few experts' samples are held at a time, so that 64 experts take no more memory than 4.
+    std::size_t n_experts = 0;
+    for (const Unit& unit : units_) n_experts = std::max(n_experts, unit.ranks.size());
+    for (std::size_t first = 0; first < n_experts; first += kSampledTogether)
+      if (!sample(first, std::min(first + kSampledTogether, n_experts))) return {};
+    for (;;) {
+      const std::vector<std::size_t> open = jobs_if([](const Search& s) { return !s.done; });
+      if (open.empty()) break;
+      if (!pass(open)) return {};
+    }
+    if (locate && !cut_off()) return {};
+    std::vector<std::vector<Threshold>> found;
+    for (const auto& experts : searches_) {
+      auto& row = found.emplace_back();
+      for (const auto& search : experts) row.push_back(search->found);
+    }
+    return found;
+  }
+
+ private:
+  static constexpr std::size_t kSampledTogether = 4;
+
+  template <class Test>
+  std::vector<std::size_t> jobs_if(const Test& test) const {
+    std::vector<std::size_t> jobs;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      if (std::any_of(searches_[u].begin(), searches_[u].end(), [&](const auto& s) {
+            return s->rank > 0 && test(*s);
+          }))
+        jobs.insert(jobs.end(), units_[u].jobs.begin(), units_[u].jobs.end());
+    return jobs;
+  }
+
+  // Samples of experts [from, to) of every unit.
+  bool sample(std::size_t from, std::size_t to) {
+    std::vector<SampleRun> runs;
+    std::vector<std::vector<std::vector<std::uint32_t>>> samples(units_.size());
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      const auto of_unit = sample_runs(plan_, units_[u], u, n_elements(plan_, units_[u]));
+      runs.insert(runs.end(), of_unit.begin(), of_unit.end());
+      const std::size_t n = of_unit.empty() ? 0 : of_unit.back().at + of_unit.back().n;
+      samples[u].resize(searches_[u].size());
+      for (std::size_t e = from; e < std::min(to, searches_[u].size()); ++e)
+        if (searches_[u][e]->rank > 0) samples[u][e].resize(n);
+    }
+    // Each run is a small job of its own, over the base and these experts.
+    std::vector<Job> jobs;
+    std::vector<std::size_t> order;
+    for (const SampleRun& run : runs) {
+      Job job = surveys_[run.job];
+      job.n_elements = run.n;
+      for (Array& a : job.inputs) a.offset += run.first * a.element_bytes;
+      order.push_back(jobs.size());
+      jobs.push_back(std::move(job));
+      keep_inputs(jobs.back(), from, to);
+    }
+    Limits whole_runs = limits_;
+    whole_runs.buffer_bytes = std::max(limits_.buffer_bytes, kRun * 8 * (kSampledTogether + 1));
+    const Tiling tiling(jobs, order, whole_runs);
+    const bool finished = stream(
+        plan_.files, jobs, tiling, whole_runs,
+        [&](const Tile& tile) {
+          const SampleRun& run = runs[tile.job];
+          Tile of_job = tile;
+          of_job.job = run.job;
+          std::vector<const void*> in(plan_.jobs[run.job].inputs.size());
+          std::size_t next = 0;
+          if (plan_.has_base) in[0] = tile.in[next++];
+          for (std::size_t e = from; e < std::min(to, searches_[run.unit].size()); ++e)
+            in[e + plan_.has_base] = tile.in[next++];
+          of_job.in = in.data();
+          Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+          for (std::size_t e = from; e < std::min(to, searches_[run.unit].size()); ++e)
+            if (searches_[run.unit][e]->rank > 0)
+              scratch.magnitudes(plan_, of_job, e,
+                                 samples[run.unit][e].data() + run.at + tile.first);
+        },
+        progress_);
+    if (!finished) return false;
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+      const std::uint64_t n_all = n_elements(plan_, units_[u]);
+      for (std::size_t e = from; e < std::min(to, searches_[u].size()); ++e) {
+        Search& search = *searches_[u][e];
+        if (search.done) continue;
+        if (n_all <= kSmallUnit)
+          search.learn_from_all(samples[u][e]);
+        else
+          search.guess_from(samples[u][e], n_all);
+      }
+    }
+    return true;
+  }
+
+  void keep_inputs(Job& job, std::size_t from, std::size_t to) const {
+    std::vector<Array> kept;
+    if (plan_.has_base) kept.push_back(job.inputs[0]);
+    for (std::size_t e = from; e < to && e + plan_.has_base < job.inputs.size(); ++e)
+      kept.push_back(job.inputs[e + plan_.has_base]);
+    job.inputs = std::move(kept);
+  }
+
+  bool pass(const std::vector<std::size_t>& jobs) {
+    const Tiling tiling(surveys_, jobs, limits_);
+    const bool finished = stream(
+        plan_.files, surveys_, tiling, limits_,
+        [&](const Tile& tile) {
+          Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+          const auto& experts = searches_[unit_of_[tile.job]];
+          for (std::size_t e = 0; e < experts.size(); ++e) {
+            Search& search = *experts[e];
+            if (search.done) continue;
+            SurveyTally tally;
+            survey_tile(plan_, tile, e, search.try_low, search.try_high, scratch, tally);
+            search.add(tally, scratch.patterns.data());
+          }
+        },
+        progress_);
+    if (!finished) return false;
+    for (const auto& experts : searches_)
+      for (const auto& search : experts)
+        if (!search->done) search->learn();
+    return true;
+  }
+
+  // Where the last kept one of several equal magnitudes lies: equal ones are counted per tile, and
+  // the tile in which the rank is reached is read again.
+  bool cut_off() {
+    const auto is_cut = [](const Search& s) { return s.rank < s.found.n_above + s.found.n_equal; };
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      for (const auto& search : searches_[u]) search->found.last_job = units_[u].jobs.size();
+    const std::vector<std::size_t> jobs = jobs_if(is_cut);
+    const Tiling tiling(surveys_, jobs, limits_);
+    std::size_t n_experts = 0;
+    for (const auto& experts : searches_) n_experts = std::max(n_experts, experts.size());
+    std::vector<std::uint32_t> n_equal(tiling.n_tiles() * n_experts);
+    const bool finished = stream(
+        plan_.files, surveys_, tiling, limits_,
+        [&](const Tile& tile) {
+          Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+          const auto& experts = searches_[unit_of_[tile.job]];
+          for (std::size_t e = 0; e < experts.size(); ++e) {
+            if (experts[e]->rank == 0 || !is_cut(*experts[e])) continue;
+            const std::int32_t bits = experts[e]->found.bits;
+            SurveyTally tally;
+            survey_tile(plan_, tile, e, bits, bits, scratch, tally);
+            n_equal[tile.number * n_experts + e] =
+                static_cast<std::uint32_t>(tally.from_low - tally.above_low);
+          }
+        },
+        progress_);
+    if (!finished) return false;
+
+    std::vector<std::vector<std::uint64_t>> seen(units_.size());
+    for (std::size_t u = 0; u < units_.size(); ++u) seen[u].resize(searches_[u].size());
+    for (std::size_t number = 0; number < tiling.n_tiles(); ++number) {
+      const Tiling::Range range = tiling.range(number);
+      const std::size_t u = unit_of_[range.job];
+      for (std::size_t e = 0; e < searches_[u].size(); ++e) {
+        Search& search = *searches_[u][e];
+        if (search.rank == 0 || !is_cut(search)) continue;
+        const std::uint64_t quota = search.rank - search.found.n_above;
+        const std::uint64_t here = n_equal[number * n_experts + e];
+        if (seen[u][e] < quota && seen[u][e] + here >= quota) {
+          const auto& order = units_[u].jobs;
+          search.found.last_job = static_cast<std::size_t>(
+              std::find(order.begin(), order.end(), range.job) - order.begin());
+          search.found.last_count =
+              range.first + count_to(range, e, search.found.bits, quota - seen[u][e]);
+        }
+        seen[u][e] += here;
+      }
+    }
+    return true;
+  }
+
+  // Elements of the range up to and with the n-th one of these bits.
+  std::uint64_t count_to(const Tiling::Range& range, std::size_t expert, std::int32_t bits,
+                         std::uint64_t n) {
+    const Job& job = surveys_[range.job];
+    std::vector<std::vector<char>> buffers(job.inputs.size());
+    std::vector<const void*> in(job.inputs.size());
+    for (std::size_t i = 0; i < job.inputs.size(); ++i) {
+      if (i != expert + plan_.has_base && !(plan_.has_base && i == 0)) continue;
+      buffers[i].resize(range.n * job.inputs[i].element_bytes);
+      in[i] = fetch(plan_.files, job.inputs[i], range.first, range.n, buffers[i].data());
+    }
+    const Tile tile{range.job, range.first, range.n, in.data(), nullptr, 0, 0};
+    std::vector<std::uint32_t> patterns(range.n);
+    scratch_[0].magnitudes(plan_, tile, expert, patterns.data());
+    std::size_t i = 0;
+    for (; n > 0 && i < patterns.size(); ++i) n -= patterns[i] == static_cast<std::uint32_t>(bits);
+    return i;
+  }
+
+  const Plan& plan_;
+  const std::vector<Unit>& units_;
+  const Limits& limits_;
+  const Progress& progress_;
+  std::vector<Job> surveys_;
+  std::vector<std::size_t> unit_of_;
+  Searches searches_;
+  std::vector<Scratch> scratch_;
+};
+
+}  // namespace
+
+std::vector<std::vector<Threshold>> select(const Plan& plan, const std::vector<Unit>& units,
+                                           bool locate, const Limits& limits,
+                                           const Progress& progress) {
+  return Selection(plan, units, limits, progress).run(locate);
+}
+
+}  // namespace tallies

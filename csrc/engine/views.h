@@ -1,0 +1,43 @@
+// A tile as the fused kernels want it: all inputs of one of their types, or widened to float32 a
+// chunk at a time in scratch memory that stays in the first-level cache.
+#pragma once
+
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace tallies {
+
+inline constexpr std::size_t kChunk = 2048;
+
+// The type in which the kernels can read these inputs without widening; f64 for none.
+inline DType common_type(const std::vector<DType>& types) {
+  for (const DType type : types)
+    if (type != types[0]) return DType::f64;
+  return types.empty() || !is_fused(types[0]) ? DType::f64 : types[0];
+}
+
+class Widened {
+ public:
+  // Calls body(inputs, first, n) over chunks of the tile, inputs being float32.
+  template <class Body>
+  void for_each_chunk(const Tile& tile, const std::vector<DType>& types, const Body& body) {
+    values_.resize(types.size() * kChunk);
+    rows_.resize(types.size());
+    for (std::size_t first = 0; first < tile.n; first += kChunk) {
+      const std::size_t n = std::min(kChunk, tile.n - first);
+      for (std::size_t i = 0; i < types.size(); ++i) {
+        const char* from = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
+        rows_[i] = values_.data() + i * kChunk;
+        kernels().widen[static_cast<int>(types[i])](from, values_.data() + i * kChunk, n);
+      }
+      body(rows_.data(), first, n);
+    }
+  }
+
+ private:
+  std::vector<float> values_;
+  std::vector<const void*> rows_;
+};
+
+}  // namespace tallies

@@ -1,0 +1,62 @@
+// Sign election and the values that agree with it, as accumulators over the experts of an element.
+// Reference: tests/reference/elect.py, tests/reference/blend.py.
+#pragma once
+
+#include "kernels/lanes.h"
+
+namespace tallies {
+namespace {
+
+// Sums of both signs are kept apart: deriving one from the total would round differently.
+struct SumOfAgreeing {
+  struct Acc {
+    F32s positive{}, negative{};
+  };
+  static TALLIES_INLINE void step(Acc& a, Mask plus, Mask minus, F32s y, float) {
+    a.positive = add_if(plus, a.positive, y);
+    a.negative = add_if(minus, a.negative, y);
+  }
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, I32s) {
+    return select(plus, a.positive, select(minus, a.negative, F32s{}));
+  }
+};
+
+struct MeanOfAgreeing : SumOfAgreeing {
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n_plus,
+                                    I32s n_minus) {
+    const I32s n = larger(select(plus, n_plus, select(minus, n_minus, all(1))), all(1));
+    return SumOfAgreeing::finish(a, plus, minus, n_plus, n_minus) /
+           __builtin_convertvector(n, F32s);
+  }
+};
+
+// The divisor is the sum of the weights that agree, 1 where that is exactly zero.
+struct WeightedMeanOfAgreeing {
+  struct Acc {
+    SumOfAgreeing::Acc values, weights;
+  };
+  static TALLIES_INLINE void step(Acc& a, Mask plus, Mask minus, F32s y, float weight) {
+    SumOfAgreeing::step(a.values, plus, minus, y, weight);
+    SumOfAgreeing::step(a.weights, plus, minus, all(weight), weight);
+  }
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n_plus,
+                                    I32s n_minus) {
+    const F32s divisor = SumOfAgreeing::finish(a.weights, plus, minus, n_plus, n_minus);
+    return SumOfAgreeing::finish(a.values, plus, minus, n_plus, n_minus) /
+           select(equal(divisor, F32s{}), all(1.0f), divisor);
+  }
+};
+
+struct LargestAgreeing {
+  using Acc = SumOfAgreeing::Acc;
+  static TALLIES_INLINE void step(Acc& a, Mask plus, Mask minus, F32s y, float) {
+    a.positive = select(both(plus, greater(y, a.positive)), y, a.positive);
+    a.negative = select(both(minus, greater(a.negative, y)), y, a.negative);
+  }
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, I32s) {
+    return select(plus, a.positive, select(minus, a.negative, F32s{}));
+  }
+};
+
+}  // namespace
+}  // namespace tallies

@@ -1,0 +1,76 @@
+// Whole arrays to and from float32, for the types and mixtures that the fused kernels do not read.
+// Reference: tests/reference/dtype.py.
+#pragma once
+
+#include "kernels/blocks.h"
+
+namespace tallies {
+namespace {
+
+template <class T>
+void widen(const void* in, float* out, std::size_t n_elements) {
+  using Word = typename T::Word;
+  const Word* input = static_cast<const Word*>(in);
+  map_blocks<kPair>(&input, 1, out, n_elements,
+                    [](const Word* const* rows, std::size_t first, float* to)
+                        __attribute__((always_inline)) {
+                          const Pair x = T::load2(rows[0] + first);
+                          if constexpr (T::kInterleaved) {
+                            for (int lane = 0; lane < kLanes; ++lane) {
+                              to[2 * lane] = x.v[0][lane];
+                              to[2 * lane + 1] = x.v[1][lane];
+                            }
+                          } else {
+                            store(to, x.v[0]);
+                            store(to + kLanes, x.v[1]);
+                          }
+                        });
+}
+
+template <class T>
+void narrow(const float* in, void* out, std::size_t n_elements) {
+  using Word = typename T::Word;
+  map_blocks<kPair>(&in, 1, static_cast<Word*>(out), n_elements,
+                    [](const float* const* rows, std::size_t first, Word* to)
+                        __attribute__((always_inline)) {
+                          const float* p = rows[0] + first;
+                          Pair x;
+                          if constexpr (T::kInterleaved) {
+                            for (int lane = 0; lane < kLanes; ++lane) {
+                              x.v[0][lane] = p[2 * lane];
+                              x.v[1][lane] = p[2 * lane + 1];
+                            }
+                          } else {
+                            x = Float32::load2(p);
+                          }
+                          T::store2(to, x);
+                        });
+}
+
+// One element at a time: these types are rare, and read once from a disk that is slower.
+struct Float64 {
+  using Word = double;
+  static float widen(double x) { return static_cast<float>(x); }
+  static double narrow(float x) { return x != x ? __builtin_nan("") : static_cast<double>(x); }
+};
+struct Float8E4M3 : E4M3 {
+  using Word = std::uint8_t;
+};
+struct Float8E5M2 : E5M2 {
+  using Word = std::uint8_t;
+};
+
+template <class T>
+void widen_each(const void* in, float* out, std::size_t n_elements) {
+  const auto* words = static_cast<const typename T::Word*>(in);
+  for (std::size_t i = 0; i < n_elements; ++i) out[i] = T::widen(words[i]);
+}
+
+template <class T>
+void narrow_each(const float* in, void* out, std::size_t n_elements) {
+  auto* words = static_cast<typename T::Word*>(out);
+  for (std::size_t i = 0; i < n_elements; ++i) words[i] = T::narrow(in[i]);
+}
+
+}  // namespace
+}  // namespace tallies

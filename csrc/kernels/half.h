@@ -1,0 +1,123 @@
+// Pairs of vectors in and out of memory, by element type. bfloat16 splits a vector of 32-bit words
+// into its even and odd elements, one instruction each, instead of widening two halves in order:
+// elementwise work does not care, and what does asks `kInterleaved`.
+// Rounding is to nearest even; every NaN is stored as the canonical one of the type.
+#pragma once
+
+#include "core/dtype.h"
+#include "core/small_float.h"
+#include "kernels/lanes.h"
+
+namespace tallies {
+namespace {
+
+struct Pair {
+  F32s v[2];
+};
+constexpr int kPair = 2 * kLanes;
+
+struct Float32 {
+  using Word = float;
+  static constexpr DType kDType = DType::f32;
+  static constexpr bool kInterleaved = false;
+  static TALLIES_INLINE Pair load2(const Word* p) {
+    return {{load<F32s>(p), load<F32s>(p + kLanes)}};
+  }
+  static TALLIES_INLINE void store2(Word* p, Pair x) {
+    for (int h = 0; h < 2; ++h) {
+      const I32s word = select(unordered(x.v[h]), all(0x7fc00000), (I32s)x.v[h]);
+      store(p + h * kLanes, word);
+    }
+  }
+};
+
+struct BFloat16 {
+  using Word = std::uint16_t;
+  static constexpr DType kDType = DType::bf16;
+  static constexpr bool kInterleaved = true;
+  static TALLIES_INLINE Pair load2(const Word* p) {
+    const U32s words = load<U32s>(p);
+    return {{(F32s)(words << 16), (F32s)(words & 0xffff0000u)}};
+  }
+  static TALLIES_INLINE void store2(Word* p, Pair x) {
+    U32s rounded[2];
+    for (int h = 0; h < 2; ++h) {
+      const U32s word = (U32s)x.v[h];
+      const U32s up = word + 0x7fffu + ((word >> 16) & 1u);
+      rounded[h] = (U32s)select(unordered(x.v[h]), all(0x7fc00000), (I32s)up);
+    }
+    store(p, (rounded[0] >> 16) | (rounded[1] & 0xffff0000u));
+  }
+};
+
+struct Float16 {
+  using Word = std::uint16_t;
+  static constexpr DType kDType = DType::f16;
+  static constexpr bool kInterleaved = false;
+
+  static TALLIES_INLINE F32s widen(U16s half) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps((__m256i)half);
+#elif defined(__F16C__)
+    return _mm256_cvtph_ps((__m128i)half);
+#else
+    const U32s word = __builtin_convertvector(half, U32s);
+    const U32s magnitude = (word & 0x7fffu) << 13;
+    // Read as float32 the pattern is 2^-112 times the value, subnormals included.
+    const I32s scaled = (I32s)((F32s)magnitude * 0x1p112f);
+    const I32s special = scaled | 0x7f800000;
+    const I32s quiet = special | ((I32s)(magnitude > 0x0f800000u) & 0x00400000);
+    const I32s value = select((I32s)magnitude >= 0x0f800000, quiet, scaled);
+    return (F32s)(value | (I32s)((word & 0x8000u) << 16));
+#endif
+  }
+  static TALLIES_INLINE U16s narrow(F32s x) {
+#if defined(__AVX512F__)
+    const U16s half = (U16s)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    return (U16s)_mm256_mask_mov_epi16((__m256i)half, unordered(x), _mm256_set1_epi16(0x7e00));
+#else
+    const I32s nan = unordered(x);
+#if defined(__F16C__)
+    const U16s half = (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    const I32s word = __builtin_convertvector(half, I32s);
+#else
+    const I32s bits = magnitude(x);
+    const I32s sign = (I32s)((U32s)(I32s)x >> 16) & 0x8000;
+    // 0.5 has the smallest half subnormal as its last place, so the sum rounds to one.
+    const I32s subnormal = (I32s)((F32s)bits + 0.5f) - 0x3f000000;
+    const I32s normal = (bits - 0x38000000 + 0xfff + ((bits >> 13) & 1)) >> 13;
+    const I32s finite = select(bits < 0x38800000, subnormal, normal);
+    const I32s word = select(bits >= 0x47800000, all(0x7c00), finite) | sign;
+#endif
+    return __builtin_convertvector((U32s)select(nan, all(0x7e00), word), U16s);
+#endif
+  }
+
+  static TALLIES_INLINE Pair load2(const Word* p) {
+    return {{widen(load<U16s>(p)), widen(load<U16s>(p + kLanes))}};
+  }
+  static TALLIES_INLINE void store2(Word* p, Pair x) {
+    store(p, narrow(x.v[0]));
+    store(p + kLanes, narrow(x.v[1]));
+  }
+};
+
+// Signs as int8 in the lane order of T.
+template <class T>
+struct Signs {
+  struct Halves {
+    I32s v[2];
+  };
+  static TALLIES_INLINE Halves load2(const std::int8_t* p) {
+    if constexpr (T::kInterleaved) {
+      const I32s words = (I32s)__builtin_convertvector(load<U16s>(p), U32s);
+      return {{(words << 24) >> 24, (words << 16) >> 24}};
+    } else {
+      return {{__builtin_convertvector(load<I8s>(p), I32s),
+               __builtin_convertvector(load<I8s>(p + kLanes), I32s)}};
+    }
+  }
+};
+
+}  // namespace
+}  // namespace tallies

@@ -1,0 +1,68 @@
+// Fills the KernelTable of the target that includes this. TALLIES_TABLE names the exported
+// constant, TALLIES_RUNS_HERE is an expression that says whether this machine runs the target.
+#include "core/table.h"
+#include "kernels/combine.h"
+#include "kernels/convert.h"
+#include "kernels/fingerprint.h"
+#include "kernels/gram.h"
+#include "kernels/mask.h"
+#include "kernels/survey.h"
+
+namespace tallies {
+
+#define TALLIES_COMBINE(gate, vote, blend) &combine<T, Gate::gate, Vote::vote, Blend::blend>,
+namespace {
+template <class T>
+struct Row {
+  static constexpr void (*combine_[])(const CombineArgs&, CombineTally&) = {
+      TALLIES_RULES(TALLIES_COMBINE)};
+};
+template <class T, class Table>
+constexpr void fill_combine(Table& table) {
+  for (int rule = 0; rule < kNRules; ++rule)
+    table.combine[static_cast<int>(T::kDType)][rule] = Row<T>::combine_[rule];
+}
+
+bool runs_here() { return TALLIES_RUNS_HERE; }
+
+constexpr KernelTable make_table() {
+  KernelTable t{};
+  t.target = TALLIES_TARGET_NAME;
+  t.runs_here = &runs_here;
+  fill_combine<Float32>(t);
+  fill_combine<BFloat16>(t);
+  fill_combine<Float16>(t);
+  t.survey[0] = &survey<Float32>;
+  t.survey[1] = &survey<BFloat16>;
+  t.survey[2] = &survey<Float16>;
+  t.magnitudes[0] = &magnitudes<Float32>;
+  t.magnitudes[1] = &magnitudes<BFloat16>;
+  t.magnitudes[2] = &magnitudes<Float16>;
+  t.elect_signs[0] = &elect_signs<Vote::sum>;
+  t.elect_signs[1] = &elect_signs<Vote::count>;
+  t.widen[0] = &widen<Float32>;
+  t.widen[1] = &widen<BFloat16>;
+  t.widen[2] = &widen<Float16>;
+  t.widen[3] = &widen_each<Float64>;
+  t.widen[4] = &widen_each<Float8E4M3>;
+  t.widen[5] = &widen_each<Float8E5M2>;
+  t.narrow[0] = &narrow<Float32>;
+  t.narrow[1] = &narrow<BFloat16>;
+  t.narrow[2] = &narrow<Float16>;
+  t.narrow[3] = &narrow_each<Float64>;
+  t.narrow[4] = &narrow_each<Float8E4M3>;
+  t.narrow[5] = &narrow_each<Float8E5M2>;
+  t.fingerprint = &fingerprint;
+  t.magnitude_mask = &magnitude_mask;
+  t.tall_mask = &tall_mask;
+  t.consensus_mask = &consensus_mask;
+  t.apply_mask = &apply_mask;
+  t.dot = &dot;
+  return t;
+}
+}  // namespace
+
+extern const KernelTable TALLIES_TABLE;
+constinit const KernelTable TALLIES_TABLE = make_table();
+
+}  // namespace tallies

@@ -1,0 +1,214 @@
+#include "stream/stream.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <thread>
+
+namespace tallies {
+namespace {
+
+// Tiles start on multiples of this many elements, so that bytes of any type start on cache lines.
+constexpr std::size_t kGrain = 64;
+// A larger tile leaves the second-level cache between the read and the kernel.
+constexpr std::size_t kLargestTileBytes = std::size_t(1) << 20;
+// Reads slower than the page cache (bytes a second) turn on fetching ahead; asking costs a third
+// of a cached read, so it is not done blindly.
+constexpr double kCachedRate = 3e9;
+constexpr std::size_t kAheadBytes = std::size_t(64) << 20;
+
+struct FreeAligned {
+  void operator()(char* p) const { ::operator delete[](p, std::align_val_t(4096)); }
+};
+using Buffer = std::unique_ptr<char[], FreeAligned>;
+Buffer allocate(std::size_t n_bytes) {
+  return Buffer(static_cast<char*>(::operator new[](n_bytes, std::align_val_t(4096))));
+}
+
+std::size_t file_bytes(const Job& job) {
+  std::size_t n_bytes = 0;
+  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? a.element_bytes : 0;
+  return n_bytes;
+}
+
+std::size_t moved_bytes(const Job& job) {
+  std::size_t n_bytes = 0;
+  for (const Array& a : job.inputs) n_bytes += a.element_bytes;
+  for (const Array& a : job.outputs) n_bytes += a.element_bytes;
+  return n_bytes;
+}
+
+constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + 4095) / 4096 * 4096; }
+
+// Bytes of a worker's buffer that a tile of n elements takes.
+std::size_t buffer_bytes(const Job& job, std::size_t n) {
+  std::size_t n_bytes = 0;
+  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? padded(n * a.element_bytes) : 0;
+  if (!job.outputs.empty()) n_bytes += padded(n * job.outputs[0].element_bytes);
+  return n_bytes;
+}
+
+class Run {
+ public:
+  Run(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling, const Transform& body)
+      : files_(files), jobs_(jobs), tiling_(tiling), body_(body) {
+    for (std::size_t tile = 0, last = ~std::size_t(0); tile < tiling.n_tiles(); ++tile) {
+      const Tiling::Range range = tiling.range(tile);
+      if (range.job == last) continue;
+      last = range.job;
+      largest_ = std::max(largest_, buffer_bytes(jobs[range.job], range.n));
+      most_inputs_ = std::max(most_inputs_, jobs[range.job].inputs.size());
+    }
+  }
+
+  void work(int worker) noexcept {
+    try {
+      const Buffer buffer = allocate(std::max<std::size_t>(largest_, 1));
+      std::vector<const void*> in(most_inputs_);
+      while (!stop_.load(std::memory_order_relaxed)) {
+        const std::size_t number = next_.fetch_add(1, std::memory_order_relaxed);
+        if (number >= tiling_.n_tiles()) break;
+        run_tile(number, worker, buffer.get(), in.data());
+      }
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!error_) error_ = std::current_exception();
+      stop_ = true;
+    }
+    const std::lock_guard lock(mutex_);
+    ++n_ended_;
+    ended_.notify_one();
+  }
+
+  bool wait(int n_threads, const Progress& progress) {
+    std::uint64_t reported = 0;
+    std::unique_lock lock(mutex_);
+    for (bool done = false; !done;) {
+      done = ended_.wait_for(lock, std::chrono::milliseconds(50),
+                             [&] { return n_ended_ == n_threads; });
+      const std::uint64_t moved = moved_.load(std::memory_order_relaxed);
+      lock.unlock();
+      if (!progress(moved - reported)) interrupted_ = stop_ = true;
+      reported = moved;
+      lock.lock();
+    }
+    return !interrupted_;
+  }
+
+  void rethrow() const {
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  void run_tile(std::size_t number, int worker, char* buffer, const void** in) {
+    const Tiling::Range range = tiling_.range(number);
+    const Job& job = jobs_[range.job];
+    if (slow_.load(std::memory_order_relaxed)) fetch_ahead(number, range, job);
+    const auto start = std::chrono::steady_clock::now();
+    char* at = buffer;
+    for (std::size_t i = 0; i < job.inputs.size(); ++i) {
+      in[i] = fetch(files_, job.inputs[i], range.first, range.n, at);
+      if (job.inputs[i].file >= 0) at += padded(range.n * job.inputs[i].element_bytes);
+    }
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double n_read = static_cast<double>(file_bytes(job) * range.n);
+    if (n_read > 1e5) slow_.store(n_read < seconds * kCachedRate, std::memory_order_relaxed);
+
+    Tile tile{range.job, range.first, range.n, in, nullptr, worker, number};
+    for (const Array& output : job.outputs)
+      if (output.file < 0)
+        tile.out = reinterpret_cast<char*>(output.offset) + range.first * output.element_bytes;
+    if (tile.out == nullptr && !job.outputs.empty()) tile.out = at;
+    body_(tile);
+    for (const Array& output : job.outputs) {
+      const std::size_t n_bytes = range.n * output.element_bytes;
+      const std::uint64_t offset = output.offset + range.first * output.element_bytes;
+      if (output.file >= 0) files_.write(output.file, tile.out, n_bytes, offset);
+    }
+    moved_.fetch_add(moved_bytes(job) * range.n, std::memory_order_relaxed);
+  }
+
+  void fetch_ahead(std::size_t number, const Tiling::Range& now, const Job& job) {
+    const std::size_t ahead = std::max<std::size_t>(1, kAheadBytes / (file_bytes(job) * now.n + 1));
+    if (number + ahead >= tiling_.n_tiles()) return;
+    const Tiling::Range later = tiling_.range(number + ahead);
+    for (const Array& a : jobs_[later.job].inputs)
+      if (a.file >= 0)
+        files_.will_need(a.file, later.n * a.element_bytes,
+                         a.offset + later.first * a.element_bytes);
+  }
+
+  const Files& files_;
+  const std::vector<Job>& jobs_;
+  const Tiling& tiling_;
+  const Transform& body_;
+  std::size_t largest_ = 0, most_inputs_ = 0;
+  std::atomic<std::size_t> next_{0};
+  std::atomic<std::uint64_t> moved_{0};
+  std::atomic<bool> stop_{false}, slow_{false};
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  int n_ended_ = 0;
+  bool interrupted_ = false;
+  std::exception_ptr error_;
+};
+
+}  // namespace
+
+Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order,
+               const Limits& limits)
+    : jobs_(jobs), order_(order), first_tile_{0} {
+  const std::size_t room = std::min(limits.buffer_bytes, kLargestTileBytes);
+  for (const std::size_t index : order) {
+    const Job& job = jobs[index];
+    // Memory takes no buffer, but its tiles should fit the cache as well.
+    const std::size_t per_element = std::max<std::size_t>(moved_bytes(job), 1);
+    const std::size_t n = std::max(room / per_element / kGrain * kGrain, kGrain);
+    tile_elements_.push_back(n);
+    first_tile_.push_back(first_tile_.back() +
+                          static_cast<std::size_t>((job.n_elements + n - 1) / n));
+    max_elements_ = std::max(
+        max_elements_, static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements)));
+  }
+}
+
+Tiling::Range Tiling::range(std::size_t tile) const {
+  const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
+  const auto i = static_cast<std::size_t>(after - first_tile_.begin()) - 1;
+  const std::size_t n = tile_elements_[i];
+  const std::uint64_t first = static_cast<std::uint64_t>(tile - first_tile_[i]) * n;
+  return {order_[i], first,
+          static_cast<std::size_t>(
+              std::min<std::uint64_t>(n, jobs_[order_[i]].n_elements - first))};
+}
+
+const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
+                  void* buffer) {
+  const std::uint64_t offset = array.offset + first * array.element_bytes;
+  if (array.file < 0) return reinterpret_cast<const void*>(offset);
+  files.read(array.file, buffer, n * array.element_bytes, offset);
+  return buffer;
+}
+
+bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling,
+            const Limits& limits, const Transform& body, const Progress& progress) {
+  if (tiling.n_tiles() == 0) return true;
+  Run run(files, jobs, tiling, body);
+  const int n_threads = static_cast<int>(
+      std::min<std::size_t>(static_cast<std::size_t>(limits.n_threads), tiling.n_tiles()));
+  std::vector<std::thread> threads;
+  for (int worker = 0; worker < n_threads; ++worker)
+    threads.emplace_back([&run, worker] { run.work(worker); });
+  const bool finished = run.wait(n_threads, progress);
+  for (std::thread& thread : threads) thread.join();
+  run.rethrow();
+  return finished;
+}
+
+}  // namespace tallies

@@ -1,0 +1,77 @@
+// Byte ranges in, tiles in bounded buffers, byte ranges out. Knows no tensor names, no method and
+// no kernel: a job is some parallel arrays of elements, and a tile is a stretch of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "stream/file.h"
+
+namespace tallies {
+
+// Where an array lies: in an open file, or in memory that outlives the run (file = -1).
+struct Array {
+  int file;
+  std::uint64_t offset;  // in the file, or the address
+  std::size_t element_bytes;
+};
+
+struct Job {
+  std::uint64_t n_elements;
+  std::vector<Array> inputs;
+  std::vector<Array> outputs;  // the same elements written to each; empty in a survey
+};
+
+struct Tile {
+  std::size_t job;      // index into the jobs
+  std::uint64_t first;  // element of the job
+  std::size_t n;        // elements
+  const void* const* in;
+  void* out;        // null when the job has no output
+  int worker;       // below Limits::n_threads
+  std::size_t number;  // position of the tile among all tiles of the run
+};
+
+struct Limits {
+  int n_threads;
+  std::size_t buffer_bytes;  // per thread, for one tile of all streams
+};
+
+using Transform = std::function<void(const Tile&)>;
+// Called with the bytes moved since the last call, from the thread that called stream(), about
+// twenty times a second; false stops the run.
+using Progress = std::function<bool(std::uint64_t n_bytes)>;
+
+// How a run is cut into tiles: known before it starts, the same for every pass over the same jobs.
+class Tiling {
+ public:
+  Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order, const Limits&);
+
+  std::size_t n_tiles() const { return first_tile_.back(); }
+  std::size_t max_elements() const { return max_elements_; }
+  struct Range {
+    std::size_t job;
+    std::uint64_t first;
+    std::size_t n;
+  };
+  Range range(std::size_t tile) const;
+
+ private:
+  const std::vector<Job>& jobs_;
+  std::vector<std::size_t> order_;
+  std::vector<std::size_t> tile_elements_;
+  std::vector<std::size_t> first_tile_;
+  std::size_t max_elements_ = 0;
+};
+
+// Runs the transform over every tile of the jobs named by the tiling. Returns false if stopped.
+// Throws the first Error of any thread after all have ended.
+bool stream(const Files&, const std::vector<Job>& jobs, const Tiling&, const Limits&,
+            const Transform&, const Progress&);
+
+// Reads one stretch of one array; memory is not copied but pointed to.
+const void* fetch(const Files&, const Array&, std::uint64_t first, std::size_t n, void* buffer);
+
+}  // namespace tallies

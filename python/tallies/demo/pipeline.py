@@ -1,0 +1,135 @@
+"""The main job from end to end: train, save, merge, load, test, print."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tallies.demo.merge import merge
+from tallies.demo.model import Encoder, accuracy, load, prototypes, save
+from tallies.demo.table import Row, table
+from tallies.demo.tasks import N_VAL, TASKS, Images, generator, split
+from tallies.demo.train import N_BASE_IMAGES, N_BASE_TASKS, train_base, train_expert
+
+TASK_ARITHMETIC_SCALE = 0.3
+TIES_DENSITY = 0.2
+TIES_SCALES = (0.8, 1.0, 1.2)
+
+COLUMNS = 98
+
+
+def run(
+    directory: Path, seed: int, echo: Callable[[str], None], *, base_steps: int, expert_steps: int
+) -> None:
+    """Do it all inside a directory that is ours; see ``tallies.demo.run``."""
+    with _one_thread():
+        echo(f"Training a base and {len(TASKS)} experts; half a minute of one core.")
+        start = time.perf_counter()
+        train, val, test = split(seed)
+        base = train_base(train, seed=seed, n_steps=base_steps)
+        save(base, directory / "base")
+        views = _seen(train, seed, "head")
+        heads = {task: prototypes(base, images) for task, images in views.items()}
+        validation = Exam(heads, _seen(val, seed, "validation"))
+        final = Exam(heads, _seen(test, seed, "test"))
+
+        own = {}
+        for task, head in heads.items():
+            expert = train_expert(base, head, task, train, seed=seed, n_steps=expert_steps)
+            save(expert, directory / "experts" / task)
+            own[task] = accuracy(expert, head, final.images[task])
+        n_parameters = sum(parameter.numel() for parameter in base.parameters())
+        seconds = time.perf_counter() - start
+        echo(f"Trained {1 + len(TASKS)} models of {n_parameters:,} parameters in {seconds:.0f} s.")
+
+        linear = _merge(directory, "linear")
+        arithmetic = _merge(directory, "task_arithmetic", scale=TASK_ARITHMETIC_SCALE)
+        candidates = {
+            scale: _merge(directory, "ties", density=TIES_DENSITY, scale=scale)
+            for scale in TIES_SCALES
+        }
+        scale = max(TIES_SCALES, key=lambda scale: validation.mean(candidates[scale].encoder))
+
+        experts = Row("experts", own)
+        rows = [Row("base", final.accuracies(base)), experts]
+        for merged in (linear, arithmetic, candidates[scale]):
+            accuracies = final.accuracies(merged.encoder)
+            rows.append(Row(merged.method, accuracies, merged.seconds, merged.peak_memory_bytes))
+    for line in ["", *table(rows, experts), "", *_notes(directory, len(test.labels), scale)]:
+        echo(line)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums in one order whatever the machine; layers this small gain next to nothing from two."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Every task's head and images."""
+
+    heads: Mapping[str, Tensor]
+    images: Mapping[str, Images]
+
+    def accuracies(self, encoder: Encoder) -> dict[str, float]:
+        """Accuracy in percent on each task."""
+        return {task: accuracy(encoder, self.heads[task], self.images[task]) for task in self.heads}
+
+    def mean(self, encoder: Encoder) -> float:
+        """Mean accuracy over the tasks, in percent."""
+        return Row("", self.accuracies(encoder)).mean
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model, read back from its checkpoint, and what the merge cost."""
+
+    method: str
+    encoder: Encoder
+    seconds: float
+    peak_memory_bytes: int
+
+
+def _merge(directory: Path, method: str, **parameters: float) -> Merged:
+    """Merge all experts into ``merged/METHOD-key-value``."""
+    name = "-".join([method, *(f"{key}-{value}" for key, value in parameters.items())])
+    out = directory / "merged" / name
+    experts = [directory / "experts" / task for task in TASKS]
+    report = merge(method, directory / "base", experts, out, parameters)
+    return Merged(method, load(out), report["seconds"], report["peak_memory_bytes"])
+
+
+def _seen(images: Images, seed: int, purpose: str) -> dict[str, Images]:
+    """The images as each task shows them, moved and made noisy once and for all."""
+    return {task: images.seen(view, generator(seed, purpose, task)) for task, view in TASKS.items()}
+
+
+def _notes(directory: Path, n_test: int, ties_scale: float) -> list[str]:
+    scales = ", ".join(map(str, TIES_SCALES))
+    paragraphs = (
+        f"Accuracy in % on {n_test} test images, moved by up to a pixel; each expert on its own "
+        "task only. norm: mean of accuracy / the expert's, in %. s, MiB: time and peak memory of "
+        f"the merge. The base saw {N_BASE_IMAGES} images, plain and through the first "
+        f"{N_BASE_TASKS} tasks. task_arithmetic: scale {TASK_ARITHMETIC_SCALE}, fixed. ties: "
+        f"density {TIES_DENSITY}, scale {ties_scale}, the best of {scales} on {N_VAL} validation "
+        "images.",
+        "This shows real fine-tunes going through the whole path, and about how much a merge keeps "
+        "of them. It cannot rank the methods for your models: with one small MLP, one data set and "
+        "one seed, a point or two is chance, and nothing here speaks of quality or speed on large "
+        "models.",
+    )
+    lines = [line for text in paragraphs for line in [*textwrap.wrap(text, COLUMNS), ""]]
+    return [*lines, f"Checkpoints: base, experts/* and merged/* in {directory}"]

@@ -1,0 +1,21 @@
+"""The two ways a run can fail; each knows the exit status of the command line."""
+
+from __future__ import annotations
+
+
+class TalliesError(Exception):
+    """Base of every error raised on purpose; its text is one line for a person to read."""
+
+    exit_status = 3
+
+
+class InputError(TalliesError, ValueError):
+    """The request or an input is wrong; nothing was written (exit status 2)."""
+
+    exit_status = 2
+
+
+class StorageError(TalliesError, OSError):
+    """Reading or writing failed; the destination is absent or still the old one (exit status 3)."""
+
+    exit_status = 3

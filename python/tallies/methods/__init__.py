@@ -1,0 +1,27 @@
+"""The merge methods, one file each."""
+
+from __future__ import annotations
+
+from ..errors import InputError
+from ..suggest import unknown
+from ._spec import Method
+from .linear import Linear
+from .task_arithmetic import TaskArithmetic
+from .ties import Ties
+
+_METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Linear, TaskArithmetic, Ties)
+}
+
+
+def names() -> list[str]:
+    """The names of all methods, simplest first."""
+    return list(_METHODS)
+
+
+def get(name: str) -> type[Method]:
+    """The method of this name; InputError with a suggestion when there is none."""
+    try:
+        return _METHODS[name]
+    except KeyError:
+        raise InputError(f"merge method {unknown(name, _METHODS)}") from None

@@ -1,0 +1,130 @@
+"""What a method may state: parameters, and one choice each of gate, vote and blend."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+SEMANTICS = ("paper", "mergekit", "peft", "fusionbench")
+
+
+class Gate(enum.Enum):
+    """Which entries of each task vector stay."""
+
+    ALL = "all"
+    MAGNITUDE = "magnitude"
+
+
+class Vote(enum.Enum):
+    """Who elects the sign of an element."""
+
+    NONE = "none"
+    SUM = "sum"
+    COUNT = "count"
+
+
+class Blend(enum.Enum):
+    """How the survivors of an element become one value."""
+
+    SUM = "sum"
+    MEAN = "mean"
+    SUM_OF_AGREEING = "sum_of_agreeing"
+    MEAN_OF_AGREEING = "mean_of_agreeing"
+    WEIGHTED_MEAN_OF_AGREEING = "weighted_mean_of_agreeing"
+
+
+class Zero(enum.Enum):
+    """Which sign an exactly zero vote takes; MAJORITY is that of the scope's elected signs."""
+
+    MAJORITY = "majority"
+    POSITIVE = "positive"
+    NEGATIVE = "negative"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a method: its default, its range or choices, and one line about it.
+
+    ``per_model`` parameters may be given for each model, and may vary over tensors (a gradient or
+    ``filter`` rules); ``per_tensor`` ones may vary over tensors only. A default of None means the
+    parameter must be given. With ``choices`` the values are text, with a boolean default they are
+    true or false, otherwise they are finite numbers.
+    """
+
+    default: float | str | bool | None
+    doc: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] | None = None
+    per_model: bool = False
+    per_tensor: bool = False
+    aliases: tuple[str, ...] = ()
+    semantics: tuple[str, ...] = SEMANTICS
+    """The semantics in which the parameter exists."""
+    by_semantics: Mapping[str, float | str | bool | None] = field(default_factory=dict)
+    """Defaults of the semantics in which they differ."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the native kernel does with one tensor, and how ranks are counted for it."""
+
+    gate: Gate
+    vote: Vote
+    blend: Blend
+    zero: Zero = Zero.MAJORITY
+    scope: str = "model"
+    equal: str = "keep"
+
+
+class Method:
+    """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
+
+    name: ClassVar[str]
+    formula: ClassVar[str]
+    paper: ClassVar[str]
+    needs_base: ClassVar[bool] = True
+    semantics: ClassVar[tuple[str, ...]] = ("paper",)
+
+    integers = Parameter(
+        "equal",
+        "integer and boolean tensors: the same in all models, or those of the base",
+        choices=("equal", "base"),
+    )
+
+    @classmethod
+    def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
+        """Parameters by name: the method's in the order of the class, then those of all methods."""
+        return {
+            name: replace(value, default=value.by_semantics.get(semantics, value.default))
+            for name, value in {**vars(cls), **vars(Method)}.items()
+            if isinstance(value, Parameter) and semantics in value.semantics
+        }
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        """The rule for these (validated) parameters; plain methods ignore both."""
+        raise TypeError(f"{cls.__name__} states no rule")
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        """Why a tensor cannot be merged with these (resolved) parameters, or None."""
+        return None
+
+
+def mean_objection(parameters: Mapping[str, Any]) -> str | None:
+    """The objection of methods that divide by the sum of the weights: it must not cancel."""
+    weights = parameters["weight"]
+    # Below 1e-6 of their size, what remains of the float32 sum is rounding error.
+    if parameters["normalize"] and abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights)):
+        return f"the weights {weights} sum to zero; change them or set 'normalize: false'"
+    return None

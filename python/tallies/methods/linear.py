@@ -1,0 +1,40 @@
+"""Weighted averaging of whole weights (model soups)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+
+
+class Linear(Method):
+    """Average the models' weights; no base takes part.
+
+    out = sum_t w_t f_t / sum_t w_t, without the division when ``normalize`` is false.
+
+    Sums run in float32 in the order of the models. Zeros and equal values are ordinary terms. A
+    NaN or infinity is an error, or reaches the result where the merge's ``nonfinite`` allows it.
+    Weights that sum to zero are refused with ``normalize``. mergekit semantics, like that tool,
+    wants every weight given.
+
+    Wortsman et al., Model soups, 2022, arXiv 2203.05482.
+    """
+
+    name = "linear"
+    formula = "out = sum_t w_t f_t / sum_t w_t"
+    paper = "Wortsman et al. 2022, arXiv 2203.05482"
+    needs_base = False
+    semantics = ("paper", "mergekit")
+
+    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
+    normalize = Parameter(True, "divide by the sum of the weights")
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+        return Rule(Gate.ALL, Vote.NONE, blend)
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        return mean_objection(parameters)

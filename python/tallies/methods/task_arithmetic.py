@@ -1,0 +1,46 @@
+"""Adding scaled task vectors to the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+
+
+class TaskArithmetic(Method):
+    """Add the weighted sum of the task vectors to the base.
+
+    x_t = f_t - base; out = base + scale * sum_t w_t x_t, the sum divided by sum_t w_t when
+    ``normalize`` is true. A negative weight or scale unlearns a task.
+
+    Sums run in float32 in the order of the experts. Zeros and equal values are ordinary terms: an
+    entry that no expert moved is the base's. A NaN or infinity is an error, or reaches the result
+    where the merge's ``nonfinite`` allows it. Weights that sum to zero are refused with
+    ``normalize``.
+
+    Ilharco et al., Editing models with task arithmetic, 2023, arXiv 2212.04089.
+    """
+
+    name = "task_arithmetic"
+    formula = "out = base + scale * sum_t w_t (f_t - base)"
+    paper = "Ilharco et al. 2023, arXiv 2212.04089"
+    semantics = ("paper", "mergekit")
+
+    weight = Parameter(1.0, "weight of the task vector", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    normalize = Parameter(False, "divide by the sum of the weights")
+    int8_mask = Parameter(
+        False,
+        "accepted and without effect: it changes only how that tool stores masks",
+        semantics=("mergekit",),
+    )
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+        return Rule(Gate.ALL, Vote.NONE, blend)
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        return mean_objection(parameters)

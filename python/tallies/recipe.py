@@ -1,0 +1,404 @@
+"""What the user asked for, from YAML, JSON, Python or the command line, as a validated model.
+
+The format is mergekit's, for whole models. Keys of mergekit that are not done are errors, and so is
+every key or value that is not known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from . import methods
+from .errors import InputError
+from .methods._spec import SEMANTICS, Method, Rule
+from .parameters import Resolver, check_parameters
+from .recipe_text import parse_model, parse_pairs, read_file
+from .suggest import show, unknown
+
+_NOT_DONE = {
+    "slices": "merging ranges of layers is not done; list whole models under 'models'",
+    "modules": "merging by module is not done; list whole models under 'models' and use filters",
+    "chat_template": "templates are not written; remove it and add the template to the result",
+}
+_TOKENIZER = (
+    "rows of embeddings are not moved between vocabularies; use 'base' when all models have the "
+    "tokens of the base, else align the models first"
+)
+_DTYPES = {
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "float32": "F32",
+    "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+_SHORT_DTYPES = {name.lower(): name for name in _DTYPES.values()} | {
+    "fp16": "F16",
+    "fp32": "F32",
+    "fp64": "F64",
+}
+_EXPECTED = {
+    "model_type": "{model: DIR, parameters: ...}",
+    "dict_type": "a mapping",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "int_type": "an integer",
+    "greater_than_equal": "0 or more",
+    "less_than": "less than 2**64",
+}
+"""Plain words for pydantic's types of errors."""
+
+
+def _dtype(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    name = value.lower().removeprefix("torch.")
+    dtype = _DTYPES.get(name) or _SHORT_DTYPES.get(name)
+    if dtype is None:
+        raise ValueError(unknown(value, _DTYPES))
+    return dtype
+
+
+def _one_of(choices: Callable[[], Sequence[str]]) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value not in choices():
+            raise ValueError(unknown(value, choices()))
+        return value
+
+    return BeforeValidator(check)
+
+
+def _path(value: object) -> object:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        return path
+    try:
+        possible = path and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"found {show(path)}, expected a path")
+    return path
+
+
+PathText = Annotated[str, BeforeValidator(_path)]
+DtypeName = Annotated[str, BeforeValidator(_dtype)]
+Parameters = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)
+]
+
+
+class ModelEntry(BaseModel):
+    """One model of a merge, a directory or a ``.safetensors`` file, with parameters of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: PathText
+    parameters: Parameters = {}
+
+
+class MergeConfig(BaseModel):
+    """A checked request to merge.
+
+    However it was made, its parameters stand under their proper names (``lambda`` is ``scale``),
+    numbers as float, and dtypes under their safetensors names. Raises InputError, in one line that
+    names everything that is wrong.
+
+    >>> request = {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
+    >>> MergeConfig.load(request).constants()
+    {'normalize': True, 'integers': 'equal'}
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    merge_method: Annotated[str, _one_of(methods.names)]
+    semantics: Annotated[str, _one_of(lambda: SEMANTICS)] = "paper"
+    base_model: PathText | None = None
+    models: tuple[ModelEntry, ...]
+    parameters: Parameters = {}
+    dtype: DtypeName | None = None
+    """The dtype of the result when there is no ``out_dtype``, as in mergekit; sums are float32."""
+    out_dtype: DtypeName | None = None
+    seed: Annotated[StrictInt, Field(ge=0, lt=1 << 64)] = 0
+    nonfinite: Annotated[str, _one_of(lambda: ("error", "warn", "propagate"))] = "error"
+    files_from: PathText | None = None
+    """The model whose configuration and tokenizer files the result gets; without it, the base."""
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise InputError(_one_line(error)) from None
+
+    @classmethod
+    def load(cls, config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergeConfig:
+        """The request in a YAML or JSON file, a mapping, or the ``tallies.json`` of a result.
+
+        Paths become absolute: looked for from the current directory, then from that of the file. A
+        path that is in neither is the reader's to refuse.
+        """
+        if isinstance(config, MergeConfig):
+            return config
+        if isinstance(config, Mapping):
+            return cls(**_text_keys(config))._located()
+        path = os.fspath(config)
+        try:
+            return cls(**_text_keys(read_file(path)))._located(os.path.dirname(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_options(
+        cls,
+        method: str,
+        base: str | None,
+        models: Sequence[str],
+        params: Sequence[str] = (),
+        **keys: Any,
+    ) -> MergeConfig:
+        """The request of command-line options: ``DIR[:key=value,...]`` for each model.
+
+        ``params`` are ``key=value`` with YAML values, so ``density=[1,0.5]`` is a gradient;
+        ``keys`` are further keys of a recipe. None counts as not given.
+        """
+        data = {
+            "merge_method": method,
+            "base_model": base,
+            "models": [parse_model(text) for text in models],
+            "parameters": parse_pairs(params, "--param"),
+            **keys,
+        }
+        return cls.load({key: value for key, value in data.items() if value is not None})
+
+    def replace(self, **changes: Any) -> MergeConfig:
+        """This request with other keys, checked again; None counts as not given.
+
+        ``model_fields_set`` names the keys that were given, here or before.
+        """
+        given = {key: value for key, value in changes.items() if value is not None}
+        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Plain data with absolute paths, from which ``load`` repeats this merge."""
+        return self._located().model_dump(mode="json", exclude_none=True)
+
+    @property
+    def method(self) -> type[Method]:
+        """The method's facts."""
+        return methods.get(self.merge_method)
+
+    @property
+    def output_dtype(self) -> str | None:
+        """The safetensors name of the result's dtype; None: tensor by tensor that of the base."""
+        return self.out_dtype or self.dtype
+
+    def constants(self) -> dict[str, Any]:
+        """The parameters that have one value for the whole merge."""
+        return {
+            name: self.parameters.get(name, parameter.default)
+            for name, parameter in self.method.parameters(self.semantics).items()
+            if not (parameter.per_model or parameter.per_tensor)
+        }
+
+    def rule(self) -> Rule:
+        """What the method does to each tensor."""
+        return self.method.rule(self.constants(), self.semantics)
+
+    def experts(self) -> tuple[list[ModelEntry], list[str]]:
+        """The models that take part, in order, and warnings about models that look like a mistake.
+
+        Methods with a base leave out the base itself: its task vector is zero.
+        """
+        base = self.base_model and os.path.realpath(self.base_model)
+        experts, warnings = [], []
+        seen: set[str] = set()
+        for entry in self.models:
+            path = os.path.realpath(entry.model)
+            if path == base and self.method.needs_base:
+                warnings.append(f"{_label(entry)} is the base_model and adds nothing: left out")
+                continue
+            if path in seen:
+                warnings.append(f"{_label(entry)} is listed again and counts again")
+            seen.add(path)
+            experts.append(entry)
+        if base and not self.method.needs_base and base not in seen:
+            warnings.append(f"base_model {self.base_model!r} takes no part in {self.merge_method}")
+        return experts, warnings
+
+    def resolver(self, names: Iterable[str]) -> Resolver:
+        """What resolves the parameters of each tensor, for a checkpoint with these tensor names."""
+        experts, _ = self.experts()
+        return Resolver(
+            self.method,
+            self.semantics,
+            self.parameters,
+            [entry.parameters for entry in experts],
+            [_label(entry) for entry in experts],
+            names,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """Refuse keys that are not done or not known; drop those that ask for nothing."""
+        data = dict(data)
+        problems = [
+            f"{key}: {reason}"
+            for key, reason in _NOT_DONE.items()
+            if data.pop(key, None) is not None
+        ]
+        for key in ("tokenizer", "tokenizer_source"):
+            source = data.pop(key, None)
+            if isinstance(source, Mapping) and source.keys() == {"source"}:
+                source = source["source"]
+            if source not in (None, "base", data.get("base_model")):
+                problems.append(f"{key}: found {show(source)}; {_TOKENIZER}")
+        problems += _unknown_keys(data, cls, "")
+        entries = data.get("models")
+        for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
+            problems += _unknown_keys(entry, ModelEntry, f"models[{index}]: ")
+        if problems:
+            raise InputError("; ".join(problems))
+        return data
+
+    @field_validator("semantics")
+    @classmethod
+    def _check_semantics(cls, semantics: str, info: ValidationInfo) -> str:
+        name = info.data.get("merge_method")
+        if name and semantics not in methods.get(name).semantics:
+            known = " and ".join(methods.get(name).semantics)
+            raise ValueError(f"found {semantics!r}, but {name} has only {known}")
+        return semantics
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return _checked(given, info, where="parameters")
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(
+        cls, entries: tuple[ModelEntry, ...], info: ValidationInfo
+    ) -> tuple[ModelEntry, ...]:
+        if not entries:
+            raise ValueError("found none, expected at least one {model: DIR}")
+        checked, problems = [], []
+        for entry in entries:
+            try:
+                given = _checked(entry.parameters, info, where=_label(entry), per_model=True)
+                checked.append(entry.model_copy(update={"parameters": given}))
+            except InputError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise InputError("; ".join(problems))
+        return tuple(checked)
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> MergeConfig:
+        if self.method.needs_base and self.base_model is None:
+            raise InputError(
+                f"base_model: missing, and {self.merge_method} needs the model that the others "
+                "were tuned from; add 'base_model: DIR' (--base DIR)"
+            )
+        self._check_experts()
+        return self
+
+    def _check_experts(self) -> None:
+        """Refuse what depends on which models take part."""
+        experts, _ = self.experts()
+        if not experts:
+            raise InputError("models: found only the base_model, expected a model tuned from it")
+        paths = {os.path.realpath(entry.model) for entry in experts}
+        base = None if self.method.needs_base else self.base_model
+        if self.semantics == "mergekit" and base and os.path.realpath(base) not in paths:
+            raise InputError(
+                f"base_model: mergekit averages {base!r} in under {self.merge_method}; list it "
+                "under 'models' with its weight, or remove it"
+            )
+        for key, parameter in self.method.parameters(self.semantics).items():
+            for entry in experts if parameter.default is None else ():
+                if key not in entry.parameters and key not in self.parameters:
+                    raise InputError(
+                        f"{_label(entry)}: {key!r} is missing, and {self.merge_method} has no "
+                        f"default for it in {self.semantics} semantics; add '{key}: 1.0'"
+                    )
+
+    def _located(self, folder: str = "") -> MergeConfig:
+        """This request with absolute paths."""
+        update: dict[str, Any] = {
+            key: _absolute(path, folder)
+            for key in ("base_model", "files_from")
+            if (path := getattr(self, key)) is not None
+        }
+        update["models"] = tuple(
+            entry.model_copy(update={"model": _absolute(entry.model, folder)})
+            for entry in self.models
+        )
+        located = self.model_copy(update=update)
+        located._check_experts()
+        return located
+
+
+def _label(entry: ModelEntry) -> str:
+    return f"model {entry.model!r}"
+
+
+def _absolute(path: str, folder: str) -> str:
+    """The path from the current directory, or from ``folder`` if only that has it."""
+    here, there = os.path.abspath(path), os.path.abspath(os.path.join(folder, path))
+    return there if os.path.exists(there) and not os.path.exists(here) else here
+
+
+def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in data.items()}
+
+
+def _unknown_keys(data: object, model: type[BaseModel], where: str) -> list[str]:
+    known = model.model_fields
+    keys = data if isinstance(data, Mapping) else ()
+    return [f"{where}key {unknown(key, known)}" for key in keys if key not in known]
+
+
+def _checked(
+    given: dict[str, Any], info: ValidationInfo, *, where: str, per_model: bool = False
+) -> dict[str, Any]:
+    """Checked parameters, or those given where the method or the semantics are wrong already."""
+    if not {"merge_method", "semantics"} <= info.data.keys():
+        return given
+    method, semantics = methods.get(info.data["merge_method"]), info.data["semantics"]
+    return check_parameters(given, method, semantics, where=where, per_model=per_model)
+
+
+def _one_line(error: ValidationError) -> str:
+    return "; ".join(
+        _complaint(one["loc"], one["type"], one["msg"], one["input"], one.get("ctx", {}))
+        for one in error.errors(include_url=False)
+    )
+
+
+def _complaint(
+    location: tuple[int | str, ...], kind: str, message: str, found: object, context: dict[str, Any]
+) -> str:
+    cause = context.get("error")
+    if isinstance(cause, InputError):  # says itself what it is about
+        return str(cause)
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+    if isinstance(cause, ValueError):
+        return f"{where}: {cause}"
+    if kind == "missing":
+        return f"{where}: missing; add it to the recipe"
+    return f"{where}: found {show(found)}, expected {_EXPECTED.get(kind, message)}"

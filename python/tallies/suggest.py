@@ -1,0 +1,38 @@
+"""Words for error messages: what was found, shortened, and what was perhaps meant."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterable
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def show(value: object) -> str:
+    """``repr(value)`` on one line, the middle left out when it is long."""
+    return _SHORT.repr(value)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'density'?"``, or nothing when no known word is near.
+
+    Case and ``-`` for ``_`` do not count as differences, so ``Task-Arithmetic`` finds
+    ``task_arithmetic``.
+    """
+    folded = {_fold(name): name for name in known}
+    # 0.7 of the letters: a slip of the fingers, not another word ('dare_ties' for 'ties').
+    near = difflib.get_close_matches(_fold(word), folded, n=1, cutoff=0.7)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def _fold(word: str) -> str:
+    return word.lower().replace("-", "_")
+
+
+def unknown(word: object, known: Iterable[str]) -> str:
+    """``'desnity' is not known; did you mean 'density'? (known: density, weight)``."""
+    names = list(known)
+    hint = did_you_mean(word, names) if isinstance(word, str) else ""
+    return f"{show(word)} is not known{hint} (known: {', '.join(names)})"

@@ -1,0 +1,49 @@
+"""Number formats: every input is widened to float32, every result is rounded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+"""Any floating-point format: float16, float32, float64, bfloat16, float8_e4m3fn, float8_e5m2."""
+Floats = npt.NDArray[np.float32]
+Signs = npt.NDArray[np.int8]
+Mask = npt.NDArray[np.bool_]
+Packed = npt.NDArray[np.uint8]
+
+CANONICAL_NAN = {
+    "float64": 0x7FF8_0000_0000_0000,
+    "float32": 0x7FC0_0000,
+    "bfloat16": 0x7FC0,
+    "float16": 0x7E00,
+    "float8_e4m3fn": 0x7F,
+    "float8_e5m2": 0x7E,
+}
+
+ieee = np.errstate(all="ignore")
+"""Decorator: overflow, NaN and division by zero are values here, not warnings."""
+
+
+@ieee
+def widen(a: npt.ArrayLike) -> Floats:
+    """The float32 values of `a`, as a new array of the same shape.
+
+    Exact for every format but float64, which is rounded to nearest even.
+    """
+    return np.asarray(a).astype(np.float32)
+
+
+@ieee
+def narrow(a: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
+    """The float32 values of `a` rounded once to `dtype`, to nearest, ties to even.
+
+    Too large a value becomes infinity, or NaN in float8_e4m3fn, which has no infinity. Every NaN is
+    written as the format's quiet positive NaN, whatever its sign and payload were.
+    """
+    target = np.dtype(dtype)
+    out = widen(a).astype(target)
+    out.view(f"u{target.itemsize}")[np.isnan(widen(out))] = CANONICAL_NAN[target.name]
+    return out
