@@ -1,0 +1,57 @@
+"""Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
+
+``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
+``kernels`` on single arrays; ``cpu`` names and chooses instruction sets. Importing the package
+imports neither numpy nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .errors import InputError, StorageError, TalliesError
+
+if TYPE_CHECKING:
+    from . import cpu, kernels
+    from .merge import merge
+    from .plan import MergePlan, plan
+    from .recipe import MergeConfig
+    from .report import MergeReport
+    from .state_dicts import merge_state_dicts
+
+__all__ = [
+    "InputError",
+    "MergeConfig",
+    "MergePlan",
+    "MergeReport",
+    "StorageError",
+    "TalliesError",
+    "__version__",
+    "cpu",
+    "kernels",
+    "merge",
+    "merge_state_dicts",
+    "plan",
+]
+
+_HOME = {
+    "MergeConfig": "recipe",
+    "MergePlan": "plan",
+    "MergeReport": "report",
+    "merge": "merge",
+    "merge_state_dicts": "state_dicts",
+    "plan": "plan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("cpu", "kernels"):
+        return importlib.import_module(f".{name}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    # The functions share their modules' names; importing those has just put them here instead.
+    globals()[name] = value
+    return value

@@ -34,6 +34,7 @@ class Blend(enum.Enum):
     SUM_OF_AGREEING = "sum_of_agreeing"
     MEAN_OF_AGREEING = "mean_of_agreeing"
     WEIGHTED_MEAN_OF_AGREEING = "weighted_mean_of_agreeing"
+    LARGEST_AGREEING = "largest_agreeing"
 
 
 class Zero(enum.Enum):

@@ -30,11 +30,7 @@ class TaskArithmetic(Method):
     weight = Parameter(1.0, "weight of the task vector", per_model=True)
     scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
     normalize = Parameter(False, "divide by the sum of the weights")
-    int8_mask = Parameter(
-        False,
-        "accepted and without effect: it changes only how that tool stores masks",
-        semantics=("mergekit",),
-    )
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

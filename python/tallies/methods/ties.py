@@ -7,7 +7,6 @@ from typing import Any
 from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
 
 _PAPER = ("paper",)
-_MERGEKIT = ("mergekit",)
 
 
 class Ties(Method):
@@ -18,11 +17,11 @@ class Ties(Method):
     Equal magnitudes at the threshold all stay (``equal: keep``), or the first in order so that
     exactly k stay (``equal: first``). Zeros never agree and never count. A sum of exactly zero
     takes the majority of the elected signs over the scope, and the negative sign when that is zero
-    too. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise.
+    too. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. Without
+    ``normalize`` the values that agree are summed.
 
     With mergekit semantics the trim is per tensor and keeps max(1, int(n * density)), none for
-    density 0; a zero sum is positive; the mean is sum y / sum w over what agrees (a plain sum
-    unless ``normalize``).
+    density 0; a zero sum is positive; the mean is sum y / sum w over what agrees.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
     """
@@ -43,15 +42,15 @@ class Ties(Method):
     equal = Parameter(
         "keep", "equal magnitudes at the threshold", choices=("keep", "first"), semantics=_PAPER
     )
-    normalize = Parameter(True, "divide by the weights that agree", semantics=_MERGEKIT)
-    int8_mask = Parameter(False, "without effect: storage of masks there", semantics=_MERGEKIT)
+    normalize = Parameter(True, "mean of what agrees; false: the sum")
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
-        if semantics == "mergekit":
-            mean, total = Blend.WEIGHTED_MEAN_OF_AGREEING, Blend.SUM_OF_AGREEING
-            blend = mean if parameters["normalize"] else total
+        mergekit = semantics == "mergekit"
+        mean = Blend.WEIGHTED_MEAN_OF_AGREEING if mergekit else Blend.MEAN_OF_AGREEING
+        blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
+        if mergekit:
             return Rule(Gate.MAGNITUDE, Vote.SUM, blend, Zero.POSITIVE, "tensor", "first")
         scope, equal = parameters["scope"], parameters["equal"]
-        blend = Blend.MEAN_OF_AGREEING
         return Rule(Gate.MAGNITUDE, Vote.SUM, blend, Zero.MAJORITY, scope, equal)

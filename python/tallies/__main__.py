@@ -1,0 +1,5 @@
+"""``python -m tallies``."""
+
+from .cli import main
+
+main()

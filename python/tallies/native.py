@@ -1,0 +1,37 @@
+"""Python's words in the numbers that the native module takes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .methods._spec import Blend, Gate, Vote
+
+DTYPE_CODES: Final = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
+"""Safetensors names of the types that merge, as ``tallies::DType``."""
+
+DTYPE_OF_ARRAY: Final = {
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "float64": "F64",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+}
+"""Safetensors names by the names that numpy (with ml_dtypes) and torch give the same types."""
+
+GATE_CODES: Final = {Gate.ALL: 0, Gate.MAGNITUDE: 1}
+VOTE_CODES: Final = {Vote.NONE: 0, Vote.SUM: 1, Vote.COUNT: 2}
+BLEND_CODES: Final = {
+    Blend.SUM: 0,
+    Blend.MEAN: 1,
+    Blend.SUM_OF_AGREEING: 2,
+    Blend.MEAN_OF_AGREEING: 3,
+    Blend.WEIGHTED_MEAN_OF_AGREEING: 4,
+    Blend.LARGEST_AGREEING: 5,
+}
+
+KEEP_ALL: Final = -1
+"""The floor below every magnitude: entries with bits(|x|) above a floor stay."""
+
+KEEP_NONE: Final = 0x7FFFFFFF
+"""The floor above every magnitude."""

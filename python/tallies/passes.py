@@ -1,0 +1,305 @@
+"""The passes of a merge, over tensors on disk and in memory alike.
+
+A merge is at most two kinds of pass: a survey, which finds the exact thresholds of a rule with the
+magnitude gate, and the combine, which writes. With ``scope: tensor`` the two alternate over batches
+of tensors, so that the second read of a batch comes from the page cache. An exactly zero vote takes
+the majority of the elected signs, which is known only at the end: the combine assumes the majority
+so far, and the tensors for which that was wrong are combined once more.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from . import _core
+from .errors import InputError
+from .methods._spec import Blend, Gate, Rule, Zero
+from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES
+from .ranks import Trim, trim
+
+Place = tuple[int, int, int]
+"""Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
+
+# Thresholds searched at a time: each may take a histogram of 512 KiB.
+_SEARCHES_TOGETHER = 32
+# Bytes of input in a batch: small enough to stay in the page cache beside everything else.
+_BATCH_BYTES = 1 << 28
+
+_ZERO_SIGN = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One tensor to merge: where its values lie and what its parameters are."""
+
+    name: str
+    n_elements: int
+    inputs: tuple[Place, ...]
+    """The base, for methods that have one, then the experts."""
+    outputs: tuple[Place, ...]
+    weights: tuple[float, ...]
+    densities: tuple[float, ...]
+    """Empty for rules without the magnitude gate."""
+    scale: float
+    n_input_bytes: int
+
+
+class Found(NamedTuple):
+    """How one expert is trimmed over one or all tensors, and how many of its entries stay."""
+
+    n_kept: int
+    floor: int
+    """Entries with bits(|x|) above it stay."""
+    bits: int | None = None
+    """Of the smallest magnitude that stays; None where no rank was needed."""
+    last_job: int | None = None
+    last_count: int = 0
+    """Entries equal to it stay up to so many elements of that tensor; None: all of them stay."""
+
+
+@dataclass
+class Outcome:
+    """What the passes found out about one tensor; plain data, so that a journal can keep it."""
+
+    found: list[Found] = field(default_factory=list)
+    """The tensor's own trims, one per expert; empty where they hold for the whole model."""
+    conflicts: int = 0
+    """Elements in which survivors have both signs."""
+    cancellations: int = 0
+    """Those among them in which the vote is exactly zero."""
+    sign_sum: int = 0
+    """Elements elected positive minus elements elected negative."""
+    cancelled_plus: int = 0
+    cancelled_minus: int = 0
+    overflow: bool = False
+    inputs: list[list[int]] = field(default_factory=list)
+    """Content fingerprints, as eight sums of 64 bits each."""
+    output: list[int] = field(default_factory=list)
+
+
+class Passes:
+    """Runs the passes over ``works``, whose order is that in which equal magnitudes are preferred.
+
+    ``report_overflow`` is called with a tensor that got a value which is not finite in its dtype,
+    as soon as that is known; it may raise.
+    """
+
+    def __init__(
+        self,
+        plan: _core.Plan,
+        works: Sequence[Work],
+        rule: Rule,
+        semantics: str,
+        limits: _core.Limits,
+        *,
+        labels: Sequence[str],
+        fingerprints: bool = False,
+        stop_at_overflow: bool = False,
+        report_overflow: Callable[[int], None] | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._works = works
+        self._rule = rule
+        self._semantics = semantics
+        self._limits = limits
+        self._labels = labels
+        self._fingerprints = fingerprints
+        self._stop_at_overflow = stop_at_overflow
+        self._report_overflow = report_overflow
+        self._progress = progress
+        self.survey: list[Found] = []
+        """The trims that hold over all tensors together, one per expert."""
+        self.outcomes: dict[int, Outcome] = {}
+        self.n_combined_again = 0
+        for work in works:
+            plan.add_job(work.n_elements, work.inputs, work.outputs)
+
+    @property
+    def by_model(self) -> bool:
+        """Whether one survey over all tensors comes before the combine."""
+        return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
+
+    def survey_model(self) -> None:
+        """Find the thresholds that hold over all tensors together."""
+        (self.survey,) = self._select([list(range(len(self._works)))])
+
+    def combine(self, jobs: Sequence[int]) -> None:
+        """Merge these tensors and write them, with the survey of each batch if one is needed."""
+        if self._rule.gate is Gate.ALL or self.by_model:
+            self._combine(jobs)
+            return
+        for batch in self._batches(jobs):
+            self._combine(batch, self._select([[job] for job in batch]))
+            for job in batch:
+                self._settle([job])
+
+    def settle_majority(self) -> None:
+        """Combine again where cancelled votes took another sign than the majority's."""
+        if self._rule.scope == "model":
+            self._settle(range(len(self._works)))
+
+    def majority(self, jobs: Iterable[int]) -> int:
+        """The sign of the elected signs' sum over these tensors; negative when it is zero."""
+        return 1 if sum(self.outcomes[job].sign_sum for job in jobs) > 0 else -1
+
+    def _settle(self, jobs: Sequence[int]) -> None:
+        if self._rule.zero is not Zero.MAJORITY:
+            return
+        sign = self.majority(jobs)
+        wrong = [
+            job
+            for job in jobs
+            if (self.outcomes[job].cancelled_minus if sign > 0 else self.outcomes[job].cancelled_plus)
+        ]
+        if not wrong:
+            return
+        results = self._run(
+            [self._job_rule(job, sign, -1, self.outcomes[job].found) for job in wrong]
+        )
+        for job, result in zip(wrong, results, strict=True):
+            outcome = self.outcomes[job]
+            outcome.output = result.output
+            outcome.cancelled_plus = result.cancelled_plus
+            outcome.cancelled_minus = result.cancelled_minus
+        self.n_combined_again += len(wrong)
+
+    def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
+        by_tensor = self._rule.scope == "tensor"
+        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.gate is Gate.MAGNITUDE
+        rules = [
+            self._job_rule(
+                job,
+                _ZERO_SIGN[self._rule.zero],
+                (i if by_tensor else 0) if wants_majority else -1,
+                found[i] if found else [],
+            )
+            for i, job in enumerate(jobs)
+        ]
+        results = self._run(rules)
+        for i, (job, result) in enumerate(zip(jobs, results, strict=True)):
+            self.outcomes[job] = Outcome(
+                found=found[i] if found else [],
+                conflicts=result.conflicts,
+                cancellations=result.cancellations,
+                sign_sum=result.sign_sum,
+                cancelled_plus=result.cancelled_plus,
+                cancelled_minus=result.cancelled_minus,
+                overflow=result.overflow,
+                inputs=result.inputs,
+                output=result.output,
+            )
+            if result.overflow and self._report_overflow is not None:
+                self._report_overflow(job)
+
+    def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
+        return self._plan.combine(
+            rules,
+            GATE_CODES[self._rule.gate],
+            VOTE_CODES[self._rule.vote],
+            BLEND_CODES[self._rule.blend],
+            self._fingerprints,
+            self._stop_at_overflow,
+            self._limits,
+            self._progress,
+        )
+
+    def _job_rule(
+        self, job: int, zero_sign: int, majority: int, found: Sequence[Found]
+    ) -> _core.JobRule:
+        work = self._works[job]
+        trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
+        return _core.JobRule(
+            job,
+            work.weights,
+            [trim.floor for trim in trims],
+            [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
+            work.scale,
+            float32_sum(work.weights) if self._rule.blend is Blend.MEAN else 1.0,
+            zero_sign,
+            majority,
+        )
+
+    def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
+        batch: list[int] = []
+        n_bytes = 0
+        for job in jobs:
+            full = (len(batch) + 1) * len(self._labels) > _SEARCHES_TOGETHER
+            if batch and (full or n_bytes + self._works[job].n_input_bytes > _BATCH_BYTES):
+                yield batch
+                batch, n_bytes = [], 0
+            batch.append(job)
+            n_bytes += self._works[job].n_input_bytes
+        if batch:
+            yield batch
+
+    def _select(self, groups: Sequence[list[int]]) -> list[list[Found]]:
+        """The trims of each group of tensors that are ranked together."""
+        trims = [self._trims(group) for group in groups]
+        units = [
+            _core.Unit(group, [trim.rank for trim in row])
+            for group, row in zip(groups, trims, strict=True)
+        ]
+        thresholds = self._plan.select(
+            units, self._rule.equal == "first", self._limits, self._progress
+        )
+        return [
+            [self._found(group, *pair) for pair in zip(row, found, strict=True)]
+            for group, row, found in zip(groups, trims, thresholds, strict=True)
+        ]
+
+    def _found(self, group: Sequence[int], trim: Trim, threshold: _core.Threshold) -> Found:
+        if trim.rank == 0:
+            n = sum(self._works[job].n_elements for job in group) if trim.keep_all else 0
+            return Found(n, KEEP_ALL if trim.keep_all else KEEP_NONE)
+        floor = threshold.bits - 1
+        if self._rule.equal == "keep":
+            return Found(threshold.n_above + threshold.n_equal, floor, threshold.bits)
+        if threshold.last_job == len(group):
+            return Found(trim.rank, floor, threshold.bits)
+        return Found(trim.rank, floor, threshold.bits, threshold.last_job, threshold.last_count)
+
+    def _trims(self, group: Sequence[int]) -> list[Trim]:
+        n_elements = sum(self._works[job].n_elements for job in group)
+        trims = []
+        for expert, label in enumerate(self._labels):
+            densities = {self._works[job].densities[expert] for job in group}
+            if len(densities) > 1:
+                raise InputError(
+                    f"{label}: density varies over the tensors (from {min(densities):g} to "
+                    f"{max(densities):g}), but with 'scope: model' one threshold holds for all of "
+                    "them; give one density, or set 'scope: tensor'"
+                )
+            trims.append(trim(n_elements, densities.pop(), self._rule, self._semantics))
+        return trims
+
+    def kept(self) -> list[int]:
+        """Entries of each expert that stayed, over all tensors."""
+        if self.survey:
+            return [found.n_kept for found in self.survey]
+        if self._rule.gate is Gate.ALL:
+            return [sum(work.n_elements for work in self._works)] * len(self._labels)
+        rows = [outcome.found for outcome in self.outcomes.values()]
+        return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
+
+
+def _cutoff(found: Found, position: int, n_elements: int) -> int:
+    """The element of a tensor from which on entries equal to the threshold are trimmed."""
+    if found.last_job is None or position < found.last_job:
+        return n_elements
+    return found.last_count if position == found.last_job else 0
+
+
+def float32_sum(values: Sequence[float]) -> float:
+    """The sum in float32, in order, each value rounded first, as the kernels would add them."""
+
+    def rounded(x: float) -> float:
+        return float(struct.unpack("f", struct.pack("f", x))[0])
+
+    total = 0.0
+    for value in values:
+        total = rounded(total + rounded(value))
+    return total

@@ -1,0 +1,306 @@
+"""Merging models that are in memory, as dicts of numpy arrays or torch tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _core, methods
+from .errors import InputError
+from .match import Match, Model, match, source
+from .methods._spec import SEMANTICS, Method
+from .native import DTYPE_CODES, DTYPE_OF_ARRAY
+from .parameters import Resolver, check_parameters
+from .passes import Passes, Place, Work
+from .suggest import show, unknown
+
+_BUFFER_BYTES = 1 << 20
+
+
+def merge_state_dicts(
+    base: Mapping[str, Any] | None,
+    experts: Sequence[Mapping[str, Any]],
+    *,
+    method: str = "ties",
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    semantics: str = "paper",
+    nonfinite: str = "error",
+    threads: int | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
+
+    ``base`` and every expert map names to numpy arrays or torch tensors of equal shapes, of float32,
+    float16, bfloat16, float64 or float8, mixed freely; ``base`` is None for methods without one.
+    ``weights`` has one number per expert; ``parameters`` are the method's, and a per-model one may
+    be a sequence of one value per expert. Integer and boolean tensors are copied from the base and
+    must be equal in the experts (``integers="base"`` accepts the base's). Names that share their
+    memory in the base and in every expert are tied: counted once, and tied in the result.
+
+    Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are never
+    changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an infinite
+    or NaN value raises InputError unless ``nonfinite`` is "warn" or "propagate". ``seed`` matters to
+    random methods only. Raises InputError for anything that does not match.
+
+    >>> import numpy as np
+    >>> base = {"w": np.zeros(4, np.float32)}
+    >>> a, b = {"w": np.float32([4, 1, -2, 0])}, {"w": np.float32([2, -3, 1, 0])}
+    >>> merge_state_dicts(base, [a, b], density=1.0)["w"]
+    array([ 3., -3., -2.,  0.], dtype=float32)
+    """
+    found = methods.get(method)
+    if semantics not in found.semantics:
+        raise InputError(f"semantics {unknown(semantics, found.semantics)}")
+    if nonfinite not in ("error", "warn", "propagate"):
+        raise InputError(f"nonfinite {unknown(nonfinite, ('error', 'warn', 'propagate'))}")
+    if not experts:
+        raise InputError("experts: found none, expected at least one state dict")
+    if found.needs_base and base is None:
+        raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
+    return _Merge(base if found.needs_base else None, experts, found, semantics).run(
+        weights, parameters, nonfinite, threads
+    )
+
+
+@dataclass(frozen=True)
+class Array:
+    """A contiguous array on the CPU: what matching and the native code need to know of it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    address: int
+    n_elements: int
+    owner: Any
+    """Keeps the memory alive."""
+
+    @property
+    def place(self) -> Place:
+        """The array as the native code takes it."""
+        return (-1, self.address, DTYPE_CODES[self.dtype])
+
+
+def is_torch(value: Any) -> bool:
+    """Whether this is a torch tensor; does not import torch."""
+    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
+
+
+def view(name: str, value: Any) -> Array:
+    """The array or tensor as native code reads it; a contiguous copy on the CPU where needed."""
+    if is_torch(value):
+        value = value.detach().cpu().contiguous()
+        dtype, address = str(value.dtype).removeprefix("torch."), value.data_ptr()
+    elif hasattr(value, "__array_interface__") and hasattr(value, "dtype"):
+        import numpy as np
+
+        value = np.asarray(value)
+        if not value.dtype.isnative or value.dtype.hasobject:
+            raise InputError(f"tensor {show(name)}: dtype {value.dtype}, expected a native one")
+        value = value if value.flags.c_contiguous else value.copy(order="C")
+        dtype, address = value.dtype.name, value.ctypes.data
+    else:
+        kind = type(value).__name__
+        raise InputError(f"tensor {show(name)}: found {kind}, expected a numpy array or torch tensor")
+    shape = tuple(int(size) for size in value.shape)
+    n_elements = int(value.numel() if is_torch(value) else value.size)
+    return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, n_elements, value)
+
+
+def empty_like(value: Any) -> Any:
+    """A new contiguous array or CPU tensor of this shape and dtype."""
+    if is_torch(value):
+        import torch
+
+        return torch.empty(value.shape, dtype=value.dtype)
+    import numpy as np
+
+    return np.empty(value.shape, dtype=value.dtype)
+
+
+def n_threads(threads: int | None) -> int:
+    """The number of threads asked for, or of the cores this process may use."""
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise InputError(f"threads: found {show(threads)}, expected a number from 1 to 1024")
+    return threads
+
+
+class _Merge:
+    def __init__(
+        self,
+        base: Mapping[str, Any] | None,
+        experts: Sequence[Mapping[str, Any]],
+        method: type[Method],
+        semantics: str,
+    ) -> None:
+        self._method, self._semantics = method, semantics
+        self._has_base = base is not None
+        dicts = [base, *experts] if base is not None else list(experts)
+        labels = (["base"] if base is not None else []) + [
+            f"expert {i}" for i in range(len(experts))
+        ]
+        self._models = [_model(label, one) for label, one in zip(labels, dicts, strict=True)]
+        self._labels = labels[self._has_base :]
+        self._template = dicts[0]
+
+    def run(
+        self,
+        weights: Sequence[float] | None,
+        parameters: Mapping[str, Any],
+        nonfinite: str,
+        threads: int | None,
+    ) -> dict[str, Any]:
+        matched = match(self._models[0], self._models[1:])
+        shared, per_model = self._split(weights, parameters)
+        resolver = Resolver(
+            self._method, self._semantics, shared, per_model, self._labels, matched.merged
+        )
+        constants = {
+            name: shared.get(name, parameter.default)
+            for name, parameter in self._method.parameters(self._semantics).items()
+            if not (parameter.per_model or parameter.per_tensor)
+        }
+        self._check_copied(matched, constants["integers"] == "base")
+        result = {name: empty_like(self._template[name]) for name in matched.merged}
+        works = [self._work(name, resolver, result) for name in matched.merged]
+        limits = _core.Limits(n_threads(threads), _BUFFER_BYTES)
+        plan = _core.Plan(self._has_base)
+
+        def refuse(job: int) -> None:
+            raise InputError(self._culprit(plan, limits, job, works[job].name))
+
+        passes = Passes(
+            plan,
+            works,
+            self._method.rule(constants, self._semantics),
+            self._semantics,
+            limits,
+            labels=self._labels,
+            stop_at_overflow=nonfinite == "error",
+            report_overflow=refuse if nonfinite == "error" else None,
+        )
+        if passes.by_model and works:
+            passes.survey_model()
+        passes.combine(range(len(works)))
+        passes.settle_majority()
+        if nonfinite == "warn":
+            self._warn(plan, limits, passes, works)
+        return self._finish(matched, result)
+
+    def _split(
+        self, weights: Sequence[float] | None, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Checked parameters: those that all experts share, and those of each."""
+        known = self._method.parameters(self._semantics)
+        shared = dict(parameters)
+        own: list[dict[str, Any]] = [{} for _ in self._labels]
+        given = {} if weights is None else {"weight": weights}
+        for name, parameter in known.items():
+            value = shared.get(name)
+            if parameter.per_model and _is_list_of_values(value):
+                given[name] = shared.pop(name)
+        for name, values in given.items():
+            values = list(values)
+            if len(values) != len(own):
+                raise InputError(
+                    f"{name}: found {len(values)} values, expected one for each of the "
+                    f"{len(own)} experts"
+                )
+            for one, value in zip(own, values, strict=True):
+                one[name] = value
+        check = [
+            check_parameters(one, self._method, self._semantics, where=label, per_model=True)
+            for one, label in zip(own, self._labels, strict=True)
+        ]
+        return check_parameters(shared, self._method, self._semantics), check
+
+    def _work(self, name: str, resolver: Resolver, result: Mapping[str, Any]) -> Work:
+        values: dict[str, Any] = resolver.parameters_for(name)
+        inputs = [source(model, name) for model in self._models]
+        return Work(
+            name=name,
+            n_elements=inputs[0].n_elements,
+            inputs=tuple(array.place for array in inputs),
+            outputs=(view(name, result[name]).place,),
+            weights=values["weight"],
+            densities=values.get("density", ()),
+            scale=values.get("scale", 1.0),
+            n_input_bytes=0,
+        )
+
+    def _check_copied(self, matched: Match, accept: bool) -> None:
+        import numpy as np
+
+        for name in matched.copied:
+            first = self._models[0].tensors[name]
+            for model in self._models[1:]:
+                other = model.tensors[name]
+                a, b = (
+                    array.owner.numpy() if is_torch(array.owner) else array.owner
+                    for array in (first, other)
+                )
+                if not accept and not np.array_equal(a, b):
+                    raise InputError(
+                        f"{model.label}: tensor {show(name)} is {other.dtype} and differs from "
+                        f"{self._models[0].label}'s; integers are not merged: pass "
+                        "integers='base' to take the base's"
+                    )
+
+    def _culprit(self, plan: _core.Plan, limits: _core.Limits, job: int, name: str) -> str:
+        for i, model in enumerate(self._models):
+            count, first = plan.find_nonfinite(job, i, limits)
+            if count:
+                return (
+                    f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "
+                    f"first at element {first}; repair it, or pass nonfinite='propagate'"
+                )
+        return (
+            f"tensor {show(name)}: the merged values overflow {self._models[0].tensors[name].dtype}; "
+            "lower the scale or the weights, or pass nonfinite='propagate'"
+        )
+
+    def _warn(
+        self, plan: _core.Plan, limits: _core.Limits, passes: Passes, works: Sequence[Work]
+    ) -> None:
+        import warnings
+
+        for job, outcome in passes.outcomes.items():
+            if outcome.overflow:
+                warnings.warn(self._culprit(plan, limits, job, works[job].name), stacklevel=4)
+
+    def _finish(self, matched: Match, result: dict[str, Any]) -> dict[str, Any]:
+        for name in matched.copied:
+            value = self._template[name]
+            result[name] = value.clone() if is_torch(value) else value.copy()
+        for name, value in result.items():
+            like = self._template[name]
+            if is_torch(like) and like.device.type != "cpu":
+                result[name] = value.to(like.device)
+        for alias, canonical in matched.tied.items():
+            result[alias] = result[canonical]
+        return {name: result[name] for name in self._template}
+
+
+def _is_list_of_values(value: Any) -> bool:
+    """Whether a per-model parameter was given as one value per expert, not as filter rules."""
+    return isinstance(value, (list, tuple)) and not any(isinstance(v, Mapping) for v in value)
+
+
+def _model(label: str, tensors: Mapping[str, Any]) -> Model:
+    """A state dict as a model, with names tied that share the same memory in the same shape."""
+    arrays = {name: view(name, value) for name, value in tensors.items()}
+    first: dict[tuple[int, tuple[int, ...], str], str] = {}
+    tied = {}
+    for name, array in arrays.items():
+        if array.n_elements == 0 or array.owner is not tensors[name] and not is_torch(array.owner):
+            continue
+        key = (array.address, array.shape, array.dtype)
+        if key in first:
+            tied[name] = first[key]
+        else:
+            first[key] = name
+    return Model(label, arrays, tied)
