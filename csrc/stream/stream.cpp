@@ -15,8 +15,10 @@ namespace {
 
 // Tiles start on multiples of this many elements, so that bytes of any type start on cache lines.
 constexpr std::size_t kGrain = 64;
-// A larger tile leaves the second-level cache between the read and the kernel.
-constexpr std::size_t kLargestTileBytes = std::size_t(1) << 20;
+// A larger tile leaves the second-level cache between the read and the kernel; but reads shorter
+// than kShortestRead cost more in calls than they gain in cache.
+constexpr std::size_t kTileBytes = std::size_t(1) << 20;
+constexpr std::size_t kShortestRead = std::size_t(64) << 10;
 // Reads slower than the page cache (bytes a second) turn on fetching ahead; asking costs a third
 // of a cached read, so it is not done blindly.
 constexpr double kCachedRate = 3e9;
@@ -164,9 +166,11 @@ class Run {
 Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order,
                const Limits& limits)
     : jobs_(jobs), order_(order), first_tile_{0} {
-  const std::size_t room = std::min(limits.buffer_bytes, kLargestTileBytes);
   for (const std::size_t index : order) {
     const Job& job = jobs[index];
+    const std::size_t n_arrays = job.inputs.size() + job.outputs.size();
+    const std::size_t room =
+        std::min(limits.buffer_bytes, std::max(kTileBytes, n_arrays * kShortestRead));
     // Memory takes no buffer, but its tiles should fit the cache as well.
     const std::size_t per_element = std::max<std::size_t>(moved_bytes(job), 1);
     const std::size_t n = std::max(room / per_element / kGrain * kGrain, kGrain);

@@ -44,6 +44,12 @@ class Match:
     """Integer and boolean tensors, taken from the template."""
     tied: Mapping[str, str]
     """Aliases, written with the values of another name and counted once."""
+    stands_for: Mapping[str, str]
+    """Aliases of the template, which a model may lack, and the names that hold their values."""
+
+    def source(self, model: Model, name: str) -> Any:
+        """The tensor that stands for ``name`` in one of the models."""
+        return model.tensors[name if name in model.tensors else self.stands_for[name]]
 
 
 def match(template: Model, others: Sequence[Model]) -> Match:
@@ -64,12 +70,8 @@ def match(template: Model, others: Sequence[Model]) -> Match:
         merged=tuple(name for name in names if name in merges and name not in tied),
         copied=tuple(name for name in names if name not in merges),
         tied=tied,
+        stands_for=template.tied,
     )
-
-
-def source(model: Model, name: str) -> Any:
-    """The tensor that stands for ``name`` in a model that passed ``match``."""
-    return model.tensors[name if name in model.tensors else model.tied[name]]
 
 
 def _is_tied(model: Model, alias: str, canonical: str) -> bool:

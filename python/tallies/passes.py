@@ -264,17 +264,11 @@ class Passes:
 
     def _trims(self, group: Sequence[int]) -> list[Trim]:
         n_elements = sum(self._works[job].n_elements for job in group)
-        trims = []
-        for expert, label in enumerate(self._labels):
-            densities = {self._works[job].densities[expert] for job in group}
-            if len(densities) > 1:
-                raise InputError(
-                    f"{label}: density varies over the tensors (from {min(densities):g} to "
-                    f"{max(densities):g}), but with 'scope: model' one threshold holds for all of "
-                    "them; give one density, or set 'scope: tensor'"
-                )
-            trims.append(trim(n_elements, densities.pop(), self._rule, self._semantics))
-        return trims
+        rows = [self._works[job].densities for job in group]
+        return [
+            trim(n_elements, density, self._rule, self._semantics)
+            for density in model_densities(rows, self._labels)
+        ]
 
     def kept(self) -> list[int]:
         """Entries of each expert that stayed, over all tensors."""
@@ -291,6 +285,24 @@ def _cutoff(found: Found, position: int, n_elements: int) -> int:
     if found.last_job is None or position < found.last_job:
         return n_elements
     return found.last_count if position == found.last_job else 0
+
+
+def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[float]:
+    """The one density that each expert has over tensors that are ranked together.
+
+    ``rows`` has the experts' densities of each tensor; InputError when one of them varies.
+    """
+    densities = []
+    for expert, label in enumerate(labels):
+        values = {row[expert] for row in rows}
+        if len(values) > 1:
+            raise InputError(
+                f"{label}: density varies over the tensors (from {min(values):g} to "
+                f"{max(values):g}), but with 'scope: model' one threshold holds for all of them; "
+                "give one density, or set 'scope: tensor'"
+            )
+        densities.append(values.pop() if values else 1.0)
+    return densities
 
 
 def float32_sum(values: Sequence[float]) -> float:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from . import methods
 from .errors import InputError
+from .layout import parse_size
 from .methods._spec import SEMANTICS, Method, Rule
 from .parameters import Resolver, check_parameters
 from .recipe_text import parse_model, parse_pairs, read_file
@@ -95,6 +96,12 @@ def _path(value: object) -> object:
     return path
 
 
+def _size(value: object) -> object:
+    if isinstance(value, (str, int)):
+        parse_size(value)
+    return value
+
+
 PathText = Annotated[str, BeforeValidator(_path)]
 DtypeName = Annotated[str, BeforeValidator(_dtype)]
 Parameters = Annotated[
@@ -137,6 +144,7 @@ class MergeConfig(BaseModel):
     nonfinite: Annotated[str, _one_of(lambda: ("error", "warn", "propagate"))] = "error"
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files the result gets; without it, the base."""
+    max_shard_size: Annotated[str | StrictInt, BeforeValidator(_size)] = "5GB"
 
     def __init__(self, **data: Any) -> None:
         try:

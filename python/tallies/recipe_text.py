@@ -19,6 +19,8 @@ from .suggest import show
 # Recipes are typed by hand; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 100_000
+# A report holds what was found out about every tensor beside the recipe.
+_MAX_REPORT_BYTES = 1 << 28
 
 # At the last colon, and only before key=value: a path may hold colons too.
 _MODEL_OPTION = re.compile(r"(?P<path>.+):(?P<pairs>[A-Za-z_]\w*=[^:]*)", re.DOTALL)
@@ -33,15 +35,17 @@ def read_file(path: str) -> dict[str, Any]:
     """
     try:
         with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
+            limit = _MAX_REPORT_BYTES if path.endswith(".json") else _MAX_BYTES
+            raw = file.read(limit + 1)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}), expected a recipe file") from None
-    if len(raw) > _MAX_BYTES:
-        raise InputError(f"is longer than {_MAX_BYTES} bytes, expected a recipe file")
+    if len(raw) > limit:
+        raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
     if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
         data = data["recipe"]
+    _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
     return data
@@ -70,6 +74,7 @@ def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
             raise InputError(f"{where}: {show(key)} is given twice")
         try:
             pairs[key] = _parse(_parse_yaml, value)
+            _check_size(pairs[key])
         except InputError as error:
             raise InputError(f"{where}: the value of {show(key)} {error}") from None
     return pairs
@@ -107,11 +112,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse(parse: Callable[[str], Any], text: str) -> Any:
     try:
-        data = parse(text)
+        return parse(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
-    _check_size(data)
-    return data
 
 
 def _check_size(data: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, methods
 from .errors import InputError
-from .match import Match, Model, match, source
+from .match import Match, Model, match
 from .methods._spec import SEMANTICS, Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
@@ -166,7 +166,7 @@ class _Merge:
         }
         self._check_copied(matched, constants["integers"] == "base")
         result = {name: empty_like(self._template[name]) for name in matched.merged}
-        works = [self._work(name, resolver, result) for name in matched.merged]
+        works = [self._work(name, matched, resolver, result) for name in matched.merged]
         limits = _core.Limits(n_threads(threads), _BUFFER_BYTES)
         plan = _core.Plan(self._has_base)
 
@@ -218,9 +218,11 @@ class _Merge:
         ]
         return check_parameters(shared, self._method, self._semantics), check
 
-    def _work(self, name: str, resolver: Resolver, result: Mapping[str, Any]) -> Work:
+    def _work(
+        self, name: str, matched: Match, resolver: Resolver, result: Mapping[str, Any]
+    ) -> Work:
         values: dict[str, Any] = resolver.parameters_for(name)
-        inputs = [source(model, name) for model in self._models]
+        inputs = [matched.source(model, name) for model in self._models]
         return Work(
             name=name,
             n_elements=inputs[0].n_elements,

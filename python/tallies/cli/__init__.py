@@ -1,0 +1,92 @@
+"""The command line. Commands are imported when they are called, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from .._version import __version__
+from ..errors import TalliesError
+
+_COMMANDS = {
+    "merge": "Merge checkpoints into a new one.",
+    "plan": "Say what a merge would do; reads headers only.",
+    "inspect": "Show the tensors of a checkpoint, with sizes and fingerprints.",
+    "methods": "List the merge methods, or show one.",
+    "info": "Show versions and the instruction set in use.",
+    "demo": "Train small models on the spot, merge them and compare.",
+}
+
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            from ..suggest import unknown
+
+            raise click.UsageError(f"command {unknown(args[0], _COMMANDS)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tallies")
+def group() -> None:
+    """Merge fine-tuned checkpoints in weight space, in bounded memory.
+
+    Exit status: 0 done; 2 the request or an input is wrong, nothing was written; 3 reading or
+    writing failed; 130 interrupted.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line; one line on standard error when it fails."""
+    debug = os.environ.get("TALLIES_DEBUG", "") not in ("", "0")
+    try:
+        group.main(standalone_mode=False, prog_name="tallies")
+    except TalliesError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_status)
+    except click.UsageError as error:
+        hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        _fail(error.format_message() + hint, error.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", _INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output left; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        _fail(f"internal error: {kind}: {error}; TALLIES_DEBUG=1 shows where", 3)
+    sys.exit(0)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    print(f"tallies: {' '.join(message.splitlines())}", file=sys.stderr)
+    sys.exit(status)

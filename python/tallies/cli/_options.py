@@ -1,0 +1,72 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from ..errors import InputError
+from ..methods._spec import SEMANTICS
+from ..recipe import MergeConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def request_options(function: F) -> F:
+    """What to merge: a recipe file, or a method with its models."""
+    options = [
+        click.option("--method", metavar="NAME", help="Merge method; see 'tallies methods'."),
+        click.option("--base", metavar="DIR", help="The model that the others were tuned from."),
+        click.option(
+            "--model",
+            "models",
+            multiple=True,
+            metavar="DIR[:key=value,...]",
+            help="A model to merge, with parameters of its own. Repeat for each.",
+        ),
+        click.option(
+            "--param",
+            "params",
+            multiple=True,
+            metavar="key=value",
+            help="A parameter of the method. Repeat for each.",
+        ),
+        click.option("--out-dtype", metavar="DTYPE", help="Of the result. Default: the base's."),
+        click.option("--seed", type=int, help="For random methods. Default: 0."),
+        click.option(
+            "--semantics",
+            type=click.Choice(SEMANTICS),
+            help="Whose variant of the method. Default: paper.",
+        ),
+        click.option(
+            "--nonfinite",
+            type=click.Choice(["error", "warn", "propagate"]),
+            help="What to do about NaN and infinite values. Default: error.",
+        ),
+        click.option("--max-shard-size", metavar="SIZE", help="Of a file. Default: 5GB."),
+        click.option(
+            "--files-from",
+            metavar="DIR",
+            help="Model whose configuration and tokenizer files to copy. Default: the base.",
+        ),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
+    """The request that the options make, on top of the recipe file if there is one."""
+    method, base = chosen.pop("method"), chosen.pop("base")
+    models, params = chosen.pop("models"), chosen.pop("params")
+    if config is not None:
+        if method or base or models or params:
+            raise InputError(
+                "found a recipe file and --method, --base, --model or --param; give one or the other"
+            )
+        return MergeConfig.load(config).replace(**chosen)
+    if not method:
+        raise InputError("expected a recipe file, or --method with --model DIR for each model")
+    return MergeConfig.from_options(method, base, models, params, **chosen)

@@ -1,0 +1,43 @@
+"""``tallies info``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+
+import click
+
+from .. import cpu
+from .._version import __version__
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def command(as_json: bool) -> None:
+    """Show versions and the instruction set in use."""
+    facts = {
+        "tallies": __version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "target": cpu.target(),
+        "targets": cpu.targets(),
+        "cuda": None,
+        "numpy": _version("numpy"),
+        "torch": _version("torch"),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    facts["targets"] = ", ".join(cpu.targets())
+    facts["cuda"] = "not in this build"
+    for name, value in facts.items():
+        click.echo(f"{name:<9} {value or 'not installed'}")
+
+
+def _version(package: str) -> str | None:
+    """The installed version, without importing the package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,108 @@
+"""``tallies merge``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from ..merge import Progress, merge
+from ..plan import plan
+from ._options import request, request_options
+
+
+@click.command()
+@click.argument("config", required=False, metavar="[CONFIG]")
+@click.argument("out_argument", required=False, metavar="[OUT]")
+@click.option("--out", metavar="DIR", help="Directory to create.")
+@request_options
+@click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers.")
+@click.option("--threads", type=int, help="Default: all cores.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option("--resume", is_flag=True, help="Go on from where an interrupted run stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace what is in the output directory.")
+@click.option("--sync", is_flag=True, help="Flush the result to disk before it appears.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
+@click.option("--dry-run", is_flag=True, help="The same as 'tallies plan'.")
+def command(
+    config: str | None,
+    out_argument: str | None,
+    out: str | None,
+    max_memory: str,
+    threads: int | None,
+    device: str,
+    resume: bool,
+    overwrite: bool,
+    sync: bool,
+    quiet: bool,
+    as_json: bool,
+    progress: bool | None,
+    dry_run: bool,
+    **chosen: Any,
+) -> None:
+    """Merge checkpoints into a new one.
+
+    \b
+    tallies merge CONFIG.yml OUT
+    tallies merge --method ties --base DIR --model DIR --model DIR --out OUT
+
+    CONFIG is a recipe in mergekit's format, or the tallies.json of an earlier merge.
+    """
+    if config is not None and chosen["method"] and out_argument is None and out is None:
+        config, out = None, config
+    if out is not None and out_argument is not None:
+        raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
+    asked = request(config, chosen)
+    if dry_run:
+        made = plan(asked)
+        click.echo(_json(made.to_json_dict()) if as_json else str(made))
+        return
+    target = out or out_argument
+    if target is None:
+        raise InputError("the output is missing; name a directory to create (--out OUT)")
+    shown = sys.stderr.isatty() if progress is None else progress
+    with _bar(shown and not quiet) as moved:
+        report = merge(
+            asked,
+            target,
+            max_memory=max_memory,
+            threads=threads,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            sync=sync,
+            progress=moved,
+        )
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    elif not quiet:
+        click.echo(str(report))
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Progress | None]:
+    """One bar by bytes, with the rate and the time left."""
+    if not shown:
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=0, unit="B", unit_scale=True, desc="merge", file=sys.stderr) as bar:
+
+        def moved(done: int, whole: int) -> None:
+            bar.total = whole
+            bar.update(done - bar.n)
+
+        yield moved
+
+
+def _json(data: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False)

@@ -1,0 +1,21 @@
+"""``tallies plan``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from ..plan import plan
+from ._options import request, request_options
+
+
+@click.command()
+@click.argument("config", required=False, metavar="[CONFIG]")
+@request_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every tensor.")
+def command(config: str | None, as_json: bool, **chosen: Any) -> None:
+    """Say what a merge would do; reads headers only."""
+    made = plan(request(config, chosen))
+    click.echo(json.dumps(made.to_json_dict(), indent=2) if as_json else str(made))
