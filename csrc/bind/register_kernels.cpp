@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
 #include "bind/arrays.h"
 #include "core/error.h"
 #include "cpu/ops.h"
@@ -44,15 +46,17 @@ std::int64_t elect_signs(const std::vector<Address>& deltas, const std::vector<f
 void consensus_mask(const std::vector<Address>& masks, int at_least, Address out, std::size_t n) {
   check_experts(masks.size());
   const std::vector<const std::uint8_t*> rows = all_at<std::uint8_t>(masks);
-  kernels().consensus_mask(rows.data(), static_cast<int>(rows.size()), at_least,
-                           at<std::uint8_t>(out), n);
+  // The kernel counts in nine bits; more than all masks is more than all, however many it is.
+  kernels().consensus_mask(rows.data(), static_cast<int>(rows.size()),
+                           std::min(at_least, kMaxExperts + 1), at<std::uint8_t>(out), n);
 }
 
 double dot(Address a, Address b, std::size_t n) {
   double lanes[8] = {};
   kernels().dot(at<const float>(a), at<const float>(b), n, lanes);
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                     ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
 }
 
 }  // namespace

@@ -118,7 +118,7 @@ class Combine {
       args.n = count;
       kernels().combine[static_cast<int>(type)][rule_](args, tally);
     };
-    if (common_type(types) == out_type) {
+    if (is_fused(out_type) && common_type(types) == out_type) {
       run(out_type, scratch.rows.data(), out, n);
       return;
     }

@@ -185,7 +185,7 @@ void elect_signs(const float* const* deltas, const float* weights, int n_experts
     lanes.plus = count_if(plus, lanes.plus);
     lanes.minus = count_if(minus, lanes.minus);
     I32s sign = select(plus, all(1), select(minus, all(-1), all(zero_sign)));
-    sign = select(unordered(sum), I32s{}, sign);
+    if (by_sum) sign = select(unordered(sum), I32s{}, sign);
     store(signs, __builtin_convertvector(sign, I8s));
   };
   map_blocks<kLanes>(deltas, n_experts, out, n, body);

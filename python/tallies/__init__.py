@@ -15,8 +15,8 @@ from .errors import InputError, StorageError, TalliesError
 
 if TYPE_CHECKING:
     from . import cpu, kernels
-    from .merge import merge
-    from .plan import MergePlan, plan
+    from .merging import merge
+    from .planning import MergePlan, plan
     from .recipe import MergeConfig
     from .report import MergeReport
     from .state_dicts import merge_state_dicts
@@ -36,13 +36,14 @@ __all__ = [
     "plan",
 ]
 
+# No module has the name of a function: importing it would put the module in the function's place.
 _HOME = {
     "MergeConfig": "recipe",
-    "MergePlan": "plan",
+    "MergePlan": "planning",
     "MergeReport": "report",
-    "merge": "merge",
+    "merge": "merging",
     "merge_state_dicts": "state_dicts",
-    "plan": "plan",
+    "plan": "planning",
 }
 
 
@@ -51,7 +52,4 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    # The functions share their modules' names; importing those has just put them here instead.
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)

@@ -85,7 +85,7 @@ class Destination:
             _empty(self._partial)
         return self._partial
 
-    def publish(self) -> None:
+    def publish(self, sync: bool = False) -> None:
         """Give the finished directory its name, in place of an older one if there is one."""
         try:
             if self.path.is_dir() and any(self.path.iterdir()):
@@ -93,9 +93,10 @@ class Destination:
                 shutil.rmtree(self._partial, ignore_errors=True)
             else:
                 os.rename(self._partial, self.path)
-            parent = os.open(self.path.parent, os.O_RDONLY)
-            os.fsync(parent)
-            os.close(parent)
+            if sync:
+                parent = os.open(self.path.parent, os.O_RDONLY)
+                os.fsync(parent)
+                os.close(parent)
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be put in place: {error.strerror}") from None
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .methods._spec import Blend, Gate, Vote
+from .methods._spec import Blend, Gate, Vote, Zero
 
 DTYPE_CODES: Final = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
 """Safetensors names of the types that merge, as ``tallies::DType``."""
@@ -19,6 +19,9 @@ DTYPE_OF_ARRAY: Final = {
 }
 """Safetensors names by the names that numpy (with ml_dtypes) and torch give the same types."""
 
+KERNEL_DTYPES: Final = ("float32", "float16", "bfloat16")
+"""Numpy's names of the types that the kernels read and write without a detour."""
+
 GATE_CODES: Final = {Gate.ALL: 0, Gate.MAGNITUDE: 1}
 VOTE_CODES: Final = {Vote.NONE: 0, Vote.SUM: 1, Vote.COUNT: 2}
 BLEND_CODES: Final = {
@@ -29,6 +32,23 @@ BLEND_CODES: Final = {
     Blend.WEIGHTED_MEAN_OF_AGREEING: 4,
     Blend.LARGEST_AGREEING: 5,
 }
+
+ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
+"""The sign of a vote of exactly zero; of the majority, what it is when that is zero as well."""
+
+BLENDS_OF_AGREEING: Final = {
+    "mean": Blend.MEAN_OF_AGREEING,
+    "sum": Blend.SUM_OF_AGREEING,
+    "max": Blend.LARGEST_AGREEING,
+    "weighted_mean": Blend.WEIGHTED_MEAN_OF_AGREEING,
+}
+"""The blends by the names that ``tallies.kernels`` gives them."""
+
+MAX_EXPERTS: Final = 256
+"""Experts in one call, ``tallies::kMaxExperts``."""
+
+INFINITY_BITS: Final = 0x7F800000
+"""Of float32; as magnitudes, all NaN lie above it."""
 
 KEEP_ALL: Final = -1
 """The floor below every magnitude: entries with bits(|x|) above a floor stay."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from . import _core
 from .errors import InputError
 from .methods._spec import Blend, Gate, Rule, Zero
-from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES
+from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES, ZERO_SIGNS
 from .ranks import Trim, trim
 
 Place = tuple[int, int, int]
@@ -27,8 +27,6 @@ Place = tuple[int, int, int]
 _SEARCHES_TOGETHER = 32
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
 _BATCH_BYTES = 1 << 28
-
-_ZERO_SIGN = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
 
 
 @dataclass(frozen=True)
@@ -165,6 +163,7 @@ class Passes:
             outcome.output = result.output
             outcome.cancelled_plus = result.cancelled_plus
             outcome.cancelled_minus = result.cancelled_minus
+            self._note_overflow(job, outcome, result.overflow)
         self.n_combined_again += len(wrong)
 
     def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
@@ -173,7 +172,7 @@ class Passes:
         rules = [
             self._job_rule(
                 job,
-                _ZERO_SIGN[self._rule.zero],
+                ZERO_SIGNS[self._rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
                 found[i] if found else [],
             )
@@ -181,19 +180,22 @@ class Passes:
         ]
         results = self._run(rules)
         for i, (job, result) in enumerate(zip(jobs, results, strict=True)):
-            self.outcomes[job] = Outcome(
+            outcome = self.outcomes[job] = Outcome(
                 found=found[i] if found else [],
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
                 cancelled_plus=result.cancelled_plus,
                 cancelled_minus=result.cancelled_minus,
-                overflow=result.overflow,
                 inputs=result.inputs,
                 output=result.output,
             )
-            if result.overflow and self._report_overflow is not None:
-                self._report_overflow(job)
+            self._note_overflow(job, outcome, result.overflow)
+
+    def _note_overflow(self, job: int, outcome: Outcome, overflow: bool) -> None:
+        outcome.overflow = overflow
+        if overflow and self._report_overflow is not None:
+            self._report_overflow(job)
 
     def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
         return self._plan.combine(

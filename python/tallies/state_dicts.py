@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,8 @@ class Array:
     n_elements: int
     owner: Any
     """Keeps the memory alive."""
+    given: tuple[Any, ...]
+    """Where the values lay before: the device, the address and the strides."""
 
     @property
     def place(self) -> Place:
@@ -88,8 +90,17 @@ def is_torch(value: Any) -> bool:
 
 
 def view(name: str, value: Any) -> Array:
-    """The array or tensor as native code reads it; a contiguous copy on the CPU where needed."""
+    """The array or tensor as native code reads it; a contiguous copy on the CPU where needed.
+
+    InputError for what holds no values in memory, and for types that neither merge nor are integer
+    or boolean.
+    """
+    given: tuple[Any, ...]
     if is_torch(value):
+        if value.is_meta or str(value.layout) != "torch.strided":
+            kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
+            raise InputError(f"tensor {show(name)}: found {kind}, expected a dense tensor")
+        given = (str(value.device), value.data_ptr(), value.stride())
         value = value.detach().cpu().contiguous()
         dtype, address = str(value.dtype).removeprefix("torch."), value.data_ptr()
     elif hasattr(value, "__array_interface__") and hasattr(value, "dtype"):
@@ -98,14 +109,20 @@ def view(name: str, value: Any) -> Array:
         value = np.asarray(value)
         if not value.dtype.isnative or value.dtype.hasobject:
             raise InputError(f"tensor {show(name)}: dtype {value.dtype}, expected a native one")
-        value = value if value.flags.c_contiguous else value.copy(order="C")
+        given = ("cpu", value.ctypes.data, value.strides)
+        value = np.require(value, requirements=("C", "ALIGNED"))
         dtype, address = value.dtype.name, value.ctypes.data
     else:
         kind = type(value).__name__
         raise InputError(f"tensor {show(name)}: found {kind}, expected a numpy array or torch tensor")
+    if dtype not in DTYPE_OF_ARRAY and not dtype.startswith(("int", "uint", "bool")):
+        raise InputError(
+            f"tensor {show(name)}: found dtype {dtype}, expected an integer or boolean one or one "
+            f"of {', '.join(DTYPE_OF_ARRAY)}; convert it"
+        )
     shape = tuple(int(size) for size in value.shape)
     n_elements = int(value.numel() if is_torch(value) else value.size)
-    return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, n_elements, value)
+    return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, n_elements, value, given)
 
 
 def empty_like(value: Any) -> Any:
@@ -127,6 +144,11 @@ def n_threads(threads: int | None) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise InputError(f"threads: found {show(threads)}, expected a number from 1 to 1024")
     return threads
+
+
+def limits_in_memory(threads: int | None) -> _core.Limits:
+    """Limits of a pass over arrays in memory, which take no buffers of their own."""
+    return _core.Limits(n_threads(threads), _BUFFER_BYTES)
 
 
 class _Merge:
@@ -167,7 +189,7 @@ class _Merge:
         self._check_copied(matched, constants["integers"] == "base")
         result = {name: empty_like(self._template[name]) for name in matched.merged}
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
-        limits = _core.Limits(n_threads(threads), _BUFFER_BYTES)
+        limits = limits_in_memory(threads)
         plan = _core.Plan(self._has_base)
 
         def refuse(job: int) -> None:
@@ -198,13 +220,15 @@ class _Merge:
         known = self._method.parameters(self._semantics)
         shared = dict(parameters)
         own: list[dict[str, Any]] = [{} for _ in self._labels]
+        if weights is not None and "weight" in parameters:
+            raise InputError("weights: given as 'weight' as well; keep one of the two")
         given = {} if weights is None else {"weight": weights}
         for name, parameter in known.items():
             value = shared.get(name)
             if parameter.per_model and _is_list_of_values(value):
                 given[name] = shared.pop(name)
         for name, values in given.items():
-            values = list(values)
+            values = list(values) if isinstance(values, Iterable) else [values]
             if len(values) != len(own):
                 raise InputError(
                     f"{name}: found {len(values)} values, expected one for each of the "
@@ -240,7 +264,7 @@ class _Merge:
         for name in matched.copied:
             first = self._models[0].tensors[name]
             for model in self._models[1:]:
-                other = model.tensors[name]
+                other = matched.source(model, name)
                 a, b = (
                     array.owner.numpy() if is_torch(array.owner) else array.owner
                     for array in (first, other)
@@ -294,15 +318,14 @@ def _is_list_of_values(value: Any) -> bool:
 
 def _model(label: str, tensors: Mapping[str, Any]) -> Model:
     """A state dict as a model, with names tied that share the same memory in the same shape."""
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"{label}: found {type(tensors).__name__}, expected a dict of tensors")
     arrays = {name: view(name, value) for name, value in tensors.items()}
-    first: dict[tuple[int, tuple[int, ...], str], str] = {}
+    first: dict[tuple[Any, ...], str] = {}
     tied = {}
-    for name, array in arrays.items():
-        if array.n_elements == 0 or array.owner is not tensors[name] and not is_torch(array.owner):
-            continue
-        key = (array.address, array.shape, array.dtype)
-        if key in first:
+    # In the order of the names, so that which one is canonical does not depend on the dict's.
+    for name, array in sorted(arrays.items(), key=lambda item: item[0].encode()):
+        key = (array.given, array.shape, array.dtype)
+        if array.n_elements and first.setdefault(key, name) != name:
             tied[name] = first[key]
-        else:
-            first[key] = name
     return Model(label, arrays, tied)

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..merge import Progress, merge
-from ..plan import plan
+from ..merging import Progress, merge
+from ..planning import plan
 from ._options import request, request_options
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..plan import plan
+from ..planning import plan
 from ._options import request, request_options
 
 

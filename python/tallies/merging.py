@@ -30,7 +30,7 @@ from .layout import INDEX_NAME, parse_size
 from .match import Model
 from .methods._spec import Gate
 from .passes import Outcome, Passes, Work
-from .plan import MergePlan, index_file, plan
+from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
 from .state_dicts import n_threads
@@ -108,7 +108,7 @@ def merge(
         report = run.report(destination.path, auxiliary, time.perf_counter() - start)
         (directory / REPORT_NAME).write_text(report.to_json())
         run.journal.remove()
-        destination.publish()
+        destination.publish(sync)
     except BaseException as error:
         if resume:
             destination.leave()
