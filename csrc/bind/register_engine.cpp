@@ -94,9 +94,10 @@ void register_engine(py::module_& m) {
       .def_readonly("last_count", &Threshold::last_count);
 
   py::class_<JobRule>(m, "JobRule")
-      .def(py::init<std::size_t, std::vector<float>, std::vector<std::int32_t>,
-                    std::vector<std::uint64_t>, float, float, int, int>(),
-           py::arg("job"), py::arg("weights"), py::arg("floors"), py::arg("cutoffs"),
+      .def(py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
+                    std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int,
+                    int>(),
+           py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"), py::arg("floors"), py::arg("cutoffs"),
            py::arg("scale"), py::arg("divisor"), py::arg("zero_sign"), py::arg("majority"));
 
   py::class_<JobResult>(m, "JobResult")
@@ -105,8 +106,10 @@ void register_engine(py::module_& m) {
       .def_property_readonly("cancellations",
                              [](const JobResult& r) { return r.tally.cancellations; })
       .def_property_readonly("overflow", [](const JobResult& r) { return r.tally.overflow; })
-      .def_readonly("cancelled_plus", &JobResult::cancelled_plus)
-      .def_readonly("cancelled_minus", &JobResult::cancelled_minus)
+      .def_property_readonly(
+          "plus", [](const JobResult& r) { return std::pair(r.plus.ranges, r.plus.output); })
+      .def_property_readonly(
+          "minus", [](const JobResult& r) { return std::pair(r.minus.ranges, r.minus.output); })
       .def_readonly("inputs", &JobResult::inputs)
       .def_readonly("output", &JobResult::output);
 

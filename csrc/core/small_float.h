@@ -45,7 +45,10 @@ struct SmallFloat {
       const std::uint32_t half = (1u << (shift - 1)) - 1;
       rounded = (magnitude - (std::uint32_t(127 - kBias) << 23) + half + even) >> shift;
     }
-    if (rounded > kLargest) rounded = kFinite ? kNan : kInfinity;
+    if (rounded > kLargest) {
+      if (kFinite) return static_cast<std::uint8_t>(kNan);
+      rounded = kInfinity;
+    }
     return static_cast<std::uint8_t>(rounded | sign);
   }
 };

@@ -10,6 +10,9 @@
 
 namespace tallies {
 
+// Words that a list of interior patterns may be overwritten by beyond its end.
+inline constexpr std::size_t kInteriorSlack = 16;
+
 // Experts per call; bounds the stack that a kernel uses for the padded last block (64 KiB).
 inline constexpr int kMaxExperts = 256;
 
@@ -48,7 +51,7 @@ struct SurveyArgs {
   const void* expert;
   std::size_t n;
   std::int32_t low, high;   // patterns of magnitudes, low <= high
-  std::uint32_t* interior;  // room for n patterns
+  std::uint32_t* interior;  // room for n + kInteriorSlack patterns
 };
 
 // How many magnitudes are at or above each end of [low, high]; those strictly inside are listed.

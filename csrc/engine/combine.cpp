@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <numeric>
 
 #include "engine/engine.h"
 #include "engine/views.h"
@@ -18,12 +19,13 @@ struct Scratch {
   std::vector<const void*> rows;
 };
 
-// Calls body(first, n, floors) for the stretches of a tile in which no expert passes its cutoff.
+// Calls body(first, n) for the stretches of a tile in which no expert passes its cutoff, with the
+// floors that hold there.
 template <class Body>
 void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::int32_t>& floors,
                       const Body& body) {
-  const std::uint64_t end = tile.first + tile.n;
-  for (std::uint64_t at = tile.first; at < end;) {
+  const std::uint64_t begin = rule.first + tile.first, end = begin + tile.n;
+  for (std::uint64_t at = begin; at < end;) {
     std::uint64_t to = end;
     floors = rule.floors;
     for (std::size_t e = 0; e < rule.cutoffs.size(); ++e) {
@@ -32,9 +34,25 @@ void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::in
       else
         to = std::min(to, rule.cutoffs[e]);
     }
-    body(static_cast<std::size_t>(at - tile.first), static_cast<std::size_t>(to - at));
+    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at));
     at = to;
   }
+}
+
+void add(Lanes& sum, const Lanes& part) {
+  for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += part[lane];
+}
+
+void join_neighbours(std::vector<Range>& ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  std::vector<Range> joined;
+  for (const Range& range : ranges) {
+    if (!joined.empty() && joined.back().first + joined.back().second == range.first)
+      joined.back().second += range.second;
+    else
+      joined.push_back(range);
+  }
+  ranges = std::move(joined);
 }
 
 class Combine {
@@ -43,61 +61,73 @@ class Combine {
           const Limits& limits)
       : plan_(plan), rules_(rules), options_(options), rule_(index_of(options.rule)) {
     scratch_.resize(static_cast<std::size_t>(limits.n_threads));
-    results_.resize(rules.size());
-    rule_of_.resize(plan.jobs.size());
     int n_units = 0;
-    for (std::size_t i = 0; i < rules.size(); ++i) {
-      rule_of_[rules[i].job] = i;
-      n_units = std::max(n_units, rules[i].majority + 1);
-      results_[i].inputs.resize(plan.jobs[rules[i].job].inputs.size());
+    for (const JobRule& rule : rules) {
+      n_units = std::max(n_units, rule.majority + 1);
+      Job& stretch = stretches_.emplace_back(plan.jobs[rule.job]);
+      stretch.n_elements = rule.n_elements;
+      for (std::vector<Array>* arrays : {&stretch.inputs, &stretch.outputs})
+        for (Array& array : *arrays) array.offset += rule.first * array.element_bytes;
+      results_.emplace_back().inputs.resize(stretch.inputs.size());
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
   }
 
-  // Returns true when the pass should stop.
-  bool transform(const Tile& tile) {
-    const std::size_t index = rule_of_[tile.job];
-    const JobRule& rule = rules_[index];
+  // One job per rule.
+  const std::vector<Job>& jobs() const { return stretches_; }
+
+  void transform(const Tile& tile) {
+    const JobRule& rule = rules_[tile.job];
     int zero_sign = rule.zero_sign;
     if (rule.majority >= 0) zero_sign = votes_[rule.majority].load() > 0 ? 1 : -1;
 
     CombineTally tally;
     Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
     split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
-      stretch(tile, rule, zero_sign, first, n, scratch, tally);
+      merge_stretch(tile, rule, zero_sign, first, n, scratch, tally);
     });
     if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
 
-    const Job& job = plan_.jobs[tile.job];
+    const Job& job = stretches_[tile.job];
     std::vector<Lanes> inputs;
     Lanes output{};
     if (options_.fingerprints) {
       for (std::size_t i = 0; i < job.inputs.size(); ++i)
-        add_fingerprint(tile.in[i], job.inputs[i], tile, inputs.emplace_back());
-      add_fingerprint(tile.out, job.outputs[0], tile, output);
+        inputs.push_back(fingerprint(tile.in[i], job.inputs[i], rule, tile));
+      output = fingerprint(tile.out, job.outputs[0], rule, tile);
     }
     const std::lock_guard lock(mutex_);
-    JobResult& result = results_[index];
+    JobResult& result = results_[tile.job];
     result.tally.add(tally);
-    (zero_sign > 0 ? result.cancelled_plus : result.cancelled_minus) += tally.cancellations;
-    for (std::size_t i = 0; i < inputs.size(); ++i)
-      for (int lane = 0; lane < 8; ++lane) result.inputs[i][lane] += inputs[i][lane];
-    for (int lane = 0; lane < 8; ++lane) result.output[lane] += output[lane];
+    for (std::size_t i = 0; i < inputs.size(); ++i) add(result.inputs[i], inputs[i]);
+    if (tally.cancellations == 0) {
+      add(result.output, output);
+    } else {
+      Guessed& guessed = zero_sign > 0 ? result.plus : result.minus;
+      add(guessed.output, output);
+      guessed.ranges.emplace_back(rule.first + tile.first, tile.n);
+    }
     stop_ |= options_.stop_at_overflow && tally.overflow;
-    return stop_;
   }
 
   bool stopped() {
     const std::lock_guard lock(mutex_);
     return stop_;
   }
-  std::vector<JobResult> take_results() { return std::move(results_); }
+
+  std::vector<JobResult> take_results() {
+    for (JobResult& result : results_) {
+      join_neighbours(result.plus.ranges);
+      join_neighbours(result.minus.ranges);
+    }
+    return std::move(results_);
+  }
 
  private:
-  void stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
-               std::size_t n, Scratch& scratch, CombineTally& tally) const {
-    const std::vector<DType>& types = plan_.input_types[tile.job];
-    const DType out_type = plan_.output_types[tile.job];
+  void merge_stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
+                     std::size_t n, Scratch& scratch, CombineTally& tally) const {
+    const std::vector<DType>& types = plan_.input_types[rule.job];
+    const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
     for (std::size_t i = 0; i < types.size(); ++i)
       scratch.rows[i] = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
@@ -134,17 +164,19 @@ class Combine {
         });
   }
 
-  static void add_fingerprint(const void* data, const Array& array, const Tile& tile,
-                              Lanes& lanes) {
-    kernels().fingerprint(data, tile.n * array.element_bytes, tile.first * array.element_bytes,
-                          lanes.data());
+  static Lanes fingerprint(const void* data, const Array& array, const JobRule& rule,
+                           const Tile& tile) {
+    Lanes lanes{};
+    kernels().fingerprint(data, tile.n * array.element_bytes,
+                          (rule.first + tile.first) * array.element_bytes, lanes.data());
+    return lanes;
   }
 
   const Plan& plan_;
   const std::vector<JobRule>& rules_;
   const CombineOptions& options_;
   const int rule_;
-  std::vector<std::size_t> rule_of_;
+  std::vector<Job> stretches_;
   std::vector<Scratch> scratch_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
   std::mutex mutex_;
@@ -157,12 +189,12 @@ class Combine {
 std::vector<JobResult> combine(const Plan& plan, const std::vector<JobRule>& rules,
                                const CombineOptions& options, const Limits& limits,
                                const Progress& progress) {
-  std::vector<std::size_t> order;
-  for (const JobRule& rule : rules) order.push_back(rule.job);
-  const Tiling tiling(plan.jobs, order, limits);
   Combine pass(plan, rules, options, limits);
+  std::vector<std::size_t> order(rules.size());
+  std::iota(order.begin(), order.end(), 0);
+  const Tiling tiling(pass.jobs(), order, limits);
   stream(
-      plan.files, plan.jobs, tiling, limits, [&](const Tile& tile) { pass.transform(tile); },
+      plan.files, pass.jobs(), tiling, limits, [&](const Tile& tile) { pass.transform(tile); },
       [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });
   return pass.take_results();
 }

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "core/rule.h"
@@ -43,9 +44,11 @@ struct Threshold {
 std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, bool locate,
                                            const Limits&, const Progress&);
 
-// What a combine does to one job.
+// What a combine does to one job, or to a stretch of it.
 struct JobRule {
   std::size_t job;
+  std::uint64_t first;       // a multiple of 64
+  std::uint64_t n_elements;  // of the job, from `first` on
   std::vector<float> weights;          // per expert
   std::vector<std::int32_t> floors;    // per expert; entries with bits(|delta|) > floor stay
   std::vector<std::uint64_t> cutoffs;  // per expert; elements from here on must exceed floor + 1
@@ -56,12 +59,19 @@ struct JobRule {
 };
 
 using Lanes = std::array<std::uint64_t, 8>;
+using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements
+
+// Tiles with cancelled votes that were given one sign.
+struct Guessed {
+  std::vector<Range> ranges;  // in order, neighbours joined
+  Lanes output{};             // content fingerprint of what was written there
+};
 
 struct JobResult {
   CombineTally tally;
-  std::uint64_t cancelled_plus = 0, cancelled_minus = 0;  // decided as + and as -
-  std::vector<Lanes> inputs;                              // content fingerprints
-  Lanes output{};
+  Guessed plus, minus;
+  std::vector<Lanes> inputs;  // content fingerprints
+  Lanes output{};             // of tiles without cancelled votes
 };
 
 struct CombineOptions {
@@ -71,7 +81,7 @@ struct CombineOptions {
 };
 
 // One result per rule, in order. A majority is the sign of the votes counted so far over its unit;
-// the caller repeats the jobs for which that was not the sign of them all.
+// the caller repeats the ranges for which that was not the sign of them all.
 std::vector<JobResult> combine(const Plan&, const std::vector<JobRule>&, const CombineOptions&,
                                const Limits&, const Progress&);
 

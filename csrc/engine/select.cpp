@@ -27,7 +27,7 @@ constexpr std::int32_t kMaxBins = 1 << 16;
 // selected in memory in less time than another pass takes to start.
 constexpr std::uint64_t kSmallUnit = 1 << 16;
 constexpr std::uint64_t kSampleShare = 256;  // one element in so many
-constexpr std::uint64_t kMaxSample = 1 << 20;
+constexpr std::uint64_t kMaxSample = 1 << 19;
 // Elements read together. Neighbours are alike, so a sample of runs is worth fewer independent
 // ones: the bracket is widened as if every kRunWorth elements of it were one.
 constexpr std::size_t kRun = 1024;
@@ -175,7 +175,7 @@ void survey_tile(const Plan& plan, const Tile& tile, std::size_t expert, std::in
                  std::int32_t high, Scratch& scratch, SurveyTally& tally) {
   const std::vector<DType>& types = plan.input_types[tile.job];
   const std::size_t input = expert + plan.has_base;
-  scratch.patterns.resize(tile.n);
+  scratch.patterns.resize(tile.n + kInteriorSlack);
   std::uint32_t* interior = scratch.patterns.data();
   const DType type = plan.has_base && types[0] != types[input] ? DType::f64 : types[input];
   if (is_fused(type)) {
@@ -346,17 +346,16 @@ class Selection {
         },
         progress_);
     if (!finished) return false;
-    for (std::size_t u = 0; u < units_.size(); ++u) {
+    const std::size_t n_experts = to - from;
+    parallel_for(units_.size() * n_experts, limits_.n_threads, [&](std::size_t i) {
+      const std::size_t u = i / n_experts, e = from + i % n_experts;
+      if (e >= searches_[u].size() || searches_[u][e]->done) return;
       const std::uint64_t n_all = n_elements(plan_, units_[u]);
-      for (std::size_t e = from; e < std::min(to, searches_[u].size()); ++e) {
-        Search& search = *searches_[u][e];
-        if (search.done) continue;
-        if (n_all <= kSmallUnit)
-          search.learn_from_all(samples[u][e]);
-        else
-          search.guess_from(samples[u][e], n_all);
-      }
-    }
+      if (n_all <= kSmallUnit)
+        searches_[u][e]->learn_from_all(samples[u][e]);
+      else
+        searches_[u][e]->guess_from(samples[u][e], n_all);
+    });
     return true;
   }
 

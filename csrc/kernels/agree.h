@@ -7,6 +7,10 @@
 namespace tallies {
 namespace {
 
+// `finish` takes the sign elected of each element as two masks, how many values agree with each
+// sign, and the result where neither is elected. An elected sign has at least one value, unless it
+// was handed in (Vote::given).
+
 // Sums of both signs are kept apart: deriving one from the total would round differently.
 struct SumOfAgreeing {
   struct Acc {
@@ -16,17 +20,14 @@ struct SumOfAgreeing {
     a.positive = add_if(plus, a.positive, y);
     a.negative = add_if(minus, a.negative, y);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, I32s) {
-    return select(plus, a.positive, select(minus, a.negative, F32s{}));
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, F32s neither) {
+    return select(plus, a.positive, select(minus, a.negative, neither));
   }
 };
 
 struct MeanOfAgreeing : SumOfAgreeing {
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n_plus,
-                                    I32s n_minus) {
-    const I32s n = larger(select(plus, n_plus, select(minus, n_minus, all(1))), all(1));
-    return SumOfAgreeing::finish(a, plus, minus, n_plus, n_minus) /
-           __builtin_convertvector(n, F32s);
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
+    return SumOfAgreeing::finish(a, plus, minus, n, neither) / __builtin_convertvector(n, F32s);
   }
 };
 
@@ -39,10 +40,9 @@ struct WeightedMeanOfAgreeing {
     SumOfAgreeing::step(a.values, plus, minus, y, weight);
     SumOfAgreeing::step(a.weights, plus, minus, all(weight), weight);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n_plus,
-                                    I32s n_minus) {
-    const F32s divisor = SumOfAgreeing::finish(a.weights, plus, minus, n_plus, n_minus);
-    return SumOfAgreeing::finish(a.values, plus, minus, n_plus, n_minus) /
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
+    const F32s divisor = SumOfAgreeing::finish(a.weights, plus, minus, n, all(1.0f));
+    return SumOfAgreeing::finish(a.values, plus, minus, n, neither) /
            select(equal(divisor, F32s{}), all(1.0f), divisor);
   }
 };
@@ -53,8 +53,8 @@ struct LargestAgreeing {
     a.positive = select(both(plus, greater(y, a.positive)), y, a.positive);
     a.negative = select(both(minus, greater(a.negative, y)), y, a.negative);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, I32s) {
-    return select(plus, a.positive, select(minus, a.negative, F32s{}));
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
+    return SumOfAgreeing::finish(a, plus, minus, n, neither);
   }
 };
 

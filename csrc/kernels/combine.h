@@ -8,6 +8,12 @@
 namespace tallies {
 namespace {
 
+// The sign that a cancelled vote takes, as masks of all lanes or none.
+struct ZeroSign {
+  Mask plus, minus;
+  explicit TALLIES_INLINE ZeroSign(int sign) : plus(all_if(sign > 0)), minus(all_if(sign < 0)) {}
+};
+
 // What a block of elements adds to the CombineTally, lane by lane.
 struct LaneTally {
   I32s plus{}, minus{}, conflicts{}, cancellations{}, largest{};
@@ -30,8 +36,8 @@ struct Total {
   static TALLIES_INLINE void step(Acc& a, F32s delta, I32s, Mask keep, float weight) {
     a.sum = add_if(keep, a.sum, delta * weight);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, const CombineArgs& args, I32s, LaneTally&) {
-    return kBlend == Blend::mean ? a.sum / args.divisor : a.sum;
+  static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s, LaneTally&) {
+    return kBlend == Blend::mean ? a.sum / divisor : a.sum;
   }
 };
 
@@ -53,10 +59,10 @@ struct Elected {
     a.n_minus = count_if(minus, a.n_minus);
     Agreeing::step(a.agreeing, plus, minus, y, weight);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, const CombineArgs& args, I32s signs,
+  static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign& zero, I32s signs,
                                     LaneTally& tally) {
-    Mask plus, minus;
     const Mask conflict = both(greater(a.n_plus, I32s{}), greater(a.n_minus, I32s{}));
+    Mask plus, minus;
     if constexpr (kVote == Vote::sum) {
       plus = greater(a.sum, F32s{});
       minus = greater(F32s{}, a.sum);
@@ -71,14 +77,20 @@ struct Elected {
     tally.minus = count_if(minus, tally.minus);
     tally.conflicts = count_if(conflict, tally.conflicts);
     if constexpr (kVote != Vote::given) {
-      const Mask numbers = but_not(conflict, unordered(a.sum));
-      const Mask cancelled = but_not(numbers, either(plus, minus));
+      const Mask tie = kVote == Vote::sum ? equal(a.sum, F32s{}) : equal(a.n_plus, a.n_minus);
+      const Mask cancelled = both(conflict, tie);
       tally.cancellations = count_if(cancelled, tally.cancellations);
-      plus = either(plus, both(cancelled, all_if(args.zero_sign > 0)));
-      minus = either(minus, both(cancelled, all_if(args.zero_sign < 0)));
+      plus = either(plus, both(cancelled, zero.plus));
+      minus = either(minus, both(cancelled, zero.minus));
     }
-    const F32s merged = Agreeing::finish(a.agreeing, plus, minus, a.n_plus, a.n_minus);
-    return select(unordered(a.sum), a.sum, merged);
+    I32s n = select(plus, a.n_plus, select(minus, a.n_minus, all(1)));
+    if constexpr (kVote == Vote::given) n = larger(n, all(1));
+    // Where a sum elects no sign it is zero or NaN, and so the result as it stands.
+    if constexpr (kVote == Vote::sum)
+      return Agreeing::finish(a.agreeing, plus, minus, n, a.sum);
+    else
+      return select(unordered(a.sum), a.sum,
+                    Agreeing::finish(a.agreeing, plus, minus, n, F32s{}));
   }
 };
 
@@ -108,6 +120,8 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);
   inputs[args.n_experts] = static_cast<const Word*>(args.base);
 
+  const ZeroSign zero(args.zero_sign);
+  const float divisor = args.divisor, scale = args.scale;
   LaneTally lanes;
   Word* const out = static_cast<Word*>(args.out);
   const auto body = [&](const Word* const* rows, std::size_t first, std::size_t i,
@@ -142,8 +156,8 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
       const auto given = Signs<T>::load2(signs + u * kPair);
       Pair result;
       for (int h = 0; h < 2; ++h) {
-        const F32s merged = Rule::finish(acc[u][h], args, given.v[h], lanes);
-        const F32s scaled = args.scale * merged;
+        const F32s merged = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
+        const F32s scaled = scale * merged;
         result.v[h] = kDelta ? base[u].v[h] + scaled : scaled;
         lanes.largest = larger(lanes.largest, magnitude(result.v[h]));
       }

@@ -192,6 +192,18 @@ Tiling::Range Tiling::range(std::size_t tile) const {
               std::min<std::uint64_t>(n, jobs_[order_[i]].n_elements - first))};
 }
 
+void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body) {
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (std::size_t i = next++; i < n; i = next++) body(i);
+  };
+  std::vector<std::thread> threads;
+  for (std::size_t t = 1; t < std::min(n, static_cast<std::size_t>(n_threads)); ++t)
+    threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
 const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
   const std::uint64_t offset = array.offset + first * array.element_bytes;

@@ -70,6 +70,8 @@ class JobRule:
     def __init__(
         self,
         job: int,
+        first: int,
+        n_elements: int,
         weights: Sequence[float],
         floors: Sequence[int],
         cutoffs: Sequence[int],
@@ -89,9 +91,9 @@ class JobResult:
     @property
     def overflow(self) -> bool: ...
     @property
-    def cancelled_plus(self) -> int: ...
+    def plus(self) -> tuple[list[tuple[int, int]], list[int]]: ...
     @property
-    def cancelled_minus(self) -> int: ...
+    def minus(self) -> tuple[list[tuple[int, int]], list[int]]: ...
     @property
     def inputs(self) -> list[list[int]]: ...
     @property

@@ -12,6 +12,7 @@ from typing import Protocol
 from . import _core
 from .checkpoint import TensorInfo
 from .errors import StorageError
+from .passes import add_content
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache; divides 64.
 _CHUNK_BYTES = 1 << 20
@@ -56,16 +57,10 @@ def content(tensor: TensorInfo) -> list[int]:
     lanes = [0] * 8
     first = 0
     for chunk in chunks(tensor):
-        add_content(lanes, chunk, first)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
+        add_content(lanes, _core.fingerprint(address, len(chunk), first))
         first += len(chunk)
     return lanes
-
-
-def add_content(lanes: list[int], chunk: bytearray, first: int) -> None:
-    """Add bytes that lie ``first`` bytes into a tensor to its content."""
-    address = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
-    part = _core.fingerprint(address, len(chunk), first)
-    lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:

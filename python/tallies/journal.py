@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .passes import Found, Outcome
+from .passes import Found, Guessed, Outcome
 
 NAME = "journal.json"
 
@@ -68,4 +68,11 @@ class Journal:
 
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:
-    return Outcome(**{**data, "found": [Found(*row) for row in data["found"]]})
+    return Outcome(
+        **{
+            **data,
+            "found": [Found(*row) for row in data["found"]],
+            "plus": Guessed(*data["plus"]),
+            "minus": Guessed(*data["minus"]),
+        }
+    )

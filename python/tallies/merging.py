@@ -334,7 +334,7 @@ class _Run:
             sign_conflict_fraction=conflicts / max(made.n_parameters, 1),
             cancellations=sum(outcome.cancellations for outcome in outcomes),
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
-            tensors_combined_again=passes.n_combined_again,
+            combined_again=passes.n_combined_again,
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())

@@ -4,7 +4,7 @@ A merge is at most two kinds of pass: a survey, which finds the exact thresholds
 magnitude gate, and the combine, which writes. With ``scope: tensor`` the two alternate over batches
 of tensors, so that the second read of a batch comes from the page cache. An exactly zero vote takes
 the majority of the elected signs, which is known only at the end: the combine assumes the majority
-so far, and the tensors for which that was wrong are combined once more.
+so far, and the stretches for which that was wrong are combined once more.
 """
 
 from __future__ import annotations
@@ -58,6 +58,13 @@ class Found(NamedTuple):
     """Entries equal to it stay up to so many elements of that tensor; None: all of them stay."""
 
 
+class Guessed(NamedTuple):
+    """Stretches of a tensor, as first element and number, and the fingerprint of their result."""
+
+    ranges: Sequence[Sequence[int]] = ()
+    output: Sequence[int] = (0,) * 8
+
+
 @dataclass
 class Outcome:
     """What the passes found out about one tensor; plain data, so that a journal can keep it."""
@@ -70,12 +77,14 @@ class Outcome:
     """Those among them in which the vote is exactly zero."""
     sign_sum: int = 0
     """Elements elected positive minus elements elected negative."""
-    cancelled_plus: int = 0
-    cancelled_minus: int = 0
+    plus: Guessed = Guessed()
+    """Where cancelled votes were taken for positive, and what was written there."""
+    minus: Guessed = Guessed()
     overflow: bool = False
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
     output: list[int] = field(default_factory=list)
+    """That of the result; while votes are guessed, of where none is."""
 
 
 class Passes:
@@ -132,39 +141,38 @@ class Passes:
             return
         for batch in self._batches(jobs):
             self._combine(batch, self._select([[job] for job in batch]))
-            for job in batch:
-                self._settle([job])
+            self._settle([job] for job in batch)
 
     def settle_majority(self) -> None:
-        """Combine again where cancelled votes took another sign than the majority's."""
-        if self._rule.scope == "model":
-            self._settle(range(len(self._works)))
+        """Combine again where cancelled votes took another sign than the whole model's majority."""
+        if self._rule.gate is Gate.ALL or self.by_model:
+            self._settle([range(len(self._works))])
 
     def majority(self, jobs: Iterable[int]) -> int:
         """The sign of the elected signs' sum over these tensors; negative when it is zero."""
         return 1 if sum(self.outcomes[job].sign_sum for job in jobs) > 0 else -1
 
-    def _settle(self, jobs: Sequence[int]) -> None:
-        if self._rule.zero is not Zero.MAJORITY:
-            return
-        sign = self.majority(jobs)
-        wrong = [
-            job
-            for job in jobs
-            if (self.outcomes[job].cancelled_minus if sign > 0 else self.outcomes[job].cancelled_plus)
-        ]
-        if not wrong:
-            return
-        results = self._run(
-            [self._job_rule(job, sign, -1, self.outcomes[job].found) for job in wrong]
-        )
-        for job, result in zip(wrong, results, strict=True):
-            outcome = self.outcomes[job]
-            outcome.output = result.output
-            outcome.cancelled_plus = result.cancelled_plus
-            outcome.cancelled_minus = result.cancelled_minus
-            self._note_overflow(job, outcome, result.overflow)
-        self.n_combined_again += len(wrong)
+    def _settle(self, groups: Iterable[Sequence[int]]) -> None:
+        """Make results whole: repeat the stretches in which a group's majority was guessed wrong."""
+        rules, owners = [], []
+        for group in groups:
+            sign = self.majority(group)
+            for job in group:
+                outcome = self.outcomes[job]
+                right, wrong = outcome.plus, outcome.minus
+                if sign < 0:
+                    right, wrong = wrong, right
+                add_content(outcome.output, right.output)
+                if self._rule.zero is not Zero.MAJORITY:
+                    add_content(outcome.output, wrong.output)
+                    continue
+                for first, n_elements in wrong.ranges:
+                    rules.append(self._job_rule(job, sign, -1, outcome.found, first, n_elements))
+                    owners.append(outcome)
+                    self.n_combined_again += n_elements
+        for outcome, result in zip(owners, self._run(rules) if rules else [], strict=True):
+            for part in (result.output, result.plus[1], result.minus[1]):
+                add_content(outcome.output, part)
 
     def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
         by_tensor = self._rule.scope == "tensor"
@@ -185,8 +193,8 @@ class Passes:
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
-                cancelled_plus=result.cancelled_plus,
-                cancelled_minus=result.cancelled_minus,
+                plus=Guessed(*result.plus),
+                minus=Guessed(*result.minus),
                 inputs=result.inputs,
                 output=result.output,
             )
@@ -210,12 +218,20 @@ class Passes:
         )
 
     def _job_rule(
-        self, job: int, zero_sign: int, majority: int, found: Sequence[Found]
+        self,
+        job: int,
+        zero_sign: int,
+        majority: int,
+        found: Sequence[Found],
+        first: int = 0,
+        n_elements: int | None = None,
     ) -> _core.JobRule:
         work = self._works[job]
         trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
         return _core.JobRule(
             job,
+            first,
+            work.n_elements if n_elements is None else n_elements,
             work.weights,
             [trim.floor for trim in trims],
             [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
@@ -287,6 +303,11 @@ def _cutoff(found: Found, position: int, n_elements: int) -> int:
     if found.last_job is None or position < found.last_job:
         return n_elements
     return found.last_count if position == found.last_job else 0
+
+
+def add_content(lanes: list[int], part: Sequence[int]) -> None:
+    """Add content fingerprints in place: those of two stretches make that of both."""
+    lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]
 
 
 def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[float]:

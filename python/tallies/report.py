@@ -59,8 +59,8 @@ class MergeReport:
     cancellations: int
     majority_sign: int | None
     """The sign that cancelled votes took, where one holds for the whole model."""
-    tensors_combined_again: int
-    """Tensors repeated because the majority of their signs was known only at the end."""
+    combined_again: int
+    """Elements repeated because the majority of the signs was known only at the end."""
     tensors_skipped: int = 0
     """Always 0: a tensor is merged, copied or tied, or the merge fails."""
     thresholds: dict[str, list[float | None]] = field(default_factory=dict)

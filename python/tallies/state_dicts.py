@@ -10,7 +10,7 @@ from typing import Any
 from . import _core, methods
 from .errors import InputError
 from .match import Match, Model, match
-from .methods._spec import SEMANTICS, Method
+from .methods._spec import Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
 from .passes import Passes, Place, Work

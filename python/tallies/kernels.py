@@ -1,0 +1,267 @@
+"""The steps of a merge as functions on NumPy arrays.
+
+Arrays are float32, float16 or bfloat16 (``ml_dtypes.bfloat16``), of any shape and memory layout,
+and are never changed. Arithmetic is float32: one operation, one rounding, in the order of the
+experts; results are rounded once to their dtype, to nearest even. Bits depend neither on the
+instruction set nor on the number of threads, and every NaN in a result is its dtype's quiet
+positive one.
+
+``deltas`` are task vectors: a sequence of N arrays of one shape and dtype, or one array [N, ...].
+``weights`` are N finite numbers, 1 by default; an entry is y_t = weight_t * delta_t. A packed mask
+is uint8 [(n + 7) // 8]: bit i % 8 of byte i // 8 is element i in row-major order, and the bits
+after the last element are zero.
+
+Arguments are checked first: InputError names the one that is wrong, what was found and expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core, arguments
+from .arguments import Array, narrowed, place, widened
+from .errors import InputError
+from .masks import (
+    apply_mask,
+    consensus_mask,
+    magnitude_mask,
+    pack_bits,
+    tall_mask,
+    unpack_bits,
+)
+from .methods._spec import Blend, Gate, Rule, Vote, Zero
+from .native import BLEND_CODES, BLENDS_OF_AGREEING, INFINITY_BITS, KEEP_ALL, ZERO_SIGNS
+from .passes import Passes, Work
+from .state_dicts import limits_in_memory, merge_state_dicts
+
+__all__ = [
+    "apply_mask",
+    "consensus_mask",
+    "disjoint_merge",
+    "elect_signs",
+    "gram",
+    "kth_magnitude",
+    "magnitude_mask",
+    "pack_bits",
+    "tall_mask",
+    "ties",
+    "trim",
+    "unpack_bits",
+]
+
+Deltas = Sequence[Array] | Array
+Weights = Sequence[float] | npt.NDArray[np.float32] | None
+
+
+def kth_magnitude(x: Array, k: int) -> np.float32:
+    """The k-th largest magnitude |x|, counted from 1: exact for any size, on all cores.
+
+    ``x`` has any shape. Equal magnitudes take one place each, both zeros are equal, and NaN counts
+    as larger than infinity. Raises InputError for an array without elements and for k outside
+    1 to x.size.
+
+    >>> float(kth_magnitude(np.float32([1, -3, 2, -3]), 2))
+    3.0
+    """
+    values = arguments.array("x", x)
+    if values.size == 0:
+        raise InputError("x: found no elements, expected at least one to rank")
+    rank = arguments.whole("k", k, 1, values.size)
+    plan = _core.Plan(False)
+    plan.add_job(values.size, [place(values)], [])
+    ((found,),) = plan.select([_core.Unit([0], [rank])], False, limits_in_memory(None))
+    if found.bits > INFINITY_BITS:
+        return np.float32(np.nan)
+    return np.int32(found.bits).view(np.float32)
+
+
+def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
+    """The entries of ``x`` of largest magnitude, and +0 elsewhere: the trim of TIES.
+
+    With k = int(x.size * density), ``equal="keep"`` keeps every entry that reaches the (k + 1)-th
+    largest magnitude, as the authors' code does: k + 1 entries, and more where magnitudes are
+    equal. ``equal="first"`` keeps exactly k, the first in row-major order among equal ones. Density
+    1 keeps everything, density 0 nothing. Zeros that stay keep their sign; NaN counts as the
+    largest magnitude. Returns the shape and dtype of ``x``. Raises InputError for a density outside
+    0 to 1.
+
+    Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
+
+    >>> trim(np.float32([1, -4, 2, -3, 0]), 0.2)
+    array([ 0., -4.,  0., -3.,  0.], dtype=float32)
+    >>> trim(np.float32([1, -4, 2, -4, 0]), 0.2, equal="first")
+    array([ 0., -4.,  0.,  0.,  0.], dtype=float32)
+    """
+    values = arguments.array("x", x)
+    share = arguments.number("density", density, 0, 1)
+    arguments.choice("equal", equal, ("keep", "first"))
+    out = np.empty_like(values)
+    work = Work(
+        name="x",
+        n_elements=values.size,
+        inputs=(place(values),),
+        outputs=(place(out),),
+        weights=(1.0,),
+        densities=(share,),
+        scale=1.0,
+        n_input_bytes=0,
+    )
+    rule = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM, equal=equal)
+    limits = limits_in_memory(None)
+    passes = Passes(_core.Plan(False), [work], rule, "paper", limits, labels=["x"])
+    passes.survey_model()
+    passes.combine([0])
+    (found,) = passes.survey
+    if found.floor == KEEP_ALL:
+        # Only here do zeros stay, and the kernel's sums, which start at +0, have lost their sign.
+        n_kept = values.size if found.last_job is None else found.last_count
+        entries, kept = values.reshape(-1)[:n_kept], out.reshape(-1)[:n_kept]
+        np.copyto(kept, entries, where=entries == 0)
+    return out
+
+
+def elect_signs(
+    deltas: Deltas, weights: Weights = None, *, vote: str = "sum", zero: str = "majority"
+) -> npt.NDArray[np.int8]:
+    """The elected sign of each element, int8 of -1, 0 and 1 in the shape of one delta.
+
+    ``vote="sum"``: the sign of the in-order sum of y_t; ``vote="count"``: that of the number of
+    positive y_t minus the number of negative ones. A vote of exactly zero takes the sign that
+    ``zero`` says: "positive", "negative", "drop" (0), or "majority": that of the sum of all signs
+    elected without it, negative if that is zero too. A sum that is NaN elects 0; a NaN entry is
+    neither positive nor negative when entries are counted. Raises InputError for shapes or dtypes
+    that differ.
+
+    Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
+
+    >>> elect_signs([np.float32([1, -3, 2]), np.float32([-1, -1, -1])])
+    array([-1, -1,  1], dtype=int8)
+    """
+    rows = [widened(row) for row in arguments.arrays("deltas", deltas)]
+    factors = arguments.weights(weights, len(rows))
+    by_count = arguments.choice("vote", vote, ("sum", "count")) == "count"
+    policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
+    out = np.empty(rows[0].shape, np.int8)
+
+    def elect(zero_sign: int) -> int:
+        deltas = [row.ctypes.data for row in rows]
+        return _core.elect_signs(deltas, factors, by_count, zero_sign, out.ctypes.data, out.size)
+
+    if elect(ZERO_SIGNS[policy]) > 0 and policy is Zero.MAJORITY:
+        elect(1)
+    return out
+
+
+def disjoint_merge(
+    deltas: Deltas,
+    signs: npt.NDArray[np.int8],
+    weights: Weights = None,
+    *,
+    blend: str = "mean",
+) -> Array:
+    """One value per element from the entries that agree with its elected sign.
+
+    ``signs`` is int8 in the shape of one delta; y_t agrees when it is not zero and has the sign.
+    Over the agreeing entries, in order: "mean": sum of y_t over their number; "sum": sum of y_t;
+    "max": the y_t of largest magnitude; "weighted_mean": sum of y_t over the sum of their weights,
+    a divisor of exactly 0 counting as 1. +0 where nothing agrees. Where the sum of all y_t is NaN
+    (a NaN, or both infinities) so is the result. Returns the shape and dtype of one delta. Raises
+    InputError for shapes or dtypes that differ.
+
+    Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
+
+    >>> disjoint_merge(np.float32([[1, -2], [3, 4]]), np.int8([1, -1]))
+    array([ 2., -2.], dtype=float32)
+    """
+    rows = arguments.arrays("deltas", deltas)
+    factors = arguments.weights(weights, len(rows))
+    rule = BLENDS_OF_AGREEING[arguments.choice("blend", blend, BLENDS_OF_AGREEING)]
+    if not isinstance(signs, np.ndarray) or signs.dtype != np.int8:
+        found = signs.dtype if isinstance(signs, np.ndarray) else type(signs).__name__
+        raise InputError(f"signs: found {found}, expected a NumPy array of int8")
+    arguments.same_shape("signs", signs, "deltas[0]", rows[0])
+    elected = arguments.contiguous(signs)
+    wide = [widened(row) for row in rows]
+    out = np.empty(rows[0].shape, np.float32)
+    _core.disjoint_merge(
+        [row.ctypes.data for row in wide],
+        factors,
+        elected.ctypes.data,
+        BLEND_CODES[rule],
+        out.ctypes.data,
+        out.size,
+    )
+    return narrowed(out, rows[0].dtype)
+
+
+def ties(
+    base: Array,
+    experts: Deltas,
+    *,
+    density: float | Sequence[float],
+    scale: float = 1.0,
+    weights: Weights = None,
+    equal: str = "keep",
+    semantics: str = "paper",
+    threads: int | None = None,
+) -> Array:
+    """TIES of one array: trim each task vector, elect signs, average what agrees.
+
+    y_t = w_t trim(f_t - base); s = sign(sum_t y_t); out = base + scale * mean{y_t : sign(y_t) = s}.
+
+    ``experts`` are N arrays in the shape of ``base``, or one array [N, ...]; dtypes may differ, and
+    the result has the base's. ``density`` is one share or one per expert. Equal magnitudes are
+    treated as ``trim`` does, zero sums take the majority over the array, zeros never agree, and NaN
+    and infinities reach the result where they stay. ``semantics="mergekit"`` gives that tool's
+    result. ``threads`` defaults to all cores. Raises InputError for shapes that differ and numbers
+    out of range.
+
+    Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
+
+    >>> base, experts = np.zeros(4, np.float32), np.float32([[4, 1, -2, 0], [2, -3, 1, 0]])
+    >>> ties(base, experts, density=0.5)
+    array([ 3., -3., -2.,  0.], dtype=float32)
+    """
+    template = arguments.array("base", base)
+    rows = arguments.arrays("experts", experts, one_dtype=False)
+    arguments.same_shape("experts[0]", rows[0], "base", template)
+    # The other semantics have no such parameter, and say so when it is given.
+    options: dict[str, Any] = {} if equal == "keep" else {"equal": equal}
+    merged: Array = merge_state_dicts(
+        {"base": template},
+        [{"base": row} for row in rows],
+        method="ties",
+        weights=arguments.weights(weights, len(rows)),
+        semantics=semantics,
+        nonfinite="propagate",
+        threads=threads,
+        density=density,
+        scale=scale,
+        **options,
+    )["base"]
+    return merged
+
+
+def gram(deltas: Deltas) -> npt.NDArray[np.float64]:
+    """Inner products of the task vectors, G[s, t] = sum of x_s * x_t over all elements.
+
+    Returns float64 [N, N], exactly symmetric. A product of two float32 values is exact in float64;
+    the sum runs in eight interleaved parts, so that for n elements it is off by at most
+    (n / 8 + 4) * 2**-53 times the sum of |x_s * x_t|. Raises InputError for shapes or dtypes that
+    differ.
+
+    >>> gram(np.float32([[1, 2], [3, -1]]))
+    array([[ 5.,  1.],
+           [ 1., 10.]])
+    """
+    rows = [widened(row) for row in arguments.arrays("deltas", deltas)]
+    products = np.empty((len(rows), len(rows)))
+    for i, x in enumerate(rows):
+        for j, y in enumerate(rows[: i + 1]):
+            dot = _core.dot(x.ctypes.data, y.ctypes.data, x.size)
+            products[i, j] = products[j, i] = dot
+    return products
