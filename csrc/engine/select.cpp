@@ -305,10 +305,13 @@ class Selection {
     std::vector<SampleRun> runs;
     std::vector<std::vector<std::vector<std::uint32_t>>> samples(units_.size());
     for (std::size_t u = 0; u < units_.size(); ++u) {
+      samples[u].resize(searches_[u].size());
+      if (std::none_of(units_[u].ranks.begin(), units_[u].ranks.end(),
+                       [](std::uint64_t rank) { return rank > 0; }))
+        continue;
       const auto of_unit = sample_runs(plan_, units_[u], u, n_elements(plan_, units_[u]));
       runs.insert(runs.end(), of_unit.begin(), of_unit.end());
       const std::size_t n = of_unit.empty() ? 0 : of_unit.back().at + of_unit.back().n;
-      samples[u].resize(searches_[u].size());
       for (std::size_t e = from; e < std::min(to, searches_[u].size()); ++e)
         if (searches_[u][e]->rank > 0) samples[u][e].resize(n);
     }

@@ -1,5 +1,6 @@
-// A content fingerprint that adds up over tiles in any order: eight 64-bit lanes, each the sum of
-// products of the two halves of its words, keyed by position. Guards against accidents, not malice.
+// A content fingerprint that adds up over tiles in any order: eight 64-bit lanes, each the sum over
+// stripes of 64 bytes of a product of the word's halves, keyed by position. Guards against
+// accidents, not malice.
 #pragma once
 
 #include "kernels/lanes.h"
@@ -7,28 +8,30 @@
 namespace tallies {
 namespace {
 
-typedef std::uint64_t U64s __attribute__((vector_size(64)));
-
-TALLIES_INLINE U64s stripe_product(U64s words, std::uint64_t stripe) {
-  // Odd constants of the splitmix64 generator; the lane number keeps equal words apart.
-  const U64s lane = {1, 2, 3, 4, 5, 6, 7, 8};
-  const U64s key = (stripe + lane * 0x9e3779b97f4a7c15u) * 0xbf58476d1ce4e5b9u;
-  const U64s mixed = words ^ key;
-  return (mixed & 0xffffffffu) * (mixed >> 32) + (words << 1 | words >> 63);
-}
+// Odd constants of the splitmix64 generator: one tells stripes apart, the other lanes.
+constexpr std::uint64_t kStripeKey = 0xbf58476d1ce4e5b9u;
+constexpr std::uint64_t kLaneKey = 0x9e3779b97f4a7c15u;
 
 void fingerprint(const void* in, std::size_t n_bytes, std::uint64_t first, std::uint64_t lanes[8]) {
+  constexpr int kWords = sizeof(U64s) / 8, kVectors = 8 / kWords;
   const unsigned char* p = static_cast<const unsigned char*>(in);
-  std::uint64_t stripe = first / 64;
-  U64s sum{};
-  for (; n_bytes >= 64; n_bytes -= 64, p += 64, ++stripe)
-    sum = sum + stripe_product(load<U64s>(p), stripe);
+  U64s key[kVectors], sum[kVectors] = {};
+  for (int lane = 0; lane < 8; ++lane)
+    key[lane / kWords][lane % kWords] = first / 64 * kStripeKey + (lane + 1) * kLaneKey;
+  const auto add_stripe = [&](const unsigned char* stripe) __attribute__((always_inline)) {
+    for (int v = 0; v < kVectors; ++v) {
+      const U64s words = load<U64s>(stripe + v * sizeof(U64s));
+      sum[v] = sum[v] + product_of_halves(words ^ key[v]) + (words << 1 | words >> 63);
+      key[v] = key[v] + kStripeKey;
+    }
+  };
+  for (; n_bytes >= 64; n_bytes -= 64, p += 64) add_stripe(p);
   if (n_bytes > 0) {
     unsigned char last[64] = {};
     __builtin_memcpy(last, p, n_bytes);
-    sum = sum + stripe_product(load<U64s>(last), stripe);
+    add_stripe(last);
   }
-  for (int lane = 0; lane < 8; ++lane) lanes[lane] += sum[lane];
+  for (int lane = 0; lane < 8; ++lane) lanes[lane] += sum[lane / kWords][lane % kWords];
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ typedef std::int32_t I32s __attribute__((vector_size(4 * kLanes)));
 typedef std::uint32_t U32s __attribute__((vector_size(4 * kLanes)));
 typedef std::uint16_t U16s __attribute__((vector_size(2 * kLanes)));
 typedef std::int8_t I8s __attribute__((vector_size(kLanes)));
+typedef std::uint64_t U64s __attribute__((vector_size(4 * kLanes)));
 
 #define TALLIES_INLINE inline __attribute__((always_inline))
 
@@ -129,6 +130,19 @@ TALLIES_INLINE int compress(std::uint32_t* out, Mask m, I32s v) {
 }
 
 #endif
+
+// The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
+TALLIES_INLINE U64s product_of_halves(U64s a) {
+#if defined(__AVX512F__)
+  return (U64s)_mm512_mul_epu32((__m512i)a, (__m512i)(a >> 32));
+#elif defined(__AVX2__)
+  return (U64s)_mm256_mul_epu32((__m256i)a, (__m256i)(a >> 32));
+#elif defined(__SSE4_1__)
+  return (U64s)_mm_mul_epu32((__m128i)a, (__m128i)(a >> 32));
+#else
+  return (a & 0xffffffffu) * (a >> 32);
+#endif
+}
 
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {

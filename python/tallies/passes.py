@@ -23,8 +23,10 @@ from .ranks import Trim, trim
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
 
-# Thresholds searched at a time: each may take a histogram of 512 KiB.
+# Thresholds searched at a time: each may take a histogram of 512 KiB. Those of small tensors are
+# selected in memory, and count by their share of it.
 _SEARCHES_TOGETHER = 32
+_SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
 _BATCH_BYTES = 1 << 28
 
@@ -168,11 +170,13 @@ class Passes:
                     continue
                 for first, n_elements in wrong.ranges:
                     rules.append(self._job_rule(job, sign, -1, outcome.found, first, n_elements))
-                    owners.append(outcome)
+                    owners.append(job)
                     self.n_combined_again += n_elements
-        for outcome, result in zip(owners, self._run(rules) if rules else [], strict=True):
+        for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
+            outcome = self.outcomes[job]
             for part in (result.output, result.plus[1], result.minus[1]):
                 add_content(outcome.output, part)
+            self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
     def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
         by_tensor = self._rule.scope == "tensor"
@@ -243,14 +247,18 @@ class Passes:
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
-        n_bytes = 0
+        n_bytes, searches = 0, 0.0
         for job in jobs:
-            full = (len(batch) + 1) * len(self._labels) > _SEARCHES_TOGETHER
-            if batch and (full or n_bytes + self._works[job].n_input_bytes > _BATCH_BYTES):
+            work = self._works[job]
+            more = len(self._labels) * min(1.0, (work.n_elements + 1) / _SMALL)
+            if batch and (
+                searches + more > _SEARCHES_TOGETHER or n_bytes + work.n_input_bytes > _BATCH_BYTES
+            ):
                 yield batch
-                batch, n_bytes = [], 0
+                batch, n_bytes, searches = [], 0, 0.0
             batch.append(job)
-            n_bytes += self._works[job].n_input_bytes
+            n_bytes += work.n_input_bytes
+            searches += more
         if batch:
             yield batch
 
