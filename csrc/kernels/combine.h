@@ -4,6 +4,7 @@
 
 #include "kernels/agree.h"
 #include "kernels/blocks.h"
+#include "kernels/entry.h"
 
 namespace tallies {
 namespace {
@@ -33,8 +34,8 @@ struct Total {
   struct Acc {
     F32s sum{};
   };
-  static TALLIES_INLINE void step(Acc& a, F32s delta, I32s, Mask keep, float weight) {
-    a.sum = add_if(keep, a.sum, delta * weight);
+  static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
+    a.sum = add_if(entry.stays, a.sum, entry.value);
   }
   static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s, LaneTally&) {
     return kBlend == Blend::mean ? a.sum / divisor : a.sum;
@@ -50,14 +51,11 @@ struct Elected {
     I32s n_plus{}, n_minus{};
     typename Agreeing::Acc agreeing;
   };
-  static TALLIES_INLINE void step(Acc& a, F32s delta, I32s, Mask keep, float weight) {
-    const F32s y = delta * weight;
-    const Mask plus = both(keep, greater(y, F32s{}));
-    const Mask minus = both(keep, greater(F32s{}, y));
-    a.sum = add_if(keep, a.sum, y);
-    a.n_plus = count_if(plus, a.n_plus);
-    a.n_minus = count_if(minus, a.n_minus);
-    Agreeing::step(a.agreeing, plus, minus, y, weight);
+  static TALLIES_INLINE void step(Acc& a, const Entry& entry, float weight) {
+    a.sum = add_if(entry.stays, a.sum, entry.value);
+    a.n_plus = count_if(entry.plus, a.n_plus);
+    a.n_minus = count_if(entry.minus, a.n_minus);
+    Agreeing::step(a.agreeing, entry.plus, entry.minus, entry.value, weight);
   }
   static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign& zero, I32s signs,
                                     LaneTally& tally) {
@@ -110,7 +108,7 @@ TALLIES_AGREEING(weighted_mean_of_agreeing, WeightedMeanOfAgreeing)
 TALLIES_AGREEING(largest_agreeing, LargestAgreeing)
 #undef TALLIES_AGREEING
 
-template <class T, bool kDelta, Gate kGate, Vote kVote, class Rule>
+template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
   using Word = typename T::Word;
   // Two pairs in flight hide the latency of the accumulators; wider spills on 16 registers.
@@ -136,15 +134,12 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
     for (int e = 0; e < args.n_experts; ++e) {
       const Word* p = rows[e] + first;
       prefetch_block(p, kBlock);
-      const I32s floor = all(args.floors[e]);
-      const float weight = args.weights[e];
+      const ToEntry entry(args, e);
       for (int u = 0; u < kPairs; ++u) {
         const Pair x = T::load2(p + u * kPair);
         for (int h = 0; h < 2; ++h) {
           const F32s delta = kDelta ? x.v[h] - base[u].v[h] : x.v[h];
-          const I32s size = magnitude(delta);
-          const Mask keep = kGate == Gate::all ? all_if(true) : greater(size, floor);
-          Rule::step(acc[u][h], delta, size, keep, weight);
+          Rule::step(acc[u][h], entry(delta), entry.weight);
         }
       }
     }
@@ -172,10 +167,13 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
 template <class T, Gate kGate, Vote kVote, Blend kBlend>
 void combine(const CombineArgs& args, CombineTally& tally) {
   using Rule = typename RuleOf<kVote, kBlend>::Type;
+  if constexpr (kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
+    if (args.base != nullptr && UnweightedEntry::fits(args))
+      return combine_as<T, true, kVote, UnweightedEntry, Rule>(args, tally);
   if (args.base != nullptr)
-    combine_as<T, true, kGate, kVote, Rule>(args, tally);
+    combine_as<T, true, kVote, WeightedEntry<kGate>, Rule>(args, tally);
   else
-    combine_as<T, false, kGate, kVote, Rule>(args, tally);
+    combine_as<T, false, kVote, WeightedEntry<kGate>, Rule>(args, tally);
 }
 
 // The election alone, on float32 deltas. Reference: tests/reference/elect.py.

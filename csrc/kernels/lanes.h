@@ -59,6 +59,7 @@ TALLIES_INLINE Mask equal(I32s a, I32s b) {
   return _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
 }
 TALLIES_INLINE Mask equal(F32s a, F32s b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+TALLIES_INLINE Mask not_less(F32s a, F32s b) { return _mm512_cmp_ps_mask(a, b, _CMP_NLT_UQ); }
 TALLIES_INLINE Mask unordered(F32s a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 // Plain C where the compiler can fold it into a comparison, else it would leave the mask registers.
 TALLIES_INLINE Mask both(Mask a, Mask b) { return a & b; }
@@ -67,6 +68,7 @@ TALLIES_INLINE Mask but_not(Mask a, Mask b) { return _kandn_mask16(b, a); }
 TALLIES_INLINE Mask all_if(bool set) { return set ? 0xffff : 0; }
 TALLIES_INLINE bool any(Mask m) { return m != 0; }
 TALLIES_INLINE std::uint32_t bits(Mask m) { return m; }
+TALLIES_INLINE Mask from_bits(std::uint32_t bits) { return static_cast<Mask>(bits); }
 TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) { return _mm512_mask_mov_ps(no, m, yes); }
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) {
   return (I32s)_mm512_mask_mov_epi32((__m512i)no, m, (__m512i)yes);
@@ -96,6 +98,7 @@ TALLIES_INLINE Mask greater(I32s a, I32s b) { return a > b; }
 TALLIES_INLINE Mask greater(F32s a, F32s b) { return a > b; }
 TALLIES_INLINE Mask equal(I32s a, I32s b) { return a == b; }
 TALLIES_INLINE Mask equal(F32s a, F32s b) { return a == b; }
+TALLIES_INLINE Mask not_less(F32s a, F32s b) { return ~(a < b); }
 TALLIES_INLINE Mask unordered(F32s a) { return a != a; }
 TALLIES_INLINE Mask both(Mask a, Mask b) { return a & b; }
 TALLIES_INLINE Mask either(Mask a, Mask b) { return a | b; }
@@ -111,6 +114,11 @@ TALLIES_INLINE std::uint32_t bits(Mask m) {
   for (int lane = 0; lane < kLanes; ++lane) out |= (m[lane] & 1u) << lane;
   return out;
 #endif
+}
+TALLIES_INLINE Mask from_bits(std::uint32_t bits) {
+  I32s lane_bit;
+  for (int lane = 0; lane < kLanes; ++lane) lane_bit[lane] = 1 << lane;
+  return (all(static_cast<std::int32_t>(bits)) & lane_bit) != 0;
 }
 TALLIES_INLINE bool any(Mask m) { return bits(m) != 0; }
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) { return (yes & m) | (no & ~m); }

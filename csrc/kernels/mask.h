@@ -47,52 +47,60 @@ void tall_mask(const float* delta, const float* merged, float lambda, std::uint8
        });
 }
 
-// Bit-sliced: counter[b] holds bit b of the number of masks that have each of 64 elements.
+// Bit-sliced: counter[b] holds bit b of the number of masks that have each element.
 void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least, std::uint8_t* out,
                     std::size_t n_elements) {
-  constexpr int kCounterBits = 9;  // counts to 511, above kMaxExperts
+  constexpr int kMostBits = 9;  // counts to 511, above kMaxExperts
+  int n_bits = 1;
+  while (n_masks >> n_bits != 0 || at_least >> n_bits != 0) ++n_bits;
   const std::size_t n_bytes = (n_elements + 7) / 8;
-  for_each_block<8>(masks, n_masks, n_bytes,
-                    [&](const std::uint8_t* const* rows, std::size_t first, std::size_t i,
-                        std::size_t n) __attribute__((always_inline)) {
-                      std::uint64_t counter[kCounterBits] = {};
-                      for (int row = 0; row < n_masks; ++row) {
-                        std::uint64_t carry = load<std::uint64_t>(rows[row] + first);
-                        for (int b = 0; b < kCounterBits; ++b) {
-                          const std::uint64_t sum = counter[b] ^ carry;
-                          carry &= counter[b];
-                          counter[b] = sum;
-                        }
-                      }
-                      // counter >= at_least, from the highest bit down
-                      std::uint64_t above = 0, same = ~std::uint64_t(0);
-                      for (int b = kCounterBits - 1; b >= 0; --b) {
-                        const std::uint64_t wanted = (at_least >> b) & 1 ? ~std::uint64_t(0) : 0;
-                        above |= same & counter[b] & ~wanted;
-                        same &= ~(counter[b] ^ wanted);
-                      }
-                      std::uint64_t word = above | same;
-                      const std::size_t n_left = n_elements - 8 * i;
-                      if (n_left < 64) word &= (std::uint64_t(1) << n_left) - 1;
-                      __builtin_memcpy(out + i, &word, n);
-                    });
+  map_blocks<static_cast<int>(sizeof(U64s))>(
+      masks, n_masks, out, n_bytes,
+      [&](const std::uint8_t* const* rows, std::size_t first, std::uint8_t* to)
+          __attribute__((always_inline)) {
+            U64s counter[kMostBits] = {};
+            for (int row = 0; row < n_masks; ++row) {
+              U64s carry = load<U64s>(rows[row] + first);
+              for (int b = 0; b < n_bits; ++b) {
+                const U64s sum = counter[b] ^ carry;
+                carry &= counter[b];
+                counter[b] = sum;
+              }
+            }
+            // counter >= at_least, from the highest bit down
+            U64s above{}, same = ~U64s{};
+            for (int b = n_bits - 1; b >= 0; --b) {
+              if ((at_least >> b) & 1) {
+                same &= counter[b];
+              } else {
+                above |= same & counter[b];
+                same &= ~counter[b];
+              }
+            }
+            store(to, above | same);
+          });
+  if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
 }
 
 // out = base + scale * (mask ? shared : 0)
 void apply_mask(const float* base, const float* shared, const std::uint8_t* mask, float scale,
                 float* out, std::size_t n_elements) {
   const float* inputs[2] = {base, shared};
-  for_each_block<8>(inputs, 2, n_elements,
-                    [&](const float* const* rows, std::size_t first, std::size_t i,
-                        std::size_t n) __attribute__((always_inline)) {
-                      const unsigned byte = mask[i / 8];
-                      float block[8];
-                      for (int j = 0; j < 8; ++j) {
-                        const float kept = (byte >> j) & 1 ? rows[1][first + j] : 0.0f;
-                        block[j] = rows[0][first + j] + scale * kept;
-                      }
-                      __builtin_memcpy(out + i, block, n * sizeof(float));
-                    });
+  for_each_block<kMaskBlock>(
+      inputs, 2, n_elements,
+      [&](const float* const* rows, std::size_t first, std::size_t i,
+          std::size_t n) __attribute__((always_inline)) {
+        std::uint64_t word = 0;
+        __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+        float last[kMaskBlock];
+        float* const to = n == kMaskBlock ? out + i : last;
+        for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
+          const Mask kept = from_bits(static_cast<std::uint32_t>(word >> lane));
+          const F32s value = select(kept, load<F32s>(rows[1] + first + lane), F32s{});
+          store(to + lane, load<F32s>(rows[0] + first + lane) + scale * value);
+        }
+        if (n != kMaskBlock) __builtin_memcpy(out + i, last, n * sizeof(float));
+      });
 }
 
 }  // namespace

@@ -1,0 +1,48 @@
+// What becomes of one expert's delta before the vote: weight and gate, and the sign it votes for.
+#pragma once
+
+#include "core/table.h"
+#include "kernels/lanes.h"
+
+namespace tallies {
+namespace {
+
+struct Entry {
+  F32s value;
+  Mask stays, plus, minus;  // a zero has no sign; NaN stays, and whatever its sign, is the result
+};
+
+// Any weight and floor.
+template <Gate kGate>
+struct WeightedEntry {
+  I32s floor;
+  float weight;
+  TALLIES_INLINE WeightedEntry(const CombineArgs& args, int expert)
+      : floor(all(args.floors[expert])), weight(args.weights[expert]) {}
+  TALLIES_INLINE Entry operator()(F32s delta) const {
+    const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), floor);
+    const F32s y = delta * weight;
+    return {y, stays, both(stays, greater(y, F32s{})), both(stays, greater(F32s{}, y))};
+  }
+};
+
+// Weight 1, as TIES was published: comparing with both ends of the gate gives the signs as well,
+// two operations of twelve less.
+struct UnweightedEntry {
+  F32s least;  // magnitude that stays, above zero
+  static constexpr float weight = 1.0f;
+  TALLIES_INLINE UnweightedEntry(const CombineArgs& args, int expert)
+      : least((F32s)all(args.floors[expert] < 0 ? 1 : args.floors[expert] + 1)) {}
+  TALLIES_INLINE Entry operator()(F32s delta) const {
+    const Mask plus = not_less(delta, least), minus = not_less(-least, delta);
+    return {delta, either(plus, minus), plus, minus};
+  }
+  static bool fits(const CombineArgs& args) {
+    for (int e = 0; e < args.n_experts; ++e)
+      if (args.weights[e] != 1.0f || args.floors[e] >= 0x7f800000) return false;
+    return true;
+  }
+};
+
+}  // namespace
+}  // namespace tallies
