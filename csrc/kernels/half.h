@@ -85,7 +85,8 @@ struct Float16 {
     const I32s sign = (I32s)((U32s)(I32s)x >> 16) & 0x8000;
     // 0.5 has the smallest half subnormal as its last place, so the sum rounds to one.
     const I32s subnormal = (I32s)((F32s)bits + 0.5f) - 0x3f000000;
-    const I32s normal = (bits - 0x38000000 + 0xfff + ((bits >> 13) & 1)) >> 13;
+    const U32s even = ((U32s)bits >> 13) & 1u;
+    const I32s normal = (I32s)(((U32s)bits - 0x38000000u + 0xfffu + even) >> 13);
     const I32s finite = select(bits < 0x38800000, subnormal, normal);
     const I32s word = select(bits >= 0x47800000, all(0x7c00), finite) | sign;
 #endif

@@ -10,6 +10,11 @@ namespace {
 // Every NaN ranks as this pattern, just above infinity, whatever its payload.
 constexpr std::int32_t kNanRank = 0x7f800001;
 
+// A pattern as the operand of `magnitude > pattern`: nothing is above NaN.
+constexpr std::int32_t above(std::int32_t pattern) {
+  return pattern >= kNanRank ? 0x7fffffff : pattern;
+}
+
 // Calls body(magnitudes, i, n) for each vector of bits(|expert - base|); with a null base the
 // expert is the delta. `i` counts elements in lane order, `n` of the vector's lanes are not padding.
 template <class T, class Body>
@@ -28,45 +33,56 @@ TALLIES_INLINE void for_each_magnitude(const void* base, const void* expert, std
           const Pair b = T::load2(rows[1] + first);
           for (int h = 0; h < 2; ++h) x.v[h] = x.v[h] - b.v[h];
         }
-        body(smaller(magnitude(x.v[0]), all(kNanRank)), smaller(magnitude(x.v[1]), all(kNanRank)), i,
-             n);
+        body(magnitude(x.v[0]), magnitude(x.v[1]), i, n);
       });
 }
 
-// Four counts rather than two: with many equal magnitudes the ends of the bracket hold most of
-// what is in it, and are then counted by vectors instead of being listed one by one.
-template <class T>
-void survey(const SurveyArgs& args, SurveyTally& tally) {
-  I32s from_low{}, above_low{}, from_high{}, above_high{};
-  const I32s low = all(args.low), high = all(args.high);
-  const I32s below_low = all(args.low - 1), below_high = all(args.high - 1);
+// The ends of the bracket are counted apart from what is inside: where many magnitudes are equal
+// the ends hold most of them, and vectors count what would else be listed one by one. A bracket of
+// one pattern, the usual case there, takes half of the comparisons.
+template <class T, bool kOnePattern>
+void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
+  I32s from_low{}, from_high{}, above_high{};
+  const I32s below_low = all(args.low - 1), low = all(above(args.low));
+  const I32s below_high = all(args.high - 1), high = all(above(args.high));
   const bool has_interior = args.high - args.low > 1;
   std::uint32_t* interior = args.interior;
   std::size_t n_padding = 0;
   for_each_magnitude<T>(
       args.base, args.expert, args.n,
-      [&](I32s even, I32s odd, std::size_t, std::size_t n) __attribute__((always_inline)) {
+      [&](I32s first, I32s second, std::size_t, std::size_t n) __attribute__((always_inline)) {
         n_padding += kPair - n;
-        const I32s sizes[2] = {even, odd};
+        const I32s sizes[2] = {first, second};
         for (const I32s& size : sizes) {
-          const Mask over_low = greater(size, low);
-          const Mask at_high = greater(size, below_high);
           from_low = count_if(greater(size, below_low), from_low);
-          above_low = count_if(over_low, above_low);
-          from_high = count_if(at_high, from_high);
           above_high = count_if(greater(size, high), above_high);
-          if (has_interior) {
-            const Mask inside = but_not(over_low, at_high);
-            if (any(inside)) interior += compress(interior, inside, size);
+          if constexpr (!kOnePattern) {
+            const Mask at_high = greater(size, below_high);
+            from_high = count_if(at_high, from_high);
+            if (has_interior) {
+              const Mask inside = but_not(greater(size, low), at_high);
+              if (any(inside)) interior += compress(interior, inside, size);
+            }
           }
         }
       });
   // Padding has magnitude zero, which is inside nothing and at or above the pattern 0 alone.
-  tally.from_low = total<std::uint64_t>(from_low) - (args.low == 0 ? n_padding : 0);
-  tally.above_low = total<std::uint64_t>(above_low);
-  tally.from_high = total<std::uint64_t>(from_high) - (args.high == 0 ? n_padding : 0);
-  tally.above_high = total<std::uint64_t>(above_high);
+  const auto without_padding = [&](I32s counts, std::int32_t end) {
+    return total<std::uint64_t>(counts) - (end == 0 ? n_padding : 0);
+  };
   tally.n_interior = static_cast<std::size_t>(interior - args.interior);
+  tally.from_low = without_padding(from_low, args.low);
+  tally.above_high = total<std::uint64_t>(above_high);
+  tally.from_high = kOnePattern ? tally.from_low : without_padding(from_high, args.high);
+  tally.above_low = kOnePattern ? tally.above_high : tally.from_high + tally.n_interior;
+}
+
+template <class T>
+void survey(const SurveyArgs& args, SurveyTally& tally) {
+  if (args.low == args.high)
+    survey_bracket<T, true>(args, tally);
+  else
+    survey_bracket<T, false>(args, tally);
 }
 
 template <class T>
@@ -74,6 +90,8 @@ void magnitudes(const void* base, const void* expert, std::size_t n_elements, st
   for_each_magnitude<T>(
       base, expert, n_elements,
       [&](I32s first, I32s second, std::size_t i, std::size_t n) __attribute__((always_inline)) {
+        first = smaller(first, all(kNanRank));
+        second = smaller(second, all(kNanRank));
         std::uint32_t block[kPair];
         if constexpr (T::kInterleaved) {
           for (int lane = 0; lane < kLanes; ++lane) {
