@@ -81,7 +81,6 @@ struct Search {
   Threshold found;
   // Proven: the answer lies in [low, high].
   std::int32_t low = 0, high = kTop;
-  std::uint64_t n_above_high = 0;
   // Tried in this pass, within the proven range.
   std::int32_t try_low = 0, try_high = kTop;
   int shift = 0;
@@ -132,13 +131,11 @@ struct Search {
       } else {
         low = static_cast<std::int32_t>(first);
         high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
-        n_above_high = above;
       }
     } else if (rank <= tally.from_low) {
       settle(try_low, tally.above_low, tally.from_low - tally.above_low);
     } else {
       high = try_low - 1;
-      n_above_high = tally.from_low;
     }
     if (!done) aim(low, high);
     if (done) std::vector<std::uint64_t>().swap(histogram);

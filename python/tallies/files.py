@@ -11,7 +11,7 @@ from typing import Protocol
 
 from . import _core
 from .checkpoint import TensorInfo
-from .errors import StorageError
+from .errors import InputError, StorageError
 from .passes import add_content
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache; divides 64.
@@ -25,6 +25,14 @@ class Stored(Protocol):
     def dtype(self) -> str: ...
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+
+def refuse_undecodable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a path that is not text: no report or recipe could name it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{os.fspath(path)!r}: the path is not UTF-8; rename it") from None
 
 
 def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
@@ -52,10 +60,12 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         raise StorageError(f"{tensor.path}: cannot be read: {error.strerror}") from None
 
 
-def content(tensor: TensorInfo) -> list[int]:
-    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h."""
+def content(tensor: TensorInfo, first: int = 0) -> list[int]:
+    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h.
+
+    For a stretch of a larger tensor, ``first`` is the byte of that at which it begins.
+    """
     lanes = [0] * 8
-    first = 0
     for chunk in chunks(tensor):
         address = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
         add_content(lanes, _core.fingerprint(address, len(chunk), first))

@@ -16,8 +16,8 @@ def inspect(
 ) -> dict[str, Any]:
     """The tensors of a checkpoint as plain data, by name.
 
-    With ``fingerprints`` all data is read, at about the speed of the disk; the whole checkpoint's is
-    the one that reports of merges name. Raises InputError for a damaged checkpoint.
+    With ``fingerprints`` all data is read, at about the speed of the disk; that of the whole
+    checkpoint is the one that reports of merges name. Raises InputError for a damaged checkpoint.
     """
     checkpoint = Checkpoint.open(path)
     tensors = list(checkpoint.tensors.values())

@@ -1,32 +1,34 @@
-"""What a run has finished so far, kept beside its output so that another run can go on from there."""
+"""What a run has finished, kept beside its output so that another run can go on from there."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .passes import Found, Guessed, Outcome
+from .checkpoint import DTYPES, TensorInfo
+from .files import content
+from .passes import Found, Guessed, Outcome, add_content
 
-NAME = "journal.json"
+NAME = "journal"
 
 
 class Journal:
-    """The survey and the finished files of a run.
+    """The survey and the finished files of a run, one record a line.
 
     It counts only for a run with the same ``key``: the same plan over the same, unchanged inputs.
-    Every change replaces the file, so that a killed run leaves the last complete one.
+    Each line begins with a digest, so that what a killed run or a damaged disk left is told from
+    what was recorded.
     """
 
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
-        text = json.dumps([__version__, key], sort_keys=True).encode()
-        self._key = hashlib.sha256(text).hexdigest()
+        text = json.dumps([__version__, key], sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
         self.survey: list[Found] = []
         self.finished: dict[str, dict[int, Outcome]] = {}
@@ -35,36 +37,80 @@ class Journal:
     def load(self) -> bool:
         """Read what an earlier run left; False if there is nothing, or of another merge."""
         try:
-            state = json.loads(self._path.read_text())
-            if state["key"] != self._key:
-                return False
-            self.survey = [Found(*row) for row in state["survey"]]
-            self.finished = {
-                file: {int(job): _outcome(data) for job, data in outcomes.items()}
-                for file, outcomes in state["finished"].items()
-            }
-        except (OSError, ValueError, KeyError, TypeError):
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
             return False
-        return True
+        n_bytes = 0
+        for line, record in zip(lines, _records(lines), strict=False):
+            if n_bytes == 0 and record != {"key": self._key}:
+                return False
+            n_bytes += len(line)
+            if "survey" in record:
+                self.survey = [Found(*row) for row in record["survey"]]
+            elif "file" in record:
+                outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
+                self.finished[record["file"]] = outcomes
+        os.truncate(self._path, n_bytes)
+        return n_bytes > 0
 
-    def save(self) -> None:
-        """Write the present state in place of the last."""
-        state = {
-            "key": self._key,
-            "survey": [list(found) for found in self.survey],
-            "finished": {
-                file: {str(job): asdict(outcome) for job, outcome in outcomes.items()}
-                for file, outcomes in self.finished.items()
-            },
-        }
-        new = self._path.with_suffix(".new")
-        new.write_text(json.dumps(state))
-        os.replace(new, self._path)
+    def begin(self) -> None:
+        """Start the file anew, in place of what another run left."""
+        self._path.write_bytes(_line({"key": self._key}))
 
-    def remove(self) -> None:
-        """Remove the file: the output is complete."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+    def record_survey(self, survey: list[Found]) -> None:
+        """Note the thresholds that hold over all tensors."""
+        self.survey = survey
+        self._append({"survey": survey})
+
+    def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
+        """Note that a file is finished, but for votes that were guessed."""
+        self.finished[name] = dict(outcomes)
+        data = {str(job): asdict(outcome) for job, outcome in outcomes.items()}
+        self._append({"file": name, "outcomes": data})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with open(self._path, "ab") as file:
+            file.write(_line(record))
+
+
+def holds(tensor: TensorInfo, outcome: Outcome, majority: int | None) -> bool:
+    """Whether a tensor of a finished file still holds what the combine wrote.
+
+    ``majority`` is the sign of the elected signs, once all files were finished: stretches that took
+    the other sign are then left out, for some of them may have been repeated.
+    """
+    found = content(tensor)
+    expected = list(outcome.output)
+    for guessed, sign in ((outcome.plus, 1), (outcome.minus, -1)):
+        if majority in (None, sign):
+            add_content(expected, guessed.output)
+            continue
+        for first, n_elements in guessed.ranges:
+            at, n_bytes = (DTYPES[tensor.dtype] * n for n in (first, n_elements))
+            stretch = replace(tensor, offset=tensor.offset + at, n_bytes=n_bytes)
+            add_content(found, [-lane for lane in content(stretch, at)])
+    return found == expected
+
+
+def _records(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """The records of whole lines, up to the first that is not as it was written."""
+    for line in lines:
+        record = line[_N_DIGEST:-1]
+        if line != _with_digest(record):
+            return
+        yield json.loads(record)
+
+
+_N_DIGEST = 16
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return _with_digest(json.dumps(record).encode())
+
+
+def _with_digest(record: bytes) -> bytes:
+    digest = hashlib.blake2b(record, digest_size=_N_DIGEST // 2).hexdigest()
+    return digest.encode() + record + b"\n"
 
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:

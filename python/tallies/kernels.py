@@ -120,7 +120,8 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
         # Only here do zeros stay, and the kernel's sums, which start at +0, have lost their sign.
         n_kept = values.size if found.last_job is None else found.last_count
         entries, kept = values.reshape(-1)[:n_kept], out.reshape(-1)[:n_kept]
-        np.copyto(kept, entries, where=entries == 0)
+        with np.errstate(invalid="ignore"):  # comparing a signalling NaN
+            np.copyto(kept, entries, where=entries == 0)
     return out
 
 

@@ -114,7 +114,7 @@ def _more(names: Sequence[str]) -> str:
 
 
 def _rows(found: Tensor, expected: Tensor) -> str:
-    """What to say when matrices differ in their rows alone, as embeddings of two vocabularies do."""
+    """What to say when matrices differ in their rows alone, as those of two vocabularies do."""
     a, b = tuple(found.shape), tuple(expected.shape)
     if len(a) != 2 or len(b) != 2 or a[1] != b[1]:
         return "; shapes must be equal"
@@ -124,5 +124,3 @@ def _rows(found: Tensor, expected: Tensor) -> str:
         f": rows {first} to {last} are only in {who} (vocabularies of {a[0]} and {b[0]} tokens); "
         "resize the embeddings of all models to one vocabulary first"
     )
-
-

@@ -10,6 +10,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from .files import (
     chunks,
     content,
     model_fingerprint,
+    refuse_undecodable,
     same_bytes,
     stamps,
     tensor_fingerprint,
 )
-from .journal import Journal
-from .layout import INDEX_NAME, parse_size
+from .journal import Journal, holds
+from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
 from .match import Model
 from .methods._spec import Gate
 from .passes import Outcome, Passes, Work
@@ -45,6 +47,8 @@ Progress = Callable[[int, int], object]
 _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
+# Open files beside those of tensors.
+_OTHER_FILES = 32
 
 
 def merge(
@@ -83,40 +87,38 @@ def merge(
     0.2000000012
     """
     if device != "cpu":
-        raise InputError(f"device: found {device!r}, expected 'cpu'; this build has no CUDA kernels")
+        raise InputError(
+            f"device: found {device!r}, expected 'cpu'; this build has no CUDA kernels"
+        )
     request = MergeConfig.load(config).replace(
         seed=seed or None,
         nonfinite=None if nonfinite == "error" else nonfinite,
         semantics=None if semantics == "paper" else semantics,
         max_shard_size=None if max_shard_size == "5GB" else max_shard_size,
     )
+    refuse_undecodable(out)
     start = time.perf_counter()
+    limits = _limits(max_memory, n_threads(threads))
     made = plan(request)
-    destination = Destination(out, made.input_roots(), overwrite)
-    run = _Run(made, _limits(max_memory, n_threads(threads)), n_threads(threads), progress)
-    run.check_inputs()
-    auxiliary = _auxiliary(made)
-    destination.check_space(
-        made.bytes_written + sum((made.donor.path / path).stat().st_size for path in auxiliary)
-    )
-    directory = destination.open(resume)
+    destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
-        run.write_tensors(directory, resume, sync)
-        for path in auxiliary:
-            _copy_file(made.donor.path / path, directory / path)
-        run.check_unchanged()
-        report = run.report(destination.path, auxiliary, time.perf_counter() - start)
-        (directory / REPORT_NAME).write_text(report.to_json())
-        run.journal.remove()
-        destination.publish(sync)
-    except BaseException as error:
-        if resume:
-            destination.leave()
-        else:
-            destination.discard()
-        if isinstance(error, OSError) and not isinstance(error, TalliesError):
-            raise StorageError(f"{error.filename or directory}: {error.strerror}") from error
-        raise
+        auxiliary = _auxiliary(made)
+        destination.check_space(made.bytes_written + sum(auxiliary.values()))
+        _allow_open_files(len(made.input_files()) + len(made.shards))
+        run = _Run(made, limits, n_threads(threads), progress)
+        run.check_inputs()
+        with destination.writing(resume, sync) as directory:
+            run.write_tensors(directory, Journal(destination.workspace, run.key()), resume)
+            for path in auxiliary:
+                _copy_file(made.donor.path / path, directory / path)
+            report = run.report(destination.path, list(auxiliary), time.perf_counter() - start)
+            run.check_unchanged()
+            (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
+    except OSError as error:
+        if isinstance(error, TalliesError):
+            raise
+        place = error.filename or destination.path
+        raise StorageError(f"{place}: {error.strerror or error}") from error
     return report
 
 
@@ -133,10 +135,9 @@ class _Run:
         self._moved = 0
         self._core = _core.Plan(made.has_base)
         self._works: list[Work] = []
-        self._outputs: dict[str, tuple[int, int]] = {}
+        self._outputs: dict[str, TensorInfo] = {}
         self._paths = made.input_files()
         self._stamps = stamps([Path(path) for path in self._paths])
-        self._contents: dict[tuple[str, str], list[int]] = {}
         self.warnings: list[str] = list(made.warnings)
 
     def check_inputs(self) -> None:
@@ -161,57 +162,67 @@ class _Run:
                         "to take the base's"
                     )
 
-    def write_tensors(self, directory: Path, resume: bool, sync: bool) -> None:
+    def key(self) -> dict[str, Any]:
+        """What the journal of a run must agree in for another to go on from there."""
+        return {"plan": self._plan.to_json_dict(), "inputs": self._stamps}
+
+    def write_tensors(self, directory: Path, journal: Journal, resume: bool) -> None:
         """Write every tensor file and the index."""
         made = self._plan
-        self.journal = Journal(
-            directory, {"plan": made.to_json_dict(), "inputs": self._stamps, "format": 1}
-        )
-        if not (resume and self.journal.load()):
+        if not (resume and journal.load()):
             _remove_all(directory)
-        self._open_files(directory)
+            journal.begin()
+        files = self._open_files(directory)
         passes = self._passes()
-        self._restore(passes)
+        finished = self._restore(passes, journal, directory)
         if passes.by_model and not passes.survey and self._works:
             passes.survey_model()
-            self.journal.survey = passes.survey
-            self.journal.save()
-        number = {work.name: job for job, work in enumerate(self._works)}
+            journal.record_survey(passes.survey)
         for shard in made.shards:
-            if shard.name in self.journal.finished:
+            if shard.name in finished:
                 continue
-            jobs = [number[name] for name, _, _ in shard.tensors if name in number]
+            self._core.write(files[shard.name], made.header(shard)[0], 0)
+            jobs = self._jobs(shard)
             passes.combine(jobs)
-            self._copy_tensors([name for name, _, _ in shard.tensors])
-            self.journal.finished[shard.name] = {job: passes.outcomes[job] for job in jobs}
-            self.journal.save()
+            self._copy_tensors(files[shard.name], shard)
+            journal.record_file(shard.name, {job: passes.outcomes[job] for job in jobs})
         passes.settle_majority()
         if (index := index_file(made.shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
-        if sync:
-            for file, _ in {file: None for file, _ in self._outputs.values()}.items():
-                self._core.sync(file)
         self._done = passes
+        self._advance(made.bytes_moved)
         self._warn_overflows()
 
-    def _open_files(self, directory: Path) -> None:
-        _raise_file_limit(len(self._paths) + len(self._plan.shards) + 64)
+    def _open_files(self, directory: Path) -> dict[str, int]:
+        """Open all inputs, make room for all outputs; the latters' numbers by name."""
         inputs = {path: self._core.open_to_read(path) for path in self._paths}
+        files, places = {}, {}
         for shard in self._plan.shards:
             head, offsets = self._plan.header(shard)
-            file = self._core.open_to_write(
-                os.fspath(directory / shard.name), len(head) + shard.n_bytes
-            )
-            self._core.write(file, head, 0)
-            for (name, _, _), offset in zip(shard.tensors, offsets, strict=True):
-                self._outputs[name] = (file, offset)
-        self._works = self._plan.works(inputs, self._outputs)
+            path = directory / shard.name
+            file = self._core.open_to_write(os.fspath(path), len(head) + shard.n_bytes)
+            files[shard.name] = file
+            for entry, offset in zip(shard.tensors, offsets, strict=True):
+                name, dtype, shape = entry
+                places[name] = (file, offset)
+                self._outputs[name] = TensorInfo(
+                    name, dtype, tuple(shape), path, offset, tensor_bytes(entry)
+                )
+        self._works = self._plan.works(inputs, places)
+        self._number = {work.name: job for job, work in enumerate(self._works)}
+        return files
+
+    def _jobs(self, shard: Shard) -> list[int]:
+        return [self._number[name] for name, _, _ in shard.tensors if name in self._number]
+
+    def _copied_in(self, shard: Shard) -> list[str]:
+        return [name for name, _, _ in shard.tensors if self._plan.action(name) == "copy"]
 
     def _passes(self) -> Passes:
         stop = self._plan.config.nonfinite == "error"
 
         def refuse(job: int) -> None:
-            raise InputError(self._culprit(job))
+            raise InputError(self._objections(job)[0])
 
         return Passes(
             self._core,
@@ -226,54 +237,80 @@ class _Run:
             progress=self._advance if self._progress else None,
         )
 
-    def _restore(self, passes: Passes) -> None:
-        passes.survey = self.journal.survey
-        for outcomes in self.journal.finished.values():
+    def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
+        """Take over what an earlier run left; the files that still hold what it finished."""
+        passes.survey = journal.survey
+        for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
+        settling = passes.by_model and len(journal.finished) == len(self._plan.shards)
+        majority = passes.majority(passes.outcomes) if settling else None
+
+        def is_intact(shard: Shard) -> bool:
+            """Whether the file survived what ended the earlier run, such as a power failure."""
+            head, _ = self._plan.header(shard)
+            with open(directory / shard.name, "rb") as file:
+                if file.read(len(head)) != head:
+                    return False
+            copied = all(
+                same_bytes(self._outputs[name], self._plan.template.tensors[name])
+                for name in self._copied_in(shard)
+            )
+            return copied and all(
+                holds(self._outputs[name], passes.outcomes[job], majority)
+                for job in self._jobs(shard)
+                for name in self._names(job)
+            )
+
+        shards = [shard for shard in self._plan.shards if shard.name in journal.finished]
+        with ThreadPoolExecutor(self._threads) as pool:
+            intact = list(pool.map(is_intact, shards))
+        return {shard.name for shard, good in zip(shards, intact, strict=True) if good}
+
+    def _names(self, job: int) -> list[str]:
+        """Under which names a tensor is written: its own and those tied to it."""
+        own = self._works[job].name
+        return [own, *(alias for alias, name in self._plan.match.tied.items() if name == own)]
 
     def _advance(self, n_bytes: int) -> None:
-        made = self._plan
-        whole = made.bytes_surveyed + made.bytes_combined + made.bytes_written
+        whole = self._plan.bytes_moved
         self._moved += n_bytes
         if self._progress is not None:
             self._progress(min(self._moved, whole), whole)
 
-    def _culprit(self, job: int) -> str:
-        """Which input made a tensor's result infinite or NaN."""
+    def _objections(self, job: int) -> list[str]:
+        """What made a tensor's result infinite or NaN: inputs, or else the merge itself."""
         name = self._works[job].name
+        found = []
         for i, model in enumerate(self._plan.models):
             count, first = self._core.find_nonfinite(job, i, self._limits)
             if count:
                 info = self._plan.match.source(model, name)
-                return (
-                    f"{info.path}: tensor {name!r} has {count} NaN or infinite values, the first at "
-                    f"element {first}, expected finite ones; repair the model, or pass "
+                values = "values in float32" if info.dtype == "F64" else "values"
+                found.append(
+                    f"{info.path}: tensor {name!r} has {count} NaN or infinite {values}, the first "
+                    f"at element {first}, expected finite ones; repair the model, or pass "
                     "--nonfinite propagate"
                 )
-        dtype = dict((n, d) for shard in self._plan.shards for n, d, _ in shard.tensors)[name]
-        return (
-            f"tensor {name!r}: merged values overflow {dtype}; lower the scale or the weights, "
-            "write a wider --out-dtype, or pass --nonfinite propagate"
-        )
+        return found or [
+            f"tensor {name!r}: merged values overflow {self._outputs[name].dtype}; lower the scale "
+            "or the weights, write a wider --out-dtype, or pass --nonfinite propagate"
+        ]
 
     def _warn_overflows(self) -> None:
         if self._plan.config.nonfinite == "warn":
             self.warnings += [
-                self._culprit(job)
+                objection
                 for job, outcome in sorted(self._done.outcomes.items())
                 if outcome.overflow
+                for objection in self._objections(job)
             ]
 
-    def _copy_tensors(self, names: list[str]) -> None:
-        for name in names:
-            if self._plan.action(name) != "copy":
-                continue
-            info = self._plan.template.tensors[name]
-            file, offset = self._outputs[name]
-            first = 0
-            for chunk in chunks(info):
-                self._core.write(file, bytes(chunk), offset + first)
-                first += len(chunk)
+    def _copy_tensors(self, file: int, shard: Shard) -> None:
+        for name in self._copied_in(shard):
+            at = self._outputs[name].offset
+            for chunk in chunks(self._plan.template.tensors[name]):
+                self._core.write(file, bytes(chunk), at)
+                at += len(chunk)
 
     def check_unchanged(self) -> None:
         """Raise StorageError if an input changed while it was being read."""
@@ -299,7 +336,9 @@ class _Run:
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
                     kept=kept[e] if kept else None,
-                    kept_fraction=kept[e] / made.n_parameters if kept and made.n_parameters else None,
+                    kept_fraction=kept[e] / made.n_parameters
+                    if kept and made.n_parameters
+                    else None,
                     threshold=_magnitude(passes.survey[e].bits) if passes.survey else None,
                 )
             )
@@ -361,6 +400,7 @@ class _Run:
                     made.match.source(model, work.name), self._done.outcomes[job].inputs[i]
                 )
                 for job, work in enumerate(self._works)
+                if work.name in model.tensors
             }
             for alias, canonical in {**made.match.tied, **model.tied}.items():
                 if alias in model.tensors and canonical in tensors:
@@ -373,19 +413,15 @@ class _Run:
 
     def _output_fingerprint(self) -> str:
         made = self._plan
-        faces = {
-            name: TensorInfo(name, dtype, tuple(shape), Path(), 0, 0)
-            for shard in made.shards
-            for name, dtype, shape in shard.tensors
-        }
         tensors = {
-            work.name: tensor_fingerprint(faces[work.name], self._done.outcomes[job].output)
+            work.name: tensor_fingerprint(self._outputs[work.name], self._done.outcomes[job].output)
             for job, work in enumerate(self._works)
         }
         for alias, canonical in made.match.tied.items():
             tensors[alias] = tensors[canonical]
         for name in made.match.copied:
-            tensors[name] = tensor_fingerprint(faces[name], content(made.template.tensors[name]))
+            copied = content(made.template.tensors[name])
+            tensors[name] = tensor_fingerprint(self._outputs[name], copied)
         return model_fingerprint(tensors)
 
     def _n_equal_to_base(self, expert: int) -> int:
@@ -408,8 +444,16 @@ def _limits(max_memory: str | int, threads: int) -> _core.Limits:
     return _core.Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
 
 
-def _auxiliary(made: MergePlan) -> list[Path]:
-    return [path for path in made.donor.auxiliary_files() if str(path) != REPORT_NAME]
+def _auxiliary(made: MergePlan) -> dict[Path, int]:
+    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
+    sizes = {}
+    for path in made.donor.auxiliary_files():
+        try:
+            with open(made.donor.path / path, "rb") as file:
+                sizes[path] = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return sizes
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -417,7 +461,7 @@ def _copy_file(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except OSError as error:
-        raise StorageError(f"{source}: cannot be copied: {error.strerror}") from None
+        raise StorageError(f"{source}: cannot be copied: {error.strerror or error}") from None
 
 
 def _remove_all(directory: Path) -> None:
@@ -428,13 +472,19 @@ def _remove_all(directory: Path) -> None:
             path.unlink()
 
 
-def _raise_file_limit(n_files: int) -> None:
-    """All inputs stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
+def _allow_open_files(n_files: int) -> None:
+    """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
+    n_files += _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < n_files:
-        wanted = n_files if hard == resource.RLIM_INFINITY else min(n_files, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft == resource.RLIM_INFINITY or soft >= n_files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+    except (ValueError, OSError):
+        raise InputError(
+            f"needs {n_files} open files, but the limit is {hard} (ulimit -Hn); raise it, or use "
+            "larger files: models in fewer shards, a larger --max-shard-size"
+        ) from None
 
 
 def _magnitude(bits: int | None) -> float | None:
@@ -442,5 +492,10 @@ def _magnitude(bits: int | None) -> float | None:
 
 
 def _peak_memory_bytes() -> int:
+    # The system's own high-water mark: that of getrusage begins with the parent's.
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -162,6 +162,7 @@ class Passes:
             for job in group:
                 outcome = self.outcomes[job]
                 right, wrong = outcome.plus, outcome.minus
+                outcome.plus = outcome.minus = Guessed()
                 if sign < 0:
                     right, wrong = wrong, right
                 add_content(outcome.output, right.output)

@@ -15,10 +15,12 @@ from .checkpoint import (
     refuse_scaled_fp8,
     tied_pairs,
 )
+from .errors import InputError
+from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match
 from .methods._spec import Gate, Rule
-from .native import DTYPE_CODES
+from .native import DTYPE_CODES, MAX_EXPERTS
 from .passes import Place, Work, model_densities
 from .recipe import MergeConfig
 
@@ -74,8 +76,15 @@ class MergePlan:
     def bytes_combined(self) -> int:
         """Bytes of all models that the combine reads."""
         return sum(
-            self.match.source(model, name).n_bytes for name in self.match.merged for model in self.models
+            self.match.source(model, name).n_bytes
+            for name in self.match.merged
+            for model in self.models
         )
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written, if the search takes one pass: the whole of a progress bar."""
+        return self.bytes_surveyed + self.bytes_combined + self.bytes_written
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
         """The first bytes of an output file and the offset of each of its tensors."""
@@ -203,6 +212,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     """
     config = MergeConfig.load(config)
     entries, warnings = config.experts()
+    if len(entries) > MAX_EXPERTS:
+        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     opened: dict[str, Checkpoint] = {}
 
     def checkpoint(path: str) -> Checkpoint:
@@ -250,6 +261,7 @@ def index_file(shards: Sequence[Shard]) -> bytes | None:
 
 
 def _open(path: str) -> Checkpoint:
+    refuse_undecodable(path)
     checkpoint = Checkpoint.open(path)
     refuse_scaled_fp8(checkpoint)
     refuse_quantised(checkpoint)

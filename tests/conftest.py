@@ -1,0 +1,23 @@
+"""Fixtures and settings that all tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+from tallies import cpu
+
+# No deadline: the machines that run this are shared, and a slow example is not a wrong one.
+settings.register_profile("tallies", deadline=None, print_blob=True)
+settings.load_profile("tallies")
+
+
+@pytest.fixture(params=cpu.targets())
+def target(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every instruction set that this machine runs, in use during the test."""
+    before = cpu.target()
+    cpu.set_target(request.param)
+    yield request.param
+    cpu.set_target(before)

@@ -1,0 +1,242 @@
+"""``semantics: mergekit`` against the installed tool, bit for bit in float32.
+
+Three things decide what can be compared:
+
+* Among equal magnitudes mergekit keeps whichever its unstable sort puts first, so every non-zero
+  magnitude of a task vector here is unique within its tensor.
+* torch adds rows in their order only up to four of them, so no merge here has more experts.
+* mergekit's linear uses torch's ``addcmul``, which skips a rounding on processors with fused
+  multiply-add, so that its results differ in the last bit from machine to machine. It is compared
+  as torch computes it on all others, with ``ATEN_CPU_CAPABILITY=default``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.typing import DTypeLike, NDArray
+from safetensors.numpy import load_file, save_file
+
+import tallies
+
+N_EXPERTS = 4
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "num_hidden_layers": 3,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 40,
+    "tie_word_embeddings": False,
+}
+DTYPES: dict[str, DTypeLike] = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+
+
+def shapes() -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "model.embed_tokens.weight", (40, 16)
+    yield "model.norm.weight", (16,)
+    yield "lm_head.weight", (40, 16)
+    for layer in range(3):
+        prefix = f"model.layers.{layer}"
+        yield f"{prefix}.input_layernorm.weight", (16,)
+        yield f"{prefix}.post_attention_layernorm.weight", (16,)
+        for name, rows in (("q", 16), ("k", 8), ("v", 8), ("o", 16)):
+            yield f"{prefix}.self_attn.{name}_proj.weight", (rows, 16)
+        yield f"{prefix}.mlp.gate_proj.weight", (24, 16)
+        yield f"{prefix}.mlp.up_proj.weight", (24, 16)
+        yield f"{prefix}.mlp.down_proj.weight", (16, 24)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A merge: parameters of each expert and of all."""
+
+    method: str
+    experts: tuple[dict[str, Any], ...]
+    shared: dict[str, Any] = field(default_factory=dict)
+
+
+def weights(*values: Any) -> tuple[dict[str, Any], ...]:
+    return tuple({"weight": value} for value in values)
+
+
+def ties(*values: tuple[Any, Any]) -> tuple[dict[str, Any], ...]:
+    return tuple({"weight": weight, "density": density} for weight, density in values)
+
+
+RULES = [
+    {"filter": "mlp", "value": [0.9, 0.1, 0.4]},
+    {"filter": "norm", "value": 1.0},
+    {"value": 0.3},
+]
+CASES = {
+    "linear": Case("linear", weights(0.5, 0.3, 0.2, 0.7)),
+    "linear, one model": Case("linear", weights(0.3)),
+    "linear, sums": Case("linear", weights(0.1, -0.7, 1.3), {"normalize": False}),
+    "linear, gradients and filters": Case("linear", weights([0.0, 1.0], RULES, 0.25)),
+    "task arithmetic": Case("task_arithmetic", weights(1.0, 0.3, 0.2, 0.7), {"lambda": 0.3}),
+    "task arithmetic, negation": Case("task_arithmetic", weights(-1.0)),
+    "task arithmetic, means": Case(
+        "task_arithmetic", weights(0.3, 0.2, 0.7), {"normalize": True, "lambda": [1.5, 0.5]}
+    ),
+    "task arithmetic, gradients and filters": Case(
+        "task_arithmetic", weights([0.0, 0.6, 0.1], RULES)
+    ),
+    "ties": Case("ties", weights(1.0, 1.0, 1.0), {"density": 0.2}),
+    "ties, untrimmed": Case("ties", weights(1.0, 1.0, 1.0, 1.0)),
+    "ties, nothing or one entry left": Case("ties", ties((1.0, 0.0), (1.0, 1e-6), (1.0, 0.5))),
+    "ties, weights and densities": Case(
+        "ties", ties((0.3, 0.9), (1.7, 0.53), (0.2, 0.2), (0.9, 0.7)), {"lambda": 0.8}
+    ),
+    "ties, sums": Case("ties", weights(0.4, 0.3, 0.9), {"normalize": False, "density": 0.6}),
+    "ties, weights of both signs": Case("ties", ties((1.0, 0.5), (-0.4, 0.5), (0.7, 1.0))),
+    "ties, gradients and filters": Case(
+        "ties",
+        ties(([0.2, 1.0], 0.5), (1.0, RULES), (RULES, [1.0, 0.25])),
+        {"lambda": [{"filter": "self_attn", "value": [1.0, 2.0]}, {"value": 1.0}]},
+    ),
+    "ties, int8_mask": Case("ties", weights(0.5, 0.5), {"density": 0.4, "int8_mask": True}),
+}
+
+
+def unique_deltas(rng: np.random.Generator, base: NDArray[Any]) -> NDArray[Any]:
+    """Random values whose distances from ``base`` all differ and are below 16."""
+
+    def draw(n: int) -> NDArray[Any]:
+        size = np.exp2(rng.uniform(-9, 2, n))
+        return (rng.choice([-1.0, 1.0], n) * size).astype(base.dtype)
+
+    values = draw(base.size)
+    while True:
+        delta = values.astype(np.float32) - base.astype(np.float32)
+        again = np.ones(base.size, bool)
+        again[np.unique(np.abs(delta), return_index=True)[1]] = False
+        if not again.any():
+            return values
+        values[again] = draw(int(again.sum()))
+
+
+def models(dtype: DTypeLike) -> list[dict[str, NDArray[Any]]]:
+    """A base and experts, with entries that no expert moved and entries that cancel exactly."""
+    rng = np.random.default_rng(0)
+    found: list[dict[str, NDArray[Any]]] = [{} for _ in range(1 + N_EXPERTS)]
+    for name, shape in shapes():
+        n = int(np.prod(shape))
+        base = rng.normal(size=n).astype(dtype)
+        moved, cancelled = rng.permutation(n)[: n * 3 // 4], slice(0, n, 8)
+        base[cancelled] = 0
+        base[1] = -0.0
+        experts = [base.copy() for _ in range(N_EXPERTS)]
+        for expert in experts:
+            expert[moved] = unique_deltas(rng, base)[moved]
+            expert[cancelled] = 0
+            expert[1] = -0.0
+        # Above all other magnitudes, and exact in bfloat16.
+        opposed = 16 * (1 + rng.permutation(128)[: base[cancelled].size] / 128)
+        experts[0][cancelled] = opposed
+        experts[1][cancelled] = -opposed
+        for model, values in zip(found, [base, *experts], strict=True):
+            model[name] = values.reshape(shape)
+    return found
+
+
+def recipe(case: Case, folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "merge_method": case.method,
+        "models": [
+            {"model": str(folder / f"expert{i}"), "parameters": parameters}
+            for i, parameters in enumerate(case.experts)
+        ],
+        "parameters": case.shared,
+        "dtype": "float32",
+    }
+    return config if case.method == "linear" else {**config, "base_model": str(folder / "base")}
+
+
+@pytest.fixture(scope="module")
+def mergekit_python() -> str:
+    python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
+    if not python:
+        reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return python
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoints, one folder for each dtype."""
+    folder = tmp_path_factory.mktemp("parity")
+    for dtype in DTYPES:
+        for i, tensors in enumerate(models(DTYPES[dtype])):
+            path = folder / dtype / ("base" if i == 0 else f"expert{i - 1}")
+            path.mkdir(parents=True)
+            save_file(tensors, path / "model.safetensors", {"format": "pt"})
+            (path / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_mergekit(mergekit_python: str, folder: Path) -> dict[tuple[str, str], Path]:
+    """What mergekit makes of every case and dtype, in two processes: its imports take seconds."""
+    out = {key: folder / f"mergekit{i}" for i, key in enumerate(product(CASES, DTYPES))}
+    script = Path(__file__).with_name("run_mergekit.py")
+    for linear, capability in ((True, {"ATEN_CPU_CAPABILITY": "default"}), (False, {})):
+        requests = [
+            {"config": recipe(CASES[case], folder / dtype), "out": str(path)}
+            for (case, dtype), path in out.items()
+            if (CASES[case].method == "linear") is linear
+        ]
+        done = subprocess.run(
+            [mergekit_python, "-I", str(script)],
+            input=json.dumps(requests),
+            capture_output=True,
+            text=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", **capability},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    return out
+
+
+def bits(path: Path) -> dict[str, list[int]]:
+    tensors: dict[str, list[int]] = {}
+    for file in path.glob("*.safetensors"):
+        for name, values in load_file(file).items():
+            assert values.dtype == np.float32
+            tensors[name] = values.reshape(-1).view(np.uint32).tolist()
+    return tensors
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_as_mergekit(
+    case: str, dtype: str, by_mergekit: dict[tuple[str, str], Path], folder: Path, tmp_path: Path
+) -> None:
+    tallies.merge(recipe(CASES[case], folder / dtype), tmp_path / "out", semantics="mergekit")
+    expected, found = bits(by_mergekit[case, dtype]), bits(tmp_path / "out")
+    assert found.keys() == expected.keys() == dict(shapes()).keys()
+    assert found == expected
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_data_leave_mergekit_no_choice(dtype: str) -> None:
+    base, *experts = models(DTYPES[dtype])
+    for name in base:
+        deltas = [e[name].astype(np.float32) - base[name].astype(np.float32) for e in experts]
+        for delta in deltas:
+            sizes = np.abs(delta[delta != 0])
+            assert np.unique(sizes).size == sizes.size > 0
+        assert np.any((deltas[0] != 0) & (sum(deltas) == 0)), "nothing cancels"
+        assert np.any(np.all(np.equal(deltas, 0), axis=0)), "every entry was moved"
