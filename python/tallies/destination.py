@@ -81,7 +81,9 @@ class Destination:
         except NotADirectoryError:
             raise self._refuse("is a file, expected a directory to create") from None
         except OSError as error:
-            raise self._refuse(f"cannot be listed: {error.strerror or error}; choose another") from None
+            raise self._refuse(
+                f"cannot be listed: {error.strerror or error}; choose another"
+            ) from None
         if full and not self._overwrite:
             raise self._refuse("is not empty; pass --overwrite to replace it")
 
@@ -146,7 +148,9 @@ class Destination:
                 f"output {self.path}: another run is writing it; wait for it, or choose another"
             ) from None
         except OSError as error:
-            raise StorageError(f"{self.workspace}: cannot be set up: {error.strerror or error}") from None
+            raise StorageError(
+                f"{self.workspace}: cannot be set up: {error.strerror or error}"
+            ) from None
 
     def _take_lock(self) -> None:
         name = self.workspace / "lock"
@@ -178,7 +182,9 @@ class Destination:
             if sync:
                 _flush(self.path.parent)
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be put in place: {error.strerror or error}") from None
+            raise StorageError(
+                f"{self.path}: cannot be put in place: {error.strerror or error}"
+            ) from None
 
     def _exchange(self) -> None:
         """Swap the new directory and the output, at once where the system can."""

@@ -75,9 +75,7 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
     """Whether two tensors hold the same bytes."""
-    return a.n_bytes == b.n_bytes and all(
-        x == y for x, y in zip(chunks(a), chunks(b), strict=True)
-    )
+    return a.n_bytes == b.n_bytes and all(x == y for x, y in zip(chunks(a), chunks(b), strict=True))
 
 
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:

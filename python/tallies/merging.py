@@ -22,7 +22,6 @@ from .files import (
     chunks,
     content,
     model_fingerprint,
-    refuse_undecodable,
     same_bytes,
     stamps,
     tensor_fingerprint,
@@ -72,11 +71,11 @@ def merge(
     ``config`` is a recipe file, a dict, a MergeConfig, or the ``tallies.json`` of an earlier merge,
     which repeats it. ``max_memory`` bounds the buffers, whatever the sizes and number of models;
     ``threads`` is None for all cores. Neither changes a byte of the result. ``max_shard_size``,
-    ``seed``, ``nonfinite`` ("error", "warn" or "propagate" infinite and NaN values) and ``semantics``
-    replace what the recipe says unless left at their defaults.
+    ``seed``, ``nonfinite`` ("error", "warn" or "propagate" infinite and NaN values) and
+    ``semantics`` replace what the recipe says unless left at their defaults.
 
-    Inputs are widened to float32, sums run in float32 in the order of the experts, and each result is
-    rounded once, to nearest even. ``out`` appears by a rename when it is complete. A run that failed
+    Inputs are widened to float32, sums run in float32 in the order of the experts, and each result
+    is rounded once, to nearest even. ``out`` appears by a rename when it is complete. A run that failed
     or was killed leaves nothing in its place; with ``resume`` it keeps its finished files for the
     next run with ``resume``. ``sync`` flushes the files to disk first, for power failures.
 
@@ -96,7 +95,6 @@ def merge(
         semantics=None if semantics == "paper" else semantics,
         max_shard_size=None if max_shard_size == "5GB" else max_shard_size,
     )
-    refuse_undecodable(out)
     start = time.perf_counter()
     limits = _limits(max_memory, n_threads(threads))
     made = plan(request)
@@ -147,8 +145,9 @@ class _Run:
             for alias, canonical in model.tied.items():
                 if not same_bytes(model.tensors[alias], model.tensors[canonical]):
                     raise InputError(
-                        f"{model.label}: tensors {alias!r} and {canonical!r} differ, but config.json "
-                        "ties them (tie_word_embeddings); set that to false, or make them equal"
+                        f"{model.label}: tensors {alias!r} and {canonical!r} differ, but "
+                        "config.json ties them (tie_word_embeddings); set that to false, or make "
+                        "them equal"
                     )
         accept = made.config.constants()["integers"] == "base"
         for name in made.match.copied:
@@ -158,8 +157,8 @@ class _Run:
                 if not accept and not same_bytes(first, other):
                     raise InputError(
                         f"{model.label}: tensor {name!r} is {other.dtype} and differs from that of "
-                        f"{made.template.path}; integers are not merged: pass --param integers=base "
-                        "to take the base's"
+                        f"{made.template.path}; integers are not merged: pass "
+                        "--param integers=base to take the base's"
                     )
 
     def key(self) -> dict[str, Any]:

@@ -79,9 +79,9 @@ class Outcome:
     """Those among them in which the vote is exactly zero."""
     sign_sum: int = 0
     """Elements elected positive minus elements elected negative."""
-    plus: Guessed = Guessed()
+    plus: Guessed = field(default_factory=Guessed)
     """Where cancelled votes were taken for positive, and what was written there."""
-    minus: Guessed = Guessed()
+    minus: Guessed = field(default_factory=Guessed)
     overflow: bool = False
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
@@ -155,7 +155,7 @@ class Passes:
         return 1 if sum(self.outcomes[job].sign_sum for job in jobs) > 0 else -1
 
     def _settle(self, groups: Iterable[Sequence[int]]) -> None:
-        """Make results whole: repeat the stretches in which a group's majority was guessed wrong."""
+        """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
         rules, owners = [], []
         for group in groups:
             sign = self.majority(group)
