@@ -6,72 +6,42 @@ import fcntl
 import json
 import os
 import pty
-import resource
-import signal
 import struct
 import subprocess
 import sys
 import termios
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import numpy as np
 import pytest
 
-import tallies
-from tallies import cpu, methods
-from tallies.cli import group, main
+from tallies import __version__, cpu, methods
+from tallies.cli import group
 from tests.checkpoints import FILE, Array, Model, assert_holds, data_bytes, read, write
+from tests.command import COMMAND, assert_failed, tallies, tree
 from tests.reference.linear import linear
 from tests.reference.task_arithmetic import task_arithmetic
 from tests.reference.ties import ties_model
-
-COMMAND = [sys.executable, "-m", "tallies"]
 
 
 def f32(values: object) -> Array:
     return np.array(values, np.float32)
 
 
-class Done(NamedTuple):
-    status: int
-    out: str
-    err: str
+def printed(*arguments: object) -> str:
+    """What a command prints that does what it is asked for."""
+    ended = tallies(*arguments)
+    assert (ended.status, ended.err) == (0, "")
+    return ended.out
 
 
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The command line in this process."""
-    monkeypatch.delenv("TALLIES_DEBUG", raising=False)
-
-    def call(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["tallies", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Done(int(end.value.code or 0), *capsys.readouterr())
-
-    return call
-
-
-def assert_done(done: Done) -> str:
-    """What was printed by a command that did what it was asked for."""
-    assert (done.status, done.err) == (0, "")
-    return done.out
-
-
-def assert_refused(done: Done, *parts: object, status: int = 2) -> None:
-    """One line on standard error with these parts, and nothing else."""
-    assert (done.status, done.out) == (status, "")
-    assert done.err.startswith("tallies: ") and done.err.endswith("\n")
-    assert done.err.count("\n") == 1
+def refused(arguments: Sequence[object], *parts: str) -> None:
+    """The command fails for its request, on one line with these parts."""
+    line = assert_failed(tallies(*arguments), 2)
     for part in parts:
-        assert str(part) in done.err, done.err
+        assert part in line
 
 
 BASE: Model = {"w": f32([[1, 2], [3, 4]]), "v": f32([0.5])}
@@ -101,9 +71,9 @@ TIES = ("--method", "ties", "--base", "base", "--model", "a", "--model", "b")
 # What the commands are.
 
 
-def test_no_command_is_a_question_for_help(run: Run) -> None:
-    text = assert_done(run())
-    assert text == assert_done(run("--help")) == assert_done(run("-h"))
+def test_no_command_is_a_question_for_help() -> None:
+    text = printed()
+    assert text == printed("--help") == printed("-h")
     for name in group.list_commands(click.Context(group)):
         assert f"\n  {name} " in text
     for status in ("0 done", "2 the request", "3 reading", "130 interrupted"):
@@ -111,9 +81,9 @@ def test_no_command_is_a_question_for_help(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["merge", "plan", "inspect", "methods", "info", "demo"])
-def test_every_command_and_option_has_help(run: Run, name: str) -> None:
-    text = assert_done(run(name, "--help"))
-    assert text == assert_done(run(name, "-h"))
+def test_every_command_and_option_has_help(name: str) -> None:
+    text = done(name, "--help")
+    assert text == done(name, "-h")
     assert text.startswith(f"Usage: tallies {name}")
     command = group.get_command(click.Context(group), name)
     assert command is not None and command.help
@@ -122,8 +92,8 @@ def test_every_command_and_option_has_help(run: Run, name: str) -> None:
             assert all(one in text for one in option.opts)
 
 
-def test_the_options_of_merge_are_those_agreed_on(run: Run) -> None:
-    text = assert_done(run("merge", "--help"))
+def test_the_options_of_merge_are_those_agreed_on() -> None:
+    text = printed("merge", "--help")
     options = (
         "method base model param out max-memory threads device max-shard-size out-dtype seed "
         "resume overwrite nonfinite semantics quiet json dry-run"
@@ -132,9 +102,9 @@ def test_the_options_of_merge_are_those_agreed_on(run: Run) -> None:
         assert f"  --{option}" in text
 
 
-def test_the_version_and_the_module(run: Run) -> None:
-    said = assert_done(run("--version"))
-    assert said == f"tallies, version {tallies.__version__}\n"
+def test_the_version_and_the_module() -> None:
+    said = printed("--version")
+    assert said == f"tallies, version {__version__}\n"
     done = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == said
 
@@ -169,17 +139,17 @@ EXPECTED = ties_model(BASE, EXPERTS, 0.5)
         ("ties.yml", "out", "--threads", "1", "--max-memory", "64KiB", "--device", "cpu", "--sync"),
     ],
 )
-def test_all_forms_of_a_merge(run: Run, models: Path, arguments: Sequence[str]) -> None:
-    text = assert_done(run("merge", *arguments))
+def test_all_forms_of_a_merge(models: Path, arguments: Sequence[str]) -> None:
+    text = printed("merge", *arguments)
     assert_holds(models / "out", EXPECTED)
     assert (models / "out/config.json").read_bytes() == (models / "base/config.json").read_bytes()
     assert "ties (paper semantics) of 2 models" in text
     assert json.loads((models / "out/tallies.json").read_text())["output"]["fingerprint"] in text
 
 
-def test_parameters_of_models_and_of_all(run: Run, models: Path) -> None:
+def test_parameters_of_models_and_of_all(models: Path) -> None:
     arguments = ["--model", "a:weight=0.5", "--model", "b:weight=[2,2]", "--param", "lambda=0.3"]
-    run("merge", "--method", "task_arithmetic", "--base", "base", *arguments, "--out", "out")
+    printed("merge", "--method", "task_arithmetic", "--base", "base", *arguments, "--out", "out")
     assert_holds(
         models / "out",
         {
@@ -189,14 +159,12 @@ def test_parameters_of_models_and_of_all(run: Run, models: Path) -> None:
     )
 
 
-def test_options_of_the_recipe(run: Run, models: Path) -> None:
+def test_options_of_the_recipe(models: Path) -> None:
     report = json.loads(
-        assert_done(
-            run(
-                *("merge", "ties.yml", "out", "--json", "--out-dtype", "bfloat16", "--seed", 7),
-                *("--semantics", "mergekit", "--nonfinite", "propagate"),
-                *("--max-shard-size", 8, "--files-from", "a"),
-            )
+        printed(
+            *("merge", "ties.yml", "out", "--json", "--out-dtype", "bfloat16", "--seed", 7),
+            *("--semantics", "mergekit", "--nonfinite", "propagate"),
+            *("--max-shard-size", 8, "--files-from", "a"),
         )
     )
     recipe = report["recipe"]
@@ -212,44 +180,44 @@ def test_options_of_the_recipe(run: Run, models: Path) -> None:
     assert {tensor.dtype.name for tensor in read(models / "out").values()} == {"bfloat16"}
 
 
-def test_a_result_repeats_itself(run: Run, models: Path) -> None:
-    assert_done(run("merge", "ties.yml", "out", "--max-shard-size", "4"))
-    assert_done(run("merge", "out/tallies.json", "again"))
+def test_a_result_repeats_itself(models: Path) -> None:
+    printed("merge", "ties.yml", "out", "--max-shard-size", "4")
+    printed("merge", "out/tallies.json", "again")
     assert data_bytes(models / "again") == data_bytes(models / "out")
 
 
-def test_the_report_is_json_where_thresholds_are_infinite(run: Run, models: Path) -> None:
+def test_the_report_is_json_where_thresholds_are_infinite(models: Path) -> None:
     write(models / "odd", {"w": f32([[np.inf, np.nan], [1, 2]]), "v": f32([np.nan])})
     arguments = ["--method", "ties", "--base", "base", "--model", "odd", "--param", "scope=tensor"]
-    done = run("merge", *arguments, "--nonfinite", "propagate", "--json", "out")
+    text = printed("merge", *arguments, "--nonfinite", "propagate", "--json", "out")
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
 
-    report = json.loads(assert_done(done), parse_constant=refuse)
+    report = json.loads(text, parse_constant=refuse)
     assert report["thresholds"] == {"v": [None], "w": [None]}
 
 
-def test_quiet_prints_nothing(run: Run, models: Path) -> None:
-    assert assert_done(run("merge", "ties.yml", "out", "--quiet", "--progress")) == ""
+def test_quiet_prints_nothing(models: Path) -> None:
+    assert printed("merge", "ties.yml", "out", "--quiet", "--progress") == ""
     assert_holds(models / "out", EXPECTED)
-    assert assert_done(run("merge", "ties.yml", "--quiet", "--dry-run")) == ""
+    assert printed("merge", "ties.yml", "--quiet", "--dry-run") == ""
 
 
-def test_overwrite_replaces_what_is_there(run: Run, models: Path) -> None:
+def test_overwrite_replaces_what_is_there(models: Path) -> None:
     (models / "out").mkdir()
     (models / "out/mine.txt").write_text("x")
     before = sorted(models.iterdir())
-    assert_refused(run("merge", "ties.yml", "out"), "output 'out'", "--overwrite")
+    refused(["merge", "ties.yml", "out"], "output 'out'", "--overwrite")
     assert (models / "out/mine.txt").read_text() == "x"
-    assert_done(run("merge", "ties.yml", "out", "--overwrite"))
+    printed("merge", "ties.yml", "out", "--overwrite")
     assert_holds(models / "out", EXPECTED)
     assert not (models / "out/mine.txt").exists()
     assert sorted(models.iterdir()) == before
 
 
-def test_resume_without_anything_to_resume_is_a_merge(run: Run, models: Path) -> None:
-    assert_done(run("merge", "ties.yml", "out", "--resume"))
+def test_resume_without_anything_to_resume_is_a_merge(models: Path) -> None:
+    printed("merge", "ties.yml", "out", "--resume")
     assert_holds(models / "out", EXPECTED)
     assert {*data_bytes(models / "out")} == {FILE, "config.json"}
 
@@ -258,17 +226,15 @@ def test_resume_without_anything_to_resume_is_a_merge(run: Run, models: Path) ->
 
 
 @pytest.mark.parametrize("arguments", [("ties.yml",), (*TIES, "--param", "density=0.5")])
-def test_a_plan_and_a_dry_run_are_the_same(
-    run: Run, models: Path, arguments: Sequence[str]
-) -> None:
-    before = sorted(models.rglob("*"))
-    text = assert_done(run("plan", *arguments))
-    assert text == assert_done(run("merge", *arguments, "--dry-run"))
-    assert text == assert_done(run("merge", *arguments, "--dry-run", "--out", "out"))
+def test_a_plan_and_a_dry_run_are_the_same(models: Path, arguments: Sequence[str]) -> None:
+    before = tree(models)
+    text = printed("plan", *arguments)
+    assert text == printed("merge", *arguments, "--dry-run")
+    assert text == printed("merge", *arguments, "--dry-run", "--out", "out")
     for part in ("ties (paper semantics) of 2 models", "2 merged (5 parameters)", "survey"):
         assert part in text
-    said = json.loads(assert_done(run("plan", *arguments, "--json")))
-    assert said == json.loads(assert_done(run("merge", *arguments, "--dry-run", "--json")))
+    said = json.loads(printed("plan", *arguments, "--json"))
+    assert said == json.loads(printed("merge", *arguments, "--dry-run", "--json"))
     assert said["tensors"]["w"] == {
         "action": "merge",
         "dtype": "F32",
@@ -283,33 +249,30 @@ def test_a_plan_and_a_dry_run_are_the_same(
         "normalize": True,
         "int8_mask": False,
     }
-    assert sorted(models.rglob("*")) == before
+    assert tree(models) == before
 
 
 # inspect, methods, info
 
 
-def test_inspect(run: Run, models: Path) -> None:
-    text = assert_done(run("inspect", "a"))
-    said = json.loads(assert_done(run("inspect", "a", "--json", "--threads", "1")))
+def test_inspect(models: Path) -> None:
+    text = printed("inspect", "a")
+    said = json.loads(printed("inspect", "a", "--json", "--threads", "1"))
     assert said["files"] == {FILE: (models / "a" / FILE).stat().st_size}
     assert (said["n_tensors"], said["n_elements"], said["n_bytes"]) == (2, 5, 20)
     assert said["elements_by_dtype"] == {"F32": 5}
     assert [one["shape"] for one in said["tensors"].values()] == [[1], [2, 2]]
     for fingerprint in (said["fingerprint"], said["tensors"]["w"]["fingerprint"]):
         assert fingerprint in text
-    file = json.loads(assert_done(run("inspect", f"a/{FILE}", "--json")))
+    file = json.loads(printed("inspect", f"a/{FILE}", "--json"))
     assert file["fingerprint"] == said["fingerprint"]
-    assert (
-        json.loads(assert_done(run("inspect", "b", "--json")))["tensors"]["w"]
-        != (said["tensors"]["w"])
-    )
-    headers = json.loads(assert_done(run("inspect", "a", "--no-fingerprints", "--json")))
+    assert json.loads(printed("inspect", "b", "--json"))["tensors"]["w"] != (said["tensors"]["w"])
+    headers = json.loads(printed("inspect", "a", "--no-fingerprints", "--json"))
     assert headers["fingerprint"] is headers["tensors"]["w"]["fingerprint"] is None
-    assert "fingerprint" not in assert_done(run("inspect", "a", "--no-fingerprints"))
+    assert "fingerprint" not in printed("inspect", "a", "--no-fingerprints")
 
 
-def test_a_fingerprint_is_of_names_types_shapes_and_content(run: Run, tmp_path: Path) -> None:
+def test_a_fingerprint_is_of_names_types_shapes_and_content(tmp_path: Path) -> None:
     w = f32([1, 2, 3, 4])
     variants: list[Model] = [
         {"w": w},
@@ -323,19 +286,19 @@ def test_a_fingerprint_is_of_names_types_shapes_and_content(run: Run, tmp_path: 
     found = set()
     for i, tensors in enumerate(variants):
         path = write(tmp_path / str(i), tensors)
-        found.add(json.loads(assert_done(run("inspect", path, "--json")))["fingerprint"])
+        found.add(json.loads(printed("inspect", path, "--json"))["fingerprint"])
         sharded = write(tmp_path / f"{i}-sharded", tensors, n_files=len(tensors))
-        found.add(json.loads(assert_done(run("inspect", sharded, "--json")))["fingerprint"])
+        found.add(json.loads(printed("inspect", sharded, "--json"))["fingerprint"])
     assert len(found) == len(variants)
 
 
-def test_methods_and_info(run: Run) -> None:
-    listed = assert_done(run("methods"))
+def test_methods_and_info() -> None:
+    listed = printed("methods")
     assert [f"\n{name}: " in f"\n{listed}" for name in methods.names()] == [True] * 3
-    assert assert_done(run("methods", "ties")).startswith("ties: Trim each task vector")
-    said = json.loads(assert_done(run("info", "--json")))
-    text = assert_done(run("info"))
-    assert said["tallies"] == tallies.__version__
+    assert printed("methods", "ties").startswith("ties: Trim each task vector")
+    said = json.loads(printed("info", "--json"))
+    text = printed("info")
+    assert said["tallies"] == __version__
     assert (said["target"], said["targets"]) == (cpu.target(), cpu.targets())
     assert said["numpy"] == np.__version__
     for part in ("cuda      not in this build", f"target    {cpu.target()}", said["torch"]):
@@ -377,21 +340,11 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("merge --method linear --model a --param weight out", ("'weight'", "key=value")),
     ("merge --method linear --model a --param weight=x out", ("weight", "'x'", "number")),
     ("merge ties.yml out --max-memroy 1GiB", ("--max-memroy", "--max-memory")),
-    ("merge ties.yml out --max-memory lots", ("'lots'", "'1GiB'")),
-    ("merge ties.yml out --max-shard-size 0", ("size '0'",)),
-    ("merge ties.yml out --threads 0", ("threads: found 0", "1 to 1024")),
     ("merge ties.yml out --threads two", ("--threads", "two")),
-    ("merge ties.yml out --device cuda", ("device: found 'cuda'", "no CUDA")),
     ("merge ties.yml out --device tpu", ("--device", "'cpu', 'cuda'")),
     ("merge ties.yml out --out-dtype float33", ("'float33'", "did you mean 'float32'?")),
     ("merge ties.yml out --seed -1", ("seed: found -1",)),
-    ("merge ties.yml out --semantics papers", ("--semantics", "'papers'", "'paper'")),
     ("merge ties.yml out --semantics peft", ("ties has only paper and mergekit",)),
-    ("merge ties.yml out --nonfinite ignore", ("--nonfinite", "'propagate'")),
-    ("merge ties.yml out --files-from c", ("c: no such file or directory",)),
-    ("merge ties.yml a", ("output 'a'", "input")),
-    ("merge ties.yml base/out", ("output 'base/out'", "inside the input")),
-    ("merge ties.yml ties.yml", ("output 'ties.yml'", "is a file")),
     ("plan", ("recipe file", "--method")),
     ("plan ties.yml out", ("out",)),
     ("plan ties.yml --seed x", ("--seed",)),
@@ -404,104 +357,46 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("line", "parts"), REFUSED, ids=[line for line, _ in REFUSED])
-def test_wrong_requests(run: Run, models: Path, line: str, parts: tuple[str, ...]) -> None:
-    before = {path: path.read_bytes() for path in models.rglob("*") if path.is_file()}
-    assert_refused(run(*line.split()), *parts)
-    assert {path: path.read_bytes() for path in models.rglob("*") if path.is_file()} == before
+def test_wrong_requests(models: Path, line: str, parts: tuple[str, ...]) -> None:
+    before = tree(models)
+    refused(line.split(), *parts)
+    assert tree(models) == before
 
 
-def test_wrong_tensors_leave_nothing_behind(run: Run, models: Path) -> None:
-    write(models / "wide", {**EXPERTS[0], "w": np.zeros((2, 3), np.float32)})
-    write(models / "nan", {**EXPERTS[0], "w": f32([[1, 2], [np.nan, 4]])})
-    before = sorted(models.rglob("*"))
-    for name, parts in (
-        ("wide", ("wide: tensor 'w' has shape [2, 3]", "[2, 2]")),
-        ("nan", (f"nan/{FILE}: tensor 'w' has 1 NaN", "element 2", "--nonfinite propagate")),
-    ):
-        done = run("merge", "--method", "linear", "--model", "a", "--model", name, "out")
-        assert_refused(done, *parts)
-    assert sorted(models.rglob("*")) == before
-
-
-def test_a_name_that_is_no_text_is_refused(run: Run, models: Path) -> None:
+def test_a_name_that_is_no_text_is_refused(models: Path) -> None:
     odd = os.fsdecode(b"\xff")
     write(models / odd, EXPERTS[0])
     for arguments in (("--model", odd, "out"), ("--model", "a", odd + "2")):
-        assert_refused(run("merge", "--method", "linear", *arguments), r"\udcff", "not UTF-8")
+        refused(["merge", "--method", "linear", *arguments], r"\udcff", "not UTF-8")
 
 
-def test_debugging_shows_the_traceback_as_well(
-    run: Run, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    quiet = run("merge", "absent.yml", "out")
-    monkeypatch.setenv("TALLIES_DEBUG", "1")
-    loud = run("merge", "absent.yml", "out")
-    assert (loud.status, loud.out) == (quiet.status, quiet.out)
-    assert loud.err.startswith("Traceback (most recent call last):\n")
-    assert loud.err.endswith(quiet.err)
-    assert "recipe.py" in loud.err
-    monkeypatch.setenv("TALLIES_DEBUG", "0")
-    assert run("merge", "absent.yml", "out") == quiet
-
-
-def test_an_error_of_our_own_is_one_line_too(
-    run: Run, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_our_own_is_one_line_too(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr("tallies.cli.merge.merge", broken)
-    done = run("merge", "ties.yml", "out")
-    assert_refused(done, "internal error: RuntimeError: two lines", "TALLIES_DEBUG=1", status=3)
+    said = "internal error: RuntimeError: two lines; TALLIES_DEBUG=1 shows where"
+    assert tallies("merge", "ties.yml", "out") == (3, "", f"tallies: {said}\n")
 
 
 # What happens outside of this process.
 
 
-def test_a_full_disk_is_status_3_and_leaves_nothing(models: Path) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    before = sorted(models.rglob("*"))
-    done = subprocess.run(
-        [*COMMAND, "merge", "ties.yml", "out"],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        check=False,
-    )
-    assert_refused(Done(done.returncode, done.stdout, done.stderr), FILE, status=3)
-    assert sorted(models.rglob("*")) == before
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-def test_an_interrupt_is_status_130_and_leaves_nothing(tmp_path: Path) -> None:
-    # 64 MiB of zeros that take no room, read 256 times: 16 GiB take longer than a signal.
-    model = write(tmp_path / "zeros.safetensors", {"w": np.zeros(1, np.float32)})
-    entry = {"dtype": "F32", "shape": [1 << 24], "data_offsets": [0, 1 << 26]}
-    header = json.dumps({"w": entry}).encode()
-    model.write_bytes(len(header).to_bytes(8, "little") + header)
-    os.truncate(model, 8 + len(header) + (1 << 26))
-    running = subprocess.Popen(
-        [*COMMAND, "merge", "--method=linear", *[f"--model={model}"] * 256, "--out=out"],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell may start its background jobs with the signal ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    wait_for(lambda: len(list(tmp_path.rglob("*.safetensors"))) > 1)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out, err) == (130, "", "tallies: interrupted\n")
-    assert list(tmp_path.iterdir()) == [model]
+def test_debugging_shows_the_traceback_before_the_line(models: Path) -> None:
+    quiet = tallies("merge", "absent.yml", "out")
+    assert_failed(quiet, 2)
+    for value, begin in (("1", "Traceback (most recent call last):\n"), ("0", quiet.err)):
+        done = subprocess.run(
+            [*COMMAND, "merge", "absent.yml", "out"],
+            env={**os.environ, "TALLIES_DEBUG": value},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(begin)
+        assert done.stderr.endswith(quiet.err)
+        assert ("recipe.py" in done.stderr) == (value == "1")
 
 
 def test_a_reader_that_leaves_is_no_failure() -> None:
@@ -535,18 +430,18 @@ def on_a_terminal(*arguments: str) -> bytes:
         os.close(ours)
 
 
-def test_a_bar_is_for_terminals_unless_asked_for(run: Run, models: Path) -> None:
+def test_a_bar_is_for_terminals_unless_asked_for(models: Path) -> None:
     bar = on_a_terminal("ties.yml", "0")
     assert b"merge: 100%" in bar and b"B/s" in bar
     assert on_a_terminal("ties.yml", "1", "--no-progress") == b""
     assert on_a_terminal("ties.yml", "2", "--quiet") == b""
-    assert run("merge", "ties.yml", "3").err == ""
-    done = run("merge", "ties.yml", "4", "--progress", "--json")
-    assert "merge: 100%" in done.err
-    assert json.loads(done.out)["method"] == "ties"
+    printed("merge", "ties.yml", "3")
+    status, out, err = tallies("merge", "ties.yml", "4", "--progress", "--json")
+    assert status == 0 and "merge: 100%" in err
+    assert json.loads(out)["method"] == "ties"
 
 
-def test_linear_on_the_command_line_needs_no_base(run: Run, models: Path) -> None:
-    assert_done(run("merge", "--method", "linear", "--model", "a", "--model", "b:weight=3", "out"))
+def test_linear_on_the_command_line_needs_no_base(models: Path) -> None:
+    printed("merge", "--method", "linear", "--model", "a", "--model", "b:weight=3", "out")
     expected = {name: linear([e[name] for e in EXPERTS], [1.0, 3.0]) for name in BASE}
     assert_holds(models / "out", expected)
