@@ -10,7 +10,7 @@ import numpy as np
 from tests.checkpoints import Array, Model, write
 
 OPTIONS: dict[str, Any] = {"max_shard_size": 50_000, "max_memory": "64KiB", "threads": 1}
-"""With these the result has four files, and tensors have several tiles."""
+"""With these the result has five files, and tensors have several tiles."""
 
 
 def models(root: Path) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def models(root: Path) -> dict[str, Any]:
     embedding = few(30, 40)
     base: Model = {
         "a.few": few(120, 90),
+        "b.few": few(120, 90),
         "ints": np.arange(100),
         "lm_head.weight": embedding,
         "model.embed_tokens.weight": embedding,
@@ -39,7 +40,7 @@ def models(root: Path) -> dict[str, Any]:
         expert: Model = {}
         for name, tensor in base.items():
             steps = rng.integers(-4, 5, tensor.shape) / 4
-            one_way = 1 if name[0] == "a" else -1
+            one_way = 1 if name[0] in "ab" else -1
             delta = np.where(rng.random(tensor.shape) < 0.05, one_way, steps)
             expert[name] = tensor if name == "ints" else (tensor + delta).astype(tensor.dtype)
         expert["lm_head.weight"] = expert["model.embed_tokens.weight"]

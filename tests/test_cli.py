@@ -82,8 +82,8 @@ def test_no_command_is_a_question_for_help() -> None:
 
 @pytest.mark.parametrize("name", ["merge", "plan", "inspect", "methods", "info", "demo"])
 def test_every_command_and_option_has_help(name: str) -> None:
-    text = done(name, "--help")
-    assert text == done(name, "-h")
+    text = printed(name, "--help")
+    assert text == printed(name, "-h")
     assert text.startswith(f"Usage: tallies {name}")
     command = group.get_command(click.Context(group), name)
     assert command is not None and command.help

@@ -344,7 +344,7 @@ def test_wrong_keys_are_named(changes: dict[str, Any], words: list[str]) -> None
         ({"weight": [[1, 2], [3]]}, ["weight", "[1, 2]", "finite number"]),
         ({"scale": 2}, ["scale", "one model", "recipe's 'parameters'"]),
         ({"lambda": 2}, ["lambda", "one model"]),
-        ({"normalize": True}, ["normalize", "mergekit semantics", "'semantics: mergekit'"]),
+        ({"normalize": True}, ["normalize", "one model", "recipe's 'parameters'"]),
         ({"rescale": True}, ["rescale", "not done", "scale"]),
         ({"rescale": "perhaps"}, ["rescale", "true or false"]),
         ({"weight": [{"filter": "mlp", "valeu": 1}]}, ["'valeu'", "did you mean 'value'?"]),

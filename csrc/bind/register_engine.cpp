@@ -54,9 +54,9 @@ Array to_array(const Place& place) {
 void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Place>& inputs,
              const std::vector<Place>& outputs) {
   if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
-    throw Error(Error::Kind::request,
-                "at most " + std::to_string(kMaxExperts) + " experts in one merge, found " +
-                    std::to_string(inputs.size() - plan.has_base));
+    throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
+                                          " experts in one merge, found " +
+                                          std::to_string(inputs.size() - plan.has_base));
   Job job{n_elements, {}, {}};
   std::vector<DType> types;
   for (const Place& place : inputs) {
@@ -82,9 +82,8 @@ void register_engine(py::module_& m) {
   py::class_<Limits>(m, "Limits")
       .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
 
-  py::class_<Unit>(m, "Unit")
-      .def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(), py::arg("jobs"),
-           py::arg("ranks"));
+  py::class_<Unit>(m, "Unit").def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(),
+                                  py::arg("jobs"), py::arg("ranks"));
 
   py::class_<Threshold>(m, "Threshold")
       .def_readonly("bits", &Threshold::bits)
@@ -94,11 +93,12 @@ void register_engine(py::module_& m) {
       .def_readonly("last_count", &Threshold::last_count);
 
   py::class_<JobRule>(m, "JobRule")
-      .def(py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
-                    std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int,
-                    int>(),
-           py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"), py::arg("floors"), py::arg("cutoffs"),
-           py::arg("scale"), py::arg("divisor"), py::arg("zero_sign"), py::arg("majority"));
+      .def(
+          py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
+                   std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int, int>(),
+          py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
+          py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
+          py::arg("zero_sign"), py::arg("majority"));
 
   py::class_<JobResult>(m, "JobResult")
       .def_property_readonly("sign_sum", [](const JobResult& r) { return r.tally.sign_sum; })

@@ -25,10 +25,18 @@ void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>
   if (rule < 0) throw Error(Error::Kind::request, "no such blend of agreeing values");
   const std::vector<const void*> experts = all_at<void>(deltas);
   const std::vector<std::int32_t> floors(deltas.size(), -1);
-  const CombineArgs args{nullptr,        experts.data(),        weights.data(),
-                         floors.data(),  static_cast<int>(experts.size()),
-                         1.0f,           1.0f,                  0,
-                         at<const std::int8_t>(signs), 0x7f800000, at<void>(out), n};
+  const CombineArgs args{nullptr,
+                         experts.data(),
+                         weights.data(),
+                         floors.data(),
+                         static_cast<int>(experts.size()),
+                         1.0f,
+                         1.0f,
+                         0,
+                         at<const std::int8_t>(signs),
+                         0x7f800000,
+                         at<void>(out),
+                         n};
   CombineTally tally;
   kernels().combine[static_cast<int>(DType::f32)][rule](args, tally);
 }
@@ -112,9 +120,9 @@ void register_kernels(py::module_& m) {
       [](int dtype, Address base, Address expert, std::size_t n, std::int32_t low,
          std::int32_t high, Address interior) {
         SurveyTally tally;
-        kernels().survey[dtype](
-            {at<const void>(base), at<const void>(expert), n, low, high, at<std::uint32_t>(interior)},
-            tally);
+        kernels().survey[dtype]({at<const void>(base), at<const void>(expert), n, low, high,
+                                 at<std::uint32_t>(interior)},
+                                tally);
         return std::vector<std::uint64_t>{tally.from_low, tally.above_low, tally.from_high,
                                           tally.above_high, tally.n_interior};
       },
@@ -126,13 +134,22 @@ void register_kernels(py::module_& m) {
          const std::vector<std::int32_t>& floors, float scale, int zero_sign, Address out,
          std::size_t n) {
         check_experts(experts.size());
-        const int rule = index_of(
-            {static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)});
+        const int rule =
+            index_of({static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)});
         if (rule < 0) throw Error(Error::Kind::request, "this rule is not compiled");
         const std::vector<const void*> rows = all_at<void>(experts);
-        const CombineArgs args{at<const void>(base), rows.data(), weights.data(), floors.data(),
-                               static_cast<int>(rows.size()), scale, 1.0f, zero_sign, nullptr,
-                               overflow_bits(static_cast<DType>(dtype)), at<void>(out), n};
+        const CombineArgs args{at<const void>(base),
+                               rows.data(),
+                               weights.data(),
+                               floors.data(),
+                               static_cast<int>(rows.size()),
+                               scale,
+                               1.0f,
+                               zero_sign,
+                               nullptr,
+                               overflow_bits(static_cast<DType>(dtype)),
+                               at<void>(out),
+                               n};
         CombineTally tally;
         kernels().combine[dtype][rule](args, tally);
       },

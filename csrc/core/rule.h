@@ -22,21 +22,21 @@ enum class Blend : std::uint8_t {
 };
 
 // The combinations that are compiled. X(gate, vote, blend).
-#define TALLIES_RULES(X)                             \
-  X(all, none, sum)                                  \
-  X(all, none, mean)                                 \
-  X(magnitude, none, sum)                            \
-  X(magnitude, sum, sum_of_agreeing)                 \
-  X(magnitude, sum, mean_of_agreeing)                \
-  X(magnitude, sum, weighted_mean_of_agreeing)       \
-  X(magnitude, sum, largest_agreeing)                \
-  X(magnitude, count, sum_of_agreeing)               \
-  X(magnitude, count, mean_of_agreeing)              \
-  X(magnitude, count, weighted_mean_of_agreeing)     \
-  X(magnitude, count, largest_agreeing)              \
-  X(all, given, sum_of_agreeing)                     \
-  X(all, given, mean_of_agreeing)                    \
-  X(all, given, weighted_mean_of_agreeing)           \
+#define TALLIES_RULES(X)                         \
+  X(all, none, sum)                              \
+  X(all, none, mean)                             \
+  X(magnitude, none, sum)                        \
+  X(magnitude, sum, sum_of_agreeing)             \
+  X(magnitude, sum, mean_of_agreeing)            \
+  X(magnitude, sum, weighted_mean_of_agreeing)   \
+  X(magnitude, sum, largest_agreeing)            \
+  X(magnitude, count, sum_of_agreeing)           \
+  X(magnitude, count, mean_of_agreeing)          \
+  X(magnitude, count, weighted_mean_of_agreeing) \
+  X(magnitude, count, largest_agreeing)          \
+  X(all, given, sum_of_agreeing)                 \
+  X(all, given, mean_of_agreeing)                \
+  X(all, given, weighted_mean_of_agreeing)       \
   X(all, given, largest_agreeing)
 
 struct Rule {

@@ -1,4 +1,5 @@
-// Scalar conversions of the 8-bit floating-point types; exact widening, one rounding to nearest even.
+// Scalar conversions of the 8-bit floating-point types; exact widening, one rounding to nearest
+// even.
 #pragma once
 
 #include <cstdint>

@@ -17,10 +17,11 @@ inline constexpr std::size_t kInteriorSlack = 16;
 inline constexpr int kMaxExperts = 256;
 
 struct CombineArgs {
-  const void* base;            // null: experts hold the deltas themselves, the output is scale * merged
+  const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
   const float* weights;        // n_experts
-  const std::int32_t* floors;  // n_experts; an entry stays if bits(|delta|) > floor, so -1 keeps all
+  const std::int32_t*
+      floors;  // n_experts; an entry stays if bits(|delta|) > floor, so -1 keeps all
   int n_experts;
   float scale;
   float divisor;             // Blend::mean
@@ -33,8 +34,8 @@ struct CombineArgs {
 
 // Sums over the elements of a combine; halves add up to the whole.
 struct CombineTally {
-  std::int64_t sign_sum = 0;        // elements elected + minus elements elected -, zero votes left out
-  std::uint64_t conflicts = 0;      // elements with survivors of both signs
+  std::int64_t sign_sum = 0;    // elements elected + minus elements elected -, zero votes left out
+  std::uint64_t conflicts = 0;  // elements with survivors of both signs
   std::uint64_t cancellations = 0;  // those among them whose vote is exactly zero
   bool overflow = false;            // an output of CombineArgs::overflow or more, or NaN
 

@@ -25,8 +25,8 @@ const KernelTable& find(const std::string& name) {
     if (name == table->target) return *table;
     known += std::string(known.empty() ? "" : ", ") + table->target;
   }
-  throw Error(Error::Kind::request, "CPU target '" + name +
-                                        "' is not available on this machine; available: " + known);
+  throw Error(Error::Kind::request,
+              "CPU target '" + name + "' is not available on this machine; available: " + known);
 }
 
 std::atomic<const KernelTable*>& in_use() {

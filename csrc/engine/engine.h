@@ -32,9 +32,9 @@ struct Unit {
 };
 
 struct Threshold {
-  std::int32_t bits = 0;         // of the rank-th largest magnitude
-  std::uint64_t n_above = 0;     // magnitudes strictly larger
-  std::uint64_t n_equal = 0;     // magnitudes equal to it
+  std::int32_t bits = 0;      // of the rank-th largest magnitude
+  std::uint64_t n_above = 0;  // magnitudes strictly larger
+  std::uint64_t n_equal = 0;  // magnitudes equal to it
   // Keeping `rank` entries, lowest index first: those equal are kept up to here in unit.jobs order.
   std::size_t last_job = 0;      // position in unit.jobs
   std::uint64_t last_count = 0;  // elements of that job up to and with the last one kept
@@ -47,8 +47,8 @@ std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&
 // What a combine does to one job, or to a stretch of it.
 struct JobRule {
   std::size_t job;
-  std::uint64_t first;       // a multiple of 64
-  std::uint64_t n_elements;  // of the job, from `first` on
+  std::uint64_t first;                 // a multiple of 64
+  std::uint64_t n_elements;            // of the job, from `first` on
   std::vector<float> weights;          // per expert
   std::vector<std::int32_t> floors;    // per expert; entries with bits(|delta|) > floor stay
   std::vector<std::uint64_t> cutoffs;  // per expert; elements from here on must exceed floor + 1

@@ -176,8 +176,8 @@ class Magnitudes {
     const std::size_t input = expert + plan.has_base;
     two_[0] = plan.has_base ? tile.in[0] : nullptr;
     two_[1] = tile.in[input];
-    const std::vector<DType> pair =
-        plan.has_base ? std::vector<DType>{types[0], types[input]} : std::vector<DType>{types[input]};
+    const std::vector<DType> pair = plan.has_base ? std::vector<DType>{types[0], types[input]}
+                                                  : std::vector<DType>{types[input]};
     const DType type = common_type(pair);
     if (type != DType::f64) {
       kernels().magnitudes[static_cast<int>(type)](two_[0], two_[1], tile.n, out);
@@ -185,11 +185,11 @@ class Magnitudes {
     }
     Tile narrow = tile;
     narrow.in = plan.has_base ? two_ : two_ + 1;
-    widened_.for_each_chunk(
-        narrow, pair, [&](const void* const* rows, std::size_t first, std::size_t n) {
-          const void* base = plan.has_base ? rows[0] : nullptr;
-          kernels().magnitudes[0](base, rows[plan.has_base], n, out + first);
-        });
+    widened_.for_each_chunk(narrow, pair,
+                            [&](const void* const* rows, std::size_t first, std::size_t n) {
+                              const void* base = plan.has_base ? rows[0] : nullptr;
+                              kernels().magnitudes[0](base, rows[plan.has_base], n, out + first);
+                            });
   }
 
  private:
@@ -326,9 +326,8 @@ class Selection {
   std::vector<std::size_t> jobs_if(const Test& test) const {
     std::vector<std::size_t> jobs;
     for (std::size_t u = 0; u < units_.size(); ++u)
-      if (std::any_of(searches_[u].begin(), searches_[u].end(), [&](const auto& s) {
-            return s->rank > 0 && test(*s);
-          }))
+      if (std::any_of(searches_[u].begin(), searches_[u].end(),
+                      [&](const auto& s) { return s->rank > 0 && test(*s); }))
         jobs.insert(jobs.end(), units_[u].jobs.begin(), units_[u].jobs.end());
     return jobs;
   }

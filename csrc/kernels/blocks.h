@@ -42,13 +42,13 @@ template <int kBlock, class In, class Out, class Body>
 TALLIES_INLINE void map_blocks(const In* const* inputs, int n_inputs, Out* out,
                                std::size_t n_elements, const Body& body) {
   for_each_block<kBlock>(inputs, n_inputs, n_elements,
-                         [&](const In* const* rows, std::size_t first, std::size_t i,
-                             std::size_t n) __attribute__((always_inline)) {
-                           if (n == kBlock) return body(rows, first, out + i);
-                           Out last[kBlock];
-                           body(rows, first, last);
-                           __builtin_memcpy(out + i, last, n * sizeof(Out));
-                         });
+                         [&](const In* const* rows, std::size_t first, std::size_t i, std::size_t n)
+                             __attribute__((always_inline)) {
+                               if (n == kBlock) return body(rows, first, out + i);
+                               Out last[kBlock];
+                               body(rows, first, last);
+                               __builtin_memcpy(out + i, last, n * sizeof(Out));
+                             });
 }
 
 }  // namespace

@@ -37,7 +37,8 @@ struct Total {
   static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
     a.sum = add_if(entry.stays, a.sum, entry.value);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s, LaneTally&) {
+  static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s,
+                                    LaneTally&) {
     return kBlend == Blend::mean ? a.sum / divisor : a.sum;
   }
 };
@@ -59,7 +60,8 @@ struct Elected {
   }
   static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign& zero, I32s signs,
                                     LaneTally& tally) {
-    const Mask conflict = both(greater(a.n_plus, I32s{}), greater(a.n_minus, I32s{}));
+    const Mask both_signs = both(greater(a.n_plus, I32s{}), greater(a.n_minus, I32s{}));
+    const Mask conflict = but_not(both_signs, unordered(a.sum));
     Mask plus, minus;
     if constexpr (kVote == Vote::sum) {
       plus = greater(a.sum, F32s{});
@@ -87,8 +89,7 @@ struct Elected {
     if constexpr (kVote == Vote::sum)
       return Agreeing::finish(a.agreeing, plus, minus, n, a.sum);
     else
-      return select(unordered(a.sum), a.sum,
-                    Agreeing::finish(a.agreeing, plus, minus, n, F32s{}));
+      return select(unordered(a.sum), a.sum, Agreeing::finish(a.agreeing, plus, minus, n, F32s{}));
   }
 };
 
@@ -96,11 +97,11 @@ template <Vote kVote, Blend kBlend>
 struct RuleOf {
   using Type = Total<kBlend>;
 };
-#define TALLIES_AGREEING(blend, Agreeing)        \
-  template <Vote kVote>                          \
-    requires(kVote != Vote::none)                \
-  struct RuleOf<kVote, Blend::blend> {           \
-    using Type = Elected<kVote, Agreeing>;       \
+#define TALLIES_AGREEING(blend, Agreeing)  \
+  template <Vote kVote>                    \
+    requires(kVote != Vote::none)          \
+  struct RuleOf<kVote, Blend::blend> {     \
+    using Type = Elected<kVote, Agreeing>; \
   };
 TALLIES_AGREEING(sum_of_agreeing, SumOfAgreeing)
 TALLIES_AGREEING(mean_of_agreeing, MeanOfAgreeing)
@@ -181,8 +182,8 @@ template <Vote kVote>
 void elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
                  std::int8_t* out, std::size_t n, CombineTally& tally) {
   LaneTally lanes;
-  const auto body = [&](const float* const* rows, std::size_t first, std::int8_t* signs)
-                        __attribute__((always_inline)) {
+  const auto body = [&](const float* const* rows, std::size_t first,
+                        std::int8_t* signs) __attribute__((always_inline)) {
     F32s sum{};
     I32s n_plus{}, n_minus{};
     for (int e = 0; e < n_experts; ++e) {

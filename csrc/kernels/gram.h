@@ -16,16 +16,16 @@ void dot(const float* a, const float* b, std::size_t n_elements, double lanes[8]
   F64s sum[kVectors];
   __builtin_memcpy(sum, lanes, sizeof sum);
   for_each_block<8>(inputs, 2, n_elements,
-                    [&](const float* const* rows, std::size_t first, std::size_t,
-                        std::size_t) __attribute__((always_inline)) {
-                      for (int v = 0; v < kVectors; ++v) {
-                        const std::size_t at = first + v * kDoubles;
-                        const auto x = load<HalfF32s>(rows[0] + at);
-                        const auto y = load<HalfF32s>(rows[1] + at);
-                        sum[v] = sum[v] + __builtin_convertvector(x, F64s) *
-                                              __builtin_convertvector(y, F64s);
-                      }
-                    });
+                    [&](const float* const* rows, std::size_t first, std::size_t, std::size_t)
+                        __attribute__((always_inline)) {
+                          for (int v = 0; v < kVectors; ++v) {
+                            const std::size_t at = first + v * kDoubles;
+                            const auto x = load<HalfF32s>(rows[0] + at);
+                            const auto y = load<HalfF32s>(rows[1] + at);
+                            sum[v] = sum[v] + __builtin_convertvector(x, F64s) *
+                                                  __builtin_convertvector(y, F64s);
+                          }
+                        });
   __builtin_memcpy(lanes, sum, sizeof sum);
 }
 

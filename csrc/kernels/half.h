@@ -111,7 +111,7 @@ struct Signs {
   };
   static TALLIES_INLINE Halves load2(const std::int8_t* p) {
     if constexpr (T::kInterleaved) {
-      const I32s words = (I32s)__builtin_convertvector(load<U16s>(p), U32s);
+      const I32s words = (I32s) __builtin_convertvector(load<U16s>(p), U32s);
       return {{(words << 24) >> 24, (words << 16) >> 24}};
     } else {
       return {{__builtin_convertvector(load<I8s>(p), I32s),

@@ -16,25 +16,25 @@ constexpr std::int32_t above(std::int32_t pattern) {
 }
 
 // Calls body(magnitudes, i, n) for each vector of bits(|expert - base|); with a null base the
-// expert is the delta. `i` counts elements in lane order, `n` of the vector's lanes are not padding.
+// expert is the delta. `i` counts elements in lane order, `n` of the vector's lanes are not
+// padding.
 template <class T, class Body>
 TALLIES_INLINE void for_each_magnitude(const void* base, const void* expert, std::size_t n_elements,
                                        const Body& body) {
   using Word = typename T::Word;
   const Word* inputs[2] = {static_cast<const Word*>(expert), static_cast<const Word*>(base)};
-  for_each_block<kPair>(
-      inputs, base == nullptr ? 1 : 2, n_elements,
-      [&](const Word* const* rows, std::size_t first, std::size_t i,
-          std::size_t n) __attribute__((always_inline)) {
-        prefetch_block(rows[0] + first, kPair);
-        Pair x = T::load2(rows[0] + first);
-        if (base != nullptr) {
-          prefetch_block(rows[1] + first, kPair);
-          const Pair b = T::load2(rows[1] + first);
-          for (int h = 0; h < 2; ++h) x.v[h] = x.v[h] - b.v[h];
-        }
-        body(magnitude(x.v[0]), magnitude(x.v[1]), i, n);
-      });
+  for_each_block<kPair>(inputs, base == nullptr ? 1 : 2, n_elements,
+                        [&](const Word* const* rows, std::size_t first, std::size_t i,
+                            std::size_t n) __attribute__((always_inline)) {
+                          prefetch_block(rows[0] + first, kPair);
+                          Pair x = T::load2(rows[0] + first);
+                          if (base != nullptr) {
+                            prefetch_block(rows[1] + first, kPair);
+                            const Pair b = T::load2(rows[1] + first);
+                            for (int h = 0; h < 2; ++h) x.v[h] = x.v[h] - b.v[h];
+                          }
+                          body(magnitude(x.v[0]), magnitude(x.v[1]), i, n);
+                        });
 }
 
 // The ends of the bracket are counted apart from what is inside: where many magnitudes are equal
@@ -48,24 +48,24 @@ void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
   const bool has_interior = args.high - args.low > 1;
   std::uint32_t* interior = args.interior;
   std::size_t n_padding = 0;
-  for_each_magnitude<T>(
-      args.base, args.expert, args.n,
-      [&](I32s first, I32s second, std::size_t, std::size_t n) __attribute__((always_inline)) {
-        n_padding += kPair - n;
-        const I32s sizes[2] = {first, second};
-        for (const I32s& size : sizes) {
-          from_low = count_if(greater(size, below_low), from_low);
-          above_high = count_if(greater(size, high), above_high);
-          if constexpr (!kOnePattern) {
-            const Mask at_high = greater(size, below_high);
-            from_high = count_if(at_high, from_high);
-            if (has_interior) {
-              const Mask inside = but_not(greater(size, low), at_high);
-              if (any(inside)) interior += compress(interior, inside, size);
-            }
-          }
-        }
-      });
+  for_each_magnitude<T>(args.base, args.expert, args.n,
+                        [&](I32s first, I32s second, std::size_t, std::size_t n)
+                            __attribute__((always_inline)) {
+                              n_padding += kPair - n;
+                              const I32s sizes[2] = {first, second};
+                              for (const I32s& size : sizes) {
+                                from_low = count_if(greater(size, below_low), from_low);
+                                above_high = count_if(greater(size, high), above_high);
+                                if constexpr (!kOnePattern) {
+                                  const Mask at_high = greater(size, below_high);
+                                  from_high = count_if(at_high, from_high);
+                                  if (has_interior) {
+                                    const Mask inside = but_not(greater(size, low), at_high);
+                                    if (any(inside)) interior += compress(interior, inside, size);
+                                  }
+                                }
+                              }
+                            });
   // Padding has magnitude zero, which is inside nothing and at or above the pattern 0 alone.
   const auto without_padding = [&](I32s counts, std::int32_t end) {
     return total<std::uint64_t>(counts) - (end == 0 ? n_padding : 0);
@@ -87,23 +87,23 @@ void survey(const SurveyArgs& args, SurveyTally& tally) {
 
 template <class T>
 void magnitudes(const void* base, const void* expert, std::size_t n_elements, std::uint32_t* out) {
-  for_each_magnitude<T>(
-      base, expert, n_elements,
-      [&](I32s first, I32s second, std::size_t i, std::size_t n) __attribute__((always_inline)) {
-        first = smaller(first, all(kNanRank));
-        second = smaller(second, all(kNanRank));
-        std::uint32_t block[kPair];
-        if constexpr (T::kInterleaved) {
-          for (int lane = 0; lane < kLanes; ++lane) {
-            block[2 * lane] = static_cast<std::uint32_t>(first[lane]);
-            block[2 * lane + 1] = static_cast<std::uint32_t>(second[lane]);
-          }
-        } else {
-          store(block, first);
-          store(block + kLanes, second);
-        }
-        __builtin_memcpy(out + i, block, n * sizeof(std::uint32_t));
-      });
+  for_each_magnitude<T>(base, expert, n_elements,
+                        [&](I32s first, I32s second, std::size_t i, std::size_t n)
+                            __attribute__((always_inline)) {
+                              first = smaller(first, all(kNanRank));
+                              second = smaller(second, all(kNanRank));
+                              std::uint32_t block[kPair];
+                              if constexpr (T::kInterleaved) {
+                                for (int lane = 0; lane < kLanes; ++lane) {
+                                  block[2 * lane] = static_cast<std::uint32_t>(first[lane]);
+                                  block[2 * lane + 1] = static_cast<std::uint32_t>(second[lane]);
+                                }
+                              } else {
+                                store(block, first);
+                                store(block + kLanes, second);
+                              }
+                              __builtin_memcpy(out + i, block, n * sizeof(std::uint32_t));
+                            });
 }
 
 }  // namespace

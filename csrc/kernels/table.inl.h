@@ -14,8 +14,8 @@ namespace tallies {
 namespace {
 template <class T>
 struct Row {
-  static constexpr void (*combine_[])(const CombineArgs&, CombineTally&) = {
-      TALLIES_RULES(TALLIES_COMBINE)};
+  static constexpr void (*combine_[])(const CombineArgs&,
+                                      CombineTally&) = {TALLIES_RULES(TALLIES_COMBINE)};
 };
 template <class T, class Table>
 constexpr void fill_combine(Table& table) {

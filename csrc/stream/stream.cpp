@@ -177,8 +177,8 @@ Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& ord
     tile_elements_.push_back(n);
     first_tile_.push_back(first_tile_.back() +
                           static_cast<std::size_t>((job.n_elements + n - 1) / n));
-    max_elements_ = std::max(
-        max_elements_, static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements)));
+    max_elements_ = std::max(max_elements_,
+                             static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements)));
   }
 }
 
@@ -187,9 +187,9 @@ Tiling::Range Tiling::range(std::size_t tile) const {
   const auto i = static_cast<std::size_t>(after - first_tile_.begin()) - 1;
   const std::size_t n = tile_elements_[i];
   const std::uint64_t first = static_cast<std::uint64_t>(tile - first_tile_[i]) * n;
-  return {order_[i], first,
-          static_cast<std::size_t>(
-              std::min<std::uint64_t>(n, jobs_[order_[i]].n_elements - first))};
+  return {
+      order_[i], first,
+      static_cast<std::size_t>(std::min<std::uint64_t>(n, jobs_[order_[i]].n_elements - first))};
 }
 
 void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body) {

@@ -29,8 +29,8 @@ struct Tile {
   std::uint64_t first;  // element of the job
   std::size_t n;        // elements
   const void* const* in;
-  void* out;        // null when the job has no output
-  int worker;       // below Limits::n_threads
+  void* out;           // null when the job has no output
+  int worker;          // below Limits::n_threads
   std::size_t number;  // position of the tile among all tiles of the run
 };
 

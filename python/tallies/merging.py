@@ -75,9 +75,9 @@ def merge(
     ``semantics`` replace what the recipe says unless left at their defaults.
 
     Inputs are widened to float32, sums run in float32 in the order of the experts, and each result
-    is rounded once, to nearest even. ``out`` appears by a rename when it is complete. A run that failed
-    or was killed leaves nothing in its place; with ``resume`` it keeps its finished files for the
-    next run with ``resume``. ``sync`` flushes the files to disk first, for power failures.
+    is rounded once, to nearest even. ``out`` appears by a rename when it is complete. A run that
+    failed or was killed leaves nothing in its place; with ``resume`` it keeps its finished files
+    for the next run with ``resume``. ``sync`` flushes the files to disk first, for power failures.
 
     Raises InputError when the request or an input is wrong, before anything is written to ``out``;
     StorageError when reading or writing fails.
@@ -372,7 +372,7 @@ class _Run:
             sign_conflict_fraction=conflicts / max(made.n_parameters, 1),
             cancellations=sum(outcome.cancellations for outcome in outcomes),
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
-            combined_again=passes.n_combined_again,
+            combined_again=sum(outcome.n_repeated for outcome in outcomes),
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())

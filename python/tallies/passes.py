@@ -82,6 +82,8 @@ class Outcome:
     plus: Guessed = field(default_factory=Guessed)
     """Where cancelled votes were taken for positive, and what was written there."""
     minus: Guessed = field(default_factory=Guessed)
+    n_repeated: int = 0
+    """Elements combined once more because the majority of the signs was guessed wrong."""
     overflow: bool = False
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
@@ -123,7 +125,6 @@ class Passes:
         self.survey: list[Found] = []
         """The trims that hold over all tensors together, one per expert."""
         self.outcomes: dict[int, Outcome] = {}
-        self.n_combined_again = 0
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
 
@@ -172,7 +173,7 @@ class Passes:
                 for first, n_elements in wrong.ranges:
                     rules.append(self._job_rule(job, sign, -1, outcome.found, first, n_elements))
                     owners.append(job)
-                    self.n_combined_again += n_elements
+                    outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
             outcome = self.outcomes[job]
             for part in (result.output, result.plus[1], result.minus[1]):
