@@ -174,7 +174,7 @@ class Bench:
 
 
 def show(rows: Sequence[Row]) -> str:
-    """The rows as a table: whole processes, and beside them the merge without the start of Python."""
+    """The rows as a table: whole processes, and beside them the merge without Python's start."""
     head = [
         *("job", "cache", "budget", "s", "noise", "GB/s"),
         *("x copy", "merge x copy", "target", "peak MiB"),

@@ -1,4 +1,4 @@
-"""Models whose merge has every stage: a survey, several files, a repair, copies, ties, extra files."""
+"""Models whose merge has every stage: survey, several files, repair, copies, ties, extra files."""
 
 from __future__ import annotations
 

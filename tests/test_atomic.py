@@ -1,4 +1,4 @@
-"""The output is absent, the complete old one or the complete new one, whatever happens meanwhile."""
+"""The output is absent, the complete old or the complete new one, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tallies.destination import Destination
 from tallies.merging import _Run
 from tallies.passes import Passes
 from tests import stages
-from tests.checkpoints import FILE, data_bytes, read, write
+from tests.checkpoints import data_bytes, read, write
 from tests.command import COMMAND, Ended, assert_failed, tallies, ties, tree
 from tests.killable import Killer
 from tests.stages import OPTIONS

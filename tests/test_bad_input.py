@@ -486,7 +486,7 @@ def test_output_that_is_the_root_of_a_file_system() -> None:
 
 
 def test_output_without_a_name() -> None:
-    with pytest.raises(InputError, match="^output '': expected a directory to create$"):
+    with pytest.raises(InputError, match=r"^output '': expected a directory to create$"):
         merge({"merge_method": "linear", "models": [{"model": "a"}]}, "")
     with pytest.raises(InputError, match="expected a path"):
         merge({"merge_method": "linear", "models": [{"model": "a"}]}, "o\0ut")

@@ -21,7 +21,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
-from tests import corrupt
 
 from tallies.checkpoint import (
     DTYPES,
@@ -45,6 +44,7 @@ from tallies.layout import (
     parse_size,
     tensor_bytes,
 )
+from tests import corrupt
 
 TORCH = {
     "F64": torch.float64,
