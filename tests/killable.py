@@ -15,8 +15,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from tallies import TalliesError, destination, merge
+from tallies import TalliesError, merge
 
 _TOUCHES = ("open", "os.", "shutil.", "fcntl.", "progress")
 
@@ -42,7 +43,7 @@ class Fuse:
 
 def _merge(request: Mapping[str, Any], answer: int) -> None:
     if not request["exchange"]:
-        destination.ctypes.CDLL = lambda *_, **__: None  # type: ignore[assignment, misc]
+        mock.patch("ctypes.CDLL").start().return_value = None
     fuse = Fuse(request["die_at"])
     sys.addaudithook(fuse)
     said: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class Run:
                     original["_settle"](passes, groups)
             original["_settle"](passes, groups)
 
-        patches = {"survey_model": survey, "combine": combine, "_settle": settle}
+        patches: dict[str, Any] = {"survey_model": survey, "combine": combine, "_settle": settle}
         with mock.patch.multiple(Passes, **patches):
             try:
                 self.report = merge(recipe, out, resume=True, **{**OPTIONS, **options})

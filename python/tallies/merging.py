@@ -46,8 +46,10 @@ Progress = Callable[[int, int], object]
 _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
-# Open files beside those of tensors.
+# Beside the tensors: open files; room for index, report and journal, and what blocks round up.
 _OTHER_FILES = 32
+_OTHER_BYTES = 1 << 20
+_OTHER_BYTES_A_TENSOR = 1 << 12
 
 
 def merge(
@@ -101,7 +103,8 @@ def merge(
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = _auxiliary(made)
-        destination.check_space(made.bytes_written + sum(auxiliary.values()))
+        others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
+        destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
         _allow_open_files(len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), progress)
         run.check_inputs()

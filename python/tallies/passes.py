@@ -25,10 +25,10 @@ Place = tuple[int, int, int]
 
 # Thresholds searched at a time: each may take a histogram of 512 KiB. Those of small tensors are
 # selected in memory, and count by their share of it.
-_SEARCHES_TOGETHER = 32
+_SEARCHES_TOGETHER = 96
 _SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
-_BATCH_BYTES = 1 << 28
+_BATCH_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
