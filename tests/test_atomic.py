@@ -526,6 +526,32 @@ def test_two_runs_to_one_place(
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_a_lock_that_is_removed_while_it_is_taken(
+    recipe: dict[str, Any], result: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    workspace = Destination(out, [], False).workspace
+    flock, calls = fcntl.flock, []
+
+    def late(file: int, how: int) -> None:
+        if not calls:
+            # The last holder lets go.
+            (workspace / "lock").unlink()
+            workspace.rmdir()
+        calls.append(file)
+        flock(file, how)
+
+    def second() -> None:
+        with pytest.raises(InputError, match="another run is writing it"):
+            merge(recipe, out, **OPTIONS)
+
+    with mock.patch.object(fcntl, "flock", late), at_combine(1, second):
+        merge(recipe, out, **OPTIONS)
+    assert len(calls) == 3
+    assert data_bytes(out) == result
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_many_runs_to_one_place(
     recipe: dict[str, Any], result: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -518,6 +518,24 @@ def test_resumed_over_an_old_output(recipe: Recipe, result: dict[str, bytes], ou
     assert os.listdir(out.parent) == ["out"]
 
 
+def test_resumed_after_a_kill_in_an_exchange(
+    killer: Killer, recipe: Recipe, result: dict[str, bytes], out: Path
+) -> None:
+    request = {"config": recipe, "out": str(out), "overwrite": True, "exchange": False, **OPTIONS}
+    write(out, {"old": np.zeros(3, np.float32)})
+    n_moments = killer.merge(**request)["n_moments"]
+    had_old = 0
+    for moment in range(n_moments - 20, n_moments):
+        shutil.rmtree(out)
+        write(out, {"old": np.zeros(3, np.float32)})
+        assert killer.merge(die_at=moment, **request)["killed"]
+        had_old += (workspace(out) / "old").exists()
+        assert "error" not in killer.merge(resume=True, **request)
+        assert data_bytes(out) == result
+        assert os.listdir(out.parent) == ["out"]
+    assert had_old > 1
+
+
 def test_terminated_with_resume_keeps_what_is_finished(tmp_path: Path, out: Path) -> None:
     rng = np.random.default_rng(3)
     for name in ("base", "a"):

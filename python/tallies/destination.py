@@ -139,6 +139,7 @@ class Destination:
             if self._old.exists() and not self.path.exists():
                 # A run was killed between the two renames of an exchange.
                 os.rename(self._old, self.path)
+            shutil.rmtree(self._old, ignore_errors=True)
             self._refuse_occupied()
             if not resume:
                 self._empty()

@@ -109,7 +109,7 @@ def merge(
         run = _Run(made, limits, n_threads(threads), progress)
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
-            run.write_tensors(directory, Journal(destination.workspace, run.key()), resume)
+            run.write_tensors(directory, Journal(destination.workspace, run.key()))
             for path in auxiliary:
                 _copy_file(made.donor.path / path, directory / path)
             report = run.report(destination.path, list(auxiliary), time.perf_counter() - start)
@@ -168,10 +168,10 @@ class _Run:
         """What the journal of a run must agree in for another to go on from there."""
         return {"plan": self._plan.to_json_dict(), "inputs": self._stamps}
 
-    def write_tensors(self, directory: Path, journal: Journal, resume: bool) -> None:
-        """Write every tensor file and the index."""
+    def write_tensors(self, directory: Path, journal: Journal) -> None:
+        """Write every tensor file that the journal does not call finished, and the index."""
         made = self._plan
-        if not (resume and journal.load()):
+        if not journal.load():
             _remove_all(directory)
             journal.begin()
         files = self._open_files(directory)
