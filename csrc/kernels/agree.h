@@ -7,9 +7,8 @@
 namespace tallies {
 namespace {
 
-// `finish` takes the sign elected of each element as two masks, how many values agree with each
-// sign, and the result where neither is elected. An elected sign has at least one value, unless it
-// was handed in (Vote::given).
+// `finish` takes the sign elected of each element as two masks and how many values agree with it,
+// at least 1. Where neither sign is elected, or nothing agrees, the result is +0.
 
 // Sums of both signs are kept apart: deriving one from the total would round differently.
 struct SumOfAgreeing {
@@ -20,14 +19,14 @@ struct SumOfAgreeing {
     a.positive = add_if(plus, a.positive, y);
     a.negative = add_if(minus, a.negative, y);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s, F32s neither) {
-    return select(plus, a.positive, select(minus, a.negative, neither));
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s) {
+    return select(minus, a.negative, select(plus, a.positive, F32s{}));
   }
 };
 
 struct MeanOfAgreeing : SumOfAgreeing {
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
-    return SumOfAgreeing::finish(a, plus, minus, n, neither) / __builtin_convertvector(n, F32s);
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n) {
+    return SumOfAgreeing::finish(a, plus, minus, n) / __builtin_convertvector(n, F32s);
   }
 };
 
@@ -40,9 +39,9 @@ struct WeightedMeanOfAgreeing {
     SumOfAgreeing::step(a.values, plus, minus, y, weight);
     SumOfAgreeing::step(a.weights, plus, minus, all(weight), weight);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
-    const F32s divisor = SumOfAgreeing::finish(a.weights, plus, minus, n, all(1.0f));
-    return SumOfAgreeing::finish(a.values, plus, minus, n, neither) /
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n) {
+    const F32s divisor = SumOfAgreeing::finish(a.weights, plus, minus, n);
+    return SumOfAgreeing::finish(a.values, plus, minus, n) /
            select(equal(divisor, F32s{}), all(1.0f), divisor);
   }
 };
@@ -53,8 +52,8 @@ struct LargestAgreeing {
     a.positive = select(both(plus, greater(y, a.positive)), y, a.positive);
     a.negative = select(both(minus, greater(a.negative, y)), y, a.negative);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n, F32s neither) {
-    return SumOfAgreeing::finish(a, plus, minus, n, neither);
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n) {
+    return SumOfAgreeing::finish(a, plus, minus, n);
   }
 };
 

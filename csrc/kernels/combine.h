@@ -9,24 +9,32 @@
 namespace tallies {
 namespace {
 
-// The sign that a cancelled vote takes, as masks of all lanes or none.
+// Signs as whole numbers: -1, 0 or +1.
+TALLIES_INLINE I32s sign_of(I32s x) { return larger(smaller(x, all(1)), all(-1)); }
+
+// The sign that a zero vote takes, as the bounds beyond which a vote elects a sign.
 struct ZeroSign {
-  Mask plus, minus;
-  explicit TALLIES_INLINE ZeroSign(int sign) : plus(all_if(sign > 0)), minus(all_if(sign < 0)) {}
+  I32s plus_above, minus_below;
+  explicit TALLIES_INLINE ZeroSign(int sign)
+      : plus_above(all(sign > 0 ? -1 : 0)), minus_below(all(sign < 0 ? 1 : 0)) {}
 };
 
 // What a block of elements adds to the CombineTally, lane by lane.
 struct LaneTally {
-  I32s plus{}, minus{}, conflicts{}, cancellations{}, largest{};
+  I32s signs{}, conflicts{}, cancellations{}, largest{};
 
   // Lanes count up to 2^31, far above the blocks in a call.
   TALLIES_INLINE void add_to(CombineTally& t, std::int32_t overflow) const {
-    t.sign_sum += total<std::int64_t>(plus) - total<std::int64_t>(minus);
+    t.sign_sum += total<std::int64_t>(signs);
     t.conflicts += total<std::uint64_t>(conflicts);
     t.cancellations += total<std::uint64_t>(cancellations);
     t.overflow |= any(greater(largest, all(overflow - 1)));
   }
 };
+
+// A rule accumulates an element over the experts (`step`) and ends with the merged value
+// (`finish`), which may ignore NaN and infinity: blocks in which `watched` or a result is that
+// large pass through `mend` as well. It is rare, and checking once a block is cheaper.
 
 // No election: every survivor counts.
 template <Blend kBlend>
@@ -41,10 +49,12 @@ struct Total {
                                     LaneTally&) {
     return kBlend == Blend::mean ? a.sum / divisor : a.sum;
   }
+  static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
+  static TALLIES_INLINE F32s mend(const Acc&, I32s, F32s result, LaneTally&) { return result; }
 };
 
 // An election by the sum or the count of the weighted survivors, or by signs handed in. A value
-// of zero never agrees. A sum that is NaN (a NaN, or both infinities) is the result.
+// of zero never agrees. A sum that is NaN (a NaN, or both infinities) is the result, and no vote.
 template <Vote kVote, class Agreeing>
 struct Elected {
   struct Acc {
@@ -58,38 +68,33 @@ struct Elected {
     a.n_minus = count_if(entry.minus, a.n_minus);
     Agreeing::step(a.agreeing, entry.plus, entry.minus, entry.value, weight);
   }
-  static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign& zero, I32s signs,
+  static TALLIES_INLINE I32s vote(const Acc& a, I32s given) {
+    if constexpr (kVote == Vote::given) return sign_of(given);
+    // The sum is never -0, so its pattern has its sign.
+    return sign_of(kVote == Vote::sum ? (I32s)a.sum : a.n_plus - a.n_minus);
+  }
+  static TALLIES_INLINE I32s conflict(const Acc& a) {
+    return smaller(smaller(a.n_plus, a.n_minus), all(1));
+  }
+  static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign& zero, I32s given,
                                     LaneTally& tally) {
-    const Mask both_signs = both(greater(a.n_plus, I32s{}), greater(a.n_minus, I32s{}));
-    const Mask conflict = but_not(both_signs, unordered(a.sum));
-    Mask plus, minus;
-    if constexpr (kVote == Vote::sum) {
-      plus = greater(a.sum, F32s{});
-      minus = greater(F32s{}, a.sum);
-    } else if constexpr (kVote == Vote::count) {
-      plus = greater(a.n_plus, a.n_minus);
-      minus = greater(a.n_minus, a.n_plus);
-    } else {
-      plus = greater(signs, I32s{});
-      minus = greater(I32s{}, signs);
-    }
-    tally.plus = count_if(plus, tally.plus);
-    tally.minus = count_if(minus, tally.minus);
-    tally.conflicts = count_if(conflict, tally.conflicts);
-    if constexpr (kVote != Vote::given) {
-      const Mask tie = kVote == Vote::sum ? equal(a.sum, F32s{}) : equal(a.n_plus, a.n_minus);
-      const Mask cancelled = both(conflict, tie);
-      tally.cancellations = count_if(cancelled, tally.cancellations);
-      plus = either(plus, both(cancelled, zero.plus));
-      minus = either(minus, both(cancelled, zero.minus));
-    }
-    I32s n = select(plus, a.n_plus, select(minus, a.n_minus, all(1)));
-    if constexpr (kVote == Vote::given) n = larger(n, all(1));
-    // Where a sum elects no sign it is zero or NaN, and so the result as it stands.
-    if constexpr (kVote == Vote::sum)
-      return Agreeing::finish(a.agreeing, plus, minus, n, a.sum);
-    else
-      return select(unordered(a.sum), a.sum, Agreeing::finish(a.agreeing, plus, minus, n, F32s{}));
+    const I32s sign = vote(a, given), both_signs = conflict(a);
+    tally.signs += sign;
+    tally.conflicts += both_signs;
+    tally.cancellations += both_signs & ~sign;
+    const Mask plus = greater(sign, zero.plus_above), minus = greater(zero.minus_below, sign);
+    const I32s n = larger(select(minus, a.n_minus, a.n_plus), all(1));
+    return Agreeing::finish(a.agreeing, plus, minus, n);
+  }
+  static TALLIES_INLINE I32s watched(const Acc& a) { return magnitude(a.sum); }
+  static TALLIES_INLINE F32s mend(const Acc& a, I32s given, F32s result, LaneTally& tally) {
+    const Mask nan = unordered(a.sum);
+    const I32s sign = select(nan, vote(a, given), I32s{});
+    const I32s both_signs = select(nan, conflict(a), I32s{});
+    tally.signs -= sign;
+    tally.conflicts -= both_signs;
+    tally.cancellations -= both_signs & ~sign;
+    return select(nan, a.sum, result);
   }
 };
 
@@ -119,7 +124,7 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);
   inputs[args.n_experts] = static_cast<const Word*>(args.base);
 
-  const ZeroSign zero(args.zero_sign);
+  const ZeroSign zero(kVote == Vote::given ? 0 : args.zero_sign);
   const float divisor = args.divisor, scale = args.scale;
   LaneTally lanes;
   Word* const out = static_cast<Word*>(args.out);
@@ -148,16 +153,29 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
     if constexpr (kVote == Vote::given) __builtin_memcpy(signs, args.signs + i, n);
     Word last[kBlock];
     Word* const to = n == kBlock ? out + i : last;
+    Pair results[kPairs];
+    I32s largest{};
     for (int u = 0; u < kPairs; ++u) {
       const auto given = Signs<T>::load2(signs + u * kPair);
-      Pair result;
       for (int h = 0; h < 2; ++h) {
         const F32s merged = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
         const F32s scaled = scale * merged;
-        result.v[h] = kDelta ? base[u].v[h] + scaled : scaled;
-        lanes.largest = larger(lanes.largest, magnitude(result.v[h]));
+        const F32s result = kDelta ? base[u].v[h] + scaled : scaled;
+        results[u].v[h] = result;
+        largest = larger(largest, larger(magnitude(result), Rule::watched(acc[u][h])));
       }
-      T::store2(to + u * kPair, result);
+      T::store2_numbers(to + u * kPair, results[u]);
+    }
+    if (any(greater(largest, all(args.overflow - 1)))) [[unlikely]] {
+      for (int u = 0; u < kPairs; ++u) {
+        const auto given = Signs<T>::load2(signs + u * kPair);
+        for (int h = 0; h < 2; ++h) {
+          F32s& result = results[u].v[h];
+          result = Rule::mend(acc[u][h], given.v[h], result, lanes);
+          lanes.largest = larger(lanes.largest, magnitude(result));
+        }
+        T::store2(to + u * kPair, results[u]);
+      }
     }
     if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
   };
@@ -195,9 +213,9 @@ void elect_signs(const float* const* deltas, const float* weights, int n_experts
     const bool by_sum = kVote == Vote::sum;
     const Mask plus = by_sum ? greater(sum, F32s{}) : greater(n_plus, n_minus);
     const Mask minus = by_sum ? greater(F32s{}, sum) : greater(n_minus, n_plus);
-    lanes.plus = count_if(plus, lanes.plus);
-    lanes.minus = count_if(minus, lanes.minus);
-    I32s sign = select(plus, all(1), select(minus, all(-1), all(zero_sign)));
+    I32s sign = select(plus, all(1), select(minus, all(-1), I32s{}));
+    lanes.signs += sign;
+    sign = select(equal(sign, I32s{}), all(zero_sign), sign);
     if (by_sum) sign = select(unordered(sum), I32s{}, sign);
     store(signs, __builtin_convertvector(sign, I8s));
   };

@@ -1,7 +1,8 @@
 // Pairs of vectors in and out of memory, by element type. bfloat16 splits a vector of 32-bit words
 // into its even and odd elements, one instruction each, instead of widening two halves in order:
 // elementwise work does not care, and what does asks `kInterleaved`.
-// Rounding is to nearest even; every NaN is stored as the canonical one of the type.
+// Rounding is to nearest even. `store2` stores every NaN as the canonical one of the type;
+// `store2_numbers` is for values that hold none, one comparison an element less.
 #pragma once
 
 #include "core/dtype.h"
@@ -16,6 +17,11 @@ struct Pair {
 };
 constexpr int kPair = 2 * kLanes;
 
+TALLIES_INLINE Pair canonical(Pair x) {
+  for (F32s& v : x.v) v = (F32s)select(unordered(v), all(0x7fc00000), (I32s)v);
+  return x;
+}
+
 struct Float32 {
   using Word = float;
   static constexpr DType kDType = DType::f32;
@@ -23,12 +29,11 @@ struct Float32 {
   static TALLIES_INLINE Pair load2(const Word* p) {
     return {{load<F32s>(p), load<F32s>(p + kLanes)}};
   }
-  static TALLIES_INLINE void store2(Word* p, Pair x) {
-    for (int h = 0; h < 2; ++h) {
-      const I32s word = select(unordered(x.v[h]), all(0x7fc00000), (I32s)x.v[h]);
-      store(p + h * kLanes, word);
-    }
+  static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
+    store(p, x.v[0]);
+    store(p + kLanes, x.v[1]);
   }
+  static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
 };
 
 struct BFloat16 {
@@ -39,15 +44,15 @@ struct BFloat16 {
     const U32s words = load<U32s>(p);
     return {{(F32s)(words << 16), (F32s)(words & 0xffff0000u)}};
   }
-  static TALLIES_INLINE void store2(Word* p, Pair x) {
+  static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
     U32s rounded[2];
     for (int h = 0; h < 2; ++h) {
       const U32s word = (U32s)x.v[h];
-      const U32s up = word + 0x7fffu + ((word >> 16) & 1u);
-      rounded[h] = (U32s)select(unordered(x.v[h]), all(0x7fc00000), (I32s)up);
+      rounded[h] = word + 0x7fffu + ((word >> 16) & 1u);
     }
     store(p, (rounded[0] >> 16) | (rounded[1] & 0xffff0000u));
   }
+  static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
 };
 
 struct Float16 {
@@ -73,13 +78,9 @@ struct Float16 {
   }
   static TALLIES_INLINE U16s narrow(F32s x) {
 #if defined(__AVX512F__)
-    const U16s half = (U16s)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
-    return (U16s)_mm256_mask_mov_epi16((__m256i)half, unordered(x), _mm256_set1_epi16(0x7e00));
-#else
-    const I32s nan = unordered(x);
-#if defined(__F16C__)
-    const U16s half = (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
-    const I32s word = __builtin_convertvector(half, I32s);
+    return (U16s)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+#elif defined(__F16C__)
+    return (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 #else
     const I32s bits = magnitude(x);
     const I32s sign = (I32s)((U32s)(I32s)x >> 16) & 0x8000;
@@ -88,19 +89,20 @@ struct Float16 {
     const U32s even = ((U32s)bits >> 13) & 1u;
     const I32s normal = (I32s)(((U32s)bits - 0x38000000u + 0xfffu + even) >> 13);
     const I32s finite = select(bits < 0x38800000, subnormal, normal);
-    const I32s word = select(bits >= 0x47800000, all(0x7c00), finite) | sign;
-#endif
-    return __builtin_convertvector((U32s)select(nan, all(0x7e00), word), U16s);
+    const I32s special = select(bits > 0x7f800000, all(0x7e00), all(0x7c00));
+    const I32s word = select(bits >= 0x47800000, special, finite) | sign;
+    return __builtin_convertvector((U32s)word, U16s);
 #endif
   }
 
   static TALLIES_INLINE Pair load2(const Word* p) {
     return {{widen(load<U16s>(p)), widen(load<U16s>(p + kLanes))}};
   }
-  static TALLIES_INLINE void store2(Word* p, Pair x) {
+  static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
     store(p, narrow(x.v[0]));
     store(p + kLanes, narrow(x.v[1]));
   }
+  static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
 };
 
 // Signs as int8 in the lane order of T.

@@ -128,8 +128,8 @@ TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) {
 // Sums start at +0 and so never become -0: adding +0 leaves every bit as it is.
 TALLIES_INLINE F32s add_if(Mask m, F32s sum, F32s x) { return sum + (F32s)((I32s)x & m); }
 TALLIES_INLINE I32s count_if(Mask m, I32s n) { return n - m; }
-TALLIES_INLINE I32s larger(I32s a, I32s b) { return select(a > b, a, b); }
-TALLIES_INLINE I32s smaller(I32s a, I32s b) { return select(a > b, b, a); }
+TALLIES_INLINE I32s larger(I32s a, I32s b) { return a > b ? a : b; }
+TALLIES_INLINE I32s smaller(I32s a, I32s b) { return a < b ? a : b; }
 TALLIES_INLINE int compress(std::uint32_t* out, Mask m, I32s v) {
   int n = 0;
   for (std::uint32_t left = bits(m); left != 0; left &= left - 1)
