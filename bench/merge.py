@@ -108,6 +108,7 @@ class Bench:
             storage.forget_all(self._files)
         else:
             storage.read_all(self._files)
+            storage.use_memory(self._settings.directory / "copy.bin", self._n_out)
 
     def _copy(self, row: Row) -> None:
         reserve = row.case["reserve"] == "yes"
