@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "core/rule.h"
+
 namespace py = pybind11;
 
 namespace tallies::bind {
@@ -11,5 +13,10 @@ void register_errors(py::module_& m);
 void register_cpu(py::module_& m);
 void register_kernels(py::module_& m);
 void register_engine(py::module_& m);
+void register_store(py::module_& m);
+void register_sparse(py::module_& m);
+
+// Error if this combination is not compiled.
+Rule to_rule(int gate, int vote, int blend);
 
 }  // namespace tallies::bind

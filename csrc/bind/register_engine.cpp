@@ -1,82 +1,49 @@
-#include <pybind11/functional.h>
 #include <pybind11/stl.h>
 
 #include "bind/register.h"
+#include "bind/watch.h"
 #include "core/error.h"
 #include "engine/engine.h"
 
 namespace tallies::bind {
 namespace {
 
-// Lets Python handle signals and show progress; an exception there stops the run and comes out
-// of the call.
-class Watch {
- public:
-  explicit Watch(py::object report) : report_(std::move(report)) {}
-  Progress progress() {
-    return [this](std::uint64_t n_bytes) {
-      const py::gil_scoped_acquire gil;
-      try {
-        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-        if (!report_.is_none() && n_bytes > 0) report_(n_bytes);
-        return true;
-      } catch (py::error_already_set& error) {
-        error_ = std::make_unique<py::error_already_set>(std::move(error));
-        return false;
-      }
-    };
-  }
-  // Runs a pass without the GIL.
-  template <class Pass>
-  auto run(const Pass& pass) {
-    const Progress on_progress = progress();
-    auto result = [&] {
-      const py::gil_scoped_release release;
-      return pass(on_progress);
-    }();
-    if (error_) throw py::error_already_set(std::move(*error_));
-    return result;
-  }
-
- private:
-  py::object report_;
-  std::unique_ptr<py::error_already_set> error_;
-};
-
-// (file, offset or address, dtype)
+// (file, offset or address, dtype or kPackedBits)
 using Place = std::tuple<int, std::uint64_t, int>;
+constexpr int kPackedBits = -1;
 
 Array to_array(const Place& place) {
   const auto& [file, offset, dtype] = place;
-  return {file, offset, size_of(static_cast<DType>(dtype))};
+  return {file, offset, dtype == kPackedBits ? 1 : 8 * size_of(static_cast<DType>(dtype))};
 }
 
 void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Place>& inputs,
-             const std::vector<Place>& outputs) {
+             const std::vector<Place>& outputs, bool apart, std::size_t grain) {
   if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
     throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
                                           " experts in one merge, found " +
                                           std::to_string(inputs.size() - plan.has_base));
-  Job job{n_elements, {}, {}};
+  Job job{n_elements, {}, {}, grain};
   std::vector<DType> types;
   for (const Place& place : inputs) {
     job.inputs.push_back(to_array(place));
     types.push_back(static_cast<DType>(std::get<2>(place)));
   }
-  for (const Place& place : outputs) job.outputs.push_back(to_array(place));
+  for (const Place& place : outputs)
+    job.outputs.push_back({to_array(place), apart ? job.outputs.size() : 0});
   plan.jobs.push_back(std::move(job));
   plan.input_types.push_back(std::move(types));
   plan.output_types.push_back(outputs.empty() ? DType::f32
                                               : static_cast<DType>(std::get<2>(outputs[0])));
 }
 
+}  // namespace
+
 Rule to_rule(int gate, int vote, int blend) {
   const Rule rule{static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)};
   if (index_of(rule) < 0) throw Error(Error::Kind::request, "this rule is not compiled");
   return rule;
 }
-
-}  // namespace
 
 void register_engine(py::module_& m) {
   py::class_<Limits>(m, "Limits")
@@ -93,12 +60,13 @@ void register_engine(py::module_& m) {
       .def_readonly("last_count", &Threshold::last_count);
 
   py::class_<JobRule>(m, "JobRule")
-      .def(
-          py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
-                   std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int, int>(),
-          py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
-          py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
-          py::arg("zero_sign"), py::arg("majority"));
+      .def(py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
+                    std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int, int,
+                    std::vector<float>, int>(),
+           py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
+           py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
+           py::arg("zero_sign"), py::arg("majority"), py::arg("lambdas") = std::vector<float>(),
+           py::arg("at_least") = 0);
 
   py::class_<JobResult>(m, "JobResult")
       .def_property_readonly("sign_sum", [](const JobResult& r) { return r.tally.sign_sum; })
@@ -137,7 +105,8 @@ void register_engine(py::module_& m) {
              const py::gil_scoped_release release;
              plan.files.sync(file);
            })
-      .def("add_job", &add_job, py::arg("n_elements"), py::arg("inputs"), py::arg("outputs"))
+      .def("add_job", &add_job, py::arg("n_elements"), py::arg("inputs"), py::arg("outputs"),
+           py::arg("apart") = false, py::arg("grain") = kGrain)
       .def(
           "select",
           [](const Plan& plan, const std::vector<Unit>& units, bool locate, const Limits& limits,

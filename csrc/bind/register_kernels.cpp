@@ -102,8 +102,8 @@ void register_kernels(py::module_& m) {
   m.def(
       "apply_mask",
       [](Address base, Address shared, Address mask, float scale, Address out, std::size_t n) {
-        kernels().apply_mask(at<const float>(base), at<const float>(shared),
-                             at<const std::uint8_t>(mask), scale, at<float>(out), n);
+        kernels().apply_mask[0](at<const void>(base), at<const void>(shared),
+                                at<const std::uint8_t>(mask), scale, at<void>(out), n);
       },
       Release());
   m.def(

@@ -21,6 +21,14 @@ enum class Blend : std::uint8_t {
   largest_agreeing,
 };
 
+// Which elements of an expert a packed mask contains, by its delta x and the shared vector m.
+enum class MaskRule : std::uint8_t {
+  tall,       // |x| > lambda |m - x|
+  magnitude,  // bits(|x|) > floor
+  same_sign,  // x and m have the same sign
+  sign,       // x is not negative
+};
+
 // The combinations that are compiled. X(gate, vote, blend).
 #define TALLIES_RULES(X)                         \
   X(all, none, sum)                              \

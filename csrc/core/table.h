@@ -61,6 +61,19 @@ struct SurveyTally {
   std::size_t n_interior = 0;
 };
 
+// TALL-masks: shared = sum of experts - base, and for each expert and each of its lambdas the mask
+// |x| > lambda |sum - x|. All arrays but the masks are of one type.
+struct TallArgs {
+  const void* base;
+  const void* const* experts;
+  int n_experts;
+  const float* lambdas;  // n_lambdas per expert, expert by expert
+  int n_lambdas;
+  void* shared;
+  std::uint8_t* const* masks;  // one per lambda
+  std::size_t n;
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -76,6 +89,8 @@ struct KernelTable {
 
   void (*widen[kDTypes])(const void* in, float* out, std::size_t n);
   void (*narrow[kDTypes])(const float* in, void* out, std::size_t n);
+  // out = x - base; out may be x.
+  void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
 
   // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
   void (*fingerprint)(const void* in, std::size_t n_bytes, std::uint64_t first,
@@ -87,9 +102,22 @@ struct KernelTable {
                     std::size_t n);
   void (*consensus_mask)(const std::uint8_t* const* masks, int n_masks, int at_least,
                          std::uint8_t* out, std::size_t n);
-  void (*apply_mask)(const float* base, const float* shared, const std::uint8_t* mask, float scale,
-                     float* out, std::size_t n);
+  // Returns the bits of the largest magnitude of the sums, before they are rounded.
+  std::int32_t (*tall[kFusedDTypes])(const TallArgs&);
+  void (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n);
+  void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
+  // Where a bit differs, for elements of 1, 2, 4 and 8 bytes.
+  void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+  // Arrays of one type. Both return the bits of the largest magnitude of the float32 results.
+  std::int32_t (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
+                                           const std::uint8_t* mask, float scale, void* out,
+                                           std::size_t n);
+  std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
+                                            float magnitude, void* out, std::size_t n);
+
+  // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
+  void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);
 };
 
 }  // namespace tallies

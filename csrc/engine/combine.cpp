@@ -14,7 +14,8 @@ namespace {
 
 struct Scratch {
   Widened widened;
-  std::vector<float> merged;
+  std::vector<float> merged, unwritten;
+  std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
   std::vector<const void*> rows;
 };
@@ -37,10 +38,6 @@ void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::in
     body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at));
     at = to;
   }
-}
-
-void add(Lanes& sum, const Lanes& part) {
-  for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += part[lane];
 }
 
 void join_neighbours(std::vector<Range>& ranges) {
@@ -66,8 +63,8 @@ class Combine {
       n_units = std::max(n_units, rule.majority + 1);
       Job& stretch = stretches_.emplace_back(plan.jobs[rule.job]);
       stretch.n_elements = rule.n_elements;
-      for (std::vector<Array>* arrays : {&stretch.inputs, &stretch.outputs})
-        for (Array& array : *arrays) array.offset += rule.first * array.element_bytes;
+      for (Array& array : stretch.inputs) array.offset = array.at(rule.first);
+      for (Array& array : stretch.outputs) array.offset = array.at(rule.first);
       results_.emplace_back().inputs.resize(stretch.inputs.size());
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
@@ -83,18 +80,23 @@ class Combine {
 
     CombineTally tally;
     Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+    const Job& job = stretches_[tile.job];
+    void* out = tile.out[0];
+    if (job.outputs.empty()) {
+      scratch.unwritten.resize(tile.n);
+      out = scratch.unwritten.data();
+    }
     split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
-      merge_stretch(tile, rule, zero_sign, first, n, scratch, tally);
+      merge_stretch(tile, rule, zero_sign, first, n, out, scratch, tally);
     });
     if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
 
-    const Job& job = stretches_[tile.job];
     std::vector<Lanes> inputs;
     Lanes output{};
-    if (options_.fingerprints) {
+    if (options_.fingerprints && !job.outputs.empty()) {
       for (std::size_t i = 0; i < job.inputs.size(); ++i)
-        inputs.push_back(fingerprint(tile.in[i], job.inputs[i], rule, tile));
-      output = fingerprint(tile.out, job.outputs[0], rule, tile);
+        inputs.push_back(fingerprint(tile.in[i], job.inputs[i], rule.first + tile.first, tile.n));
+      output = fingerprint(tile.out[0], job.outputs[0], rule.first + tile.first, tile.n);
     }
     const std::lock_guard lock(mutex_);
     JobResult& result = results_[tile.job];
@@ -125,13 +127,13 @@ class Combine {
 
  private:
   void merge_stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
-                     std::size_t n, Scratch& scratch, CombineTally& tally) const {
+                     std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
     for (std::size_t i = 0; i < types.size(); ++i)
       scratch.rows[i] = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
-    char* const out = static_cast<char*>(tile.out) + first * size_of(out_type);
+    char* const out = static_cast<char*>(tile_out) + first * size_of(out_type);
 
     CombineArgs args{};
     args.weights = rule.weights.data();
@@ -141,6 +143,10 @@ class Combine {
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
     args.overflow = overflow_bits(out_type);
+    if (!rule.lambdas.empty()) {
+      merge_claimed(tile, rule, args, n, out, scratch, tally);
+      return;
+    }
     const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {
       args.base = plan_.has_base ? in[0] : nullptr;
       args.experts = in + plan_.has_base;
@@ -164,12 +170,44 @@ class Combine {
         });
   }
 
-  static Lanes fingerprint(const void* data, const Array& array, const JobRule& rule,
-                           const Tile& tile) {
-    Lanes lanes{};
-    kernels().fingerprint(data, tile.n * array.element_bytes,
-                          (rule.first + tile.first) * array.element_bytes, lanes.data());
-    return lanes;
+  // The same in float32, with what too few experts claim left out of the merged delta.
+  void merge_claimed(const Tile& tile, const JobRule& rule, CombineArgs args, std::size_t n,
+                     char* out, Scratch& scratch, CombineTally& tally) const {
+    const std::vector<DType>& types = plan_.input_types[rule.job];
+    const DType out_type = plan_.output_types[rule.job];
+    const auto n_experts = static_cast<std::size_t>(args.n_experts);
+    constexpr std::size_t kMaskBytes = kChunk / 8;
+    scratch.merged.resize(kChunk);
+    scratch.masks.resize((n_experts + 1) * kMaskBytes);
+    std::vector<const std::uint8_t*> masks;
+    for (std::size_t e = 0; e < n_experts; ++e)
+      masks.push_back(scratch.masks.data() + e * kMaskBytes);
+    std::uint8_t* const claimed = scratch.masks.data() + n_experts * kMaskBytes;
+    const float scale = args.scale;
+    const std::int32_t overflow = args.overflow;
+    args.base = nullptr;
+    args.scale = 1.0f;
+    args.overflow = overflow_bits(DType::f32);
+    args.out = scratch.merged.data();
+    Tile part = tile;
+    part.in = scratch.rows.data();
+    part.n = n;
+    scratch.widened.for_each_chunk(
+        part, types, [&](const void* const* in, std::size_t at, std::size_t count) {
+          subtract_base(in, n_experts, count);
+          args.experts = in + 1;
+          args.n = count;
+          kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);
+          for (std::size_t e = 0; e < n_experts; ++e)
+            kernels().tall_mask(static_cast<const float*>(in[e + 1]), scratch.merged.data(),
+                                rule.lambdas[e], const_cast<std::uint8_t*>(masks[e]), count);
+          kernels().consensus_mask(masks.data(), args.n_experts, rule.at_least, claimed, count);
+          const std::int32_t largest = kernels().apply_mask[static_cast<int>(DType::f32)](
+              in[0], scratch.merged.data(), claimed, scale, scratch.merged.data(), count);
+          tally.overflow |= largest >= overflow;
+          kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(),
+                                                       out + at * size_of(out_type), count);
+        });
   }
 
   const Plan& plan_;

@@ -56,6 +56,10 @@ struct JobRule {
   float divisor = 1.0f;
   int zero_sign = 0;
   int majority = -1;  // unit whose elected majority replaces zero_sign, -1 for none
+  // Consensus: of the merged delta m stay the elements that at least so many experts claim by
+  // |x| > lambda |m - x|; without lambdas all stay.
+  std::vector<float> lambdas;  // per expert
+  int at_least = 0;
 };
 
 using Lanes = std::array<std::uint64_t, 8>;
@@ -80,10 +84,53 @@ struct CombineOptions {
   bool stop_at_overflow = false;
 };
 
-// One result per rule, in order. A majority is the sign of the votes counted so far over its unit;
-// the caller repeats the ranges for which that was not the sign of them all.
+// One result per rule, in order; jobs without outputs are only counted. A majority is the sign of
+// the votes counted so far over its unit; the caller repeats the ranges for which that was not the
+// sign of them all.
 std::vector<JobResult> combine(const Plan&, const std::vector<JobRule>&, const CombineOptions&,
                                const Limits&, const Progress&);
+
+// What a store keeps of one tensor: `shared` is the merged delta of `rule`, if there is one, and
+// each expert has a mask, or one for each of several lambdas.
+struct PackOptions {
+  bool has_shared;
+  Rule rule;
+  MaskRule mask;
+  bool with_sums;
+  bool stop_at_overflow;
+};
+
+struct PackRule {
+  JobRule shared;              // its floors are also those of MaskRule::magnitude
+  std::vector<float> lambdas;  // MaskRule::tall: as many per expert, expert by expert
+};
+
+struct PackResult {
+  CombineTally tally;
+  std::vector<Lanes> inputs, outputs;      // content fingerprints; shared comes first, if any
+  std::vector<std::uint64_t> n_set;        // per mask
+  std::vector<double> sums, sums_in_mask;  // per expert: of |x|, and of |m| where its mask is set
+};
+
+// Outputs of every job are the shared vector, if any, and the masks.
+std::vector<PackResult> pack(const Plan&, const std::vector<PackRule>&, const PackOptions&,
+                             const Limits&, const Progress&);
+
+// out = base + scale * (mask ? shared : +0), or base + (mask ? scale : -scale) without a shared
+// vector. Inputs of the plan's jobs are the base, the shared vector and the mask.
+struct UnpackRule {
+  std::size_t job;
+  float scale;
+};
+
+struct UnpackResult {
+  std::vector<Lanes> inputs;
+  Lanes output{};
+  bool overflow = false;
+};
+
+std::vector<UnpackResult> unpack(const Plan&, const std::vector<UnpackRule>&, bool has_shared,
+                                 const Limits&, const Progress&);
 
 struct NonFinite {
   std::uint64_t count = 0;

@@ -353,7 +353,7 @@ class Selection {
     for (const SampleRun& run : runs) {
       Job job = surveys_[run.job];
       job.n_elements = run.n;
-      for (Array& a : job.inputs) a.offset += run.first * a.element_bytes;
+      for (Array& a : job.inputs) a.offset = a.at(run.first);
       order.push_back(jobs.size());
       jobs.push_back(std::move(job));
       keep_inputs(jobs.back(), from, to);
@@ -484,7 +484,7 @@ class Selection {
     std::vector<const void*> in(job.inputs.size());
     for (std::size_t i = 0; i < job.inputs.size(); ++i) {
       if (i != expert + plan_.has_base && !(plan_.has_base && i == 0)) continue;
-      buffers[i].resize(range.n * job.inputs[i].element_bytes);
+      buffers[i].resize(job.inputs[i].n_bytes(range.n));
       in[i] = fetch(plan_.files, job.inputs[i], range.first, range.n, buffers[i].data());
     }
     const Tile tile{range.job, range.first, range.n, in.data(), nullptr, 0, 0};

@@ -1,5 +1,6 @@
-// A tile as the fused kernels want it: all inputs of one of their types, or widened to float32 a
-// chunk at a time in scratch memory that stays in the first-level cache.
+// A tile as the kernels want it: all inputs of one of the fused types, or widened to float32 a
+// chunk at a time in scratch memory that stays in the cache; and the fingerprints of what is in a
+// tile.
 #pragma once
 
 #include <vector>
@@ -15,6 +16,25 @@ inline DType common_type(const std::vector<DType>& types) {
   for (const DType type : types)
     if (type != types[0]) return DType::f64;
   return types.empty() || !is_fused(types[0]) ? DType::f64 : types[0];
+}
+
+inline void add(Lanes& sum, const Lanes& part) {
+  for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += part[lane];
+}
+
+// Of a stretch of an array that begins at its element `first`.
+inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t first, std::size_t n) {
+  Lanes lanes{};
+  kernels().fingerprint(data, array.n_bytes(n), first * array.element_bits / 8, lanes.data());
+  return lanes;
+}
+
+// Turns widened experts into their deltas; the base comes first.
+inline void subtract_base(const void* const* rows, std::size_t n_experts, std::size_t n) {
+  for (std::size_t e = 1; e <= n_experts; ++e) {
+    float* const row = const_cast<float*>(static_cast<const float*>(rows[e]));
+    kernels().subtract(row, static_cast<const float*>(rows[0]), row, n);
+  }
 }
 
 class Widened {

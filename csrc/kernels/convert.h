@@ -1,5 +1,5 @@
-// Whole arrays to and from float32, for the types and mixtures that the fused kernels do not read.
-// Reference: tests/reference/dtype.py.
+// Whole arrays to and from float32, for the types and mixtures that the fused kernels do not read;
+// and task vectors made of them. Reference: tests/reference/dtype.py, task_arithmetic.py.
 #pragma once
 
 #include "kernels/blocks.h"
@@ -11,20 +11,20 @@ template <class T>
 void widen(const void* in, float* out, std::size_t n_elements) {
   using Word = typename T::Word;
   const Word* input = static_cast<const Word*>(in);
-  map_blocks<kPair>(&input, 1, out, n_elements,
-                    [](const Word* const* rows, std::size_t first, float* to)
-                        __attribute__((always_inline)) {
-                          const Pair x = T::load2(rows[0] + first);
-                          if constexpr (T::kInterleaved) {
-                            for (int lane = 0; lane < kLanes; ++lane) {
-                              to[2 * lane] = x.v[0][lane];
-                              to[2 * lane + 1] = x.v[1][lane];
-                            }
-                          } else {
-                            store(to, x.v[0]);
-                            store(to + kLanes, x.v[1]);
-                          }
-                        });
+  map_blocks<kLanes>(
+      &input, 1, out, n_elements,
+      [](const Word* const* rows, std::size_t first, float* to)
+          __attribute__((always_inline)) { store(to, T::in_order(rows[0] + first)); });
+}
+
+// out = x - base; out may be x.
+void subtract(const float* x, const float* base, float* out, std::size_t n_elements) {
+  const float* inputs[2] = {x, base};
+  map_blocks<kLanes>(inputs, 2, out, n_elements,
+                     [](const float* const* rows, std::size_t first, float* to)
+                         __attribute__((always_inline)) {
+                           store(to, load<F32s>(rows[0] + first) - load<F32s>(rows[1] + first));
+                         });
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// Inner products in float64 over eight virtual lanes, so that every target folds the same sums.
-// Reference: tests/reference/gram.py.
+// Sums in float64 over eight virtual lanes, so that every target folds them in the same order.
+// Reference: tests/reference/gram.py, emr.py.
 #pragma once
 
 #include "kernels/blocks.h"
@@ -10,23 +10,37 @@ namespace {
 typedef double F64s __attribute__((vector_size(4 * kLanes)));
 typedef float HalfF32s __attribute__((vector_size(2 * kLanes)));
 
-void dot(const float* a, const float* b, std::size_t n_elements, double lanes[8]) {
+// Adds term(x[i], y[i]) to lane i % 8.
+template <int kInputs, class Term>
+TALLIES_INLINE void sum_lanes(const float* const* inputs, std::size_t n_elements, double lanes[8],
+                              const Term& term) {
   constexpr int kDoubles = kLanes / 2, kVectors = 8 / kDoubles;
-  const float* inputs[2] = {a, b};
   F64s sum[kVectors];
   __builtin_memcpy(sum, lanes, sizeof sum);
-  for_each_block<8>(inputs, 2, n_elements,
+  for_each_block<8>(inputs, kInputs, n_elements,
                     [&](const float* const* rows, std::size_t first, std::size_t, std::size_t)
                         __attribute__((always_inline)) {
                           for (int v = 0; v < kVectors; ++v) {
-                            const std::size_t at = first + v * kDoubles;
-                            const auto x = load<HalfF32s>(rows[0] + at);
-                            const auto y = load<HalfF32s>(rows[1] + at);
-                            sum[v] = sum[v] + __builtin_convertvector(x, F64s) *
-                                                  __builtin_convertvector(y, F64s);
+                            F64s x[kInputs];
+                            for (int row = 0; row < kInputs; ++row)
+                              x[row] = __builtin_convertvector(
+                                  load<HalfF32s>(rows[row] + first + v * kDoubles), F64s);
+                            sum[v] = sum[v] + term(x);
                           }
                         });
   __builtin_memcpy(lanes, sum, sizeof sum);
+}
+
+void dot(const float* a, const float* b, std::size_t n, double lanes[8]) {
+  const float* inputs[2] = {a, b};
+  sum_lanes<2>(inputs, n, lanes,
+               [](const F64s* x) __attribute__((always_inline)) { return x[0] * x[1]; });
+}
+
+void sum_magnitudes(const float* x, std::size_t n, double lanes[8]) {
+  sum_lanes<1>(&x, n, lanes, [](const F64s* v) __attribute__((always_inline)) {
+    return (F64s)((U64s)v[0] & 0x7fffffffffffffffull);
+  });
 }
 
 }  // namespace

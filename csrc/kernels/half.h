@@ -1,6 +1,6 @@
 // Pairs of vectors in and out of memory, by element type. bfloat16 splits a vector of 32-bit words
 // into its even and odd elements, one instruction each, instead of widening two halves in order:
-// elementwise work does not care, and what does asks `kInterleaved`.
+// elementwise work does not care, and what does asks `kInterleaved` or loads `in_order`.
 // Rounding is to nearest even. `store2` stores every NaN as the canonical one of the type;
 // `store2_numbers` is for values that hold none, one comparison an element less.
 #pragma once
@@ -17,10 +17,10 @@ struct Pair {
 };
 constexpr int kPair = 2 * kLanes;
 
-TALLIES_INLINE Pair canonical(Pair x) {
-  for (F32s& v : x.v) v = (F32s)select(unordered(v), all(0x7fc00000), (I32s)v);
-  return x;
+TALLIES_INLINE F32s canonical(F32s x) {
+  return (F32s)select(unordered(x), all(0x7fc00000), (I32s)x);
 }
+TALLIES_INLINE Pair canonical(Pair x) { return {{canonical(x.v[0]), canonical(x.v[1])}}; }
 
 struct Float32 {
   using Word = float;
@@ -29,6 +29,8 @@ struct Float32 {
   static TALLIES_INLINE Pair load2(const Word* p) {
     return {{load<F32s>(p), load<F32s>(p + kLanes)}};
   }
+  static TALLIES_INLINE F32s in_order(const Word* p) { return load<F32s>(p); }
+  static TALLIES_INLINE void store_in_order(Word* p, F32s x) { store(p, x); }
   static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
     store(p, x.v[0]);
     store(p + kLanes, x.v[1]);
@@ -43,6 +45,14 @@ struct BFloat16 {
   static TALLIES_INLINE Pair load2(const Word* p) {
     const U32s words = load<U32s>(p);
     return {{(F32s)(words << 16), (F32s)(words & 0xffff0000u)}};
+  }
+  static TALLIES_INLINE F32s in_order(const Word* p) {
+    return (F32s)(__builtin_convertvector(load<U16s>(p), U32s) << 16);
+  }
+  static TALLIES_INLINE void store_in_order(Word* p, F32s x) {
+    const U32s word = (U32s)x;
+    const U32s rounded = word + 0x7fffu + ((word >> 16) & 1u);
+    store(p, __builtin_convertvector(rounded >> 16, U16s));
   }
   static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
     U32s rounded[2];
@@ -98,11 +108,29 @@ struct Float16 {
   static TALLIES_INLINE Pair load2(const Word* p) {
     return {{widen(load<U16s>(p)), widen(load<U16s>(p + kLanes))}};
   }
+  static TALLIES_INLINE F32s in_order(const Word* p) { return widen(load<U16s>(p)); }
+  static TALLIES_INLINE void store_in_order(Word* p, F32s x) { store(p, narrow(x)); }
   static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
     store(p, narrow(x.v[0]));
     store(p + kLanes, narrow(x.v[1]));
   }
   static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
+};
+
+// Which lane of a pair a bit of a packed mask belongs to: bits[h][lane] has that bit set.
+template <class T>
+struct LaneBits {
+  I32s bits[2];
+  TALLIES_INLINE LaneBits() {
+    for (int h = 0; h < 2; ++h)
+      for (int lane = 0; lane < kLanes; ++lane)
+        bits[h][lane] =
+            static_cast<std::int32_t>(1u << (T::kInterleaved ? 2 * lane + h : h * kLanes + lane));
+  }
+  // The mask of half h, from the bits of kPair elements.
+  TALLIES_INLINE Mask of(std::uint32_t packed, int h) const {
+    return common_bits(all(static_cast<std::int32_t>(packed)), bits[h]);
+  }
 };
 
 // Signs as int8 in the lane order of T.

@@ -68,7 +68,9 @@ TALLIES_INLINE Mask but_not(Mask a, Mask b) { return _kandn_mask16(b, a); }
 TALLIES_INLINE Mask all_if(bool set) { return set ? 0xffff : 0; }
 TALLIES_INLINE bool any(Mask m) { return m != 0; }
 TALLIES_INLINE std::uint32_t bits(Mask m) { return m; }
-TALLIES_INLINE Mask from_bits(std::uint32_t bits) { return static_cast<Mask>(bits); }
+TALLIES_INLINE Mask common_bits(I32s a, I32s b) {
+  return _mm512_test_epi32_mask((__m512i)a, (__m512i)b);
+}
 TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) { return _mm512_mask_mov_ps(no, m, yes); }
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) {
   return (I32s)_mm512_mask_mov_epi32((__m512i)no, m, (__m512i)yes);
@@ -115,11 +117,7 @@ TALLIES_INLINE std::uint32_t bits(Mask m) {
   return out;
 #endif
 }
-TALLIES_INLINE Mask from_bits(std::uint32_t bits) {
-  I32s lane_bit;
-  for (int lane = 0; lane < kLanes; ++lane) lane_bit[lane] = 1 << lane;
-  return (all(static_cast<std::int32_t>(bits)) & lane_bit) != 0;
-}
+TALLIES_INLINE Mask common_bits(I32s a, I32s b) { return (a & b) != 0; }
 TALLIES_INLINE bool any(Mask m) { return bits(m) != 0; }
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) { return (yes & m) | (no & ~m); }
 TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) {
@@ -150,6 +148,12 @@ TALLIES_INLINE U64s product_of_halves(U64s a) {
 #else
   return (a & 0xffffffffu) * (a >> 32);
 #endif
+}
+
+TALLIES_INLINE std::int32_t largest_lane(I32s v) {
+  std::int32_t most = v[0];
+  for (int lane = 1; lane < kLanes; ++lane) most = v[lane] > most ? v[lane] : most;
+  return most;
 }
 
 template <class Total>

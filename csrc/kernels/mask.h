@@ -1,5 +1,5 @@
 // Packed masks: building them from float32 task vectors, counting votes, and applying them.
-// Reference: tests/reference/masks.py.
+// Reference: tests/reference/masks.py, emr.py, bitdelta.py.
 #pragma once
 
 #include "kernels/blocks.h"
@@ -46,6 +46,24 @@ void tall_mask(const float* delta, const float* merged, float lambda, std::uint8
        });
 }
 
+// Where x and u have the same sign and neither is zero or NaN.
+void same_sign_mask(const float* x, const float* u, std::uint8_t* out, std::size_t n) {
+  const float* inputs[2] = {x, u};
+  pack(inputs, 2, out, n,
+       [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
+         const F32s a = load<F32s>(rows[0] + at), b = load<F32s>(rows[1] + at);
+         return either(both(greater(a, F32s{}), greater(b, F32s{})),
+                       both(greater(F32s{}, a), greater(F32s{}, b)));
+       });
+}
+
+// Where x is not below zero; NaN is not.
+void sign_mask(const float* x, std::uint8_t* out, std::size_t n) {
+  pack(&x, 1, out, n, [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
+    return not_less(load<F32s>(rows[0] + at), F32s{});
+  });
+}
+
 // Bit-sliced: counter[b] holds bit b of the number of masks that have each element.
 void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least, std::uint8_t* out,
                     std::size_t n_elements) {
@@ -80,25 +98,67 @@ void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least,
   if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
 }
 
-// out = base + scale * (mask ? shared : 0)
-void apply_mask(const float* base, const float* shared, const std::uint8_t* mask, float scale,
-                float* out, std::size_t n_elements) {
-  const float* inputs[2] = {base, shared};
+// out = base + (mask ? inside(rows, at) : outside); returns the bits of the largest magnitude of
+// the float32 results. Base and out are of type T, base in the first row.
+template <class T, class Inside>
+TALLIES_INLINE std::int32_t add_masked(const typename T::Word* const* inputs, int n_inputs,
+                                       const std::uint8_t* mask, F32s outside, void* out,
+                                       std::size_t n_elements, const Inside& inside) {
+  using Word = typename T::Word;
+  const LaneBits<T> lanes;
+  I32s largest{};
+  Word* const to = static_cast<Word*>(out);
   for_each_block<kMaskBlock>(
-      inputs, 2, n_elements,
-      [&](const float* const* rows, std::size_t first, std::size_t i, std::size_t n)
+      inputs, n_inputs, n_elements,
+      [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
             std::uint64_t word = 0;
-            __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
-            float last[kMaskBlock];
-            float* const to = n == kMaskBlock ? out + i : last;
-            for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
-              const Mask kept = from_bits(static_cast<std::uint32_t>(word >> lane));
-              const F32s value = select(kept, load<F32s>(rows[1] + first + lane), F32s{});
-              store(to + lane, load<F32s>(rows[0] + first + lane) + scale * value);
+            if (n == kMaskBlock)
+              __builtin_memcpy(&word, mask + i / 8, sizeof word);
+            else
+              __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+            Word last[kMaskBlock];
+            Word* const block = n == kMaskBlock ? to + i : last;
+            for (int row = 0; row < n_inputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
+            for (int at = 0; at < kMaskBlock; at += kPair) {
+              Pair result = T::load2(rows[0] + first + at);
+              const Pair in = inside(rows, first + at);
+              for (int h = 0; h < 2; ++h) {
+                const Mask kept = lanes.of(static_cast<std::uint32_t>(word >> at), h);
+                result.v[h] = result.v[h] + select(kept, in.v[h], outside);
+                largest = larger(largest, magnitude(result.v[h]));
+              }
+              T::store2(block + at, result);
             }
-            if (n != kMaskBlock) __builtin_memcpy(out + i, last, n * sizeof(float));
+            if (n != kMaskBlock) __builtin_memcpy(to + i, last, n * sizeof(Word));
           });
+  return largest_lane(largest);
+}
+
+// out = base + scale * (mask ? shared : +0)
+template <class T>
+std::int32_t apply_mask(const void* base, const void* shared, const std::uint8_t* mask, float scale,
+                        void* out, std::size_t n) {
+  using Word = typename T::Word;
+  const Word* inputs[2] = {static_cast<const Word*>(base), static_cast<const Word*>(shared)};
+  return add_masked<T>(inputs, 2, mask, scale * F32s{}, out, n,
+                       [&](const Word* const* rows, std::size_t at) __attribute__((always_inline)) {
+                         Pair x = T::load2(rows[1] + at);
+                         for (F32s& v : x.v) v = scale * v;
+                         return x;
+                       });
+}
+
+// out = base + (mask ? magnitude : -magnitude)
+template <class T>
+std::int32_t apply_signs(const void* base, const std::uint8_t* mask, float magnitude, void* out,
+                         std::size_t n) {
+  using Word = typename T::Word;
+  const Word* input = static_cast<const Word*>(base);
+  const F32s plus = all(magnitude);
+  return add_masked<T>(&input, 1, mask, -plus, out, n,
+                       [&](const Word* const*, std::size_t)
+                           __attribute__((always_inline)) { return Pair{{plus, plus}}; });
 }
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
 #include "kernels/mask.h"
+#include "kernels/sparse.h"
 #include "kernels/survey.h"
+#include "kernels/tall.h"
 
 namespace tallies {
 
@@ -52,12 +54,28 @@ constexpr KernelTable make_table() {
   t.narrow[3] = &narrow_each<Float64>;
   t.narrow[4] = &narrow_each<Float8E4M3>;
   t.narrow[5] = &narrow_each<Float8E5M2>;
+  t.subtract = &subtract;
   t.fingerprint = &fingerprint;
   t.magnitude_mask = &magnitude_mask;
   t.tall_mask = &tall_mask;
   t.consensus_mask = &consensus_mask;
-  t.apply_mask = &apply_mask;
+  t.tall[0] = &tall<Float32>;
+  t.tall[1] = &tall<BFloat16>;
+  t.tall[2] = &tall<Float16>;
+  t.same_sign_mask = &same_sign_mask;
+  t.sign_mask = &sign_mask;
+  t.differ[0] = &differ<std::int8_t, I8s>;
+  t.differ[1] = &differ<std::uint16_t, U16s>;
+  t.differ[2] = &differ<std::uint32_t, U32s>;
+  t.differ[3] = &differ8;
+  t.apply_mask[0] = &apply_mask<Float32>;
+  t.apply_mask[1] = &apply_mask<BFloat16>;
+  t.apply_mask[2] = &apply_mask<Float16>;
+  t.apply_signs[0] = &apply_signs<Float32>;
+  t.apply_signs[1] = &apply_signs<BFloat16>;
+  t.apply_signs[2] = &apply_signs<Float16>;
   t.dot = &dot;
+  t.sum_magnitudes = &sum_magnitudes;
   return t;
 }
 }  // namespace

@@ -13,8 +13,6 @@
 namespace tallies {
 namespace {
 
-// Tiles start on multiples of this many elements, so that bytes of any type start on cache lines.
-constexpr std::size_t kGrain = 64;
 // A larger tile leaves the second-level cache between the read and the kernel; but reads shorter
 // than kShortestRead cost more in calls than they gain in cache.
 constexpr std::size_t kTileBytes = std::size_t(1) << 20;
@@ -32,16 +30,16 @@ Buffer allocate(std::size_t n_bytes) {
   return Buffer(static_cast<char*>(::operator new[](n_bytes, std::align_val_t(4096))));
 }
 
-std::size_t file_bytes(const Job& job) {
+std::size_t file_bytes(const Job& job, std::size_t n) {
   std::size_t n_bytes = 0;
-  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? a.element_bytes : 0;
+  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? a.n_bytes(n) : 0;
   return n_bytes;
 }
 
-std::size_t moved_bytes(const Job& job) {
+std::size_t moved_bytes(const Job& job, std::size_t n) {
   std::size_t n_bytes = 0;
-  for (const Array& a : job.inputs) n_bytes += a.element_bytes;
-  for (const Array& a : job.outputs) n_bytes += a.element_bytes;
+  for (const Array& a : job.inputs) n_bytes += a.n_bytes(n);
+  for (const Array& a : job.outputs) n_bytes += a.n_bytes(n);
   return n_bytes;
 }
 
@@ -50,8 +48,12 @@ constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + 4095) / 40
 // Bytes of a worker's buffer that a tile of n elements takes.
 std::size_t buffer_bytes(const Job& job, std::size_t n) {
   std::size_t n_bytes = 0;
-  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? padded(n * a.element_bytes) : 0;
-  if (!job.outputs.empty()) n_bytes += padded(n * job.outputs[0].element_bytes);
+  for (const Array& a : job.inputs) n_bytes += a.file >= 0 ? padded(a.n_bytes(n)) : 0;
+  std::vector<bool> seen(job.n_rows());
+  for (const Output& output : job.outputs) {
+    if (!seen[output.row]) n_bytes += padded(output.n_bytes(n));
+    seen[output.row] = true;
+  }
   return n_bytes;
 }
 
@@ -65,6 +67,7 @@ class Run {
       last = range.job;
       largest_ = std::max(largest_, buffer_bytes(jobs[range.job], range.n));
       most_inputs_ = std::max(most_inputs_, jobs[range.job].inputs.size());
+      most_rows_ = std::max(most_rows_, jobs[range.job].n_rows());
     }
   }
 
@@ -72,10 +75,11 @@ class Run {
     try {
       const Buffer buffer = allocate(std::max<std::size_t>(largest_, 1));
       std::vector<const void*> in(most_inputs_);
+      std::vector<void*> out(most_rows_);
       while (!stop_.load(std::memory_order_relaxed)) {
         const std::size_t number = next_.fetch_add(1, std::memory_order_relaxed);
         if (number >= tiling_.n_tiles()) break;
-        run_tile(number, worker, buffer.get(), in.data());
+        run_tile(number, worker, buffer.get(), in, out);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -107,7 +111,8 @@ class Run {
   }
 
  private:
-  void run_tile(std::size_t number, int worker, char* buffer, const void** in) {
+  void run_tile(std::size_t number, int worker, char* buffer, std::vector<const void*>& in,
+                std::vector<void*>& out) {
     const Tiling::Range range = tiling_.range(number);
     const Job& job = jobs_[range.job];
     if (slow_.load(std::memory_order_relaxed)) fetch_ahead(number, range, job);
@@ -115,42 +120,41 @@ class Run {
     char* at = buffer;
     for (std::size_t i = 0; i < job.inputs.size(); ++i) {
       in[i] = fetch(files_, job.inputs[i], range.first, range.n, at);
-      if (job.inputs[i].file >= 0) at += padded(range.n * job.inputs[i].element_bytes);
+      if (job.inputs[i].file >= 0) at += padded(job.inputs[i].n_bytes(range.n));
     }
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double n_read = static_cast<double>(file_bytes(job) * range.n);
+    const double n_read = static_cast<double>(file_bytes(job, range.n));
     if (n_read > 1e5) slow_.store(n_read < seconds * kCachedRate, std::memory_order_relaxed);
 
-    Tile tile{range.job, range.first, range.n, in, nullptr, worker, number};
-    for (const Array& output : job.outputs)
-      if (output.file < 0)
-        tile.out = reinterpret_cast<char*>(output.offset) + range.first * output.element_bytes;
-    if (tile.out == nullptr && !job.outputs.empty()) tile.out = at;
-    body_(tile);
-    for (const Array& output : job.outputs) {
-      const std::size_t n_bytes = range.n * output.element_bytes;
-      const std::uint64_t offset = output.offset + range.first * output.element_bytes;
-      if (output.file >= 0) files_.write(output.file, tile.out, n_bytes, offset);
+    std::fill(out.begin(), out.end(), nullptr);
+    for (const Output& output : job.outputs)
+      if (output.file < 0) out[output.row] = reinterpret_cast<char*>(output.at(range.first));
+    for (const Output& output : job.outputs) {
+      if (out[output.row] != nullptr) continue;
+      out[output.row] = at;
+      at += padded(output.n_bytes(range.n));
     }
-    moved_.fetch_add(moved_bytes(job) * range.n, std::memory_order_relaxed);
+    body_({range.job, range.first, range.n, in.data(), out.data(), worker, number});
+    for (const Output& output : job.outputs)
+      if (output.file >= 0)
+        files_.write(output.file, out[output.row], output.n_bytes(range.n), output.at(range.first));
+    moved_.fetch_add(moved_bytes(job, range.n), std::memory_order_relaxed);
   }
 
   void fetch_ahead(std::size_t number, const Tiling::Range& now, const Job& job) {
-    const std::size_t ahead = std::max<std::size_t>(1, kAheadBytes / (file_bytes(job) * now.n + 1));
+    const std::size_t ahead = std::max<std::size_t>(1, kAheadBytes / (file_bytes(job, now.n) + 1));
     if (number + ahead >= tiling_.n_tiles()) return;
     const Tiling::Range later = tiling_.range(number + ahead);
     for (const Array& a : jobs_[later.job].inputs)
-      if (a.file >= 0)
-        files_.will_need(a.file, later.n * a.element_bytes,
-                         a.offset + later.first * a.element_bytes);
+      if (a.file >= 0) files_.will_need(a.file, a.n_bytes(later.n), a.at(later.first));
   }
 
   const Files& files_;
   const std::vector<Job>& jobs_;
   const Tiling& tiling_;
   const Transform& body_;
-  std::size_t largest_ = 0, most_inputs_ = 0;
+  std::size_t largest_ = 0, most_inputs_ = 0, most_rows_ = 1;
   std::atomic<std::size_t> next_{0};
   std::atomic<std::uint64_t> moved_{0};
   std::atomic<bool> stop_{false}, slow_{false};
@@ -163,6 +167,12 @@ class Run {
 
 }  // namespace
 
+std::size_t Job::n_rows() const {
+  std::size_t n = 0;
+  for (const Output& output : outputs) n = std::max(n, output.row + 1);
+  return n;
+}
+
 Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order,
                const Limits& limits)
     : jobs_(jobs), order_(order), first_tile_{0} {
@@ -172,8 +182,8 @@ Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& ord
     const std::size_t room =
         std::min(limits.buffer_bytes, std::max(kTileBytes, n_arrays * kShortestRead));
     // Memory takes no buffer, but its tiles should fit the cache as well.
-    const std::size_t per_element = std::max<std::size_t>(moved_bytes(job), 1);
-    const std::size_t n = std::max(room / per_element / kGrain * kGrain, kGrain);
+    const std::size_t per_grain = std::max<std::size_t>(moved_bytes(job, job.grain), 1);
+    const std::size_t n = std::max<std::size_t>(room / per_grain, 1) * job.grain;
     tile_elements_.push_back(n);
     first_tile_.push_back(first_tile_.back() +
                           static_cast<std::size_t>((job.n_elements + n - 1) / n));
@@ -206,9 +216,8 @@ void parallel_for(std::size_t n, int n_threads, const std::function<void(std::si
 
 const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
-  const std::uint64_t offset = array.offset + first * array.element_bytes;
-  if (array.file < 0) return reinterpret_cast<const void*>(offset);
-  files.read(array.file, buffer, n * array.element_bytes, offset);
+  if (array.file < 0) return reinterpret_cast<const void*>(array.at(first));
+  files.read(array.file, buffer, array.n_bytes(n), array.at(first));
   return buffer;
 }
 

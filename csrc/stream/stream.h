@@ -11,17 +11,31 @@
 
 namespace tallies {
 
+// Tiles start on multiples of this many elements, so that bytes of any type start on cache lines.
+inline constexpr std::size_t kGrain = 64;
+
 // Where an array lies: in an open file, or in memory that outlives the run (file = -1).
 struct Array {
   int file;
-  std::uint64_t offset;  // in the file, or the address
-  std::size_t element_bytes;
+  std::uint64_t offset;      // in the file, or the address
+  std::size_t element_bits;  // 1 for packed masks
+
+  std::size_t n_bytes(std::size_t n_elements) const { return (n_elements * element_bits + 7) / 8; }
+  // Of an element at which a byte begins.
+  std::uint64_t at(std::uint64_t element) const { return offset + element * element_bits / 8; }
+};
+
+struct Output : Array {
+  std::size_t row = 0;  // of Tile::out; what several outputs share is written to each of them
 };
 
 struct Job {
   std::uint64_t n_elements;
   std::vector<Array> inputs;
-  std::vector<Array> outputs;  // the same elements written to each; empty in a survey
+  std::vector<Output> outputs;  // empty in a survey
+  std::size_t grain = kGrain;   // tiles start on multiples of it, which is one of kGrain
+
+  std::size_t n_rows() const;
 };
 
 struct Tile {
@@ -29,7 +43,7 @@ struct Tile {
   std::uint64_t first;  // element of the job
   std::size_t n;        // elements
   const void* const* in;
-  void* out;           // null when the job has no output
+  void* const* out;    // one per row of outputs
   int worker;          // below Limits::n_threads
   std::size_t number;  // position of the tile among all tiles of the run
 };

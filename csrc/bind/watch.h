@@ -1,0 +1,46 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "bind/register.h"
+#include "stream/stream.h"
+
+namespace tallies::bind {
+
+// Lets Python handle signals and show progress; an exception there stops the run and comes out
+// of the call.
+class Watch {
+ public:
+  explicit Watch(py::object report) : report_(std::move(report)) {}
+  Progress progress() {
+    return [this](std::uint64_t n_bytes) {
+      const py::gil_scoped_acquire gil;
+      try {
+        if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+        if (!report_.is_none() && n_bytes > 0) report_(n_bytes);
+        return true;
+      } catch (py::error_already_set& error) {
+        error_ = std::make_unique<py::error_already_set>(std::move(error));
+        return false;
+      }
+    };
+  }
+  // Runs a pass without the GIL.
+  template <class Pass>
+  auto run(const Pass& pass) {
+    const Progress on_progress = progress();
+    auto result = [&] {
+      const py::gil_scoped_release release;
+      return pass(on_progress);
+    }();
+    if (error_) throw py::error_already_set(std::move(*error_));
+    return result;
+  }
+
+ private:
+  py::object report_;
+  std::unique_ptr<py::error_already_set> error_;
+};
+
+}  // namespace tallies::bind

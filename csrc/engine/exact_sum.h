@@ -1,0 +1,83 @@
+// A sum of float64 values without rounding until it is read, so that the order in which tiles
+// finish changes no bit of it.
+#pragma once
+
+#include <array>
+#include <cmath>
+#include <cstdint>
+
+namespace tallies {
+
+// Fixed point over the whole range of float64, in two's complement: 2^-1074 is bit 0. The highest
+// limbs leave room for 2^64 terms.
+class ExactSum {
+ public:
+  void add(double x) {
+    if (!std::isfinite(x)) {
+      special_ += x;
+      return;
+    }
+    int exponent;
+    const double fraction = std::frexp(std::fabs(x), &exponent);
+    auto mantissa = static_cast<std::uint64_t>(std::ldexp(fraction, 53));
+    int place = exponent - 53 + 1074;
+    if (place < 0) {
+      mantissa >>= -place;  // of a subnormal, whose low bits are zero
+      place = 0;
+    }
+    const auto wide = static_cast<unsigned __int128>(mantissa) << (place % 64);
+    add_limbs(static_cast<std::size_t>(place / 64), static_cast<std::uint64_t>(wide),
+              static_cast<std::uint64_t>(wide >> 64), x < 0);
+  }
+
+  void add(const ExactSum& other) {
+    unsigned carry = 0;
+    for (std::size_t i = 0; i < kLimbs; ++i) carry = add_one(i, other.limbs_[i], carry);
+    special_ += other.special_;
+  }
+
+  // Within two roundings of the exact sum.
+  double value() const {
+    if (special_ != 0 || std::isnan(special_)) return special_;
+    const bool negative = limbs_[kLimbs - 1] >> 63;
+    double sum = 0;
+    std::array<std::uint64_t, kLimbs> size = limbs_;
+    if (negative) {
+      std::uint64_t carry = 1;
+      for (std::uint64_t& limb : size) {
+        limb = ~limb + carry;
+        carry = carry && limb == 0;
+      }
+    }
+    for (std::size_t i = kLimbs; i-- > 0;)
+      sum += std::ldexp(static_cast<double>(size[i]), static_cast<int>(i) * 64 - 1074);
+    return negative ? -sum : sum;
+  }
+
+ private:
+  static constexpr std::size_t kLimbs = 35;
+
+  unsigned add_one(std::size_t i, std::uint64_t term, unsigned carry) {
+    const unsigned __int128 sum = static_cast<unsigned __int128>(limbs_[i]) + term + carry;
+    limbs_[i] = static_cast<std::uint64_t>(sum);
+    return static_cast<unsigned>(sum >> 64);
+  }
+
+  void add_limbs(std::size_t at, std::uint64_t low, std::uint64_t high, bool negative) {
+    if (!negative) {
+      unsigned carry = add_one(at, low, 0);
+      carry = add_one(at + 1, high, carry);
+      for (std::size_t i = at + 2; carry != 0 && i < kLimbs; ++i) carry = add_one(i, 0, carry);
+      return;
+    }
+    // Adds the complement, whose limbs above the two are all ones.
+    unsigned carry = add_one(at, ~low, 1);
+    carry = add_one(at + 1, ~high, carry);
+    for (std::size_t i = at + 2; i < kLimbs; ++i) carry = add_one(i, ~std::uint64_t(0), carry);
+  }
+
+  std::array<std::uint64_t, kLimbs> limbs_{};
+  double special_ = 0;
+};
+
+}  // namespace tallies
