@@ -388,7 +388,7 @@ def test_file_that_is_touched(own_models: Path, seconds: int) -> None:
     ended = merge_while(own_models, 1, lambda: os.utime(shard, (when, when)))
     line = assert_failed(ended, 3)
     assert f"{shard}: changed while it was being read" in line
-    assert line.endswith("merge again when nothing writes to it")
+    assert line.endswith("try again when nothing writes to it")
     assert os.listdir(own_models.parent) == ["models"]
 
 

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tallies import InputError, cpu, merge, methods
 from tallies.cli import group
 from tallies.methods._spec import SEMANTICS, Rule, Vote
+from tallies.store import codecs
 from tests.checkpoints import Model, data_bytes, read, write
 from tests.reference.dtype import Array, Floats
 from tests.reference.task_arithmetic import task_vectors
@@ -124,7 +125,11 @@ def test_the_command_line_prints_the_facts(name: str) -> None:
 
 def test_all_methods_are_listed() -> None:
     said = json.loads(printed("--json"))
-    assert [facts["name"] for facts in said] == methods.names()
+    by_kind = {
+        kind: [facts["name"] for facts in said if facts["kind"] == kind]
+        for kind in ("method", "codec")
+    }
+    assert by_kind == {"method": methods.names(), "codec": codecs.names()}
     with pytest.raises(InputError, match="'tie' is not known; did you mean 'ties'"):
         methods.get("tie")
 
@@ -157,7 +162,7 @@ def test_one_expert_untrimmed_and_unscaled_is_the_result(
     tmp_path: Path, name: str, semantics: str
 ) -> None:
     base, expert = dyadic(0), dyadic(1)
-    found = merged(tmp_path, name, base, [expert], semantics=semantics, density=1.0, scale=1.0)
+    found = merged(tmp_path, name, base, [expert], semantics=semantics, density=1.0, scale=1.0, k=1)
     assert_equal(found, expert)
 
 

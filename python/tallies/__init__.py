@@ -1,8 +1,8 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
-``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
-``kernels`` on single arrays; ``cpu`` names and chooses instruction sets. Importing the package
-imports neither numpy nor torch.
+``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory;
+``pack`` keeps many experts in a ``Store``; ``kernels`` work on single arrays; ``cpu`` names and
+chooses instruction sets. Importing the package imports neither numpy nor torch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,23 @@ if TYPE_CHECKING:
     from .recipe import MergeConfig
     from .report import MergeReport
     from .state_dicts import merge_state_dicts
+    from .store import PackReport, Store, pack
 
 __all__ = [
     "InputError",
     "MergeConfig",
     "MergePlan",
     "MergeReport",
+    "PackReport",
     "StorageError",
+    "Store",
     "TalliesError",
     "__version__",
     "cpu",
     "kernels",
     "merge",
     "merge_state_dicts",
+    "pack",
     "plan",
 ]
 
@@ -41,8 +45,11 @@ _HOME = {
     "MergeConfig": "recipe",
     "MergePlan": "planning",
     "MergeReport": "report",
+    "PackReport": "store.report",
+    "Store": "store.reading",
     "merge": "merging",
     "merge_state_dicts": "state_dicts",
+    "pack": "store.packing",
     "plan": "planning",
 }
 

@@ -77,6 +77,8 @@ class JobRule:
         divisor: float,
         zero_sign: int,
         majority: int,
+        lambdas: Sequence[float] = (),
+        at_least: int = 0,
     ) -> None: ...
 
 class JobResult:
@@ -108,6 +110,8 @@ class Plan:
         n_elements: int,
         inputs: Sequence[tuple[int, int, int]],
         outputs: Sequence[tuple[int, int, int]],
+        apart: bool = False,
+        grain: int = 64,
     ) -> None: ...
     def select(
         self,
@@ -128,3 +132,119 @@ class Plan:
         progress: Callable[[int], object] | None = None,
     ) -> list[JobResult]: ...
     def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
+
+class PackRule:
+    def __init__(self, shared: JobRule, lambdas: Sequence[float]) -> None: ...
+
+class PackResult:
+    @property
+    def conflicts(self) -> int: ...
+    @property
+    def overflow(self) -> bool: ...
+    @property
+    def inputs(self) -> list[list[int]]: ...
+    @property
+    def outputs(self) -> list[list[int]]: ...
+    @property
+    def n_set(self) -> list[int]: ...
+    @property
+    def sums(self) -> list[float]: ...
+    @property
+    def sums_in_mask(self) -> list[float]: ...
+
+class UnpackRule:
+    def __init__(self, job: int, scale: float) -> None: ...
+
+class UnpackResult:
+    @property
+    def inputs(self) -> list[list[int]]: ...
+    @property
+    def output(self) -> list[int]: ...
+    @property
+    def overflow(self) -> bool: ...
+
+def pack(
+    plan: Plan,
+    rules: Sequence[PackRule],
+    shared: tuple[int, int, int] | None,
+    mask: int,
+    with_sums: bool,
+    stop_at_overflow: bool,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[PackResult]: ...
+def unpack(
+    plan: Plan,
+    rules: Sequence[UnpackRule],
+    has_shared: bool,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[UnpackResult]: ...
+
+class SparseRule:
+    def __init__(self, job: int, values: int, floor: int, n_rows: int) -> None: ...
+
+class SparseTensor:
+    def __init__(
+        self,
+        n_elements: int,
+        values: int,
+        n_rows: int,
+        base: tuple[int, int, int],
+        entries: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]],
+        outputs: Sequence[tuple[int, int, int]],
+    ) -> None: ...
+
+class SparseCounts:
+    @property
+    def n_set(self) -> list[int]: ...
+    @property
+    def nonfinite(self) -> list[bool]: ...
+
+class SparseWritten:
+    @property
+    def inputs(self) -> list[list[int]]: ...
+    @property
+    def mask(self) -> list[int]: ...
+    @property
+    def overflow(self) -> bool: ...
+
+class SparseRead:
+    @property
+    def base(self) -> list[int]: ...
+    @property
+    def mask(self) -> list[int]: ...
+    @property
+    def values(self) -> list[int]: ...
+    @property
+    def output(self) -> list[int]: ...
+    @property
+    def overflow(self) -> bool: ...
+
+def count_sparse(
+    plan: Plan,
+    rules: Sequence[SparseRule],
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> SparseCounts: ...
+def pack_sparse(
+    plan: Plan,
+    rules: Sequence[SparseRule],
+    counts: SparseCounts,
+    entries: Sequence[tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]],
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[SparseWritten]: ...
+def count_masks(
+    plan: Plan,
+    tensors: Sequence[SparseTensor],
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> SparseCounts: ...
+def unpack_sparse(
+    plan: Plan,
+    tensors: Sequence[SparseTensor],
+    counts: SparseCounts,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[SparseRead]: ...

@@ -226,6 +226,19 @@ class Destination:
                 os.unlink(entry.path)
 
 
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file; BlockingIOError if another process does."""
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(file)
+        yield
+        with contextlib.suppress(OSError):
+            lock.unlink()
+    finally:
+        os.close(file)
+
+
 def _lock(file: int) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

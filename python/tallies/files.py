@@ -1,20 +1,24 @@
-"""Tensors on disk that are not merged: reading, comparing, copying and fingerprinting them."""
+"""What is on disk and not merged: reading, comparing, copying and fingerprinting it."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
 import os
+import shutil
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from . import _core
-from .checkpoint import TensorInfo
+from .checkpoint import Checkpoint, TensorInfo
 from .errors import InputError, StorageError
 from .passes import add_content
 
-# Large enough that calls cost nothing beside the copy, small enough for the cache; divides 64.
+# Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
+# smaller: tensors that differ mostly do so at once. Multiples of 64.
+_FIRST_CHUNK_BYTES = 1 << 12
 _CHUNK_BYTES = 1 << 20
 
 
@@ -41,8 +45,10 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         with open(tensor.path, "rb", buffering=0) as file:
             file.seek(tensor.offset)
             left = tensor.n_bytes
+            n_bytes = _FIRST_CHUNK_BYTES
             while left:
-                chunk = bytearray(min(_CHUNK_BYTES, left))
+                chunk = bytearray(min(n_bytes, left))
+                n_bytes = min(2 * n_bytes, _CHUNK_BYTES)
                 view = memoryview(chunk)
                 while view:
                     n = file.readinto(view)
@@ -71,6 +77,13 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
         add_content(lanes, _core.fingerprint(address, len(chunk), first))
         first += len(chunk)
     return lanes
+
+
+def content_of(data: bytes) -> list[int]:
+    """The same for a small tensor's bytes in memory."""
+    buffer = bytearray(data)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
+    return list(_core.fingerprint(address, len(buffer), 0))
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
@@ -102,3 +115,34 @@ def stamps(paths: Sequence[os.PathLike[str]]) -> dict[str, tuple[int, int]]:
             raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
         found[os.fspath(path)] = (status.st_size, status.st_mtime_ns)
     return found
+
+
+def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise StorageError if a file changed since its ``stamps`` were taken."""
+    for path, stamp in stamps([Path(path) for path in before]).items():
+        if stamp != before[path]:
+            raise StorageError(
+                f"{path}: changed while it was being read (from {before[path][0]} to {stamp[0]} "
+                "bytes, or its time); try again when nothing writes to it"
+            )
+
+
+def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
+    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
+    sizes = {}
+    for path in donor.auxiliary_files():
+        try:
+            with open(donor.path / path, "rb") as file:
+                sizes[path] = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return sizes
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a small file, with the directories it lies in; StorageError when that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise StorageError(f"{source}: cannot be copied: {error.strerror or error}") from None

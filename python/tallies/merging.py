@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
 import shutil
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,21 +16,25 @@ from .checkpoint import TensorInfo
 from .destination import Destination
 from .errors import InputError, StorageError, TalliesError
 from .files import (
+    auxiliary_sizes,
     chunks,
     content,
+    copy_file,
     model_fingerprint,
+    refuse_changed,
     same_bytes,
     stamps,
     tensor_fingerprint,
 )
 from .journal import Journal, holds
-from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
+from .layout import INDEX_NAME, Shard, tensor_bytes
 from .match import Model
 from .methods._spec import Gate
 from .passes import Outcome, Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
+from .resources import allow_open_files, peak_memory_bytes, tile_limits
 from .state_dicts import n_threads
 
 REPORT_NAME = "tallies.json"
@@ -41,13 +42,7 @@ REPORT_NAME = "tallies.json"
 Progress = Callable[[int, int], object]
 """Called with the bytes moved so far and the bytes to move in all."""
 
-# A tile and its scratch take about four times the buffer; the rest of the budget is what the
-# histograms of the survey, the plan and the interpreter take.
-_BUFFER_SHARE = 8
-_LEAST_BUFFER_BYTES = 1 << 16
-_MOST_BUFFER_BYTES = 1 << 24
-# Beside the tensors: open files; room for index, report and journal, and what blocks round up.
-_OTHER_FILES = 32
+# Beside the tensors: room for index, report and journal, and what blocks round up.
 _OTHER_BYTES = 1 << 20
 _OTHER_BYTES_A_TENSOR = 1 << 12
 
@@ -98,20 +93,20 @@ def merge(
         max_shard_size=None if max_shard_size == "5GB" else max_shard_size,
     )
     start = time.perf_counter()
-    limits = _limits(max_memory, n_threads(threads))
+    limits = tile_limits(max_memory, n_threads(threads))
     made = plan(request)
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
-        auxiliary = _auxiliary(made)
+        auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        _allow_open_files(len(made.input_files()) + len(made.shards))
+        allow_open_files(len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), progress)
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
             run.write_tensors(directory, Journal(destination.workspace, run.key()))
             for path in auxiliary:
-                _copy_file(made.donor.path / path, directory / path)
+                copy_file(made.donor.path / path, directory / path)
             report = run.report(destination.path, list(auxiliary), time.perf_counter() - start)
             run.check_unchanged()
             (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
@@ -316,12 +311,7 @@ class _Run:
 
     def check_unchanged(self) -> None:
         """Raise StorageError if an input changed while it was being read."""
-        for path, stamp in stamps([Path(path) for path in self._paths]).items():
-            if stamp != self._stamps[path]:
-                raise StorageError(
-                    f"{path}: changed while it was being read (from {self._stamps[path][0]} to "
-                    f"{stamp[0]} bytes, or its time); merge again when nothing writes to it"
-                )
+        refuse_changed(self._stamps)
 
     def report(self, path: Path, auxiliary: list[Path], seconds: float) -> MergeReport:
         """What was done, with fingerprints of everything that went in and came out."""
@@ -387,7 +377,7 @@ class _Run:
             bytes_written=made.bytes_written,
             seconds=seconds,
             gb_per_second=(read + made.bytes_written) / 1e9 / seconds,
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=peak_memory_bytes(),
             threads=self._threads,
             target=_core.target(),
         )
@@ -441,31 +431,6 @@ class _Run:
                 yield model
 
 
-def _limits(max_memory: str | int, threads: int) -> _core.Limits:
-    share = parse_size(max_memory) // (_BUFFER_SHARE * threads)
-    return _core.Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
-
-
-def _auxiliary(made: MergePlan) -> dict[Path, int]:
-    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
-    sizes = {}
-    for path in made.donor.auxiliary_files():
-        try:
-            with open(made.donor.path / path, "rb") as file:
-                sizes[path] = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    return sizes
-
-
-def _copy_file(source: Path, target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise StorageError(f"{source}: cannot be copied: {error.strerror or error}") from None
-
-
 def _remove_all(directory: Path) -> None:
     for path in directory.iterdir():
         if path.is_dir():
@@ -474,30 +439,5 @@ def _remove_all(directory: Path) -> None:
             path.unlink()
 
 
-def _allow_open_files(n_files: int) -> None:
-    """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
-    n_files += _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= n_files:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
-    except (ValueError, OSError):
-        raise InputError(
-            f"needs {n_files} open files, but the limit is {hard} (ulimit -Hn); raise it, or use "
-            "larger files: models in fewer shards, a larger --max-shard-size"
-        ) from None
-
-
 def _magnitude(bits: int | None) -> float | None:
     return None if bits is None else float(struct.unpack("<f", struct.pack("<I", bits))[0])
-
-
-def _peak_memory_bytes() -> int:
-    # The system's own high-water mark: that of getrusage begins with the parent's.
-    with contextlib.suppress(OSError), open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 from .errors import InputError
 from .gradient import Scalar, Setting, evaluate, filters, layer_positions, matches, normalise
@@ -22,7 +23,7 @@ _ONLY_FALSE = {
 
 def check_parameters(
     given: Mapping[str, object],
-    method: type[Method],
+    method: Parametrised,
     semantics: str,
     *,
     where: str = "parameters",
@@ -39,7 +40,7 @@ def check_parameters(
     problems = []
     for name, value in given.items():
         try:
-            if name in _ONLY_FALSE:
+            if name in _ONLY_FALSE and name not in method.parameters(semantics):
                 _refuse_true(name, value)
                 continue
             proper, parameter = _find(name, method, semantics)
@@ -51,6 +52,16 @@ def check_parameters(
     if problems:
         raise InputError("; ".join(problems))
     return checked
+
+
+class Parametrised(Protocol):
+    """What has parameters by name: a method or a codec."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def semantics(self) -> tuple[str, ...]: ...
+    def parameters(self, semantics: str = ...) -> dict[str, Parameter]: ...
 
 
 class Resolver:
@@ -123,7 +134,7 @@ class Resolver:
                         yield f"{label}: filter {pattern!r} of {key!r} fits no tensor"
 
 
-def _find(name: str, method: type[Method], semantics: str) -> tuple[str, Parameter]:
+def _find(name: str, method: Parametrised, semantics: str) -> tuple[str, Parameter]:
     """The parameter of this name or alias, under its proper name."""
     parameters = method.parameters(semantics)
     proper = {alias: key for key, value in parameters.items() for alias in (key, *value.aliases)}
@@ -154,6 +165,8 @@ def _scalar(value: object, parameter: Parameter) -> Scalar:
         return value
     if isinstance(parameter.default, bool):
         return _boolean(value)
+    if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):
+        return value
     return _number(value, parameter)
 
 
@@ -168,8 +181,9 @@ def _number(value: object, parameter: Parameter) -> float:
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
     complaint = ValueError(
-        f"found {show(value)}, expected a finite number"
+        f"found {show(value)}, expected a {'whole' if parameter.whole else 'finite'} number"
         + (f" from {low:g} to {high:g}" if (low, high) != (-math.inf, math.inf) else "")
+        + "".join(f" or {word!r}" for word in parameter.words)
     )
     if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
         raise complaint
@@ -178,6 +192,8 @@ def _number(value: object, parameter: Parameter) -> float:
     except (ValueError, OverflowError):
         raise complaint from None
     if not math.isfinite(number) or not low <= number <= high:
+        raise complaint
+    if parameter.whole and number != int(number):
         raise complaint
     return number
 

@@ -45,6 +45,8 @@ class Work:
     """Empty for rules without the magnitude gate."""
     scale: float
     n_input_bytes: int
+    lambdas: tuple[float, ...] = ()
+    """Of the masks by which the experts claim elements; empty for rules without a consensus."""
 
 
 class Found(NamedTuple):
@@ -245,6 +247,8 @@ class Passes:
             float32_sum(work.weights) if self._rule.blend is Blend.MEAN else 1.0,
             zero_sign,
             majority,
+            work.lambdas,
+            self._rule.at_least,
         )
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:

@@ -128,6 +128,7 @@ class MergePlan:
                     weights=values["weight"],
                     densities=values.get("density", ()),
                     scale=values.get("scale", 1.0),
+                    lambdas=values.get("mask_lambda", ()),
                     n_input_bytes=sum(info.n_bytes for info in infos),
                 )
             )
@@ -218,15 +219,15 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
 
     def checkpoint(path: str) -> Checkpoint:
         if path not in opened:
-            opened[path] = _open(path)
+            opened[path] = open_model(path)
         return opened[path]
 
     base = checkpoint(config.base_model) if config.base_model else None
     experts = tuple(checkpoint(entry.model) for entry in entries)
     template = base or experts[0]
     uses_base = config.method.needs_base and base is not None
-    models = [_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(_model(template), models)
+    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
+    matched = match(as_model(template), models)
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
@@ -260,7 +261,8 @@ def index_file(shards: Sequence[Shard]) -> bytes | None:
     return index_json(shards) if len(shards) > 1 else None
 
 
-def _open(path: str) -> Checkpoint:
+def open_model(path: str) -> Checkpoint:
+    """A checkpoint whose floating-point values are plain ones; InputError for quantised models."""
     refuse_undecodable(path)
     checkpoint = Checkpoint.open(path)
     refuse_scaled_fp8(checkpoint)
@@ -268,7 +270,8 @@ def _open(path: str) -> Checkpoint:
     return checkpoint
 
 
-def _model(checkpoint: Checkpoint) -> Model:
+def as_model(checkpoint: Checkpoint) -> Model:
+    """A checkpoint as matching takes it."""
     return Model(str(checkpoint.path), checkpoint.tensors, dict(tied_pairs(checkpoint)))
 
 

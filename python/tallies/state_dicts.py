@@ -258,6 +258,7 @@ class _Merge:
             weights=values["weight"],
             densities=values.get("density", ()),
             scale=values.get("scale", 1.0),
+            lambdas=values.get("mask_lambda", ()),
             n_input_bytes=0,
         )
 

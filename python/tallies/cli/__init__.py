@@ -17,8 +17,15 @@ from ._signals import Stopped, stoppable
 _COMMANDS = {
     "merge": "Merge checkpoints into a new one.",
     "plan": "Say what a merge would do; reads headers only.",
-    "inspect": "Show the tensors of a checkpoint, with sizes and fingerprints.",
-    "methods": "List the merge methods, or show one.",
+    "pack": "Keep many experts of one base in a store.",
+    "unpack": "Write the checkpoint of one task of a store.",
+    "add": "Add a task to a store.",
+    "remove": "Remove a task from a store.",
+    "choose": "Keep one of the candidate masks of a task.",
+    "consensus": "Count how many tasks of a store use each parameter.",
+    "inspect": "Show what is in a checkpoint or a store.",
+    "verify": "Read a checkpoint or a store and say whether it is whole.",
+    "methods": "List the merge methods and codecs, or show one.",
     "info": "Show versions and the instruction set in use.",
     "demo": "Train small models on the spot, merge them and compare.",
 }

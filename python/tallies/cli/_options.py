@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -55,6 +55,37 @@ def request_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def run_options(function: F) -> F:
+    """How to run: memory, threads, output."""
+    options = [
+        click.option(
+            "--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers."
+        ),
+        click.option("--threads", type=int, help="Default: all cores."),
+        click.option("--overwrite", is_flag=True, help="Replace what is in the output directory."),
+        click.option("--sync", is_flag=True, help="Flush the result to disk before it appears."),
+        click.option("--quiet", is_flag=True, help="Print nothing but errors."),
+        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
+        click.option("--progress/--no-progress", default=None, help="Default: on a terminal."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """``NAME=VALUE`` options as a dict; InputError for another form and for a name given twice."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise InputError(f"{option} {text!r}: expected NAME=VALUE, such as {option} {example}")
+        if name in found:
+            raise InputError(f"{option} {text!r}: {name!r} is given twice")
+        found[name] = value
+    return found
 
 
 def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:

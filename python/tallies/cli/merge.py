@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from ..errors import InputError
-from ..merging import Progress, merge
+from ..merging import merge
 from ..planning import plan
-from ._options import request, request_options
+from ._bar import bar
+from ._options import request, request_options, run_options
 
 
 @click.command()
@@ -20,15 +18,9 @@ from ._options import request, request_options
 @click.argument("out_argument", required=False, metavar="[OUT]")
 @click.option("--out", metavar="DIR", help="Directory to create.")
 @request_options
-@click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@run_options
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from where an interrupted run stopped.")
-@click.option("--overwrite", is_flag=True, help="Replace what is in the output directory.")
-@click.option("--sync", is_flag=True, help="Flush the result to disk before it appears.")
-@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--progress/--no-progress", default=None, help="Default: on a terminal.")
 @click.option("--dry-run", is_flag=True, help="The same as 'tallies plan'.")
 def command(
     config: str | None,
@@ -69,8 +61,7 @@ def command(
     target = out or out_argument
     if target is None:
         raise InputError("the output is missing; name a directory to create (--out OUT)")
-    shown = sys.stderr.isatty() if progress is None else progress
-    with _bar(shown and not quiet) as moved:
+    with bar("merge", progress, quiet) as moved:
         report = merge(
             asked,
             target,
@@ -86,23 +77,6 @@ def command(
         click.echo(report.to_json(), nl=False)
     elif not quiet:
         click.echo(str(report))
-
-
-@contextmanager
-def _bar(shown: bool) -> Iterator[Progress | None]:
-    """One bar by bytes, with the rate and the time left."""
-    if not shown:
-        yield None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=0, unit="B", unit_scale=True, desc="merge", file=sys.stderr) as bar:
-
-        def moved(done: int, whole: int) -> None:
-            bar.total = whole
-            bar.update(done - bar.n)
-
-        yield moved
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -9,15 +9,25 @@ from typing import Any
 import click
 
 from .. import methods
+from ..errors import InputError
 from ..methods._spec import Method, Parameter
+from ..store import codecs
+from ..store._codec import Codec
+from ..suggest import unknown
+
+Described = type[Method] | type[Codec]
 
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the merge methods, or show one."""
-    chosen = [methods.get(name)] if name else [methods.get(one) for one in methods.names()]
+    """List the merge methods and the codecs of stores, or show one."""
+    known: dict[str, Described] = {one: methods.get(one) for one in methods.names()}
+    known |= {one: codecs.get(one) for one in codecs.names()}
+    if name and name not in known:
+        raise InputError(f"method or codec {unknown(name, known)}")
+    chosen = [known[name]] if name else list(known.values())
     if as_json:
         click.echo(json.dumps([_facts(method) for method in chosen], indent=2))
     elif name:
@@ -26,7 +36,7 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo("\n\n".join(_entry(method) for method in chosen))
 
 
-def _entry(method: type[Method]) -> str:
+def _entry(method: Described) -> str:
     given = ", ".join(
         f"{name}={_default(parameter, method)}" for name, parameter in _parameters(method).items()
     )
@@ -36,14 +46,15 @@ def _entry(method: type[Method]) -> str:
     )
 
 
-def _page(method: type[Method]) -> str:
+def _page(method: Described) -> str:
     lines = [f"{method.name}: {inspect.getdoc(method)}", "", "Parameters:"]
     for name, parameter in _parameters(method).items():
         traits = [f"default {_default(parameter, method)}"]
         if parameter.choices:
             traits.append(" | ".join(parameter.choices))
         if parameter.low is not None or parameter.high is not None:
-            traits.append(f"from {parameter.low:g} to {parameter.high:g}")
+            traits.append(_range(parameter))
+        traits += [f"or {word!r}" for word in parameter.words]
         if parameter.per_model:
             traits.append("per model and tensor")
         elif parameter.per_tensor:
@@ -58,7 +69,13 @@ def _page(method: type[Method]) -> str:
     return "\n".join(lines)
 
 
-def _parameters(method: type[Method]) -> dict[str, Parameter]:
+def _range(parameter: Parameter) -> str:
+    if parameter.high is None:
+        return f"from {parameter.low:g} up"
+    return f"from {parameter.low:g} to {parameter.high:g}" if parameter.low is not None else ""
+
+
+def _parameters(method: Described) -> dict[str, Parameter]:
     """Of all semantics, the first one's default."""
     found: dict[str, Parameter] = {}
     for semantics in method.semantics:
@@ -67,7 +84,7 @@ def _parameters(method: type[Method]) -> dict[str, Parameter]:
     return found
 
 
-def _default(parameter: Parameter, method: type[Method]) -> str:
+def _default(parameter: Parameter, method: Described) -> str:
     def text(value: float | str | bool | None) -> str:
         if isinstance(value, bool):
             return str(value).lower()
@@ -81,13 +98,14 @@ def _default(parameter: Parameter, method: type[Method]) -> str:
     return ", ".join([text(parameter.default), *others])
 
 
-def _facts(method: type[Method]) -> dict[str, Any]:
+def _facts(method: Described) -> dict[str, Any]:
     return {
         "name": method.name,
         "summary": method.summary(),
         "formula": method.formula,
         "paper": method.paper,
-        "needs_base": method.needs_base,
+        "kind": "codec" if issubclass(method, Codec) else "method",
+        "needs_base": issubclass(method, Codec) or method.needs_base,
         "semantics": list(method.semantics),
         "parameters": {
             name: {
@@ -97,6 +115,7 @@ def _facts(method: type[Method]) -> dict[str, Any]:
                 "low": parameter.low,
                 "high": parameter.high,
                 "choices": parameter.choices,
+                "words": list(parameter.words),
                 "per_model": parameter.per_model,
                 "per_tensor": parameter.per_model or parameter.per_tensor,
                 "aliases": parameter.aliases,

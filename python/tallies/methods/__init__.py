@@ -5,12 +5,14 @@ from __future__ import annotations
 from ..errors import InputError
 from ..suggest import unknown
 from ._spec import Method
+from .consensus_ta import ConsensusTa
+from .consensus_ties import ConsensusTies
 from .linear import Linear
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Linear, TaskArithmetic, Ties)
+    method.name: method for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies)
 }
 
 

@@ -52,8 +52,8 @@ class Parameter:
 
     ``per_model`` parameters may be given for each model, and may vary over tensors (a gradient or
     ``filter`` rules); ``per_tensor`` ones may vary over tensors only. A default of None means the
-    parameter must be given. With ``choices`` the values are text, with a boolean default they are
-    true or false, otherwise they are finite numbers.
+    parameter must be given. With ``choices`` the values are those, with a boolean default they are
+    true or false, with a text as default any text, otherwise finite numbers or one of ``words``.
     """
 
     default: float | str | bool | None
@@ -61,6 +61,8 @@ class Parameter:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] | None = None
+    words: tuple[str, ...] = ()
+    whole: bool = False
     per_model: bool = False
     per_tensor: bool = False
     aliases: tuple[str, ...] = ()
@@ -80,6 +82,8 @@ class Rule:
     zero: Zero = Zero.MAJORITY
     scope: str = "model"
     equal: str = "keep"
+    at_least: int = 0
+    """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
 
 
 class Method:

@@ -1,0 +1,65 @@
+"""``tallies pack``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from ..store import pack
+from ._bar import bar
+from ._options import pairs, run_options
+
+
+@click.command()
+@click.option("--base", required=True, metavar="DIR", help="The model that all were tuned from.")
+@click.option("--task", "tasks", multiple=True, metavar="NAME=DIR", help="Repeat for each expert.")
+@click.option("--out", required=True, metavar="STORE", help="Directory to create.")
+@click.option("--codec", default="tall", show_default=True, help="See 'tallies methods'.")
+@click.option("--param", "params", multiple=True, metavar="key=value", help="Of the codec.")
+@click.option("--nonfinite", type=click.Choice(["error", "propagate"]), default="error")
+@run_options
+def command(
+    base: str,
+    tasks: tuple[str, ...],
+    out: str,
+    codec: str,
+    params: tuple[str, ...],
+    nonfinite: str,
+    quiet: bool,
+    as_json: bool,
+    progress: bool | None,
+    **options: Any,
+) -> None:
+    """Keep many experts of one base in a store.
+
+    \b
+    tallies pack --base DIR --task math=DIR --task code=DIR --out STORE
+    tallies pack ... --codec tall --param lambda=0.2,0.4,0.6
+    tallies pack ... --codec tall --param lambda.math=0.3 --param lambda.code=0.5
+    """
+    parameters: dict[str, Any] = dict(pairs(params, "--param", "density=0.1"))
+    by_task = {
+        name: parameters.pop(name) for name in list(parameters) if name.startswith("lambda.")
+    }
+    if by_task:
+        if "lambda" in parameters:
+            raise InputError("--param lambda: is given for all tasks and for one; keep one form")
+        parameters["lambda"] = {name.partition(".")[2]: value for name, value in by_task.items()}
+    named = pairs(tasks, "--task", "math=models/math")
+    with bar("pack", progress, quiet) as moved:
+        report = pack(
+            base,
+            named,
+            out,
+            codec=codec,
+            nonfinite=nonfinite,
+            progress=moved,
+            **options,
+            **parameters,
+        )
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    elif not quiet:
+        click.echo(str(report))

@@ -1,0 +1,34 @@
+"""Consensus merging over the sum of the task vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+
+
+class ConsensusTa(Method):
+    """Add the sum of the task vectors where at least k tasks claim it.
+
+    x_t = f_t - base; m = sum_t x_t; task t claims an element where |x_t| > mask_lambda |m - x_t|;
+    out = base + scale * m where at least k tasks claim it, the base elsewhere.
+
+    k = 0 keeps all of m, 1 drops what no task claims, 2 also what one alone does, more than there
+    are tasks everything. The claim is strict: an element that is zero in all x_t is claimed by
+    none. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise.
+
+    Wang et al., Localizing Task Information (Consensus TA), 2024, arXiv 2405.07813.
+    """
+
+    name = "consensus_ta"
+    formula = "out = base + scale * m where k tasks have |x_t| > mask_lambda |m - x_t|"
+    paper = "Wang et al. 2024, arXiv 2405.07813"
+
+    k = Parameter(2, "tasks that must claim an element", low=0, high=256, whole=True)
+    mask_lambda = Parameter(0.4, "how easily a task claims one", low=0, per_model=True)
+    weight = Parameter(1.0, "weight of the task vector in m", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return Rule(Gate.ALL, Vote.NONE, Blend.SUM, at_least=int(parameters["k"]))

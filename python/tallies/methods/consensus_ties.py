@@ -1,0 +1,36 @@
+"""Consensus merging over what TIES merges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+
+
+class ConsensusTies(Method):
+    """Add the sum that TIES makes of the task vectors where at least k tasks claim it.
+
+    x_t = f_t - base; m = sum of what agrees with the elected sign after the trim, as ``ties`` with
+    ``normalize: false``; task t claims an element where |x_t| > mask_lambda |m - x_t|, x_t not
+    trimmed; out = base + scale * m where at least k tasks claim it, the base elsewhere.
+
+    Equal magnitudes at the threshold all stay, a vote of exactly zero takes the majority of the
+    elected signs over the model. k and the claims are those of ``consensus_ta``. A NaN or infinity
+    is an error unless the merge's ``nonfinite`` says otherwise.
+
+    Wang et al., Localizing Task Information (Consensus TIES), 2024, arXiv 2405.07813.
+    """
+
+    name = "consensus_ties"
+    formula = "out = base + scale * TIES sum m where k tasks have |x_t| > mask_lambda |m - x_t|"
+    paper = "Wang et al. 2024, arXiv 2405.07813"
+
+    k = Parameter(2, "tasks that must claim an element", low=0, high=256, whole=True)
+    mask_lambda = Parameter(0.4, "how easily a task claims one", low=0, per_model=True)
+    density = Parameter(0.2, "share that stays", low=0, high=1, per_model=True)
+    weight = Parameter(1.0, "weight of the task vector in m", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING, at_least=int(parameters["k"]))

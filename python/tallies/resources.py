@@ -1,0 +1,51 @@
+"""What a run may take of the machine: memory for tiles, open files; and what it took."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+
+from . import _core
+from .errors import InputError
+from .layout import parse_size
+
+# A tile and its scratch take about four times the buffer; the rest of the budget is what the
+# histograms of the survey, the plan and the interpreter take.
+_BUFFER_SHARE = 8
+_LEAST_BUFFER_BYTES = 1 << 16
+_MOST_BUFFER_BYTES = 1 << 24
+# Open files that are no input or output.
+_OTHER_FILES = 32
+
+
+def tile_limits(max_memory: str | int, threads: int) -> _core.Limits:
+    """The buffers of a run that is to stay within ``max_memory``."""
+    share = parse_size(max_memory) // (_BUFFER_SHARE * threads)
+    return _core.Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
+
+
+def allow_open_files(n_files: int) -> None:
+    """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
+    n_files += _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= n_files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+    except (ValueError, OSError):
+        raise InputError(
+            f"needs {n_files} open files, but the limit is {hard} (ulimit -Hn); raise it, or use "
+            "larger files: models in fewer shards, a larger --max-shard-size"
+        ) from None
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of the process so far."""
+    # The system's own high-water mark: that of getrusage begins with the parent's.
+    with contextlib.suppress(OSError), open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

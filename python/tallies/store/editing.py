@@ -1,0 +1,224 @@
+"""Changing a store: adding and removing tasks, and choosing between candidates.
+
+The old store stays whole until ``store.json`` is replaced, which is done at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..destination import only_one
+from ..errors import InputError, StorageError
+from ..suggest import unknown
+from . import codecs
+from ._codec import Mask
+from .lambdas import DEFAULT, text
+from .manifest import STORED, Manifest, open_files
+from .names import check_task_names
+from .packing import pack
+from .report import PackReport
+
+_WORK = ".adding"
+
+
+def add(
+    store: str | os.PathLike[str],
+    task: str,
+    source: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+    mask_lambda: float | None = None,
+    **options: Any,
+) -> PackReport:
+    """Add one task to a store; the report is that of what was packed.
+
+    A codec without a shared vector packs the new task alone. The others change the shared vector,
+    so that all tasks are packed again, from the experts that the store remembers; ``mask_lambda``
+    is then the new task's, for ``tall``. ``options`` are those of ``pack`` but the codec's.
+    InputError when the name is taken, the base is another or an expert is gone.
+    """
+    root = Path(store)
+    manifest = Manifest.read(root)
+    check_task_names([*manifest.tasks, task])
+    origin = manifest.base_path if base is None else os.fspath(base)
+    if not _is_independent(manifest):
+        sources = {**_sources(root, manifest), task: os.fspath(source)}
+        options["lambda"] = DEFAULT if mask_lambda is None else mask_lambda
+        return _pack_again(root, manifest, origin, sources, options)
+    with _editing(root):
+        manifest = Manifest.read(root)
+        check_task_names([*manifest.tasks, task])
+        work = root / _WORK
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            report = pack(
+                origin, {task: source}, work, codec=manifest.codec, **manifest.parameters, **options
+            )
+            made = Manifest.read(work)
+            if made.base_fingerprint != manifest.base_fingerprint:
+                raise InputError(
+                    f"{origin}: is not the base of {root}: its fingerprint is "
+                    f"{made.base_fingerprint}, expected {manifest.base_fingerprint}"
+                )
+            for file in made.files():
+                (root / file).parent.mkdir(exist_ok=True)
+                os.replace(work / file, root / file)
+            for name, tensor in made.tensors.items():
+                if tensor.kind in STORED:
+                    manifest.tensors[name] = replace(manifest.tensors[name], kind=tensor.kind)
+            manifest.tasks.update(made.tasks)
+            manifest.checksums.update(made.checksums)
+            manifest.write(root)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return replace(report, path=str(root))
+
+
+def remove(
+    store: str | os.PathLike[str],
+    task: str,
+    *,
+    keep_shared: bool = False,
+    base: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> PackReport | None:
+    """Remove one task from a store.
+
+    Without a shared vector, or with ``keep_shared``, its files alone go; the shared vector then
+    still holds it, and the other tasks stay what they are. Otherwise all other tasks are packed
+    again from the experts that the store remembers, and the report is that. InputError for a task
+    that is not there, and for the last one.
+    """
+    root = Path(store)
+    manifest = Manifest.read(root)
+    _find(root, manifest, task)
+    if len(manifest.tasks) == 1:
+        raise InputError(f"{root}: task {task!r} is the only one; remove the directory instead")
+    if not keep_shared and not _is_independent(manifest):
+        origin = manifest.base_path if base is None else os.fspath(base)
+        sources = _sources(root, manifest)
+        del sources[task]
+        return _pack_again(root, manifest, origin, sources, options)
+    with _editing(root):
+        manifest = Manifest.read(root)
+        _find(root, manifest, task)
+        gone = manifest.tasks.pop(task)
+        files = [gone.file] if gone.file is not None else list(gone.candidates.values())
+        _drop(root, manifest, files)
+    return None
+
+
+def choose(store: str | os.PathLike[str], task: str, mask_lambda: float | str) -> None:
+    """Keep one of the candidate masks of a task and remove the others.
+
+    InputError for a task or lambda that is not there, and for a task without candidates.
+    """
+    root = Path(store)
+    with _editing(root):
+        manifest = Manifest.read(root)
+        found = _find(root, manifest, task)
+        if not found.candidates:
+            raise InputError(
+                f"{root}: task {task!r} has no candidates: its lambda is {found.mask_lambda}"
+            )
+        try:
+            key = text(float(mask_lambda))
+        except ValueError:
+            key = str(mask_lambda)
+        if key not in found.candidates:
+            raise InputError(f"{root}: task {task!r}: lambda {unknown(key, found.candidates)}")
+        open_files(root, manifest)
+        chosen, file = found.candidates[key], f"tasks/{task}.safetensors"
+        new = root / f"{file}.new"
+        try:
+            new.parent.mkdir(exist_ok=True)
+            new.unlink(missing_ok=True)
+            try:
+                os.link(root / chosen, new)
+            except OSError:
+                shutil.copyfile(root / chosen, new)
+            os.replace(new, root / file)
+        except OSError as error:
+            raise StorageError(f"{new}: cannot be written: {error.strerror or error}") from None
+        manifest.checksums[file] = manifest.checksums[chosen]
+        manifest.tasks[task] = replace(
+            found,
+            mask_lambda=float(key),
+            n_set={key: found.n_set[key]},
+            file=file,
+            candidates={},
+        )
+        _drop(root, manifest, list(found.candidates.values()))
+
+
+def _is_independent(manifest: Manifest) -> bool:
+    """Whether each task is packed without regard to the others."""
+    return codecs.get(manifest.codec).shared_rule(manifest.parameters) is None
+
+
+def _find(root: Path, manifest: Manifest, task: str) -> Any:
+    if task not in manifest.tasks:
+        raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
+    return manifest.tasks[task]
+
+
+def _sources(root: Path, manifest: Manifest) -> dict[str, str]:
+    sources = {name: task.source for name, task in manifest.tasks.items()}
+    for name, source in sources.items():
+        if not os.path.exists(source):
+            raise InputError(
+                f"{root}: {manifest.codec} has one shared vector of all tasks, so they must be "
+                f"packed again, but the expert of task {name!r} is not at {source} any more"
+            )
+    return sources
+
+
+def _pack_again(
+    root: Path, manifest: Manifest, base: str, sources: dict[str, str], options: dict[str, Any]
+) -> PackReport:
+    parameters = dict(manifest.parameters)
+    for name, task in manifest.tasks.items():
+        if task.file is None:
+            raise InputError(
+                f"{root}: task {name!r} has several candidates; keep one first with 'tallies "
+                f"choose {root} {name} LAMBDA'"
+            )
+    if codecs.get(manifest.codec).mask is Mask.TALL:
+        parameters["lambda"] = {
+            name: manifest.tasks[name].mask_lambda if name in manifest.tasks else options["lambda"]
+            for name in sources
+        }
+    options = {name: value for name, value in options.items() if name != "lambda"}
+    report = pack(
+        base, sources, root, codec=manifest.codec, overwrite=True, **parameters, **options
+    )
+    report.warnings.append("the shared vector changed: all tasks were packed again")
+    return report
+
+
+def _drop(root: Path, manifest: Manifest, files: list[str]) -> None:
+    """Forget files and write the manifest; then remove them."""
+    for file in files:
+        del manifest.checksums[file]
+    manifest.write(root)
+    for file in files:
+        with contextlib.suppress(OSError):
+            (root / file).unlink()
+            (root / file).parent.rmdir()
+            (root / file).parent.parent.rmdir()
+
+
+@contextlib.contextmanager
+def _editing(root: Path) -> Iterator[None]:
+    """Let one process at a time change the store."""
+    try:
+        with only_one(root / ".lock"):
+            yield
+    except BlockingIOError:
+        raise InputError(f"{root}: another process is changing it; try again later") from None

@@ -1,0 +1,206 @@
+"""The tensors of one task, made from base and store, and checked while they are read."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import _core
+from ..checkpoint import Checkpoint, TensorInfo
+from ..errors import InputError
+from ..files import chunks, content, tensor_fingerprint
+from ..native import DTYPE_CODES, PACKED_BITS
+from ..passes import Place
+from ..suggest import show, unknown
+from . import codecs, sparse_files
+from .lambdas import text
+from .manifest import SHARED, STORED, Manifest
+from .pack_plan import GRAIN, scale_name
+from .sparse import Sparse
+
+Write = Callable[[bytes, int], object]
+"""Called with some bytes of a tensor and the first one's position in it."""
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """One task of an open store over its base."""
+
+    path: Path
+    manifest: Manifest
+    files: Mapping[str, Mapping[str, TensorInfo]]
+    base: Checkpoint
+    task: str
+    file: str
+    """The task's own file, relative to the store."""
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        manifest: Manifest,
+        files: Mapping[str, Mapping[str, TensorInfo]],
+        base: Checkpoint,
+        task: str,
+        mask_lambda: float | None,
+    ) -> Restoring:
+        """Find the task and, among candidates, the one for this lambda; InputError if not there."""
+        if task not in manifest.tasks:
+            raise InputError(f"{path}: task {unknown(task, manifest.tasks)}")
+        found = manifest.tasks[task]
+        if found.file is not None:
+            if mask_lambda is not None and mask_lambda != found.mask_lambda:
+                raise InputError(
+                    f"{path}: task {task!r} has lambda {found.mask_lambda}, found {mask_lambda}; "
+                    "leave it out, or pack several candidates"
+                )
+            return cls(path, manifest, files, base, task, found.file)
+        if mask_lambda is None:
+            raise InputError(
+                f"{path}: task {task!r} has candidates for lambda {', '.join(found.candidates)}; "
+                f"name one, or keep one with 'tallies choose {path} {task} LAMBDA'"
+            )
+        key = text(float(mask_lambda))
+        if key not in found.candidates:
+            raise InputError(f"{path}: task {task!r}: lambda {unknown(key, found.candidates)}")
+        return cls(path, manifest, files, base, task, found.candidates[key])
+
+    def source(self, name: str) -> str:
+        """The name whose values a tensor has: its own, or the one it is tied to."""
+        return self.manifest.tensors[name].tied_to or name
+
+    def kind(self, name: str) -> str:
+        """Where the values of a tensor come from; the task may lack what others have changed."""
+        kind = self.manifest.tensors[self.source(name)].kind
+        return (
+            "frozen" if kind in STORED and self.source(name) not in self.files[self.file] else kind
+        )
+
+    def is_masked(self, name: str) -> bool:
+        """Whether a tensor is made by the native pass, not copied."""
+        return self.kind(name) == "masked"
+
+    def stored(self, name: str) -> TensorInfo:
+        """Where the bytes of a tensor that is copied lie: in the task's file or in the base."""
+        name = self.source(name)
+        if self.kind(name) == "dense":
+            return self.files[self.file][name]
+        return self.base.tensors[name]
+
+    def dtype(self, name: str) -> str:
+        """The dtype that the restored tensor has."""
+        return (
+            self.manifest.tensors[name].dtype if self.is_masked(name) else self.stored(name).dtype
+        )
+
+    def n_bytes_read(self) -> int:
+        """Bytes of base and store that restoring all tensors reads."""
+        n_bytes = sum(one.n_bytes for one in self.base.tensors.values())
+        files = [self.file] + ([SHARED] if SHARED in self.files else [])
+        return n_bytes + sum(one.n_bytes for file in files for one in self.files[file].values())
+
+    def make(
+        self,
+        core: _core.Plan,
+        outputs: Mapping[str, Sequence[Place]],
+        limits: _core.Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> dict[str, list[int]]:
+        """Make the masked tensors that ``outputs`` names and write each to its places.
+
+        Returns the content fingerprint of each; InputError if anything read is not what was packed.
+        """
+        if codecs.get(self.manifest.codec) is Sparse:
+            return self._make_sparse(core, outputs, limits, progress)
+        names = list(outputs)
+        has_shared = (
+            codecs.get(self.manifest.codec).shared_rule(self.manifest.parameters) is not None
+        )
+        scale = self.manifest.tasks[self.task].scale
+        inputs = {name: self._inputs(name, has_shared) for name in names}
+        numbers = {
+            path: core.open_to_read(path)
+            for path in sorted({os.fspath(one.path) for row in inputs.values() for one in row})
+        }
+        rules = []
+        for job, name in enumerate(names):
+            *floats, mask = inputs[name]
+            places = [
+                (numbers[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype]) for one in floats
+            ]
+            places.append((numbers[os.fspath(mask.path)], mask.offset, PACKED_BITS))
+            core.add_job(self.base.tensors[name].n_elements, places, outputs[name], grain=GRAIN)
+            rules.append(_core.UnpackRule(job, scale if has_shared else self._magnitude(name)))
+        results = _core.unpack(core, rules, has_shared, limits, progress)
+        for name, result in zip(names, results, strict=True):
+            for one, lanes in zip(inputs[name], result.inputs, strict=True):
+                self._check(one, lanes)
+        return {name: result.output for name, result in zip(names, results, strict=True)}
+
+    def _make_sparse(
+        self,
+        core: _core.Plan,
+        outputs: Mapping[str, Sequence[Place]],
+        limits: _core.Limits,
+        progress: Callable[[int], object] | None,
+    ) -> dict[str, list[int]]:
+        base = {name: self.base.tensors[name] for name in outputs}
+        stored = self.files[self.file]
+        made = sparse_files.unpack(
+            core, base, stored, outputs, self.manifest.parameters, limits, progress=progress
+        )
+        for name, lanes in made.items():
+            self._check(base[name], lanes.base)
+            self._check(stored[name], lanes.mask)
+            self._check(stored[sparse_files.values_name(name)], lanes.values)
+            if lanes.scales is not None:
+                self._check(stored[sparse_files.scales_name(name)], lanes.scales)
+        return {name: lanes.output for name, lanes in made.items()}
+
+    def copy(self, name: str, write: Write) -> list[int]:
+        """Hand over the bytes of a tensor that is copied; its content fingerprint, once checked."""
+        one = self.stored(name)
+        at = 0
+        for chunk in chunks(one):
+            write(bytes(chunk), at)
+            at += len(chunk)
+        lanes = content(one)
+        self._check(one, lanes)
+        return lanes
+
+    def _inputs(self, name: str, has_shared: bool) -> list[TensorInfo]:
+        shared = [self.files[SHARED][name]] if has_shared else []
+        return [self.base.tensors[name], *shared, self.files[self.file][name]]
+
+    def _magnitude(self, name: str) -> float:
+        one = self.files[self.file][scale_name(name)]
+        data = b"".join(bytes(chunk) for chunk in chunks(one))
+        self._check(one, content(one))
+        (value,) = struct.unpack("<f", data)
+        return float(value)
+
+    def _check(self, one: TensorInfo, lanes: Sequence[int]) -> None:
+        """Raise InputError unless a tensor that was read is what it was when the store was made."""
+        found = tensor_fingerprint(one, lanes)
+        if one.path in self.base.files:
+            expected, what = self.manifest.tensors[one.name].fingerprint, "is not the store's base"
+        else:
+            file = one.path.relative_to(self.path).as_posix()
+            expected, what = self.manifest.checksums[file][one.name], "is damaged"
+        if found != expected:
+            raise InputError(
+                f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
+                f"{expected}; restore the file, or pack again"
+            )
+
+
+def restored_names(manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """The names asked for; InputError for one that the base lacks."""
+    found = list(names)
+    for name in found:
+        if name not in manifest.tensors:
+            raise InputError(f"tensor {unknown(name, manifest.tensors)}")
+    return found
