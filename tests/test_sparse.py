@@ -337,6 +337,21 @@ def test_empty_tensors_have_a_scale_for_each_row(tmp_path: Path) -> None:
     )
 
 
+def test_a_scale_that_is_rounded_down_far_clips_both_signs(tmp_path: Path) -> None:
+    """Of a largest magnitude of 190 steps, the least there are, the scale is one step."""
+    step = np.finfo(np.float32).smallest_subnormal
+    base = {"w": np.zeros((2, 2), np.float32)}
+    expert = {"w": np.array([[-190, 3], [190, -3]], np.float32) * step}
+    paths = write_pair(tmp_path, base, expert)
+    stored = tmp_path / "task.safetensors"
+    pack(*paths, stored, parameters(density=1, values="int8"))
+    held = read_task(stored)
+    assert held["w::scales"].tolist() == [step, step]
+    assert held["w::values"].tolist() == [-127, 3, 127, -3]
+    out, _ = unpack(paths[0], stored, parameters(density=1, values="int8"))
+    assert_same_bits(out["w"], np.array([[-127, 3], [127, -3]], np.float32) * step)
+
+
 # What is refused
 
 

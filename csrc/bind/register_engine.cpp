@@ -132,6 +132,15 @@ void register_engine(py::module_& m) {
           py::arg("fingerprints"), py::arg("stop_at_overflow"), py::arg("limits"),
           py::arg("progress") = py::none())
       .def(
+          "fingerprints",
+          [](const Plan& plan, const Limits& limits) {
+            Watch watch{py::none()};
+            return watch.run([&](const Progress& on_progress) {
+              return fingerprints(plan, limits, on_progress);
+            });
+          },
+          py::arg("limits"))
+      .def(
           "find_nonfinite",
           [](const Plan& plan, std::size_t job, std::size_t input, const Limits& limits) {
             Watch watch{py::none()};

@@ -132,6 +132,9 @@ struct UnpackResult {
 std::vector<UnpackResult> unpack(const Plan&, const std::vector<UnpackRule>&, bool has_shared,
                                  const Limits&, const Progress&);
 
+// Content fingerprints of the first input of every job.
+std::vector<Lanes> fingerprints(const Plan&, const Limits&, const Progress&);
+
 struct NonFinite {
   std::uint64_t count = 0;
   std::uint64_t first = 0;  // element of the job

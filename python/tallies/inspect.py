@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from .checkpoint import Checkpoint
-from .files import content, model_fingerprint, tensor_fingerprint
+from .files import contents, model_fingerprint, tensor_fingerprint
 from .state_dicts import n_threads
 
 
@@ -23,12 +22,10 @@ def inspect(
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
     if fingerprints:
-        with ThreadPoolExecutor(n_threads(threads)) as pool:
-            contents = pool.map(content, tensors)
-            prints = {
-                tensor.name: tensor_fingerprint(tensor, lanes)
-                for tensor, lanes in zip(tensors, contents, strict=True)
-            }
+        prints = {
+            tensor.name: tensor_fingerprint(tensor, lanes)
+            for tensor, lanes in zip(tensors, contents(tensors, n_threads(threads)), strict=True)
+        }
     by_dtype: dict[str, int] = {}
     for tensor in tensors:
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import TensorInfo
 from ..errors import InputError
-from ..files import content, tensor_fingerprint
+from ..files import contents, tensor_fingerprint
 from ..state_dicts import n_threads
 from .manifest import NAME, Manifest, open_files
 
@@ -61,17 +59,14 @@ def verify_store(path: str | os.PathLike[str], *, threads: int | None = None) ->
     files = open_files(root, manifest)
     tensors = [(file, one) for file, row in files.items() for one in row.values()]
 
-    def found(pair: tuple[str, TensorInfo]) -> str:
-        return tensor_fingerprint(pair[1], content(pair[1]))
-
-    with ThreadPoolExecutor(n_threads(threads)) as pool:
-        for (file, one), print_ in zip(tensors, pool.map(found, tensors), strict=True):
-            expected = manifest.checksums[file][one.name]
-            if print_ != expected:
-                raise InputError(
-                    f"{root / file}: tensor {one.name!r} is damaged: its checksum is {print_}, "
-                    f"expected {expected}; restore the file, or pack again"
-                )
+    lanes = contents([one for _, one in tensors], n_threads(threads))
+    for (file, one), sums in zip(tensors, lanes, strict=True):
+        found, expected = tensor_fingerprint(one, sums), manifest.checksums[file][one.name]
+        if found != expected:
+            raise InputError(
+                f"{root / file}: tensor {one.name!r} is damaged: its checksum is {found}, "
+                f"expected {expected}; restore the file, or pack again"
+            )
     return {
         "path": str(root),
         "kind": "store",

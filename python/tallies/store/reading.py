@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from .. import _core
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import InputError
-from ..files import content, tensor_fingerprint
+from ..files import contents, tensor_fingerprint
 from ..native import DTYPE_CODES
 from ..passes import Place
 from ..resources import tile_limits
@@ -163,10 +162,10 @@ class Store:
                 )
         if not by_content:
             return
-        with ThreadPoolExecutor(n_threads(None)) as pool:
-            for name, lanes in zip(found, pool.map(content, found.values()), strict=True):
-                if tensor_fingerprint(found[name], lanes) != expected[name].fingerprint:
-                    raise self._refuse_base(f"tensor {show(name)} has other values")
+        infos = list(found.values())
+        for info, lanes in zip(infos, contents(infos, n_threads(None)), strict=True):
+            if tensor_fingerprint(info, lanes) != expected[info.name].fingerprint:
+                raise self._refuse_base(f"tensor {show(info.name)} has other values")
 
     def _refuse_base(self, why: str) -> InputError:
         return InputError(
