@@ -53,6 +53,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.merge
+	$(BIN)/python -m bench.store
 
 # The package follows the sources: an import builds what has changed.
 dev: $(VENV)/tools

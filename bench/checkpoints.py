@@ -87,19 +87,27 @@ class Llama:
         }
 
 
-def ensure(directory: Path, llama: Llama, shard_bytes: int = 10**9, seed: int = 0) -> list[Path]:
+def ensure(
+    directory: Path,
+    llama: Llama,
+    shard_bytes: int = 10**9,
+    seed: int = 0,
+    n_experts: int = N_EXPERTS,
+) -> list[Path]:
     """The base and the experts as Hugging Face directories of bfloat16, made if they are not there.
 
     Experts are the base plus noise, rounded. The layers' norms are close to 1, where the noise is
     below half a unit in the last place: few of their elements differ from the base's.
     """
-    paths = [directory / "base", *(directory / f"expert-{i + 1}" for i in range(N_EXPERTS))]
+    paths = [directory / "base", *(directory / f"expert-{i + 1}" for i in range(n_experts))]
     marker = directory / "complete.json"
     made_of = {**llama.config(), "shard_bytes": shard_bytes, "seed": seed}
+    if n_experts != N_EXPERTS:
+        made_of["n_experts"] = n_experts
     if marker.exists() and json.loads(marker.read_text()) == made_of:
         return paths
     shutil.rmtree(directory, ignore_errors=True)
-    for path, block, norms in zip(paths, *_noise(llama, seed), strict=True):
+    for path, block, norms in zip(paths, *_noise(llama, seed, n_experts), strict=True):
         path.mkdir(parents=True)
         (path / "config.json").write_text(json.dumps(llama.config(), indent=2))
         _write_model(path, llama.shapes(), block, norms, shard_bytes, seed)
@@ -109,13 +117,13 @@ def ensure(directory: Path, llama: Llama, shard_bytes: int = 10**9, seed: int = 
     return paths
 
 
-def _noise(llama: Llama, seed: int) -> tuple[list[Words], list[Words]]:
+def _noise(llama: Llama, seed: int, n_experts: int) -> tuple[list[Words], list[Words]]:
     """For the base and each expert: a block of weights, and the weights of a norm."""
     draw = np.random.default_rng(seed)
     n = min(_BLOCK_ELEMENTS, llama.n_parameters)
     base = np.float32(_BASE_SPREAD) * draw.standard_normal(n, np.float32)
     blocks, norms = [], []
-    for tuning in (0.0, *[_TUNING_SPREAD] * N_EXPERTS):
+    for tuning in (0.0, *[_TUNING_SPREAD] * n_experts):
         noise = np.float32(tuning) * draw.standard_normal(n, np.float32)
         # The expert is tuned from the weights that the base's file holds.
         model = _rounded(base) + noise

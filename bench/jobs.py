@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
-import numpy as np
-
 from tallies.checkpoint import Checkpoint
 from tests.reference import linear, task_arithmetic, ties
-from tests.reference.dtype import Array
 
-Model = dict[str, Array]
-"""Tensors, or parts of them, by name."""
+from .parts import Model, Reach, compare, parts
 
 _SCALE = 0.4
 _DENSITY = 0.2
-
-# Of each tensor, where every element can be checked by itself: its two ends and its middle.
-_SLICE_ELEMENTS = 4096
-# Of a tensor that must be sorted to be checked, and of a model.
-_MOST_TENSOR_ELEMENTS = 1 << 16
-_MOST_MODEL_ELEMENTS = 1 << 22
-
-
-class Reach(Enum):
-    """What an element of the result depends on, and so how much the slow reference must redo."""
-
-    ELEMENT = "element"
-    TENSOR = "tensor"
-    MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -136,19 +116,11 @@ JOBS = (
 def check(job: Job, models: Sequence[Path], out: Path) -> int:
     """Compare what a merge wrote with the reference, bit for bit; how many elements were compared.
 
-    Single elements are compared where that suffices, otherwise whole tensors of at most 2^16
-    elements, or a whole model of at most 2^22. RuntimeError where bits differ.
+    RuntimeError where bits differ.
     """
     opened = [Checkpoint.open(path) for path in (*models, out)]
-    *inputs, found = (_parts(checkpoint, job.reach) for checkpoint in opened)
-    for name, expected in job.reference(inputs).items():
-        bad = np.flatnonzero(expected.view(np.uint16) != found[name].view(np.uint16))
-        if bad.size:
-            raise RuntimeError(
-                f"{job.name}: tensor {name!r}: {bad.size} of {expected.size} elements differ from "
-                f"the reference; the first is {found[name][bad[0]]}, expected {expected[bad[0]]}"
-            )
-    return sum(part.size for part in found.values())
+    *inputs, found = (parts(checkpoint, job.reach) for checkpoint in opened)
+    return compare(job.name, found, job.reference(inputs))
 
 
 def check_shapes(base: Path, out: Path) -> None:
@@ -161,23 +133,3 @@ def check_shapes(base: Path, out: Path) -> None:
         raise RuntimeError(
             f"{len(set(wanted.items()) ^ set(found.items()))} tensors differ in shape"
         )
-
-
-def _parts(checkpoint: Checkpoint, reach: Reach) -> Model:
-    parts = {}
-    whole = sum(info.n_elements for info in checkpoint.tensors.values())
-    for name, info in checkpoint.tensors.items():
-        n = info.n_elements
-
-        def read(first: int, n: int, path: Path = info.path, offset: int = info.offset) -> Array:
-            return np.fromfile(path, ml_dtypes.bfloat16, n, offset=offset + 2 * first)
-
-        if reach is Reach.ELEMENT:
-            size = min(n, _SLICE_ELEMENTS)
-            starts = sorted({0, (n - size) // 2, n - size})
-            parts[name] = np.concatenate([read(first, size) for first in starts])
-        elif (reach is Reach.TENSOR and n <= _MOST_TENSOR_ELEMENTS) or (
-            reach is Reach.MODEL and whole <= _MOST_MODEL_ELEMENTS
-        ):
-            parts[name] = read(0, n)
-    return parts

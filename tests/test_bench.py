@@ -10,12 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import checkpoints, child, compare, harness, kernels, merge, startup, storage
+from bench import (
+    checkpoints,
+    child,
+    compare,
+    harness,
+    kernels,
+    merge,
+    runs,
+    sizes,
+    startup,
+    storage,
+    store,
+)
 from bench.harness import Row
 from bench.jobs import JOBS, Job, check, check_shapes
 from bench.kernel_cases import CHECKED, Kernel, groups
-from tallies import _core, cpu
+from bench.store_check import check_same_content, check_store, check_unpacked
+from tallies import Store, _core, cpu, pack
 from tallies.checkpoint import Checkpoint
+from tallies.store import codecs
 
 TINY = checkpoints.Llama(
     num_hidden_layers=2,
@@ -110,7 +124,7 @@ def test_merge_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(row.samples) == len(row.facts["report_seconds"]) == 1
     by_job = {(row.case["job"], row.facts.get("fingerprint")) for row in rows[2:]}
     assert len(by_job) == len(JOBS)
-    assert "ties, scope=model" in merge.show(rows)
+    assert "ties, scope=model" in runs.show(rows)
     saved = json.loads(harness.save("m", rows, {}).read_text())
     assert str(tmp_path) not in json.dumps(saved)
     assert saved["rows"][2]["case"] == rows[2].case
@@ -118,7 +132,7 @@ def test_merge_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_merge_refuses_to_mix_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = merge.Bench(TINY, settings(tmp_path))
-    monkeypatch.setattr(merge, "build", lambda: "another")
+    monkeypatch.setattr(runs, "build", lambda: "another")
     with pytest.raises(RuntimeError, match="installed anew"):
         bench.run([None])
 
@@ -130,18 +144,23 @@ def test_scaling_removes_what_it_made(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("llama-*"))
 
 
+def spoil(path: Path, name: str) -> None:
+    """Change the first bit of a tensor."""
+    info = Checkpoint.open(path).tensors[name]
+    with open(info.path, "r+b") as file:
+        file.seek(info.offset)
+        first = file.read(1)
+        file.seek(info.offset)
+        file.write(bytes([first[0] ^ 1]))
+
+
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.name)
 def test_check_refuses_a_wrong_result(job: Job, models: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "tallies", "merge", *job.arguments(models), "--quiet"]
     child.run([*command, "--out", str(out)])
     assert check(job, models, out) > 0
-    info = Checkpoint.open(out).tensors["model.norm.weight"]
-    with open(info.path, "r+b") as file:
-        file.seek(info.offset)
-        first = file.read(1)
-        file.seek(info.offset)
-        file.write(bytes([first[0] ^ 1]))
+    spoil(out, "model.norm.weight")
     with pytest.raises(RuntimeError, match=r"'model.norm.weight': 1 of \d+ elements differ"):
         check(job, models, out)
 
@@ -151,6 +170,96 @@ def test_check_shapes_refuses_other_tensors(models: list[Path], tmp_path: Path) 
     fewer = checkpoints.ensure(tmp_path, dataclasses.replace(TINY, num_hidden_layers=1))
     with pytest.raises(RuntimeError, match="tensors differ"):
         check_shapes(models[0], fewer[0])
+
+
+def test_store_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    asked = ["--dir", str(tmp_path), "--repeat", "1", "--tasks", "2", "--threads", "2", "--sizes"]
+    monkeypatch.setattr(checkpoints.Llama, "resized", lambda self, n: TINY)
+    monkeypatch.setattr(sizes, "TRAINED", {"a": (1000, 900), "b": (5,), "c": ()})
+    monkeypatch.setattr(sizes, "FROZEN", {"d": (100, 300), "e": ()})
+    store.main(asked)
+    rows = json.loads((tmp_path / "results" / "store.json").read_text())["rows"]
+    by_job = {(row["case"]["job"], row["case"].get("max_memory")): row for row in rows}
+    assert {f"pack {name}" for name in codecs.names()} == {
+        " ".join(job.split()[:2]) for job, budget in by_job if budget == "default"
+    }
+    for job, budget in by_job:
+        if job.startswith(("pack ", "unpack ")) and "layer" not in job:
+            row = by_job[job, budget]
+            assert row["own_ratio_to_copy"] < row["ratio_to_copy"]
+            assert len(row["samples"]) == len(row["report_seconds"]) == 1
+            assert row["peak_bytes"] > 0
+    tall, tight = by_job["pack tall", "default"], by_job["pack tall", "256MiB"]
+    assert (
+        tall["fingerprint"] == tight["fingerprint"] != by_job["pack emr", "default"]["fingerprint"]
+    )
+    assert tall["elements_checked"] == by_job["pack emr", "default"]["elements_checked"] > 0
+    assert (tall["target_ratio"], by_job["unpack tall", None]["target_ratio"]) == (2.0, 1.5)
+    assert tight["target_peak_bytes"] == (256 + 150) << 20
+    for job in ("pack a layer", "load a layer"):
+        rival = by_job[f"{job}, plain torch", None]
+        own = by_job[job, None]
+        assert own["times_faster"] == pytest.approx(rival["seconds"] / own["own_seconds"])
+    full, half = (row for row in rows if row["case"]["job"] == "size of tall")
+    assert full["formula_bits"] == (64 + 20) * 900_006 + 32 * 30_001
+    assert 1 < full["of_formula"] < 1.01
+    assert half["base_and_store_bits"] == pytest.approx(
+        full["base_and_store_bits"] - 16 * 900_006, abs=8 * 200
+    )
+    assert not (tmp_path / "sizes").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_store_refuses_another_result(tmp_path: Path) -> None:
+    found = runs.Runs(settings(tmp_path))
+    found.expect_same("unpack", "a")
+    found.expect_same("load", "b")
+    with pytest.raises(RuntimeError, match="unpack: this run gives b, the first one gave a"):
+        found.expect_same("unpack", "b")
+
+
+def test_sizes_are_those_of_clip() -> None:
+    assert sizes.n_parameters(sizes.TRAINED) == 87_849_216
+    assert sizes.n_parameters(sizes.FROZEN) == 25_599_489
+
+
+@pytest.fixture
+def packed(models: list[Path], tmp_path: Path) -> Path:
+    base, *experts = models
+    out = tmp_path / "store"
+    pack(base, {f"task-{i}": path for i, path in enumerate(experts, 1)}, out)
+    return out
+
+
+@pytest.mark.parametrize("file", ["shared.safetensors", "tasks/task-2.safetensors"])
+def test_check_refuses_a_wrong_store(models: list[Path], packed: Path, file: str) -> None:
+    assert check_store(packed, models) > 0
+    spoil(packed / file, "model.norm.weight")
+    with pytest.raises(RuntimeError, match=r"'model.norm.weight': 1 of \d+ elements differ"):
+        check_store(packed, models)
+
+
+def test_check_refuses_a_wrong_unpacked_task(
+    models: list[Path], packed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    Store.open(packed).unpack("task-1", out)
+    assert check_unpacked(packed, "task-1", models[0], out) > 0
+    spoil(out, "model.norm.weight")
+    with pytest.raises(RuntimeError, match=r"'model.norm.weight': 1 of \d+ elements differ"):
+        check_unpacked(packed, "task-1", models[0], out)
+
+
+def test_check_refuses_another_result_of_the_plain_program(
+    models: list[Path], packed: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "plain"
+    child.run([sys.executable, "-m", "bench.plain", "pack", *map(str, [out, *models])])
+    check_same_content(packed, out)
+    spoil(out / "tasks" / "task-3.safetensors", "model.norm.weight")
+    with pytest.raises(RuntimeError, match=r"task-3.*'model.norm.weight' differs"):
+        check_same_content(packed, out)
 
 
 def test_kernel_rows() -> None:

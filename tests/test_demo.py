@@ -14,8 +14,9 @@ import torch
 from safetensors import safe_open
 from sklearn.datasets import load_digits
 
+from tallies.checkpoint import Checkpoint
 from tallies.demo import pipeline, run
-from tallies.demo.merge import merge
+from tallies.demo.commands import merge, pack, unpack
 from tallies.demo.model import Encoder, accuracy, load, logits, prototypes, save
 from tallies.demo.table import Row, table
 from tallies.demo.tasks import TASKS, Images, generator, plain, shift, split
@@ -242,19 +243,37 @@ def test_an_earlier_demo_is_written_over(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert json.loads(Path("tallies-demo/demo.json").read_text())["seed"] == 3
 
 
+COMMANDS = {
+    "the ties merge": lambda: merge("ties", Path("b"), [Path("x"), Path("y")], Path("o"), {"s": 1}),
+    "the tall pack": lambda: pack("tall", Path("b"), {"m": Path("x"), "n": Path("y")}, Path("o")),
+    "the m unpack": lambda: unpack(Path("s"), "m", Path("o")),
+}
+
+
+@pytest.mark.parametrize("what", COMMANDS)
 @pytest.mark.parametrize(("status", "kind"), [(2, InputError), (3, StorageError)])
-def test_a_failed_merge_repeats_the_line_of_the_command(
-    status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+def test_a_failed_command_repeats_its_line(
+    what: str, status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, status, stderr="a warning\nx: disk full\n")
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(kind, match=r"^the ties merge of the demo failed: x: disk full$"):
-        merge("ties", Path("base"), [Path("expert")], Path("out"), {})
+    with pytest.raises(kind, match=rf"^{what} of the demo failed: x: disk full$"):
+        COMMANDS[what]()
 
 
-def test_the_command_is_what_a_user_types(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("the ties merge", "merge --method ties --base b --model x --model y --param s=1 --out o"),
+        ("the tall pack", "pack --codec tall --base b --task m=x --task n=y --out o"),
+        ("the m unpack", "unpack s m o"),
+    ],
+)
+def test_the_command_is_what_a_user_types(
+    what: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     typed: list[str] = []
 
     def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
@@ -262,19 +281,16 @@ def test_the_command_is_what_a_user_types(monkeypatch: pytest.MonkeyPatch) -> No
         return subprocess.CompletedProcess(command, 0, stdout='{"seconds": 0.25}\n', stderr="")
 
     monkeypatch.setattr(subprocess, "run", answer)
-    report = merge("ties", Path("b"), [Path("x"), Path("y")], Path("o"), {"density": 0.2})
-    assert report == {"seconds": 0.25}
+    assert COMMANDS[what]() == {"seconds": 0.25}
     assert typed[0] == sys.executable
-    assert " ".join(typed[1:]) == (
-        "-m tallies merge --method ties --base b --model x --model y --param density=0.2 "
-        "--out o --overwrite --json"
-    )
+    assert " ".join(typed[1:]) == f"-m tallies {words} --overwrite --json"
 
 
 def test_pipeline_takes_the_ties_that_is_best_on_validation_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A stand-in for the merge makes the answer known: one scale gives the base, others noise."""
+    """Stand-ins make the answers known: one scale gives the base, others noise, and a store that
+    keeps every expert as it is has all of its accuracy."""
     good = pipeline.TIES_SCALES[-1]
 
     def stand_in(
@@ -290,7 +306,21 @@ def test_pipeline_takes_the_ties_that_is_best_on_validation_images(
     def untrained(*_: object, **__: object) -> Encoder:
         return Encoder()
 
+    def keep(codec: str, base: Path, experts: Mapping[str, Path], out: Path) -> dict[str, Any]:
+        assert list(experts) == list(TASKS)
+        return {
+            **{"codec": codec, "tasks": [*experts], "expert_bytes": 9_000_000, "ratio": 3.0},
+            **{"base_bytes": 1_000_000, "n_bytes": 2_000_000, "bits_per_parameter_and_task": 1.5},
+            **{"seconds": 0.25, "peak_memory_bytes": 2**21},
+        }
+
+    def give_back(store: Path, task: str, out: Path) -> dict[str, Any]:
+        save(load(tmp_path / "experts" / task), out)
+        return {}
+
     monkeypatch.setattr(pipeline, "merge", stand_in)
+    monkeypatch.setattr(pipeline, "pack", keep)
+    monkeypatch.setattr(pipeline, "unpack", give_back)
     monkeypatch.setattr(pipeline, "train_expert", untrained)
     torch.set_num_threads(2)
     lines: list[str] = []
@@ -302,6 +332,11 @@ def test_pipeline_takes_the_ties_that_is_best_on_validation_images(
     assert rows["ties"][:10] == rows["base"][:10]
     assert rows["linear"][:10] != rows["base"][:10]
     assert rows["ties"][10:] == ["0.50", "1"]
+    assert rows["tall"] == rows["emr"] == [*rows["experts"][:10], "0.25", "2"]
+    assert (
+        "tall: 8 experts 9.0 MB, base + store 3.0 MB, 3.00 times less; 1.50 bits a parameter and "
+        "task" in lines
+    )
 
 
 def results(lines: list[str]) -> dict[str, list[str]]:
@@ -313,11 +348,24 @@ def test_end_to_end_by_the_command_line(tmp_path: Path) -> None:
     lines: list[str] = []
     run(tmp_path, seed=SEED, echo=lines.append, base_steps=10, expert_steps=10)
     rows = results(lines)
-    assert list(rows) == ["base", "experts", "linear", "task_arithmetic", "ties"]
+    assert list(rows) == ["base", "experts", "linear", "task_arithmetic", "ties", "tall", "emr"]
     assert all(len(line) <= 100 for line in lines[:-1])
-    assert all(float(rows[name][11]) > 0 for name in ("linear", "task_arithmetic", "ties"))
+    assert all(float(cells[11]) > 0 for name, cells in rows.items() if cells[11] != "-")
+    assert [name for name, cells in rows.items() if cells[11] == "-"] == ["base", "experts"]
 
     experts = [load(tmp_path / "experts" / task).state_dict() for task in TASKS]
     for name, tensor in load(tmp_path / "merged" / "linear").state_dict().items():
         mean = torch.stack([expert[name].double() for expert in experts]).mean(0)
         torch.testing.assert_close(tensor.double(), mean, rtol=1e-5, atol=1e-6)
+
+    for codec in ("tall", "emr"):
+        store = tmp_path / "stores" / codec
+        shared, *masks = sorted(store.rglob("*.safetensors"))
+        assert len(masks) == len(TASKS)
+        n_bytes = sum(file.stat().st_size for file in (shared, *masks))
+        n_bytes += Checkpoint.open(tmp_path / "base").n_bytes
+        size = next(line for line in lines if line.startswith(f"{codec}: "))
+        assert f"base + store {n_bytes / 1e6:.1f} MB" in size
+        for task in TASKS:
+            restored = load(tmp_path / "unpacked" / codec / task)
+            assert not states_equal(restored, load(tmp_path / "base"))

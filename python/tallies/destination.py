@@ -232,9 +232,11 @@ def only_one(lock: Path) -> Iterator[None]:
     file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(file)
-        yield
-        with contextlib.suppress(OSError):
-            lock.unlink()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
     finally:
         os.close(file)
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -75,8 +75,7 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
     """
     lanes = [0] * 8
     for chunk in chunks(tensor):
-        address = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
-        add_content(lanes, _core.fingerprint(address, len(chunk), first))
+        add_content(lanes, _content(chunk, first))
         first += len(chunk)
     return lanes
 
@@ -93,11 +92,43 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
     return core.fingerprints(_core.Limits(threads, _CHUNK_BYTES))
 
 
+def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
+    """Whether two tensors have one dtype and hold the same bytes."""
+    return a.dtype == b.dtype and same_bytes(a, b)
+
+
+class Writer:
+    """Writes the bytes of one tensor to its place in an output file."""
+
+    def __init__(self, core: _core.Plan, file: int, offset: int) -> None:
+        self._core = core
+        self._file = file
+        self._offset = offset
+
+    def __call__(self, data: bytes, at: int) -> None:
+        self._core.write(self._file, data, self._offset + at)
+
+
+def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
+    """Hand over a tensor's bytes, piece by piece with the position of each; their fingerprint."""
+    lanes = [0] * 8
+    at = 0
+    for chunk in chunks(tensor):
+        data = bytes(chunk)
+        write(data, at)
+        add_content(lanes, _content(chunk, at))
+        at += len(data)
+    return lanes
+
+
+def _content(chunk: bytearray, first: int) -> list[int]:
+    address = ctypes.addressof(ctypes.c_char.from_buffer(chunk)) if chunk else 0
+    return _core.fingerprint(address, len(chunk), first)
+
+
 def content_of(data: bytes) -> list[int]:
     """The same for a small tensor's bytes in memory."""
-    buffer = bytearray(data)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if buffer else 0
-    return list(_core.fingerprint(address, len(buffer), 0))
+    return _content(bytearray(data), 0)
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:

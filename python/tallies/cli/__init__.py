@@ -27,7 +27,7 @@ _COMMANDS = {
     "verify": "Read a checkpoint or a store and say whether it is whole.",
     "methods": "List the merge methods and codecs, or show one.",
     "info": "Show versions and the instruction set in use.",
-    "demo": "Train small models on the spot, merge them and compare.",
+    "demo": "Train small models on the spot, merge and pack them, and compare.",
 }
 
 _INTERRUPTED = 130

@@ -11,7 +11,7 @@ from ..demo import DEFAULT_DIRECTORY, run
 @click.argument("directory", default=DEFAULT_DIRECTORY, metavar="[DIR]")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(directory: str, seed: int) -> None:
-    """Train small models on the spot, merge them and compare.
+    """Train small models on the spot, merge and pack them, and compare.
 
     Models and results stay in DIR (default: tallies-demo).
     """

@@ -1,4 +1,4 @@
-"""``tallies demo``: models trained on the spot, merged by the command line, and tested."""
+"""``tallies demo``: models trained on the spot, merged and packed by the command line, tested."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     base_steps: int = 250,
     expert_steps: int = 300,
 ) -> None:
-    """Train a small base and eight experts, merge them three ways, and print how good each is.
+    """Train a base and eight experts, merge and pack them, and print how good each result is.
 
     Takes about half a minute of one processor core. The same seed gives the same accuracies on the
     same machine, whatever its number of cores.
@@ -37,7 +37,7 @@ def run(
 
     Raises:
         InputError: torch, scikit-learn or safetensors is missing; the directory is somebody else's.
-        StorageError: the directory cannot be made, or a merge failed to read or write.
+        StorageError: the directory cannot be made, or a command failed to read or write.
     """
     _require_libraries()
     path = _claim(Path(directory or DEFAULT_DIRECTORY), seed)

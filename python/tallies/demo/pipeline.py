@@ -1,4 +1,4 @@
-"""The main job from end to end: train, save, merge, load, test, print."""
+"""The main job from end to end: train, save, merge, pack, unpack, load, test, print."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tallies.demo.merge import merge
+from tallies.demo.commands import Report, merge, pack, unpack
 from tallies.demo.model import Encoder, accuracy, load, prototypes, save
 from tallies.demo.table import Row, table
 from tallies.demo.tasks import N_VAL, TASKS, Images, generator, split
@@ -21,6 +21,7 @@ from tallies.demo.train import N_BASE_IMAGES, N_BASE_TASKS, train_base, train_ex
 TASK_ARITHMETIC_SCALE = 0.3
 TIES_DENSITY = 0.2
 TIES_SCALES = (0.8, 1.0, 1.2)
+CODECS = ("tall", "emr")
 
 COLUMNS = 98
 
@@ -62,7 +63,17 @@ def run(
         for merged in (linear, arithmetic, candidates[scale]):
             accuracies = final.accuracies(merged.encoder)
             rows.append(Row(merged.method, accuracies, merged.seconds, merged.peak_memory_bytes))
-    for line in ["", *table(rows, experts), "", *_notes(directory, len(test.labels), scale)]:
+
+        stores = [_store(directory, codec) for codec in CODECS]
+        for store in stores:
+            restored = {
+                task: accuracy(store.encoders[task], head, final.images[task])
+                for task, head in heads.items()
+            }
+            seconds, peak = (store.report[key] for key in ("seconds", "peak_memory_bytes"))
+            rows.append(Row(store.report["codec"], restored, seconds, peak))
+    notes = _notes(directory, len(test.labels), scale)
+    for line in ["", *table(rows, experts), "", *map(_size, stores), "", *notes]:
         echo(line)
 
 
@@ -107,9 +118,45 @@ def _merge(directory: Path, method: str, **parameters: float) -> Merged:
     """Merge all experts into ``merged/METHOD-key-value``."""
     name = "-".join([method, *(f"{key}-{value}" for key, value in parameters.items())])
     out = directory / "merged" / name
-    experts = [directory / "experts" / task for task in TASKS]
+    experts = [*_experts(directory).values()]
     report = merge(method, directory / "base", experts, out, parameters)
     return Merged(method, load(out), report["seconds"], report["peak_memory_bytes"])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All experts in one store, and each read back from the checkpoint it unpacks to."""
+
+    report: Report
+    """Of packing."""
+    encoders: Mapping[str, Encoder]
+    """By task."""
+
+
+def _store(directory: Path, codec: str) -> Stored:
+    """Pack all experts into ``stores/CODEC``, and unpack each to ``unpacked/CODEC/TASK``."""
+    store = directory / "stores" / codec
+    report = pack(codec, directory / "base", _experts(directory), store)
+    encoders = {}
+    for task in TASKS:
+        out = directory / "unpacked" / codec / task
+        unpack(store, task, out)
+        encoders[task] = load(out)
+    return Stored(report, encoders)
+
+
+def _size(store: Stored) -> str:
+    report = store.report
+    experts, packed = report["expert_bytes"] / 1e6, report["base_bytes"] + report["n_bytes"]
+    return (
+        f"{report['codec']}: {len(report['tasks'])} experts {experts:.1f} MB, base + store "
+        f"{packed / 1e6:.1f} MB, {report['ratio']:.2f} times less; "
+        f"{report['bits_per_parameter_and_task']:.2f} bits a parameter and task"
+    )
+
+
+def _experts(directory: Path) -> dict[str, Path]:
+    return {task: directory / "experts" / task for task in TASKS}
 
 
 def _seen(images: Images, seed: int, purpose: str) -> dict[str, Images]:
@@ -122,14 +169,17 @@ def _notes(directory: Path, n_test: int, ties_scale: float) -> list[str]:
     paragraphs = (
         f"Accuracy in % on {n_test} test images, moved by up to a pixel; each expert on its own "
         "task only. norm: mean of accuracy / the expert's, in %. s, MiB: time and peak memory of "
-        f"the merge. The base saw {N_BASE_IMAGES} images, plain and through the first "
-        f"{N_BASE_TASKS} tasks. task_arithmetic: scale {TASK_ARITHMETIC_SCALE}, fixed. ties: "
-        f"density {TIES_DENSITY}, scale {ties_scale}, the best of {scales} on {N_VAL} validation "
-        "images.",
-        "This shows real fine-tunes going through the whole path, and about how much a merge keeps "
-        "of them. It cannot rank the methods for your models: with one small MLP, one data set and "
-        "one seed, a point or two is chance, and nothing here speaks of quality or speed on large "
-        "models.",
+        "the merge, or of packing. "
+        f"The base saw {N_BASE_IMAGES} images, plain and through the first {N_BASE_TASKS} tasks. "
+        f"task_arithmetic: scale {TASK_ARITHMETIC_SCALE}, fixed. ties: density {TIES_DENSITY}, "
+        f"scale {ties_scale}, the best of {scales} on {N_VAL} validation images.",
+        "tall, emr: all experts packed into one store at the codec's defaults, and each unpacked "
+        "again; every task by its own reconstruction, so norm is the share of the experts' "
+        "accuracy that it keeps. MB is 10^6 bytes.",
+        "This shows real fine-tunes going through the whole path, and about how much a merge or a "
+        "store keeps of them. It cannot rank the methods for your models: with one small MLP, one "
+        "data set and one seed, a point or two is chance, and nothing here speaks of quality or "
+        "speed on large models.",
     )
     lines = [line for text in paragraphs for line in [*textwrap.wrap(text, COLUMNS), ""]]
-    return [*lines, f"Checkpoints: base, experts/* and merged/* in {directory}"]
+    return [*lines, f"base, experts/*, merged/*, stores/* and unpacked/*/* are in {directory}"]

@@ -26,6 +26,14 @@ class Mask(enum.Enum):
     """x is not below zero"""
 
 
+SHARED_DTYPE = Parameter(
+    "base",
+    "of the shared vector: the base's, tensor by tensor, or one for all",
+    choices=("base", "F32", "BF16", "F16"),
+)
+"""The parameter ``shared_dtype`` of codecs that have a shared vector."""
+
+
 @dataclass(frozen=True)
 class Sums:
     """Of one tensor, by task: the sums of |x|, and of |m| where the task's mask is set."""

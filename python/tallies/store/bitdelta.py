@@ -16,7 +16,7 @@ class BitDelta(Codec):
     x_t < 0. So an element that the task left alone moves by +a.
 
     Tensors with two dimensions are coded, unless their name contains one of the parts in ``dense``.
-    All others are kept as they are, in the dtype of the base.
+    All others are kept as they are, bit for bit and in their own dtype.
 
     Liu et al., BitDelta: Your Fine-Tune May Only Be Worth One Bit, 2024, arXiv 2402.10193.
     """

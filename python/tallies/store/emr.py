@@ -8,7 +8,7 @@ from typing import Any
 
 from ..methods._spec import Blend, Gate, Parameter, Rule, Vote, Zero
 from ..passes import float32_sum
-from ._codec import Codec, Mask, Sums
+from ._codec import SHARED_DTYPE, Codec, Mask, Sums
 
 
 class Emr(Codec):
@@ -31,6 +31,7 @@ class Emr(Codec):
     with_sums = True
 
     rescale = Parameter("code", "whose ratio the factors are", choices=("code", "paper"))
+    shared_dtype = SHARED_DTYPE
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:

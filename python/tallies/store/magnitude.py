@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..methods._spec import Blend, Gate, Parameter, Rule, Vote
-from ._codec import Codec, Mask
+from ._codec import SHARED_DTYPE, Codec, Mask
 
 
 class Magnitude(Codec):
@@ -26,6 +26,7 @@ class Magnitude(Codec):
     mask = Mask.MAGNITUDE
 
     density = Parameter(0.1, "share of each task vector that its mask contains", low=0, high=1)
+    shared_dtype = SHARED_DTYPE
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:

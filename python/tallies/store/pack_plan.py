@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import InputError
-from ..files import same_bytes
+from ..files import same_bytes, same_tensor
 from ..layout import Entry, header, tensor_bytes
 from ..match import Match, Model, match
 from ..methods._spec import Rule
@@ -42,7 +42,6 @@ class PackPlan:
     masked: tuple[str, ...]
     dense: tuple[str, ...]
     frozen: tuple[str, ...]
-    shared_dtype: str | None
 
     @classmethod
     def make(
@@ -60,14 +59,6 @@ class PackPlan:
         if not tasks:
             raise InputError("tasks: found none, expected at least one")
         lambdas = take_lambdas(given, list(tasks), found.mask is Mask.TALL)
-        shared_dtype = given.pop("shared_dtype", None)
-        if shared_dtype is not None and (
-            shared_dtype not in ("F32", "BF16", "F16") or found.shared_rule is Codec.shared_rule
-        ):
-            raise InputError(
-                f"shared_dtype: found {shared_dtype!r}, expected F32, BF16 or F16, with a codec "
-                "that has a shared vector"
-            )
         values: dict[str, Any] = {
             **{name: one.default for name, one in found.parameters().items()},
             **check_parameters(given, found, "paper"),
@@ -102,7 +93,6 @@ class PackPlan:
             masked=tuple(masked),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(masked)),
             frozen=tuple(n for n in matched.merged if n not in changed),
-            shared_dtype=shared_dtype,
         )
 
     @cached_property
@@ -125,8 +115,9 @@ class PackPlan:
         tensors = self.base.tensors
         files: dict[str, list[Entry]] = {}
         if self.rule is not None:
+            dtype = self.parameters["shared_dtype"]
             files[SHARED] = [
-                (name, self.shared_dtype or tensors[name].dtype, tensors[name].shape)
+                (name, tensors[name].dtype if dtype == "base" else dtype, tensors[name].shape)
                 for name in self.masked
             ]
         n_each = self.lambdas.n_per_task
@@ -223,7 +214,7 @@ def _changed(
     models = [as_model(one) for one in (base, *tasks)]
     for name in names:
         origin, *others = (matched.source(model, name) for model in models)
-        if any(one.dtype != origin.dtype or not same_bytes(one, origin) for one in others):
+        if not all(same_tensor(one, origin) for one in others):
             yield name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
@@ -10,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import tied_pairs
+from ..checkpoint import TensorInfo, tied_pairs
 from ..destination import Destination
 from ..errors import InputError, StorageError, TalliesError
 from ..files import (
-    chunks,
+    Writer,
     content,
     content_of,
+    copy_out,
     model_fingerprint,
     refuse_changed,
+    same_tensor,
     stamps,
     tensor_fingerprint,
 )
@@ -67,8 +70,7 @@ def pack(
     """Pack experts of one base into the new directory ``out``: a store that ``Store.open`` reads.
 
     ``tasks`` maps names to checkpoints; ``parameters`` are the codec's (``tallies methods`` shows
-    them), with ``shared_dtype`` ("F32", "BF16", "F16") for the shared vector, whose dtype is
-    otherwise the base's, tensor by tensor. Tensors that no task changed are left to the base.
+    them). Tensors that no task changed are left to the base.
     Task vectors are float32, sums run in the order of the tasks, masks are made from the unrounded
     shared vector. NaN and infinite values are refused unless ``nonfinite`` is "propagate";
     integers and booleans must be the base's unless ``integers`` is "base".
@@ -93,12 +95,23 @@ def pack(
             manifest = run.write(directory)
             run.check_unchanged()
             manifest.write(directory)
+            run.finish_progress()
     except OSError as error:
         if isinstance(error, TalliesError):
             raise
         place = error.filename or destination.path
         raise StorageError(f"{place}: {error.strerror or error}") from error
     return run.report(destination.path, manifest, time.perf_counter() - start, n_threads(threads))
+
+
+def nonfinite_objection(tensor: TensorInfo, count: int, first: int) -> str | None:
+    """What is wrong with a tensor that has so many NaN or infinite values; None if it has none."""
+    if not count:
+        return None
+    return (
+        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite values, the first at "
+        f"element {first}, expected finite ones; repair the model, or pass --nonfinite propagate"
+    )
 
 
 class _Run:
@@ -235,7 +248,8 @@ class _Run:
             self._advance if self._progress else None,
         )
         for job, result in enumerate(results):
-            if self._stop and result.overflow:
+            # Without a shared vector only the sums of magnitudes show what is not finite.
+            if self._stop and (result.overflow or not all(map(math.isfinite, result.sums))):
                 raise InputError(self._objection(core, job))
         return results
 
@@ -243,13 +257,8 @@ class _Run:
         made = self._plan
         name = made.masked[job]
         for i, one in enumerate(made.sources(name)):
-            count, first = core.find_nonfinite(job, i, self._limits)
-            if count:
-                return (
-                    f"{one.path}: tensor {name!r} has {count} NaN or infinite values, the first at "
-                    f"element {first}, expected finite ones; repair the model, or pass "
-                    "--nonfinite propagate"
-                )
+            if objection := nonfinite_objection(one, *core.find_nonfinite(job, i, self._limits)):
+                return objection
         dtype = made.places[SHARED][name].dtype if made.rule else "F32"
         return (
             f"tensor {name!r}: the shared vector overflows {dtype}; pass --param shared_dtype=F32, "
@@ -261,6 +270,10 @@ class _Run:
         self._moved += n_bytes
         if self._progress is not None:
             self._progress(min(self._moved, whole), whole)
+
+    def finish_progress(self) -> None:
+        """Report what no pass moved, such as headers."""
+        self._advance(self._plan.bytes_read + self._plan.n_bytes - self._moved)
 
     def _note(self, results: Sequence[_core.PackResult]) -> None:
         """Checksums of what was written, and fingerprints of what was read."""
@@ -296,29 +309,34 @@ class _Run:
     def _copy_dense(self, core: _core.Plan, outputs: Mapping[str, int]) -> None:
         """Write the tensors that are kept as they are."""
         made = self._plan
-        n_each = made.lambdas.n_per_task
         for i, (_, _, file) in enumerate(made.masks):
             for name in made.dense:
-                one = made.sources(name)[1 + i // n_each]
+                one = made.sources(name)[1 + i]
+                if self._stop:
+                    self._refuse_nonfinite(one)
                 place = made.places[file][name]
-                at = place.offset
-                for chunk in chunks(one):
-                    core.write(outputs[file], bytes(chunk), at)
-                    at += len(chunk)
-                self._checksums[file][name] = tensor_fingerprint(place, content(one))
+                write = Writer(core, outputs[file], place.offset)
+                self._checksums[file][name] = tensor_fingerprint(place, copy_out(one, write))
+
+    def _refuse_nonfinite(self, one: TensorInfo) -> None:
+        core = _core.Plan(False)
+        place = (core.open_to_read(os.fspath(one.path)), one.offset, DTYPE_CODES[one.dtype])
+        core.add_job(one.n_elements, [place], [])
+        if objection := nonfinite_objection(one, *core.find_nonfinite(0, 0, self._limits)):
+            raise InputError(objection)
 
     def _note_unpacked(self) -> None:
-        """Fingerprints of what the pass did not read, so that whole models have one."""
+        """Fingerprints of what no pass read, so that whole models have one."""
         made = self._plan
         models = (made.base, *made.tasks.values())
-        for name in (*made.dense, *made.frozen, *made.match.copied):
-            if name in self._prints[0]:
-                continue
-            sources = made.sources(name)
-            first = tensor_fingerprint(sources[0], content(sources[0]))
-            for one, prints in zip(sources, self._prints, strict=True):
-                same = name in made.frozen or one is sources[0]
-                prints[name] = first if same else tensor_fingerprint(one, content(one))
+        for name in (*made.match.merged, *made.match.copied):
+            for one, prints in zip(made.sources(name), self._prints, strict=True):
+                if name in prints:
+                    continue
+                frozen = made.kind(name) == "frozen" and name in self._prints[0]
+                prints[name] = (
+                    self._prints[0][name] if frozen else tensor_fingerprint(one, content(one))
+                )
         for model, prints in zip(models, self._prints, strict=True):
             for alias, canonical in tied_pairs(model):
                 if canonical in prints:
@@ -423,12 +441,16 @@ class _SparseRun(_Run):
 
     def write(self, directory: Path) -> Manifest:
         made = self._plan
-        base = {name: made.base.tensors[name] for name in made.masked}
         n_set = []
         for i, (_, _, file) in enumerate(made.masks):
+            # What the task itself changed: its file does not depend on the others.
+            sources = {name: made.sources(name) for name in made.masked}
+            own = {
+                name: one[0] for name, one in sources.items() if not same_tensor(one[0], one[1 + i])
+            }
             packed = sparse_files.pack(
-                base,
-                {name: made.sources(name)[1 + i] for name in made.masked},
+                own,
+                {name: sources[name][1 + i] for name in own},
                 directory / file,
                 made.parameters,
                 self._limits,

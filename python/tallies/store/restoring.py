@@ -11,7 +11,7 @@ from pathlib import Path
 from .. import _core
 from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import InputError
-from ..files import chunks, content, tensor_fingerprint
+from ..files import chunks, content, copy_out, tensor_fingerprint
 from ..native import DTYPE_CODES, PACKED_BITS
 from ..passes import Place
 from ..suggest import show, unknown
@@ -163,11 +163,7 @@ class Restoring:
     def copy(self, name: str, write: Write) -> list[int]:
         """Hand over the bytes of a tensor that is copied; its content fingerprint, once checked."""
         one = self.stored(name)
-        at = 0
-        for chunk in chunks(one):
-            write(bytes(chunk), at)
-            at += len(chunk)
-        lanes = content(one)
+        lanes = copy_out(one, write)
         self._check(one, lanes)
         return lanes
 

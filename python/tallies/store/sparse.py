@@ -14,11 +14,11 @@ class Sparse(Codec):
 
     x_t = f_t - base; mask_t = |x_t| >= its threshold; f_t ~ base + (x_t where mask_t, else 0).
 
-    ``density`` is counted as in TIES, over all parameters or, with ``scope: tensor``, over each
-    tensor: k = int(P density), and every magnitude that reaches the (P - k)-th smallest is in,
-    equal ones all alike. ``values`` says how x_t is rounded: once, to the base's dtype, bfloat16 or
-    float32, or to 8 bits: q = rint(x / scale), scale = max|x| / 127 of what is kept of a row (an
-    index of the first dimension; tensors with fewer than two are one row).
+    ``density`` is counted as in TIES, over the tensors that the task changed or, with ``scope:
+    tensor``, over each of them: k = int(P density), and every magnitude that reaches the (P - k)-th
+    smallest is in, equal ones all alike. ``values`` says how x_t is rounded: once, to the base's
+    dtype, bfloat16 or float32, or to 8 bits: q = rint(x / scale), scale = max|x| / 127 of what is
+    kept of a row (an index of the first dimension; tensors with fewer than two are one row).
 
     ``density: exact`` keeps the elements whose bits differ from the base's, as they are: any dtype,
     integers too, comes back bit for bit, NaN and -0 included. ``scope`` and ``values`` then mean

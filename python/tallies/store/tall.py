@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..methods._spec import Blend, Gate, Parameter, Rule, Vote
-from ._codec import Codec, Mask
+from ._codec import SHARED_DTYPE, Codec, Mask
 
 
 class Tall(Codec):
@@ -30,6 +30,7 @@ class Tall(Codec):
     mask_lambda = Parameter(0.4, "how easily a mask is set", low=0, aliases=("lambda",))
     shared = Parameter("ta", "how m is merged", choices=("ta", "ties"))
     density = Parameter(0.2, "share of each task vector that 'shared: ties' keeps", low=0, high=1)
+    shared_dtype = SHARED_DTYPE
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:

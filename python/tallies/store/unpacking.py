@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint
 from ..destination import Destination
 from ..errors import StorageError, TalliesError
 from ..files import (
+    Writer,
     auxiliary_sizes,
     copy_file,
     model_fingerprint,
@@ -124,7 +125,7 @@ def unpack(
                     code = DTYPE_CODES.get(one.dtype(name), 0)
                     outputs.setdefault(one.source(name), []).append((file, offset, code))
                 else:
-                    lanes[name] = one.copy(name, _Writer(core, file, offset))
+                    lanes[name] = one.copy(name, Writer(core, file, offset))
             made = one.make(core, outputs, limits, advance)
             lanes |= {name: made[one.source(name)] for name in tensors if one.is_masked(name)}
             if (index := index_file(shards)) is not None:
@@ -169,16 +170,6 @@ def unpack(
 class _Face:
     dtype: str
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _Writer:
-    core: _core.Plan
-    file: int
-    offset: int
-
-    def __call__(self, chunk: bytes, at: int) -> None:
-        self.core.write(self.file, chunk, self.offset + at)
 
 
 def _places(
