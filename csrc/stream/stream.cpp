@@ -17,6 +17,9 @@ namespace {
 // than kShortestRead cost more in calls than they gain in cache.
 constexpr std::size_t kTileBytes = std::size_t(1) << 20;
 constexpr std::size_t kShortestRead = std::size_t(64) << 10;
+// Of packed masks 1 MiB over all arrays would hold 7 KB each: packing 8 experts took 0.60 s, with
+// these tiles 0.51, and unpacking 0.13 and 0.11.
+constexpr std::size_t kPackedTileBytes = std::size_t(4) << 20;
 // Reads slower than the page cache (bytes a second) turn on fetching ahead; asking costs a third
 // of a cached read, so it is not done blindly.
 constexpr double kCachedRate = 3e9;
@@ -179,8 +182,12 @@ Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& ord
   for (const std::size_t index : order) {
     const Job& job = jobs[index];
     const std::size_t n_arrays = job.inputs.size() + job.outputs.size();
+    const auto is_packed = [](const Array& array) { return array.element_bits < 8; };
+    const bool packed =
+        std::ranges::any_of(job.inputs, is_packed) || std::ranges::any_of(job.outputs, is_packed);
     const std::size_t room =
-        std::min(limits.buffer_bytes, std::max(kTileBytes, n_arrays * kShortestRead));
+        std::min(limits.buffer_bytes,
+                 std::max(packed ? kPackedTileBytes : kTileBytes, n_arrays * kShortestRead));
     // Memory takes no buffer, but its tiles should fit the cache as well.
     const std::size_t per_grain = std::max<std::size_t>(moved_bytes(job, job.grain), 1);
     const std::size_t n = std::max<std::size_t>(room / per_grain, 1) * job.grain;
