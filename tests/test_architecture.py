@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
 PACKAGE = ROOT / "python" / "tallies"
 
-# Modules that work on arrays; the demo, on models.
+# Modules that work on arrays; the demo and tallies.torch, on tensors.
 IMPORTS_NUMPY = {"tallies.arguments", "tallies.kernels", "tallies.masks"}
-IMPORTS_TORCH = "tallies.demo."
+IMPORTS_TORCH = ("tallies.demo.", "tallies.torch")
 
 # What compilers call for copies and for __builtin_cpu_supports.
 EXTERNAL = {

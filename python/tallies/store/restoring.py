@@ -183,13 +183,15 @@ class Restoring:
         found = tensor_fingerprint(one, lanes)
         if one.path in self.base.files:
             expected, what = self.manifest.tensors[one.name].fingerprint, "is not the store's base"
+            way_out = f"name the base that the store was packed from, {self.manifest.base_path}"
         else:
             file = one.path.relative_to(self.path).as_posix()
             expected, what = self.manifest.checksums[file][one.name], "is damaged"
+            way_out = "restore the file, or pack again"
         if found != expected:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
-                f"{expected}; restore the file, or pack again"
+                f"{expected}; {way_out}"
             )
 
 
