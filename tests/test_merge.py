@@ -195,13 +195,11 @@ def test_ties(
     n = len(models.experts)
     weights = data.draw(strategies.weights(n))
     semantics = data.draw(st.sampled_from(["paper", "mergekit"]))
-    shared: dict[str, Any] = {}
+    normalize = data.draw(st.booleans())
+    shared: dict[str, Any] = {"normalize": normalize}
     if semantics == "paper":
         shared["scope"] = data.draw(st.sampled_from(["model", "tensor"]))
         shared["equal"] = data.draw(st.sampled_from(["keep", "first"]))
-        normalize = True
-    else:
-        shared["normalize"] = normalize = data.draw(st.booleans())
     densities = data.draw(st.lists(strategies.densities(), min_size=n, max_size=n))
     with TemporaryDirectory() as name:
         report = merged_on_disk(

@@ -30,9 +30,9 @@ def merged_task_vector(
 ) -> Floats:
     """What TIES adds to the base before scaling, float32, from task vectors `deltas` [N, ...].
 
-    "paper": `keep`, a vote of zero follows the majority over all elements given, the mean of the
-    agreeing entries over their number. "mergekit": `mergekit_keep`, a vote of zero is positive,
-    the sum of the agreeing entries, over the sum of their weights if `normalize`.
+    "paper": `keep`, a vote of zero follows the majority over all elements given, the sum of the
+    agreeing entries, over their number if `normalize`. "mergekit": `mergekit_keep`, a vote of zero
+    is positive, the sum of the agreeing entries, over the sum of their weights if `normalize`.
     """
     each = [densities] * len(deltas) if isinstance(densities, int | float) else densities
     masks = [
@@ -43,7 +43,8 @@ def merged_task_vector(
     if semantics == "mergekit":
         signs = elect_signs(trimmed, weights, "sum", "positive")
         return disjoint_merge(trimmed, signs, weights, "weighted_mean" if normalize else "sum")
-    return disjoint_merge(trimmed, elect_signs(trimmed, weights), weights, "mean")
+    blend = "mean" if normalize else "sum"
+    return disjoint_merge(trimmed, elect_signs(trimmed, weights), weights, blend)
 
 
 def ties(
