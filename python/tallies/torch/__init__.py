@@ -1,0 +1,46 @@
+"""Torch tensors: the kernels, differentiable merging, and live switching of tasks; on the CPU.
+
+The functions named as in ``tallies.kernels`` have its arguments and bits. Each is one operator
+``torch.ops.tallies.NAME``, which ``torch.compile`` takes whole, and its result carries no gradient;
+``weighted_merge`` is differentiable in its coefficients.
+"""
+
+from __future__ import annotations
+
+from .functions import (
+    apply_mask,
+    block_dots,
+    consensus_mask,
+    disjoint_merge,
+    elect_signs,
+    gram,
+    kth_magnitude,
+    magnitude_mask,
+    pack_bits,
+    tall_mask,
+    ties,
+    trim,
+    unpack_bits,
+)
+from .merged_module import MergedModule
+from .task_switcher import TaskSwitcher
+from .weighted import weighted_merge
+
+__all__ = [
+    "MergedModule",
+    "TaskSwitcher",
+    "apply_mask",
+    "block_dots",
+    "consensus_mask",
+    "disjoint_merge",
+    "elect_signs",
+    "gram",
+    "kth_magnitude",
+    "magnitude_mask",
+    "pack_bits",
+    "tall_mask",
+    "ties",
+    "trim",
+    "unpack_bits",
+    "weighted_merge",
+]
