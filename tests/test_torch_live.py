@@ -615,7 +615,7 @@ def test_zero_times_infinity_is_nan() -> None:
 
 def test_the_example_of_the_documentation() -> None:
     # By its name, which in the package is the function's.
-    module = importlib.import_module("tallies.torch.weighted_merge")
+    module = importlib.import_module("tallies.torch.weighted")
     failed, attempted = doctest.testmod(module)
     assert (failed, attempted) == (0, 5)
 
