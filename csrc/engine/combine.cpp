@@ -4,7 +4,6 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <numeric>
 
 #include "engine/engine.h"
 #include "engine/views.h"
@@ -228,9 +227,7 @@ std::vector<JobResult> combine(const Plan& plan, const std::vector<JobRule>& rul
                                const CombineOptions& options, const Limits& limits,
                                const Progress& progress) {
   Combine pass(plan, rules, options, limits);
-  std::vector<std::size_t> order(rules.size());
-  std::iota(order.begin(), order.end(), 0);
-  const Tiling tiling(pass.jobs(), order, limits);
+  const Tiling tiling(pass.jobs(), limits);
   stream(
       plan.files, pass.jobs(), tiling, limits, [&](const Tile& tile) { pass.transform(tile); },
       [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });

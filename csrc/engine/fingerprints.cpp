@@ -1,7 +1,6 @@
 // A pass that only fingerprints what it reads.
 
 #include <mutex>
-#include <numeric>
 
 #include "engine/engine.h"
 #include "engine/views.h"
@@ -16,9 +15,7 @@ std::vector<Lanes> fingerprints(const Plan& plan, const Limits& limits, const Pr
     const std::lock_guard lock(mutex);
     add(sums[tile.job], part);
   };
-  std::vector<std::size_t> order(plan.jobs.size());
-  std::iota(order.begin(), order.end(), 0);
-  stream(plan.files, plan.jobs, Tiling(plan.jobs, order, limits), limits, body, progress);
+  stream(plan.files, plan.jobs, Tiling(plan.jobs, limits), limits, body, progress);
   return sums;
 }
 

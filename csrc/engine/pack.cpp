@@ -25,18 +25,6 @@ struct Part {
   std::vector<ExactSum> sums, sums_in_mask;
 };
 
-std::uint64_t n_set(const std::uint8_t* mask, std::size_t n_bytes) {
-  std::uint64_t n = 0;
-  std::size_t i = 0;
-  for (; i + 8 <= n_bytes; i += 8) {
-    std::uint64_t word;
-    __builtin_memcpy(&word, mask + i, sizeof word);
-    n += static_cast<std::uint64_t>(__builtin_popcountll(word));
-  }
-  for (; i < n_bytes; ++i) n += static_cast<std::uint64_t>(__builtin_popcount(mask[i]));
-  return n;
-}
-
 double sum_magnitudes(const float* x, std::size_t n) {
   double lanes[8] = {};
   kernels().sum_magnitudes(x, n, lanes);
@@ -136,8 +124,7 @@ class Pack {
         {tile.in[0], tile.in + 1, n_experts, rule.lambdas.data(),
          static_cast<int>(masks.size()) / n_experts, tile.out[0], masks.data(), tile.n});
     part.tally.overflow |= largest >= overflow_bits(type);
-    for (std::size_t k = 0; k < masks.size(); ++k)
-      part.n_set[k] += n_set(masks[k], (tile.n + 7) / 8);
+    for (std::size_t k = 0; k < masks.size(); ++k) part.n_set[k] += count_set(masks[k], tile.n);
   }
 
   // `in` are the base and the experts in float32, whose rows become their deltas.
@@ -195,7 +182,7 @@ class Pack {
           kernels().sign_mask(x, mask, n);
           break;
       }
-      part.n_set[k] += n_set(mask, (n + 7) / 8);
+      part.n_set[k] += count_set(mask, n);
     }
     if (!options_.with_sums || !options_.has_shared) return;
     scratch.in_mask.resize(2 * kChunk);
@@ -225,10 +212,8 @@ std::vector<PackResult> pack(const Plan& plan, const std::vector<PackRule>& rule
                              const PackOptions& options, const Limits& limits,
                              const Progress& progress) {
   Pack pass(plan, rules, options, limits);
-  std::vector<std::size_t> order(rules.size());
-  std::iota(order.begin(), order.end(), 0);
   stream(
-      plan.files, pass.jobs(), Tiling(pass.jobs(), order, limits), limits,
+      plan.files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
       [&](const Tile& tile) { pass.transform(tile); },
       [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });
   return pass.results();

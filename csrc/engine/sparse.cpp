@@ -27,18 +27,6 @@ void for_each_set(const std::uint8_t* mask, std::size_t n, const Body& body) {
   }
 }
 
-std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
-  std::uint64_t n_set = 0;
-  for (std::size_t i = 0; i < n; i += 64) {
-    const std::size_t left = std::min<std::size_t>(n - i, 64);
-    std::uint64_t word = 0;
-    std::memcpy(&word, mask + i / 8, (left + 7) / 8);
-    if (left < 64) word &= (std::uint64_t(1) << left) - 1;
-    n_set += static_cast<std::uint64_t>(std::popcount(word));
-  }
-  return n_set;
-}
-
 // Writes the elements that the mask has set side by side.
 template <class Word>
 void gather(const void* in, const std::uint8_t* mask, std::size_t n, void* out) {
@@ -101,12 +89,6 @@ template <class T>
 T* at_least(std::vector<T>& buffer, std::size_t n) {
   if (buffer.size() < n) buffer.resize(n);
   return buffer.data();
-}
-
-std::vector<std::size_t> all_of(const std::vector<Job>& jobs) {
-  std::vector<std::size_t> order(jobs.size());
-  std::iota(order.begin(), order.end(), 0);
-  return order;
 }
 
 SparseCount empty_count(std::uint64_t n_elements) {
@@ -461,7 +443,7 @@ SparseCounts count_sparse(const Plan& plan, const std::vector<SparseRule>& rules
     const std::lock_guard lock(mutex);
     count.nonfinite = true;
   };
-  stream(plan.files, jobs, Tiling(jobs, all_of(jobs), limits), limits, body, progress);
+  stream(plan.files, jobs, Tiling(jobs, limits), limits, body, progress);
   sum_strips(counts);
   return counts;
 }
@@ -472,7 +454,7 @@ std::vector<SparseWritten> pack_sparse(const Plan& plan, const std::vector<Spars
                                        const Limits& limits, const Progress& progress) {
   Pack pass(plan, rules, counts, entries, limits);
   stream(
-      plan.files, pass.jobs(), Tiling(pass.jobs(), all_of(pass.jobs()), limits), limits,
+      plan.files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
       [&](const Tile& tile) { pass.transform(tile); }, progress);
   return pass.take_results();
 }
@@ -488,7 +470,7 @@ SparseCounts count_masks(const Files& files, const std::vector<SparseTensor>& te
   const auto body = [&](const Tile& tile) {
     count_strips(static_cast<const std::uint8_t*>(tile.in[0]), tile, counts[tile.job]);
   };
-  stream(files, jobs, Tiling(jobs, all_of(jobs), limits), limits, body, progress);
+  stream(files, jobs, Tiling(jobs, limits), limits, body, progress);
   sum_strips(counts);
   return counts;
 }
@@ -498,7 +480,7 @@ std::vector<SparseRead> unpack_sparse(const Files& files, const std::vector<Spar
                                       const Progress& progress) {
   Unpack pass(files, tensors, counts, limits);
   stream(
-      files, pass.jobs(), Tiling(pass.jobs(), all_of(pass.jobs()), limits), limits,
+      files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
       [&](const Tile& tile) { pass.transform(tile); }, progress);
   return pass.take_results();
 }

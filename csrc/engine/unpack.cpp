@@ -2,7 +2,6 @@
 // mask.
 
 #include <mutex>
-#include <numeric>
 
 #include "engine/engine.h"
 #include "engine/views.h"
@@ -85,10 +84,8 @@ class Unpack {
 std::vector<UnpackResult> unpack(const Plan& plan, const std::vector<UnpackRule>& rules,
                                  bool has_shared, const Limits& limits, const Progress& progress) {
   Unpack pass(plan, rules, has_shared, limits);
-  std::vector<std::size_t> order(rules.size());
-  std::iota(order.begin(), order.end(), 0);
   stream(
-      plan.files, pass.jobs(), Tiling(pass.jobs(), order, limits), limits,
+      plan.files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
       [&](const Tile& tile) { pass.transform(tile); }, progress);
   return pass.take_results();
 }

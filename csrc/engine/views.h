@@ -3,6 +3,9 @@
 // tile.
 #pragma once
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
 #include <vector>
 
 #include "engine/engine.h"
@@ -35,6 +38,19 @@ inline void subtract_base(const void* const* rows, std::size_t n_experts, std::s
     float* const row = const_cast<float*>(static_cast<const float*>(rows[e]));
     kernels().subtract(row, static_cast<const float*>(rows[0]), row, n);
   }
+}
+
+// How many of the n elements of a packed mask are set.
+inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
+  std::uint64_t n_set = 0;
+  for (std::size_t i = 0; i < n; i += 64) {
+    const std::size_t left = std::min<std::size_t>(n - i, 64);
+    std::uint64_t word = 0;
+    std::memcpy(&word, mask + i / 8, (left + 7) / 8);
+    if (left < 64) word &= (std::uint64_t(1) << left) - 1;
+    n_set += static_cast<std::uint64_t>(std::popcount(word));
+  }
+  return n_set;
 }
 
 class Widened {

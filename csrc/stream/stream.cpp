@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <numeric>
 #include <thread>
 
 namespace tallies {
@@ -44,6 +45,12 @@ std::size_t moved_bytes(const Job& job, std::size_t n) {
   for (const Array& a : job.inputs) n_bytes += a.n_bytes(n);
   for (const Array& a : job.outputs) n_bytes += a.n_bytes(n);
   return n_bytes;
+}
+
+std::vector<std::size_t> all_of(const std::vector<Job>& jobs) {
+  std::vector<std::size_t> order(jobs.size());
+  std::iota(order.begin(), order.end(), 0);
+  return order;
 }
 
 constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + 4095) / 4096 * 4096; }
@@ -198,6 +205,9 @@ Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& ord
                              static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements)));
   }
 }
+
+Tiling::Tiling(const std::vector<Job>& jobs, const Limits& limits)
+    : Tiling(jobs, all_of(jobs), limits) {}
 
 Tiling::Range Tiling::range(std::size_t tile) const {
   const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);

@@ -62,6 +62,8 @@ using Progress = std::function<bool(std::uint64_t n_bytes)>;
 class Tiling {
  public:
   Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order, const Limits&);
+  // All jobs, in their order.
+  Tiling(const std::vector<Job>& jobs, const Limits&);
 
   std::size_t n_tiles() const { return first_tile_.back(); }
   std::size_t max_elements() const { return max_elements_; }

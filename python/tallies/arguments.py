@@ -74,11 +74,12 @@ def rows_of(name: str, value: object) -> list[Any]:
     return rows
 
 
-def same_shape(name: str, value: npt.NDArray[Any], like_name: str, like: npt.NDArray[Any]) -> None:
-    """InputError unless both have one shape."""
+def same_shape(name: str, value: Any, like_name: str, like: Any) -> None:
+    """InputError unless both arrays or tensors have one shape."""
     if value.shape != like.shape:
         raise InputError(
-            f"{name}: found shape {value.shape}, expected that of {like_name}, {like.shape}"
+            f"{name}: found shape {tuple(value.shape)}, expected that of {like_name}, "
+            f"{tuple(like.shape)}"
         )
 
 

@@ -162,6 +162,16 @@ def stamps(paths: Sequence[os.PathLike[str]]) -> dict[str, tuple[int, int]]:
     return found
 
 
+def nonfinite_objection(tensor: TensorInfo, count: int, first: int) -> str | None:
+    """What is wrong with a tensor that has so many NaN or infinite values; None if it has none."""
+    if not count:
+        return None
+    return (
+        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite values, the first at "
+        f"element {first}, expected finite ones; repair the model, or pass --nonfinite propagate"
+    )
+
+
 def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
     """Raise StorageError if a file changed since its ``stamps`` were taken."""
     for path, stamp in stamps([Path(path) for path in before]).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ._version import __version__
 
@@ -110,11 +110,7 @@ class MergeReport:
                 f"{self.cancellations:,} cancelled"
             )
         lines += [f"warning    {warning}" for warning in self.warnings]
-        lines.append(
-            f"done       {(self.bytes_read + self.bytes_written) / 1e9:.2f} GB in "
-            f"{self.seconds:.2f} s ({self.gb_per_second:.2f} GB/s), peak memory "
-            f"{self.peak_memory_bytes / 2**20:.0f} MiB, result {self.output.fingerprint}"
-        )
+        lines.append(f"{done_line(self)}, result {self.output.fingerprint}")
         return "\n".join(lines)
 
 
@@ -124,3 +120,26 @@ def _without_nonfinite(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nonfinite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Run(Protocol):
+    """What a report knows of the run that it is about."""
+
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def bytes_written(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def gb_per_second(self) -> float: ...
+    @property
+    def peak_memory_bytes(self) -> int: ...
+
+
+def done_line(run: Run) -> str:
+    """The last line of a report: bytes, time and memory."""
+    return (
+        f"done       {(run.bytes_read + run.bytes_written) / 1e9:.2f} GB in {run.seconds:.2f} s "
+        f"({run.gb_per_second:.2f} GB/s), peak memory {run.peak_memory_bytes / 2**20:.0f} MiB"
+    )

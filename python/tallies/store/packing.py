@@ -6,7 +6,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ from ..files import (
     content_of,
     copy_out,
     model_fingerprint,
+    nonfinite_objection,
     refuse_changed,
     same_tensor,
     stamps,
     tensor_fingerprint,
 )
+from ..merging import Progress
 from ..methods._spec import Blend, Gate, Rule, Vote
 from ..native import (
     BLEND_CODES,
@@ -35,7 +37,7 @@ from ..native import (
     VOTE_CODES,
     ZERO_SIGNS,
 )
-from ..passes import Passes, Work
+from ..passes import Passes, Place, Work
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
 from . import sparse_files
@@ -45,9 +47,6 @@ from .manifest import SHARED, Manifest, Task, Tensor
 from .pack_plan import GRAIN, PackPlan, scale_name
 from .report import PackReport, TaskReport
 from .sparse import Sparse
-
-Progress = Callable[[int, int], object]
-"""Called with the bytes moved so far and the bytes to move in all."""
 
 _OTHER_BYTES = 1 << 20
 
@@ -104,16 +103,6 @@ def pack(
     return run.report(destination.path, manifest, time.perf_counter() - start, n_threads(threads))
 
 
-def nonfinite_objection(tensor: TensorInfo, count: int, first: int) -> str | None:
-    """What is wrong with a tensor that has so many NaN or infinite values; None if it has none."""
-    if not count:
-        return None
-    return (
-        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite values, the first at "
-        f"element {first}, expected finite ones; repair the model, or pass --nonfinite propagate"
-    )
-
-
 class _Run:
     """One packing: the open files, the passes and what they found out."""
 
@@ -152,13 +141,9 @@ class _Run:
             core.write(outputs[file], made.headers[file][0], 0)
         rules = []
         for job, name in enumerate(made.masked):
-            places = [
-                (inputs[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype])
-                for one in made.sources(name)
-            ]
             core.add_job(
                 made.base.tensors[name].n_elements,
-                places,
+                self._inputs(name, inputs),
                 self._outputs(name, outputs),
                 apart=True,
                 grain=GRAIN,
@@ -192,10 +177,7 @@ class _Run:
             Work(
                 name=name,
                 n_elements=made.base.tensors[name].n_elements,
-                inputs=tuple(
-                    (inputs[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype])
-                    for one in made.sources(name)
-                ),
+                inputs=tuple(self._inputs(name, inputs)),
                 outputs=(),
                 weights=(1.0,) * n_tasks,
                 densities=(density,) * n_tasks,
@@ -212,7 +194,13 @@ class _Run:
             zero = passes.majority(everything)
         return [found.floor for found in passes.survey], zero
 
-    def _outputs(self, name: str, outputs: Mapping[str, int]) -> list[tuple[int, int, int]]:
+    def _inputs(self, name: str, files: Mapping[str, int]) -> list[Place]:
+        return [
+            (files[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype])
+            for one in self._plan.sources(name)
+        ]
+
+    def _outputs(self, name: str, outputs: Mapping[str, int]) -> list[Place]:
         made = self._plan
         places = []
         if made.rule is not None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .._version import __version__
+from ..report import done_line
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ class PackReport:
     threads: int = 0
     target: str = ""
     tallies: str = __version__
+
+    @property
+    def bytes_written(self) -> int:
+        """All that was written are the store's files."""
+        return self.n_bytes
 
     @property
     def ratio(self) -> float:
@@ -115,11 +121,7 @@ class PackReport:
         if self.has_shared:
             experts, store = (_bits(self.paper_bits[what]) for what in ("experts", "store"))
             lines.append(f"paper      {experts} -> {store} with 32-bit floats, base included")
-        lines.append(
-            f"done       {(self.bytes_read + self.n_bytes) / 1e9:.2f} GB in {self.seconds:.2f} s "
-            f"({self.gb_per_second:.2f} GB/s), peak memory "
-            f"{self.peak_memory_bytes / 2**20:.0f} MiB"
-        )
+        lines.append(done_line(self))
         return "\n".join(lines)
 
 

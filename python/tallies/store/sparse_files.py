@@ -15,7 +15,7 @@ from typing import Any
 from .. import _core
 from ..checkpoint import DTYPES, TensorInfo
 from ..errors import InputError
-from ..files import content, tensor_fingerprint
+from ..files import content, nonfinite_objection, tensor_fingerprint
 from ..layout import Entry, header, tensor_bytes
 from ..methods._spec import Blend, Gate, Rule, Vote
 from ..native import DTYPE_CODES, KEEP_ALL, KEEP_NONE, PACKED_BITS
@@ -376,12 +376,8 @@ def _objection(
 ) -> str:
     for i, one in enumerate(pair):
         count, first = core.find_nonfinite(job, i, limits)
-        if count:
-            return (
-                f"{one.path}: tensor {show(name)} has {count} NaN or infinite values, the first at "
-                f"element {first}, expected finite ones; repair the model, or pass "
-                "--nonfinite propagate"
-            )
+        if objection := nonfinite_objection(one, count, first):
+            return objection
     return (
         f"{pair[1].path}: tensor {show(name)}: expert - base overflows F32; repair the model, or "
         "pass --nonfinite propagate"

@@ -27,6 +27,7 @@ from ..layout import INDEX_NAME, Shard, header, layout_shards, parse_size
 from ..native import DTYPE_CODES
 from ..passes import Place
 from ..planning import index_file
+from ..report import done_line
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
 from .restoring import Restoring
@@ -66,9 +67,7 @@ class UnpackReport:
         verdict = "the expert bit for bit" if self.exact else f"a reconstruction of {self.source}"
         return (
             f"{self.task} ({self.codec}) -> {self.path}: {verdict}\n"
-            f"done       {(self.bytes_read + self.bytes_written) / 1e9:.2f} GB in "
-            f"{self.seconds:.2f} s ({self.gb_per_second:.2f} GB/s), peak memory "
-            f"{self.peak_memory_bytes / 2**20:.0f} MiB, result {self.fingerprint}"
+            f"{done_line(self)}, result {self.fingerprint}"
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import _core
 from ..arguments import number, whole
+from ..arguments import same_shape as same_shape
 from ..arguments import weights as checked_weights
 from ..errors import InputError
 from ..native import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES, MAX_EXPERTS
@@ -71,15 +72,6 @@ def rows_of(name: str, value: object) -> list[Any]:
     if not 1 <= len(rows) <= MAX_EXPERTS:
         raise InputError(f"{name}: found {len(rows)} tensors, expected 1 to {MAX_EXPERTS}")
     return rows
-
-
-def same_shape(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
-    """InputError unless both have one shape."""
-    if value.shape != like.shape:
-        raise InputError(
-            f"{name}: found shape {tuple(value.shape)}, expected that of {like_name}, "
-            f"{tuple(like.shape)}"
-        )
 
 
 def signs(value: object, like: Tensor) -> Tensor:
