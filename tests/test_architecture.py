@@ -64,7 +64,7 @@ def is_allowed(layer: str, header: str, *, system: bool) -> bool:
 
 
 def native_files() -> list[Path]:
-    return sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp"))
+    return sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu"))
 
 
 def test_the_table_names_every_folder() -> None:
@@ -94,6 +94,9 @@ def test_includes(path: Path) -> None:
         ("kernels", "algorithm", True),
         ("kernels", "cpu/ops.h", False),
         ("cpu", "kernels/lanes.h", False),
+        ("cuda", "cpu/ops.h", False),
+        ("cuda", "engine/engine.h", False),
+        ("bind", "cuda/launch.h", False),
         ("stream", "cpu/ops.h", False),
         ("engine", "kernels/survey.h", False),
         ("engine", "cpu/dispatch.h", False),
@@ -236,6 +239,7 @@ def target_objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "Python_EXECUTABLE": sys.executable,
         "TALLIES_WERROR": "ON",
+        "TALLIES_CUDA": "OFF",
     }
     configure = [cmake, "-S", ROOT, "-B", build, *(f"-D{key}={options[key]}" for key in options)]
     make = [cmake, "--build", build, "--target", "tallies_targets", "--parallel", "2"]
