@@ -10,10 +10,10 @@ device: ``pytest -m cuda`` runs the same tests there.
 from __future__ import annotations
 
 import ctypes as c
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import bench.cuda
+import bench.harness
 from tallies import _core, cuda
 from tallies.methods._spec import Blend, Gate, Vote
 from tallies.native import (
@@ -664,6 +666,21 @@ def test_results_do_not_depend_on_the_size_of_the_device(emulated: Path) -> None
     assert results == [results[0]] * len(results)
 
 
+def test_the_benchmark_runs_and_checks(
+    emulated: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(bench.harness, "RESULTS", tmp_path)
+    arguments = ["--library", str(emulated), "--elements", "16384", "--repeat", "1"]
+    bench.cuda.main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12 and lines[0].startswith("kernel") and lines[1].startswith("copy")
+    (result,) = tmp_path.glob("cuda-emulator-*.json")
+    assert len(json.loads(result.read_text())["rows"]) == 11
+
+
 def in_fresh_python(library: str, code: str) -> str:
     env = {**os.environ, "TALLIES_CUDA_LIBRARY": library}
     done = subprocess.run(
@@ -672,22 +689,22 @@ def in_fresh_python(library: str, code: str) -> str:
     return done.stdout.strip()
 
 
-SAY: Callable[[str], str] = lambda library: in_fresh_python(  # noqa: E731
-    library, "from tallies import cuda; print(cuda.problem(), [d.name for d in cuda.devices()])"
-)
+def say(library: str | Path) -> str:
+    code = "from tallies import cuda; print(cuda.problem(), [d.name for d in cuda.devices()])"
+    return in_fresh_python(str(library), code)
 
 
 def test_the_emulated_device_is_found(emulated: Path) -> None:
-    assert SAY(str(emulated)) == "None ['emulator']"
+    assert say(emulated) == "None ['emulator']"
 
 
 def test_why_there_is_no_device_is_one_sentence(tmp_path: Path) -> None:
-    missing = SAY(str(tmp_path / "_cuda.so"))
+    missing = say(tmp_path / "_cuda.so")
     assert missing == (
         "no CUDA kernels in this build (no _cuda.so); build it where nvcc is, with "
         "TALLIES_CUDA=ON []"
     )
     (tmp_path / "broken.so").write_bytes(b"not a library")
-    assert SAY(str(tmp_path / "broken.so")).startswith("the CUDA kernels do not load: ")
-    other = SAY(_core.__file__)
+    assert say(tmp_path / "broken.so").startswith("the CUDA kernels do not load: ")
+    other = say(_core.__file__)
     assert other.endswith("is of another version of tallies; install both together []")
