@@ -123,6 +123,17 @@ def test_the_command_line_prints_the_facts(name: str) -> None:
                 assert f"also called {alias}" in page
 
 
+@pytest.mark.parametrize("name", methods.names())
+def test_markdown_has_the_facts_in_a_table(name: str) -> None:
+    method = methods.get(name)
+    text = printed(name, "--markdown")
+    assert f"## {name}\n" in text and f"```text\n{method.formula}\n```" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 for row in rows)
+    keys = {key for one in method.semantics for key in method.parameters(one)}
+    assert {row[0].strip("| `") for row in rows} == keys
+
+
 def test_all_methods_are_listed() -> None:
     said = json.loads(printed("--json"))
     by_kind = {
