@@ -30,9 +30,8 @@ void drop(const DropArgs& args) {
   const Chances chances(args.key, args.first);
   const I32s chance = all(args.chance);
   drop_unless(args.x, args.n, all(args.factor),
-              [&](F32s, std::size_t i) __attribute__((always_inline)) {
-                return greater(chance, chances.at(i));
-              });
+              [&](F32s, std::size_t i)
+                  __attribute__((always_inline)) { return greater(chance, chances.at(i)); });
 }
 
 }  // namespace
