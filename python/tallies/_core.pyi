@@ -249,3 +249,19 @@ def unpack_sparse(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[SparseRead]: ...
+def read_delta(
+    plan: Plan,
+    job: int,
+    expert: int,
+    out: int,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[list[list[int]], bool]: ...
+def write_merged(
+    plan: Plan,
+    job: int,
+    merged: int,
+    scale: float,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[list[int], bool]: ...

@@ -27,8 +27,9 @@ from .files import (
     tensor_fingerprint,
 )
 from .journal import Journal, holds
-from .layout import INDEX_NAME, Shard, tensor_bytes
+from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
 from .match import Model
+from .matrix_passes import passes_for, refuse_too_large
 from .methods._spec import Gate
 from .passes import Outcome, Passes, Work
 from .planning import MergePlan, index_file, plan
@@ -95,13 +96,23 @@ def merge(
     start = time.perf_counter()
     limits = tile_limits(max_memory, n_threads(threads))
     made = plan(request)
+    refuse_too_large(
+        request.method,
+        (
+            (name, made.template.tensors[name].shape, made.parameters[name])
+            for name in made.parameters
+        ),
+        len(made.experts),
+        request.semantics,
+        parse_size(max_memory),
+    )
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
         allow_open_files(len(made.input_files()) + len(made.shards))
-        run = _Run(made, limits, n_threads(threads), progress)
+        run = _Run(made, limits, n_threads(threads), parse_size(max_memory), progress)
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
             run.write_tensors(directory, Journal(destination.workspace, run.key()))
@@ -122,11 +133,17 @@ class _Run:
     """One merge: the open files, the passes and what they found out."""
 
     def __init__(
-        self, made: MergePlan, limits: _core.Limits, threads: int, progress: Progress | None
+        self,
+        made: MergePlan,
+        limits: _core.Limits,
+        threads: int,
+        max_bytes: int,
+        progress: Progress | None,
     ) -> None:
         self._plan = made
         self._limits = limits
         self._threads = threads
+        self._max_bytes = max_bytes
         self._progress = progress
         self._moved = 0
         self._core = _core.Plan(made.has_base)
@@ -221,12 +238,16 @@ class _Run:
         def refuse(job: int) -> None:
             raise InputError(self._objections(job)[0])
 
-        return Passes(
+        config = self._plan.config
+        return passes_for(
+            config.method,
             self._core,
             self._works,
-            self._plan.rule,
-            self._plan.config.semantics,
+            config.constants(),
+            config.semantics,
             self._limits,
+            n_workers=self._threads,
+            max_bytes=self._max_bytes,
             labels=self._plan.labels,
             fingerprints=True,
             stop_at_overflow=stop,

@@ -10,9 +10,9 @@ so far, and the stretches for which that was wrong are combined once more.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import _core
 from .errors import InputError
@@ -47,6 +47,9 @@ class Work:
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    shape: tuple[int, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """All that the method has for this tensor."""
 
 
 class Found(NamedTuple):
@@ -240,16 +243,22 @@ class Passes:
             job,
             first,
             work.n_elements if n_elements is None else n_elements,
-            work.weights,
+            self._weights(work),
             [trim.floor for trim in trims],
             [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
             work.scale,
-            float32_sum(work.weights) if self._rule.blend is Blend.MEAN else 1.0,
+            self._divisor(work) if self._rule.blend is Blend.MEAN else 1.0,
             zero_sign,
             majority,
             work.lambdas,
             self._rule.at_least,
         )
+
+    def _weights(self, work: Work) -> Sequence[float]:
+        return work.weights
+
+    def _divisor(self, work: Work) -> float:
+        return float32_sum(work.weights)
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []

@@ -130,6 +130,8 @@ class MergePlan:
                     scale=values.get("scale", 1.0),
                     lambdas=values.get("mask_lambda", ()),
                     n_input_bytes=sum(info.n_bytes for info in infos),
+                    shape=tuple(infos[0].shape),
+                    parameters=values,
                 )
             )
         return works

@@ -10,6 +10,7 @@ from typing import Any
 from . import _core, methods
 from .errors import InputError
 from .match import Match, Model, match
+from .matrix_passes import passes_for
 from .methods._spec import Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
@@ -198,12 +199,14 @@ class _Merge:
         def refuse(job: int) -> None:
             raise InputError(self._culprit(plan, limits, job, works[job].name))
 
-        passes = Passes(
+        passes = passes_for(
+            self._method,
             plan,
             works,
-            self._method.rule(constants, self._semantics),
+            constants,
             self._semantics,
             limits,
+            n_workers=n_threads(threads),
             labels=self._labels,
             stop_at_overflow=nonfinite == "error",
             report_overflow=refuse if nonfinite == "error" else None,
@@ -260,6 +263,8 @@ class _Merge:
             scale=values.get("scale", 1.0),
             lambdas=values.get("mask_lambda", ()),
             n_input_bytes=0,
+            shape=inputs[0].shape,
+            parameters=values,
         )
 
     def _check_copied(self, matched: Match, accept: bool) -> None:

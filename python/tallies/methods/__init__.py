@@ -7,12 +7,31 @@ from ..suggest import unknown
 from ._spec import Method
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .doge import Doge
+from .iso_c import IsoC
+from .iso_cts import IsoCts
 from .linear import Linear
+from .star import Star
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
+from .tsv_m import TsvM
+from .wudi import Wudi
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies)
+    method.name: method
+    for method in (
+        Linear,
+        TaskArithmetic,
+        Ties,
+        ConsensusTa,
+        ConsensusTies,
+        IsoC,
+        IsoCts,
+        TsvM,
+        Star,
+        Wudi,
+        Doge,
+    )
 }
 
 

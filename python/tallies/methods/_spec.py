@@ -103,10 +103,10 @@ class Method:
 
     @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
-        """Parameters by name: the method's in the order of the class, then those of all methods."""
+        """Parameters by name: the method's in the order of the class, then those it inherits."""
         return {
             name: replace(value, default=value.by_semantics.get(semantics, value.default))
-            for name, value in {**vars(cls), **vars(Method)}.items()
+            for name, value in _own_then_inherited(cls).items()
             if isinstance(value, Parameter) and semantics in value.semantics
         }
 
@@ -124,6 +124,14 @@ class Method:
     def objection(cls, parameters: Mapping[str, Any]) -> str | None:
         """Why a tensor cannot be merged with these (resolved) parameters, or None."""
         return None
+
+
+def _own_then_inherited(cls: type) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in cls.__mro__:
+        for name, value in vars(one).items():
+            found.setdefault(name, value)
+    return found
 
 
 def mean_objection(parameters: Mapping[str, Any]) -> str | None:
