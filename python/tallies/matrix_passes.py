@@ -18,7 +18,7 @@ from . import _core, spectral
 from .errors import InputError
 from .methods._matrix import MatrixMethod
 from .methods._spec import Method
-from .passes import Outcome, Passes, Work
+from .passes import Found, Outcome, Passes, Work
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +113,7 @@ class _Deltas:
     """The task vectors of one tensor, each read from where it lies when it is asked for."""
 
     def __init__(
-        self, plan: _core.Plan, work: Work, job: int, survey: Sequence[Any], progress: Any
+        self, plan: _core.Plan, work: Work, job: int, survey: Sequence[Found], progress: Any
     ) -> None:
         self._plan, self._work, self._job = plan, work, job
         self._survey, self._progress = survey, progress

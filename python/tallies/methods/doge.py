@@ -67,7 +67,8 @@ class Doge(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        torch = spectral.require(cls.name)
+        import torch
+
         pairs = [(t, x) for t, x in enumerate(deltas) if x.any()]
         merged = torch.zeros(deltas.shape)
         if not pairs:

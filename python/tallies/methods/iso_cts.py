@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 class IsoCts(MatrixMethod):
     """As iso_c, with some directions of the sum replaced by those of the single tasks.
 
-    Of r = min(m, n) directions each of N tasks gets d = round((r - int(r f)) / N) (half to even; one
-    less where the tasks' would be more than r), the sum S the other k = r - N d: its largest.
-    U_k, s_k, V_k are those of S; each task adds the d largest of x_t - U_k U_k^T x_t. With U and V
-    the polar factors of all their vectors side by side: out = base + scale * mean(s) U V^T, the mean
-    over r. d = 0 is iso_c.
+    Of r = min(m, n) directions each of N tasks gets d = round((r - int(r f)) / N), half to even and
+    one less where the tasks' would be more than r; the sum S keeps its other k = r - N d largest,
+    U_k. Each task adds the d largest of x_t - U_k U_k^T x_t. With U and V the polar factors of all
+    vectors side by side: out = base + scale * mean(s) U V^T, the mean over r. d = 0 is iso_c.
 
     Singular values that do not exceed 2^-23 of the largest of S, or of the norm of x_t, count as
     zero: their directions are left out. NaN and excluded matrices are as in ``iso_c``.
@@ -45,7 +44,8 @@ class IsoCts(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        torch = spectral.require(cls.name)
+        import torch
+
         r = min(deltas.shape)
         k, d = ranks(r, float(parameters["common_space_fraction"]), len(deltas))
         u_k, s_k, v_k = spectral.thin_svd(deltas.sum(), k)

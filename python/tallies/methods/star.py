@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Star(MatrixMethod):
     """Cut each task's matrix to its largest singular values, restore their sum, and average.
 
-    x_t = w_t (f_t - base) = U diag(s) V^T; R is the least number of largest singular values that sum
-    to eta percent of all; out = base + scale * mean_t U_R diag(s_R) V_R^T sum(s) / sum(s_R).
+    x_t = w_t (f_t - base) = U diag(s) V^T; R is the least number of largest singular values whose
+    sum is eta percent of all; out = base + scale * mean_t U_R diag(s_R) V_R^T sum(s) / sum(s_R).
 
     eta = 100 averages the task vectors. At least one triplet stays, and a matrix of zeros stays
     zero; singular values that do not exceed 2^-23 of the largest count as zero. A matrix with a NaN
@@ -38,7 +38,8 @@ class Star(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        torch = spectral.require(cls.name)
+        import torch
+
         merged = torch.zeros(deltas.shape, dtype=torch.float64)
         for x in deltas:
             u, s, v = spectral.thin_svd(x)

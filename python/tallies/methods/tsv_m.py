@@ -22,8 +22,8 @@ class TsvM(MatrixMethod):
     One expert is given back, up to rounding; more experts than min(m, n) leave the base. Singular
     values that do not exceed 2^-23 of the largest count as zero; which of several equal ones are
     the largest is arbitrary. A matrix with a NaN or infinite task vector becomes NaN as a whole,
-    which is an error unless the merge's ``nonfinite`` says otherwise. fusionbench semantics excludes
-    no matrix.
+    which is an error unless the merge's ``nonfinite`` says otherwise. fusionbench semantics
+    excludes no matrix.
 
     Gargiulo et al., Task Singular Vectors (TSV-M), 2025, arXiv 2412.00081.
     """
@@ -44,7 +44,8 @@ class TsvM(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        torch = spectral.require(cls.name)
+        import torch
+
         k = min(deltas.shape) // len(deltas)
         parts = [spectral.thin_svd(x, k) for x in deltas]
         u, _ = spectral.polar(torch.cat([part[0] for part in parts], 1))

@@ -28,13 +28,14 @@ _FUSIONBENCH = _Published(2, 1e-5)
 class Wudi(MatrixMethod):
     """Move the sum of the task vectors so that it interferes less with each of them.
 
-    x_t = w_t (f_t - base); M minimises sum_t |(M - x_t) x_t^T|_F^2 / |x_t|_F^p; out = base + scale M.
+    x_t = w_t (f_t - base); M goes from sum_t x_t towards the minimum of sum_t |(M - x_t) x_t^T|_F^2
+    / |x_t|_F^p; out = base + scale * M.
 
-    ``solver: adam`` takes so many ``steps`` of Adam from M = sum_t x_t and stops, as published, far
-    from the minimum: ``variant`` vision (p = 1, rate 1e-5) or language (p = 2, rate 2e-5), and p = 2,
-    rate 1e-5 in fusionbench semantics. ``closed_form`` is the minimum of least norm itself,
-    (sum_t x_t G_t / |x_t|^p) (sum_t G_t / |x_t|^p)^+ with G_t = x_t^T x_t, eigenvalues that do not
-    exceed 2^-23 of the largest counted as zero.
+    ``solver: adam`` takes ``steps`` steps of Adam and stops, as published, far from the minimum:
+    ``variant`` vision (p = 1, rate 1e-5) or language (p = 2, rate 2e-5), and p = 2, rate 1e-5 in
+    fusionbench semantics. ``closed_form`` is the minimum of least norm itself, (sum_t x_t G_t /
+    |x_t|^p) (sum_t G_t / |x_t|^p)^+ with G_t = x_t^T x_t, eigenvalues that do not exceed 2^-23 of
+    the largest counted as zero.
 
     Experts whose matrix is the base's take no part. The published code leaves other tensors at the
     base, fusionbench takes their mean. A matrix with a NaN or infinite task vector becomes NaN as a
@@ -44,9 +45,7 @@ class Wudi(MatrixMethod):
     """
 
     name = "wudi"
-    formula = (
-        "out = base + scale * M, M from sum_t x_t towards min sum_t |(M - x_t) x_t^T|^2 / |x_t|^p"
-    )
+    formula = "out = base + scale * M, M towards the least sum_t |(M - x_t) x_t^T|^2 / |x_t|^p"
     paper = "Cheng et al. 2025, arXiv 2503.08099"
     semantics = ("paper", "fusionbench")
     copies = 8.0
@@ -76,7 +75,8 @@ class Wudi(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        torch = spectral.require(cls.name)
+        import torch
+
         published = _VARIANTS[parameters["variant"]] if semantics == "paper" else _FUSIONBENCH
         n = deltas.shape[1]
         grams = torch.zeros(n, n, dtype=torch.float64)
@@ -96,7 +96,7 @@ class Wudi(MatrixMethod):
         adam = Adam(start, published.rate)
         for _ in range(int(parameters["steps"])):
             adam.step(2 * torch.addmm(slope, adam.moved, slopes))
-        return start + adam.moved
+        return start.add_(adam.moved)
 
 
 def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
