@@ -7,6 +7,7 @@ from ..suggest import unknown
 from ._spec import Method
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .dare_linear import DareLinear
 from .doge import Doge
 from .iso_c import IsoC
 from .iso_cts import IsoCts
@@ -25,6 +26,7 @@ _METHODS: dict[str, type[Method]] = {
         Ties,
         ConsensusTa,
         ConsensusTies,
+        DareLinear,
         IsoC,
         IsoCts,
         TsvM,

@@ -96,7 +96,8 @@ class Wudi(MatrixMethod):
         adam = Adam(start, published.rate)
         for _ in range(int(parameters["steps"])):
             adam.step(2 * torch.addmm(slope, adam.moved, slopes))
-        return start.add_(adam.moved)
+        start += adam.moved
+        return start
 
 
 def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
