@@ -110,8 +110,10 @@ def polar(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return factor.T, s
     found = spectrum(x)
     root = found.left @ found.v.T
-    well = found.s.numel() == x.shape[1] and float(found.s[0] / found.s[-1]) < _FLOAT32_CONDITION
-    return _times(x, root.to(x.dtype) if well else root, x.dtype), found.s
+    s = found.s
+    is_full = 0 < s.numel() == x.shape[1]
+    well = is_full and float(s[0] / s[-1]) < _FLOAT32_CONDITION
+    return _times(x, root.to(x.dtype) if well else root, x.dtype), s
 
 
 def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
