@@ -103,6 +103,8 @@ class Method:
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
     has_order: ClassVar[bool] = False
     """Whether the same experts in another order give another result, beyond rounding."""
+    returns_one: ClassVar[bool] = True
+    """Whether one expert is the result, up to rounding, at density, weight and scale 1."""
 
     integers = Parameter(
         "equal",
