@@ -71,6 +71,8 @@ CODECS: dict[str, dict[str, Any]] = {
     "emr": {"codec": "emr"},
     "magnitude": {"codec": "magnitude", "density": 0.3},
     "bitdelta": {"codec": "bitdelta"},
+    "tsv_c": {"codec": "tsv_c", "fraction": 0.5},
+    "twin": {"codec": "twin", "fraction": 0.5},
 }
 
 
@@ -137,6 +139,12 @@ STORED = [
     ("bitdelta", "tasks/a.safetensors", "layer.weight::scale"),
     ("bitdelta", "tasks/a.safetensors", "bias"),
     ("bitdelta", "tasks/a.safetensors", "embed.weight"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight::s"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight::v"),
+    ("tsv_c", "tasks/a.safetensors", "bias"),
+    ("twin", "shared.safetensors", "embed.weight"),
+    ("twin", "tasks/a.safetensors", "embed.weight"),
 ]
 
 

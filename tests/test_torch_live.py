@@ -32,6 +32,8 @@ CODECS: dict[str, dict[str, Any]] = {
     "exact": {"codec": "sparse", "density": "exact"},
     "int8": {"codec": "sparse", "density": 0.3, "values": "int8"},
     "bitdelta": {},
+    "tsv_c": {"fraction": 0.5},
+    "twin": {"fraction": 0.5},
 }
 TILE = 1 << 16
 

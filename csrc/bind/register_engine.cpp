@@ -47,7 +47,8 @@ Rule to_rule(int gate, int vote, int blend) {
 
 void register_engine(py::module_& m) {
   py::class_<Limits>(m, "Limits")
-      .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
+      .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"))
+      .def_readonly("n_threads", &Limits::n_threads);
 
   py::class_<Unit>(m, "Unit").def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(),
                                   py::arg("jobs"), py::arg("ranks"));

@@ -68,7 +68,7 @@ class MatrixPasses(Passes):
         )
         if not matrices:
             return
-        with _single_threads(self._n_workers) as pool:
+        with single_threads(self._n_workers) as pool:
             outcomes = [pool.submit(self._merge, job) for job in matrices]
             try:
                 for job, outcome in zip(matrices, outcomes, strict=True):
@@ -202,7 +202,7 @@ class _Budget:
 
 
 @contextmanager
-def _single_threads(n_workers: int) -> Iterator[ThreadPoolExecutor]:
+def single_threads(n_workers: int) -> Iterator[ThreadPoolExecutor]:
     """Workers in each of which torch computes on one thread."""
     import torch
 

@@ -117,7 +117,7 @@ class Method:
         """Parameters by name: the method's in the order of the class, then those it inherits."""
         return {
             name: replace(value, default=value.by_semantics.get(semantics, value.default))
-            for name, value in _own_then_inherited(cls).items()
+            for name, value in own_then_inherited(cls).items()
             if isinstance(value, Parameter) and semantics in value.semantics
         }
 
@@ -137,7 +137,8 @@ class Method:
         return None
 
 
-def _own_then_inherited(cls: type) -> dict[str, Any]:
+def own_then_inherited(cls: type) -> dict[str, Any]:
+    """The attributes of a class and of those it inherits from, its own first."""
     found: dict[str, Any] = {}
     for one in cls.__mro__:
         for name, value in vars(one).items():

@@ -97,8 +97,7 @@ class Wudi(MatrixMethod):
         adam = Adam(start, published.rate)
         for _ in range(int(parameters["steps"])):
             adam.step(2 * torch.addmm(slope, adam.moved, slopes))
-        start += adam.moved
-        return start
+        return start.add_(adam.moved)
 
 
 def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
@@ -107,4 +106,4 @@ def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.T
     values, vectors = torch.linalg.eigh(grams)
     kept = values > spectral.EPSILON * values[-1].clamp(min=0)
     vectors = vectors[:, kept]
-    return (targets @ vectors / values[kept]) @ vectors.T
+    return torch.mm(targets @ vectors / values[kept], vectors.T)

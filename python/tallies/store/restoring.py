@@ -15,7 +15,8 @@ from ..files import chunks, content, copy_out, tensor_fingerprint
 from ..native import DTYPE_CODES, PACKED_BITS
 from ..passes import Place
 from ..suggest import show, unknown
-from . import codecs, sparse_files
+from . import codecs, low_rank_files, sparse_files
+from ._low_rank import LowRankCodec
 from .lambdas import text
 from .manifest import SHARED, STORED, Manifest
 from .pack_plan import GRAIN, scale_name
@@ -79,9 +80,9 @@ class Restoring:
             "frozen" if kind in STORED and self.source(name) not in self.files[self.file] else kind
         )
 
-    def is_masked(self, name: str) -> bool:
-        """Whether a tensor is made by the native pass, not copied."""
-        return self.kind(name) == "masked"
+    def is_made(self, name: str) -> bool:
+        """Whether a tensor is computed, not copied."""
+        return self.kind(name) in ("masked", "factored")
 
     def stored(self, name: str) -> TensorInfo:
         """Where the bytes of a tensor that is copied lie: in the task's file or in the base."""
@@ -92,9 +93,7 @@ class Restoring:
 
     def dtype(self, name: str) -> str:
         """The dtype that the restored tensor has."""
-        return (
-            self.manifest.tensors[name].dtype if self.is_masked(name) else self.stored(name).dtype
-        )
+        return self.manifest.tensors[name].dtype if self.is_made(name) else self.stored(name).dtype
 
     def n_bytes_read(self) -> int:
         """Bytes of base and store that restoring all tensors reads."""
@@ -115,6 +114,8 @@ class Restoring:
         """
         if codecs.get(self.manifest.codec) is Sparse:
             return self._make_sparse(core, outputs, limits, progress)
+        if issubclass(codecs.get(self.manifest.codec), LowRankCodec):
+            return self._make_of_factors(core, outputs, limits, progress)
         names = list(outputs)
         has_shared = (
             codecs.get(self.manifest.codec).shared_rule(self.manifest.parameters) is not None
@@ -159,6 +160,29 @@ class Restoring:
             if lanes.scales is not None:
                 self._check(stored[sparse_files.scales_name(name)], lanes.scales)
         return {name: lanes.output for name, lanes in made.items()}
+
+    def _make_of_factors(
+        self,
+        core: _core.Plan,
+        outputs: Mapping[str, Sequence[Place]],
+        limits: _core.Limits,
+        progress: Callable[[int], object] | None,
+    ) -> dict[str, list[int]]:
+        made = {}
+        for name, places in outputs.items():
+            shared = self.files[SHARED][name] if SHARED in self.files else None
+            prints, made[name] = low_rank_files.restore(
+                core,
+                self.base.tensors[name],
+                shared,
+                self.files[self.file],
+                places,
+                limits.n_threads,
+                progress,
+            )
+            for one, lanes in prints:
+                self._check(one, lanes)
+        return made
 
     def copy(self, name: str, write: Write) -> list[int]:
         """Hand over the bytes of a tensor that is copied; its content fingerprint, once checked."""

@@ -128,7 +128,7 @@ class TaskSwitcher:
         made: dict[str, torch.Tensor] = {}
         for name, tensor in tensors.items():
             source = one.source(name)
-            if not one.is_masked(name):
+            if not one.is_made(name):
                 one.copy(name, _writer(tensor))
             elif source not in made:
                 made[source] = tensor
