@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from bench import (
     accuracy,
@@ -17,6 +18,7 @@ from bench import (
     compare,
     harness,
     kernels,
+    matrices,
     merge,
     runs,
     sizes,
@@ -327,3 +329,22 @@ def test_accuracy_of_every_method_and_codec(monkeypatch: pytest.MonkeyPatch) -> 
     assert not set(refused) & set(codecs.names())
     lines = accuracy.table(rows).splitlines()
     assert len(lines) == 1 + len(rows)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_matrices_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], full: bool
+) -> None:
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    monkeypatch.setattr(matrices, "Llama", lambda num_hidden_layers: TINY)
+    before = torch.get_num_threads()
+    matrices.main(["--repeat", "1", *(["--full"] if full else [])])
+    torch.set_num_threads(before)
+    rows = json.loads((tmp_path / "matrices.json").read_text())["rows"]
+    assert {row["case"]["formula"] for row in rows} == {"plain", "gram"}
+    n_shapes = len(matrices.matrices(TINY))
+    assert len(rows) == 2 * (1 if full else n_shapes + 1)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows) // 2
+    with pytest.raises(RuntimeError, match="the formulas differ"):
+        monkeypatch.setattr(matrices, "gram", lambda x: 2 * matrices.plain(x))
+        matrices.check(matrices.summed((4, 3)))
