@@ -146,15 +146,19 @@ def test_the_sizes_are_those_of_the_factors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codec", ["tsv_c", "twin"])
-def test_what_is_not_finite_is_refused(tmp_path: Path, codec: str) -> None:
+def test_what_is_not_finite_is_refused_or_spreads(tmp_path: Path, codec: str) -> None:
     base: Model = {"w": np.ones((3, 4), np.float32)}
     expert: Model = {"w": np.full((3, 4), 2, np.float32)}
     expert["w"][1, 2] = np.nan
     with pytest.raises(InputError, match=r"t0.*'w' has 1 NaN .* first at element 6.* repair"):
         packed(tmp_path, base, [expert], codec)
-    with pytest.raises(InputError, match=r"nonfinite: .* factors matrices"):
-        packed(tmp_path / "again", base, [expert], codec, nonfinite="propagate")
     assert not (tmp_path / "store").exists()
+    other: Model = {"w": np.full((3, 4), 3, np.float32)}
+    options: dict[str, Any] = {"nonfinite": "propagate", "fraction": 1.0}
+    store = packed(tmp_path / "again", base, [expert, other], codec, **options)
+    assert np.isnan(store.load("t0")["w"]).all()
+    # What is shared is the sum of all tasks.
+    assert np.isnan(store.load("t1")["w"]).any() == (codec == "twin")
 
 
 def test_a_shared_vector_that_overflows_is_refused(tmp_path: Path) -> None:

@@ -76,13 +76,14 @@ def factor(
     dtype: str,
     scale: float | None,
     shared_dtype: str,
+    refuse_nonfinite: bool,
     limits: _core.Limits,
     progress: Callable[[int], object] | None,
 ) -> Factored:
     """Read a matrix of the base and all tasks, and factor what each task has beside what is shared.
 
-    Without ``scale`` nothing is shared. What is stored is rounded once. ValueError for task vectors
-    that are not finite, and for a shared one that its dtype does not hold.
+    Without ``scale`` nothing is shared. What is stored is rounded once. What is not finite is a
+    ValueError, or makes all singular values of the task's matrix NaN.
     """
     import torch
 
@@ -91,7 +92,7 @@ def factor(
         (base, own), nonfinite = _core.read_delta(
             core, job, task, delta.data_ptr(), limits, progress
         )
-        if nonfinite:
+        if nonfinite and refuse_nonfinite:
             raise ValueError
         prints[0], prints[task + 1] = base, own
         return delta
@@ -106,16 +107,19 @@ def factor(
         shared = _narrowed(total.data_ptr(), total.numel(), shared_dtype)
         stored = bytearray(shared)
         _core.widen(_address(stored), DTYPE_CODES[shared_dtype], total.data_ptr(), total.numel())
-        if not bool(total.isfinite().all()):
+        if refuse_nonfinite and not bool(total.isfinite().all()):
             raise ValueError
     factors = []
     for task in range(n_tasks):
         own = read(task, progress)
         if scale is not None:
             own -= total
-        u, s, v = spectral.thin_svd(own, rank)
         parts = torch.zeros(shape[0], rank), torch.zeros(rank), torch.zeros(rank, shape[1])
-        parts[0][:, : len(s)], parts[1][: len(s)], parts[2][: len(s)] = u, s, v
+        if bool(own.isfinite().all()):
+            u, s, v = spectral.thin_svd(own, rank)
+            parts[0][:, : len(s)], parts[1][: len(s)], parts[2][: len(s)] = u, s, v
+        else:
+            parts[1][:] = torch.nan
         first, second, third = (
             _narrowed(part.data_ptr(), part.numel(), kind)
             for part, kind in zip(parts, (dtype, "F32", dtype), strict=True)

@@ -91,8 +91,6 @@ def pack(
         )
     if nonfinite not in ("error", "propagate"):
         raise InputError(f"nonfinite: found {nonfinite!r}, expected 'error' or 'propagate'")
-    if nonfinite == "propagate" and issubclass(made.codec, LowRankCodec):
-        raise InputError(f"nonfinite: {codec} factors matrices, which must be finite; leave it out")
     destination = Destination(out, made.roots(), overwrite)
     try:
         destination.check_space(made.n_bytes + _OTHER_BYTES)
@@ -505,6 +503,7 @@ class _LowRankRun(_Run):
                 place.dtype,
                 made.parameters["scale"] if has_shared else None,
                 made.places[SHARED][name].dtype if has_shared else "F32",
+                self._stop,
                 self._limits,
                 self._advance if self._progress else None,
             )

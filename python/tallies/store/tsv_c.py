@@ -13,6 +13,7 @@ class TsvC(LowRankCodec):
 
     Tensors with other than two dimensions are kept as they are, bit for bit and in their own dtype,
     and so are matrices whose name contains one of the parts in ``exclude``. s is float32.
+    A NaN or infinity is an error, or makes the matrix NaN where ``nonfinite`` allows it.
     Reconstruction is float32, the terms added in the order of the singular values, largest first,
     and rounded once to the base's dtype.
 

@@ -19,8 +19,9 @@ class Twin(LowRankCodec):
 
     Tensors with other than two dimensions are kept as they are, bit for bit and in their own dtype,
     and so are matrices whose name contains one of the parts in ``exclude``. s is float32.
-    Reconstruction is float32, base plus m first, then the terms in the order of the singular
-    values, largest first, rounded once to the base's dtype.
+    A NaN or infinity is an error, or makes the matrix NaN where ``nonfinite`` allows it; in the sum
+    that of all tasks. Reconstruction is float32, base plus m first, then the terms in the order of
+    the singular values, largest first, rounded once to the base's dtype.
 
     Lu et al., Twin-Merging: Dynamic Integration of Modular Expertise, 2024, arXiv 2406.15479.
     """
