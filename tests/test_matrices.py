@@ -12,7 +12,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from tallies import InputError, merge, merge_state_dicts, methods, spectral
+from tallies import InputError, merge, merge_state_dicts, methods, plan, spectral
 from tallies.methods._matrix import MatrixMethod
 from tallies.methods.iso_cts import ranks
 from tests.checkpoints import data_bytes, read, write
@@ -430,6 +430,14 @@ def test_without_torch_the_way_out_is_told(tmp_path: Path, monkeypatch: pytest.M
         merge({"merge_method": "star", **recipe}, tmp_path / "out")
     with pytest.raises(InputError, match=r"star: needs torch .* install torch"):
         merge_state_dicts(base, experts, method="star")
+
+
+@pytest.mark.parametrize("name", MATRIX_METHODS)
+def test_the_plan_says_that_matrices_are_whole(tmp_path: Path, name: str) -> None:
+    recipe, _, _ = models(tmp_path)
+    *survey, last = plan({"merge_method": name, **recipe}).passes()
+    assert last == "matrices, one at a time, and combine of the other tensors"
+    assert survey == (["survey of all matrices together"] if name == "doge" else [])
 
 
 @pytest.mark.parametrize("name", MATRIX_METHODS)

@@ -19,6 +19,7 @@ from .errors import InputError
 from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match
+from .methods._matrix import MatrixMethod
 from .methods._spec import Gate, Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
 from .passes import Place, Work, model_densities
@@ -182,6 +183,9 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
+        if issubclass(self.config.method, MatrixMethod):
+            survey = ["survey of all matrices together"] * (self.rule.gate is Gate.MAGNITUDE)
+            return [*survey, "matrices, one at a time, and combine of the other tensors"]
         if self.rule.gate is not Gate.MAGNITUDE:
             return ["combine"]
         if self.rule.scope == "model":
