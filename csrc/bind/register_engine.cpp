@@ -132,6 +132,24 @@ void register_engine(py::module_& m) {
           py::arg("fingerprints"), py::arg("stop_at_overflow"), py::arg("limits"),
           py::arg("progress") = py::none())
       .def(
+          "gram",
+          [](const Plan& plan, const std::vector<std::pair<std::size_t, std::uint64_t>>& rows,
+             bool deltas, bool with_magnitudes, const Limits& limits, py::object progress) {
+            std::vector<GramRule> rules;
+            for (const auto& [job, row_elements] : rows) rules.push_back({job, row_elements});
+            Watch watch(std::move(progress));
+            const auto found = watch.run([&](const Progress& on_progress) {
+              return gram(plan, rules, {deltas, with_magnitudes}, limits, on_progress);
+            });
+            py::list sums;
+            for (const std::vector<double>& one : found)
+              sums.append(py::bytes(reinterpret_cast<const char*>(one.data()),
+                                    one.size() * sizeof(double)));
+            return sums;
+          },
+          py::arg("rows"), py::arg("deltas"), py::arg("with_magnitudes"), py::arg("limits"),
+          py::arg("progress") = py::none())
+      .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {
             Watch watch{py::none()};

@@ -118,6 +118,9 @@ struct KernelTable {
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);
+  // Of x with each of n_others arrays: the sum of eight such lanes that start at zero.
+  void (*dots)(const float* x, const float* const* others, int n_others, std::size_t n,
+               double* sums);
 };
 
 }  // namespace tallies

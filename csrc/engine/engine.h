@@ -90,6 +90,25 @@ struct CombineOptions {
 std::vector<JobResult> combine(const Plan&, const std::vector<JobRule>&, const CombineOptions&,
                                const Limits&, const Progress&);
 
+// Inner products of each row of a job: of its inputs or, with `deltas`, of the differences of the
+// experts from the base.
+struct GramRule {
+  std::size_t job;
+  std::uint64_t row_elements;  // divides the job's
+};
+
+struct GramOptions {
+  bool deltas;
+  bool with_magnitudes;
+};
+
+// Of every rule, row by row: the products of vector i with the vectors up to i, for each i in
+// turn, and then, if asked for, each vector's sum of magnitudes. Stretches end where a row does and
+// at every kChunk-th element of the job; within one, sums run in eight lanes, and the sums of
+// stretches are added without rounding.
+std::vector<std::vector<double>> gram(const Plan&, const std::vector<GramRule>&, const GramOptions&,
+                                      const Limits&, const Progress&);
+
 // What a store keeps of one tensor: `shared` is the merged delta of `rule`, if there is one, and
 // each expert has a mask, or one for each of several lambdas.
 struct PackOptions {

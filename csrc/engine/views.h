@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "engine/engine.h"
@@ -51,6 +52,13 @@ inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
     n_set += static_cast<std::uint64_t>(std::popcount(word));
   }
   return n_set;
+}
+
+// Over eight lanes, as the kernel adds them.
+inline double sum_magnitudes(const float* x, std::size_t n) {
+  double lanes[8] = {};
+  kernels().sum_magnitudes(x, n, lanes);
+  return std::accumulate(lanes, lanes + 8, 0.0);
 }
 
 class Widened {

@@ -76,6 +76,7 @@ constexpr KernelTable make_table() {
   t.apply_signs[2] = &apply_signs<Float16>;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
+  t.dots = &dots;
   return t;
 }
 }  // namespace

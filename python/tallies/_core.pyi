@@ -131,6 +131,14 @@ class Plan:
         limits: Limits,
         progress: Callable[[int], object] | None = None,
     ) -> list[JobResult]: ...
+    def gram(
+        self,
+        rows: Sequence[tuple[int, int]],
+        deltas: bool,
+        with_magnitudes: bool,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[bytes]: ...
     def fingerprints(self, limits: Limits) -> list[list[int]]: ...
     def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
 
