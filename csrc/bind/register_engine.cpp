@@ -62,11 +62,11 @@ void register_engine(py::module_& m) {
   py::class_<JobRule>(m, "JobRule")
       .def(py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
                     std::vector<std::int32_t>, std::vector<std::uint64_t>, float, float, int, int,
-                    std::vector<float>, int>(),
+                    std::vector<float>, int, std::uint64_t>(),
            py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
            py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
            py::arg("zero_sign"), py::arg("majority"), py::arg("lambdas") = std::vector<float>(),
-           py::arg("at_least") = 0);
+           py::arg("at_least") = 0, py::arg("row_length") = 0);
 
   py::class_<JobResult>(m, "JobResult")
       .def_property_readonly("sign_sum", [](const JobResult& r) { return r.tally.sign_sum; })
@@ -136,7 +136,7 @@ void register_engine(py::module_& m) {
           [](const Plan& plan, const std::vector<std::pair<std::size_t, std::uint64_t>>& rows,
              bool deltas, bool with_magnitudes, const Limits& limits, py::object progress) {
             std::vector<GramRule> rules;
-            for (const auto& [job, row_elements] : rows) rules.push_back({job, row_elements});
+            for (const auto& [job, row_length] : rows) rules.push_back({job, row_length});
             Watch watch(std::move(progress));
             const auto found = watch.run([&](const Progress& on_progress) {
               return gram(plan, rules, {deltas, with_magnitudes}, limits, on_progress);

@@ -39,6 +39,22 @@ void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::in
   }
 }
 
+// Calls body(first, n, weights) for the parts of a tile's stretch of n elements from `first` on in
+// which the experts have one weight each.
+template <class Body>
+void split_at_rows(const Tile& tile, const JobRule& rule, std::size_t n_experts, std::size_t first,
+                   std::size_t n, const Body& body) {
+  if (rule.weights.size() == n_experts) return body(first, n, rule.weights.data());
+  const std::uint64_t begin = rule.first + tile.first, end = begin + first + n;
+  for (std::uint64_t at = begin + first; at < end;) {
+    const std::uint64_t row = at / rule.row_length;
+    const std::uint64_t to = std::min(end, (row + 1) * rule.row_length);
+    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at),
+         rule.weights.data() + row * n_experts);
+    at = to;
+  }
+}
+
 void join_neighbours(std::vector<Range>& ranges) {
   std::sort(ranges.begin(), ranges.end());
   std::vector<Range> joined;
@@ -85,8 +101,13 @@ class Combine {
       scratch.unwritten.resize(tile.n);
       out = scratch.unwritten.data();
     }
+    const std::size_t n_experts = plan_.n_experts(rule.job);
     split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
-      merge_stretch(tile, rule, zero_sign, first, n, out, scratch, tally);
+      split_at_rows(tile, rule, n_experts, first, n,
+                    [&](std::size_t from, std::size_t count, const float* weights) {
+                      merge_stretch(tile, rule, weights, zero_sign, from, count, out, scratch,
+                                    tally);
+                    });
     });
     if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
 
@@ -125,8 +146,9 @@ class Combine {
   }
 
  private:
-  void merge_stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
-                     std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
+  void merge_stretch(const Tile& tile, const JobRule& rule, const float* weights, int zero_sign,
+                     std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
+                     CombineTally& tally) const {
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
@@ -135,7 +157,7 @@ class Combine {
     char* const out = static_cast<char*>(tile_out) + first * size_of(out_type);
 
     CombineArgs args{};
-    args.weights = rule.weights.data();
+    args.weights = weights;
     args.floors = scratch.floors.data();
     args.n_experts = static_cast<int>(types.size() - plan_.has_base);
     args.scale = rule.scale;

@@ -49,7 +49,7 @@ struct JobRule {
   std::size_t job;
   std::uint64_t first;                 // a multiple of 64
   std::uint64_t n_elements;            // of the job, from `first` on
-  std::vector<float> weights;          // per expert
+  std::vector<float> weights;          // per expert, or per row of `row_length` and expert
   std::vector<std::int32_t> floors;    // per expert; entries with bits(|delta|) > floor stay
   std::vector<std::uint64_t> cutoffs;  // per expert; elements from here on must exceed floor + 1
   float scale = 1.0f;
@@ -60,6 +60,7 @@ struct JobRule {
   // |x| > lambda |m - x|; without lambdas all stay.
   std::vector<float> lambdas;  // per expert
   int at_least = 0;
+  std::uint64_t row_length = 0;
 };
 
 using Lanes = std::array<std::uint64_t, 8>;
@@ -94,7 +95,7 @@ std::vector<JobResult> combine(const Plan&, const std::vector<JobRule>&, const C
 // experts from the base.
 struct GramRule {
   std::size_t job;
-  std::uint64_t row_elements;  // divides the job's
+  std::uint64_t row_length;  // divides the job's
 };
 
 struct GramOptions {

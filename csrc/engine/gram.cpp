@@ -35,7 +35,7 @@ class Gram {
       Job& job = jobs_.emplace_back(plan.jobs[rule.job]);
       job.outputs.clear();
       job.grain = kChunk;
-      results_.emplace_back(job.n_elements / rule.row_elements * n_sums(rule));
+      results_.emplace_back(job.n_elements / rule.row_length * n_sums(rule));
     }
   }
 
@@ -54,13 +54,13 @@ class Gram {
           if (options_.deltas) subtract_base(in, n_rows, n);
           scratch.rows.resize(n_rows);
           for (std::uint64_t first = tile.first + at, end = first + n; first < end;) {
-            const std::uint64_t row_end = (first / rule.row_elements + 1) * rule.row_elements;
+            const std::uint64_t row_end = (first / rule.row_length + 1) * rule.row_length;
             const std::uint64_t to = std::min(end, row_end);
             for (std::size_t i = 0; i < n_rows; ++i)
               scratch.rows[i] =
                   static_cast<const float*>(in[i + options_.deltas]) + (first - tile.first - at);
             measure(scratch, static_cast<std::size_t>(to - first));
-            if (to == row_end && to - first == rule.row_elements) {
+            if (to == row_end && to - first == rule.row_length) {
               std::ranges::copy(scratch.part, result(tile.job, first));
             } else {
               for (std::size_t i = 0; i < scratch.part.size(); ++i)
@@ -85,7 +85,7 @@ class Gram {
     return n * (n + 1) / 2 + (options_.with_magnitudes ? n : 0);
   }
   double* result(std::size_t job, std::uint64_t element) {
-    return results_[job].data() + element / rules_[job].row_elements * n_sums(rules_[job]);
+    return results_[job].data() + element / rules_[job].row_length * n_sums(rules_[job]);
   }
 
   // The products of n elements of all rows, into scratch.part.
@@ -99,18 +99,18 @@ class Gram {
 
   // Takes what a tile found of the row from `first` to `end`, and starts anew.
   void finish(std::size_t job, std::uint64_t first, std::uint64_t end, Scratch& scratch) {
-    const std::uint64_t row_elements = rules_[job].row_elements;
-    if (end - first == row_elements) {
+    const std::uint64_t row_length = rules_[job].row_length;
+    if (end - first == row_length) {
       read(scratch.sums, result(job, first));
     } else {
       const std::lock_guard lock(mutex_);
-      OpenRow& row = open_[job][first / row_elements];
+      OpenRow& row = open_[job][first / row_length];
       row.sums.resize(scratch.sums.size());
       for (std::size_t i = 0; i < row.sums.size(); ++i) row.sums[i].add(scratch.sums[i]);
       row.n_elements += end - first;
-      if (row.n_elements == row_elements) {
+      if (row.n_elements == row_length) {
         read(row.sums, result(job, first));
-        open_[job].erase(first / row_elements);
+        open_[job].erase(first / row_length);
       }
     }
     scratch.sums.assign(scratch.sums.size(), {});

@@ -79,6 +79,7 @@ class JobRule:
         majority: int,
         lambdas: Sequence[float] = (),
         at_least: int = 0,
+        row_length: int = 0,
     ) -> None: ...
 
 class JobResult:

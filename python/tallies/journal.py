@@ -31,6 +31,7 @@ class Journal:
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
         self.survey: list[Found] = []
+        self.coefficients: list[float] = []
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -47,6 +48,7 @@ class Journal:
             n_bytes += len(line)
             if "survey" in record:
                 self.survey = [Found(*row) for row in record["survey"]]
+                self.coefficients = record["coefficients"]
             elif "file" in record:
                 outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
                 self.finished[record["file"]] = outcomes
@@ -57,10 +59,10 @@ class Journal:
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(self, survey: list[Found]) -> None:
-        """Note the thresholds that hold over all tensors."""
-        self.survey = survey
-        self._append({"survey": survey})
+    def record_survey(self, survey: list[Found], coefficients: list[float]) -> None:
+        """Note the thresholds or coefficients that hold over all tensors."""
+        self.survey, self.coefficients = survey, coefficients
+        self._append({"survey": survey, "coefficients": coefficients})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
         """Note that a file is finished, but for votes that were guessed."""

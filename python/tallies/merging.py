@@ -172,9 +172,9 @@ class _Run:
         files = self._open_files(directory)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
-        if passes.by_model and not passes.survey and self._works:
+        if passes.by_model and not passes.is_surveyed and self._works:
             passes.survey_model()
-            journal.record_survey(passes.survey)
+            journal.record_survey(passes.survey, passes.coefficients)
         for shard in made.shards:
             if shard.name in finished:
                 continue
@@ -228,6 +228,7 @@ class _Run:
             self._plan.config.semantics,
             self._limits,
             labels=self._plan.labels,
+            has_base=self._plan.has_base,
             fingerprints=True,
             stop_at_overflow=stop,
             report_overflow=refuse if stop else None,
@@ -236,7 +237,7 @@ class _Run:
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.survey = journal.survey
+        passes.survey, passes.coefficients = journal.survey, journal.coefficients
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
         settling = passes.by_model and len(journal.finished) == len(self._plan.shards)
@@ -332,6 +333,7 @@ class _Run:
                     if kept and made.n_parameters
                     else None,
                     threshold=_magnitude(passes.survey[e].bits) if passes.survey else None,
+                    coefficient=passes.coefficients[e] if passes.coefficients else None,
                 )
             )
             if made.match.merged and n_equal == len(made.match.merged):
@@ -370,6 +372,11 @@ class _Run:
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())
                 if outcome.found
+            },
+            coefficients={
+                self._works[job].name: outcome.coefficients
+                for job, outcome in sorted(passes.outcomes.items())
+                if outcome.coefficients
             },
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=self.warnings,

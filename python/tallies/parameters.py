@@ -112,12 +112,17 @@ class Resolver:
         self, name: str, key: str, sources: Iterable[Mapping[str, Setting]], label: str
     ) -> Scalar:
         position = self._positions[name]
+        sources = list(sources)
         for source in sources:
             if key in source:
                 value = evaluate(source[key], name, position)
                 if value is not None:
                     return value
         default = self._parameters[key].default
+        if default is None and not any(key in source for source in sources):
+            raise InputError(
+                f"{label}: {key!r} is missing, and {self._method.name} has no default for it"
+            )
         if default is None:
             raise InputError(
                 f"{label}: no rule of {key!r} fits tensor {name!r}, and it has no default; "

@@ -1,24 +1,28 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
 A merge is at most two kinds of pass: a survey, which finds the exact thresholds of a rule with the
-magnitude gate, and the combine, which writes. With ``scope: tensor`` the two alternate over batches
-of tensors, so that the second read of a batch comes from the page cache. An exactly zero vote takes
+magnitude gate or the inner products that a rule's coefficients are solved from, and the combine,
+which writes. Unless the scope is the model the two alternate over batches of tensors, so that the
+second read of a batch comes from the page cache. An exactly zero vote takes
 the majority of the elected signs, which is known only at the end: the combine assumes the majority
 so far, and the stretches for which that was wrong are combined once more.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from . import _core
 from .errors import InputError
-from .methods._spec import Blend, Gate, Rule, Zero
+from .methods._gram import Gram
+from .methods._spec import Blend, Coefficients, Gate, Rule, Zero
 from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES, ZERO_SIGNS
 from .ranks import Trim, trim
+from .suggest import show
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -47,6 +51,24 @@ class Work:
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    row_length: int = 1
+    """As ``row_length`` counts it."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The method's parameters for this tensor, from which coefficients are solved."""
+
+
+class Shaped(Protocol):
+    """What rows are counted of."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def n_elements(self) -> int: ...
+
+
+def row_length(tensor: Shaped) -> int:
+    """Elements of a row: of the last dimension, or of all where there is but one dimension."""
+    return tensor.shape[-1] if len(tensor.shape) > 1 else tensor.n_elements
 
 
 class Found(NamedTuple):
@@ -87,6 +109,8 @@ class Outcome:
     n_repeated: int = 0
     """Elements combined once more because the majority of the signs was guessed wrong."""
     overflow: bool = False
+    coefficients: list[float] = field(default_factory=list)
+    """What was solved for this tensor, one per expert, of rows the mean; else empty."""
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
     output: list[int] = field(default_factory=list)
@@ -109,12 +133,14 @@ class Passes:
         limits: _core.Limits,
         *,
         labels: Sequence[str],
+        has_base: bool = True,
         fingerprints: bool = False,
         stop_at_overflow: bool = False,
         report_overflow: Callable[[int], None] | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._plan = plan
+        self._has_base = has_base
         self._works = works
         self._rule = rule
         self._semantics = semantics
@@ -126,21 +152,43 @@ class Passes:
         self._progress = progress
         self.survey: list[Found] = []
         """The trims that hold over all tensors together, one per expert."""
+        self.coefficients: list[float] = []
+        """What was solved for all tensors together, one per expert."""
         self.outcomes: dict[int, Outcome] = {}
+        self._solved: dict[int, list[list[float]]] = {}
+        """By tensor in hand, the coefficients of each of its rows."""
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
 
     @property
     def by_model(self) -> bool:
         """Whether one survey over all tensors comes before the combine."""
+        if self._rule.coefficients:
+            return self._rule.coefficients.scope == "model"
         return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
 
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether that survey is done."""
+        return bool(self.survey or self.coefficients)
+
     def survey_model(self) -> None:
-        """Find the thresholds that hold over all tensors together."""
-        (self.survey,) = self._select([list(range(len(self._works)))])
+        """Find the thresholds or coefficients that hold over all tensors together."""
+        jobs = list(range(len(self._works)))
+        if self._rule.coefficients is None:
+            (self.survey,) = self._select([jobs])
+            return
+        parts = [row for rows in self._gram(jobs) for row in rows]
+        total = Gram.total(len(self._labels), parts)
+        self.coefficients = self._solve(self._rule.coefficients, total, jobs[0])
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
+        if self._rule.coefficients and not self.by_model:
+            for batch in self._batches(jobs):
+                self._solve_batch(self._rule.coefficients, batch)
+                self._combine(batch)
+            return
         if self._rule.gate is Gate.ALL or self.by_model:
             self._combine(jobs)
             return
@@ -205,6 +253,7 @@ class Passes:
                 minus=Guessed(*result.minus),
                 inputs=result.inputs,
                 output=result.output,
+                coefficients=_mean_row(self._solved.get(job, [])),
             )
             self._note_overflow(job, outcome, result.overflow)
 
@@ -236,11 +285,12 @@ class Passes:
     ) -> _core.JobRule:
         work = self._works[job]
         trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
+        rows = self._solved.get(job) or [self.coefficients or list(work.weights)]
         return _core.JobRule(
             job,
             first,
             work.n_elements if n_elements is None else n_elements,
-            work.weights,
+            [weight for row in rows for weight in row],
             [trim.floor for trim in trims],
             [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
             work.scale,
@@ -249,7 +299,43 @@ class Passes:
             majority,
             work.lambdas,
             self._rule.at_least,
+            row_length=work.row_length,
         )
+
+    def _solve_batch(self, stated: Coefficients, jobs: Sequence[int]) -> None:
+        """Solve for the coefficients of these tensors, in place of those of the last."""
+        n = len(self._labels)
+        self._solved = {
+            job: [self._solve(stated, Gram(n, row), job) for row in rows]
+            for job, rows in zip(jobs, self._gram(jobs), strict=True)
+        }
+
+    def _gram(self, jobs: Sequence[int]) -> list[list[Sequence[float]]]:
+        """The sums that the survey finds, of each tensor and each of its rows."""
+        stated = self._rule.coefficients
+        assert stated is not None
+        by_row = stated.scope == "row"
+        n = len(self._labels)
+        width = n * (n + 1) // 2 + (n if stated.magnitudes else 0)
+        rows = [
+            (job, max(1, work.row_length if by_row else work.n_elements))
+            for job, work in ((job, self._works[job]) for job in jobs)
+        ]
+        found = self._plan.gram(
+            rows, self._has_base, stated.magnitudes, self._limits, self._progress
+        )
+        tables = [memoryview(table).cast("d") for table in found]
+        return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]
+
+    def _solve(self, stated: Coefficients, gram: Gram, job: int) -> list[float]:
+        """The coefficients, as float32 values; all NaN where a product is not a number."""
+        work = self._works[job]
+        if not gram.is_finite():
+            return [math.nan] * gram.n
+        try:
+            return [_float32(x) for x in stated.solve(gram, work.parameters)]
+        except ValueError as problem:
+            raise InputError(f"tensor {show(work.name)}: {problem}") from None
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -257,6 +343,7 @@ class Passes:
         for job in jobs:
             work = self._works[job]
             more = len(self._labels) * min(1.0, (work.n_elements + 1) / _SMALL)
+            more *= self._rule.gate is Gate.MAGNITUDE
             if batch and (
                 searches + more > _SEARCHES_TOGETHER or n_bytes + work.n_input_bytes > _BATCH_BYTES
             ):
@@ -344,11 +431,18 @@ def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> l
 
 def float32_sum(values: Sequence[float]) -> float:
     """The sum in float32, in order, each value rounded first, as the kernels would add them."""
-
-    def rounded(x: float) -> float:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-
     total = 0.0
     for value in values:
-        total = rounded(total + rounded(value))
+        total = _float32(total + _float32(value))
     return total
+
+
+def _float32(x: float) -> float:
+    try:
+        return float(struct.unpack("f", struct.pack("f", x))[0])
+    except OverflowError:
+        return math.copysign(math.inf, x)
+
+
+def _mean_row(rows: Sequence[Sequence[float]]) -> list[float]:
+    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]

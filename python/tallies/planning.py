@@ -21,7 +21,7 @@ from .layout import Shard, header, index_json, layout_shards, parse_size, tensor
 from .match import Match, Model, match
 from .methods._spec import Gate, Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities
+from .passes import Place, Work, model_densities, row_length
 from .recipe import MergeConfig
 
 
@@ -69,8 +69,9 @@ class MergePlan:
 
     @cached_property
     def bytes_surveyed(self) -> int:
-        """Bytes that the search for thresholds reads before the combine."""
-        return self.bytes_combined if self.rule.gate is Gate.MAGNITUDE else 0
+        """Bytes that the search for thresholds or coefficients reads before the combine."""
+        surveys = self.rule.gate is Gate.MAGNITUDE or self.rule.coefficients is not None
+        return self.bytes_combined if surveys else 0
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -125,10 +126,12 @@ class MergePlan:
                     n_elements=infos[0].n_elements,
                     inputs=tuple(place(info) for info in infos),
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
-                    weights=values["weight"],
+                    weights=values.get("weight", (1.0,) * len(self.experts)),
                     densities=values.get("density", ()),
                     scale=values.get("scale", 1.0),
                     lambdas=values.get("mask_lambda", ()),
+                    row_length=row_length(infos[0]),
+                    parameters=values,
                     n_input_bytes=sum(info.n_bytes for info in infos),
                 )
             )
@@ -180,6 +183,10 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
+        if self.rule.coefficients is not None:
+            if self.rule.coefficients.scope == "model":
+                return ["survey of inner products", "combine"]
+            return ["survey of inner products and combine, tensor by tensor"]
         if self.rule.gate is not Gate.MAGNITUDE:
             return ["combine"]
         if self.rule.scope == "model":
@@ -225,7 +232,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     base = checkpoint(config.base_model) if config.base_model else None
     experts = tuple(checkpoint(entry.model) for entry in entries)
     template = base or experts[0]
-    uses_base = config.method.needs_base and base is not None
+    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
     matched = match(as_model(template), models)
     names = matched.merged

@@ -13,7 +13,7 @@ from .match import Match, Model, match
 from .methods._spec import Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work
+from .passes import Passes, Place, Work, row_length
 from .suggest import show, unknown
 
 _BUFFER_BYTES = 1 << 20
@@ -61,7 +61,12 @@ def merge_state_dicts(
         raise InputError("experts: found none, expected at least one state dict")
     if found.needs_base and base is None:
         raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
-    return _Merge(base if found.needs_base else None, experts, found, semantics).run(
+    if base is not None and found.base_is_first:
+        experts, base = [base, *experts], None
+    if problem := found.number_objection(len(experts)):
+        raise InputError(f"experts: {problem}")
+    uses_base = found.forms_task_vectors(base is not None)
+    return _Merge(base if uses_base else None, experts, found, semantics).run(
         weights, parameters, nonfinite, threads
     )
 
@@ -205,6 +210,7 @@ class _Merge:
             self._semantics,
             limits,
             labels=self._labels,
+            has_base=self._has_base,
             stop_at_overflow=nonfinite == "error",
             report_overflow=refuse if nonfinite == "error" else None,
         )
@@ -255,10 +261,12 @@ class _Merge:
             n_elements=inputs[0].n_elements,
             inputs=tuple(array.place for array in inputs),
             outputs=(view(name, result[name]).place,),
-            weights=values["weight"],
+            weights=values.get("weight", (1.0,) * len(self._labels)),
             densities=values.get("density", ()),
             scale=values.get("scale", 1.0),
             lambdas=values.get("mask_lambda", ()),
+            row_length=row_length(inputs[0]),
+            parameters=values,
             n_input_bytes=0,
         )
 

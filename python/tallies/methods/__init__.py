@@ -5,14 +5,35 @@ from __future__ import annotations
 from ..errors import InputError
 from ..suggest import unknown
 from ._spec import Method
+from .codiemb import CoDiEmb
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .karcher import Karcher
 from .linear import Linear
+from .metagpt import MetaGpt
+from .model_stock import ModelStock
+from .multislerp import MultiSlerp
+from .nuslerp import NuSlerp
+from .slerp import Slerp
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies)
+    method.name: method
+    for method in (
+        Linear,
+        TaskArithmetic,
+        Ties,
+        ConsensusTa,
+        ConsensusTies,
+        MetaGpt,
+        ModelStock,
+        Slerp,
+        NuSlerp,
+        MultiSlerp,
+        Karcher,
+        CoDiEmb,
+    )
 }
 
 

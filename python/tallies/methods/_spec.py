@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
+
+from ._gram import Gram
 
 SEMANTICS = ("paper", "mergekit", "peft", "fusionbench")
 
@@ -73,6 +75,18 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Coefficients:
+    """How the weights of a combine follow from inner products that a survey finds before it."""
+
+    solve: Callable[[Gram, Mapping[str, Any]], list[float]]
+    """From the inner products and the tensor's parameters; ValueError where there is no answer."""
+    scope: str = "tensor"
+    """What the inner products are of: ``model``, ``tensor``, or ``row`` of the last dimension."""
+    magnitudes: bool = False
+    """Whether sums of magnitudes are needed as well."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """What the native kernel does with one tensor, and how ranks are counted for it."""
 
@@ -84,6 +98,8 @@ class Rule:
     equal: str = "keep"
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
+    coefficients: Coefficients | None = None
+    """Where the weights come from, unless they are given."""
 
 
 class Method:
@@ -93,13 +109,35 @@ class Method:
     formula: ClassVar[str]
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
+    base_is_optional: ClassVar[bool] = False
+    """Without ``needs_base``: a base that is given is what task vectors are formed from."""
+    base_is_first: ClassVar[bool] = False
+    """Without ``needs_base``: a base that is given is the first of the models."""
+    least_models: ClassVar[int] = 1
+    most_models: ClassVar[int | None] = None
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
+    has_order: ClassVar[bool] = False
+    """Whether the same experts in another order give another result, beyond rounding."""
 
     integers = Parameter(
         "equal",
         "integer and boolean tensors: the same in all models, or those of the base",
         choices=("equal", "base"),
     )
+
+    @classmethod
+    def forms_task_vectors(cls, has_base: bool) -> bool:
+        """Whether the base is subtracted from the models, for a merge with or without one."""
+        return cls.needs_base or (cls.base_is_optional and has_base)
+
+    @classmethod
+    def number_objection(cls, n_models: int) -> str | None:
+        """Why so many models, the base not counted, cannot be merged, or None."""
+        least, most = cls.least_models, cls.most_models
+        if least <= n_models <= (most or n_models):
+            return None
+        expected = f"exactly {least}" if least == most else f"at least {least}"
+        return f"found {n_models}, and {cls.name} merges {expected}"
 
     @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
@@ -124,6 +162,16 @@ class Method:
     def objection(cls, parameters: Mapping[str, Any]) -> str | None:
         """Why a tensor cannot be merged with these (resolved) parameters, or None."""
         return None
+
+
+def linear_rule(
+    solve: Callable[[Gram, Mapping[str, Any]], list[float]],
+    scope: str = "tensor",
+    *,
+    magnitudes: bool = False,
+) -> Rule:
+    """The rule of methods that are a linear combination with coefficients from inner products."""
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
 
 
 def mean_objection(parameters: Mapping[str, Any]) -> str | None:
