@@ -21,6 +21,7 @@ def elect_signs(
 def disjoint_merge(
     deltas: Sequence[int], weights: Sequence[float], signs: int, blend: int, out: int, n: int, /
 ) -> None: ...
+def drop(x: int, n: int, key: int, first: int, chance: int, factor: float, /) -> None: ...
 def magnitude_mask(x: int, floor: int, out: int, n: int, /) -> None: ...
 def tall_mask(delta: int, merged: int, lam: float, out: int, n: int, /) -> None: ...
 def consensus_mask(masks: Sequence[int], at_least: int, out: int, n: int, /) -> None: ...
@@ -64,6 +65,9 @@ class Threshold:
     @property
     def last_count(self) -> int: ...
 
+class StageRule:
+    def __init__(self, *, key: int = 0, chance: int = 1 << 30, factor: float = 1.0) -> None: ...
+
 class JobRule:
     def __init__(
         self,
@@ -79,6 +83,7 @@ class JobRule:
         majority: int,
         lambdas: Sequence[float] = (),
         at_least: int = 0,
+        stages: Sequence[StageRule] = (),
         row_length: int = 0,
     ) -> None: ...
 
@@ -131,6 +136,7 @@ class Plan:
         stop_at_overflow: bool,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
+        stage: int = 0,
     ) -> list[JobResult]: ...
     def gram(
         self,

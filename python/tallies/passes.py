@@ -10,19 +10,17 @@ so far, and the stretches for which that was wrong are combined once more.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from . import _core
+from .chances import chance, key
 from .errors import InputError
-from .methods._gram import Gram
-from .methods._spec import Blend, Coefficients, Gate, Rule, Zero
-from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES, ZERO_SIGNS
+from .methods._spec import Blend, Gate, Rule, Vote, Zero
+from .native import KEEP_ALL, KEEP_NONE, STAGE_CODES, ZERO_SIGNS, rule_codes
 from .ranks import Trim, trim
-from .suggest import show
+from .solving import Solver, float32
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -46,29 +44,15 @@ class Work:
     outputs: tuple[Place, ...]
     weights: tuple[float, ...]
     densities: tuple[float, ...]
-    """Empty for rules without the magnitude gate."""
+    """Empty for rules whose gate lets all entries pass."""
     scale: float
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
     row_length: int = 1
-    """As ``row_length`` counts it."""
+    """Elements of the last dimension; of all, where there is but one dimension."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The method's parameters for this tensor, from which coefficients are solved."""
-
-
-class Shaped(Protocol):
-    """What rows are counted of."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def n_elements(self) -> int: ...
-
-
-def row_length(tensor: Shaped) -> int:
-    """Elements of a row: of the last dimension, or of all where there is but one dimension."""
-    return tensor.shape[-1] if len(tensor.shape) > 1 else tensor.n_elements
 
 
 class Found(NamedTuple):
@@ -134,6 +118,7 @@ class Passes:
         *,
         labels: Sequence[str],
         has_base: bool = True,
+        seed: int = 0,
         fingerprints: bool = False,
         stop_at_overflow: bool = False,
         report_overflow: Callable[[int], None] | None = None,
@@ -146,6 +131,7 @@ class Passes:
         self._semantics = semantics
         self._limits = limits
         self._labels = labels
+        self._seed = seed
         self._fingerprints = fingerprints
         self._stop_at_overflow = stop_at_overflow
         self._report_overflow = report_overflow
@@ -155,8 +141,11 @@ class Passes:
         self.coefficients: list[float] = []
         """What was solved for all tensors together, one per expert."""
         self.outcomes: dict[int, Outcome] = {}
-        self._solved: dict[int, list[list[float]]] = {}
-        """By tensor in hand, the coefficients of each of its rows."""
+        self._solver = (
+            Solver(rule.coefficients, plan, works, len(labels), has_base, limits, progress)
+            if rule.coefficients
+            else None
+        )
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
 
@@ -172,33 +161,36 @@ class Passes:
         """Whether that survey is done."""
         return bool(self.survey or self.coefficients)
 
+    @property
+    def settles_last(self) -> bool:
+        """Whether the signs' majority is that of the whole model, known when all is merged."""
+        return self._rule.scope == "model"
+
     def survey_model(self) -> None:
         """Find the thresholds or coefficients that hold over all tensors together."""
         jobs = list(range(len(self._works)))
-        if self._rule.coefficients is None:
+        if self._solver is None:
             (self.survey,) = self._select([jobs])
-            return
-        parts = [row for rows in self._gram(jobs) for row in rows]
-        total = Gram.total(len(self._labels), parts)
-        self.coefficients = self._solve(self._rule.coefficients, total, jobs[0])
+        else:
+            self.coefficients = self._solver.solve_model(jobs)
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        if self._rule.coefficients and not self.by_model:
+        if self._solver is not None and not self.by_model:
             for batch in self._batches(jobs):
-                self._solve_batch(self._rule.coefficients, batch)
+                self._solver.solve_tensors(batch)
                 self._combine(batch)
             return
-        if self._rule.gate is Gate.ALL or self.by_model:
-            self._combine(jobs)
-            return
-        for batch in self._batches(jobs):
-            self._combine(batch, self._select([[job] for job in batch]))
-            self._settle([job] for job in batch)
+        surveys_tensors = self._rule.gate is Gate.MAGNITUDE and not self.by_model
+        for batch in self._batches(jobs) if surveys_tensors else [list(jobs)]:
+            found = self._select([[job] for job in batch]) if surveys_tensors else []
+            self._combine(batch, found)
+            if not self.settles_last:
+                self._settle([job] for job in batch)
 
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
-        if self._rule.gate is Gate.ALL or self.by_model:
+        if self.settles_last:
             self._settle([range(len(self._works))])
 
     def majority(self, jobs: Iterable[int]) -> int:
@@ -232,7 +224,7 @@ class Passes:
 
     def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
         by_tensor = self._rule.scope == "tensor"
-        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.gate is Gate.MAGNITUDE
+        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
             self._job_rule(
                 job,
@@ -253,7 +245,7 @@ class Passes:
                 minus=Guessed(*result.minus),
                 inputs=result.inputs,
                 output=result.output,
-                coefficients=_mean_row(self._solved.get(job, [])),
+                coefficients=self._solver.mean(job) if self._solver else [],
             )
             self._note_overflow(job, outcome, result.overflow)
 
@@ -265,13 +257,12 @@ class Passes:
     def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
         return self._plan.combine(
             rules,
-            GATE_CODES[self._rule.gate],
-            VOTE_CODES[self._rule.vote],
-            BLEND_CODES[self._rule.blend],
+            *rule_codes(self._rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
             self._progress,
+            STAGE_CODES.get(self._rule.gate, 0),
         )
 
     def _job_rule(
@@ -285,7 +276,8 @@ class Passes:
     ) -> _core.JobRule:
         work = self._works[job]
         trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
-        rows = self._solved.get(job) or [self.coefficients or list(work.weights)]
+        solved = self._solver.rows.get(job) if self._solver else None
+        rows = solved or [self.coefficients or list(work.weights)]
         return _core.JobRule(
             job,
             first,
@@ -299,43 +291,19 @@ class Passes:
             majority,
             work.lambdas,
             self._rule.at_least,
-            row_length=work.row_length,
+            self._stages(work) if self._rule.gate in STAGE_CODES else [],
+            row_length=work.row_length if len(rows) > 1 else 0,
         )
 
-    def _solve_batch(self, stated: Coefficients, jobs: Sequence[int]) -> None:
-        """Solve for the coefficients of these tensors, in place of those of the last."""
-        n = len(self._labels)
-        self._solved = {
-            job: [self._solve(stated, Gram(n, row), job) for row in rows]
-            for job, rows in zip(jobs, self._gram(jobs), strict=True)
-        }
-
-    def _gram(self, jobs: Sequence[int]) -> list[list[Sequence[float]]]:
-        """The sums that the survey finds, of each tensor and each of its rows."""
-        stated = self._rule.coefficients
-        assert stated is not None
-        by_row = stated.scope == "row"
-        n = len(self._labels)
-        width = n * (n + 1) // 2 + (n if stated.magnitudes else 0)
-        rows = [
-            (job, max(1, work.row_length if by_row else work.n_elements))
-            for job, work in ((job, self._works[job]) for job in jobs)
+    def _stages(self, work: Work) -> list[_core.StageRule]:
+        return [
+            _core.StageRule(
+                key=key(self._seed, expert, work.name),
+                chance=chance(density),
+                factor=1 / density if self._rule.rescale == "probability" and density else 1.0,
+            )
+            for expert, density in enumerate(work.densities)
         ]
-        found = self._plan.gram(
-            rows, self._has_base, stated.magnitudes, self._limits, self._progress
-        )
-        tables = [memoryview(table).cast("d") for table in found]
-        return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]
-
-    def _solve(self, stated: Coefficients, gram: Gram, job: int) -> list[float]:
-        """The coefficients, as float32 values; all NaN where a product is not a number."""
-        work = self._works[job]
-        if not gram.is_finite():
-            return [math.nan] * gram.n
-        try:
-            return [_float32(x) for x in stated.solve(gram, work.parameters)]
-        except ValueError as problem:
-            raise InputError(f"tensor {show(work.name)}: {problem}") from None
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -390,11 +358,9 @@ class Passes:
         ]
 
     def kept(self) -> list[int]:
-        """Entries of each expert that stayed, over all tensors."""
+        """Entries of each expert that the magnitude gate kept, over all tensors."""
         if self.survey:
             return [found.n_kept for found in self.survey]
-        if self._rule.gate is Gate.ALL:
-            return [sum(work.n_elements for work in self._works)] * len(self._labels)
         rows = [outcome.found for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
 
@@ -433,16 +399,5 @@ def float32_sum(values: Sequence[float]) -> float:
     """The sum in float32, in order, each value rounded first, as the kernels would add them."""
     total = 0.0
     for value in values:
-        total = _float32(total + _float32(value))
+        total = float32(total + float32(value))
     return total
-
-
-def _float32(x: float) -> float:
-    try:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-    except OverflowError:
-        return math.copysign(math.inf, x)
-
-
-def _mean_row(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]

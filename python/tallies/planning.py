@@ -18,10 +18,10 @@ from .checkpoint import (
 from .errors import InputError
 from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
-from .match import Match, Model, match
+from .match import Match, Model, match, row_length
 from .methods._spec import Gate, Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities, row_length
+from .passes import Place, Work, model_densities
 from .recipe import MergeConfig
 
 

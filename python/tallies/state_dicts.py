@@ -9,11 +9,11 @@ from typing import Any
 
 from . import _core, methods
 from .errors import InputError
-from .match import Match, Model, match
+from .match import Match, Model, match, row_length
 from .methods._spec import Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work, row_length
+from .passes import Passes, Place, Work
 from .suggest import show, unknown
 
 _BUFFER_BYTES = 1 << 20
@@ -67,7 +67,7 @@ def merge_state_dicts(
         raise InputError(f"experts: {problem}")
     uses_base = found.forms_task_vectors(base is not None)
     return _Merge(base if uses_base else None, experts, found, semantics).run(
-        weights, parameters, nonfinite, threads
+        weights, parameters, nonfinite, threads, seed
     )
 
 
@@ -183,6 +183,7 @@ class _Merge:
         parameters: Mapping[str, Any],
         nonfinite: str,
         threads: int | None,
+        seed: int,
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:])
         shared, per_model = self._split(weights, parameters)
@@ -211,6 +212,7 @@ class _Merge:
             limits,
             labels=self._labels,
             has_base=self._has_base,
+            seed=seed,
             stop_at_overflow=nonfinite == "error",
             report_overflow=refuse if nonfinite == "error" else None,
         )

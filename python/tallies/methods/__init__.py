@@ -8,6 +8,7 @@ from ._spec import Method
 from .codiemb import CoDiEmb
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .dare_linear import DareLinear
 from .karcher import Karcher
 from .linear import Linear
 from .metagpt import MetaGpt
@@ -26,6 +27,7 @@ _METHODS: dict[str, type[Method]] = {
         Ties,
         ConsensusTa,
         ConsensusTies,
+        DareLinear,
         MetaGpt,
         ModelStock,
         Slerp,
