@@ -32,6 +32,8 @@ class Journal:
         self._path = directory / NAME
         self.survey: list[Found] = []
         self.coefficients: list[float] = []
+        self.dropped: list[list[str]] | None = None
+        """For each model, the layers of its task vector that are left out, once chosen."""
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -49,6 +51,8 @@ class Journal:
             if "survey" in record:
                 self.survey = [Found(*row) for row in record["survey"]]
                 self.coefficients = record["coefficients"]
+            elif "dropped" in record:
+                self.dropped = record["dropped"]
             elif "file" in record:
                 outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
                 self.finished[record["file"]] = outcomes
@@ -63,6 +67,11 @@ class Journal:
         """Note the thresholds or coefficients that hold over all tensors."""
         self.survey, self.coefficients = survey, coefficients
         self._append({"survey": survey, "coefficients": coefficients})
+
+    def record_dropped(self, dropped: list[list[str]]) -> None:
+        """Note which layers of the models are left out."""
+        self.dropped = dropped
+        self._append({"dropped": dropped})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
         """Note that a file is finished, but for votes that were guessed."""

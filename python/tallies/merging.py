@@ -14,6 +14,7 @@ from typing import Any
 from . import _core
 from .checkpoint import TensorInfo
 from .destination import Destination
+from .dropping import choose, without
 from .errors import InputError, StorageError, TalliesError
 from .files import (
     auxiliary_sizes,
@@ -30,7 +31,7 @@ from .journal import Journal, holds
 from .layout import INDEX_NAME, Shard, tensor_bytes
 from .match import Model
 from .methods._spec import Gate, Vote
-from .passes import Outcome, Passes, Work
+from .passes import Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
@@ -100,7 +101,7 @@ def merge(
         auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        allow_open_files(len(made.input_files()) + len(made.shards))
+        allow_open_files(2 * len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), progress)
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
@@ -132,6 +133,8 @@ class _Run:
         self._core = _core.Plan(made.has_base)
         self._works: list[Work] = []
         self._outputs: dict[str, TensorInfo] = {}
+        self._dropped: list[list[str]] = []
+        """For each expert, the layers of its task vector that are left out."""
         self._paths = made.input_files()
         self._stamps = stamps([Path(path) for path in self._paths])
         self.warnings: list[str] = list(made.warnings)
@@ -170,6 +173,7 @@ class _Run:
             _remove_all(directory)
             journal.begin()
         files = self._open_files(directory)
+        self._drop_layers(journal)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
         if passes.by_model and not passes.is_surveyed and self._works:
@@ -208,6 +212,28 @@ class _Run:
         self._works = self._plan.works(inputs, places)
         self._number = {work.name: job for job, work in enumerate(self._works)}
         return files
+
+    def _drop_layers(self, journal: Journal) -> None:
+        """Put the base in the place of the models in the layers that they lose."""
+        made = self._plan
+        if made.modifiers.drop_layers is None:
+            return
+        if journal.dropped is None:
+            survey = _core.Plan(True)
+            for path in self._paths:  # in the order in which the plan of the merge numbers them
+                survey.open_to_read(path)
+            progress = self._advance if self._progress else None
+            n_experts = len(made.experts)
+            journal.record_dropped(
+                choose(made.modifiers, survey, self._works, n_experts, self._limits, progress)
+            )
+        self._dropped = journal.dropped or []
+        self._works = without(self._works, self._dropped, made.modifiers.layers(made.match.merged))
+
+    def _is_dropped(self, job: int, expert: int) -> bool:
+        """Whether the base stands for this expert's tensor."""
+        work = self._works[job]
+        return bool(self._dropped) and work.inputs[expert + 1] == work.inputs[0]
 
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]
@@ -329,6 +355,7 @@ class _Run:
                     path=str(expert.path),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
+                    dropped_layers=self._dropped[e] if self._dropped else [],
                     kept=kept[e] if kept else None,
                     kept_fraction=kept[e] / made.n_parameters
                     if kept and made.n_parameters
@@ -395,13 +422,13 @@ class _Run:
         made = self._plan
         found = []
         for i, model in enumerate(made.models):
-            tensors = {
-                work.name: tensor_fingerprint(
-                    made.match.source(model, work.name), self._done.outcomes[job].inputs[i]
-                )
-                for job, work in enumerate(self._works)
-                if work.name in model.tensors
-            }
+            tensors = {}
+            for job, work in enumerate(self._works):
+                if work.name in model.tensors:
+                    info = made.match.source(model, work.name)
+                    dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
+                    lanes = content(info) if dropped else self._done.outcomes[job].inputs[i]
+                    tensors[work.name] = tensor_fingerprint(info, lanes)
             for alias, canonical in {**made.match.tied, **model.tied}.items():
                 if alias in model.tensors and canonical in tensors:
                     tensors[alias] = tensors[canonical]
@@ -425,11 +452,13 @@ class _Run:
         return model_fingerprint(tensors)
 
     def _n_equal_to_base(self, expert: int) -> int:
-        def equal(outcome: Outcome, work: Work) -> bool:
+        def equal(job: int, work: Work) -> bool:
+            outcome = self._done.outcomes[job]
             same_type = work.inputs[0][2] == work.inputs[expert + 1][2]
-            return same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            same = same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            return same and not self._is_dropped(job, expert)
 
-        return sum(equal(self._done.outcomes[job], work) for job, work in enumerate(self._works))
+        return sum(equal(job, work) for job, work in enumerate(self._works))
 
     def _unique_models(self) -> Iterator[Model]:
         seen = set()

@@ -175,7 +175,7 @@ def _scalar(value: object, parameter: Parameter) -> Scalar:
         return _boolean(value)
     if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):
         return value
-    return _number(value, parameter)
+    return number(value, parameter)
 
 
 def _boolean(value: object) -> bool:
@@ -185,7 +185,8 @@ def _boolean(value: object) -> bool:
         raise ValueError(f"found {show(value)}, expected true or false") from None
 
 
-def _number(value: object, parameter: Parameter) -> float:
+def number(value: object, parameter: Parameter) -> float:
+    """A finite number in the parameter's range; ValueError that says what was found."""
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
     complaint = ValueError(

@@ -20,6 +20,7 @@ from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match, row_length
 from .methods._spec import Gate, Rule
+from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
 from .passes import Place, Work, model_densities
 from .recipe import MergeConfig
@@ -44,6 +45,7 @@ class MergePlan:
     match: Match
     parameters: Mapping[str, Mapping[str, Any]]
     """By merged tensor, the parameters with gradients and filters worked out."""
+    modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
 
@@ -69,9 +71,9 @@ class MergePlan:
 
     @cached_property
     def bytes_surveyed(self) -> int:
-        """Bytes that the search for thresholds or coefficients reads before the combine."""
+        """Bytes that surveys read before the combine."""
         surveys = self.rule.gate is Gate.MAGNITUDE or self.rule.coefficients is not None
-        return self.bytes_combined if surveys else 0
+        return self.bytes_combined * (surveys + (self.modifiers.drop_layers is not None))
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -115,6 +117,7 @@ class MergePlan:
         def place(info: TensorInfo) -> Place:
             return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
 
+        factors = self.modifiers.factors(self.match.merged)
         works = []
         for name in self.match.merged:
             infos = [self.match.source(model, name) for model in self.models]
@@ -128,7 +131,7 @@ class MergePlan:
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
                     weights=values.get("weight", (1.0,) * len(self.experts)),
                     densities=values.get("density", ()),
-                    scale=values.get("scale", 1.0),
+                    scale=values.get("scale", 1.0) * factors[name],
                     lambdas=values.get("mask_lambda", ()),
                     row_length=row_length(infos[0]),
                     parameters=values,
@@ -183,6 +186,11 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
+        if self.modifiers.drop_layers is None:
+            return self._passes_of_rule()
+        return ["survey of layers", *self._passes_of_rule()]
+
+    def _passes_of_rule(self) -> list[str]:
         if self.rule.coefficients is not None:
             if self.rule.coefficients.scope == "model":
                 return ["survey of inner products", "combine"]
@@ -244,6 +252,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
     if config.dtype is not None and config.out_dtype is None:
         warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
+    modifiers = config.modifiers()
+    warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
     outputs = [
         (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
@@ -258,6 +268,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         models=tuple(models),
         match=matched,
         parameters=parameters,
+        modifiers=modifiers,
         shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
         warnings=(*warnings, *resolver.warnings),
     )

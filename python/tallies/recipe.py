@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from . import methods
+from . import methods, modifiers
 from .errors import InputError
 from .layout import parse_size
 from .methods._spec import SEMANTICS, Method, Rule
@@ -102,6 +102,10 @@ def _size(value: object) -> object:
     return value
 
 
+def _modifier(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else modifiers.check(key, value))
+
+
 PathText = Annotated[str, BeforeValidator(_path)]
 DtypeName = Annotated[str, BeforeValidator(_dtype)]
 Parameters = Annotated[
@@ -137,6 +141,10 @@ class MergeConfig(BaseModel):
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]
     parameters: Parameters = {}
+    post_scale: Annotated[Any, _modifier("post_scale")] = None
+    layer_scaling: Annotated[Any, _modifier("layer_scaling")] = None
+    drop_layers: Annotated[Any, _modifier("drop_layers")] = None
+    """These three: see ``modifiers``."""
     dtype: DtypeName | None = None
     """The dtype of the result when there is no ``out_dtype``, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None
@@ -225,6 +233,14 @@ class MergeConfig(BaseModel):
     def rule(self) -> Rule:
         """What the method does to each tensor."""
         return self.method.rule(self.constants(), self.semantics)
+
+    def modifiers(self) -> modifiers.Modifiers:
+        """What changes the task vectors beside the method."""
+        return modifiers.Modifiers.of(
+            {key: getattr(self, key) for key in modifiers.KEYS},
+            self.method,
+            has_base=self.base_model is not None,
+        )
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """The models that take part, in order, and warnings about models that look like a mistake.
@@ -333,6 +349,7 @@ class MergeConfig(BaseModel):
                 f"base_model: missing, and {self.merge_method} needs the model that the others "
                 "were tuned from; add 'base_model: DIR' (--base DIR)"
             )
+        self.modifiers()
         self._check_experts()
         return self
 

@@ -25,6 +25,8 @@ class ModelReport:
     """The smallest magnitude that stays, where one holds for the whole model."""
     coefficient: float | None = None
     """What its weights or task vector were multiplied by, where one holds for the whole model."""
+    dropped_layers: list[str] = field(default_factory=list)
+    """Layers in which its task vector was left out."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class MergeReport:
                 line += f", |delta| >= {expert.threshold:.6g}"
             if expert.coefficient is not None:
                 line += f": coefficient {expert.coefficient:.6g}"
+            if expert.dropped_layers:
+                line += f", without {len(expert.dropped_layers)} layers"
             lines.append(line)
         if self.majority_sign is not None or self.sign_conflicts:
             lines.append(
