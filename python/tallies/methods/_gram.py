@@ -37,10 +37,13 @@ class Gram:
         """The Euclidean lengths of all vectors."""
         return [self.norm(i) for i in range(self.n)]
 
-    def cosine(self, i: int, j: int) -> float:
-        """The cosine between two vectors, in [-1, 1]; 0 where one of them is zero."""
+    def cosine(self, i: int, j: int, least: float = 0.0, more: float = 0.0) -> float:
+        """The cosine between two vectors, in [-1, 1]; 0 where one of them is zero.
+
+        Its divisor, the product of their lengths, is ``least`` at least, and ``more`` than that.
+        """
         # The root of the product: exactly 1 and -1 for vectors that are multiples of each other.
-        size = math.sqrt(self.dot(i, i) * self.dot(j, j))
+        size = max(math.sqrt(self.dot(i, i) * self.dot(j, j)), least) + more
         return max(-1.0, min(1.0, self.dot(i, j) / size)) if size > 0 else 0.0
 
     def product(self, a: Sequence[float], b: Sequence[float]) -> float:
@@ -54,6 +57,10 @@ class Gram:
         """
         length = math.sqrt(max(self.product(a, a), 0.0))
         return [x / (length or 1.0) for x in a], length
+
+    def angle(self, a: Sequence[float], b: Sequence[float]) -> float:
+        """The angle between two sums of the vectors of length 1, in [0, pi]."""
+        return math.acos(max(-1.0, min(1.0, self.product(a, b))))
 
     @classmethod
     def total(cls, n: int, parts: Sequence[Sequence[float]]) -> Gram:

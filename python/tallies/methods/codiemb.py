@@ -17,7 +17,7 @@ class CoDiEmb(Method):
 
     The paper says what the weights are computed from, but its formula and code are not public, so
     norm, exponent and direction are parameters: with ``prefer: smaller`` the exponent is negated.
-    Models that have not moved have no weight, or with ``smaller`` all of it, in equal parts. A NaN
+    A distance of zero has no weight, or with ``smaller`` all of it, in equal parts. A NaN
     or infinity is an error unless the merge's ``nonfinite`` says otherwise, and makes its tensor
     NaN.
 

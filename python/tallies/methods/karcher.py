@@ -11,16 +11,14 @@ from ._spec import Method, Parameter, Rule, linear_rule
 
 
 class Karcher(Method):
-    """Average the models' directions along the arcs of the unit sphere, and their norms apart.
+    """Average the models' directions along arcs of the unit sphere, and their norms apart.
 
     For each tensor, with u_t = f_t / |f_t|: v minimises sum_t angle(v, u_t)^2; out = v * mean of
     |f_t|. From the normalised mean of the u_t (the first, if they cancel) v moves along the arc by
-    the mean of w / sin w (u_t - cos(w) v), w = angle(v, u_t), until that is shorter than ``tol`` or
-    ``max_iter`` moves are made: on the inner products, without another look at the weights.
+    the mean of w / sin w (u_t - cos(w) v), w = angle(v, u_t), until that is shorter than ``tol``.
 
-    A tensor of norm ``tol`` or less has no direction and counts for the norm alone; where none has
-    one, out is zero. A u_t within ``tol`` of v or of -v moves it nowhere. A NaN or infinity is an
-    error unless the merge's ``nonfinite`` says otherwise, and makes its tensor NaN.
+    A tensor of norm ``tol`` or less counts for the norm alone; where all are, out is zero. A u_t
+    within ``tol`` of v or -v moves it nowhere. A NaN is an error unless ``nonfinite`` allows it.
 
     Karcher, Riemannian center of mass, 1977; for models see arXiv 2603.04972.
     """
@@ -43,18 +41,17 @@ def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
     """Those of the mean, by moving it in the span of the models."""
     tol, norms = parameters["tol"], gram.norms()
     valid = [t for t in range(gram.n) if norms[t] > tol]
+    units = [[(s == t) / norms[t] for s in range(gram.n)] for t in valid]
     if not valid:
         return [0.0] * gram.n
-    units = [[(s == t) / norms[t] for s in range(gram.n)] for t in valid]
     mean, length = gram.unit([sum(column) / len(valid) for column in zip(*units, strict=True)])
     mean = mean if length >= tol else units[0]
     for _ in range(int(parameters["max_iter"])):
         move = [0.0] * gram.n
         for one in units:
-            cosine = max(-1.0, min(1.0, gram.product(mean, one)))
-            angle = math.acos(cosine)
+            angle = gram.angle(mean, one)
             if tol <= angle <= math.pi - tol:
-                factor = angle / math.sin(angle) / len(valid)
+                factor, cosine = angle / math.sin(angle) / len(valid), math.cos(angle)
                 along = zip(move, one, mean, strict=True)
                 move = [m + factor * (u - cosine * v) for m, u, v in along]
         direction, length = gram.unit(move)

@@ -21,10 +21,8 @@ class ModelStock(Method):
 
     A task vector of zero is at right angles to all others. Where 1 + (N - 1) c is below 1e-6 in
     magnitude the result is the base. A NaN or infinity is an error unless the merge's ``nonfinite``
-    says otherwise, and makes its tensor (its row) NaN.
-
-    mergekit's cosines divide by 1e-6 at least; fusionbench averages angles, its cosines divide by
-    the norms + 1e-8. Both leave the cosine of short task vectors too small.
+    says otherwise. mergekit's cosines divide by 1e-6 at least; fusionbench averages angles, its
+    cosines divide by the norms + 1e-8: for short task vectors both are too small.
 
     Jang et al., Model Stock, 2024, arXiv 2403.19522.
     """
@@ -35,29 +33,25 @@ class ModelStock(Method):
     semantics = ("paper", "mergekit", "fusionbench")
     least_models = 2
 
-    average = Parameter(
-        "cosines", "over pairs", choices=("cosines", "angles"), semantics=("paper",)
-    )
+    average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=("paper",))
     filter_wise = Parameter(False, "for each row", semantics=("paper", "mergekit"))
     scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
         scope = "row" if parameters.get("filter_wise") else "tensor"
-        angles = semantics == "fusionbench" or parameters.get("average") == "angles"
-        return linear_rule(partial(coefficients, semantics=semantics, angles=angles), scope=scope)
+        return linear_rule(partial(coefficients, semantics=semantics), scope=scope)
 
 
-def coefficients(
-    gram: Gram, parameters: Mapping[str, Any], *, semantics: str, angles: bool
-) -> list[float]:
+def coefficients(gram: Gram, parameters: Mapping[str, Any], semantics: str) -> list[float]:
     """The ratio, in equal parts."""
-    n, norms = gram.n, gram.norms()
-    cosines = []
-    for s, t in itertools.combinations(range(n), 2):
-        size = norms[s] * norms[t]
-        size = {"mergekit": max(size, 1e-6), "fusionbench": size + 1e-8}.get(semantics, size)
-        cosines.append(max(-1.0, min(1.0, gram.dot(s, t) / size)) if size > 0 else 0.0)
+    n, pairs = gram.n, itertools.combinations(range(gram.n), 2)
+    angles = semantics == "fusionbench" or parameters.get("average") == "angles"
+    least, more = (
+        (1e-6 if semantics == "mergekit" else 0),
+        (1e-8 if semantics == "fusionbench" else 0),
+    )
+    cosines = [gram.cosine(s, t, least, more) for s, t in pairs]
     terms = [math.acos(c) for c in cosines] if angles else cosines
     mean = math.fsum(terms) / len(terms)
     c = math.cos(mean) if angles else mean

@@ -12,15 +12,14 @@ from ._spec import Method, Parameter, Rule, linear_rule, mean_objection
 class MultiSlerp(Method):
     """Average directions on the unit sphere, and sizes apart from them.
 
-    With a base x_t = f_t - base and out = base + scale * y, without one x_t = f_t and out = y; for
+    With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; for
     each tensor, with u_t = x_t / |x_t| and a_t = w_t / sum_s w_s (``normalize: false``: w_t): y =
     sum_t a_t |x_t| * sum_t a_t u_t / |sum_t a_t u_t|.
 
-    The published step in the tangent space at that mean adds nothing: there the projections of all
-    u_t, weighted, cancel. What mergekit adds of it is rounding. Where the weighted directions
-    cancel (below 1e-7), two vectors are averaged on the straight line and more are an error. A
-    vector of zero has no direction; where all are zero, so is y. A NaN or infinity is an error
-    unless the merge's ``nonfinite`` says otherwise, and makes its tensor NaN.
+    The published step in the tangent space at that mean adds rounding alone: there the weighted
+    projections cancel. Where the weighted directions cancel (below 1e-7), two vectors are averaged
+    on the straight line and more are an error. A vector of zero has no direction; where all are
+    zero, so is y. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise.
 
     Goddard, Multi-SLERP, 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
     """
@@ -34,9 +33,7 @@ class MultiSlerp(Method):
 
     weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
     normalize = Parameter(True, "divide the weights by their sum", aliases=("normalize_weights",))
-    scale = Parameter(
-        1.0, "factor on y, where there is a base", per_tensor=True, aliases=("lambda",)
-    )
+    scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
     eps = Parameter(1e-8, "mergekit's; added to norms", low=0, semantics=("mergekit",))
 
     @classmethod

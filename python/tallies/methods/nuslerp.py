@@ -9,20 +9,17 @@ from ._gram import Gram
 from ._spec import Method, Parameter, Rule, linear_rule
 from .slerp import on_arc, on_line
 
-_TEXT = "mergekit's: vectors along the first dimension; only with flatten"
-
 
 class NuSlerp(Method):
     """Go from one model to another, or from task vector to task vector, along the arc between them.
 
-    With a base x_t = f_t - base and out = base + scale * y, without one x_t = f_t and out = y; y =
+    With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; y =
     (sin((1 - t) w) x_1 + sin(t w) x_2) / sin w with t = w_2 / (w_1 + w_2) and the angle w between
     them, for each tensor, or for each row of the last dimension (``flatten: false``).
 
     Unlike ``slerp`` this is a straight line only where sin w <= 1e-8: for parallel and for opposite
     vectors. Weights whose sum is below 1e-6 in magnitude count as equal. A vector of zero is at
-    right angles to every other. A NaN or infinity is an error unless the merge's ``nonfinite`` says
-    otherwise, and makes its tensor (its row) NaN.
+    right angles to every other. A NaN or infinity is an error unless ``nonfinite`` says otherwise.
 
     Goddard et al., mergekit, 2024, arXiv 2403.13257.
     """
@@ -38,11 +35,9 @@ class NuSlerp(Method):
     least_models = most_models = 2
 
     weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
-    scale = Parameter(
-        1.0, "factor on y, where there is a base", per_tensor=True, aliases=("lambda",)
-    )
+    scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
     flatten = Parameter(True, "angles of tensors; false: of rows", aliases=("nuslerp_flatten",))
-    nuslerp_row_wise = Parameter(False, _TEXT, semantics=("mergekit",))
+    nuslerp_row_wise = Parameter(False, "only with flatten", semantics=("mergekit",))
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

@@ -17,9 +17,8 @@ class Slerp(Method):
     / sin w. Where |cos w| > 0.9995, which holds for models less than 3 % apart, and for opposite
     ones: out = (1 - t) f_1 + t f_2.
 
-    A ``base_model`` is the first model; without one the first of the list is. A tensor whose norm
-    is zero (in mergekit and fusionbench up to 1e-8) is at right angles to every other. A NaN or
-    infinity is an error unless the merge's ``nonfinite`` says otherwise, and makes its tensor NaN.
+    A ``base_model`` is the first model; without one the first of the list is. A tensor of norm zero
+    (to 1e-8) is at right angles to every other. A NaN is an error unless ``nonfinite`` allows it.
 
     Shoemake, Animating rotation with quaternion curves, 1985, doi 10.1145/325334.325242.
     """
