@@ -238,6 +238,13 @@ def test_resumed_with_other_threads_and_memory(
         {"semantics": "mergekit"},
         {"merge_method": "task_arithmetic", "parameters": {"scale": 0.5}},
         {"merge_method": "linear", "parameters": {}},
+        {"merge_method": "metagpt", "parameters": {}},
+        {"merge_method": "model_stock", "parameters": {"filter_wise": True}},
+        {
+            "merge_method": "task_arithmetic",
+            "parameters": {},
+            "drop_layers": {"score": "cosine", "ratio": 0.5, "unit": "tensor"},
+        },
         {"out_dtype": "bfloat16"},
     ],
     ids=lambda change: "-".join(map(str, change.values())),
