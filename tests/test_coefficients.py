@@ -131,7 +131,7 @@ def expected(
 
 
 @pytest.mark.parametrize(("name", "options"), SOLVED)
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_in_memory(name: str, options: dict[str, Any], data: st.DataObject) -> None:
     method = methods.get(name)

@@ -136,6 +136,9 @@ def facts(method: Described) -> dict[str, Any]:
         "paper": method.paper,
         "kind": "codec" if issubclass(method, Codec) else "method",
         "needs_base": issubclass(method, Codec) or method.needs_base,
+        "base_is_optional": not issubclass(method, Codec) and method.base_is_optional,
+        "least_models": 1 if issubclass(method, Codec) else method.least_models,
+        "most_models": None if issubclass(method, Codec) else method.most_models,
         "semantics": list(method.semantics),
         "parameters": {
             name: {

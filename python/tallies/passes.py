@@ -125,7 +125,6 @@ class Passes:
         progress: Callable[[int], object] | None = None,
     ) -> None:
         self._plan = plan
-        self._has_base = has_base
         self._works = works
         self._rule = rule
         self._semantics = semantics

@@ -17,8 +17,8 @@ class Karcher(Method):
     |f_t|. From the normalised mean of the u_t (the first, if they cancel) v moves along the arc by
     the mean of w / sin w (u_t - cos(w) v), w = angle(v, u_t), until that is shorter than ``tol``.
 
-    A tensor of norm ``tol`` or less counts for the norm alone; where all are, out is zero. A u_t
-    within ``tol`` of v or -v moves it nowhere. A NaN is an error unless ``nonfinite`` allows it.
+    A tensor of norm ``tol`` or less counts for the norm alone (all: zero). A u_t within ``tol`` of
+    v or -v moves it nowhere. A NaN is an error unless ``nonfinite`` allows it.
 
     Karcher, Riemannian center of mass, 1977; for models see arXiv 2603.04972.
     """
@@ -29,7 +29,7 @@ class Karcher(Method):
     needs_base = False
     semantics = ("paper", "mergekit")
 
-    max_iter = Parameter(10.0, "moves at most", low=0, high=10000, whole=True)
+    max_iter = Parameter(10, "moves at most", low=0, high=10000, whole=True)
     tol = Parameter(1e-5, "length of a move that ends them", low=0)
 
     @classmethod
@@ -40,23 +40,22 @@ class Karcher(Method):
 def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
     """Those of the mean, by moving it in the span of the models."""
     tol, norms = parameters["tol"], gram.norms()
-    valid = [t for t in range(gram.n) if norms[t] > tol]
-    units = [[(s == t) / norms[t] for s in range(gram.n)] for t in valid]
-    if not valid:
+    units = [[(s == t) / n for s in range(gram.n)] for t, n in enumerate(norms) if n > tol]
+    if not units:
         return [0.0] * gram.n
-    mean, length = gram.unit([sum(column) / len(valid) for column in zip(*units, strict=True)])
+    mean, length = gram.unit([sum(column) / len(units) for column in zip(*units, strict=True)])
     mean = mean if length >= tol else units[0]
     for _ in range(int(parameters["max_iter"])):
         move = [0.0] * gram.n
         for one in units:
             angle = gram.angle(mean, one)
             if tol <= angle <= math.pi - tol:
-                factor, cosine = angle / math.sin(angle) / len(valid), math.cos(angle)
+                factor, cosine = angle / math.sin(angle) / len(units), math.cos(angle)
                 along = zip(move, one, mean, strict=True)
                 move = [m + factor * (u - cosine * v) for m, u, v in along]
         direction, length = gram.unit(move)
         if length < tol:
             break
-        turned = zip(mean, direction, strict=True)
-        mean, _ = gram.unit([math.cos(length) * v + math.sin(length) * d for v, d in turned])
+        both = zip(mean, direction, strict=True)
+        mean, _ = gram.unit([math.cos(length) * v + math.sin(length) * d for v, d in both])
     return [v * math.fsum(norms) / gram.n for v in mean]
