@@ -294,7 +294,7 @@ def test_a_fingerprint_is_of_names_types_shapes_and_content(tmp_path: Path) -> N
 
 def test_methods_and_info() -> None:
     listed = printed("methods")
-    assert [f"\n{name}: " in f"\n{listed}" for name in methods.names()] == [True] * 5
+    assert all(f"\n{name}: " in f"\n{listed}" for name in methods.names())
     assert printed("methods", "ties").startswith("ties: Trim each task vector")
     said = json.loads(printed("info", "--json"))
     text = printed("info")

@@ -39,10 +39,9 @@ class Karcher(Method):
 
 def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
     """Those of the mean, by moving it in the span of the models."""
-    tol, norms = parameters["tol"], gram.norms()
+    norms, tol = gram.norms(), parameters["tol"]
     units = [[(s == t) / n for s in range(gram.n)] for t, n in enumerate(norms) if n > tol]
-    if not units:
-        return [0.0] * gram.n
+    units = units or [[0.0] * gram.n]
     mean, length = gram.unit([sum(column) / len(units) for column in zip(*units, strict=True)])
     mean = mean if length >= tol else units[0]
     for _ in range(int(parameters["max_iter"])):
