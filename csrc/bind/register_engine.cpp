@@ -60,8 +60,13 @@ void register_engine(py::module_& m) {
       .def_readonly("last_count", &Threshold::last_count);
 
   py::class_<StageRule>(m, "StageRule")
-      .def(py::init<std::uint64_t, std::int32_t, float>(), py::kw_only(), py::arg("key") = 0,
-           py::arg("chance") = kCertain, py::arg("factor") = 1.0f);
+      .def(py::init<float, std::uint64_t, std::int32_t, float, float, bool, std::int32_t,
+                    std::int32_t, std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t>(),
+           py::kw_only(), py::arg("factor") = 1.0f, py::arg("key") = 0,
+           py::arg("chance") = kCertain, py::arg("low") = 0.0f, py::arg("step") = 0.0f,
+           py::arg("own_factor") = false, py::arg("floor") = 0, py::arg("ceiling") = 0,
+           py::arg("floor_cutoff") = 0, py::arg("ceiling_cutoff") = 0, py::arg("n_outliers") = 0,
+           py::arg("n_kept") = 0);
 
   py::class_<JobRule>(m, "JobRule")
       .def(py::init<std::size_t, std::uint64_t, std::uint64_t, std::vector<float>,
@@ -137,6 +142,19 @@ void register_engine(py::module_& m) {
           py::arg("rules"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
           py::arg("fingerprints"), py::arg("stop_at_overflow"), py::arg("limits"),
           py::arg("progress") = py::none(), py::arg("stage") = 0)
+      .def(
+          "stage_sums",
+          [](const Plan& plan, const std::vector<JobRule>& rules, int stage, const Limits& limits,
+             py::object progress) {
+            Watch watch(std::move(progress));
+            std::vector<std::pair<std::vector<double>, std::vector<double>>> found;
+            for (StageSums& sums : watch.run([&](const Progress& on_progress) {
+                   return stage_sums(plan, rules, static_cast<Stage>(stage), limits, on_progress);
+                 }))
+              found.emplace_back(std::move(sums.before), std::move(sums.after));
+            return found;
+          },
+          py::arg("rules"), py::arg("stage"), py::arg("limits"), py::arg("progress") = py::none())
       .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {

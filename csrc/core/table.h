@@ -72,6 +72,19 @@ struct DropArgs {
   float factor;
 };
 
+// The same with the probability low + step * rank of an entry, ranks counted from 0 for the
+// smallest magnitude of its row. `own_factor` divides what stays by that probability.
+struct DropByRankArgs {
+  float* x;
+  const std::int32_t* ranks;
+  std::size_t n;
+  std::uint64_t key;
+  std::uint64_t first;
+  float low, step;
+  bool own_factor;
+  float factor;
+};
+
 // A probability of 1: random numbers are whole numbers below it.
 inline constexpr std::int32_t kCertain = 1 << 30;
 
@@ -106,6 +119,12 @@ struct KernelTable {
   // out = x - base; out may be x.
   void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
+  void (*drop_by_rank)(const DropByRankArgs&);
+  // Entries with floor < bits(|x|) <= ceiling stay, times factor; every NaN ranks as 0x7f800001.
+  void (*keep_band)(float* x, std::size_t n, std::int32_t floor, std::int32_t ceiling,
+                    float factor);
+  // Elements up to and with the k-th, from 1, of this pattern of magnitudes; n if there are fewer.
+  std::size_t (*count_to)(const float* x, std::size_t n, std::int32_t bits, std::size_t k);
 
   // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
   void (*fingerprint)(const void* in, std::size_t n_bytes, std::uint64_t first,

@@ -14,6 +14,7 @@ namespace {
 
 struct Scratch {
   Widened widened;
+  Stages stages;
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
@@ -61,10 +62,7 @@ class Combine {
     int n_units = 0;
     for (const JobRule& rule : rules) {
       n_units = std::max(n_units, rule.majority + 1);
-      Job& stretch = stretches_.emplace_back(plan.jobs[rule.job]);
-      stretch.n_elements = rule.n_elements;
-      for (Array& array : stretch.inputs) array.offset = array.at(rule.first);
-      for (Array& array : stretch.outputs) array.offset = array.at(rule.first);
+      const Job& stretch = stretches_.emplace_back(stretch_of(plan.jobs[rule.job], rule));
       results_.emplace_back().inputs.resize(stretch.inputs.size());
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
@@ -195,9 +193,9 @@ class Combine {
         [&](const void* const* in, std::size_t at, std::size_t count) {
           subtract_base(in, n_experts, count);
           for (std::size_t e = 0; e < rule.stages.size(); ++e)
-            run_stage(options_.stage, rule.stages[e],
-                      const_cast<float*>(static_cast<const float*>(in[e + 1])), first_of_job + at,
-                      count);
+            scratch.stages.run(options_.stage, rule.stages[e], rule.row_length,
+                               const_cast<float*>(static_cast<const float*>(in[e + 1])),
+                               first_of_job + at, count);
           args.experts = in + 1;
           args.n = count;
           kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);

@@ -46,9 +46,19 @@ std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&
 
 // What a stage does to the delta of one expert.
 struct StageRule {
-  std::uint64_t key = 0;           // of its random numbers
-  std::int32_t chance = kCertain;  // of an entry to stay
   float factor = 1.0f;             // on what stays
+  std::uint64_t key = 0;           // of its random numbers
+  std::int32_t chance = kCertain;  // Stage::drop: of an entry to stay
+  // Stage::drop_by_rank: the probability of a row's smallest entry to stay, the step to the next,
+  // and whether each entry's own probability divides it.
+  float low = 0.0f, step = 0.0f;
+  bool own_factor = false;
+  // Stage::band: what exceeds the floor and not the ceiling stays, bits of magnitudes. From its
+  // cutoff on, either is one pattern higher.
+  std::int32_t floor = 0, ceiling = 0;
+  std::uint64_t floor_cutoff = 0, ceiling_cutoff = 0;  // elements of the job
+  // Stage::row_band: entries of each row that are too large, and those after them that stay.
+  std::uint64_t n_outliers = 0, n_kept = 0;
 };
 
 // What a combine does to one job, or to a stretch of it.
@@ -141,6 +151,14 @@ struct UnpackResult {
 
 std::vector<UnpackResult> unpack(const Plan&, const std::vector<UnpackRule>&, bool has_shared,
                                  const Limits&, const Progress&);
+
+// Sums of the magnitudes of each expert's delta, before and after a stage.
+struct StageSums {
+  std::vector<double> before, after;  // per expert
+};
+
+std::vector<StageSums> stage_sums(const Plan&, const std::vector<JobRule>&, Stage, const Limits&,
+                                  const Progress&);
 
 // Content fingerprints of the first input of every job.
 std::vector<Lanes> fingerprints(const Plan&, const Limits&, const Progress&);

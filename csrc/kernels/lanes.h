@@ -49,6 +49,7 @@ TALLIES_INLINE F32s to_floats(I32s x) { return __builtin_convertvector(x, F32s);
 TALLIES_INLINE U32s to_words(U16s x) { return __builtin_convertvector(x, U32s); }
 TALLIES_INLINE U16s to_halves(U32s x) { return __builtin_convertvector(x, U16s); }
 TALLIES_INLINE I32s to_ints(I8s x) { return __builtin_convertvector(x, I32s); }
+TALLIES_INLINE I32s to_ints(F32s x) { return __builtin_convertvector(x, I32s); }
 TALLIES_INLINE I8s to_bytes(I32s x) { return __builtin_convertvector(x, I8s); }
 TALLIES_INLINE std::int32_t lane_of(I32s v, int lane) { return v[lane]; }
 TALLIES_INLINE void set_lane(F32s& v, int lane, float x) { v[lane] = x; }

@@ -1,6 +1,7 @@
 // Fills the KernelTable of the target that includes this. TALLIES_TABLE names the exported
 // constant, TALLIES_RUNS_HERE is an expression that says whether this machine runs the target.
 #include "core/table.h"
+#include "kernels/band.h"
 #include "kernels/combine.h"
 #include "kernels/convert.h"
 #include "kernels/drop.h"
@@ -57,6 +58,9 @@ constexpr KernelTable make_table() {
   t.narrow[5] = &narrow_each<Float8E5M2>;
   t.subtract = &subtract;
   t.drop = &drop;
+  t.drop_by_rank = &drop_by_rank;
+  t.keep_band = &keep_band;
+  t.count_to = &count_to;
   t.fingerprint = &fingerprint;
   t.magnitude_mask = &magnitude_mask;
   t.tall_mask = &tall_mask;

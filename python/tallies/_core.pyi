@@ -66,7 +66,22 @@ class Threshold:
     def last_count(self) -> int: ...
 
 class StageRule:
-    def __init__(self, *, key: int = 0, chance: int = 1 << 30, factor: float = 1.0) -> None: ...
+    def __init__(
+        self,
+        *,
+        factor: float = 1.0,
+        key: int = 0,
+        chance: int = 1 << 30,
+        low: float = 0.0,
+        step: float = 0.0,
+        own_factor: bool = False,
+        floor: int = 0,
+        ceiling: int = 0,
+        floor_cutoff: int = 0,
+        ceiling_cutoff: int = 0,
+        n_outliers: int = 0,
+        n_kept: int = 0,
+    ) -> None: ...
 
 class JobRule:
     def __init__(
@@ -138,6 +153,13 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         stage: int = 0,
     ) -> list[JobResult]: ...
+    def stage_sums(
+        self,
+        rules: Sequence[JobRule],
+        stage: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[tuple[list[float], list[float]]]: ...
     def fingerprints(self, limits: Limits) -> list[list[int]]: ...
     def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
 

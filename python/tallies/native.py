@@ -26,8 +26,9 @@ KERNEL_DTYPES: Final = ("float32", "float16", "bfloat16")
 """Numpy's names of the types that the kernels read and write without a detour."""
 
 GATE_CODES: Final = {Gate.ALL: 0, Gate.MAGNITUDE: 1}
-STAGE_CODES: Final = {Gate.RANDOM: 1}
-"""Gates that change the deltas before they are blended, as ``tallies::Stage``."""
+
+STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
+"""Gates that change the deltas before they are blended."""
 VOTE_CODES: Final = {Vote.NONE: 0, Vote.SUM: 1, Vote.COUNT: 2}
 BLEND_CODES: Final = {
     Blend.SUM: 0,
@@ -52,15 +53,25 @@ BLENDS_OF_AGREEING: Final = {
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
     """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
-    if rule.gate in STAGE_CODES:
+    if rule.gate in STAGED:
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
     else:
         gate = rule.gate
     return GATE_CODES[gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]
 
 
+def stage_code(rule: Rule) -> int:
+    """How a rule changes the deltas before they are blended, as ``tallies::Stage``."""
+    if rule.gate is Gate.BAND:
+        return 4 if rule.scope == "row" else 3
+    return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
+
+
 CERTAIN: Final = 1 << 30
 """A probability of 1, ``tallies::kCertain``."""
+
+NAN_BITS: Final = 0x7F800001
+"""What every NaN ranks as among magnitudes."""
 
 MAX_EXPERTS: Final = 256
 """Experts in one call, ``tallies::kMaxExperts``."""

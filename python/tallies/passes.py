@@ -1,8 +1,8 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
-A merge is at most two kinds of pass: a survey, which finds the exact thresholds of a rule with the
-magnitude gate, and the combine, which writes. With ``scope: tensor`` the two alternate over batches
-of tensors, so that the second read of a batch comes from the page cache. An exactly zero vote takes
+A merge is at most two kinds of pass: a survey, which finds exact thresholds or sums, and the
+combine, which writes. Where each tensor has its own the two alternate over batches of tensors, so
+that the second read of a batch comes from the page cache. An exactly zero vote takes
 the majority of the elected signs, which is known only at the end: the combine assumes the majority
 so far, and the stretches for which that was wrong are combined once more.
 """
@@ -10,16 +10,16 @@ so far, and the stretches for which that was wrong are combined once more.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import _core
-from .chances import chance, key
 from .errors import InputError
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
-from .native import KEEP_ALL, KEEP_NONE, STAGE_CODES, ZERO_SIGNS, rule_codes
+from .native import KEEP_ALL, KEEP_NONE, STAGED, ZERO_SIGNS, rule_codes, stage_code
 from .ranks import Trim, trim
+from .stages import band, between, l1_factor, stages
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -48,6 +48,12 @@ class Work:
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    row_length: int = 1
+    """The last dimension; 1 for scalars."""
+    gammas: tuple[float, ...] = ()
+    """Shares that are too large, for the band."""
+    epsilons: tuple[float, ...] = ()
+    """How far chances differ from the density, for chances by rank."""
 
 
 class Found(NamedTuple):
@@ -92,6 +98,17 @@ class Outcome:
     """Content fingerprints, as eight sums of 64 bits each."""
     output: list[int] = field(default_factory=list)
     """That of the result; while votes are guessed, of where none is."""
+    factors: list[float] = field(default_factory=list)
+    """Of the experts, where each tensor's sum of magnitudes is restored."""
+
+
+@dataclass
+class Survey:
+    """What was found out about a tensor before its combine."""
+
+    found: list[Found] = field(default_factory=list)
+    stages: list[_core.StageRule] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
 
 
 class Passes:
@@ -136,7 +153,7 @@ class Passes:
     @property
     def by_model(self) -> bool:
         """Whether one survey over all tensors comes before the combine."""
-        return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
+        return self._rule.survey == "model"
 
     @property
     def settles_last(self) -> bool:
@@ -149,10 +166,9 @@ class Passes:
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        surveys_tensors = self._rule.gate is Gate.MAGNITUDE and not self.by_model
-        for batch in self._batches(jobs) if surveys_tensors else [list(jobs)]:
-            found = self._select([[job] for job in batch]) if surveys_tensors else []
-            self._combine(batch, found)
+        by_tensor = self._rule.survey == "tensor"
+        for batch in self._batches(jobs) if by_tensor else [list(jobs)]:
+            self._combine(batch, self._survey(batch))
             if not self.settles_last:
                 self._settle([job] for job in batch)
 
@@ -180,8 +196,9 @@ class Passes:
                 if self._rule.zero is not Zero.MAJORITY:
                     add_content(outcome.output, wrong.output)
                     continue
+                survey = Survey(outcome.found, self._stages(job, factors=outcome.factors))
                 for first, n_elements in wrong.ranges:
-                    rules.append(self._job_rule(job, sign, -1, outcome.found, first, n_elements))
+                    rules.append(self._job_rule(job, sign, -1, survey, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
@@ -190,7 +207,64 @@ class Passes:
                 add_content(outcome.output, part)
             self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
-    def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
+    def _survey(self, jobs: Sequence[int]) -> list[Survey]:
+        """What the combine of these tensors needs to know of each."""
+        if self._rule.gate is Gate.MAGNITUDE and not self.by_model:
+            return [Survey(found) for found in self._select([[job] for job in jobs])]
+        if self._rule.gate not in STAGED:
+            return [Survey() for _ in jobs]
+        tensor_wise = self._rule.gate is Gate.BAND and not self._rule.by_rows
+        bands = self._bands(jobs) if tensor_wise else [()] * len(jobs)
+        surveys = [
+            Survey(stages=self._stages(job, found)) for job, found in zip(jobs, bands, strict=True)
+        ]
+        if self._rule.rescale != "l1":
+            return surveys
+        rules = [self._job_rule(job, 0, -1, one) for job, one in zip(jobs, surveys, strict=True)]
+        sums = self._plan.stage_sums(rules, stage_code(self._rule), self._limits, self._progress)
+        for job, found, one, pair in zip(jobs, bands, surveys, sums, strict=True):
+            one.factors = [l1_factor(*both) for both in zip(*pair, strict=True)]
+            one.stages = self._stages(job, found, one.factors)
+        return surveys
+
+    def _stages(
+        self,
+        job: int,
+        bands: Sequence[Mapping[str, int]] = (),
+        factors: Sequence[float] = (),
+    ) -> list[_core.StageRule]:
+        if self._rule.gate not in STAGED:
+            return []
+        return stages(self._rule, self._works[job], self._semantics, self._seed, bands, factors)
+
+    def _bands(self, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
+        """The bands of each tensor, one per expert."""
+        works = [self._works[job] for job in jobs]
+        wanted = [
+            [
+                band(work.n_elements, density, gamma, self._semantics)
+                for density, gamma in zip(work.densities, work.gammas, strict=True)
+            ]
+            for work in works
+        ]
+
+        def thresholds(ranks: Sequence[list[int]]) -> list[list[_core.Threshold]]:
+            units = [_core.Unit([job], row) for job, row in zip(jobs, ranks, strict=True)]
+            return self._plan.select(units, True, self._limits, self._progress)
+
+        outliers = thresholds([[one.n_outliers for one in row] for row in wanted])
+        lasts = thresholds(
+            [
+                [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
+                for work, row in zip(works, wanted, strict=True)
+            ]
+        )
+        return [
+            [between(work.n_elements, *one) for one in zip(*rows, strict=True)]
+            for work, *rows in zip(works, wanted, outliers, lasts, strict=True)
+        ]
+
+    def _combine(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> None:
         by_tensor = self._rule.scope == "tensor"
         wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
@@ -198,14 +272,15 @@ class Passes:
                 job,
                 ZERO_SIGNS[self._rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
-                found[i] if found else [],
+                surveys[i],
             )
             for i, job in enumerate(jobs)
         ]
         results = self._run(rules)
         for i, (job, result) in enumerate(zip(jobs, results, strict=True)):
             outcome = self.outcomes[job] = Outcome(
-                found=found[i] if found else [],
+                found=surveys[i].found,
+                factors=surveys[i].factors,
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
@@ -229,7 +304,7 @@ class Passes:
             self._stop_at_overflow,
             self._limits,
             self._progress,
-            STAGE_CODES.get(self._rule.gate, 0),
+            stage_code(self._rule),
         )
 
     def _job_rule(
@@ -237,11 +312,12 @@ class Passes:
         job: int,
         zero_sign: int,
         majority: int,
-        found: Sequence[Found],
+        survey: Survey,
         first: int = 0,
         n_elements: int | None = None,
     ) -> _core.JobRule:
         work = self._works[job]
+        found = survey.found
         trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
         return _core.JobRule(
             job,
@@ -256,18 +332,9 @@ class Passes:
             majority,
             work.lambdas,
             self._rule.at_least,
-            self._stages(work) if self._rule.gate in STAGE_CODES else [],
+            survey.stages,
+            max(work.row_length, 1) if self._rule.by_rows else 0,
         )
-
-    def _stages(self, work: Work) -> list[_core.StageRule]:
-        return [
-            _core.StageRule(
-                key=key(self._seed, expert, work.name),
-                chance=chance(density),
-                factor=1 / density if self._rule.rescale == "probability" and density else 1.0,
-            )
-            for expert, density in enumerate(work.densities)
-        ]
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []

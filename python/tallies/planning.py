@@ -19,7 +19,7 @@ from .errors import InputError
 from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match
-from .methods._spec import Gate, Rule
+from .methods._spec import Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
 from .passes import Place, Work, model_densities
 from .recipe import MergeConfig
@@ -70,7 +70,7 @@ class MergePlan:
     @cached_property
     def bytes_surveyed(self) -> int:
         """Bytes that the search for thresholds reads before the combine."""
-        return self.bytes_combined if self.rule.gate is Gate.MAGNITUDE else 0
+        return self.bytes_combined if self.rule.survey else 0
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -129,6 +129,9 @@ class MergePlan:
                     densities=values.get("density", ()),
                     scale=values.get("scale", 1.0),
                     lambdas=values.get("mask_lambda", ()),
+                    row_length=infos[0].shape[-1] if infos[0].shape else 1,
+                    gammas=values.get("gamma", ()),
+                    epsilons=values.get("epsilon", ()),
                     n_input_bytes=sum(info.n_bytes for info in infos),
                 )
             )
@@ -180,9 +183,9 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
-        if self.rule.gate is not Gate.MAGNITUDE:
+        if self.rule.survey is None:
             return ["combine"]
-        if self.rule.scope == "model":
+        if self.rule.survey == "model":
             return ["survey of all tensors together", "combine"]
         return ["survey and combine, tensor by tensor"]
 
@@ -232,7 +235,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
     rule = config.rule()
-    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
+    if rule.survey == "model":
         rows = [parameters[name]["density"] for name in names]
         model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
     if config.dtype is not None and config.out_dtype is None:

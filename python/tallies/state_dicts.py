@@ -261,6 +261,9 @@ class _Merge:
             densities=values.get("density", ()),
             scale=values.get("scale", 1.0),
             lambdas=values.get("mask_lambda", ()),
+            row_length=inputs[0].shape[-1] if inputs[0].shape else 1,
+            gammas=values.get("gamma", ()),
+            epsilons=values.get("epsilon", ()),
             n_input_bytes=0,
         )
 

@@ -5,16 +5,33 @@ from __future__ import annotations
 from ..errors import InputError
 from ..suggest import unknown
 from ._spec import Method
+from .breadcrumbs import Breadcrumbs
+from .breadcrumbs_ties import BreadcrumbsTies
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
 from .dare_linear import DareLinear
+from .dare_ties import DareTies
+from .della import Della
+from .della_linear import DellaLinear
 from .linear import Linear
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies, DareLinear)
+    for method in (
+        Linear,
+        TaskArithmetic,
+        Ties,
+        ConsensusTa,
+        ConsensusTies,
+        DareLinear,
+        DareTies,
+        Breadcrumbs,
+        BreadcrumbsTies,
+        Della,
+        DellaLinear,
+    )
 }
 
 

@@ -18,6 +18,10 @@ class Gate(enum.Enum):
     MAGNITUDE = "magnitude"
     RANDOM = "random"
     """Each entry by itself with a probability: a function of seed, expert, tensor and element."""
+    RANK = "rank"
+    """The same, the larger its magnitude among those of its row the more likely."""
+    BAND = "band"
+    """Those that are neither too small nor too large; ``scope`` may be ``row``."""
 
 
 class Vote(enum.Enum):
@@ -92,6 +96,19 @@ class Rule:
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
 
+    @property
+    def survey(self) -> str | None:
+        """Over what something is found out before the combine: ``model``, ``tensor`` or nothing."""
+        if self.gate is Gate.MAGNITUDE:
+            return self.scope
+        by_tensor = self.gate is Gate.BAND and self.scope == "tensor"
+        return "tensor" if by_tensor or self.rescale == "l1" else None
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether an entry is compared with those of its row, along the last dimension."""
+        return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope == "row")
+
 
 class Method:
     """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
@@ -133,6 +150,17 @@ class Method:
     def objection(cls, parameters: Mapping[str, Any]) -> str | None:
         """Why a tensor cannot be merged with these (resolved) parameters, or None."""
         return None
+
+
+def chance_objection(parameters: Mapping[str, Any]) -> str | None:
+    """The objection of methods whose chances differ: density +- epsilon must be possible ones."""
+    for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
+        if 0 < density < 1 and not epsilon < min(density, 1 - density):
+            return (
+                f"density {density:g} +- epsilon {epsilon:g} is not between 0 and 1; give an "
+                f"epsilon below {min(density, 1 - density):g}, or density 0 or 1"
+            )
+    return None
 
 
 def mean_objection(parameters: Mapping[str, Any]) -> str | None:
