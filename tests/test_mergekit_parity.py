@@ -107,6 +107,26 @@ CASES = {
         ties(([0.2, 1.0], 0.5), (1.0, RULES), (RULES, [1.0, 0.25])),
         {"lambda": [{"filter": "self_attn", "value": [1.0, 2.0]}, {"value": 1.0}]},
     ),
+    "breadcrumbs": Case("breadcrumbs", ties((1.0, 0.5), (0.3, 0.2), (0.7, 0.9))),
+    "breadcrumbs, untrimmed": Case("breadcrumbs", weights(1.0, 0.5, 0.25), {"gamma": 0.3}),
+    "breadcrumbs, outliers": Case(
+        "breadcrumbs",
+        ties((1.0, 0.5), (0.3, 0.2), (0.7, 0.9)),
+        {"gamma": [0.0, 0.3], "lambda": 0.7, "normalize": True},
+    ),
+    "breadcrumbs_ties": Case("breadcrumbs_ties", ties((0.5, 0.5), (1.0, RULES), (0.3, 0.0))),
+    "breadcrumbs_ties, outliers": Case(
+        "breadcrumbs_ties",
+        ties((1.0, 0.5), (-0.3, 0.2), (0.7, 0.95)),
+        {"gamma": 0.2, "normalize": True},
+    ),
+    "dare_linear, nothing dropped": Case("dare_linear", weights(1.0, 0.3, 0.2)),
+    "dare_ties, nothing or all dropped": Case(
+        "dare_ties", ties((1.0, 1.0), (0.4, 1.0), (0.7, 0.0)), {"lambda": 0.8}
+    ),
+    "dare_ties, means": Case("dare_ties", weights(1.0, 0.3, 0.2), {"normalize": True}),
+    "della, nothing dropped": Case("della", weights(1.0, 0.3, 0.2)),
+    "della_linear, nothing dropped": Case("della_linear", weights(1.0, 0.3), {"rescale": False}),
     "ties, int8_mask": Case("ties", weights(0.5, 0.5), {"density": 0.4, "int8_mask": True}),
 }
 

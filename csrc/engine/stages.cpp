@@ -14,6 +14,8 @@ namespace {
 constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;  // of the random numbers' counter
 constexpr std::int32_t kTop = 0x7f800001;                  // of every NaN, above infinity
 
+constexpr std::int32_t kWidest = 1 << 28;  // reach of a bracket of patterns
+
 // Calls body(at, n) for parts that do not pass a multiple of kPeriod.
 template <class Body>
 void split_at_periods(std::uint64_t first, std::size_t n, const Body& body) {
@@ -103,7 +105,8 @@ void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
   if (n_outliers > 0) {
     const Rank found = select(row, n, n_outliers, outlier_);
     band.ceiling = found.bits - 1;
-    band.ceiling_cutoff = kernels().count_to(row, n, found.bits, n_outliers - found.n_above);
+    if (n_outliers < found.n_above + found.n_equal)
+      band.ceiling_cutoff = kernels().count_to(row, n, found.bits, n_outliers - found.n_above);
   }
   band.floor = kTop;
   band.floor_cutoff = n;
@@ -129,7 +132,7 @@ Stages::Rank Stages::select(const float* row, std::size_t n, std::size_t rank, G
   }
   patterns_.resize(n + kInteriorSlack);
   const auto found = [&](std::int32_t bits, std::size_t n_above, std::size_t n_equal) {
-    guess.bits = bits;
+    guess.bits = guess.bits < 0 ? bits : guess.bits + (bits - guess.bits) / 4;
     return Rank{bits, n_above, n_equal};
   };
   for (;;) {
@@ -149,46 +152,57 @@ Stages::Rank Stages::select(const float* row, std::size_t n, std::size_t rank, G
       const auto n_above = static_cast<std::size_t>(
           std::count_if(begin, nth, [&](std::uint32_t x) { return x > bits; }));
       const auto n_equal = static_cast<std::size_t>(std::count(begin, end, bits));
-      // As wide as it takes to miss seldom: a few times the square root of the row.
-      const auto wanted = static_cast<std::size_t>(8 * std::sqrt(static_cast<double>(n)));
-      if (tally.n_interior > 2 * wanted && guess.reach > 64) guess.reach /= 2;
-      if (tally.n_interior < wanted / 2 && guess.reach < (1 << 28)) guess.reach *= 2;
+      // Wide enough to miss seldom: three deviations of a rank to either side.
+      const auto share = static_cast<double>(rank) / static_cast<double>(n);
+      const double wanted = 6 * std::sqrt(static_cast<double>(rank) * (1 - share)) + 8;
+      const auto listed = static_cast<double>(tally.n_interior);
+      if (listed > 1.5 * wanted && guess.reach > 64) guess.reach -= guess.reach / 4;
+      if (listed < wanted && guess.reach < kWidest) guess.reach += guess.reach / 4;
       return found(static_cast<std::int32_t>(bits), tally.from_high + n_above, n_equal);
     } else if (rank <= tally.from_low) {
       return found(from, tally.above_low, tally.from_low - tally.above_low);
     } else {
       high = from - 1;
     }
-    if (guess.reach < (1 << 28)) guess.reach *= 2;
+    if (guess.reach < kWidest) guess.reach += guess.reach / 4;
     from = low;
     to = high;
   }
 }
 
-// Ranks from 0 for the smallest magnitude, the lowest index first among equal ones: sorted by three
-// digits of eleven bits, of which those that all have in common are skipped.
+// Ranks from 0 for the smallest magnitude, the lowest index first among equal ones. Magnitudes fall
+// into as many bins as the row has entries, evenly up to the largest, and are put in order there: a
+// bin of a smooth distribution holds one or two of them. The few fuller ones are sorted.
 const std::int32_t* Stages::rank(const float* row, std::size_t n) {
-  constexpr int kBits = 11, kDigits = 3;
-  constexpr std::size_t kBins = std::size_t(1) << kBits;
-  digits_.assign(kDigits * kBins, 0);
+  constexpr std::uint32_t kFull = 16;
+  constexpr std::size_t kMostBins = 1 << 13;  // 32 KiB, which stay in the first-level cache
+  const std::size_t n_bins = std::min(std::bit_ceil(n), kMostBins);
+  patterns_.resize(n + kInteriorSlack);
+  kernels().magnitudes[static_cast<int>(DType::f32)](nullptr, row, n, patterns_.data());
+  const std::uint32_t largest =
+      *std::max_element(patterns_.begin(), patterns_.begin() + static_cast<std::ptrdiff_t>(n));
   sorted_.resize(n);
-  other_.resize(n);
   ranks_.resize(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const auto bits = std::min(std::bit_cast<std::uint32_t>(row[i]) & 0x7fffffffu,
-                               static_cast<std::uint32_t>(kTop));
-    sorted_[i] = std::uint64_t(bits) << 32 | i;
-    for (int digit = 0; digit < kDigits; ++digit)
-      ++digits_[static_cast<std::size_t>(digit) * kBins + (bits >> digit * kBits) % kBins];
-  }
-  for (int digit = 0; digit < kDigits; ++digit) {
-    std::uint32_t* const bins = digits_.data() + static_cast<std::size_t>(digit) * kBins;
-    const int shift = 32 + digit * kBits;
-    if (n == 0 || bins[(sorted_[0] >> shift) % kBins] == n) continue;
-    std::uint32_t before = 0;
-    for (std::size_t bin = 0; bin < kBins; ++bin) before += std::exchange(bins[bin], before);
-    for (const std::uint64_t entry : sorted_) other_[bins[(entry >> shift) % kBins]++] = entry;
-    sorted_.swap(other_);
+  // Of an infinite or a tiny magnitude there is no such share; all then are in one bin.
+  const float share = static_cast<float>(n_bins - 1) / std::bit_cast<float>(largest);
+  bin_of_.assign(n, 0);
+  bins_.assign(n_bins + 1, 0);
+  if (share > 0 && share < 1e30f)
+    for (std::size_t i = 0; i < n; ++i)
+      bin_of_[i] = static_cast<std::int32_t>(std::bit_cast<float>(patterns_[i]) * share);
+  for (std::size_t i = 0; i < n; ++i) ++bins_[static_cast<std::size_t>(bin_of_[i]) + 1];
+  for (std::size_t bin = 1; bin <= n_bins; ++bin) bins_[bin] += bins_[bin - 1];
+  for (std::size_t i = 0; i < n; ++i)
+    sorted_[bins_[static_cast<std::size_t>(bin_of_[i])]++] = std::uint64_t(patterns_[i]) << 32 | i;
+  for (std::size_t bin = 0, first = 0; bin < n_bins; first = bins_[bin++])
+    if (bins_[bin] - first > kFull)
+      std::sort(sorted_.begin() + static_cast<std::ptrdiff_t>(first),
+                sorted_.begin() + static_cast<std::ptrdiff_t>(bins_[bin]));
+  for (std::size_t i = 1; i < n; ++i) {
+    const std::uint64_t entry = sorted_[i];
+    std::size_t at = i;
+    for (; at > 0 && sorted_[at - 1] > entry; --at) sorted_[at] = sorted_[at - 1];
+    sorted_[at] = entry;
   }
   for (std::size_t i = 0; i < n; ++i)
     ranks_[static_cast<std::uint32_t>(sorted_[i])] = static_cast<std::int32_t>(i);

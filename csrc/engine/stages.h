@@ -34,9 +34,9 @@ class Stages {
   void keep_rows(const StageRule&, float* row, std::size_t n);
   const std::int32_t* rank(const float* row, std::size_t n);
 
-  std::vector<std::uint32_t> patterns_, digits_;
-  std::vector<std::uint64_t> sorted_, other_;
-  std::vector<std::int32_t> ranks_;
+  std::vector<std::uint32_t> patterns_, bins_;
+  std::vector<std::uint64_t> sorted_;
+  std::vector<std::int32_t> bin_of_, ranks_;
   Guess outlier_, kept_;
 };
 

@@ -34,7 +34,7 @@ from .passes import Outcome, Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
-from .resources import allow_open_files, peak_memory_bytes, tile_limits
+from .resources import allow_open_files, check_rows, peak_memory_bytes, tile_limits
 from .state_dicts import n_threads
 
 REPORT_NAME = "tallies.json"
@@ -95,6 +95,8 @@ def merge(
     start = time.perf_counter()
     limits = tile_limits(max_memory, n_threads(threads))
     made = plan(request)
+    if (rows := made.row_bytes) is not None:
+        check_rows(*rows, max_memory, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = auxiliary_sizes(made.donor)

@@ -23,6 +23,7 @@ from .methods._spec import Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
 from .passes import Place, Work, model_densities
 from .recipe import MergeConfig
+from .stages import row_elements
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,24 @@ class MergePlan:
             for name in self.match.merged
             for model in self.models
         )
+
+    @cached_property
+    def row_bytes(self) -> tuple[int, str] | None:
+        """The most memory of a thread that whole rows take, and of which tensor.
+
+        None where the gate needs no rows.
+        """
+        if not self.rule.by_rows:
+            return None
+        most = (0, "")
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            shape = infos[0].shape
+            tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
+            n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
+            per_element = n_bytes / max(infos[0].n_elements, 1)
+            most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
+        return most
 
     @property
     def bytes_moved(self) -> int:

@@ -11,6 +11,7 @@ from .chances import chance, key
 from .methods._spec import Gate, Rule
 from .native import NAN_BITS
 
+_CHUNK, _GRAIN = 2048, 64
 # mergekit rescales no tensor whose sum of magnitudes is smaller.
 _LEAST_SUM = 1e-7
 
@@ -51,6 +52,17 @@ def band(n: int, density: float, gamma: float, semantics: str) -> Band:
     if semantics != "mergekit":
         return Band(n_outliers, min(n_kept, n - n_outliers))
     return Band(0, n) if density >= 1 else Band(min(n_outliers, n - n_kept), n_kept)
+
+
+def row_elements(row_length: int, n_elements: int) -> tuple[int, int]:
+    """The least elements of a tile and of a chunk of whole rows, as in csrc/engine/stages.cpp.
+
+    >>> row_elements(4096, 10**9), row_elements(100, 10**9), row_elements(100, 10**3)
+    ((4096, 4096), (16000, 2000), (1000, 2000))
+    """
+    length = max(row_length, 1)
+    chunk = max(_CHUNK // length, 1) * length
+    return min(math.lcm(chunk, _GRAIN), n_elements), chunk
 
 
 def l1_factor(before: float, after: float) -> float:
