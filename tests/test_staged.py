@@ -182,6 +182,11 @@ def large(seed: int) -> dict[str, Array]:
         "wide": rng.standard_normal((300, 257)).astype(np.float16),
         "few": (rng.integers(-4, 5, (63, 1000)) / 8).astype(np.float32),
         "vector": rng.standard_normal(70_001).astype(np.float32),
+        # Rows whose brackets miss, and rows whose bins are full.
+        "scaled": (rng.standard_normal((99, 300)) * 10.0 ** rng.integers(-9, 9, (99, 1))).astype(
+            np.float32
+        ),
+        "tails": (rng.standard_cauchy((40, 700)) ** 3).astype(np.float32),
         "column": rng.standard_normal((5000, 1)).astype(np.float32),
     }
 
@@ -368,6 +373,20 @@ def test_what_is_refused(method: str, options: dict[str, Any], words: str) -> No
     base = {"x": np.full(3, np.nan, np.float32)}
     with pytest.raises(InputError, match=words):
         merge_state_dicts(base, [base], method=method, semantics="mergekit", **options)
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "della"])
+def test_rows_that_do_not_fit_are_refused(tmp_path: Path, method: str) -> None:
+    model = {"x": np.zeros(400_000, np.float32)}
+    recipe: dict[str, Any] = {
+        "merge_method": method,
+        "base_model": str(write(tmp_path / "base", model)),
+        "models": [{"model": str(write(tmp_path / "a", model))}],
+    }
+    with pytest.raises(InputError, match=r"tensor 'x': whole rows take 19 MiB .* raise it to 20MiB"):
+        merge(recipe, tmp_path / "out", max_memory="1MiB", threads=1)
+    assert not (tmp_path / "out").exists()
+    merge(recipe, tmp_path / "out", max_memory="20MiB", threads=1)
 
 
 @pytest.mark.parametrize(("given", "meant"), [(True, None), ("false", "none"), (1, None)])
