@@ -383,7 +383,8 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path, method: str) -> None:
         "base_model": str(write(tmp_path / "base", model)),
         "models": [{"model": str(write(tmp_path / "a", model))}],
     }
-    with pytest.raises(InputError, match=r"tensor 'x': whole rows take 19 MiB .* raise it to 20MiB"):
+    words = r"tensor 'x': whole rows take 19 MiB .* raise it to 20MiB"
+    with pytest.raises(InputError, match=words):
         merge(recipe, tmp_path / "out", max_memory="1MiB", threads=1)
     assert not (tmp_path / "out").exists()
     merge(recipe, tmp_path / "out", max_memory="20MiB", threads=1)
