@@ -58,7 +58,7 @@ def row_elements(row_length: int, n_elements: int) -> tuple[int, int]:
     """The least elements of a tile and of a chunk of whole rows, as in csrc/engine/stages.cpp.
 
     >>> row_elements(4096, 10**9), row_elements(100, 10**9), row_elements(100, 10**3)
-    ((4096, 4096), (16000, 2000), (1000, 2000))
+    ((4096, 4096), (8000, 2000), (1000, 2000))
     """
     length = max(row_length, 1)
     chunk = max(_CHUNK // length, 1) * length
