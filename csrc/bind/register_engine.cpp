@@ -46,6 +46,12 @@ Rule to_rule(int gate, int vote, int blend) {
 }
 
 void register_engine(py::module_& m) {
+  m.def("rules", [] {
+    std::vector<std::tuple<std::string, std::string, std::string>> words;
+    for (const RuleWords& rule : kRuleWords) words.emplace_back(rule.gate, rule.vote, rule.blend);
+    return words;
+  });
+
   py::class_<Limits>(m, "Limits")
       .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
 

@@ -59,6 +59,14 @@ inline constexpr Rule kRules[] = {TALLIES_RULES(TALLIES_RULE)};
 #undef TALLIES_RULE
 inline constexpr int kNRules = sizeof(kRules) / sizeof(kRules[0]);
 
+// The words of each rule, in the order of kRules; the Python enums have them as values.
+struct RuleWords {
+  const char *gate, *vote, *blend;
+};
+#define TALLIES_RULE_WORDS(gate, vote, blend) RuleWords{#gate, #vote, #blend},
+inline constexpr RuleWords kRuleWords[] = {TALLIES_RULES(TALLIES_RULE_WORDS)};
+#undef TALLIES_RULE_WORDS
+
 // Position of a rule in kRules, -1 if it is not compiled.
 constexpr int index_of(Rule rule) {
   for (int i = 0; i < kNRules; ++i)

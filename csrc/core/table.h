@@ -120,4 +120,11 @@ struct KernelTable {
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);
 };
 
+// The sum of eight lanes, in the one order that all use; every NaN is the canonical one.
+inline double sum_of_lanes(const double lanes[8]) {
+  const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                     ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
+}
+
 }  // namespace tallies

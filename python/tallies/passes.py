@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from . import _core
 from .errors import InputError
-from .methods._spec import Blend, Gate, Rule, Zero
+from .methods._spec import Blend, Gate, Rule, Vote, Zero
 from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES, ZERO_SIGNS
 from .ranks import Trim, trim
 
@@ -184,7 +184,7 @@ class Passes:
 
     def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
         by_tensor = self._rule.scope == "tensor"
-        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.gate is Gate.MAGNITUDE
+        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
             self._job_rule(
                 job,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from .functions import (
     apply_mask,
     block_dots,
+    combine,
     consensus_mask,
     disjoint_merge,
     elect_signs,
@@ -31,6 +32,7 @@ __all__ = [
     "TaskSwitcher",
     "apply_mask",
     "block_dots",
+    "combine",
     "consensus_mask",
     "disjoint_merge",
     "elect_signs",
