@@ -99,6 +99,9 @@ def test_includes(path: Path) -> None:
         ("engine", "cpu/dispatch.h", False),
         ("engine", "Python.h", True),
         ("bind", "kernels/survey.h", False),
+        ("torch", "kernels/survey.h", False),
+        ("torch", "torch/csrc/stable/library.h", True),
+        ("torch", "pybind11/pybind11.h", True),
     ],
 )
 def test_what_the_table_forbids(layer: str, header: str, system: bool) -> None:

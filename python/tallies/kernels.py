@@ -272,17 +272,17 @@ def combine(
     y_t of an element, or of those that agree with s. ``base`` may be None: the experts are then
     task vectors, and the result is scale * merged in the shape and dtype of the first.
 
-    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as ``trim``
-    does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero`` says, as in
-    ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of the weights.
-    Zeros never agree; NaN and infinities reach the result where they stay. Arguments are otherwise
-    those of ``ties``. Raises InputError for shapes that differ, numbers out of range, and
-    combinations that are not compiled, with a list of those that are.
+    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as
+    ``trim`` does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero``
+    says, as in ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of
+    the weights. Zeros never agree; NaN and infinities reach the result where they stay. Arguments
+    are otherwise those of ``ties``. Raises InputError for shapes that differ, numbers out of range,
+    and combinations that are not compiled, with a list of those that are.
 
     >>> experts = np.float32([[4, 1, -2, 0], [2, -3, 1, 0]])
     >>> combine(np.ones(4, np.float32), experts, density=1.0, vote="count",
     ...         blend="largest_agreeing")
-    array([ 5., -2., -1.,  1.], dtype=float32)
+    array([ 4., -3., -2.,  0.], dtype=float32)
     >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
     array([ 3. , -1. , -0.5,  0. ], dtype=float32)
     """

@@ -28,7 +28,7 @@ def combine(
     gate: str,
     vote: str,
     blend: str,
-    densities: Sequence[float] = (),
+    density: float | Sequence[float] = (),
     weights: Weights = None,
     scale: float = 1.0,
     zero: str = "majority",
@@ -40,7 +40,8 @@ def combine(
     else:
         deltas = task_vectors(base, experts)
     if gate == "magnitude":
-        masks = [keep(*pair, equal) for pair in zip(deltas, densities, strict=True)]
+        each = density if isinstance(density, Sequence) else [density] * len(deltas)
+        masks = [keep(*pair, equal) for pair in zip(deltas, each, strict=True)]
         deltas = np.where(np.stack(masks), deltas, np.float32(0))
     if vote == "none":
         merged = in_order_sum(entries(deltas, weights))

