@@ -256,8 +256,7 @@ void run(const char* name, Function* function, StableIValue* stack) {
   }
 }
 
-// Name and schema of every operator. X(name, schema). All arguments may be positional: torch takes
-// a third of a microsecond for each keyword.
+// Name and schema of every operator. X(name, schema). All may be positional: keywords cost time.
 #define TALLIES_OPERATORS(X)                                                                    \
   X(kth_magnitude, "(Tensor x, SymInt k) -> Tensor")                                            \
   X(trim, "(Tensor x, float density, str equal=\"keep\") -> Tensor")                            \
