@@ -171,7 +171,7 @@ std::vector<Kept> survey(const ArrayMerge& merge, const Plan& plan, const Limits
 }
 
 void combine_whole(const ArrayMerge& merge, const Plan& plan, JobRule rule, const Limits& limits) {
-  const CombineOptions options{merge.rule, false, false};
+  const CombineOptions options{merge.rule, Stage::none, false, false};
   const JobResult found = std::move(combine(plan, {rule}, options, limits, go_on)[0]);
   if (!merge.majority) return;
   const int sign = found.tally.sign_sum > 0 ? 1 : merge.zero_sign;
@@ -229,6 +229,8 @@ std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
                  sum_of_weights(merge.weights),
                  merge.zero_sign,
                  merge.majority ? 0 : -1,
+                 {},
+                 0,
                  {},
                  0},
                 limits(n_threads));

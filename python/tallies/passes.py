@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import _core
+from .chances import chance, key
 from .errors import InputError
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
-from .native import BLEND_CODES, GATE_CODES, KEEP_ALL, KEEP_NONE, VOTE_CODES, ZERO_SIGNS
+from .native import KEEP_ALL, KEEP_NONE, STAGE_CODES, ZERO_SIGNS, rule_codes
 from .ranks import Trim, trim
 
 Place = tuple[int, int, int]
@@ -42,7 +43,7 @@ class Work:
     outputs: tuple[Place, ...]
     weights: tuple[float, ...]
     densities: tuple[float, ...]
-    """Empty for rules without the magnitude gate."""
+    """Empty for rules whose gate lets all entries pass."""
     scale: float
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
@@ -109,6 +110,7 @@ class Passes:
         limits: _core.Limits,
         *,
         labels: Sequence[str],
+        seed: int = 0,
         fingerprints: bool = False,
         stop_at_overflow: bool = False,
         report_overflow: Callable[[int], None] | None = None,
@@ -120,6 +122,7 @@ class Passes:
         self._semantics = semantics
         self._limits = limits
         self._labels = labels
+        self._seed = seed
         self._fingerprints = fingerprints
         self._stop_at_overflow = stop_at_overflow
         self._report_overflow = report_overflow
@@ -135,22 +138,27 @@ class Passes:
         """Whether one survey over all tensors comes before the combine."""
         return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
 
+    @property
+    def settles_last(self) -> bool:
+        """Whether the signs' majority is that of the whole model, known when all is merged."""
+        return self._rule.scope == "model"
+
     def survey_model(self) -> None:
         """Find the thresholds that hold over all tensors together."""
         (self.survey,) = self._select([list(range(len(self._works)))])
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        if self._rule.gate is Gate.ALL or self.by_model:
-            self._combine(jobs)
-            return
-        for batch in self._batches(jobs):
-            self._combine(batch, self._select([[job] for job in batch]))
-            self._settle([job] for job in batch)
+        surveys_tensors = self._rule.gate is Gate.MAGNITUDE and not self.by_model
+        for batch in self._batches(jobs) if surveys_tensors else [list(jobs)]:
+            found = self._select([[job] for job in batch]) if surveys_tensors else []
+            self._combine(batch, found)
+            if not self.settles_last:
+                self._settle([job] for job in batch)
 
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
-        if self._rule.gate is Gate.ALL or self.by_model:
+        if self.settles_last:
             self._settle([range(len(self._works))])
 
     def majority(self, jobs: Iterable[int]) -> int:
@@ -216,13 +224,12 @@ class Passes:
     def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
         return self._plan.combine(
             rules,
-            GATE_CODES[self._rule.gate],
-            VOTE_CODES[self._rule.vote],
-            BLEND_CODES[self._rule.blend],
+            *rule_codes(self._rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
             self._progress,
+            STAGE_CODES.get(self._rule.gate, 0),
         )
 
     def _job_rule(
@@ -249,7 +256,18 @@ class Passes:
             majority,
             work.lambdas,
             self._rule.at_least,
+            self._stages(work) if self._rule.gate in STAGE_CODES else [],
         )
+
+    def _stages(self, work: Work) -> list[_core.StageRule]:
+        return [
+            _core.StageRule(
+                key=key(self._seed, expert, work.name),
+                chance=chance(density),
+                factor=1 / density if self._rule.rescale == "probability" and density else 1.0,
+            )
+            for expert, density in enumerate(work.densities)
+        ]
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -303,11 +321,9 @@ class Passes:
         ]
 
     def kept(self) -> list[int]:
-        """Entries of each expert that stayed, over all tensors."""
+        """Entries of each expert that the magnitude gate kept, over all tensors."""
         if self.survey:
             return [found.n_kept for found in self.survey]
-        if self._rule.gate is Gate.ALL:
-            return [sum(work.n_elements for work in self._works)] * len(self._labels)
         rows = [outcome.found for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
 

@@ -7,12 +7,14 @@ from ..suggest import unknown
 from ._spec import Method
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .dare_linear import DareLinear
 from .linear import Linear
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies)
+    method.name: method
+    for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies, DareLinear)
 }
 
 

@@ -1,0 +1,156 @@
+"""What the methods and codecs state, as text: a list, a page, Markdown, and plain data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+from . import methods
+from .methods._spec import Method, Parameter
+from .store import codecs
+from .store._codec import Codec
+
+Described = type[Method] | type[Codec]
+
+
+def described() -> dict[str, Described]:
+    """All merge methods and then all codecs, by name."""
+    return {name: methods.get(name) for name in methods.names()} | {
+        name: codecs.get(name) for name in codecs.names()
+    }
+
+
+def entry(method: Described) -> str:
+    """A few lines: summary, formula, parameters with their defaults, paper, semantics."""
+    given = ", ".join(
+        f"{name}={_default(parameter, method)}" for name, parameter in _parameters(method).items()
+    )
+    return (
+        f"{method.name}: {method.summary()}\n  {method.formula}\n  {given}\n"
+        f"  {method.paper}; semantics: {', '.join(method.semantics)}"
+    )
+
+
+def page(method: Described) -> str:
+    """All that is known of a method or codec: its docstring, its parameters, its semantics."""
+    lines = [f"{method.name}: {inspect.getdoc(method)}", "", "Parameters:"]
+    for name, parameter in _parameters(method).items():
+        traits = "; ".join([f"default {_default(parameter, method)}", *_traits(parameter, method)])
+        lines.append(f"  {name}: {parameter.doc} ({traits})")
+    lines += ["", f"Semantics: {', '.join(method.semantics)}"]
+    return "\n".join(lines)
+
+
+def markdown(chosen: Iterable[Described]) -> str:
+    """A page for people who read on the web: a section for each method or codec."""
+    sections = [
+        "# Methods and codecs\n\n"
+        "Printed by `tallies methods --markdown`; `tallies methods NAME` shows one of them.\n"
+    ]
+    for method in chosen:
+        rows = [
+            _table_row(
+                f"`{name}`",
+                _default(parameter, method),
+                "; ".join(_traits(parameter, method)),
+                parameter.doc,
+            )
+            for name, parameter in _parameters(method).items()
+        ]
+        paragraphs = (inspect.getdoc(method) or "").split("\n\n")
+        sections.append(
+            "\n\n".join(
+                [
+                    f"## {method.name}",
+                    paragraphs[0],
+                    f"```text\n{method.formula}\n```",
+                    *paragraphs[1:],
+                    f"Semantics: {', '.join(method.semantics)}.",
+                    "\n".join(["| parameter | default | values | |", "|---|---|---|---|", *rows]),
+                ]
+            )
+            + "\n"
+        )
+    return "\n".join(sections)
+
+
+def _table_row(*cells: str) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _traits(parameter: Parameter, method: Described) -> list[str]:
+    traits = []
+    if parameter.choices:
+        traits.append(", ".join(parameter.choices))
+    if parameter.low is not None or parameter.high is not None:
+        traits.append(_range(parameter))
+    traits += [f"or {word!r}" for word in parameter.words]
+    if parameter.per_model:
+        traits.append("per model and tensor")
+    elif parameter.per_tensor:
+        traits.append("per tensor")
+    if parameter.aliases:
+        traits.append(f"also called {', '.join(parameter.aliases)}")
+    missing = [s for s in method.semantics if s not in parameter.semantics]
+    if missing:
+        traits.append(f"not in {', '.join(missing)} semantics")
+    return traits
+
+
+def _range(parameter: Parameter) -> str:
+    if parameter.high is None:
+        return f"from {parameter.low:g} up"
+    return f"from {parameter.low:g} to {parameter.high:g}" if parameter.low is not None else ""
+
+
+def _parameters(method: Described) -> dict[str, Parameter]:
+    """Of all semantics, the first one's default."""
+    found: dict[str, Parameter] = {}
+    for semantics in method.semantics:
+        for name, parameter in method.parameters(semantics).items():
+            found.setdefault(name, parameter)
+    return found
+
+
+def _default(parameter: Parameter, method: Described) -> str:
+    def text(value: float | str | bool | None) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return "required" if value is None else f"{value}"
+
+    others = [
+        f"{text(value)} in {semantics}"
+        for semantics, value in parameter.by_semantics.items()
+        if semantics in method.semantics
+    ]
+    return ", ".join([text(parameter.default), *others])
+
+
+def facts(method: Described) -> dict[str, Any]:
+    """The same as plain data."""
+    return {
+        "name": method.name,
+        "summary": method.summary(),
+        "formula": method.formula,
+        "paper": method.paper,
+        "kind": "codec" if issubclass(method, Codec) else "method",
+        "needs_base": issubclass(method, Codec) or method.needs_base,
+        "semantics": list(method.semantics),
+        "parameters": {
+            name: {
+                "default": parameter.default,
+                "default_by_semantics": dict(parameter.by_semantics),
+                "doc": parameter.doc,
+                "low": parameter.low,
+                "high": parameter.high,
+                "choices": parameter.choices,
+                "words": list(parameter.words),
+                "per_model": parameter.per_model,
+                "per_tensor": parameter.per_model or parameter.per_tensor,
+                "aliases": parameter.aliases,
+                "semantics": [s for s in method.semantics if s in parameter.semantics],
+            }
+            for name, parameter in _parameters(method).items()
+        },
+    }
