@@ -43,7 +43,7 @@ format: $(VENV)/lint
 wheel: $(VENV)/wheel
 	rm -rf dist build/wheel
 	$(BIN)/python -m build -o build/wheel
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair -w dist build/wheel/*.whl
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --exclude libtorch_cpu.so -w dist build/wheel/*.whl
 	cp build/wheel/*.tar.gz dist
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) dist/*.whl
@@ -52,6 +52,7 @@ wheel: $(VENV)/wheel
 bench: $(VENV)/test
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.torch_ops
 	$(BIN)/python -m bench.merge
 	$(BIN)/python -m bench.store
 

@@ -1,7 +1,8 @@
 """TIES of one tensor in plain torch, with the operations of other tools on dense tensors.
 
-``peft``: those of ``peft.utils.merge_utils.ties`` 0.19. ``mergekit``: those of its ``ties`` 0.1.5 at its
-defaults on the CPU. Both get a base and experts, and give the base plus the merged task vector.
+``peft``: those of ``ties`` in ``peft.utils.merge_utils`` 0.21.2; ``mergekit``: those of its method
+``ties``, 0.1.5, at its defaults on the CPU. Both get a base and experts, and give the base plus the
+merged task vector.
 """
 
 from __future__ import annotations

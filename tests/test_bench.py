@@ -23,6 +23,7 @@ from bench import (
     startup,
     storage,
     store,
+    torch_ops,
 )
 from bench.harness import Row
 from bench.jobs import JOBS, Job, check, check_shapes
@@ -327,3 +328,16 @@ def test_accuracy_of_every_method_and_codec(monkeypatch: pytest.MonkeyPatch) -> 
     assert not set(refused) & set(codecs.names())
     lines = accuracy.table(rows).splitlines()
     assert len(lines) == 1 + len(rows)
+
+
+def test_torch_calls_and_peers() -> None:
+    rows = torch_ops.overhead(1)
+    assert {row.case["call"] for row in rows} == {"x * 0.5", *torch_ops.calls()}
+    assert "trim (operator)" in torch_ops.show_calls(rows)
+    assert "bfloat16 (mergekit)" in torch_ops.show_ties(torch_ops.ties(1000, 1))
+
+
+def test_another_result_than_the_peers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(torch_ops.torch_peers.PROGRAMS, "peft", lambda base, *_: base)
+    with pytest.raises(AssertionError, match="not close"):
+        torch_ops.check()
