@@ -61,7 +61,7 @@ def _like_rows(rows: Sequence[Tensor], *_: Any, **__: Any) -> Tensor:
     return rows[0].new_empty(rows[0].shape)
 
 
-def _like_base_or_rows(base: Tensor | None, rows: Sequence[Tensor], **_: Any) -> Tensor:
+def _like_base_or_rows(base: Tensor | None, rows: Sequence[Tensor], *_: Any, **__: Any) -> Tensor:
     like = rows[0] if base is None else base
     return like.new_empty(like.shape)
 
