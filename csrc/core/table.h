@@ -115,6 +115,13 @@ struct KernelTable {
   std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
                                             float magnitude, void* out, std::size_t n);
 
+  // Task vectors of a store: scale * (mask ? shared : +0), and mask ? magnitude : -magnitude.
+  void (*decode_masked[kFusedDTypes])(const void* shared, const std::uint8_t* mask, float scale,
+                                      float* out, std::size_t n);
+  void (*decode_signs)(const std::uint8_t* mask, float magnitude, float* out, std::size_t n);
+  // total = total + factor * x, the product rounded.
+  void (*add_scaled)(float* total, const float* x, float factor, std::size_t n);
+
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);
