@@ -31,7 +31,9 @@ void add_chunks(const Delta& delta, DType type, const Tile& tile) {
     const std::size_t n = std::min(kChunk, tile.n - at);
     const std::size_t byte = at * size_of(type);
     kernels().widen[code](static_cast<const char*>(tile.in[0]) + byte, total, n);
-    kernels().add_scaled(total, decode(delta, tile.first + at, n, scratch), 1.0f, n);
+    const float* const row = decode(delta, tile.first + at, n, scratch);
+    constexpr float kOnce = 1.0f;
+    kernels().add_scaled(total, &row, &kOnce, 1, n);
     kernels().narrow[code](total, static_cast<char*>(tile.out[0]) + byte, n);
   }
 }

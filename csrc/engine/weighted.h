@@ -20,7 +20,8 @@ struct Weighted {
 void weighted_sum(const Weighted&, const void* base, DType type, const float* factors, void* out);
 
 // out = the sum of grad * delta over each block, delta by delta: products are exact, eight lanes in
-// float64 over what a block and a chunk share, folded, and added in the order of the elements.
+// float64 over what a block and a chunk share, folded, and added in the order of the elements,
+// within stretches of 32 chunks and then over them.
 void block_dots(const Weighted&, const void* grad, DType type, double* out);
 
 // The elements of a delta as float32.

@@ -80,6 +80,7 @@ constexpr KernelTable make_table() {
   t.decode_masked[2] = &decode_masked<Float16>;
   t.decode_signs = &decode_signs;
   t.add_scaled = &add_scaled;
+  t.dots = &dots;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

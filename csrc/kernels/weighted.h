@@ -2,6 +2,7 @@
 // tests/reference/weighted.py.
 #pragma once
 
+#include "kernels/gram.h"
 #include "kernels/mask.h"
 
 namespace tallies {
@@ -52,17 +53,77 @@ void decode_signs(const std::uint8_t* mask, float magnitude, float* out, std::si
                     __attribute__((always_inline)) { return plus; });
 }
 
-// total = total + factor * x
-void add_scaled(float* total, const float* x, float factor, std::size_t n) {
-  const float* inputs[2] = {total, x};
-  map_blocks<kPair>(inputs, 2, total, n,
-                    [&](const float* const* rows, std::size_t first, float* to)
+template <int kRows>
+void add_scaled_rows(float* total, const float* const* rows, const float* factors,
+                     std::size_t n_elements) {
+  const float* inputs[kRows + 1] = {total};
+  for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
+  map_blocks<kPair>(inputs, kRows + 1, total, n_elements,
+                    [&](const float* const* in, std::size_t first, float* to)
                         __attribute__((always_inline)) {
-                          prefetch_block(rows[1] + first, kPair);
-                          for (int at = 0; at < kPair; at += kLanes)
-                            store(to + at, load<F32s>(rows[0] + first + at) +
-                                               factor * load<F32s>(rows[1] + first + at));
+                          for (int row = 1; row <= kRows; ++row)
+                            prefetch_block(in[row] + first, kPair);
+                          for (int at = 0; at < kPair; at += kLanes) {
+                            F32s sum = load<F32s>(in[0] + first + at);
+                            for (int row = 0; row < kRows; ++row)
+                              sum = sum + factors[row] * load<F32s>(in[row + 1] + first + at);
+                            store(to + at, sum);
+                          }
                         });
+}
+
+template <int kRows>
+void dots_rows(const float* x, const float* const* rows, std::size_t n_elements,
+               double (*lanes)[8]) {
+  constexpr int kDoubles = kLanes / 2, kVectors = 8 / kDoubles, kBlock = 16;
+  const float* inputs[kRows + 1] = {x};
+  for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
+  F64s sum[kRows][kVectors] = {};
+  for_each_block<kBlock>(
+      inputs, kRows + 1, n_elements,
+      [&](const float* const* in, std::size_t first, std::size_t, std::size_t)
+          __attribute__((always_inline)) {
+            const auto wide = [&](int row, int at) __attribute__((always_inline)) {
+              return __builtin_convertvector(load<HalfF32s>(in[row] + first + at), F64s);
+            };
+            for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kBlock);
+            for (int at = 0; at < kBlock; at += kDoubles) {
+              const F64s left = wide(0, at);
+              for (int row = 0; row < kRows; ++row) {
+                F64s& lane = sum[row][at / kDoubles % kVectors];
+                lane = lane + left * wide(row + 1, at);
+              }
+            }
+          });
+  __builtin_memcpy(lanes, sum, sizeof sum);
+}
+
+// total = total + factor * x for each row in turn
+void add_scaled(float* total, const float* const* rows, const float* factors, int n_rows,
+                std::size_t n) {
+  switch (n_rows) {
+    case 1:
+      return add_scaled_rows<1>(total, rows, factors, n);
+    case 2:
+      return add_scaled_rows<2>(total, rows, factors, n);
+    case 3:
+      return add_scaled_rows<3>(total, rows, factors, n);
+    case kRowsTogether:
+      return add_scaled_rows<kRowsTogether>(total, rows, factors, n);
+  }
+}
+
+void dots(const float* x, const float* const* rows, int n_rows, std::size_t n, double (*lanes)[8]) {
+  switch (n_rows) {
+    case 1:
+      return dots_rows<1>(x, rows, n, lanes);
+    case 2:
+      return dots_rows<2>(x, rows, n, lanes);
+    case 3:
+      return dots_rows<3>(x, rows, n, lanes);
+    case kRowsTogether:
+      return dots_rows<kRowsTogether>(x, rows, n, lanes);
+  }
 }
 
 }  // namespace
