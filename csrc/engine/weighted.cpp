@@ -135,6 +135,8 @@ void block_dots(const Weighted& sum, const void* grad, DType type, double* out) 
   for (std::size_t cell = 0; cell < parts.size(); ++cell)
     for (std::size_t i = 0; i < parts[cell].size(); ++i)
       out[i % n_deltas * sum.n_blocks + first_block(cell) + i / n_deltas] += parts[cell][i];
+  for (std::size_t i = 0; i < n_deltas * sum.n_blocks; ++i)
+    if (out[i] != out[i]) out[i] = __builtin_nan("");  // its sign depends on the instructions
 }
 
 void decode_all(const Delta& delta, int n_threads, float* out) {
