@@ -54,6 +54,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.merge
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.weighted
 
 # The package follows the sources: an import builds what has changed.
 dev: $(VENV)/tools

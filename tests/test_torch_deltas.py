@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tallies import InputError, Store, _core, pack
 from tallies.native import DTYPE_CODES, DTYPE_OF_ARRAY
@@ -36,7 +37,7 @@ from tests.test_torch_live import (
 Array = npt.NDArray[Any]
 
 CELL = reference.CELL
-EDGES = (reference.CHUNK - 1, reference.CHUNK + 9, CELL + 70, 2 * CELL)
+EDGES = (reference.CHUNK - 1, reference.CHUNK + 9, CELL + 70)
 
 
 def tensor_of(array: Array) -> torch.Tensor:
@@ -104,14 +105,15 @@ def encoded(draw: st.DrawFn, n: int) -> Encoded:
 
 
 @given(data=st.data())
+@settings(max_examples=40)
 def test_decoding(data: st.DataObject) -> None:
     delta, dense = data.draw(encoded(data.draw(strategies.sizes() | st.sampled_from(EDGES))))
     if isinstance(delta, EncodedDelta):
-        assert_everywhere(lambda: delta.dense().numpy(), dense)
+        assert_everywhere(lambda: delta.dense().numpy(), reference.narrow(dense, np.float32))
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_merge_and_gradient_of_encoded_deltas(data: st.DataObject) -> None:
     n = data.draw(strategies.sizes() | st.sampled_from(EDGES))
     rows = [data.draw(encoded(n)) for _ in range(data.draw(st.sampled_from([1, 2, 3, 4, 5, 9])))]
@@ -119,8 +121,9 @@ def test_merge_and_gradient_of_encoded_deltas(data: st.DataObject) -> None:
         data.draw(strategies.arrays(data.draw(st.sampled_from(KERNEL_DTYPES)), min(n, 150), 200))
         for _ in range(2)
     ]
-    base, grad = np.resize(few[0], n), np.resize(few[1], n).astype(few[0].dtype)
-    n_blocks = data.draw(st.sampled_from([None, 1, 2, 3, 7, 300]))
+    base = np.resize(few[0], n)
+    grad = reference.narrow(np.resize(few[1], n), base.dtype)
+    n_blocks = data.draw(st.sampled_from([None, 1, 2, 3, 7, 70]))
     shape = (len(rows),) if n_blocks is None else (len(rows), 1, n_blocks)
     drawn = data.draw(strategies.arrays(np.float32, 9, 40))
     factors = np.resize(drawn, shape)
@@ -173,12 +176,19 @@ def test_the_gradient_of_blocks_is_that_of_the_plain_expression(n_blocks: int) -
     assert torch.allclose(coefficients.grad, plain.grad, rtol=1e-5, atol=1e-6)
 
 
-def allocated(step: Any) -> int:
-    """The largest tensor that a step allocates, in bytes."""
-    with torch.profiler.profile(profile_memory=True) as profile:
-        step()
-    sizes = [event.cpu_memory_usage for event in profile.events() if event.name == "[memory]"]
-    return max(sizes, default=0)
+class Sizes(TorchDispatchMode):
+    """Notes the bytes of all tensors that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        result: torch.Tensor = func(*args, **(kwargs or {}))
+        self.seen[result.data_ptr()] = result.nbytes
+        return result
 
 
 def test_no_temporary_of_the_tensor_s_size(tmp_path: Path) -> None:
@@ -188,8 +198,18 @@ def test_no_temporary_of_the_tensor_s_size(tmp_path: Path) -> None:
     deltas = store_deltas(store)
     merged = weighted_merge(base, deltas, coefficients)["w"]
     seed = torch.randn(merged.shape)
-    assert allocated(lambda: weighted_merge(base, deltas, coefficients)) == merged.nbytes
-    assert allocated(lambda: merged.backward(seed)) < merged.nbytes / 100
+    known = {tensor.data_ptr() for tensor in (base["w"], merged, seed, coefficients)}
+    with Sizes() as forward:
+        again = weighted_merge(base, deltas, coefficients)["w"]
+    with Sizes() as backward:
+        merged.backward(seed)
+    for sizes, expected in ((forward, [again.nbytes]), (backward, [])):
+        large = [
+            n_bytes
+            for address, n_bytes in sizes.seen.items()
+            if n_bytes > merged.nbytes / 100 and address not in known
+        ]
+        assert sizes.seen and large == expected
 
 
 # Stores.

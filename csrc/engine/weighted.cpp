@@ -142,7 +142,7 @@ void block_dots(const Weighted& sum, const void* grad, DType type, double* out) 
 void decode_all(const Delta& delta, int n_threads, float* out) {
   for_each_chunk(delta.n_elements, n_threads, [&](std::size_t, std::uint64_t first, std::size_t n) {
     DecodeScratch scratch;
-    std::copy_n(decode(delta, first, n, scratch), n, out + first);
+    kernels().narrow[0](decode(delta, first, n, scratch), out + first, n);
   });
 }
 

@@ -24,7 +24,7 @@ void weighted_sum(const Weighted&, const void* base, DType type, const float* fa
 // within stretches of 32 chunks and then over them.
 void block_dots(const Weighted&, const void* grad, DType type, double* out);
 
-// The elements of a delta as float32.
+// The elements of a delta as float32, every NaN the quiet positive one.
 void decode_all(const Delta&, int n_threads, float* out);
 
 }  // namespace tallies

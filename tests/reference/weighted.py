@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ def sparse(packed: Packed, values: Array, n: int, scales: Floats | None = None) 
 def blocks(n: int, n_blocks: int) -> list[slice]:
     """Block k of n elements is from floor(k n / K) to floor((k + 1) n / K)."""
     ends = [k * n // n_blocks for k in range(n_blocks + 1)]
-    return [slice(*pair) for pair in zip(ends, ends[1:], strict=False)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 @ieee

@@ -29,7 +29,7 @@ class EncodedDelta:
     """What it is made of: packed mask, values kept, shared vector. To be left as it is."""
 
     def dense(self) -> torch.Tensor:
-        """The task vector itself, float32."""
+        """The task vector itself, float32; every NaN is the quiet positive one."""
         out = torch.empty(self.shape)
         self.native.decode(torch.get_num_threads(), out.data_ptr())
         return out

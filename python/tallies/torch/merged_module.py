@@ -31,8 +31,8 @@ class MergedModule(torch.nn.Module):
     base's and may change in training mode.
 
     Each call merges once; inside ``merged_once()`` all calls share one merge. ``merged()`` is the
-    merge by itself, to keep. InputError for names that the module lacks or that the base lacks, for tied names with different
-    values, and for what ``weighted_merge`` refuses.
+    merge by itself, to keep. InputError for names that the module lacks or that the base lacks,
+    for tied names with different values, and for what ``weighted_merge`` refuses.
 
     Yang et al., AdaMerging, 2023, arXiv 2310.02575, learns the coefficients by the entropy of the
     predictions.
