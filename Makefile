@@ -55,6 +55,7 @@ bench: $(VENV)/test
 	$(BIN)/python -m bench.torch_ops
 	$(BIN)/python -m bench.merge
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.weighted
 
 # The package follows the sources: an import builds what has changed.
 dev: $(VENV)/tools

@@ -24,6 +24,7 @@ from bench import (
     storage,
     store,
     torch_ops,
+    weighted,
 )
 from bench.harness import Row
 from bench.jobs import JOBS, Job, check, check_shapes
@@ -305,6 +306,15 @@ def test_kernel_check_refuses_a_wrong_sum(
 
 def test_startup_rows() -> None:
     assert "tallies --help" in startup.show(startup.run(1))
+
+
+def test_merges_and_switches(tmp_path: Path) -> None:
+    rows = weighted.run(tmp_path / "models", repeat=1, n_tasks=2, n_elements=5000, llama=TINY)
+    merges, switches = rows[:5], rows[5:]
+    assert "tall store" in weighted.show(merges) and "activate" in weighted.show(switches)
+    # The vector that tasks share, and of each task a bit for each of its parameters.
+    n_parameters = TINY.n_parameters
+    assert 2 * n_parameters <= switches[1].facts["held_bytes"] <= 2.4 * n_parameters
 
 
 def test_compare() -> None:

@@ -12,4 +12,5 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_engine(m);
   tallies::bind::register_store(m);
   tallies::bind::register_sparse(m);
+  tallies::bind::register_weighted(m);
 }

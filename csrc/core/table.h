@@ -16,6 +16,10 @@ inline constexpr std::size_t kInteriorSlack = 16;
 // Experts per call; bounds the stack that a kernel uses for the padded last block (64 KiB).
 inline constexpr int kMaxExperts = 256;
 
+// Rows that a weighted sum and its gradient take at a time: the total, and what they are multiplied
+// with, are loaded once for all.
+inline constexpr int kRowsTogether = 4;
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -129,6 +133,18 @@ struct KernelTable {
                                            std::size_t n);
   std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
                                             float magnitude, void* out, std::size_t n);
+
+  // Task vectors of a store: scale * (mask ? shared : +0), and mask ? magnitude : -magnitude.
+  void (*decode_masked[kFusedDTypes])(const void* shared, const std::uint8_t* mask, float scale,
+                                      float* out, std::size_t n);
+  void (*decode_signs)(const std::uint8_t* mask, float magnitude, float* out, std::size_t n);
+  // total = total + factor * x for one row after the other, each product rounded; at most
+  // kRowsTogether.
+  void (*add_scaled)(float* total, const float* const* rows, const float* factors, int n_rows,
+                     std::size_t n);
+  // lanes[row][i % 8] = the sum of x[i] * rows[row][i], products exact.
+  void (*dots)(const float* x, const float* const* rows, int n_rows, std::size_t n,
+               double (*lanes)[8]);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);

@@ -257,3 +257,47 @@ def unpack_sparse(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[SparseRead]: ...
+
+class Delta:
+    """A task vector of one tensor in memory, which it does not keep alive."""
+
+    @staticmethod
+    def zero(n: int, /) -> Delta: ...
+    @staticmethod
+    def dense(values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def masked(shared: int, dtype: int, mask: int, scale: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def signs(mask: int, magnitude: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def sparse(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def quantized(mask: int, values: int, scales: int, n_rows: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def replaced(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @property
+    def n_kept(self) -> int: ...
+    def decode(self, threads: int, out: int, /) -> None: ...
+
+def weighted_sum(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    base: int,
+    dtype: int,
+    factors: int,
+    out: int,
+    /,
+) -> None: ...
+def block_dots(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    grad: int,
+    dtype: int,
+    out: int,
+    /,
+) -> None: ...
+def restore(plan: Plan, deltas: Sequence[Delta | None], limits: Limits) -> list[list[int]]: ...

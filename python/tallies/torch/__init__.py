@@ -7,6 +7,7 @@ The functions named as in ``tallies.kernels`` have its arguments and bits. Each 
 
 from __future__ import annotations
 
+from .encoded import EncodedDelta, store_deltas
 from .functions import (
     apply_mask,
     block_dots,
@@ -28,6 +29,7 @@ from .task_switcher import TaskSwitcher
 from .weighted import weighted_merge
 
 __all__ = [
+    "EncodedDelta",
     "MergedModule",
     "TaskSwitcher",
     "apply_mask",
@@ -40,6 +42,7 @@ __all__ = [
     "kth_magnitude",
     "magnitude_mask",
     "pack_bits",
+    "store_deltas",
     "tall_mask",
     "ties",
     "trim",
