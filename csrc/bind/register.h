@@ -11,6 +11,7 @@ namespace tallies::bind {
 
 void register_errors(py::module_& m);
 void register_cpu(py::module_& m);
+void register_cuda(py::module_& m);
 void register_kernels(py::module_& m);
 void register_engine(py::module_& m);
 void register_store(py::module_& m);

@@ -53,7 +53,9 @@ void register_engine(py::module_& m) {
   });
 
   py::class_<Limits>(m, "Limits")
-      .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
+      .def(py::init<int, std::size_t, std::size_t, std::size_t>(), py::arg("n_threads"),
+           py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
+           py::arg("device_bytes") = 0);
 
   py::class_<Unit>(m, "Unit").def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(),
                                   py::arg("jobs"), py::arg("ranks"));

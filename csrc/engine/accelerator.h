@@ -1,0 +1,46 @@
+// Merges tiles on a CUDA device. Every worker has a stream and device memory of its own: while the
+// tile of one is copied there, that of another is merged and that of a third copied back.
+#pragma once
+
+#include <vector>
+
+#include "core/table.h"
+#include "cuda/load.h"
+#include "stream/stream.h"
+
+namespace tallies {
+
+class Accelerator {
+ public:
+  // Throws Error (request) if there is no device.
+  explicit Accelerator(int n_workers);
+  ~Accelerator();
+  Accelerator(const Accelerator&) = delete;
+  Accelerator& operator=(const Accelerator&) = delete;
+
+  // Host memory that copies from and to the device at full speed.
+  Memory pinned() const;
+
+  // KernelTable::combine for arrays in host memory; waits for the result.
+  void combine(int worker, DType type, int rule, const CombineArgs& args, CombineTally& tally);
+
+ private:
+  struct Lane {
+    cuda::Stream stream = nullptr;
+    void* memory = nullptr;  // of the device
+    std::size_t n_bytes = 0;
+    void* tally = nullptr;  // pinned
+  };
+  const cuda::Table& table_;
+  std::vector<Lane> lanes_;
+};
+
+// Tiles with fewer bytes of inputs are merged sooner than they are copied.
+inline constexpr std::size_t kLeastDeviceBytes = std::size_t(1) << 16;
+
+// Bytes of inputs a second that reach the device, and that one thread of the processor merges from
+// its cache. What the first does not exceed, summed over the threads, a device can only slow down.
+double link_rate();
+double merge_rate(int rule, int n_experts);
+
+}  // namespace tallies
