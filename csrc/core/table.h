@@ -16,6 +16,16 @@ inline constexpr std::size_t kInteriorSlack = 16;
 // Experts per call; bounds the stack that a kernel uses for the padded last block (64 KiB).
 inline constexpr int kMaxExperts = 256;
 
+// What the PCB score of one expert's entries is made of: magnitudes are clipped to [low, high] and
+// become (a - low) / width; what exceeds the threshold weighs (score - threshold) / range.
+struct Score {
+  float low, high, width, threshold, range;
+};
+
+// Whose company an entry is judged by: the sum of the task vectors, or of their signed, normalised
+// magnitudes.
+enum class Company : std::uint8_t { sum, signs };
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -27,6 +37,8 @@ struct CombineArgs {
   float divisor;             // Blend::mean
   int zero_sign;             // -1, 0 (drop) or +1: the sign that an exactly zero vote takes
   const std::int8_t* signs;  // Vote::given
+  const Score* scores;       // n_experts; Gate::score
+  Company company;
   std::int32_t overflow;     // magnitudes from these bits on are reported as an overflow
   void* out;
   std::size_t n;
@@ -74,6 +86,18 @@ struct TallArgs {
   std::size_t n;
 };
 
+// PCB scores of float32 deltas. Where `positive`, a score below zero counts as zero, else it is
+// minus the score that is cut off so; NaN is zero.
+struct ScoresArgs {
+  const float* const* deltas;
+  const Score* scores;
+  int n_experts;
+  Company company;
+  bool positive;
+  float* const* out;
+  std::size_t n;
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -114,6 +138,14 @@ struct KernelTable {
                                            std::size_t n);
   std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
                                             float magnitude, void* out, std::size_t n);
+
+  // Over the experts of each element, of float32 deltas.
+  void (*spread)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
+  // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
+  // the rest.
+  void (*count_company)(const float* const* deltas, std::int32_t floor, int n_experts,
+                        std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);

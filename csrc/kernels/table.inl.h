@@ -74,6 +74,9 @@ constexpr KernelTable make_table() {
   t.apply_signs[0] = &apply_signs<Float32>;
   t.apply_signs[1] = &apply_signs<BFloat16>;
   t.apply_signs[2] = &apply_signs<Float16>;
+  t.spread = &spread;
+  t.scores = &scores;
+  t.count_company = &count_company;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;
