@@ -16,7 +16,7 @@ struct SmallFloat {
   static constexpr std::uint32_t kLargest = kFinite ? kMagnitude - 1 : kInfinity - 1;
   static constexpr std::uint32_t kNan = kFinite ? kMagnitude : kInfinity | (1u << (kMantissa - 1));
 
-  static float widen(std::uint8_t bits) {
+  static constexpr float widen(std::uint8_t bits) {
     const std::uint32_t magnitude = bits & kMagnitude;
     const std::uint32_t sign = (bits & ~kMagnitude & 0xffu) << 24;
     if (kFinite ? magnitude == kNan : magnitude > kInfinity)
@@ -28,7 +28,7 @@ struct SmallFloat {
     return __builtin_bit_cast(float, __builtin_bit_cast(std::uint32_t, value) | sign);
   }
 
-  static std::uint8_t narrow(float x) {
+  static constexpr std::uint8_t narrow(float x) {
     const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
     const std::uint32_t magnitude = bits & 0x7fffffffu;
     const std::uint32_t sign = (bits >> 31) << (kExponent + kMantissa);

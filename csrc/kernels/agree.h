@@ -26,7 +26,7 @@ struct SumOfAgreeing {
 
 struct MeanOfAgreeing : SumOfAgreeing {
   static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n) {
-    return SumOfAgreeing::finish(a, plus, minus, n) / __builtin_convertvector(n, F32s);
+    return SumOfAgreeing::finish(a, plus, minus, n) / to_floats(n);
   }
 };
 

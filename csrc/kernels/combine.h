@@ -89,7 +89,7 @@ struct Elected {
   static TALLIES_INLINE I32s vote(const Acc& a, I32s given) {
     if constexpr (kVote == Vote::given) return sign_of(given);
     // The sum is never -0, so its pattern has its sign.
-    return sign_of(kBySum ? (I32s)a.sum : a.n_plus - a.n_minus);
+    return sign_of(kBySum ? bits_of(a.sum) : a.n_plus - a.n_minus);
   }
   static TALLIES_INLINE I32s conflict(const Acc& a) {
     return smaller(smaller(a.n_plus, a.n_minus), all(1));
@@ -164,10 +164,77 @@ struct EntryOf<Gate::score, kVote, kBlend> {
 template <class ToEntry>
 concept Looks = requires { typename ToEntry::Seen; };
 
-template <class ToEntry>
-struct SeenBy {};
-template <Looks ToEntry>
-struct SeenBy<ToEntry> : ToEntry::Seen {};
+template <class ToEntry, class Args>
+TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
+  if constexpr (Looks<ToEntry>)
+    return ToEntry(args, expert);
+  else
+    return ToEntry(args.floors[expert], args.weights[expert]);
+}
+
+// Merges kPairs pairs of elements, those of expert e from at(e) on and the base's from
+// at(n_experts) on, into `out`. Args are CombineArgs, with host or device pointers.
+template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class Args, class At>
+TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, const At& at,
+                                const std::int8_t* signs, typename T::Word* out, LaneTally& lanes) {
+  const float divisor = args.divisor, scale = args.scale;
+  Pair base[kPairs] = {};
+  typename Rule::Acc acc[kPairs][2] = {};
+  if constexpr (kDelta) {
+    const auto* p = at(args.n_experts);
+    for (int u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
+  }
+  const auto for_each_delta = [&](const auto& step) __attribute__((always_inline)) {
+    for (int e = 0; e < args.n_experts; ++e) {
+      const auto* p = at(e);
+      const ToEntry entry = make_entry<ToEntry>(args, e);
+      for (int u = 0; u < kPairs; ++u) {
+        const Pair x = T::load2(p + u * kPair);
+        for (int h = 0; h < 2; ++h) step(entry, kDelta ? x.v[h] - base[u].v[h] : x.v[h], u, h);
+      }
+    }
+  };
+  if constexpr (Looks<ToEntry>) {
+    typename ToEntry::Seen seen[kPairs][2];
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) { entry.see(seen[u][h], delta); });
+    for (auto& pair : seen)
+      for (auto& one : pair) ToEntry::settle(one, args);
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) {
+                         Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
+                       });
+  } else {
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) {
+                         Rule::step(acc[u][h], entry(delta), entry.weight);
+                       });
+  }
+  Pair results[kPairs];
+  I32s largest{};
+  for (int u = 0; u < kPairs; ++u) {
+    const auto given = Signs<T>::load2(signs + u * kPair);
+    for (int h = 0; h < 2; ++h) {
+      const F32s merged = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
+      const F32s scaled = scale * merged;
+      const F32s result = kDelta ? base[u].v[h] + scaled : scaled;
+      results[u].v[h] = result;
+      largest = larger(largest, larger(magnitude(result), Rule::watched(acc[u][h])));
+    }
+    T::store2_numbers(out + u * kPair, results[u]);
+  }
+  if (any(greater(largest, all(args.overflow - 1)))) [[unlikely]] {
+    for (int u = 0; u < kPairs; ++u) {
+      const auto given = Signs<T>::load2(signs + u * kPair);
+      for (int h = 0; h < 2; ++h) {
+        F32s& result = results[u].v[h];
+        result = Rule::mend(acc[u][h], given.v[h], result, lanes);
+        lanes.largest = larger(lanes.largest, magnitude(result));
+      }
+      T::store2(out + u * kPair, results[u]);
+    }
+  }
+}
 
 template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
@@ -180,74 +247,23 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
   inputs[args.n_experts] = static_cast<const Word*>(args.base);
 
   const ZeroSign zero(kVote == Vote::given ? 0 : args.zero_sign);
-  const float divisor = args.divisor, scale = args.scale;
   LaneTally lanes;
   Word* const out = static_cast<Word*>(args.out);
-  const auto body = [&](const Word* const* rows, std::size_t first, std::size_t i,
-                        std::size_t n) __attribute__((always_inline)) {
-    Pair base[kPairs] = {};
-    typename Rule::Acc acc[kPairs][2] = {};
-    if constexpr (kDelta) {
-      const Word* p = rows[args.n_experts] + first;
-      prefetch_block(p, kBlock);
-      for (int u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
-    }
-    const auto for_each_delta = [&](const auto& step) __attribute__((always_inline)) {
-      for (int e = 0; e < args.n_experts; ++e) {
-        const Word* p = rows[e] + first;
-        prefetch_block(p, kBlock);
-        const ToEntry entry(args, e);
-        for (int u = 0; u < kPairs; ++u) {
-          const Pair x = T::load2(p + u * kPair);
-          for (int h = 0; h < 2; ++h)
-            step(entry, kDelta ? x.v[h] - base[u].v[h] : x.v[h], u, h);
-        }
-      }
-    };
-    SeenBy<ToEntry> seen[kPairs][2];
-    if constexpr (Looks<ToEntry>) {
-      for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                         __attribute__((always_inline)) { entry.see(seen[u][h], delta); });
-      for (int u = 0; u < kPairs; ++u)
-        for (int h = 0; h < 2; ++h) ToEntry::settle(seen[u][h], args);
-    }
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                       __attribute__((always_inline)) {
-                         if constexpr (Looks<ToEntry>)
-                           Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
-                         else
-                           Rule::step(acc[u][h], entry(delta), entry.weight);
-                       });
-    std::int8_t signs[kBlock] = {};
-    if constexpr (kVote == Vote::given) __builtin_memcpy(signs, args.signs + i, n);
-    Word last[kBlock];
-    Word* const to = n == kBlock ? out + i : last;
-    Pair results[kPairs];
-    I32s largest{};
-    for (int u = 0; u < kPairs; ++u) {
-      const auto given = Signs<T>::load2(signs + u * kPair);
-      for (int h = 0; h < 2; ++h) {
-        const F32s merged = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
-        const F32s scaled = scale * merged;
-        const F32s result = kDelta ? base[u].v[h] + scaled : scaled;
-        results[u].v[h] = result;
-        largest = larger(largest, larger(magnitude(result), Rule::watched(acc[u][h])));
-      }
-      T::store2_numbers(to + u * kPair, results[u]);
-    }
-    if (any(greater(largest, all(args.overflow - 1)))) [[unlikely]] {
-      for (int u = 0; u < kPairs; ++u) {
-        const auto given = Signs<T>::load2(signs + u * kPair);
-        for (int h = 0; h < 2; ++h) {
-          F32s& result = results[u].v[h];
-          result = Rule::mend(acc[u][h], given.v[h], result, lanes);
-          lanes.largest = larger(lanes.largest, magnitude(result));
-        }
-        T::store2(to + u * kPair, results[u]);
-      }
-    }
-    if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
-  };
+  const auto body = [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
+                        __attribute__((always_inline)) {
+                          std::int8_t signs[kBlock] = {};
+                          if constexpr (kVote == Vote::given)
+                            __builtin_memcpy(signs, args.signs + i, n);
+                          Word last[kBlock];
+                          const auto at = [&](int row) __attribute__((always_inline)) {
+                            const Word* p = rows[row] + first;
+                            prefetch_block(p, kBlock);
+                            return p;
+                          };
+                          merge_block<T, kDelta, ToEntry, Rule, kPairs>(
+                              args, zero, at, signs, n == kBlock ? out + i : last, lanes);
+                          if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
+                        };
   for_each_block<kBlock>(inputs, args.n_experts + (kDelta ? 1 : 0), args.n, body);
   lanes.add_to(tally, args.overflow);
 }
@@ -267,28 +283,38 @@ void combine(const CombineArgs& args, CombineTally& tally) {
 
 // The election alone, on float32 deltas. Reference: tests/reference/elect.py.
 template <Vote kVote>
-void elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
-                 std::int8_t* out, std::size_t n, CombineTally& tally) {
-  LaneTally lanes;
-  const auto body = [&](const float* const* rows, std::size_t first,
-                        std::int8_t* signs) __attribute__((always_inline)) {
-    F32s sum{};
-    I32s n_plus{}, n_minus{};
-    for (int e = 0; e < n_experts; ++e) {
-      const F32s y = load<F32s>(rows[e] + first) * weights[e];
-      sum = sum + y;
-      n_plus = count_if(greater(y, F32s{}), n_plus);
-      n_minus = count_if(greater(F32s{}, y), n_minus);
-    }
+struct Election {
+  F32s sum{};
+  I32s n_plus{}, n_minus{};
+  TALLIES_INLINE void step(F32s delta, float weight) {
+    const F32s y = delta * weight;
+    sum = sum + y;
+    n_plus = count_if(greater(y, F32s{}), n_plus);
+    n_minus = count_if(greater(F32s{}, y), n_minus);
+  }
+  // The signs, and in the tally those that were elected.
+  TALLIES_INLINE I32s finish(int zero_sign, LaneTally& tally) const {
     const bool by_sum = kVote == Vote::sum;
     const Mask plus = by_sum ? greater(sum, F32s{}) : greater(n_plus, n_minus);
     const Mask minus = by_sum ? greater(F32s{}, sum) : greater(n_minus, n_plus);
-    I32s sign = select(plus, all(1), select(minus, all(-1), I32s{}));
-    lanes.signs += sign;
-    sign = select(equal(sign, I32s{}), all(zero_sign), sign);
-    if (by_sum) sign = select(unordered(sum), I32s{}, sign);
-    store(signs, __builtin_convertvector(sign, I8s));
-  };
+    const I32s sign = select(plus, all(1), select(minus, all(-1), I32s{}));
+    tally.signs += sign;
+    const I32s filled = select(equal(sign, I32s{}), all(zero_sign), sign);
+    return by_sum ? select(unordered(sum), I32s{}, filled) : filled;
+  }
+};
+
+template <Vote kVote>
+void elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
+                 std::int8_t* out, std::size_t n, CombineTally& tally) {
+  LaneTally lanes;
+  const auto body = [&](const float* const* rows, std::size_t first, std::int8_t* signs)
+                        __attribute__((always_inline)) {
+                          Election<kVote> election;
+                          for (int e = 0; e < n_experts; ++e)
+                            election.step(load<F32s>(rows[e] + first), weights[e]);
+                          store(signs, to_bytes(election.finish(zero_sign, lanes)));
+                        };
   map_blocks<kLanes>(deltas, n_experts, out, n, body);
   lanes.add_to(tally, 0x7f800000);
 }

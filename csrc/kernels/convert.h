@@ -37,8 +37,8 @@ void narrow(const float* in, void* out, std::size_t n_elements) {
                           Pair x;
                           if constexpr (T::kInterleaved) {
                             for (int lane = 0; lane < kLanes; ++lane) {
-                              x.v[0][lane] = p[2 * lane];
-                              x.v[1][lane] = p[2 * lane + 1];
+                              set_lane(x.v[0], lane, p[2 * lane]);
+                              set_lane(x.v[1], lane, p[2 * lane + 1]);
                             }
                           } else {
                             x = Float32::load2(p);

@@ -1,7 +1,7 @@
 // What becomes of one expert's delta before the vote: weight and gate, and the sign it votes for.
 #pragma once
 
-#include "core/table.h"
+#include "core/rule.h"
 #include "kernels/lanes.h"
 
 namespace tallies {
@@ -18,8 +18,8 @@ template <Gate kGate>
 struct WeightedEntry {
   I32s floor;
   float weight;
-  TALLIES_INLINE WeightedEntry(const CombineArgs& args, int expert)
-      : floor(all(args.floors[expert])), weight(args.weights[expert]) {}
+  TALLIES_INLINE WeightedEntry(std::int32_t floor_, float weight_)
+      : floor(all(floor_)), weight(weight_) {}
   TALLIES_INLINE Entry operator()(F32s delta) const {
     const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), floor);
     const F32s y = delta * weight;
@@ -43,13 +43,14 @@ struct UnweightedVoteEntry : WeightedEntry<kGate> {
 struct UnweightedEntry {
   F32s least;  // magnitude that stays, above zero
   static constexpr float weight = 1.0f;
-  TALLIES_INLINE UnweightedEntry(const CombineArgs& args, int expert)
-      : least((F32s)all(args.floors[expert] < 0 ? 1 : args.floors[expert] + 1)) {}
+  TALLIES_INLINE UnweightedEntry(std::int32_t floor, float)
+      : least(floats_of(all(floor < 0 ? 1 : floor + 1))) {}
   TALLIES_INLINE Entry operator()(F32s delta) const {
     const Mask plus = not_less(delta, least), minus = not_less(-least, delta);
     return {delta, delta, either(plus, minus), plus, minus};
   }
-  static bool fits(const CombineArgs& args) {
+  template <class Args>
+  static bool fits(const Args& args) {
     for (int e = 0; e < args.n_experts; ++e)
       if (args.weights[e] != 1.0f || args.floors[e] >= 0x7f800000) return false;
     return true;

@@ -18,7 +18,7 @@ struct Pair {
 constexpr int kPair = 2 * kLanes;
 
 TALLIES_INLINE F32s canonical(F32s x) {
-  return (F32s)select(unordered(x), all(0x7fc00000), (I32s)x);
+  return floats_of(select(unordered(x), all(0x7fc00000), bits_of(x)));
 }
 TALLIES_INLINE Pair canonical(Pair x) { return {{canonical(x.v[0]), canonical(x.v[1])}}; }
 
@@ -44,25 +44,25 @@ struct BFloat16 {
   static constexpr bool kInterleaved = true;
   static TALLIES_INLINE Pair load2(const Word* p) {
     const U32s words = load<U32s>(p);
-    return {{(F32s)(words << 16), (F32s)(words & 0xffff0000u)}};
+    return {{floats_of(signed_of(words << 16)), floats_of(signed_of(words & 0xffff0000u))}};
   }
   static TALLIES_INLINE F32s in_order(const Word* p) {
-    return (F32s)(__builtin_convertvector(load<U16s>(p), U32s) << 16);
+    return floats_of(signed_of(to_words(load<U16s>(p)) << 16));
   }
   static TALLIES_INLINE void store_in_order(Word* p, F32s x) {
-    const U32s word = (U32s)x;
-    const U32s rounded = word + 0x7fffu + ((word >> 16) & 1u);
-    store(p, __builtin_convertvector(rounded >> 16, U16s));
+    store(p, to_halves(rounded(x) >> 16));
   }
   static TALLIES_INLINE void store2_numbers(Word* p, Pair x) {
-    U32s rounded[2];
-    for (int h = 0; h < 2; ++h) {
-      const U32s word = (U32s)x.v[h];
-      rounded[h] = word + 0x7fffu + ((word >> 16) & 1u);
-    }
-    store(p, (rounded[0] >> 16) | (rounded[1] & 0xffff0000u));
+    store(p, (rounded(x.v[0]) >> 16) | (rounded(x.v[1]) & 0xffff0000u));
   }
   static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
+
+ private:
+  // The upper half of each word is the result.
+  static TALLIES_INLINE U32s rounded(F32s x) {
+    const U32s word = unsigned_of(bits_of(x));
+    return word + 0x7fffu + ((word >> 16) & 1u);
+  }
 };
 
 struct Float16 {
@@ -76,14 +76,14 @@ struct Float16 {
 #elif defined(__F16C__)
     return _mm256_cvtph_ps((__m128i)half);
 #else
-    const U32s word = __builtin_convertvector(half, U32s);
-    const U32s magnitude = (word & 0x7fffu) << 13;
+    const U32s word = to_words(half);
+    const I32s magnitude = signed_of((word & 0x7fffu) << 13);
     // Read as float32 the pattern is 2^-112 times the value, subnormals included.
-    const I32s scaled = (I32s)((F32s)magnitude * 0x1p112f);
+    const I32s scaled = bits_of(floats_of(magnitude) * 0x1p112f);
     const I32s special = scaled | 0x7f800000;
-    const I32s quiet = special | ((I32s)(magnitude > 0x0f800000u) & 0x00400000);
-    const I32s value = select((I32s)magnitude >= 0x0f800000, quiet, scaled);
-    return (F32s)(value | (I32s)((word & 0x8000u) << 16));
+    const I32s quiet = select(greater(magnitude, all(0x0f800000)), special | 0x00400000, special);
+    const I32s value = select(greater(magnitude, all(0x0f7fffff)), quiet, scaled);
+    return floats_of(value | signed_of((word & 0x8000u) << 16));
 #endif
   }
   static TALLIES_INLINE U16s narrow(F32s x) {
@@ -92,16 +92,15 @@ struct Float16 {
 #elif defined(__F16C__)
     return (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 #else
-    const I32s bits = magnitude(x);
-    const I32s sign = (I32s)((U32s)(I32s)x >> 16) & 0x8000;
+    const I32s size = magnitude(x);
+    const I32s sign = signed_of(unsigned_of(bits_of(x)) >> 16) & 0x8000;
     // 0.5 has the smallest half subnormal as its last place, so the sum rounds to one.
-    const I32s subnormal = (I32s)((F32s)bits + 0.5f) - 0x3f000000;
-    const U32s even = ((U32s)bits >> 13) & 1u;
-    const I32s normal = (I32s)(((U32s)bits - 0x38000000u + 0xfffu + even) >> 13);
-    const I32s finite = select(bits < 0x38800000, subnormal, normal);
-    const I32s special = select(bits > 0x7f800000, all(0x7e00), all(0x7c00));
-    const I32s word = select(bits >= 0x47800000, special, finite) | sign;
-    return __builtin_convertvector((U32s)word, U16s);
+    const I32s subnormal = bits_of(floats_of(size) + 0.5f) - 0x3f000000;
+    const U32s even = (unsigned_of(size) >> 13) & 1u;
+    const I32s normal = signed_of((unsigned_of(size) - 0x38000000u + 0xfffu + even) >> 13);
+    const I32s finite = select(greater(all(0x38800000), size), subnormal, normal);
+    const I32s special = select(greater(size, all(0x7f800000)), all(0x7e00), all(0x7c00));
+    return to_halves(unsigned_of(select(greater(size, all(0x477fffff)), special, finite) | sign));
 #endif
   }
 
@@ -124,8 +123,9 @@ struct LaneBits {
   TALLIES_INLINE LaneBits() {
     for (int h = 0; h < 2; ++h)
       for (int lane = 0; lane < kLanes; ++lane)
-        bits[h][lane] =
-            static_cast<std::int32_t>(1u << (T::kInterleaved ? 2 * lane + h : h * kLanes + lane));
+        set_lane(
+            bits[h], lane,
+            static_cast<std::int32_t>(1u << (T::kInterleaved ? 2 * lane + h : h * kLanes + lane)));
   }
   // The mask of half h, from the bits of kPair elements.
   TALLIES_INLINE Mask of(std::uint32_t packed, int h) const {
@@ -141,11 +141,10 @@ struct Signs {
   };
   static TALLIES_INLINE Halves load2(const std::int8_t* p) {
     if constexpr (T::kInterleaved) {
-      const I32s words = (I32s) __builtin_convertvector(load<U16s>(p), U32s);
+      const I32s words = signed_of(to_words(load<U16s>(p)));
       return {{(words << 24) >> 24, (words << 16) >> 24}};
     } else {
-      return {{__builtin_convertvector(load<I8s>(p), I32s),
-               __builtin_convertvector(load<I8s>(p + kLanes), I32s)}};
+      return {{to_ints(load<I8s>(p)), to_ints(load<I8s>(p + kLanes))}};
     }
   }
 };

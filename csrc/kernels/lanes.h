@@ -1,10 +1,15 @@
-// Vectors of the target's own width: arithmetic through the compiler's vector types, and the few
-// operations on masks that those express badly (AVX-512 mask registers: 1.5x on the TIES combine).
-// The only file, with half.h, that knows an instruction set.
+// Vectors of the target's own width: arithmetic through the compiler's vector types, casts and
+// conversions by name, and the few operations on masks that the compiler's types express badly
+// (AVX-512 mask registers: 1.5x on the TIES combine). The only file, with half.h, that knows an
+// instruction set. Where a kernel runs one element at a time, one_lane.h has the same words.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+#if defined(__CUDACC__) || defined(TALLIES_ONE_LANE)
+#include "kernels/one_lane.h"
+#else
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -32,20 +37,22 @@ typedef std::uint64_t U64s __attribute__((vector_size(4 * kLanes)));
 
 #define TALLIES_INLINE inline __attribute__((always_inline))
 
-template <class V>
-TALLIES_INLINE V load(const void* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-template <class V>
-TALLIES_INLINE void store(void* p, V v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-
 TALLIES_INLINE F32s all(float x) { return x - F32s{}; }
 TALLIES_INLINE I32s all(std::int32_t x) { return x - I32s{}; }
-TALLIES_INLINE I32s magnitude(F32s x) { return (I32s)x & 0x7fffffff; }
+
+// The same bits as another type, and the same numbers as another type.
+TALLIES_INLINE I32s bits_of(F32s x) { return (I32s)x; }
+TALLIES_INLINE F32s floats_of(I32s bits) { return (F32s)bits; }
+TALLIES_INLINE U32s unsigned_of(I32s x) { return (U32s)x; }
+TALLIES_INLINE I32s signed_of(U32s x) { return (I32s)x; }
+TALLIES_INLINE F32s to_floats(I32s x) { return __builtin_convertvector(x, F32s); }
+TALLIES_INLINE U32s to_words(U16s x) { return __builtin_convertvector(x, U32s); }
+TALLIES_INLINE U16s to_halves(U32s x) { return __builtin_convertvector(x, U16s); }
+TALLIES_INLINE I32s to_ints(I8s x) { return __builtin_convertvector(x, I32s); }
+TALLIES_INLINE I8s to_bytes(I32s x) { return __builtin_convertvector(x, I8s); }
+TALLIES_INLINE std::int32_t lane_of(I32s v, int lane) { return v[lane]; }
+TALLIES_INLINE void set_lane(F32s& v, int lane, float x) { v[lane] = x; }
+TALLIES_INLINE void set_lane(I32s& v, int lane, std::int32_t x) { v[lane] = x; }
 
 #if defined(__AVX512F__)
 
@@ -156,12 +163,62 @@ TALLIES_INLINE std::int32_t largest_lane(I32s v) {
   return most;
 }
 
+// As many numbers in float64, in two vectors.
+typedef double F64s __attribute__((vector_size(4 * kLanes)));
+typedef float HalfF32s __attribute__((vector_size(2 * kLanes)));
+struct Doubles {
+  F64s low, high;
+  friend TALLIES_INLINE Doubles operator+(Doubles a, Doubles b) {
+    return {a.low + b.low, a.high + b.high};
+  }
+  friend TALLIES_INLINE Doubles operator-(Doubles a, Doubles b) {
+    return {a.low - b.low, a.high - b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, Doubles b) {
+    return {a.low * b.low, a.high * b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, double b) { return {a.low * b, a.high * b}; }
+};
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  HalfF32s halves[2];
+  __builtin_memcpy(halves, &x, sizeof x);
+  return {__builtin_convertvector(halves[0], F64s), __builtin_convertvector(halves[1], F64s)};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  const HalfF32s halves[2] = {__builtin_convertvector(x.low, HalfF32s),
+                              __builtin_convertvector(x.high, HalfF32s)};
+  F32s out;
+  __builtin_memcpy(&out, halves, sizeof out);
+  return out;
+}
+
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {
   Total sum = 0;
   for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
   return sum;
 }
+
+}  // namespace
+}  // namespace tallies
+
+#endif
+
+namespace tallies {
+namespace {
+
+template <class V>
+TALLIES_INLINE V load(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+TALLIES_INLINE void store(void* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+TALLIES_INLINE I32s magnitude(F32s x) { return bits_of(x) & 0x7fffffff; }
 
 }  // namespace
 }  // namespace tallies

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/blocks.h"
+#include "kernels/membership.h"
 
 namespace tallies {
 namespace {
@@ -15,53 +16,42 @@ TALLIES_INLINE void store_bits(std::uint8_t* out, std::uint64_t bits, std::size_
   __builtin_memcpy(out, &bits, (n + 7) / 8);
 }
 
-// Packs test(rows, at) over blocks; test answers for kLanes elements.
-template <class Test>
-TALLIES_INLINE void pack(const float* const* inputs, int n_inputs, std::uint8_t* out,
-                         std::size_t n_elements, const Test& test) {
-  for_each_block<kMaskBlock>(inputs, n_inputs, n_elements,
+// Packs test(x) or, of two inputs, test(x, y).
+template <int kInputs, class Test>
+TALLIES_INLINE void pack(const Test& test, const float* const (&inputs)[kInputs], std::uint8_t* out,
+                         std::size_t n_elements) {
+  for_each_block<kMaskBlock>(inputs, kInputs, n_elements,
                              [&](const float* const* rows, std::size_t first, std::size_t i,
                                  std::size_t n) __attribute__((always_inline)) {
                                std::uint64_t word = 0;
-                               for (int lane = 0; lane < kMaskBlock; lane += kLanes)
-                                 word |= std::uint64_t(bits(test(rows, first + lane))) << lane;
+                               for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
+                                 const F32s x = load<F32s>(rows[0] + first + lane);
+                                 Mask set;
+                                 if constexpr (kInputs == 1)
+                                   set = test(x);
+                                 else
+                                   set = test(x, load<F32s>(rows[1] + first + lane));
+                                 word |= std::uint64_t(bits(set)) << lane;
+                               }
                                store_bits(out + i / 8, word, n);
                              });
 }
 
 void magnitude_mask(const float* x, std::int32_t floor, std::uint8_t* out, std::size_t n) {
-  pack(&x, 1, out, n, [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
-    return greater(magnitude(load<F32s>(rows[0] + at)), all(floor));
-  });
+  pack<1>(AboveFloor{floor}, {x}, out, n);
 }
 
 void tall_mask(const float* delta, const float* merged, float lambda, std::uint8_t* out,
                std::size_t n) {
-  const float* inputs[2] = {delta, merged};
-  pack(inputs, 2, out, n,
-       [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
-         const F32s x = load<F32s>(rows[0] + at);
-         const F32s rest = (F32s)magnitude(load<F32s>(rows[1] + at) - x);
-         return greater((F32s)magnitude(x), lambda * rest);
-       });
+  pack<2>(Tall{lambda}, {delta, merged}, out, n);
 }
 
-// Where x and u have the same sign and neither is zero or NaN.
 void same_sign_mask(const float* x, const float* u, std::uint8_t* out, std::size_t n) {
-  const float* inputs[2] = {x, u};
-  pack(inputs, 2, out, n,
-       [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
-         const F32s a = load<F32s>(rows[0] + at), b = load<F32s>(rows[1] + at);
-         return either(both(greater(a, F32s{}), greater(b, F32s{})),
-                       both(greater(F32s{}, a), greater(F32s{}, b)));
-       });
+  pack<2>(SameSign{}, {x, u}, out, n);
 }
 
-// Where x is not below zero; NaN is not.
 void sign_mask(const float* x, std::uint8_t* out, std::size_t n) {
-  pack(&x, 1, out, n, [&](const float* const* rows, std::size_t at) __attribute__((always_inline)) {
-    return not_less(load<F32s>(rows[0] + at), F32s{});
-  });
+  pack<1>(NotNegative{}, {x}, out, n);
 }
 
 // Bit-sliced: counter[b] holds bit b of the number of masks that have each element.
@@ -98,18 +88,19 @@ void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least,
   if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
 }
 
-// out = base + (mask ? inside(rows, at) : outside); returns the bits of the largest magnitude of
-// the float32 results. Base and out are of type T, base in the first row.
-template <class T, class Inside>
-TALLIES_INLINE std::int32_t add_masked(const typename T::Word* const* inputs, int n_inputs,
-                                       const std::uint8_t* mask, F32s outside, void* out,
-                                       std::size_t n_elements, const Inside& inside) {
+// Returns the bits of the largest magnitude of the float32 results. All arrays but the mask are of
+// type T; the base comes first, the shared vector, if there is one, second.
+template <class T, int kInputs, class Rebuild>
+TALLIES_INLINE std::int32_t rebuild(const Rebuild& element, const void* const (&arrays)[kInputs],
+                                    const std::uint8_t* mask, void* out, std::size_t n_elements) {
   using Word = typename T::Word;
   const LaneBits<T> lanes;
   I32s largest{};
+  const Word* inputs[kInputs];
+  for (int row = 0; row < kInputs; ++row) inputs[row] = static_cast<const Word*>(arrays[row]);
   Word* const to = static_cast<Word*>(out);
   for_each_block<kMaskBlock>(
-      inputs, n_inputs, n_elements,
+      inputs, kInputs, n_elements,
       [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
             std::uint64_t word = 0;
@@ -119,13 +110,13 @@ TALLIES_INLINE std::int32_t add_masked(const typename T::Word* const* inputs, in
               __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
             Word last[kMaskBlock];
             Word* const block = n == kMaskBlock ? to + i : last;
-            for (int row = 0; row < n_inputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
+            for (int row = 0; row < kInputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
             for (int at = 0; at < kMaskBlock; at += kPair) {
-              Pair result = T::load2(rows[0] + first + at);
-              const Pair in = inside(rows, first + at);
+              Pair result = T::load2(rows[0] + first + at), shared{};
+              if constexpr (kInputs == 2) shared = T::load2(rows[1] + first + at);
               for (int h = 0; h < 2; ++h) {
-                const Mask kept = lanes.of(static_cast<std::uint32_t>(word >> at), h);
-                result.v[h] = result.v[h] + select(kept, in.v[h], outside);
+                const Mask in = lanes.of(static_cast<std::uint32_t>(word >> at), h);
+                result.v[h] = element(in, result.v[h], shared.v[h]);
                 largest = larger(largest, magnitude(result.v[h]));
               }
               T::store2(block + at, result);
@@ -135,30 +126,16 @@ TALLIES_INLINE std::int32_t add_masked(const typename T::Word* const* inputs, in
   return largest_lane(largest);
 }
 
-// out = base + scale * (mask ? shared : +0)
 template <class T>
 std::int32_t apply_mask(const void* base, const void* shared, const std::uint8_t* mask, float scale,
                         void* out, std::size_t n) {
-  using Word = typename T::Word;
-  const Word* inputs[2] = {static_cast<const Word*>(base), static_cast<const Word*>(shared)};
-  return add_masked<T>(inputs, 2, mask, scale * F32s{}, out, n,
-                       [&](const Word* const* rows, std::size_t at) __attribute__((always_inline)) {
-                         Pair x = T::load2(rows[1] + at);
-                         for (F32s& v : x.v) v = scale * v;
-                         return x;
-                       });
+  return rebuild<T, 2>(Masked{scale}, {base, shared}, mask, out, n);
 }
 
-// out = base + (mask ? magnitude : -magnitude)
 template <class T>
-std::int32_t apply_signs(const void* base, const std::uint8_t* mask, float magnitude, void* out,
+std::int32_t apply_signs(const void* base, const std::uint8_t* mask, float size, void* out,
                          std::size_t n) {
-  using Word = typename T::Word;
-  const Word* input = static_cast<const Word*>(base);
-  const F32s plus = all(magnitude);
-  return add_masked<T>(&input, 1, mask, -plus, out, n,
-                       [&](const Word* const*, std::size_t)
-                           __attribute__((always_inline)) { return Pair{{plus, plus}}; });
+  return rebuild<T, 1>(Signed{size}, {base}, mask, out, n);
 }
 
 }  // namespace

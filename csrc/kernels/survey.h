@@ -3,12 +3,10 @@
 #pragma once
 
 #include "kernels/blocks.h"
+#include "kernels/rank.h"
 
 namespace tallies {
 namespace {
-
-// Every NaN ranks as this pattern, just above infinity, whatever its payload.
-constexpr std::int32_t kNanRank = 0x7f800001;
 
 // A pattern as the operand of `magnitude > pattern`: nothing is above NaN.
 constexpr std::int32_t above(std::int32_t pattern) {
@@ -87,23 +85,23 @@ void survey(const SurveyArgs& args, SurveyTally& tally) {
 
 template <class T>
 void magnitudes(const void* base, const void* expert, std::size_t n_elements, std::uint32_t* out) {
-  for_each_magnitude<T>(base, expert, n_elements,
-                        [&](I32s first, I32s second, std::size_t i, std::size_t n)
-                            __attribute__((always_inline)) {
-                              first = smaller(first, all(kNanRank));
-                              second = smaller(second, all(kNanRank));
-                              std::uint32_t block[kPair];
-                              if constexpr (T::kInterleaved) {
-                                for (int lane = 0; lane < kLanes; ++lane) {
-                                  block[2 * lane] = static_cast<std::uint32_t>(first[lane]);
-                                  block[2 * lane + 1] = static_cast<std::uint32_t>(second[lane]);
-                                }
-                              } else {
-                                store(block, first);
-                                store(block + kLanes, second);
-                              }
-                              __builtin_memcpy(out + i, block, n * sizeof(std::uint32_t));
-                            });
+  for_each_magnitude<T>(
+      base, expert, n_elements,
+      [&](I32s first, I32s second, std::size_t i, std::size_t n) __attribute__((always_inline)) {
+        first = rank_of(first);
+        second = rank_of(second);
+        std::uint32_t block[kPair];
+        if constexpr (T::kInterleaved) {
+          for (int lane = 0; lane < kLanes; ++lane) {
+            block[2 * lane] = static_cast<std::uint32_t>(lane_of(first, lane));
+            block[2 * lane + 1] = static_cast<std::uint32_t>(lane_of(second, lane));
+          }
+        } else {
+          store(block, first);
+          store(block + kLanes, second);
+        }
+        __builtin_memcpy(out + i, block, n * sizeof(std::uint32_t));
+      });
 }
 
 }  // namespace

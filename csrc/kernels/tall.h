@@ -42,12 +42,12 @@ std::int32_t tall(const TallArgs& args) {
               F32s x[kVectors], rest[kVectors];
               for (int v = 0; v < kVectors; ++v) {
                 x[v] = T::in_order(rows[e] + first + v * kLanes) - base[v];
-                rest[v] = (F32s)magnitude(sum[v] - x[v]);
+                rest[v] = Tall::rest(x[v], sum[v]);
               }
               for (int k = e * args.n_lambdas; k < (e + 1) * args.n_lambdas; ++k) {
                 std::uint64_t word = 0;
                 for (int v = 0; v < kVectors; ++v) {
-                  const Mask set = greater((F32s)magnitude(x[v]), args.lambdas[k] * rest[v]);
+                  const Mask set = Tall{args.lambdas[k]}.beside(x[v], rest[v]);
                   word |= std::uint64_t(bits(set)) << v * kLanes;
                 }
                 store_bits(args.masks[k] + i / 8, word, n);

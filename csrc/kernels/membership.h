@@ -1,0 +1,55 @@
+// Which elements a packed mask contains, and what an element becomes by being in one.
+// Reference: tests/reference/masks.py, tall.py, emr.py, bitdelta.py.
+#pragma once
+
+#include "kernels/lanes.h"
+
+namespace tallies {
+namespace {
+
+struct AboveFloor {
+  std::int32_t floor;
+  TALLIES_INLINE Mask operator()(F32s x) const { return greater(magnitude(x), all(floor)); }
+};
+
+// x stands out of the rest of a merged vector.
+struct Tall {
+  float lambda;
+  static TALLIES_INLINE F32s rest(F32s x, F32s merged) { return floats_of(magnitude(merged - x)); }
+  TALLIES_INLINE Mask beside(F32s x, F32s rest) const {
+    return greater(floats_of(magnitude(x)), lambda * rest);
+  }
+  TALLIES_INLINE Mask operator()(F32s x, F32s merged) const { return beside(x, rest(x, merged)); }
+};
+
+// Neither is zero or NaN.
+struct SameSign {
+  TALLIES_INLINE Mask operator()(F32s a, F32s b) const {
+    return either(both(greater(a, F32s{}), greater(b, F32s{})),
+                  both(greater(F32s{}, a), greater(F32s{}, b)));
+  }
+};
+
+// Not below zero; NaN is not.
+struct NotNegative {
+  TALLIES_INLINE Mask operator()(F32s x) const { return not_less(x, F32s{}); }
+};
+
+// base + scale * (in the mask ? shared : +0)
+struct Masked {
+  float scale;
+  TALLIES_INLINE F32s operator()(Mask in, F32s base, F32s shared) const {
+    return base + select(in, scale * shared, scale * F32s{});
+  }
+};
+
+// base + (in the mask ? size : -size)
+struct Signed {
+  float size;
+  TALLIES_INLINE F32s operator()(Mask in, F32s base, F32s) const {
+    return base + select(in, all(size), -all(size));
+  }
+};
+
+}  // namespace
+}  // namespace tallies
