@@ -37,11 +37,11 @@ struct CombineArgs {
   float divisor;             // Blend::mean
   int zero_sign;             // -1, 0 (drop) or +1: the sign that an exactly zero vote takes
   const std::int8_t* signs;  // Vote::given
-  const Score* scores;       // n_experts; Gate::score
-  Company company;
   std::int32_t overflow;     // magnitudes from these bits on are reported as an overflow
   void* out;
   std::size_t n;
+  const Score* scores = nullptr;  // n_experts; Gate::score
+  Company company = Company::sum;
 };
 
 // Sums over the elements of a combine; halves add up to the whole.

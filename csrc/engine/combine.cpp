@@ -141,6 +141,8 @@ class Combine {
     args.scale = rule.scale;
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
+    args.scores = rule.scores.data();
+    args.company = rule.company;
     args.overflow = overflow_bits(out_type);
     if (!rule.lambdas.empty()) {
       merge_claimed(tile, rule, args, n, out, scratch, tally);

@@ -18,12 +18,14 @@ struct SharedEntry {
   };
   I32s floor;
   float weight;
-  TALLIES_INLINE SharedEntry(const CombineArgs& args, int expert)
+  template <class Args>
+  TALLIES_INLINE SharedEntry(const Args& args, int expert)
       : floor(all(args.floors[expert])), weight(args.weights[expert]) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const {
     seen.n = count_if(greater(magnitude(delta), floor), seen.n);
   }
-  static TALLIES_INLINE void settle(Seen&, const CombineArgs&) {}
+  template <class Args>
+  static TALLIES_INLINE void settle(Seen&, const Args&) {}
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
     const Mask stays = greater(magnitude(delta), floor);
     const F32s n = to_floats(larger(seen.n, all(1)));
@@ -57,10 +59,12 @@ struct SpreadEntry {
   };
   float weight;
   bool is_first;
-  TALLIES_INLINE SpreadEntry(const CombineArgs& args, int expert)
+  template <class Args>
+  TALLIES_INLINE SpreadEntry(const Args& args, int expert)
       : weight(args.weights[expert]), is_first(expert == 0) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { seen.add(delta, is_first); }
-  static TALLIES_INLINE void settle(Seen& seen, const CombineArgs& args) {
+  template <class Args>
+  static TALLIES_INLINE void settle(Seen& seen, const Args& args) {
     const double n = args.n_experts;
     seen.stays = greater(magnitude(seen.value(n, 1 / (n * n))), all(args.floors[0]));
   }
@@ -110,11 +114,13 @@ struct ScoreEntry {
   using Seen = Scored::Seen;
   Scored scored;
   float weight;
-  TALLIES_INLINE ScoreEntry(const CombineArgs& args, int expert)
+  template <class Args>
+  TALLIES_INLINE ScoreEntry(const Args& args, int expert)
       : scored{args.scores[expert], args.company, static_cast<float>(args.n_experts)},
         weight(args.weights[expert]) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { scored.see(seen, delta); }
-  static TALLIES_INLINE void settle(Seen&, const CombineArgs&) {}
+  template <class Args>
+  static TALLIES_INLINE void settle(Seen&, const Args&) {}
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
     const F32s size = scored.size(delta);
     const F32s above = scored(delta, size, seen) - all(scored.score.threshold);
