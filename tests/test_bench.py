@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench import (
+    accuracy,
     checkpoints,
     child,
     compare,
@@ -27,7 +28,7 @@ from bench.harness import Row
 from bench.jobs import JOBS, Job, check, check_shapes
 from bench.kernel_cases import CHECKED, Kernel, groups
 from bench.store_check import check_same_content, check_store, check_unpacked
-from tallies import Store, _core, cpu, pack
+from tallies import Store, _core, cpu, methods, pack
 from tallies.checkpoint import Checkpoint
 from tallies.store import codecs
 
@@ -316,3 +317,13 @@ def test_compare() -> None:
     assert len(compare.differences(old, new)) == 3
     assert not compare.differences(old, old)
     assert compare.compare(old, {"rows": []}) == "the two results have no case in common"
+
+
+def test_accuracy_of_every_method_and_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accuracy, "SCALES", (0.3,))
+    rows, refused = accuracy.measure([0], base_steps=2, expert_steps=2)
+    names = {str(row.case["name"]) for row in rows}
+    assert names | set(refused) == {"base", "experts", *methods.names(), *codecs.names()}
+    assert not set(refused) & set(codecs.names())
+    lines = accuracy.table(rows).splitlines()
+    assert len(lines) == 1 + len(rows)
