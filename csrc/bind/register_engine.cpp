@@ -59,14 +59,16 @@ void register_engine(py::module_& m) {
   py::class_<Limits>(m, "Limits")
       .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
 
-  py::class_<Unit>(m, "Unit").def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>>(),
-                                  py::arg("jobs"), py::arg("ranks"));
+  py::class_<Unit>(m, "Unit")
+      .def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>, float>(),
+           py::arg("jobs"), py::arg("ranks"), py::arg("share") = 0.0f);
 
   py::class_<Threshold>(m, "Threshold")
       .def_readonly("bits", &Threshold::bits)
       .def_readonly("n_above", &Threshold::n_above)
       .def_readonly("n_equal", &Threshold::n_equal)
       .def_readonly("largest", &Threshold::largest)
+      .def_readonly("rank", &Threshold::rank)
       .def_readonly("last_job", &Threshold::last_job)
       .def_readonly("last_count", &Threshold::last_count);
 

@@ -48,10 +48,13 @@ struct Ranking {
 struct Unit {
   std::vector<std::size_t> jobs;  // in the order in which equal magnitudes are preferred
   std::vector<std::uint64_t> ranks;
+  float share = 0;  // above zero the ranks are this share of the numbers that are not zero, cut
+                    // to an integer; for derived measures
 };
 
 struct Threshold {
   std::int32_t bits = 0;      // of the rank-th largest magnitude
+  std::uint64_t rank = 0;
   std::uint64_t n_above = 0;  // magnitudes strictly larger
   std::uint64_t n_equal = 0;  // magnitudes equal to it
   std::int32_t largest = 0;   // bits of the largest magnitude; of derived measures only

@@ -76,7 +76,9 @@ double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t 
 
 // One threshold being searched.
 struct Search {
-  std::uint64_t rank = 0;
+  std::uint64_t rank = 0;  // with a share, 1 until it is known
+  float share = 0;
+  std::uint64_t n_nonzero = 0;
   bool done = false;
   Threshold found;
   // Proven: the answer lies in [low, high].
@@ -98,6 +100,18 @@ struct Search {
     tally = {};
   }
 
+  void count_nonzero(std::uint64_t n) {
+    const std::lock_guard lock(mutex);
+    n_nonzero += n;
+  }
+
+  void learn_rank() {
+    rank = std::min(n_nonzero,
+                    static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
+    share = 0;
+    done = rank == 0;
+  }
+
   void add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest = 0) {
     const std::lock_guard lock(mutex);
     found.largest = std::max(found.largest, largest);
@@ -111,12 +125,15 @@ struct Search {
 
   void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
     found.bits = bits;
+    found.rank = rank;
     found.n_above = n_above;
     found.n_equal = n_equal;
     done = true;
   }
 
   void learn() {
+    if (share > 0) learn_rank();
+    if (done) return;
     if (rank <= tally.above_high) {
       low = try_high + 1;
     } else if (rank <= tally.from_high) {
@@ -144,6 +161,11 @@ struct Search {
 
   // From all patterns of the unit.
   void learn_from_all(const std::vector<std::uint32_t>& patterns) {
+    if (share > 0) {
+      n_nonzero = patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u));
+      learn_rank();
+      if (done) return;
+    }
     const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
     std::uint64_t n_above = 0, n_equal = 0;
     for (const std::uint32_t pattern : patterns) {
@@ -161,10 +183,11 @@ struct Search {
     const auto at = [&](double share) {
       return ranked.at(static_cast<std::size_t>(std::clamp(share * n, 0.0, n - 1)));
     };
-    const double share = static_cast<double>(rank) / static_cast<double>(n_all);
-    const double spread = kDeviations * (error_of_share(patterns, at(share)) + 1 / n);
-    aim(share + spread < 1 ? static_cast<std::int32_t>(at(share + spread)) : 0,
-        share > spread ? static_cast<std::int32_t>(at(share - spread)) : kTop);
+    double part = static_cast<double>(rank) / static_cast<double>(n_all);
+    if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
+    const double spread = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
+    aim(part + spread < 1 ? static_cast<std::int32_t>(at(part + spread)) : 0,
+        part > spread ? static_cast<std::int32_t>(at(part - spread)) : kTop);
   }
 };
 
@@ -334,8 +357,9 @@ class Selection {
       auto& experts = searches_.emplace_back();
       for (const std::uint64_t rank : units[u].ranks) {
         auto& search = *experts.emplace_back(std::make_unique<Search>());
-        search.rank = rank;
-        search.done = rank == 0;
+        search.rank = units[u].share > 0 ? 1 : rank;
+        search.share = units[u].share;
+        search.done = search.rank == 0;
       }
     }
     surveys_ = plan.jobs;
@@ -496,6 +520,11 @@ class Selection {
             const auto [low, high] = ends(*searches[s]);
             const std::size_t number = number_of(tile.job, s);
             SurveyTally tally;
+            if (searches[s]->share > 0) {
+              kernels().survey[0]({nullptr, rows[number], n, 1, 1, scratch.patterns.data()}, tally);
+              searches[s]->count_nonzero(tally.from_low);
+              tally = {};
+            }
             kernels().survey[0]({nullptr, rows[number], n, low, high, scratch.patterns.data()},
                                 tally);
             add(s, tally, scratch.patterns.data(), largest[number]);

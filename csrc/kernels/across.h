@@ -103,9 +103,14 @@ struct Scored {
                        ? seen.sum
                        : seen.company + with_sign_of(share(size(delta)), delta);
   }
+  // Zero where the sum of the task vectors is not finite.
   TALLIES_INLINE F32s operator()(F32s delta, F32s size, const Seen& seen) const {
     const F32s m = share(size);
-    return exp_of(m * m * all(n)) * tanh_of(delta * seen.company);
+    const F32s value = exp_of(m * m * all(n)) * tanh_of(delta * seen.company);
+    return select(is_finite(seen), value, F32s{});
+  }
+  static TALLIES_INLINE Mask is_finite(const Seen& seen) {
+    return greater(all(0x7f800000), magnitude(seen.sum));
   }
 };
 
@@ -124,7 +129,7 @@ struct ScoreEntry {
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
     const F32s size = scored.size(delta);
     const F32s above = scored(delta, size, seen) - all(scored.score.threshold);
-    const Mask finite = greater(all(0x7f800000), magnitude(seen.sum));
+    const Mask finite = Scored::is_finite(seen);
     const F32s share = select(greater(above, F32s{}), above / all(scored.score.range), F32s{});
     const F32s y = with_sign_of(size, delta) * weight * share;
     const Mask stays = all_if(true);

@@ -7,12 +7,20 @@ from ..suggest import unknown
 from ._spec import Method
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .emr import Emr
 from .linear import Linear
+from .pcb import Pcb
+from .ram import Ram
+from .ramplus import RamPlus
+from .sce import Sce
 from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies)
+    method.name: method for method in (
+        *(Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies, Emr),
+        *(Ram, RamPlus, Sce, Pcb),
+    )
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,6 +16,12 @@ class Gate(enum.Enum):
 
     ALL = "all"
     MAGNITUDE = "magnitude"
+    ABOVE = "above"
+    """Entries of a magnitude above ``Rule.epsilon``."""
+    SPREAD = "spread"
+    """The elements on which the experts differ most; one choice for all experts."""
+    SCORE = "score"
+    """Entries by a score of their size and their agreement with all experts."""
 
 
 class Vote(enum.Enum):
@@ -24,6 +30,8 @@ class Vote(enum.Enum):
     NONE = "none"
     SUM = "sum"
     COUNT = "count"
+    UNWEIGHTED_SUM = "unweighted_sum"
+    UNWEIGHTED_COUNT = "unweighted_count"
 
 
 class Blend(enum.Enum):
@@ -35,6 +43,11 @@ class Blend(enum.Enum):
     MEAN_OF_AGREEING = "mean_of_agreeing"
     WEIGHTED_MEAN_OF_AGREEING = "weighted_mean_of_agreeing"
     LARGEST_AGREEING = "largest_agreeing"
+    CLAMPED_MEAN_OF_AGREEING = "clamped_mean_of_agreeing"
+    """The weighted one with a divisor of at least 1e-6."""
+    ALONE_OR_MEAN = "alone_or_mean"
+    """Weight times value where one expert's entry stays, else the mean of those that do."""
+    SCORE_WEIGHTED_MEAN = "score_weighted_mean"
 
 
 class Zero(enum.Enum):
@@ -73,6 +86,18 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How the entries of ``Gate.SCORE`` are scored."""
+
+    ratio: float
+    """The share of an expert's scores that counts."""
+    clip: float
+    """The share of its magnitudes that is clipped at either end."""
+    company: str
+    """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their ranks' size."""
+
+
+@dataclass(frozen=True)
 class Rule:
     """What the native kernel does with one tensor, and how ranks are counted for it."""
 
@@ -84,6 +109,21 @@ class Rule:
     equal: str = "keep"
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
+    epsilon: float = 0.0
+    scoring: Scoring | None = None
+    weights_of_census: Callable[[Sequence[int], Sequence[int]], list[float]] | None = None
+    """The weights over the scope, of how many entries above epsilon each expert has alone and how
+    many it shares."""
+    weights_of_squares: Callable[[Sequence[float]], list[float]] | None = None
+    """The weights of a tensor, of the mean squares of each expert's deltas that stay."""
+
+    @property
+    def n_surveys(self) -> int:
+        """Surveys of all values before the combine."""
+        if self.gate is Gate.SCORE:
+            return 2
+        solved = (self.weights_of_census, self.weights_of_squares)
+        return (self.gate in (Gate.MAGNITUDE, Gate.SPREAD)) + sum(one is not None for one in solved)
 
 
 class Method:
