@@ -72,11 +72,16 @@ void register_engine(py::module_& m) {
       .def_readonly("last_job", &Threshold::last_job)
       .def_readonly("last_count", &Threshold::last_count);
 
+  py::class_<StageRule>(m, "StageRule")
+      .def(py::init<std::uint64_t, std::int32_t, float>(), py::kw_only(), py::arg("key") = 0,
+           py::arg("chance") = kCertain, py::arg("factor") = 1.0f);
+
   py::class_<JobRule>(m, "JobRule")
       .def(py::init([](std::size_t job, std::uint64_t first, std::uint64_t n_elements,
                        std::vector<float> weights, std::vector<std::int32_t> floors,
                        std::vector<std::uint64_t> cutoffs, float scale, float divisor,
                        int zero_sign, int majority, std::vector<float> lambdas, int at_least,
+                       std::vector<StageRule> stages, std::uint64_t row_length,
                        const std::vector<Numbers>& scores, int company) {
              return JobRule{job,
                             first,
@@ -90,13 +95,16 @@ void register_engine(py::module_& m) {
                             majority,
                             std::move(lambdas),
                             at_least,
+                            std::move(stages),
+                            row_length,
                             to_scores(scores),
                             static_cast<Company>(company)};
            }),
            py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
            py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
            py::arg("zero_sign"), py::arg("majority"), py::arg("lambdas") = std::vector<float>(),
-           py::arg("at_least") = 0, py::arg("scores") = std::vector<Numbers>(),
+           py::arg("at_least") = 0, py::arg("stages") = std::vector<StageRule>(),
+           py::arg("row_length") = 0, py::arg("scores") = std::vector<Numbers>(),
            py::arg("company") = 0);
 
   py::class_<Census>(m, "Census")
@@ -179,9 +187,10 @@ void register_engine(py::module_& m) {
       .def(
           "combine",
           [](const Plan& plan, const std::vector<JobRule>& rules, int gate, int vote, int blend,
-             bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress) {
-            const CombineOptions options{to_rule(gate, vote, blend), fingerprints,
-                                         stop_at_overflow};
+             bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress,
+             int stage) {
+            const CombineOptions options{to_rule(gate, vote, blend), static_cast<Stage>(stage),
+                                         fingerprints, stop_at_overflow};
             Watch watch(std::move(progress));
             return watch.run([&](const Progress& on_progress) {
               return combine(plan, rules, options, limits, on_progress);
@@ -189,7 +198,7 @@ void register_engine(py::module_& m) {
           },
           py::arg("rules"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
           py::arg("fingerprints"), py::arg("stop_at_overflow"), py::arg("limits"),
-          py::arg("progress") = py::none())
+          py::arg("progress") = py::none(), py::arg("stage") = 0)
       .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {

@@ -87,6 +87,11 @@ void register_kernels(py::module_& m) {
       },
       Release());
   m.def(
+      "drop",
+      [](Address x, std::size_t n, std::uint64_t key, std::uint64_t first, std::int32_t chance,
+         float factor) { kernels().drop({at<float>(x), n, key, first, chance, factor}); },
+      Release());
+  m.def(
       "magnitude_mask",
       [](Address x, std::int32_t floor, Address out, std::size_t n) {
         kernels().magnitude_mask(at<const float>(x), floor, at<std::uint8_t>(out), n);

@@ -73,6 +73,20 @@ struct SurveyTally {
   std::size_t n_interior = 0;
 };
 
+// Entries of x stay with a probability, times `factor`. Elements first to first + n do not pass a
+// multiple of 2^32.
+struct DropArgs {
+  float* x;
+  std::size_t n;
+  std::uint64_t key;    // of the random numbers
+  std::uint64_t first;  // element of the tensor
+  std::int32_t chance;  // of kCertain
+  float factor;
+};
+
+// A probability of 1: random numbers are whole numbers below it.
+inline constexpr std::int32_t kCertain = 1 << 30;
+
 // TALL-masks: shared = sum of experts - base, and for each expert and each of its lambdas the mask
 // |x| > lambda |sum - x|. All arrays but the masks are of one type.
 struct TallArgs {
@@ -115,6 +129,7 @@ struct KernelTable {
   void (*narrow[kDTypes])(const float* in, void* out, std::size_t n);
   // out = x - base; out may be x.
   void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
+  void (*drop)(const DropArgs&);
 
   // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
   void (*fingerprint)(const void* in, std::size_t n_bytes, std::uint64_t first,

@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "engine/engine.h"
+#include "engine/stages.h"
 #include "engine/views.h"
 
 namespace tallies {
@@ -144,8 +145,8 @@ class Combine {
     args.scores = rule.scores.data();
     args.company = rule.company;
     args.overflow = overflow_bits(out_type);
-    if (!rule.lambdas.empty()) {
-      merge_claimed(tile, rule, args, n, out, scratch, tally);
+    if (options_.stage != Stage::none || !rule.lambdas.empty()) {
+      merge_deltas(tile, rule, args, rule.first + tile.first + first, n, out, scratch, tally);
       return;
     }
     const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {
@@ -171,44 +172,65 @@ class Combine {
         });
   }
 
-  // The same in float32, with what too few experts claim left out of the merged delta.
-  void merge_claimed(const Tile& tile, const JobRule& rule, CombineArgs args, std::size_t n,
-                     char* out, Scratch& scratch, CombineTally& tally) const {
+  // The same on the float32 deltas of a chunk: the stage changes them, the rule blends them, and of
+  // the merged delta stays what enough experts claim.
+  void merge_deltas(const Tile& tile, const JobRule& rule, CombineArgs args,
+                    std::uint64_t first_of_job, std::size_t n, char* out, Scratch& scratch,
+                    CombineTally& tally) const {
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     const auto n_experts = static_cast<std::size_t>(args.n_experts);
-    constexpr std::size_t kMaskBytes = kChunk / 8;
-    scratch.merged.resize(kChunk);
-    scratch.masks.resize((n_experts + 1) * kMaskBytes);
-    std::vector<const std::uint8_t*> masks;
-    for (std::size_t e = 0; e < n_experts; ++e)
-      masks.push_back(scratch.masks.data() + e * kMaskBytes);
-    std::uint8_t* const claimed = scratch.masks.data() + n_experts * kMaskBytes;
+    const std::size_t chunk = chunk_elements(rule);
+    scratch.merged.resize(chunk);
+    float* const merged = scratch.merged.data();
     const float scale = args.scale;
     const std::int32_t overflow = args.overflow;
     args.base = nullptr;
     args.scale = 1.0f;
     args.overflow = overflow_bits(DType::f32);
-    args.out = scratch.merged.data();
+    args.out = merged;
     Tile part = tile;
     part.in = scratch.rows.data();
     part.n = n;
     scratch.widened.for_each_chunk(
-        part, types, [&](const void* const* in, std::size_t at, std::size_t count) {
+        part, types,
+        [&](const void* const* in, std::size_t at, std::size_t count) {
           subtract_base(in, n_experts, count);
+          for (std::size_t e = 0; e < rule.stages.size(); ++e)
+            run_stage(options_.stage, rule.stages[e],
+                      const_cast<float*>(static_cast<const float*>(in[e + 1])), first_of_job + at,
+                      count);
           args.experts = in + 1;
           args.n = count;
           kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);
-          for (std::size_t e = 0; e < n_experts; ++e)
-            kernels().tall_mask(static_cast<const float*>(in[e + 1]), scratch.merged.data(),
-                                rule.lambdas[e], const_cast<std::uint8_t*>(masks[e]), count);
-          kernels().consensus_mask(masks.data(), args.n_experts, rule.at_least, claimed, count);
+          const std::uint8_t* const claimed = claim(rule, in + 1, merged, chunk, count, scratch);
           const std::int32_t largest = kernels().apply_mask[static_cast<int>(DType::f32)](
-              in[0], scratch.merged.data(), claimed, scale, scratch.merged.data(), count);
+              in[0], merged, claimed, scale, merged, count);
           tally.overflow |= largest >= overflow;
-          kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(),
-                                                       out + at * size_of(out_type), count);
-        });
+          kernels().narrow[static_cast<int>(out_type)](merged, out + at * size_of(out_type), count);
+        },
+        chunk);
+  }
+
+  // The packed mask of what enough experts claim of a merged delta; all of it without lambdas.
+  static const std::uint8_t* claim(const JobRule& rule, const void* const* deltas,
+                                   const float* merged, std::size_t chunk, std::size_t n,
+                                   Scratch& scratch) {
+    const std::size_t n_bytes = (chunk + 7) / 8, n_masks = rule.lambdas.size();
+    scratch.masks.resize((n_masks + 1) * n_bytes);
+    std::uint8_t* const claimed = scratch.masks.data();
+    if (n_masks == 0) {
+      std::fill_n(claimed, n_bytes, std::uint8_t(0xff));
+      return claimed;
+    }
+    std::vector<const std::uint8_t*> masks;
+    for (std::size_t e = 0; e < n_masks; ++e) {
+      std::uint8_t* const mask = claimed + (e + 1) * n_bytes;
+      kernels().tall_mask(static_cast<const float*>(deltas[e]), merged, rule.lambdas[e], mask, n);
+      masks.push_back(mask);
+    }
+    kernels().consensus_mask(masks.data(), static_cast<int>(n_masks), rule.at_least, claimed, n);
+    return claimed;
   }
 
   const Plan& plan_;

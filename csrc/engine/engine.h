@@ -67,6 +67,13 @@ struct Threshold {
 std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, const Ranking&,
                                            bool locate, const Limits&, const Progress&);
 
+// What a stage does to the delta of one expert.
+struct StageRule {
+  std::uint64_t key = 0;           // of its random numbers
+  std::int32_t chance = kCertain;  // of an entry to stay
+  float factor = 1.0f;             // on what stays
+};
+
 // What a combine does to one job, or to a stretch of it.
 struct JobRule {
   std::size_t job;
@@ -83,6 +90,8 @@ struct JobRule {
   // |x| > lambda |m - x|; without lambdas all stay.
   std::vector<float> lambdas;  // per expert
   int at_least = 0;
+  std::vector<StageRule> stages;  // per expert; empty without a stage
+  std::uint64_t row_length = 0;   // of stages that need whole rows
   std::vector<Score> scores;  // per expert; Gate::score
   Company company = Company::sum;
 };
@@ -105,6 +114,7 @@ struct JobResult {
 
 struct CombineOptions {
   Rule rule;
+  Stage stage = Stage::none;
   bool fingerprints = true;
   bool stop_at_overflow = false;
 };

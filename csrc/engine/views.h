@@ -57,15 +57,16 @@ class Widened {
  public:
   // Calls body(inputs, first, n) over chunks of the tile, inputs being float32.
   template <class Body>
-  void for_each_chunk(const Tile& tile, const std::vector<DType>& types, const Body& body) {
-    values_.resize(types.size() * kChunk);
+  void for_each_chunk(const Tile& tile, const std::vector<DType>& types, const Body& body,
+                      std::size_t chunk = kChunk) {
+    values_.resize(types.size() * chunk);
     rows_.resize(types.size());
-    for (std::size_t first = 0; first < tile.n; first += kChunk) {
-      const std::size_t n = std::min(kChunk, tile.n - first);
+    for (std::size_t first = 0; first < tile.n; first += chunk) {
+      const std::size_t n = std::min(chunk, tile.n - first);
       for (std::size_t i = 0; i < types.size(); ++i) {
         const char* from = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
-        rows_[i] = values_.data() + i * kChunk;
-        kernels().widen[static_cast<int>(types[i])](from, values_.data() + i * kChunk, n);
+        rows_[i] = values_.data() + i * chunk;
+        kernels().widen[static_cast<int>(types[i])](from, values_.data() + i * chunk, n);
       }
       body(rows_.data(), first, n);
     }

@@ -3,6 +3,7 @@
 #include "core/table.h"
 #include "kernels/combine.h"
 #include "kernels/convert.h"
+#include "kernels/drop.h"
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
 #include "kernels/mask.h"
@@ -55,6 +56,7 @@ constexpr KernelTable make_table() {
   t.narrow[4] = &narrow_each<Float8E4M3>;
   t.narrow[5] = &narrow_each<Float8E5M2>;
   t.subtract = &subtract;
+  t.drop = &drop;
   t.fingerprint = &fingerprint;
   t.magnitude_mask = &magnitude_mask;
   t.tall_mask = &tall_mask;

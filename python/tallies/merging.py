@@ -29,7 +29,7 @@ from .floats import float_of
 from .journal import Journal, holds
 from .layout import INDEX_NAME, Shard, tensor_bytes
 from .match import Model
-from .methods._spec import Gate
+from .methods._spec import Gate, Vote
 from .passes import Outcome, Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
@@ -228,6 +228,7 @@ class _Run:
             self._plan.config.semantics,
             self._limits,
             labels=self._plan.labels,
+            seed=self._plan.config.seed,
             fingerprints=True,
             stop_at_overflow=stop,
             report_overflow=refuse if stop else None,
@@ -240,7 +241,7 @@ class _Run:
         passes.scores = journal.scores
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
-        settling = passes.by_model and len(journal.finished) == len(self._plan.shards)
+        settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
         majority = passes.majority(passes.outcomes) if settling else None
 
         def is_intact(shard: Shard) -> bool:
@@ -345,7 +346,7 @@ class _Run:
         outcomes = passes.outcomes.values()
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         read = made.bytes_surveyed + made.bytes_combined
-        whole_model = made.rule.scope == "model" and made.rule.gate is Gate.MAGNITUDE
+        whole_model = made.rule.scope == "model" and made.rule.vote is not Vote.NONE
         return MergeReport(
             recipe=made.config.to_json_dict(),
             method=made.config.merge_method,

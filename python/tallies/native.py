@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .methods._spec import Blend, Gate, Vote, Zero
+from .methods._spec import Blend, Gate, Rule, Vote, Zero
 
 DTYPE_CODES: Final = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
 """Safetensors names of the types that merge, as ``tallies::DType``."""
@@ -32,6 +32,8 @@ GATE_CODES: Final = {
     Gate.SPREAD: 2,
     Gate.SCORE: 3,
 }
+STAGE_CODES: Final = {Gate.RANDOM: 1}
+"""Gates that change the deltas before they are blended, as ``tallies::Stage``."""
 VOTE_CODES: Final = {
     Vote.NONE: 0,
     Vote.SUM: 1,
@@ -67,6 +69,19 @@ BLENDS_OF_AGREEING: Final = {
     "weighted_mean": Blend.WEIGHTED_MEAN_OF_AGREEING,
 }
 """The blends by the names that ``tallies.kernels`` gives them."""
+
+
+def rule_codes(rule: Rule) -> tuple[int, int, int]:
+    """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
+    if rule.gate in STAGE_CODES:
+        gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
+    else:
+        gate = rule.gate
+    return GATE_CODES[gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]
+
+
+CERTAIN: Final = 1 << 30
+"""A probability of 1, ``tallies::kCertain``."""
 
 MAX_EXPERTS: Final = 256
 """Experts in one call, ``tallies::kMaxExperts``."""

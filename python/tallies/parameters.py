@@ -160,6 +160,9 @@ def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:
 
 def _scalar(value: object, parameter: Parameter) -> Scalar:
     if parameter.choices is not None:
+        if parameter.switch and str(value).lower() in _BOOLEANS:
+            on = parameter.choices[0] if parameter.default == "none" else str(parameter.default)
+            return on if _boolean(value) else "none"
         if not isinstance(value, str) or value not in parameter.choices:
             raise ValueError(unknown(value, parameter.choices))
         return value

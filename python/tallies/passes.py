@@ -10,22 +10,22 @@ so far, and the stretches for which that was wrong are combined once more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from . import _core
+from .chances import chance, key
 from .errors import InputError
 from .floats import bits_of, float32
-from .methods._spec import Blend, Gate, Rule, Zero
+from .methods._spec import Blend, Gate, Rule, Vote, Zero
 from .native import (
-    BLEND_CODES,
     COMPANY_CODES,
-    GATE_CODES,
     KEEP_ALL,
     KEEP_NONE,
     MEASURE_CODES,
-    VOTE_CODES,
+    STAGE_CODES,
     ZERO_SIGNS,
+    rule_codes,
 )
 from .ranks import Trim, trim
 from .scores import Score, survey_scores
@@ -52,7 +52,7 @@ class Work:
     outputs: tuple[Place, ...]
     weights: tuple[float, ...]
     densities: tuple[float, ...]
-    """Empty for rules without the magnitude gate."""
+    """Empty for rules whose gate lets all entries pass."""
     scale: float
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
@@ -134,6 +134,7 @@ class Passes:
         limits: _core.Limits,
         *,
         labels: Sequence[str],
+        seed: int = 0,
         fingerprints: bool = False,
         stop_at_overflow: bool = False,
         report_overflow: Callable[[int], None] | None = None,
@@ -145,6 +146,7 @@ class Passes:
         self._semantics = semantics
         self._limits = limits
         self._labels = labels
+        self._seed = seed
         self._fingerprints = fingerprints
         self._stop_at_overflow = stop_at_overflow
         self._report_overflow = report_overflow
@@ -178,6 +180,11 @@ class Passes:
         looks = rule.gate in (Gate.MAGNITUDE, Gate.SPREAD)
         return not self.by_model and (looks or rule.weights_of_census is not None)
 
+    @property
+    def settles_last(self) -> bool:
+        """Whether the signs' majority is that of the whole model, known when all is merged."""
+        return self._rule.scope == "model"
+
     def survey_model(self) -> None:
         """Find what holds over all tensors together: thresholds, weights or scores."""
         jobs = list(range(len(self._works)))
@@ -205,10 +212,6 @@ class Passes:
             if not self.settles_last:
                 self._settle(groups)
 
-    @property
-    def settles_last(self) -> bool:
-        """Whether the signs' majority is that of the whole model, known when all is merged."""
-        return self._rule.scope == "model"
 
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
@@ -251,7 +254,7 @@ class Passes:
         weights: Sequence[list[float]] = (),
     ) -> None:
         by_tensor = self._rule.scope == "tensor"
-        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.gate is Gate.MAGNITUDE
+        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
             self._job_rule(
                 job,
@@ -285,16 +288,17 @@ class Passes:
     def _run(
         self, rules: list[_core.JobRule], *, keeps_all: bool = False
     ) -> list[_core.JobResult]:
-        spread_of_all = self._rule.gate is Gate.SPREAD and keeps_all
+        rule = self._rule
+        if keeps_all and rule.gate is Gate.SPREAD:
+            rule = replace(rule, gate=Gate.ALL)
         return self._plan.combine(
             rules,
-            GATE_CODES[Gate.ALL if spread_of_all else self._rule.gate],
-            VOTE_CODES[self._rule.vote],
-            BLEND_CODES[self._rule.blend],
+            *rule_codes(rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
             self._progress,
+            STAGE_CODES.get(self._rule.gate, 0),
         )
 
     def _job_rule(
@@ -324,9 +328,20 @@ class Passes:
             majority,
             work.lambdas,
             self._rule.at_least,
-            [astuple(score) for score in self.scores],
-            COMPANY_CODES[scoring.company] if scoring else 0,
+            self._stages(work) if self._rule.gate in STAGE_CODES else [],
+            scores=[astuple(score) for score in self.scores],
+            company=COMPANY_CODES[scoring.company] if scoring else 0,
         )
+
+    def _stages(self, work: Work) -> list[_core.StageRule]:
+        return [
+            _core.StageRule(
+                key=key(self._seed, expert, work.name),
+                chance=chance(density),
+                factor=1 / density if self._rule.rescale == "probability" and density else 1.0,
+            )
+            for expert, density in enumerate(work.densities)
+        ]
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -459,7 +474,7 @@ class Passes:
         ]
 
     def kept(self) -> list[int]:
-        """Entries of each expert that stayed, over all tensors."""
+        """Entries of each expert that the magnitude gate kept, over all tensors."""
         if self.survey:
             return [found.n_kept for found in self.survey]
         if self._rule.gate is not Gate.MAGNITUDE:

@@ -62,7 +62,7 @@ def merge_state_dicts(
     if found.needs_base and base is None:
         raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
     return _Merge(base if found.needs_base else None, experts, found, semantics).run(
-        weights, parameters, nonfinite, threads
+        weights, parameters, nonfinite, threads, seed
     )
 
 
@@ -178,6 +178,7 @@ class _Merge:
         parameters: Mapping[str, Any],
         nonfinite: str,
         threads: int | None,
+        seed: int,
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:])
         shared, per_model = self._split(weights, parameters)
@@ -205,6 +206,7 @@ class _Merge:
             self._semantics,
             limits,
             labels=self._labels,
+            seed=seed,
             stop_at_overflow=nonfinite == "error",
             report_overflow=refuse if nonfinite == "error" else None,
         )

@@ -7,6 +7,7 @@ from ..suggest import unknown
 from ._spec import Method
 from .consensus_ta import ConsensusTa
 from .consensus_ties import ConsensusTies
+from .dare_linear import DareLinear
 from .emr import Emr
 from .linear import Linear
 from .pcb import Pcb
@@ -17,9 +18,10 @@ from .task_arithmetic import TaskArithmetic
 from .ties import Ties
 
 _METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (
-        *(Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies, Emr),
-        *(Ram, RamPlus, Sce, Pcb),
+    method.name: method
+    for method in (
+        *(Linear, TaskArithmetic, Ties, ConsensusTa, ConsensusTies),
+        *(DareLinear, Emr, Ram, RamPlus, Sce, Pcb),
     )
 }
 

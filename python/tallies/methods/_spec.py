@@ -16,6 +16,8 @@ class Gate(enum.Enum):
 
     ALL = "all"
     MAGNITUDE = "magnitude"
+    RANDOM = "random"
+    """Each entry by itself with a probability: a function of seed, expert, tensor and element."""
     ABOVE = "above"
     """Entries of a magnitude above ``Rule.epsilon``."""
     SPREAD = "spread"
@@ -75,6 +77,8 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] | None = None
     words: tuple[str, ...] = ()
+    switch: bool = False
+    """False stands for the choice ``none``, true for the default or else the first choice."""
     whole: bool = False
     per_model: bool = False
     per_tensor: bool = False
@@ -107,6 +111,9 @@ class Rule:
     zero: Zero = Zero.MAJORITY
     scope: str = "model"
     equal: str = "keep"
+    rescale: str = "none"
+    """What survivors of a stage are multiplied by: ``probability``, the inverse of their chance to
+    stay; ``l1``, what restores the sum of magnitudes of each tensor; ``none``."""
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
     epsilon: float = 0.0
@@ -134,6 +141,8 @@ class Method:
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
+    has_order: ClassVar[bool] = False
+    """Whether the same experts in another order give another result, beyond rounding."""
 
     integers = Parameter(
         "equal",

@@ -1,0 +1,48 @@
+"""DARE: drop task vectors' entries at random, rescale the others, add."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+
+
+class DareLinear(Method):
+    """Drop each entry of the task vectors at random and add what stays, scaled up.
+
+    x_t = f_t - base, each entry kept with probability density and then divided by it; out = base +
+    scale * sum_t w_t x_t, the sum divided by sum_t w_t when ``normalize`` is true.
+
+    Whether an entry stays is a function of seed, expert, tensor name and element: experts in
+    another order draw other numbers. With ``rescale: none`` what stays is as it was. Density 1 keeps all, 0 nothing. Equal magnitudes are ordinary, and so is zero; a NaN is never
+    dropped, and is an error unless the merge's ``nonfinite`` says otherwise.
+
+    Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
+    """
+
+    name = "dare_linear"
+    formula = "out = base + scale * sum_t w_t drop(f_t - base) / density"
+    paper = "Yu et al. 2023, arXiv 2311.03099"
+    semantics = ("paper", "peft")
+    has_order = True
+
+    density = Parameter(0.1, "chance to stay", low=0, high=1, per_model=True)
+    weight = Parameter(1.0, "weight of the task vector", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    rescale = Parameter(
+        "probability",
+        "what stays is scaled by",
+        choices=("probability", "none"),
+        switch=True,
+    )
+    normalize = Parameter(False, "divide by the sum of the weights")
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+        return Rule(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        return mean_objection(parameters)
