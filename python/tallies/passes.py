@@ -477,8 +477,6 @@ class Passes:
         """Entries of each expert that the magnitude gate kept, over all tensors."""
         if self.survey:
             return [found.n_kept for found in self.survey]
-        if self._rule.gate is not Gate.MAGNITUDE:
-            return [sum(work.n_elements for work in self._works)] * len(self._labels)
         rows = [outcome.found for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._spec import Blend, Gate, Method, Rule, Vote, Zero, a_scale
 
 
 class Emr(Method):
@@ -24,7 +24,7 @@ class Emr(Method):
     formula = "out = base + scale * g max_t{|x_t| : sign(x_t) = g}, g = sign(sum_t x_t)"
     paper = "Huang et al. 2024, arXiv 2405.17461"
 
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

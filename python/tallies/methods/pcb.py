@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote, a_scale, a_weight
 
 _VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
 _MOST_MODELS = 88
@@ -34,8 +34,8 @@ class Pcb(Method):
 
     ratio = Parameter(0.2, "share of the scores that counts", low=0, high=1)
     variant = Parameter("global", "whose clipping and agreement", choices=("global", "vision"))
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    weight = a_weight()
+    scale = a_scale()
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
