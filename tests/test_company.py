@@ -15,6 +15,7 @@ from tallies import InputError, merge, merge_state_dicts
 from tests.checkpoints import assert_holds, write
 from tests.everywhere import assert_same_bits, on_every_target
 from tests.reference.dtype import Array, Floats
+from tests.reference.elementary import exp, tanh
 from tests.reference.emr import unified_vector
 from tests.reference.model import flatten, float_names, split
 from tests.reference.pcb import pcb
@@ -30,7 +31,9 @@ EPSILONS = st.sampled_from([1e-5, 0.0, 0.3, 1.0])
 def by_tensor(base: Tensors, experts: Sequence[Tensors], merged: Any, scale: float = 1) -> Tensors:
     """base + scale * merged(task vectors), tensor by tensor."""
     return {
-        name: add_to_base(base[name], scale, merged(task_vectors(base[name], [e[name] for e in experts])))
+        name: add_to_base(
+            base[name], scale, merged(task_vectors(base[name], [e[name] for e in experts]))
+        )
         for name in base
     }
 
@@ -82,8 +85,8 @@ def test_ramplus(group: Models, epsilon: float, r: float, alpha: float) -> None:
         return ram(deltas, epsilon, amplifications(deltas, epsilon, r, alpha))
 
     options = {"epsilon": epsilon, "r": r, "alpha": alpha}
-    assert_merges(group, "ramplus", by_model(*group, merged), **options)
-    assert_merges(group, "ramplus", by_tensor(*group, merged), scope="tensor", **options)
+    assert_merges(group, "ramplus", by_model(*group, merged), scope="model", **options)
+    assert_merges(group, "ramplus", by_tensor(*group, merged), **options)
     assert_merges(group, "ramplus", by_tensor(*group, merged), semantics="mergekit", **options)
 
 
@@ -104,9 +107,7 @@ def test_sce(group: Models, select_topk: float, fallback: bool) -> None:
 def test_pcb(group: Models, ratio: float, variant: str, data: st.DataObject) -> None:
     own = data.draw(weights(len(group.experts)))
     expected = by_model(*group, lambda deltas: pcb(deltas, ratio, variant, own), 0.7)
-    assert_merges(
-        group, "pcb", expected, ratio=ratio, variant=variant, weights=own, scale=0.7
-    )
+    assert_merges(group, "pcb", expected, ratio=ratio, variant=variant, weights=own, scale=0.7)
 
 
 def large_models(seed: int, n_experts: int, kind: str) -> Models:
@@ -157,7 +158,7 @@ def test_pcb_of_large_models(kind: str, ratio: float, variant: str) -> None:
         ("ram", {}, lambda *group: by_tensor(*group, ram)),
         (
             "ramplus",
-            {},
+            {"scope": "model"},
             lambda *group: by_model(*group, lambda x: ram(x, factors=amplifications(x))),
         ),
         (
@@ -186,3 +187,47 @@ def test_memory_and_threads_change_no_byte(
         out = tmp_path / f"out-{threads}"
         merge(recipe, out, threads=threads, max_memory=memory, max_shard_size="300kB")
         assert_holds(out, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("ram", {"epsilon": -1}, "epsilon: found -1, expected a finite number"),
+        ("ram", {"density": 0.5}, "'density'"),
+        ("ramplus", {"r": -0.1}, "r: found -0.1, expected a finite number from 0"),
+        ("ramplus", {"semantics": "mergekit", "scope": "model"}, "only in paper semantics"),
+        (
+            "sce",
+            {"select_topk": 1.5},
+            "select_topk: found 1.5, expected a finite number",
+        ),
+        ("sce", {"weights": [1.0]}, "'weight'"),
+        ("pcb", {"ratio": 2}, "ratio: found 2, expected a finite number from 0 to 1"),
+        ("pcb", {"variant": "b"}, "variant: 'b' is not known"),
+        ("ties", {"semantics": "peft"}, "'density'"),
+        ("ties", {"semantics": "peft", "density": 0.5, "scale": 2}, "only in"),
+        ("ties", {"semantics": "fusionbench", "weights": [1.0]}, "'weight'|only in"),
+    ],
+)
+def test_parameters_are_checked(method: str, options: dict[str, Any], words: str) -> None:
+    base = {"w": np.zeros(2, np.float32)}
+    with pytest.raises(InputError, match=words):
+        merge_state_dicts(base, [base], method=method, **options)
+
+
+def test_pcb_has_as_many_models_as_float32_can_score() -> None:
+    base = {"w": np.zeros(2, np.float32)}
+    expert = {"w": np.float32([1, 2])}
+    merge_state_dicts(base, [expert] * 88, method="pcb")
+    with pytest.raises(InputError, match="found 89 models, expected at most 88"):
+        merge_state_dicts(base, [expert] * 89, method="pcb")
+
+
+def test_exp_and_tanh_of_the_reference_are_right_to_two_units_in_the_last_place() -> None:
+    y = np.linspace(0, 88, 100_001, dtype=np.float32)
+    z = np.concatenate([np.linspace(-20, 20, 100_001), np.geomspace(1e-30, 1, 1000)])
+    for found, exact in (
+        (exp(y), np.exp(y.astype(np.float64))),
+        (tanh(z.astype(np.float32)), np.tanh(z.astype(np.float32).astype(np.float64))),
+    ):
+        assert (np.abs(found - exact) <= 2 * np.spacing(np.abs(found))).all()

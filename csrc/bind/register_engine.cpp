@@ -59,9 +59,9 @@ void register_engine(py::module_& m) {
   py::class_<Limits>(m, "Limits")
       .def(py::init<int, std::size_t>(), py::arg("n_threads"), py::arg("buffer_bytes"));
 
-  py::class_<Unit>(m, "Unit")
-      .def(py::init<std::vector<std::size_t>, std::vector<std::uint64_t>, float>(),
-           py::arg("jobs"), py::arg("ranks"), py::arg("share") = 0.0f);
+  py::class_<Unit>(m, "Unit").def(
+      py::init<std::vector<std::size_t>, std::vector<std::uint64_t>, float>(), py::arg("jobs"),
+      py::arg("ranks"), py::arg("share") = 0.0f);
 
   py::class_<Threshold>(m, "Threshold")
       .def_readonly("bits", &Threshold::bits)

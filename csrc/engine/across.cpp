@@ -19,8 +19,8 @@ struct Scratch {
   std::vector<std::uint8_t> mask;
 };
 
-// Calls body(index, tile, scratch, first, n) for chunks of these jobs, with their deltas in float32;
-// tiles start at chunks. False if stopped.
+// Calls body(index, tile, scratch, first, n) for chunks of these jobs, with their deltas in
+// float32; tiles start at chunks. False if stopped.
 template <class Body>
 bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, const Limits& limits,
                     const Progress& progress, const Body& body) {

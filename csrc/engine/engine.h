@@ -53,7 +53,7 @@ struct Unit {
 };
 
 struct Threshold {
-  std::int32_t bits = 0;      // of the rank-th largest magnitude
+  std::int32_t bits = 0;  // of the rank-th largest magnitude
   std::uint64_t rank = 0;
   std::uint64_t n_above = 0;  // magnitudes strictly larger
   std::uint64_t n_equal = 0;  // magnitudes equal to it
@@ -92,7 +92,7 @@ struct JobRule {
   int at_least = 0;
   std::vector<StageRule> stages;  // per expert; empty without a stage
   std::uint64_t row_length = 0;   // of stages that need whole rows
-  std::vector<Score> scores;  // per expert; Gate::score
+  std::vector<Score> scores;      // per expert; Gate::score
   Company company = Company::sum;
 };
 

@@ -106,8 +106,7 @@ struct Search {
   }
 
   void learn_rank() {
-    rank = std::min(n_nonzero,
-                    static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
+    rank = std::min(n_nonzero, static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
     share = 0;
     done = rank == 0;
   }
@@ -483,12 +482,12 @@ class Selection {
   void list_patterns(const Tile& tile, const std::vector<std::uint32_t*>& out, Scratch& scratch) {
     if (!ranking_.is_derived()) {
       for (std::size_t s = 0; s < out.size(); ++s)
-        if (out[s] != nullptr)
-          scratch.magnitudes(plan_, tile, number_of(tile.job, s), out[s]);
+        if (out[s] != nullptr) scratch.magnitudes(plan_, tile, number_of(tile.job, s), out[s]);
       return;
     }
     scratch.derived.for_each_chunk(
-        plan_, tile, ranking_, [&](const auto& rows, const auto&, std::size_t first, std::size_t n) {
+        plan_, tile, ranking_,
+        [&](const auto& rows, const auto&, std::size_t first, std::size_t n) {
           for (std::size_t s = 0; s < out.size(); ++s)
             if (out[s] != nullptr)
               kernels().magnitudes[0](nullptr, rows[number_of(tile.job, s)], n, out[s] + first);

@@ -38,7 +38,7 @@ struct SharedEntry {
 // keep it exactly zero where all agree, and the subtraction below from cancelling: it leaves at
 // least `squares`.
 struct Variance {
-  Doubles first, sum{}, squares{};
+  Doubles first{}, sum{}, squares{};
   TALLIES_INLINE void add(F32s delta, bool is_first) {
     const Doubles x = to_doubles(delta);
     if (is_first) first = x;
@@ -55,7 +55,7 @@ struct Variance {
 // SCE: elements on which the experts differ most stay, for all of them.
 struct SpreadEntry {
   struct Seen : Variance {
-    Mask stays;
+    Mask stays{};
   };
   float weight;
   bool is_first;
@@ -76,8 +76,7 @@ struct SpreadEntry {
 
 // The larger and the smaller of two numbers that are not negative, by their patterns.
 TALLIES_INLINE F32s clip(F32s size, float low, float high) {
-  return floats_of(
-      smaller(larger(bits_of(size), bits_of(all(low))), bits_of(all(high))));
+  return floats_of(smaller(larger(bits_of(size), bits_of(all(low))), bits_of(all(high))));
 }
 
 TALLIES_INLINE F32s with_sign_of(F32s size, F32s x) {
@@ -99,9 +98,8 @@ struct Scored {
   TALLIES_INLINE F32s share(F32s size) const { return (size - all(score.low)) / all(score.width); }
   TALLIES_INLINE void see(Seen& seen, F32s delta) const {
     seen.sum = seen.sum + delta;
-    seen.company = company == Company::sum
-                       ? seen.sum
-                       : seen.company + with_sign_of(share(size(delta)), delta);
+    seen.company =
+        company == Company::sum ? seen.sum : seen.company + with_sign_of(share(size(delta)), delta);
   }
   // Zero where the sum of the task vectors is not finite.
   TALLIES_INLINE F32s operator()(F32s delta, F32s size, const Seen& seen) const {

@@ -205,10 +205,8 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, const At
                          Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
                        });
   } else {
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                       __attribute__((always_inline)) {
-                         Rule::step(acc[u][h], entry(delta), entry.weight);
-                       });
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h) __attribute__((
+                       always_inline)) { Rule::step(acc[u][h], entry(delta), entry.weight); });
   }
   Pair results[kPairs];
   I32s largest{};

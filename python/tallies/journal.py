@@ -62,9 +62,7 @@ class Journal:
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(
-        self, survey: list[Found], weights: list[float], scores: list[Score]
-    ) -> None:
+    def record_survey(self, survey: list[Found], weights: list[float], scores: list[Score]) -> None:
         """Note what holds over all tensors."""
         self.survey, self.weights, self.scores = survey, weights, scores
         self._append(

@@ -212,7 +212,6 @@ class Passes:
             if not self.settles_last:
                 self._settle(groups)
 
-
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
         if self.settles_last:
@@ -285,9 +284,7 @@ class Passes:
         if overflow and self._report_overflow is not None:
             self._report_overflow(job)
 
-    def _run(
-        self, rules: list[_core.JobRule], *, keeps_all: bool = False
-    ) -> list[_core.JobResult]:
+    def _run(self, rules: list[_core.JobRule], *, keeps_all: bool = False) -> list[_core.JobResult]:
         rule = self._rule
         if keeps_all and rule.gate is Gate.SPREAD:
             rule = replace(rule, gate=Gate.ALL)
@@ -395,9 +392,7 @@ class Passes:
             found.append([one] * len(self._labels))
         return found
 
-    def _sum_squares(
-        self, jobs: Sequence[int], found: Sequence[list[Found]]
-    ) -> list[list[float]]:
+    def _sum_squares(self, jobs: Sequence[int], found: Sequence[list[Found]]) -> list[list[float]]:
         """The weights of each tensor from the mean squares of the elements that stay."""
         solve = self._rule.weights_of_squares
         if solve is None:
@@ -417,7 +412,9 @@ class Passes:
         jobs = [job for group in groups for job in group]
         floor = bits_of(self._rule.epsilon)
         census = dict(
-            zip(jobs, self._plan.take_census(jobs, floor, self._limits, self._progress), strict=True)
+            zip(
+                jobs, self._plan.take_census(jobs, floor, self._limits, self._progress), strict=True
+            )
         )
         return [
             solve(

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from . import _core
+from .floats import LARGEST, float32, float_of
 from .methods._spec import Scoring
 from .native import INFINITY_BITS
-from .floats import LARGEST, float32, float_of
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,15 @@ Select = Callable[[Sequence[int], str, Sequence[Score]], list[_core.Threshold]]
 """The thresholds of these ranks of a measure, expert by expert, as often as there are ranks."""
 
 
-def survey_scores(
-    n_elements: int, n_experts: int, scoring: Scoring, select: Select
-) -> list[Score]:
+def survey_scores(n_elements: int, n_experts: int, scoring: Scoring, select: Select) -> list[Score]:
     """The scores of each expert over ``n_elements`` elements, from exact order statistics.
 
     As the authors' code counts, from the smallest and 0: magnitudes are clipped to those at
     int(n * clip) and int(n * (1 - clip) - 1); what is above the score at int(n * (1 - ratio))
     counts. Scores may be negative, and those of either sign are ranked by a pass of their own.
     """
+    if n_elements == 0:
+        return [Score(0.0, 0.0, 1.0)] * n_experts
     places = int(n_elements * scoring.clip), int(n_elements * (1 - scoring.clip) - 1)
     ranks = [n_elements - place for place in places for _ in range(n_experts)]
     # Magnitudes that are not finite are clipped to the largest that is.
@@ -61,9 +61,7 @@ def survey_scores(
     complete = []
     for e, (score, found) in enumerate(zip(scores, above, strict=True)):
         threshold = float_of(found.bits) if found.bits else -float_of(below[e].bits)
-        largest = (
-            float_of(found.largest) if found.largest else -float_of(below[n_experts + e].bits)
-        )
+        largest = float_of(found.largest) if found.largest else -float_of(below[n_experts + e].bits)
         reach = _positive(float32(largest - threshold))
         complete.append(replace(score, threshold=threshold, range=reach))
     return complete

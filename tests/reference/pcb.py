@@ -54,14 +54,12 @@ def signed(a: Floats, x: Floats) -> Floats:
 
 @ieee
 def counted(score: Floats, ratio: float) -> Floats:
-    """From 0 at the score that sorts to place int(P (1 - ratio)), and below, to 1 at the largest."""
+    """From 0 at and below the int(P (1 - ratio))-th of the sorted scores, from 0, to 1 at the last."""
     place = int(score.size * (1 - ratio))
     if place == score.size:
         return np.zeros(score.shape, np.float32)
     threshold = np.sort(score)[place]
-    return np.where(
-        score > threshold, spread_out(score, threshold, score.max()), np.float32(0)
-    )
+    return np.where(score > threshold, spread_out(score, threshold, score.max()), np.float32(0))
 
 
 @ieee
@@ -70,8 +68,8 @@ def pcb(
 ) -> Floats:
     """What PCB adds to the base, from the task vectors [N, P] of a whole model.
 
-    sum of s_t w_t sign(x_t) a_t / max(sum of s_t, 1e-12). Where the in-order sum of the task vectors
-    is not finite, that.
+    sum of s_t w_t sign(x_t) a_t / max(sum of s_t, 1e-12). Where the in-order sum of the task
+    vectors is not finite, that.
     """
     total = in_order_sum(deltas)
     if deltas.shape[1] == 0:

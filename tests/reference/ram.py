@@ -1,4 +1,4 @@
-"""RAM and RAM+: what one expert alone changed whole or amplified, the mean of what several changed."""
+"""RAM and RAM+: what one expert alone changed, amplified, and the mean of what several changed."""
 
 from __future__ import annotations
 

@@ -108,8 +108,8 @@ def ties_model(
     """TIES over a whole model, each tensor in `out_dtype`, by default in the base tensor's dtype.
 
     `scope="model"` takes all floating-point tensors together as one vector, for the thresholds and
-    for the majority that settles a vote of zero; `scope="tensor"`, and mergekit and PEFT always, takes each
-    tensor by itself. Integer and boolean tensors are copied from the base.
+    for the majority that settles a vote of zero; `scope="tensor"`, and mergekit and PEFT always,
+    takes each tensor by itself. Integer and boolean tensors are copied from the base.
     """
 
     def merge(deltas: Floats) -> Floats:

@@ -26,14 +26,23 @@ _METHODS: dict[str, type[Method]] = {
 }
 
 
+_ALIASES = {"ramplus_tl": "ramplus"}
+"""Names that other tools give the same thing."""
+
+
 def names() -> list[str]:
     """The names of all methods, simplest first."""
     return list(_METHODS)
 
 
+def proper_name(name: object) -> object:
+    """The name of ours for what another tool calls otherwise; anything else as it is."""
+    return _ALIASES.get(name, name) if isinstance(name, str) else name
+
+
 def get(name: str) -> type[Method]:
     """The method of this name; InputError with a suggestion when there is none."""
     try:
-        return _METHODS[name]
+        return _METHODS[str(proper_name(name))]
     except KeyError:
         raise InputError(f"merge method {unknown(name, _METHODS)}") from None

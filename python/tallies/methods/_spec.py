@@ -114,7 +114,7 @@ class Scoring:
     clip: float
     """The share of its magnitudes that is clipped at either end."""
     company: str
-    """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their ranks' size."""
+    """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their sizes."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ class Method:
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
     has_order: ClassVar[bool] = False
     """Whether the same experts in another order give another result, beyond rounding."""
+    keeps_one_expert: ClassVar[bool] = True
+    """Whether one expert, untrimmed and unscaled, is the result."""
 
     integers = Parameter(
         "equal",

@@ -14,9 +14,9 @@ _MOST_MODELS = 88
 class Pcb(Method):
     """Average the task vectors by scores of size and agreement, of which the largest count.
 
-    x_t = f_t - base over the whole model; a_t = |x_t| clipped to its own order statistics; n_t = a_t
-    scaled to [0, 1]; score_t = exp(N n_t^2) tanh(x_t c); s_t = how far score_t is from the (1 -
-    ratio) quantile to the largest, 0 below; out = base + scale * sum_t s_t w_t sign(x_t) a_t /
+    x_t = f_t - base over the whole model; a_t = |x_t| clipped to its own order statistics; n_t =
+    a_t scaled to [0, 1]; score_t = exp(N n_t^2) tanh(x_t c); s_t = how far score_t is from the
+    (1 - ratio) quantile to the largest, 0 below; out = base + scale * sum_t s_t w_t sign(x_t) a_t /
     max(sum_t s_t, 1e-12).
 
     Two programs of the authors differ (``variant``): ``global`` clips 1e-4 of the magnitudes at
@@ -31,6 +31,7 @@ class Pcb(Method):
     name = "pcb"
     formula = "out = base + scale * sum_t s_t w_t x_t / sum_t s_t, s_t the largest scores"
     paper = "Du et al. 2024, arXiv 2410.02396"
+    keeps_one_expert = False
 
     ratio = Parameter(0.2, "share of the scores that counts", low=0, high=1)
     variant = Parameter("global", "whose clipping and agreement", choices=("global", "vision"))

@@ -14,15 +14,14 @@ class RamPlus(Method):
 
     x_t = f_t - base; A = {t : |x_t| > epsilon}; out = base + l_t x_t where A = {t}, else base +
     sum_{t in A} x_t / |A|. l_t = 1 + r min(shared_t / alone_t, alpha), from how many entries above
-    epsilon expert t shares and how many it has alone, over the model or over each tensor (``scope``).
+    epsilon expert t shares and how many it has alone, over each tensor or the model (``scope``).
 
     The rest is as in ``ram``: a strict comparison, zeros and equal magnitudes ordinary. An expert
     without entries of its own has nothing to amplify. A NaN or infinity is an error unless the
-    merge's ``nonfinite`` says otherwise. With mergekit semantics the scope is the tensor, which
-    that tool calls ramplus_tl.
+    merge's ``nonfinite`` says otherwise. mergekit calls it ramplus_tl, as this may be called here.
 
-    Reinforced Agent Merging, 2026, arXiv 2601.13572, as mergekit 0.1.5 computes it; the scope of
-    the paper is the model, by that tool's documentation.
+    Reinforced Agent Merging, 2026, arXiv 2601.13572, as mergekit 0.1.5 computes it; by that tool's
+    documentation the paper counts over the model.
     """
 
     name = "ramplus"
@@ -33,7 +32,7 @@ class RamPlus(Method):
     epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
     r = Parameter(0.1, "how much an expert's share of company amplifies", low=0)
     alpha = Parameter(0.2, "the most that counts of it", low=0)
-    scope = Parameter("model", "counts over", choices=("model", "tensor"), semantics=("paper",))
+    scope = Parameter("tensor", "counts over", choices=("model", "tensor"), semantics=("paper",))
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

@@ -17,8 +17,8 @@ class Sce(Method):
     x_t); out = base + sum{w_t x_t : sign(x_t) = s} / max(sum{w_t : sign(x_t) = s}, 1e-6).
 
     Of equal variances the lowest index stays. Zeros never agree; a sum of exactly zero is positive.
-    A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. ``select_topk: 1``
-    keeps everything, 0 nothing. The variance and the means are float64.
+    A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. A ``select_topk``
+    of 1 keeps everything, 0 nothing. The variance and the means are float64.
 
     With ``fallback``, as in mergekit, all w_t are equal where the mean squares sum to less than
     1e-6, which those of a usual fine-tune do (changes below 1e-3); without it only where all are 0.
