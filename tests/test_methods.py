@@ -349,6 +349,13 @@ def test_equal_magnitudes_at_the_threshold(tmp_path: Path) -> None:
         assert np.flatnonzero(found).tolist() == [1, 3, 5]
 
 
+def test_a_density_of_less_than_one_entry(tmp_path: Path) -> None:
+    x = [1, 3, -2]
+    for semantics, kept in (("paper", [1]), ("mergekit", [1]), ("peft", []), ("fusionbench", [1])):
+        found = ties(tmp_path, x, density=0.1, semantics=semantics)
+        assert np.flatnonzero(found).tolist() == kept
+
+
 @pytest.mark.parametrize("semantics", methods.get("ties").semantics)
 def test_a_density_of_one_is_everything_not_a_percent(tmp_path: Path, semantics: str) -> None:
     x = f32(np.arange(-50, 51))

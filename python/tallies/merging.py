@@ -371,7 +371,7 @@ class _Run:
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found
+                if outcome.found and made.rule.gate is Gate.MAGNITUDE
             },
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=self.warnings,

@@ -54,7 +54,7 @@ def signed(a: Floats, x: Floats) -> Floats:
 
 @ieee
 def counted(score: Floats, ratio: float) -> Floats:
-    """From 0 at and below the int(P (1 - ratio))-th of the sorted scores, from 0, to 1 at the last."""
+    """From 0 at and below number int(P (1 - ratio)) of the sorted scores to 1 at the last."""
     place = int(score.size * (1 - ratio))
     if place == score.size:
         return np.zeros(score.shape, np.float32)
