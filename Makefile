@@ -8,6 +8,8 @@ VENV ?= .venv
 # mergekit has requirements of its own, which must not decide ours: it lives apart.
 MERGEKIT_VENV ?= .venv-mergekit
 MERGEKIT ?= mergekit==0.1.5
+# Of fusion_bench one module is compared with, which needs nothing but torch.
+FUSION_BENCH ?= fusion-bench==0.2.33
 # Installed before anything that requires torch, which would else resolve to a build that brings
 # CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
 TORCH ?= torch==2.13.0
@@ -99,4 +101,5 @@ $(VENV)/wheel: $(VENV)/made
 
 $(MERGEKIT_VENV)/mergekit: $(MERGEKIT_VENV)/torch
 	$(MERGEKIT_VENV)/bin/python $(INSTALL) $(MERGEKIT)
+	$(MERGEKIT_VENV)/bin/python $(INSTALL) --no-deps $(FUSION_BENCH)
 	@touch $@

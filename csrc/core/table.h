@@ -20,6 +20,16 @@ inline constexpr int kMaxExperts = 256;
 // with, are loaded once for all.
 inline constexpr int kRowsTogether = 4;
 
+// What the PCB score of one expert's entries is made of: magnitudes are clipped to [low, high] and
+// become (a - low) / width; what exceeds the threshold weighs (score - threshold) / range.
+struct Score {
+  float low, high, width, threshold, range;
+};
+
+// Whose company an entry is judged by: the sum of the task vectors, or of their signed, normalised
+// magnitudes.
+enum class Company : std::uint8_t { sum, signs };
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -34,6 +44,8 @@ struct CombineArgs {
   std::int32_t overflow;     // magnitudes from these bits on are reported as an overflow
   void* out;
   std::size_t n;
+  const Score* scores = nullptr;  // n_experts; Gate::score
+  Company company = Company::sum;
 };
 
 // Sums over the elements of a combine; halves add up to the whole.
@@ -92,6 +104,18 @@ struct TallArgs {
   std::size_t n;
 };
 
+// PCB scores of float32 deltas. Where `positive`, a score below zero counts as zero, else it is
+// minus the score that is cut off so; NaN is zero.
+struct ScoresArgs {
+  const float* const* deltas;
+  const Score* scores;
+  int n_experts;
+  Company company;
+  bool positive;
+  float* const* out;
+  std::size_t n;
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -145,6 +169,13 @@ struct KernelTable {
   // lanes[row][i % 8] = the sum of x[i] * rows[row][i], products exact.
   void (*dots)(const float* x, const float* const* rows, int n_rows, std::size_t n,
                double (*lanes)[8]);
+  // Over the experts of each element, of float32 deltas.
+  void (*spread)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
+  // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
+  // the rest.
+  void (*count_company)(const float* const* deltas, std::int32_t floor, int n_experts,
+                        std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);

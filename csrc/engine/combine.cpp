@@ -129,6 +129,8 @@ class Combine {
     args.scale = rule.scale;
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
+    args.scores = rule.scores.data();
+    args.company = rule.company;
     args.overflow = overflow_bits(out_type);
     if (options_.stage != Stage::none || !rule.lambdas.empty()) {
       merge_deltas(tile, rule, args, rule.first + tile.first + first, n, out, scratch, tally);

@@ -83,6 +83,9 @@ constexpr KernelTable make_table() {
   t.decode_signs = &decode_signs;
   t.add_scaled = &add_scaled;
   t.dots = &dots;
+  t.spread = &spread;
+  t.scores = &scores;
+  t.count_company = &count_company;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

@@ -58,7 +58,7 @@ class Limits:
     ) -> None: ...
 
 class Unit:
-    def __init__(self, jobs: Sequence[int], ranks: Sequence[int]) -> None: ...
+    def __init__(self, jobs: Sequence[int], ranks: Sequence[int], share: float = 0.0) -> None: ...
 
 class Threshold:
     @property
@@ -67,6 +67,10 @@ class Threshold:
     def n_above(self) -> int: ...
     @property
     def n_equal(self) -> int: ...
+    @property
+    def largest(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
     @property
     def last_job(self) -> int: ...
     @property
@@ -92,7 +96,15 @@ class JobRule:
         at_least: int = 0,
         stages: Sequence[StageRule] = (),
         row_length: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> None: ...
+
+class Census:
+    @property
+    def alone(self) -> list[int]: ...
+    @property
+    def shared(self) -> list[int]: ...
 
 class JobResult:
     @property
@@ -132,7 +144,23 @@ class Plan:
         locate: bool,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
+        measure: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> list[list[Threshold]]: ...
+    def take_census(
+        self,
+        jobs: Sequence[int],
+        floor: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Census]: ...
+    def sum_squares(
+        self,
+        rules: Sequence[JobRule],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]: ...
     def combine(
         self,
         rules: Sequence[JobRule],

@@ -9,17 +9,26 @@ so far, and the stretches for which that was wrong are combined once more.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, NamedTuple
 
 from . import _core
 from .chances import chance, key
 from .errors import InputError
+from .floats import bits_of, float32
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
-from .native import KEEP_ALL, KEEP_NONE, STAGE_CODES, ZERO_SIGNS, rule_codes
+from .native import (
+    COMPANY_CODES,
+    KEEP_ALL,
+    KEEP_NONE,
+    MEASURE_CODES,
+    STAGE_CODES,
+    ZERO_SIGNS,
+    rule_codes,
+)
 from .ranks import Trim, trim
+from .scores import Score, survey_scores
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -48,6 +57,19 @@ class Work:
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    select: float = 1.0
+    """The share of the elements on which the experts differ that stays under the spread gate."""
+
+
+def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
+    """What a Work takes of a tensor's resolved parameters; 1 for what the method does not have."""
+    return {
+        "weights": values.get("weight", (1.0,) * n_experts),
+        "densities": values.get("density", ()),
+        "scale": values.get("scale", 1.0),
+        "lambdas": values.get("mask_lambda", ()),
+        "select": values.get("select_topk", 1.0),
+    }
 
 
 class Found(NamedTuple):
@@ -76,6 +98,8 @@ class Outcome:
 
     found: list[Found] = field(default_factory=list)
     """The tensor's own trims, one per expert; empty where they hold for the whole model."""
+    weights: list[float] = field(default_factory=list)
+    """Those that a survey of the tensor found; empty where they were given."""
     conflicts: int = 0
     """Elements in which survivors have both signs."""
     cancellations: int = 0
@@ -129,6 +153,10 @@ class Passes:
         self._progress = progress
         self.survey: list[Found] = []
         """The trims that hold over all tensors together, one per expert."""
+        self.weights: list[float] = []
+        """The weights that a survey of all tensors found."""
+        self.scores: list[Score] = []
+        """What entries are scored by, over all tensors, one per expert."""
         self.outcomes: dict[int, Outcome] = {}
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
@@ -136,7 +164,21 @@ class Passes:
     @property
     def by_model(self) -> bool:
         """Whether one survey over all tensors comes before the combine."""
-        return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
+        rule = self._rule
+        of_model = rule.gate is Gate.MAGNITUDE or rule.weights_of_census is not None
+        return rule.gate is Gate.SCORE or (of_model and rule.scope == "model")
+
+    @property
+    def surveyed_model(self) -> bool:
+        """Whether what that survey finds is known."""
+        return bool(self.survey or self.weights or self.scores)
+
+    @property
+    def by_tensor(self) -> bool:
+        """Whether a survey of each tensor comes before its combine."""
+        rule = self._rule
+        looks = rule.gate in (Gate.MAGNITUDE, Gate.SPREAD)
+        return not self.by_model and (looks or rule.weights_of_census is not None)
 
     @property
     def settles_last(self) -> bool:
@@ -144,17 +186,31 @@ class Passes:
         return self._rule.scope == "model"
 
     def survey_model(self) -> None:
-        """Find the thresholds that hold over all tensors together."""
-        (self.survey,) = self._select([list(range(len(self._works)))])
+        """Find what holds over all tensors together: thresholds, weights or scores."""
+        jobs = list(range(len(self._works)))
+        if self._rule.gate is Gate.SCORE:
+            self.scores = self._score(jobs)
+        elif self._rule.weights_of_census is not None:
+            (self.weights,) = self._take_census([jobs])
+        else:
+            (self.survey,) = self._select([jobs])
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        surveys_tensors = self._rule.gate is Gate.MAGNITUDE and not self.by_model
-        for batch in self._batches(jobs) if surveys_tensors else [list(jobs)]:
-            found = self._select([[job] for job in batch]) if surveys_tensors else []
-            self._combine(batch, found)
+        for batch in self._batches(jobs) if self.by_tensor else [list(jobs)]:
+            found: list[list[Found]] = []
+            weights: list[list[float]] = []
+            groups = [[job] for job in batch]
+            if self.by_tensor and self._rule.gate is Gate.MAGNITUDE:
+                found = self._select(groups)
+            elif self.by_tensor and self._rule.gate is Gate.SPREAD:
+                found = self._select_spread(batch)
+                weights = self._sum_squares(batch, found)
+            elif self.by_tensor:
+                weights = self._take_census(groups)
+            self._combine(batch, found, weights)
             if not self.settles_last:
-                self._settle([job] for job in batch)
+                self._settle(groups)
 
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
@@ -190,7 +246,12 @@ class Passes:
                 add_content(outcome.output, part)
             self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
-    def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
+    def _combine(
+        self,
+        jobs: Sequence[int],
+        found: Sequence[list[Found]] = (),
+        weights: Sequence[list[float]] = (),
+    ) -> None:
         by_tensor = self._rule.scope == "tensor"
         wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
@@ -199,13 +260,15 @@ class Passes:
                 ZERO_SIGNS[self._rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
                 found[i] if found else [],
+                weights=weights[i] if weights else self.weights,
             )
             for i, job in enumerate(jobs)
         ]
-        results = self._run(rules)
+        results = self._run(rules, keeps_all=_keep_all(found))
         for i, (job, result) in enumerate(zip(jobs, results, strict=True)):
             outcome = self.outcomes[job] = Outcome(
                 found=found[i] if found else [],
+                weights=weights[i] if weights else [],
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
@@ -221,10 +284,13 @@ class Passes:
         if overflow and self._report_overflow is not None:
             self._report_overflow(job)
 
-    def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
+    def _run(self, rules: list[_core.JobRule], *, keeps_all: bool = False) -> list[_core.JobResult]:
+        rule = self._rule
+        if keeps_all and rule.gate is Gate.SPREAD:
+            rule = replace(rule, gate=Gate.ALL)
         return self._plan.combine(
             rules,
-            *rule_codes(self._rule),
+            *rule_codes(rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
@@ -240,14 +306,17 @@ class Passes:
         found: Sequence[Found],
         first: int = 0,
         n_elements: int | None = None,
+        weights: Sequence[float] = (),
     ) -> _core.JobRule:
         work = self._works[job]
-        trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
+        floor = bits_of(self._rule.epsilon) if self._rule.gate is Gate.ABOVE else KEEP_ALL
+        trims = found or self.survey or [Found(work.n_elements, floor)] * len(work.weights)
+        scoring = self._rule.scoring
         return _core.JobRule(
             job,
             first,
             work.n_elements if n_elements is None else n_elements,
-            work.weights,
+            weights or work.weights,
             [trim.floor for trim in trims],
             [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
             work.scale,
@@ -257,6 +326,8 @@ class Passes:
             work.lambdas,
             self._rule.at_least,
             self._stages(work) if self._rule.gate in STAGE_CODES else [],
+            scores=[astuple(score) for score in self.scores],
+            company=COMPANY_CODES[scoring.company] if scoring else 0,
         )
 
     def _stages(self, work: Work) -> list[_core.StageRule]:
@@ -301,6 +372,85 @@ class Passes:
             for group, row, found in zip(groups, trims, thresholds, strict=True)
         ]
 
+    def _select_spread(self, jobs: Sequence[int]) -> list[list[Found]]:
+        """Which elements of each tensor stay, the same for all experts."""
+        limited = [job for job in jobs if 0 < self._works[job].select < 1]
+        units = [_core.Unit([job], [1], self._works[job].select) for job in limited]
+        thresholds = self._plan.select(
+            units, True, self._limits, self._progress, MEASURE_CODES["spread"]
+        )
+        rows = {job: row[0] for job, row in zip(limited, thresholds, strict=True)}
+        found = []
+        for job in jobs:
+            if job in rows and rows[job].rank > 0:
+                trim = Trim(rows[job].rank)
+                one = self._found([job], trim, rows[job])
+            elif job not in rows and self._works[job].select >= 1:
+                one = Found(self._works[job].n_elements, KEEP_ALL)
+            else:
+                one = Found(0, KEEP_NONE)
+            found.append([one] * len(self._labels))
+        return found
+
+    def _sum_squares(self, jobs: Sequence[int], found: Sequence[list[Found]]) -> list[list[float]]:
+        """The weights of each tensor from the mean squares of the elements that stay."""
+        solve = self._rule.weights_of_squares
+        if solve is None:
+            return []
+        rules = [self._job_rule(job, 0, -1, row) for job, row in zip(jobs, found, strict=True)]
+        sums = self._plan.sum_squares(rules, self._limits, self._progress)
+        return [
+            solve([one / max(self._works[job].n_elements, 1) for one in row])
+            for job, row in zip(jobs, sums, strict=True)
+        ]
+
+    def _take_census(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The weights of each group of tensors from what its experts have alone and share."""
+        solve = self._rule.weights_of_census
+        if solve is None:
+            return []
+        jobs = [job for group in groups for job in group]
+        floor = bits_of(self._rule.epsilon)
+        census = dict(
+            zip(
+                jobs, self._plan.take_census(jobs, floor, self._limits, self._progress), strict=True
+            )
+        )
+        return [
+            solve(
+                *(
+                    [sum(row) for row in zip(*rows, strict=True)]
+                    for rows in (
+                        [census[job].alone for job in group],
+                        [census[job].shared for job in group],
+                    )
+                )
+            )
+            for group in groups
+        ]
+
+    def _score(self, jobs: list[int]) -> list[Score]:
+        scoring = self._rule.scoring
+        if scoring is None:
+            return []
+
+        def select(
+            ranks: Sequence[int], measure: str, scores: Sequence[Score]
+        ) -> list[_core.Threshold]:
+            (found,) = self._plan.select(
+                [_core.Unit(jobs, ranks)],
+                False,
+                self._limits,
+                self._progress,
+                MEASURE_CODES[measure],
+                [astuple(score) for score in scores],
+                COMPANY_CODES[scoring.company],
+            )
+            return found
+
+        n_elements = sum(self._works[job].n_elements for job in jobs)
+        return survey_scores(n_elements, len(self._labels), scoring, select)
+
     def _found(self, group: Sequence[int], trim: Trim, threshold: _core.Threshold) -> Found:
         if trim.rank == 0:
             n = sum(self._works[job].n_elements for job in group) if trim.keep_all else 0
@@ -326,6 +476,10 @@ class Passes:
             return [found.n_kept for found in self.survey]
         rows = [outcome.found for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
+
+
+def _keep_all(found: Sequence[list[Found]]) -> bool:
+    return all(trim.floor == KEEP_ALL for row in found for trim in row)
 
 
 def _cutoff(found: Found, position: int, n_elements: int) -> int:
@@ -361,10 +515,7 @@ def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> l
 def float32_sum(values: Sequence[float]) -> float:
     """The sum in float32, in order, each value rounded first, as the kernels would add them."""
 
-    def rounded(x: float) -> float:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-
     total = 0.0
     for value in values:
-        total = rounded(total + rounded(value))
+        total = float32(total + float32(value))
     return total
