@@ -3,7 +3,6 @@
 #include "bind/register.h"
 #include "core/error.h"
 #include "cuda/load.h"
-#include "engine/accelerator.h"
 
 namespace tallies::bind {
 
@@ -22,12 +21,6 @@ void register_cuda(py::module_& m) {
                            device.n_multiprocessors, device.n_bytes);
     }
     return devices;
-  });
-  m.def("link_rate", &link_rate, py::call_guard<py::gil_scoped_release>());
-  m.def("merge_rate", [](int gate, int vote, int blend, int n_experts) {
-    const int rule = index_of(to_rule(gate, vote, blend));
-    const py::gil_scoped_release release;
-    return merge_rate(rule, n_experts);
   });
 }
 

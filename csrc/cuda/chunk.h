@@ -21,6 +21,7 @@ struct alignas(sizeof(Word) * kN < 16 ? sizeof(Word) * kN : 16) Chunk {
 
 template <int kBytes>
 struct WideWord {
+  static_assert(kBytes % 16 == 0);
   using Type = uint4;
 };
 template <>

@@ -5,7 +5,6 @@
 #include <memory>
 #include <mutex>
 
-#include "engine/accelerator.h"
 #include "engine/engine.h"
 #include "engine/stages.h"
 #include "engine/views.h"
@@ -49,11 +48,7 @@ class Combine {
       results_.emplace_back().inputs.resize(stretch.inputs.size());
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
-    if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
   }
-
-  // Of the tiles' buffers.
-  Memory memory() const { return accelerator_ ? accelerator_->pinned() : heap(); }
 
   // One job per rule.
   const std::vector<Job>& jobs() const { return stretches_; }
@@ -141,10 +136,7 @@ class Combine {
       args.experts = in + plan_.has_base;
       args.out = to;
       args.n = count;
-      if (to != out || !accelerator_ || count * size_of(type) * types.size() < kLeastDeviceBytes)
-        kernels().combine[static_cast<int>(type)][rule_](args, tally);
-      else
-        accelerator_->combine(tile.worker, type, rule_, args, tally);
+      kernels().combine[static_cast<int>(type)][rule_](args, tally);
     };
     if (is_fused(out_type) && common_type(types) == out_type) {
       run(out_type, scratch.rows.data(), out, n);
@@ -230,7 +222,6 @@ class Combine {
   std::vector<Job> stretches_;
   std::vector<Scratch> scratch_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
-  std::unique_ptr<Accelerator> accelerator_;
   std::mutex mutex_;
   bool stop_ = false;
   std::vector<JobResult> results_;
@@ -245,7 +236,7 @@ std::vector<JobResult> combine(const Plan& plan, const std::vector<JobRule>& rul
   const Tiling tiling(pass.jobs(), limits);
   stream(
       plan.files, pass.jobs(), tiling, limits, [&](const Tile& tile) { pass.transform(tile); },
-      [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); }, pass.memory());
+      [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });
   return pass.take_results();
 }
 

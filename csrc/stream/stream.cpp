@@ -18,7 +18,9 @@
 namespace tallies {
 namespace {
 
-// Shorter reads cost more in calls than they gain in cache.
+// A larger tile leaves the second-level cache between the read and the kernel; but reads shorter
+// than kShortestRead cost more in calls than they gain in cache.
+constexpr std::size_t kTileBytes = std::size_t(1) << 20;
 constexpr std::size_t kShortestRead = std::size_t(64) << 10;
 // Of packed masks 1 MiB over all arrays would hold 7 KB each: packing 8 experts took 0.60 s, with
 // these tiles 0.51, and unpacking 0.13 and 0.11.
@@ -28,7 +30,13 @@ constexpr std::size_t kPackedTileBytes = std::size_t(4) << 20;
 constexpr double kCachedRate = 3e9;
 constexpr std::size_t kAheadBytes = std::size_t(64) << 20;
 
-using Buffer = std::unique_ptr<void, std::function<void(void*)>>;
+struct FreeAligned {
+  void operator()(char* p) const { ::operator delete[](p, std::align_val_t(4096)); }
+};
+using Buffer = std::unique_ptr<char[], FreeAligned>;
+Buffer allocate(std::size_t n_bytes) {
+  return Buffer(static_cast<char*>(::operator new[](n_bytes, std::align_val_t(4096))));
+}
 
 std::size_t file_bytes(const Job& job, std::size_t n) {
   std::size_t n_bytes = 0;
@@ -65,9 +73,8 @@ std::size_t buffer_bytes(const Job& job, std::size_t n) {
 
 class Run {
  public:
-  Run(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling, const Transform& body,
-      const Memory& memory)
-      : files_(files), jobs_(jobs), tiling_(tiling), body_(body), memory_(memory) {
+  Run(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling, const Transform& body)
+      : files_(files), jobs_(jobs), tiling_(tiling), body_(body) {
     for (std::size_t tile = 0, last = ~std::size_t(0); tile < tiling.n_tiles(); ++tile) {
       const Tiling::Range range = tiling.range(tile);
       if (range.job == last) continue;
@@ -80,13 +87,13 @@ class Run {
 
   void work(int worker) noexcept {
     try {
-      const Buffer buffer(memory_.allocate(std::max<std::size_t>(largest_, 1)), memory_.release);
+      const Buffer buffer = allocate(std::max<std::size_t>(largest_, 1));
       std::vector<const void*> in(most_inputs_);
       std::vector<void*> out(most_rows_);
       while (!stop_.load(std::memory_order_relaxed)) {
         const std::size_t number = next_.fetch_add(1, std::memory_order_relaxed);
         if (number >= tiling_.n_tiles()) break;
-        run_tile(number, worker, static_cast<char*>(buffer.get()), in, out);
+        run_tile(number, worker, buffer.get(), in, out);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -161,7 +168,6 @@ class Run {
   const std::vector<Job>& jobs_;
   const Tiling& tiling_;
   const Transform& body_;
-  const Memory& memory_;
   std::size_t largest_ = 0, most_inputs_ = 0, most_rows_ = 1;
   std::atomic<std::size_t> next_{0};
   std::atomic<std::uint64_t> moved_{0};
@@ -192,7 +198,7 @@ Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& ord
         std::ranges::any_of(job.inputs, is_packed) || std::ranges::any_of(job.outputs, is_packed);
     const std::size_t room =
         std::min(limits.buffer_bytes,
-                 std::max(packed ? kPackedTileBytes : limits.tile_bytes, n_arrays * kShortestRead));
+                 std::max(packed ? kPackedTileBytes : kTileBytes, n_arrays * kShortestRead));
     // Memory takes no buffer, but its tiles should fit the cache as well.
     const std::size_t per_grain = std::max<std::size_t>(moved_bytes(job, job.grain), 1);
     const std::size_t n = std::max<std::size_t>(room / per_grain, 1) * job.grain;
@@ -244,17 +250,10 @@ const void* fetch(const Files& files, const Array& array, std::uint64_t first, s
   return buffer;
 }
 
-Memory heap() {
-  constexpr std::align_val_t page{4096};
-  return {[](std::size_t n_bytes) { return ::operator new[](n_bytes, page); },
-          [](void* p) { ::operator delete[](p, page); }};
-}
-
 bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling,
-            const Limits& limits, const Transform& body, const Progress& progress,
-            const Memory& memory) {
+            const Limits& limits, const Transform& body, const Progress& progress) {
   if (tiling.n_tiles() == 0) return true;
-  Run run(files, jobs, tiling, body, memory);
+  Run run(files, jobs, tiling, body);
   const int n_threads = static_cast<int>(
       std::min<std::size_t>(static_cast<std::size_t>(limits.n_threads), tiling.n_tiles()));
   std::vector<std::thread> threads;

@@ -48,22 +48,10 @@ struct Tile {
   std::size_t number;  // position of the tile among all tiles of the run
 };
 
-// A larger tile leaves the second-level cache between the read and the kernel.
-inline constexpr std::size_t kTileBytes = std::size_t(1) << 20;
-
 struct Limits {
   int n_threads;
-  std::size_t buffer_bytes;             // per thread, for one tile of all streams
-  std::size_t tile_bytes = kTileBytes;  // of what a tile has in mind, within the buffer
-  std::size_t device_bytes = 0;         // of a device's memory, for transforms that use one
+  std::size_t buffer_bytes;  // per thread, for one tile of all streams
 };
-
-// Where buffers come from; they begin on a page.
-struct Memory {
-  std::function<void*(std::size_t n_bytes)> allocate;
-  std::function<void(void*)> release;
-};
-Memory heap();
 
 using Transform = std::function<void(const Tile&)>;
 // Called with the bytes moved since the last call, from the thread that called stream(), about
@@ -97,7 +85,7 @@ class Tiling {
 // Runs the transform over every tile of the jobs named by the tiling. Returns false if stopped.
 // Throws the first Error of any thread after all have ended.
 bool stream(const Files&, const std::vector<Job>& jobs, const Tiling&, const Limits&,
-            const Transform&, const Progress&, const Memory& = heap());
+            const Transform&, const Progress&);
 
 // Calls body(i) for each i below n, from up to n_threads threads. The body must not throw.
 void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body);

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import _core, accelerate
+from . import _core
 from .checkpoint import TensorInfo
 from .destination import Destination
 from .errors import InputError, StorageError, TalliesError
@@ -34,7 +34,7 @@ from .passes import Outcome, Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
-from .resources import allow_open_files, peak_memory_bytes
+from .resources import allow_open_files, peak_memory_bytes, tile_limits
 from .state_dicts import n_threads
 
 REPORT_NAME = "tallies.json"
@@ -54,7 +54,6 @@ def merge(
     max_memory: str | int = "1GiB",
     threads: int | None = None,
     device: str = "cpu",
-    max_vram: str | int = "4GiB",
     max_shard_size: str | int = "5GB",
     seed: int = 0,
     nonfinite: str = "error",
@@ -68,10 +67,7 @@ def merge(
 
     ``config`` is a recipe file, a dict, a MergeConfig, or the ``tallies.json`` of an earlier merge,
     which repeats it. ``max_memory`` bounds the buffers, whatever the sizes and number of models;
-    ``threads`` is None for all cores. ``device="cuda"`` merges the tiles on the first CUDA device,
-    in buffers of at most ``max_vram`` there, or on the processor where there is none, the method
-    has no kernel for it or the way there is too slow; the report's warnings then say so. None of
-    these changes a byte of the result. ``max_shard_size``,
+    ``threads`` is None for all cores. Neither changes a byte of the result. ``max_shard_size``,
     ``seed``, ``nonfinite`` ("error", "warn" or "propagate" infinite and NaN values) and
     ``semantics`` replace what the recipe says unless left at their defaults.
 
@@ -86,6 +82,10 @@ def merge(
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
+    if device != "cpu":
+        raise InputError(
+            f"device: found {device!r}, expected 'cpu'; merges do not use CUDA yet"
+        )
     request = MergeConfig.load(config).replace(
         seed=seed or None,
         nonfinite=None if nonfinite == "error" else nonfinite,
@@ -93,10 +93,8 @@ def merge(
         max_shard_size=None if max_shard_size == "5GB" else max_shard_size,
     )
     start = time.perf_counter()
+    limits = tile_limits(max_memory, n_threads(threads))
     made = plan(request)
-    limits, on_cpu = accelerate.limits(
-        device, max_memory, max_vram, n_threads(threads), made.rule, len(made.labels)
-    )
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = auxiliary_sizes(made.donor)
@@ -104,7 +102,6 @@ def merge(
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
         allow_open_files(len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), progress)
-        run.warnings += [on_cpu] if on_cpu else []
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
             run.write_tensors(directory, Journal(destination.workspace, run.key()))

@@ -1,6 +1,5 @@
 #include <ucontext.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <memory>
@@ -16,7 +15,6 @@ namespace {
 
 constexpr std::size_t kStackBytes = 128 << 10;
 int n_processors = 1;
-std::atomic<long> n_launches{0};
 
 struct Fiber {
   ucontext_t context;
@@ -72,7 +70,6 @@ void Scheduler::start() {
 }  // namespace
 
 void run(dim3 n_blocks, dim3 n_threads, const std::function<void()>& kernel) {
-  ++n_launches;
   scheduler.kernel = &kernel;
   gridDim = n_blocks;
   blockDim = n_threads;
@@ -92,10 +89,6 @@ void __syncthreads() {
 // The size of the emulated device, on which the number of blocks of a launch depends.
 extern "C" __attribute__((visibility("default"))) void emulator_set_processors(int n) {
   emulator::n_processors = n;
-}
-
-extern "C" __attribute__((visibility("default"))) long emulator_launches() {
-  return emulator::n_launches;
 }
 
 const char* cudaGetErrorString(cudaError_t error) {

@@ -20,9 +20,6 @@ from ._options import request, request_options, run_options
 @request_options
 @run_options
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option(
-    "--max-vram", default="4GiB", show_default=True, help="Bound of the buffers on a CUDA device."
-)
 @click.option("--resume", is_flag=True, help="Go on from where an interrupted run stopped.")
 @click.option("--dry-run", is_flag=True, help="The same as 'tallies plan'.")
 def command(
@@ -32,7 +29,6 @@ def command(
     max_memory: str,
     threads: int | None,
     device: str,
-    max_vram: str,
     resume: bool,
     overwrite: bool,
     sync: bool,
@@ -72,7 +68,6 @@ def command(
             max_memory=max_memory,
             threads=threads,
             device=device,
-            max_vram=max_vram,
             resume=resume,
             overwrite=overwrite,
             sync=sync,
