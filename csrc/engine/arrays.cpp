@@ -160,7 +160,7 @@ void fill(Plan& plan, const ArrayMerge& merge) {
 std::vector<Kept> survey(const ArrayMerge& merge, const Plan& plan, const Limits& limits) {
   Unit unit{{0}, {}};
   for (const Trim& trim : merge.trims) unit.ranks.push_back(trim.rank);
-  const std::vector<Threshold> found = select(plan, {unit}, merge.exactly, limits, go_on)[0];
+  const std::vector<Threshold> found = select(plan, {unit}, {}, merge.exactly, limits, go_on)[0];
   std::vector<Kept> all;
   for (std::size_t e = 0; e < found.size(); ++e) {
     const bool is_cut = found[e].last_job == 0 && merge.trims[e].rank > 0;
@@ -199,7 +199,7 @@ std::int32_t kth_magnitude(View x, std::size_t n, std::uint64_t rank, int n_thre
   all.experts = {x};
   Plan plan;
   fill(plan, all);
-  return select(plan, {Unit{{0}, {rank}}}, false, limits(n_threads), go_on)[0][0].bits;
+  return select(plan, {Unit{{0}, {rank}}}, {}, false, limits(n_threads), go_on)[0][0].bits;
 }
 
 std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
@@ -218,22 +218,16 @@ std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
     small_combine(merge, floors, cutoffs);
     return kept;
   }
-  combine_whole(merge, plan,
-                {0,
-                 0,
-                 merge.n,
-                 merge.weights,
-                 floors,
-                 cutoffs,
-                 merge.scale,
-                 sum_of_weights(merge.weights),
-                 merge.zero_sign,
-                 merge.majority ? 0 : -1,
-                 {},
-                 0,
-                 {},
-                 0},
-                limits(n_threads));
+  JobRule rule{};
+  rule.n_elements = merge.n;
+  rule.weights = merge.weights;
+  rule.floors = floors;
+  rule.cutoffs = cutoffs;
+  rule.scale = merge.scale;
+  rule.divisor = sum_of_weights(merge.weights);
+  rule.zero_sign = merge.zero_sign;
+  rule.majority = merge.majority ? 0 : -1;
+  combine_whole(merge, plan, std::move(rule), limits(n_threads));
   return kept;
 }
 
