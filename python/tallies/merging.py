@@ -83,9 +83,7 @@ def merge(
     0.2000000012
     """
     if device != "cpu":
-        raise InputError(
-            f"device: found {device!r}, expected 'cpu'; merges do not use CUDA yet"
-        )
+        raise InputError(f"device: found {device!r}, expected 'cpu'; merges do not use CUDA yet")
     request = MergeConfig.load(config).replace(
         seed=seed or None,
         nonfinite=None if nonfinite == "error" else nonfinite,
