@@ -21,26 +21,6 @@ struct Scratch {
   std::vector<const void*> rows;
 };
 
-// Calls body(first, n) for the stretches of a tile in which no expert passes its cutoff, with the
-// floors that hold there.
-template <class Body>
-void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::int32_t>& floors,
-                      const Body& body) {
-  const std::uint64_t begin = rule.first + tile.first, end = begin + tile.n;
-  for (std::uint64_t at = begin; at < end;) {
-    std::uint64_t to = end;
-    floors = rule.floors;
-    for (std::size_t e = 0; e < rule.cutoffs.size(); ++e) {
-      if (at >= rule.cutoffs[e])
-        floors[e] = floors[e] < 0x7f800000 ? floors[e] + 1 : 0x7fffffff;  // every NaN is equal
-      else
-        to = std::min(to, rule.cutoffs[e]);
-    }
-    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at));
-    at = to;
-  }
-}
-
 void join_neighbours(std::vector<Range>& ranges) {
   std::sort(ranges.begin(), ranges.end());
   std::vector<Range> joined;
@@ -84,9 +64,11 @@ class Combine {
       scratch.unwritten.resize(tile.n);
       out = scratch.unwritten.data();
     }
-    split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
-      merge_stretch(tile, rule, zero_sign, first, n, out, scratch, tally);
-    });
+    const std::uint64_t begin = rule.first + tile.first;
+    split_at_cutoffs(begin, tile.n, rule.floors, rule.cutoffs, scratch.floors,
+                     [&](std::size_t first, std::size_t n) {
+                       merge_stretch(tile, rule, zero_sign, first, n, out, scratch, tally);
+                     });
     if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
 
     std::vector<Lanes> inputs;
@@ -140,6 +122,8 @@ class Combine {
     args.scale = rule.scale;
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
+    args.scores = rule.scores.data();
+    args.company = rule.company;
     args.overflow = overflow_bits(out_type);
     if (options_.stage != Stage::none || !rule.lambdas.empty()) {
       merge_deltas(tile, rule, args, rule.first + tile.first + first, n, out, scratch, tally);

@@ -164,6 +164,35 @@ TALLIES_INLINE std::int32_t largest_lane(I32s v) {
   return most;
 }
 
+// As many numbers in float64, in two vectors.
+typedef double F64s __attribute__((vector_size(4 * kLanes)));
+typedef float HalfF32s __attribute__((vector_size(2 * kLanes)));
+struct Doubles {
+  F64s low, high;
+  friend TALLIES_INLINE Doubles operator+(Doubles a, Doubles b) {
+    return {a.low + b.low, a.high + b.high};
+  }
+  friend TALLIES_INLINE Doubles operator-(Doubles a, Doubles b) {
+    return {a.low - b.low, a.high - b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, Doubles b) {
+    return {a.low * b.low, a.high * b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, double b) { return {a.low * b, a.high * b}; }
+};
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  HalfF32s halves[2];
+  __builtin_memcpy(halves, &x, sizeof x);
+  return {__builtin_convertvector(halves[0], F64s), __builtin_convertvector(halves[1], F64s)};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  const HalfF32s halves[2] = {__builtin_convertvector(x.low, HalfF32s),
+                              __builtin_convertvector(x.high, HalfF32s)};
+  F32s out;
+  __builtin_memcpy(&out, halves, sizeof out);
+  return out;
+}
+
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {
   Total sum = 0;

@@ -11,6 +11,7 @@
 #include "kernels/sparse.h"
 #include "kernels/survey.h"
 #include "kernels/tall.h"
+#include "kernels/weighted.h"
 
 namespace tallies {
 
@@ -80,6 +81,15 @@ constexpr KernelTable make_table() {
   t.apply_signs[0] = &apply_signs<Float32>;
   t.apply_signs[1] = &apply_signs<BFloat16>;
   t.apply_signs[2] = &apply_signs<Float16>;
+  t.decode_masked[0] = &decode_masked<Float32>;
+  t.decode_masked[1] = &decode_masked<BFloat16>;
+  t.decode_masked[2] = &decode_masked<Float16>;
+  t.decode_signs = &decode_signs;
+  t.add_scaled = &add_scaled;
+  t.dots = &dots;
+  t.spread = &spread;
+  t.scores = &scores;
+  t.count_company = &count_company;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

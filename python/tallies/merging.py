@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from .files import (
     stamps,
     tensor_fingerprint,
 )
+from .floats import float_of
 from .journal import Journal, holds
 from .layout import INDEX_NAME, Shard, tensor_bytes
 from .match import Model
@@ -83,9 +83,7 @@ def merge(
     0.2000000012
     """
     if device != "cpu":
-        raise InputError(
-            f"device: found {device!r}, expected 'cpu'; this build has no CUDA kernels"
-        )
+        raise InputError(f"device: found {device!r}, expected 'cpu'; merges do not use CUDA yet")
     request = MergeConfig.load(config).replace(
         seed=seed or None,
         nonfinite=None if nonfinite == "error" else nonfinite,
@@ -174,9 +172,9 @@ class _Run:
         files = self._open_files(directory)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
-        if passes.by_model and not passes.survey and self._works:
+        if passes.by_model and not passes.is_surveyed and self._works:
             passes.survey_model()
-            journal.record_survey(passes.survey)
+            journal.record_survey(passes.survey, passes.weights, passes.scores)
         for shard in made.shards:
             if shard.name in finished:
                 continue
@@ -239,7 +237,8 @@ class _Run:
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.survey = journal.survey
+        passes.survey, passes.weights = journal.survey, journal.weights
+        passes.scores = journal.scores
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
         settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
@@ -372,7 +371,7 @@ class _Run:
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found
+                if outcome.found and made.rule.gate is Gate.MAGNITUDE
             },
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=self.warnings,
@@ -443,4 +442,4 @@ def _remove_all(directory: Path) -> None:
 
 
 def _magnitude(bits: int | None) -> float | None:
-    return None if bits is None else float(struct.unpack("<f", struct.pack("<I", bits))[0])
+    return None if bits is None else float_of(bits)

@@ -21,7 +21,7 @@ from .layout import Shard, header, index_json, layout_shards, parse_size, tensor
 from .match import Match, Model, match
 from .methods._spec import Rule
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities
+from .passes import Place, Work, model_densities, settings
 from .recipe import MergeConfig
 from .stages import row_elements
 
@@ -70,8 +70,8 @@ class MergePlan:
 
     @cached_property
     def bytes_surveyed(self) -> int:
-        """Bytes that the search for thresholds reads before the combine."""
-        return self.bytes_combined if self.rule.survey else 0
+        """Bytes that the surveys read before the combine, if each takes one pass."""
+        return self.rule.n_surveys * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -144,14 +144,9 @@ class MergePlan:
                     n_elements=infos[0].n_elements,
                     inputs=tuple(place(info) for info in infos),
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
-                    weights=values["weight"],
-                    densities=values.get("density", ()),
-                    scale=values.get("scale", 1.0),
-                    lambdas=values.get("mask_lambda", ()),
                     row_length=infos[0].shape[-1] if infos[0].shape else 1,
-                    gammas=values.get("gamma", ()),
-                    epsilons=values.get("epsilon", ()),
                     n_input_bytes=sum(info.n_bytes for info in infos),
+                    **settings(values, len(self.experts)),
                 )
             )
         return works
@@ -202,11 +197,12 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
-        if self.rule.survey is None:
+        surveys = ["survey", "second survey"][: self.rule.n_surveys]
+        if not surveys:
             return ["combine"]
         if self.rule.survey == "model":
-            return ["survey of all tensors together", "combine"]
-        return ["survey and combine, tensor by tensor"]
+            return [*(f"{survey} of all tensors together" for survey in surveys), "combine"]
+        return [f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
         n_files = len(self.shards)

@@ -13,7 +13,7 @@ from .match import Match, Model, match
 from .methods._spec import Method
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work
+from .passes import Passes, Place, Work, settings
 from .suggest import show, unknown
 
 _BUFFER_BYTES = 1 << 20
@@ -257,14 +257,9 @@ class _Merge:
             n_elements=inputs[0].n_elements,
             inputs=tuple(array.place for array in inputs),
             outputs=(view(name, result[name]).place,),
-            weights=values["weight"],
-            densities=values.get("density", ()),
-            scale=values.get("scale", 1.0),
-            lambdas=values.get("mask_lambda", ()),
             row_length=inputs[0].shape[-1] if inputs[0].shape else 1,
-            gammas=values.get("gamma", ()),
-            epsilons=values.get("epsilon", ()),
             n_input_bytes=0,
+            **settings(values, len(self._labels)),
         )
 
     def _check_copied(self, matched: Match, accept: bool) -> None:
