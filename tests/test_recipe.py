@@ -307,7 +307,10 @@ def test_wrong_options_are_named(models: list[str], params: list[str], words: li
         ({"dtype": "bfloat"}, ["dtype", "'bfloat'", "did you mean 'bfloat16'?"]),
         ({"out_dtype": "int64"}, ["out_dtype", "'int64'", "float32"]),
         ({"semantics": "mergkit"}, ["semantics", "did you mean 'mergekit'?"]),
-        ({"semantics": "peft"}, ["semantics", "'peft'", "ties", "paper and mergekit"]),
+        (
+            {"merge_method": "ram", "semantics": "peft"},
+            ["semantics", "'peft'", "ram", "paper and mergekit"],
+        ),
         ({"nonfinite": "ignore"}, ["nonfinite", "error, warn, propagate"]),
         ({"seed": -1}, ["seed", "-1", "0 or more"]),
         ({"seed": 1 << 64}, ["seed", "less than 2**64"]),

@@ -91,8 +91,15 @@ class Gram {
   // The products of n elements of all rows, into scratch.part.
   void measure(Scratch& scratch, std::size_t n) const {
     double* to = scratch.part.data();
-    for (std::size_t i = 0; i < scratch.rows.size(); to += ++i)
-      kernels().dots(scratch.rows[i], scratch.rows.data(), static_cast<int>(i) + 1, n, to);
+    for (std::size_t i = 0; i < scratch.rows.size(); ++i) {
+      for (std::size_t j = 0; j <= i; j += kRowsTogether) {
+        const int n_rows = static_cast<int>(std::min<std::size_t>(i + 1 - j, kRowsTogether));
+        double lanes[kRowsTogether][8];
+        kernels().dots(scratch.rows[i], scratch.rows.data() + j, n_rows, n, lanes);
+        for (int row = 0; row < n_rows; ++row)
+          *to++ = std::accumulate(lanes[row], lanes[row] + 8, 0.0);
+      }
+    }
     if (!options_.with_magnitudes) return;
     for (const float* row : scratch.rows) *to++ = sum_magnitudes(row, n);
   }

@@ -14,6 +14,7 @@ from ._version import __version__
 from .checkpoint import DTYPES, TensorInfo
 from .files import content
 from .passes import Found, Guessed, Outcome, add_content
+from .scores import Score
 
 NAME = "journal"
 
@@ -31,7 +32,8 @@ class Journal:
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
         self.survey: list[Found] = []
-        self.coefficients: list[float] = []
+        self.weights: list[float] = []
+        self.scores: list[Score] = []
         self.dropped: list[list[str]] | None = None
         """For each model, the layers of its task vector that are left out, once chosen."""
         self.finished: dict[str, dict[int, Outcome]] = {}
@@ -50,7 +52,8 @@ class Journal:
             n_bytes += len(line)
             if "survey" in record:
                 self.survey = [Found(*row) for row in record["survey"]]
-                self.coefficients = record["coefficients"]
+                self.weights = record["weights"]
+                self.scores = [Score(**score) for score in record["scores"]]
             elif "dropped" in record:
                 self.dropped = record["dropped"]
             elif "file" in record:
@@ -63,10 +66,12 @@ class Journal:
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(self, survey: list[Found], coefficients: list[float]) -> None:
-        """Note the thresholds or coefficients that hold over all tensors."""
-        self.survey, self.coefficients = survey, coefficients
-        self._append({"survey": survey, "coefficients": coefficients})
+    def record_survey(self, survey: list[Found], weights: list[float], scores: list[Score]) -> None:
+        """Note what holds over all tensors."""
+        self.survey, self.weights, self.scores = survey, weights, scores
+        self._append(
+            {"survey": survey, "weights": weights, "scores": [asdict(one) for one in scores]}
+        )
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note which layers of the models are left out."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ from .files import (
     stamps,
     tensor_fingerprint,
 )
+from .floats import float_of
 from .journal import Journal, holds
 from .layout import INDEX_NAME, Shard, tensor_bytes
 from .match import Model
@@ -35,7 +35,7 @@ from .passes import Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
-from .resources import allow_open_files, peak_memory_bytes, tile_limits
+from .resources import allow_open_files, check_rows, peak_memory_bytes, tile_limits
 from .state_dicts import n_threads
 
 REPORT_NAME = "tallies.json"
@@ -84,9 +84,7 @@ def merge(
     0.2000000012
     """
     if device != "cpu":
-        raise InputError(
-            f"device: found {device!r}, expected 'cpu'; this build has no CUDA kernels"
-        )
+        raise InputError(f"device: found {device!r}, expected 'cpu'; merges do not use CUDA yet")
     request = MergeConfig.load(config).replace(
         seed=seed or None,
         nonfinite=None if nonfinite == "error" else nonfinite,
@@ -96,6 +94,8 @@ def merge(
     start = time.perf_counter()
     limits = tile_limits(max_memory, n_threads(threads))
     made = plan(request)
+    if (rows := made.row_bytes) is not None:
+        check_rows(*rows, max_memory, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = auxiliary_sizes(made.donor)
@@ -178,7 +178,7 @@ class _Run:
         finished = self._restore(passes, journal, directory)
         if passes.by_model and not passes.is_surveyed and self._works:
             passes.survey_model()
-            journal.record_survey(passes.survey, passes.coefficients)
+            journal.record_survey(passes.survey, passes.weights, passes.scores)
         for shard in made.shards:
             if shard.name in finished:
                 continue
@@ -264,7 +264,8 @@ class _Run:
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.survey, passes.coefficients = journal.survey, journal.coefficients
+        passes.survey, passes.weights = journal.survey, journal.weights
+        passes.scores = journal.scores
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
         settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
@@ -361,7 +362,7 @@ class _Run:
                     if kept and made.n_parameters
                     else None,
                     threshold=_magnitude(passes.survey[e].bits) if passes.survey else None,
-                    coefficient=passes.coefficients[e] if passes.coefficients else None,
+                    coefficient=passes.weights[e] if passes.weights else None,
                 )
             )
             if made.match.merged and n_equal == len(made.match.merged):
@@ -399,7 +400,7 @@ class _Run:
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found
+                if outcome.found and made.rule.gate is Gate.MAGNITUDE
             },
             coefficients={
                 self._works[job].name: outcome.coefficients
@@ -477,4 +478,4 @@ def _remove_all(directory: Path) -> None:
 
 
 def _magnitude(bits: int | None) -> float | None:
-    return None if bits is None else float(struct.unpack("<f", struct.pack("<I", bits))[0])
+    return None if bits is None else float_of(bits)

@@ -14,11 +14,11 @@ from .store._codec import Codec
 Described = type[Method] | type[Codec]
 
 
-def described() -> dict[str, Described]:
-    """All merge methods and then all codecs, by name."""
-    return {name: methods.get(name) for name in methods.names()} | {
-        name: codecs.get(name) for name in codecs.names()
-    }
+def described(name: str | None = None) -> list[Described]:
+    """All merge methods and then all codecs, or those of this name: there may be one of each."""
+    found: list[Described] = [methods.get(one) for one in methods.names()]
+    found += [codecs.get(one) for one in codecs.names()]
+    return [one for one in found if name in (None, one.name)]
 
 
 def entry(method: Described) -> str:

@@ -19,11 +19,12 @@ from .errors import InputError
 from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match, row_length
-from .methods._spec import Gate, Rule
+from .methods._spec import Rule
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities
+from .passes import Place, Work, model_densities, settings
 from .recipe import MergeConfig
+from .stages import row_elements
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ class MergePlan:
 
     @cached_property
     def bytes_surveyed(self) -> int:
-        """Bytes that surveys read before the combine."""
-        surveys = self.rule.gate is Gate.MAGNITUDE or self.rule.coefficients is not None
-        return self.bytes_combined * (surveys + (self.modifiers.drop_layers is not None))
+        """Bytes that the surveys read before the combine, if each takes one pass."""
+        n_surveys = self.rule.n_surveys + (self.modifiers.drop_layers is not None)
+        return n_surveys * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -83,6 +84,24 @@ class MergePlan:
             for name in self.match.merged
             for model in self.models
         )
+
+    @cached_property
+    def row_bytes(self) -> tuple[int, str] | None:
+        """The most memory of a thread that whole rows take, and of which tensor.
+
+        None where the gate needs no rows.
+        """
+        if not self.rule.by_rows:
+            return None
+        most = (0, "")
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            shape = infos[0].shape
+            tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
+            n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
+            per_element = n_bytes / max(infos[0].n_elements, 1)
+            most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
+        return most
 
     @property
     def bytes_moved(self) -> int:
@@ -129,13 +148,9 @@ class MergePlan:
                     n_elements=infos[0].n_elements,
                     inputs=tuple(place(info) for info in infos),
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
-                    weights=values.get("weight", (1.0,) * len(self.experts)),
-                    densities=values.get("density", ()),
-                    scale=values.get("scale", 1.0) * factors[name],
-                    lambdas=values.get("mask_lambda", ()),
                     row_length=row_length(infos[0]),
-                    parameters=values,
                     n_input_bytes=sum(info.n_bytes for info in infos),
+                    **settings(values, len(self.experts), factors[name]),
                 )
             )
         return works
@@ -186,20 +201,13 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
-        if self.modifiers.drop_layers is None:
-            return self._passes_of_rule()
-        return ["survey of layers", *self._passes_of_rule()]
-
-    def _passes_of_rule(self) -> list[str]:
-        if self.rule.coefficients is not None:
-            if self.rule.coefficients.scope == "model":
-                return ["survey of inner products", "combine"]
-            return ["survey of inner products and combine, tensor by tensor"]
-        if self.rule.gate is not Gate.MAGNITUDE:
-            return ["combine"]
-        if self.rule.scope == "model":
-            return ["survey of all tensors together", "combine"]
-        return ["survey and combine, tensor by tensor"]
+        first = ["survey of layers"] if self.modifiers.drop_layers else []
+        surveys = ["survey", "second survey"][: self.rule.n_surveys]
+        if not surveys:
+            return [*first, "combine"]
+        if self.rule.survey == "model":
+            return [*first, *(f"{one} of all tensors together" for one in surveys), "combine"]
+        return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
         n_files = len(self.shards)
@@ -247,7 +255,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
     rule = config.rule()
-    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
+    if rule.survey == "model":
         rows = [parameters[name]["density"] for name in names]
         model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
     if config.dtype is not None and config.out_dtype is None:

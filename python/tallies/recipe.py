@@ -136,7 +136,7 @@ class MergeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    merge_method: Annotated[str, _one_of(methods.names)]
+    merge_method: Annotated[str, _one_of(methods.names), BeforeValidator(methods.proper_name)]
     semantics: Annotated[str, _one_of(lambda: SEMANTICS)] = "paper"
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from . import _core
 from .errors import InputError
+from .floats import float32
 from .methods._gram import Gram
 from .methods._spec import Coefficients
 from .suggest import show
@@ -103,11 +103,3 @@ def inner_products(
     found = plan.gram(rows, deltas, magnitudes, limits, progress)
     tables = [memoryview(table).cast("d") for table in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]
-
-
-def float32(x: float) -> float:
-    """The nearest float32 value, infinite beyond the largest."""
-    try:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-    except OverflowError:
-        return math.copysign(math.inf, x)

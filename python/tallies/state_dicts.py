@@ -16,7 +16,7 @@ from .modifiers import KEYS as MODIFIERS
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work
+from .passes import Passes, Place, Work, settings
 from .suggest import show, unknown
 
 _BUFFER_BYTES = 1 << 20
@@ -281,13 +281,9 @@ class _Merge:
             n_elements=inputs[0].n_elements,
             inputs=tuple(array.place for array in inputs),
             outputs=(view(name, result[name]).place,),
-            weights=values.get("weight", (1.0,) * len(self._labels)),
-            densities=values.get("density", ()),
-            scale=values.get("scale", 1.0),
-            lambdas=values.get("mask_lambda", ()),
             row_length=row_length(inputs[0]),
-            parameters=values,
             n_input_bytes=0,
+            **settings(values, len(self._labels)),
         )
 
     def _check_copied(self, matched: Match, accept: bool) -> None:
