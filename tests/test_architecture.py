@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from tests.cmake import build
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
@@ -64,7 +65,7 @@ def is_allowed(layer: str, header: str, *, system: bool) -> bool:
 
 
 def native_files() -> list[Path]:
-    return sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp"))
+    return sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu"))
 
 
 def test_the_table_names_every_folder() -> None:
@@ -94,11 +95,17 @@ def test_includes(path: Path) -> None:
         ("kernels", "algorithm", True),
         ("kernels", "cpu/ops.h", False),
         ("cpu", "kernels/lanes.h", False),
+        ("cuda", "cpu/ops.h", False),
+        ("cuda", "engine/engine.h", False),
+        ("bind", "cuda/launch.h", False),
         ("stream", "cpu/ops.h", False),
         ("engine", "kernels/survey.h", False),
         ("engine", "cpu/dispatch.h", False),
         ("engine", "Python.h", True),
         ("bind", "kernels/survey.h", False),
+        ("torch", "kernels/survey.h", False),
+        ("torch", "torch/csrc/stable/library.h", True),
+        ("torch", "pybind11/pybind11.h", True),
     ],
 )
 def test_what_the_table_forbids(layer: str, header: str, system: bool) -> None:
@@ -168,7 +175,7 @@ def test_only_main_imports_the_command_line() -> None:
 
 
 def test_methods_know_nothing_of_what_runs_them() -> None:
-    known = {"tallies.errors", "tallies.spectral", "tallies.suggest"}
+    known = {"tallies.errors", "tallies.floats", "tallies.spectral", "tallies.suggest"}
     for name, path in python_modules().items():
         if name.startswith("tallies.methods"):
             ours = {module for module in imports(path, inside=True) if module.startswith("tallies")}
@@ -226,23 +233,17 @@ def target_objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The kernels compiled for every instruction set with the flags of CMakeLists.txt."""
     import pybind11
 
-    beside = shutil.which("cmake", path=Path(sys.executable).parent)
-    cmake = beside or shutil.which("cmake")
-    assert cmake is not None, "needs CMake, which built the package: pip install cmake"
-    build = tmp_path_factory.mktemp("objects")
-    options = {
+    folder = tmp_path_factory.mktemp("objects")
+    options: dict[str, str | Path] = {
         "CMAKE_BUILD_TYPE": "Release",
         "SKBUILD_PROJECT_VERSION": "0",
         "pybind11_DIR": pybind11.get_cmake_dir(),
         "Python_EXECUTABLE": sys.executable,
         "TALLIES_WERROR": "ON",
+        "TALLIES_CUDA": "OFF",
     }
-    configure = [cmake, "-S", ROOT, "-B", build, *(f"-D{key}={options[key]}" for key in options)]
-    make = [cmake, "--build", build, "--target", "tallies_targets", "--parallel", "2"]
-    for command in (configure, make):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return sorted(build.rglob("targets/*.o"))
+    build(ROOT, folder, "tallies_targets", options)
+    return sorted(folder.rglob("targets/*.o"))
 
 
 def test_kernel_objects_export_their_table_alone(target_objects: list[Path]) -> None:

@@ -17,7 +17,7 @@ import click
 import numpy as np
 import pytest
 
-from tallies import __version__, cpu, methods
+from tallies import __version__, cpu, cuda, methods
 from tallies.cli import group
 from tests.checkpoints import FILE, Array, Model, assert_holds, data_bytes, read, write
 from tests.command import COMMAND, assert_failed, tallies, tree
@@ -301,7 +301,8 @@ def test_methods_and_info() -> None:
     assert said["tallies"] == __version__
     assert (said["target"], said["targets"]) == (cpu.target(), cpu.targets())
     assert said["numpy"] == np.__version__
-    for part in ("cuda      not in this build", f"target    {cpu.target()}", said["torch"]):
+    found = ", ".join(device.name for device in cuda.devices()) or cuda.problem()
+    for part in (f"cuda      {found}", f"target    {cpu.target()}", said["torch"]):
         assert part in text
 
 
@@ -344,7 +345,7 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("merge ties.yml out --device tpu", ("--device", "'cpu', 'cuda'")),
     ("merge ties.yml out --out-dtype float33", ("'float33'", "did you mean 'float32'?")),
     ("merge ties.yml out --seed -1", ("seed: found -1",)),
-    ("merge ties.yml out --semantics peft", ("ties has only paper and mergekit",)),
+    ("merge --method emr --base base --model a --semantics peft out", ("emr has only paper",)),
     ("plan", ("recipe file", "--method")),
     ("plan ties.yml out", ("out",)),
     ("plan ties.yml --seed x", ("--seed",)),

@@ -8,9 +8,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.attr("version") = TALLIES_VERSION;
   tallies::bind::register_errors(m);
   tallies::bind::register_cpu(m);
+  tallies::bind::register_cuda(m);
   tallies::bind::register_kernels(m);
   tallies::bind::register_engine(m);
   tallies::bind::register_store(m);
   tallies::bind::register_sparse(m);
   tallies::bind::register_matrices(m);
+  tallies::bind::register_weighted(m);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/blocks.h"
+#include "kernels/rare.h"
 
 namespace tallies {
 namespace {
@@ -46,19 +47,6 @@ void narrow(const float* in, void* out, std::size_t n_elements) {
                           T::store2(to, x);
                         });
 }
-
-// One element at a time: these types are rare, and read once from a disk that is slower.
-struct Float64 {
-  using Word = double;
-  static float widen(double x) { return static_cast<float>(x); }
-  static double narrow(float x) { return x != x ? __builtin_nan("") : static_cast<double>(x); }
-};
-struct Float8E4M3 : E4M3 {
-  using Word = std::uint8_t;
-};
-struct Float8E5M2 : E5M2 {
-  using Word = std::uint8_t;
-};
 
 template <class T>
 void widen_each(const void* in, float* out, std::size_t n_elements) {

@@ -71,7 +71,11 @@ struct Float16 {
   static constexpr bool kInterleaved = false;
 
   static TALLIES_INLINE F32s widen(U16s half) {
-#if defined(__AVX512F__)
+#if defined(__CUDA_ARCH__)
+    F32s x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(half));
+    return x;
+#elif defined(__AVX512F__)
     return _mm512_cvtph_ps((__m256i)half);
 #elif defined(__F16C__)
     return _mm256_cvtph_ps((__m128i)half);
@@ -87,7 +91,11 @@ struct Float16 {
 #endif
   }
   static TALLIES_INLINE U16s narrow(F32s x) {
-#if defined(__AVX512F__)
+#if defined(__CUDA_ARCH__)
+    U16s half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
+    return unordered(x) ? U16s(0x7e00) : half;
+#elif defined(__AVX512F__)
     return (U16s)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 #elif defined(__F16C__)
     return (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);

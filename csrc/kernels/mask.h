@@ -54,37 +54,18 @@ void sign_mask(const float* x, std::uint8_t* out, std::size_t n) {
   pack<1>(NotNegative{}, {x}, out, n);
 }
 
-// Bit-sliced: counter[b] holds bit b of the number of masks that have each element.
 void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least, std::uint8_t* out,
                     std::size_t n_elements) {
-  constexpr int kMostBits = 9;  // counts to 511, above kMaxExperts
-  int n_bits = 1;
-  while (n_masks >> n_bits != 0 || at_least >> n_bits != 0) ++n_bits;
   const std::size_t n_bytes = (n_elements + 7) / 8;
-  map_blocks<static_cast<int>(sizeof(U64s))>(masks, n_masks, out, n_bytes,
-                                             [&](const std::uint8_t* const* rows, std::size_t first,
-                                                 std::uint8_t* to) __attribute__((always_inline)) {
-                                               U64s counter[kMostBits] = {};
-                                               for (int row = 0; row < n_masks; ++row) {
-                                                 U64s carry = load<U64s>(rows[row] + first);
-                                                 for (int b = 0; b < n_bits; ++b) {
-                                                   const U64s sum = counter[b] ^ carry;
-                                                   carry &= counter[b];
-                                                   counter[b] = sum;
-                                                 }
-                                               }
-                                               // counter >= at_least, from the highest bit down
-                                               U64s above{}, same = ~U64s{};
-                                               for (int b = n_bits - 1; b >= 0; --b) {
-                                                 if ((at_least >> b) & 1) {
-                                                   same &= counter[b];
-                                                 } else {
-                                                   above |= same & counter[b];
-                                                   same &= ~counter[b];
-                                                 }
-                                               }
-                                               store(to, above | same);
-                                             });
+  const Claimed<U64s> claimed(n_masks, at_least);
+  map_blocks<static_cast<int>(sizeof(U64s))>(
+      masks, n_masks, out, n_bytes,
+      [&](const std::uint8_t* const* rows, std::size_t first, std::uint8_t* to)
+          __attribute__((always_inline)) {
+            store(to, claimed([&](int row) __attribute__((always_inline)) {
+                    return load<U64s>(rows[row] + first);
+                  }));
+          });
   if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
 }
 

@@ -35,6 +35,41 @@ struct NotNegative {
   TALLIES_INLINE Mask operator()(F32s x) const { return not_less(x, F32s{}); }
 };
 
+// Where at least so many masks have an element, for as many elements as Words has bits. Bit-sliced:
+// counter[b] holds bit b of the number of masks that have each element.
+template <class Words>
+struct Claimed {
+  static constexpr int kMostBits = 9;  // counts to 511, above kMaxExperts
+  int n_masks, at_least, n_bits = 1;
+  TALLIES_INLINE Claimed(int n_masks_, int at_least_) : n_masks(n_masks_), at_least(at_least_) {
+    while (n_masks >> n_bits != 0 || at_least >> n_bits != 0) ++n_bits;
+  }
+  // mask(row) gives that mask's bits.
+  template <class Mask>
+  TALLIES_INLINE Words operator()(const Mask& mask) const {
+    Words counter[kMostBits] = {};
+    for (int row = 0; row < n_masks; ++row) {
+      Words carry = mask(row);
+      for (int b = 0; b < n_bits; ++b) {
+        const Words sum = counter[b] ^ carry;
+        carry &= counter[b];
+        counter[b] = sum;
+      }
+    }
+    // counter >= at_least, from the highest bit down
+    Words above{}, same = ~Words{};
+    for (int b = n_bits - 1; b >= 0; --b) {
+      if ((at_least >> b) & 1) {
+        same &= counter[b];
+      } else {
+        above |= same & counter[b];
+        same &= ~counter[b];
+      }
+    }
+    return above | same;
+  }
+};
+
 // base + scale * (in the mask ? shared : +0)
 struct Masked {
   float scale;

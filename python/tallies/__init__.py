@@ -14,7 +14,7 @@ from ._version import __version__
 from .errors import InputError, StorageError, TalliesError
 
 if TYPE_CHECKING:
-    from . import cpu, kernels
+    from . import cpu, cuda, kernels
     from .merging import merge
     from .planning import MergePlan, plan
     from .recipe import MergeConfig
@@ -33,6 +33,7 @@ __all__ = [
     "TalliesError",
     "__version__",
     "cpu",
+    "cuda",
     "kernels",
     "merge",
     "merge_state_dicts",
@@ -55,7 +56,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cpu", "kernels"):
+    if name in ("cpu", "cuda", "kernels"):
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,8 @@ version: str
 def targets() -> list[str]: ...
 def target() -> str: ...
 def set_target(name: str) -> None: ...
+def cuda_problem() -> str: ...
+def cuda_devices() -> list[tuple[str, str, int, int]]: ...
 def widen(src: int, dtype: int, out: int, n: int, /) -> None: ...
 def narrow(src: int, out: int, dtype: int, n: int, /) -> None: ...
 def elect_signs(
@@ -31,6 +33,7 @@ def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
 def survey(
     dtype: int, base: int, expert: int, n: int, low: int, high: int, interior: int, /
 ) -> list[int]: ...
+def rules() -> list[tuple[str, str, str]]: ...
 def combine(
     dtype: int,
     gate: int,
@@ -53,7 +56,7 @@ class Limits:
     def n_threads(self) -> int: ...
 
 class Unit:
-    def __init__(self, jobs: Sequence[int], ranks: Sequence[int]) -> None: ...
+    def __init__(self, jobs: Sequence[int], ranks: Sequence[int], share: float = 0.0) -> None: ...
 
 class Threshold:
     @property
@@ -63,12 +66,31 @@ class Threshold:
     @property
     def n_equal(self) -> int: ...
     @property
+    def largest(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
     def last_job(self) -> int: ...
     @property
     def last_count(self) -> int: ...
 
 class StageRule:
-    def __init__(self, *, key: int = 0, chance: int = 1 << 30, factor: float = 1.0) -> None: ...
+    def __init__(
+        self,
+        *,
+        factor: float = 1.0,
+        key: int = 0,
+        chance: int = 1 << 30,
+        low: float = 0.0,
+        step: float = 0.0,
+        own_factor: bool = False,
+        floor: int = 0,
+        ceiling: int = 0,
+        floor_cutoff: int = 0,
+        ceiling_cutoff: int = 0,
+        n_outliers: int = 0,
+        n_kept: int = 0,
+    ) -> None: ...
 
 class JobRule:
     def __init__(
@@ -87,7 +109,15 @@ class JobRule:
         at_least: int = 0,
         stages: Sequence[StageRule] = (),
         row_length: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> None: ...
+
+class Census:
+    @property
+    def alone(self) -> list[int]: ...
+    @property
+    def shared(self) -> list[int]: ...
 
 class JobResult:
     @property
@@ -127,7 +157,23 @@ class Plan:
         locate: bool,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
+        measure: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> list[list[Threshold]]: ...
+    def take_census(
+        self,
+        jobs: Sequence[int],
+        floor: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Census]: ...
+    def sum_squares(
+        self,
+        rules: Sequence[JobRule],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]: ...
     def combine(
         self,
         rules: Sequence[JobRule],
@@ -140,6 +186,21 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         stage: int = 0,
     ) -> list[JobResult]: ...
+    def gram(
+        self,
+        rows: Sequence[tuple[int, int]],
+        deltas: bool,
+        with_magnitudes: bool,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[bytes]: ...
+    def stage_sums(
+        self,
+        rules: Sequence[JobRule],
+        stage: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[tuple[list[float], list[float]]]: ...
     def fingerprints(self, limits: Limits) -> list[list[int]]: ...
     def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
 
@@ -274,3 +335,47 @@ def write_merged(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[list[int], bool]: ...
+
+class Delta:
+    """A task vector of one tensor in memory, which it does not keep alive."""
+
+    @staticmethod
+    def zero(n: int, /) -> Delta: ...
+    @staticmethod
+    def dense(values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def masked(shared: int, dtype: int, mask: int, scale: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def signs(mask: int, magnitude: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def sparse(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def quantized(mask: int, values: int, scales: int, n_rows: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def replaced(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @property
+    def n_kept(self) -> int: ...
+    def decode(self, threads: int, out: int, /) -> None: ...
+
+def weighted_sum(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    base: int,
+    dtype: int,
+    factors: int,
+    out: int,
+    /,
+) -> None: ...
+def block_dots(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    grad: int,
+    dtype: int,
+    out: int,
+    /,
+) -> None: ...
+def restore(plan: Plan, deltas: Sequence[Delta | None], limits: Limits) -> list[list[int]]: ...

@@ -8,21 +8,22 @@ import platform
 
 import click
 
-from .. import cpu
+from .. import cpu, cuda
 from .._version import __version__
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(as_json: bool) -> None:
-    """Show versions and the instruction set in use."""
+    """Show versions, the instruction set in use and CUDA devices."""
     facts = {
         "tallies": __version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "target": cpu.target(),
         "targets": cpu.targets(),
-        "cuda": None,
+        "cuda": [device._asdict() for device in cuda.devices()],
+        "cuda_problem": cuda.problem(),
         "numpy": _version("numpy"),
         "torch": _version("torch"),
     }
@@ -30,7 +31,8 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2))
         return
     facts["targets"] = ", ".join(cpu.targets())
-    facts["cuda"] = "not in this build"
+    facts["cuda"] = ", ".join(device.name for device in cuda.devices()) or facts["cuda_problem"]
+    del facts["cuda_problem"]
     for name, value in facts.items():
         click.echo(f"{name:<9} {value or 'not installed'}")
 

@@ -39,7 +39,7 @@ class Doge(MatrixMethod):
     formula = "out = base + scale * sum_t c_t mask_t (x_t + D), c_t = coefficient / |x_t|_F"
     paper = "Wei et al. 2025, arXiv 2501.01230"
     semantics = ("paper", "fusionbench")
-    returns_one = False
+    keeps_one_expert = False
     copies = 8.0
     copies_per_expert = True
 

@@ -31,7 +31,7 @@ class IsoC(MatrixMethod):
     formula = "out = base + scale * mean(s) U V^T of sum_t (f_t - base) = U diag(s) V^T"
     paper = "Marczak et al. 2025, arXiv 2502.04959"
     semantics = ("paper", "fusionbench")
-    returns_one = False
+    keeps_one_expert = False
 
     exclude = Parameter(
         "text_projection",

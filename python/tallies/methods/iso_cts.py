@@ -31,7 +31,7 @@ class IsoCts(MatrixMethod):
     formula = "out = base + scale * mean(s) U V^T of common and task-specific directions"
     paper = "Marczak et al. 2025, arXiv 2502.04959"
     semantics = ("paper", "fusionbench")
-    returns_one = False
+    keeps_one_expert = False
     copies = 8.0
 
     common_space_fraction = Parameter(0.8, "share f of the sum's directions", low=0, high=1)

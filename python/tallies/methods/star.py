@@ -30,7 +30,7 @@ class Star(MatrixMethod):
     name = "star"
     formula = "out = base + scale * mean_t (x_t cut to eta % of its nuclear norm, norm restored)"
     paper = "Lee et al. 2025, arXiv 2502.10339"
-    returns_one = False
+    keeps_one_expert = False
     copies = 7.0
 
     eta = Parameter(40.0, "percent of the sum of singular values that stays", low=0, high=100)

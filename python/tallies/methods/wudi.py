@@ -48,7 +48,7 @@ class Wudi(MatrixMethod):
     formula = "out = base + scale * M, M towards the least sum_t |(M - x_t) x_t^T|^2 / |x_t|^p"
     paper = "Cheng et al. 2025, arXiv 2503.08099"
     semantics = ("paper", "fusionbench")
-    returns_one = False
+    keeps_one_expert = False
     copies = 8.0
 
     variant = Parameter(

@@ -1,0 +1,143 @@
+// Elementwise kernels that look at no mask: conversions, task vectors, magnitudes, elections.
+#include "cuda/chunk.h"
+#include "cuda/combine.inl.h"
+#include "cuda/launch.h"
+#include "kernels/rank.h"
+#include "kernels/rare.h"
+
+namespace tallies::cuda {
+namespace {
+
+constexpr int kN = 8;
+
+// out[i] = function(a[i], b[i]); b may be null and is then all zeros.
+template <class In, class Out, class Function>
+__global__ void __launch_bounds__(kThreads) map(const In* a, const In* b, Out* out, std::size_t n) {
+  for_each_chunk<kN>(n, [&](std::size_t i, int n_here) {
+    const Chunk<In, kN> x = load_chunk<In, kN>(a + i, n_here);
+    Chunk<In, kN> y{};
+    if (b != nullptr) y = load_chunk<In, kN>(b + i, n_here);
+    Chunk<Out, kN> result;
+    for (int j = 0; j < kN; ++j) result.v[j] = Function::of(x.v[j], y.v[j]);
+    store_chunk(out + i, result, n_here);
+  });
+}
+
+template <class Function, class In, class Out>
+Failure run(const void* a, const void* b, void* out, std::size_t n, Stream stream) {
+  return launch_over(n, kN, &map<In, Out, Function>, stream, static_cast<const In*>(a),
+                     static_cast<const In*>(b), static_cast<Out*>(out), n);
+}
+
+template <class T>
+struct Widen {
+  static TALLIES_INLINE float of(typename T::Word x, typename T::Word) { return T::in_order(&x); }
+};
+template <class T>
+struct Narrow {
+  static TALLIES_INLINE typename T::Word of(float x, float) {
+    typename T::Word word;
+    T::store_in_order(&word, canonical(x));
+    return word;
+  }
+};
+template <class T>
+struct WidenEach {
+  static TALLIES_INLINE float of(typename T::Word x, typename T::Word) { return T::widen(x); }
+};
+template <class T>
+struct NarrowEach {
+  static TALLIES_INLINE typename T::Word of(float x, float) { return T::narrow(x); }
+};
+struct Subtract {
+  static TALLIES_INLINE float of(float x, float base) { return x - base; }
+};
+template <class T>
+struct Magnitude {
+  static TALLIES_INLINE std::uint32_t of(typename T::Word x, typename T::Word base) {
+    const F32s delta = T::in_order(&x) - T::in_order(&base);
+    return static_cast<std::uint32_t>(rank_of(magnitude(delta)));
+  }
+};
+
+template <class Function, class In>
+Failure widen(const void* in, float* out, std::size_t n, Stream stream) {
+  return run<Function, In, float>(in, nullptr, out, n, stream);
+}
+template <class Function, class Out>
+Failure narrow(const float* in, void* out, std::size_t n, Stream stream) {
+  return run<Function, float, Out>(in, nullptr, out, n, stream);
+}
+Failure subtract(const float* x, const float* base, float* out, std::size_t n, Stream stream) {
+  return run<Subtract, float, float>(x, base, out, n, stream);
+}
+template <class T>
+Failure magnitudes(const void* base, const void* expert, std::size_t n, std::uint32_t* out,
+                   Stream stream) {
+  return run<Magnitude<T>, typename T::Word, std::uint32_t>(expert, base, out, n, stream);
+}
+
+struct ElectArgs {
+  const float* deltas[kMaxExperts];
+  float weights[kMaxExperts];
+  int n_experts, zero_sign;
+  std::int8_t* out;
+  std::size_t n;
+};
+
+template <Vote kVote>
+__global__ void __launch_bounds__(kThreads)
+    elect(const __grid_constant__ ElectArgs args, CombineTally* tally) {
+  LaneTally lanes;
+  for_each_chunk<kN>(args.n, [&](std::size_t i, int n) {
+    Election<kVote> elections[kN];
+    for (int e = 0; e < args.n_experts; ++e) {
+      const Chunk<float, kN> x = load_chunk<float, kN>(args.deltas[e] + i, n);
+      for (int j = 0; j < kN; ++j) elections[j].step(x.v[j], args.weights[e]);
+    }
+    Chunk<std::int8_t, kN> signs;
+    for (int j = 0; j < kN; ++j) signs.v[j] = to_bytes(elections[j].finish(args.zero_sign, lanes));
+    store_chunk(args.out + i, signs, n);
+  });
+  add_tally(tally, lanes, 0x7f800000);
+}
+
+template <Vote kVote>
+Failure elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
+                    std::int8_t* out, std::size_t n, CombineTally* tally, Stream stream) {
+  ElectArgs args{};
+  for (int e = 0; e < n_experts; ++e) {
+    args.deltas[e] = deltas[e];
+    args.weights[e] = weights[e];
+  }
+  args.n_experts = n_experts;
+  args.zero_sign = zero_sign;
+  args.out = out;
+  args.n = n;
+  return launch_over(n, kN, &elect<kVote>, stream, args, tally);
+}
+
+}  // namespace
+
+void fill_convert(Table& table) {
+  table.widen[0] = &widen<Widen<Float32>, float>;
+  table.widen[1] = &widen<Widen<BFloat16>, std::uint16_t>;
+  table.widen[2] = &widen<Widen<Float16>, std::uint16_t>;
+  table.widen[3] = &widen<WidenEach<Float64>, double>;
+  table.widen[4] = &widen<WidenEach<Float8E4M3>, std::uint8_t>;
+  table.widen[5] = &widen<WidenEach<Float8E5M2>, std::uint8_t>;
+  table.narrow[0] = &narrow<Narrow<Float32>, float>;
+  table.narrow[1] = &narrow<Narrow<BFloat16>, std::uint16_t>;
+  table.narrow[2] = &narrow<Narrow<Float16>, std::uint16_t>;
+  table.narrow[3] = &narrow<NarrowEach<Float64>, double>;
+  table.narrow[4] = &narrow<NarrowEach<Float8E4M3>, std::uint8_t>;
+  table.narrow[5] = &narrow<NarrowEach<Float8E5M2>, std::uint8_t>;
+  table.subtract = &subtract;
+  table.magnitudes[0] = &magnitudes<Float32>;
+  table.magnitudes[1] = &magnitudes<BFloat16>;
+  table.magnitudes[2] = &magnitudes<Float16>;
+  table.elect_signs[0] = &elect_signs<Vote::sum>;
+  table.elect_signs[1] = &elect_signs<Vote::count>;
+}
+
+}  // namespace tallies::cuda

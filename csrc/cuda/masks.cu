@@ -1,0 +1,159 @@
+// Packed masks: a thread makes or reads a byte, which is a chunk of eight elements.
+#include "cuda/chunk.h"
+#include "cuda/families.h"
+#include "cuda/launch.h"
+#include "kernels/membership.h"
+
+namespace tallies::cuda {
+namespace {
+
+constexpr int kN = 8;
+
+// AboveFloor, its floor perhaps in device memory.
+struct AboveFloorThere {
+  std::int32_t floor;
+  const std::int32_t* there;
+  __device__ Mask operator()(float x, float) const {
+    return AboveFloor{there == nullptr ? floor : *there}(x);
+  }
+};
+struct SignOfFirst {
+  __device__ Mask operator()(float x, float) const { return NotNegative{}(x); }
+};
+
+// Packs test(a[i], b[i]); b may be null.
+template <class Test>
+__global__ void __launch_bounds__(kThreads)
+    pack(Test test, const float* a, const float* b, std::uint8_t* out, std::size_t n_elements) {
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const Chunk<float, kN> x = load_chunk<float, kN>(a + i, n);
+    Chunk<float, kN> y{};
+    if (b != nullptr) y = load_chunk<float, kN>(b + i, n);
+    std::uint32_t byte = 0;
+    for (int j = 0; j < kN; ++j) byte |= bits(both(j < n, test(x.v[j], y.v[j]))) << j;
+    out[i / kN] = static_cast<std::uint8_t>(byte);
+  });
+}
+
+template <class Test>
+Failure run_pack(Test test, const float* a, const float* b, std::uint8_t* out, std::size_t n,
+                 Stream stream) {
+  return launch_over(n, kN, &pack<Test>, stream, test, a, b, out, n);
+}
+
+Failure magnitude_mask(const float* x, std::int32_t floor, const std::int32_t* device_floor,
+                       std::uint8_t* out, std::size_t n, Stream stream) {
+  return run_pack(AboveFloorThere{floor, device_floor}, x, nullptr, out, n, stream);
+}
+Failure tall_mask(const float* delta, const float* merged, float lambda, std::uint8_t* out,
+                  std::size_t n, Stream stream) {
+  return run_pack(Tall{lambda}, delta, merged, out, n, stream);
+}
+Failure same_sign_mask(const float* x, const float* u, std::uint8_t* out, std::size_t n,
+                       Stream stream) {
+  return run_pack(SameSign{}, x, u, out, n, stream);
+}
+Failure sign_mask(const float* x, std::uint8_t* out, std::size_t n, Stream stream) {
+  return run_pack(SignOfFirst{}, x, nullptr, out, n, stream);
+}
+
+struct MaskRows {
+  const std::uint8_t* rows[kMaxExperts];
+};
+
+// Eight bytes of each mask.
+struct MaskBytes {
+  const MaskRows& masks;
+  std::size_t i;
+  int n;
+  TALLIES_INLINE std::uint64_t operator()(int row) const {
+    return load<std::uint64_t>(load_chunk<std::uint8_t, 8>(masks.rows[row] + i, n).v);
+  }
+};
+
+__global__ void __launch_bounds__(kThreads)
+    claim(const __grid_constant__ MaskRows masks, Claimed<std::uint64_t> claimed, std::uint8_t* out,
+          std::size_t n_elements) {
+  const std::size_t n_bytes = (n_elements + 7) / 8;
+  for_each_chunk<8>(n_bytes, [&](std::size_t i, int n) {
+    std::uint64_t word = claimed(MaskBytes{masks, i, n});
+    const std::size_t left = n_elements - 8 * i;
+    if (left < 64) word &= (std::uint64_t(1) << left) - 1;
+    Chunk<std::uint8_t, 8> bytes;
+    store(bytes.v, word);
+    store_chunk(out + i, bytes, n);
+  });
+}
+
+Failure consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least,
+                       std::uint8_t* out, std::size_t n, Stream stream) {
+  MaskRows rows{};
+  for (int row = 0; row < n_masks; ++row) rows.rows[row] = masks[row];
+  return launch_over((n + 7) / 8, 8, &claim, stream, rows,
+                     Claimed<std::uint64_t>(n_masks, at_least), out, n);
+}
+
+// out = element(in the mask, base, shared); shared may be null.
+template <class T, class Rebuild>
+__global__ void __launch_bounds__(kThreads)
+    rebuild(Rebuild element, const typename T::Word* base, const typename T::Word* shared,
+            const std::uint8_t* mask, typename T::Word* out, std::size_t n_elements,
+            std::int32_t* largest) {
+  using Word = typename T::Word;
+  const LaneBits<T> lanes;
+  std::int32_t most = 0;
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const Chunk<Word, kN> b = load_chunk<Word, kN>(base + i, n);
+    Chunk<Word, kN> s{}, result;
+    if (shared != nullptr) s = load_chunk<Word, kN>(shared + i, n);
+    const std::uint32_t byte = mask[i / kN];
+    for (int at = 0; at < kN; at += kPair) {
+      Pair x = T::load2(b.v + at);
+      const Pair y = T::load2(s.v + at);
+      for (int h = 0; h < 2; ++h) {
+        x.v[h] = element(lanes.of(byte >> at, h), x.v[h], y.v[h]);
+        if (at + h < n) most = larger(most, magnitude(x.v[h]));
+      }
+      T::store2(result.v + at, x);
+    }
+    store_chunk(out + i, result, n);
+  });
+  add_largest(largest, most);
+}
+
+template <class T, class Rebuild>
+Failure run_rebuild(Rebuild element, const void* base, const void* shared, const std::uint8_t* mask,
+                    void* out, std::size_t n, std::int32_t* largest, Stream stream) {
+  using Word = typename T::Word;
+  return launch_over(n, kN, &rebuild<T, Rebuild>, stream, element, static_cast<const Word*>(base),
+                     static_cast<const Word*>(shared), mask, static_cast<Word*>(out), n, largest);
+}
+
+template <class T>
+Failure apply_mask(const void* base, const void* shared, const std::uint8_t* mask, float scale,
+                   void* out, std::size_t n, std::int32_t* largest, Stream stream) {
+  return run_rebuild<T>(Masked{scale}, base, shared, mask, out, n, largest, stream);
+}
+template <class T>
+Failure apply_signs(const void* base, const std::uint8_t* mask, float size, void* out,
+                    std::size_t n, std::int32_t* largest, Stream stream) {
+  return run_rebuild<T>(Signed{size}, base, nullptr, mask, out, n, largest, stream);
+}
+
+}  // namespace
+
+void fill_masks(Table& table) {
+  table.magnitude_mask = &magnitude_mask;
+  table.tall_mask = &tall_mask;
+  table.consensus_mask = &consensus_mask;
+  table.same_sign_mask = &same_sign_mask;
+  table.sign_mask = &sign_mask;
+  table.apply_mask[0] = &apply_mask<Float32>;
+  table.apply_mask[1] = &apply_mask<BFloat16>;
+  table.apply_mask[2] = &apply_mask<Float16>;
+  table.apply_signs[0] = &apply_signs<Float32>;
+  table.apply_signs[1] = &apply_signs<BFloat16>;
+  table.apply_signs[2] = &apply_signs<Float16>;
+}
+
+}  // namespace tallies::cuda

@@ -1,0 +1,126 @@
+// The kernels of a CUDA device as a table of functions, and what an engine or a tensor library
+// needs of the device besides. Nothing here needs CUDA's headers or libraries; `load.h` finds the
+// table.
+//
+// The kernels are those of core/table.h, with the same results: elementwise values, masks, counts
+// and selections bit for bit. Arrays, tallies and results are in device memory and may start at any
+// multiple of their element; arrays *of* pointers, weights and floors are in host memory and read
+// before a call returns. Calls are queued on a stream and wait for nothing.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/table.h"
+
+namespace tallies::cuda {
+
+using Stream = void*;         // a cudaStream_t; null is the default stream
+using Event = void*;          // a cudaEvent_t
+using Failure = const char*;  // null when all is well, else what is wrong, in static memory
+
+// Elements over which a sum of products has eight lanes of its own, as in the engine's sums.
+inline constexpr std::size_t kStretch = 2048;
+
+// Masks that one call of `tall` writes at most.
+inline constexpr int kMaxTallMasks = 1024;
+
+struct Device {
+  char name[256];
+  int major, minor;  // of the architecture
+  int n_multiprocessors;
+  std::size_t n_bytes;  // of memory
+};
+
+// What a selection has found, in device memory. `floor` is what keeps that magnitude and larger
+// ones: bits - 1.
+struct Selected {
+  std::int32_t bits, floor;
+  std::uint64_t n_above, n_equal;
+};
+
+// Where the entries that equal a threshold are cut off when exactly `rank` are to stay, lowest
+// index first: `count` elements of the array belong before the cut. `left` is how many equal ones
+// are still to be kept, here and in the arrays that follow.
+struct CutOff {
+  std::uint64_t left, count;
+};
+
+struct Table {
+  // Of this struct and of what its functions take, to tell a library of another version.
+  std::size_t size, size_of_combine_args;
+  int cuda_version;  // with which the library was built, 1000 * major + 10 * minor
+
+  // The device.
+  Failure (*count_devices)(int* n_devices);
+  Failure (*describe)(int device, Device* out);
+  Failure (*use_device)(int device);  // in this thread
+  Failure (*allocate)(void** out, std::size_t n_bytes);
+  Failure (*release)(void* p);
+  Failure (*allocate_pinned)(void** out, std::size_t n_bytes);  // host memory
+  Failure (*release_pinned)(void* p);
+  Failure (*copy)(void* to, const void* from, std::size_t n_bytes, Stream);  // either may be host
+  Failure (*clear)(void* p, std::size_t n_bytes, Stream);
+  Failure (*create_stream)(Stream* out);
+  Failure (*destroy_stream)(Stream);
+  Failure (*wait_for_stream)(Stream);
+  Failure (*create_event)(Event* out);
+  Failure (*destroy_event)(Event);
+  Failure (*record)(Event, Stream);
+  Failure (*wait_for_event)(Event);
+  Failure (*order_after)(Stream, Event);  // what follows on the stream runs after the event
+  Failure (*milliseconds)(float* out, Event from, Event to);
+
+  // As in KernelTable. Tallies and `largest` (bits of the largest magnitude of the float32 results,
+  // kNanRank or more for NaN) are added to; clear them first.
+  // Floors come from `device_floors`, n_experts in device memory, unless it is null.
+  Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const std::int32_t* device_floors,
+                                            CombineTally*, Stream);
+  Failure (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,
+                            int zero_sign, std::int8_t* out, std::size_t n, CombineTally*, Stream);
+  Failure (*magnitudes[kFusedDTypes])(const void* base, const void* expert, std::size_t n,
+                                      std::uint32_t* out, Stream);
+  Failure (*widen[kDTypes])(const void* in, float* out, std::size_t n, Stream);
+  Failure (*narrow[kDTypes])(const float* in, void* out, std::size_t n, Stream);
+  Failure (*subtract)(const float* x, const float* base, float* out, std::size_t n, Stream);
+
+  // The floor comes from `device_floor` unless it is null.
+  Failure (*magnitude_mask)(const float* x, std::int32_t floor, const std::int32_t* device_floor,
+                            std::uint8_t* out, std::size_t n, Stream);
+  Failure (*tall_mask)(const float* delta, const float* merged, float lambda, std::uint8_t* out,
+                       std::size_t n, Stream);
+  Failure (*consensus_mask)(const std::uint8_t* const* masks, int n_masks, int at_least,
+                            std::uint8_t* out, std::size_t n, Stream);
+  Failure (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n,
+                            Stream);
+  Failure (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n, Stream);
+  Failure (*tall[kFusedDTypes])(const TallArgs&, std::int32_t* largest, Stream);
+  Failure (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
+                                      const std::uint8_t* mask, float scale, void* out,
+                                      std::size_t n, std::int32_t* largest, Stream);
+  Failure (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask, float size,
+                                       void* out, std::size_t n, std::int32_t* largest, Stream);
+
+  // Eight lanes for each stretch of kStretch elements, written, not added to.
+  Failure (*dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
+  Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);
+
+  // The rank-th largest magnitude, counted from 1, of all arrays together: begin; then for each of
+  // three digits `count` every array and `pick`. Up to `capacity` candidates are listed after the
+  // first digit, so that the third reads no array again; an eighth of the elements is plenty.
+  // `result`, and `floor` if it is not null, are written by the last pick.
+  std::size_t (*selection_bytes)(std::size_t capacity);  // of `work`, in device memory
+  Failure (*begin_selection)(void* work, std::size_t capacity, std::uint64_t rank, Stream);
+  Failure (*count_digit[kFusedDTypes])(void* work, int digit, const void* base, const void* expert,
+                                       std::size_t n, Stream);
+  Failure (*pick_digit)(void* work, int digit, Selected* result, std::int32_t* floor, Stream);
+
+  // Where the magnitudes that equal a selected one are cut off: begin, and then each array in
+  // order, with a CutOff each.
+  std::size_t (*cut_off_bytes)(std::size_t n);  // of `work`, in device memory
+  Failure (*begin_cut_off)(const Selected* selected, std::uint64_t rank, CutOff* out, Stream);
+  Failure (*cut_off[kFusedDTypes])(void* work, const Selected* selected, const void* base,
+                                   const void* expert, std::size_t n, CutOff* in_out, Stream);
+};
+
+}  // namespace tallies::cuda
