@@ -94,6 +94,8 @@ class CombineArgs(c.Structure):
         ("overflow", c.c_int32),
         ("out", c.c_void_p),
         ("n", c.c_size_t),
+        ("scores", c.c_void_p),
+        ("company", c.c_uint8),
     )
 
 

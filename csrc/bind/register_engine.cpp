@@ -58,7 +58,9 @@ Rule to_rule(int gate, int vote, int blend) {
 void register_engine(py::module_& m) {
   m.def("rules", [] {
     std::vector<std::tuple<std::string, std::string, std::string>> words;
-    for (const RuleWords& rule : kRuleWords) words.emplace_back(rule.gate, rule.vote, rule.blend);
+    for (int i = 0; i < kNRules; ++i)
+      if (stands_alone(kRules[i]))
+        words.emplace_back(kRuleWords[i].gate, kRuleWords[i].vote, kRuleWords[i].blend);
     return words;
   });
 

@@ -91,6 +91,14 @@ struct RuleWords {
 inline constexpr RuleWords kRuleWords[] = {TALLIES_RULES(TALLIES_RULE_WORDS)};
 #undef TALLIES_RULE_WORDS
 
+// Whether a rule needs nothing but weights and densities: no survey of all experts together, no
+// signs from elsewhere, and one election for the signs and the values.
+constexpr bool stands_alone(Rule rule) {
+  return (rule.gate == Gate::all || rule.gate == Gate::magnitude) &&
+         (rule.vote == Vote::none || rule.vote == Vote::sum || rule.vote == Vote::count) &&
+         rule.blend != Blend::alone_or_mean;
+}
+
 // Position of a rule in kRules, -1 if it is not compiled.
 constexpr int index_of(Rule rule) {
   for (int i = 0; i < kNRules; ++i)

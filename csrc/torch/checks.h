@@ -250,13 +250,13 @@ inline std::size_t choice(Name name, const std::string& given,
   return static_cast<std::size_t>(found - known.begin());
 }
 
-// The rule of these words. Signs that are given are disjoint_merge's.
+// The rule of these words, which stands alone.
 inline Rule compiled_rule(const std::string& gate, const std::string& vote,
                           const std::string& blend) {
   std::vector<std::string> known;
   for (int i = 0; i < kNRules; ++i) {
     const RuleWords& words = kRuleWords[i];
-    if (kRules[i].vote == Vote::given) continue;
+    if (!stands_alone(kRules[i])) continue;
     if (gate == words.gate && vote == words.vote && blend == words.blend) return kRules[i];
     known.push_back(std::string(words.gate) + " " + words.vote + " " + words.blend);
   }

@@ -17,7 +17,7 @@ Arguments are checked first: InputError names the one that is wrong, what was fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +54,6 @@ __all__ = [
     "trim",
     "unpack_bits",
 ]
-
-VOTES: Final = tuple(vote.value for vote in Vote)
-"""Those that need no signs from the caller, which are ``disjoint_merge``'s."""
 
 Deltas = Sequence[Array] | Array
 Weights = Sequence[float] | npt.NDArray[np.float32] | None
@@ -314,7 +311,7 @@ def combine(
 
 
 def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> Rule:
-    known = [rule for rule in _core.rules() if rule[1] in VOTES]
+    known = _core.rules()
     if (gate, vote, blend) not in known:
         raise InputError(
             f"gate, vote and blend: found {show(f'{gate} {vote} {blend}')}, expected one of: "

@@ -112,7 +112,8 @@ def merge(
         auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        allow_open_files(2 * len(made.input_files()) + len(made.shards))
+        n_openings = 1 if made.modifiers.drop_layers is None else 2
+        allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), parse_size(max_memory), progress)
         run.check_inputs()
         with destination.writing(resume, sync) as directory:

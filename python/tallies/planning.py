@@ -208,11 +208,12 @@ class MergePlan:
             if self.rule.gate is Gate.MAGNITUDE:
                 first.append("survey of all matrices together")
             return [*first, "matrices, one at a time, and combine of the other tensors"]
-        surveys = ["survey", "second survey"][: self.rule.n_surveys]
+        survey = "survey of inner products" if self.rule.coefficients else "survey"
+        surveys = [survey, "second survey"][: self.rule.n_surveys]
         if not surveys:
             return [*first, "combine"]
         if self.rule.survey == "model":
-            return [*first, *(f"{one} of all tensors together" for one in surveys), "combine"]
+            return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
@@ -261,7 +262,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
     rule = config.rule()
-    if rule.survey == "model":
+    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
         rows = [parameters[name]["density"] for name in names]
         model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
     if config.dtype is not None and config.out_dtype is None:
