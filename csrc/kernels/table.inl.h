@@ -3,6 +3,7 @@
 #include "core/table.h"
 #include "kernels/band.h"
 #include "kernels/combine.h"
+#include "kernels/company.h"
 #include "kernels/convert.h"
 #include "kernels/drop.h"
 #include "kernels/fingerprint.h"
