@@ -1,4 +1,4 @@
-# make demo | test | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | docs | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -21,7 +21,7 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint format wheel bench cuda dev clean
+.PHONY: demo test docs lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
@@ -40,6 +40,10 @@ format: $(VENV)/lint
 	$(BIN)/ruff check --fix --exit-zero --quiet
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
+
+# The page of methods and codecs, from what they state themselves.
+docs: $(VENV)/test
+	$(BIN)/tallies methods --markdown > docs/methods.md
 
 # Built from the sdist, in isolation, and tried where nothing else is installed.
 wheel: $(VENV)/wheel

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tallies import InputError, Store, _core, pack
 from tallies.native import DTYPE_CODES, DTYPE_OF_ARRAY
+from tallies.store.manifest import STORED
 from tallies.torch.encoded import EncodedDelta, store_deltas
 from tallies.torch.merged_module import MergedModule
 from tallies.torch.weighted import weighted_merge
@@ -220,16 +221,19 @@ def test_deltas_of_a_store(tmp_path: Path, codec: str) -> None:
     base = copies(Net())
     store = packed(tmp_path, base, codec)
     deltas = store_deltas(store)
-    names = [name for name in base if store.manifest.tensors[name].kind in ("masked", "dense")]
+    names = [name for name in base if store.manifest.tensors[name].kind in STORED]
     for t, (task, delta) in enumerate(zip(TASKS, deltas, strict=True)):
         assert sorted(delta) == sorted(names)
         loaded = store.load(task, framework="torch")
         for name in names:
             dense = delta[name].dense()
             assert dense.shape == delta[name].shape == base[name].shape
-            if codec == "exact" or store.manifest.tensors[name].kind == "dense":
+            kind = store.manifest.tensors[name].kind
+            if codec == "exact" or kind == "dense":
                 expected = expert_of(base, t)[name].float() - base[name].float()
                 assert bits(dense) == bits(expected)
+            elif kind == "factored":
+                assert bits(dense) == bits(loaded[name].float() - base[name].float())
             else:
                 assert bits((base[name].float() + dense).to(base[name].dtype)) == bits(loaded[name])
 

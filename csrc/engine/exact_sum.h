@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace tallies {
 
@@ -33,9 +34,10 @@ class ExactSum {
     special_ += other.special_;
   }
 
-  // The exact sum, rounded once to nearest even.
+  // The exact sum, rounded once to nearest even; one NaN whatever the terms' were.
   double value() const {
-    if (special_ != 0 || std::isnan(special_)) return special_;
+    if (std::isnan(special_)) return std::numeric_limits<double>::quiet_NaN();
+    if (special_ != 0) return special_;
     const bool negative = limbs_[kLimbs - 1] >> 63;
     std::array<std::uint64_t, kLimbs> size = limbs_;
     if (negative) {

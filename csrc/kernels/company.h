@@ -1,5 +1,5 @@
-// What surveys measure over all experts of each element, of float32 deltas: how far they differ, how
-// they score, and what each has alone. Reference: tests/reference/{ram,sce,pcb}.py.
+// What surveys measure over all experts of each element, of float32 deltas: how far they differ,
+// how they score, and what each has alone. Reference: tests/reference/{ram,sce,pcb}.py.
 #pragma once
 
 #include "kernels/across.h"

@@ -54,9 +54,9 @@ def store_deltas(
     * tall, emr, magnitude: scale * (mask ? shared : +0);
     * bitdelta: mask ? size : -size;
     * sparse: mask ? value : +0, an int8 value times the scale of its row;
-    * sparse with ``density: exact``, and tensors that bitdelta keeps whole: task - base. Base plus
-      vector, rounded, may then differ from what ``store.load`` gives in the last place, and takes
-      four bytes for each element that is kept.
+    * sparse with ``density: exact``, tensors that bitdelta keeps whole, and what tsv_c and twin
+      multiply out: task - base. Base plus vector, rounded, may then differ from what ``store.load``
+      gives in the last place, and takes four bytes for each element that is kept.
 
     ``mask_lambda`` names one of several candidates. InputError for unknown tasks, for what is
     damaged, and for tensors that a task changed and that are not of a floating-point type;
