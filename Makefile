@@ -1,4 +1,4 @@
-# make demo | test | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | docs | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -8,6 +8,8 @@ VENV ?= .venv
 # mergekit has requirements of its own, which must not decide ours: it lives apart.
 MERGEKIT_VENV ?= .venv-mergekit
 MERGEKIT ?= mergekit==0.1.5
+# Of fusion_bench one module is compared with, which needs nothing but torch.
+FUSION_BENCH ?= fusion-bench==0.2.33
 # Installed before anything that requires torch, which would else resolve to a build that brings
 # CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
 TORCH ?= torch==2.13.0
@@ -19,7 +21,7 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test lint format wheel bench cuda dev clean
+.PHONY: demo test docs lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
@@ -39,11 +41,15 @@ format: $(VENV)/lint
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
 
+# The page of methods and codecs, from what they state themselves.
+docs: $(VENV)/test
+	$(BIN)/tallies methods --markdown > docs/methods.md
+
 # Built from the sdist, in isolation, and tried where nothing else is installed.
 wheel: $(VENV)/wheel
 	rm -rf dist build/wheel
 	$(BIN)/python -m build -o build/wheel
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair -w dist build/wheel/*.whl
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --exclude libtorch_cpu.so -w dist build/wheel/*.whl
 	cp build/wheel/*.tar.gz dist
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) dist/*.whl
@@ -52,8 +58,10 @@ wheel: $(VENV)/wheel
 bench: $(VENV)/test
 	$(BIN)/python -m bench.kernels
 	$(BIN)/python -m bench.startup
+	$(BIN)/python -m bench.torch_ops
 	$(BIN)/python -m bench.merge
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.weighted
 
 # The tests and the benchmark that need a CUDA device.
 cuda: $(VENV)/test
@@ -97,4 +105,5 @@ $(VENV)/wheel: $(VENV)/made
 
 $(MERGEKIT_VENV)/mergekit: $(MERGEKIT_VENV)/torch
 	$(MERGEKIT_VENV)/bin/python $(INSTALL) $(MERGEKIT)
+	$(MERGEKIT_VENV)/bin/python $(INSTALL) --no-deps $(FUSION_BENCH)
 	@touch $@

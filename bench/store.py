@@ -63,6 +63,9 @@ PACKINGS = (
     Packing("sparse"),
     # All matrices have signs: copying the embedding of every task would be most of the time.
     Packing("bitdelta", {"dense": "lm_head"}),
+    # Embeddings are factored as a whole, beyond the default budget.
+    Packing("tsv_c", {"exclude": "embed,lm_head"}),
+    Packing("twin", {"exclude": "embed,lm_head"}),
 )
 
 

@@ -94,6 +94,8 @@ class CombineArgs(c.Structure):
         ("overflow", c.c_int32),
         ("out", c.c_void_p),
         ("n", c.c_size_t),
+        ("scores", c.c_void_p),
+        ("company", c.c_uint8),
     )
 
 
@@ -177,7 +179,8 @@ class CudaTable:
         for name, types, count in _FUNCTIONS:
             result = c.c_size_t if name in _SIZES else c.c_char_p
             kind = c.CFUNCTYPE(result, *(_TYPES[letter] for letter in types))
-            self._functions[name] = [kind(address) for address in getattr(table, name)]
+            # A rule without a function stays null.
+            self._functions[name] = [kind(address or 0) for address in getattr(table, name)]
             assert len(self._functions[name]) == count
 
     def __call__(self, name: str, *arguments: Any, which: int = 0) -> None:

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
+from tallies import _core
+
 Array = npt.NDArray[Any]
 
 DTYPES = tuple(
@@ -200,3 +202,22 @@ def densities() -> st.SearchStrategy[float]:
 def scales() -> st.SearchStrategy[float]:
     """Multipliers of the merged task vector."""
     return st.sampled_from([1.0, 0.3, 0.0, -1.0, 1.5]) | st.floats(-3, 3, width=32)
+
+
+@st.composite
+def rules(draw: st.DrawFn, n_experts: int) -> dict[str, Any]:
+    """Options of `combine`: a rule that is compiled, and what its parts leave to choose."""
+    gate, vote, blend = draw(st.sampled_from(_core.rules()))
+    options: dict[str, Any] = {
+        "gate": gate,
+        "vote": vote,
+        "blend": blend,
+        "weights": draw(weights(n_experts)),
+        "scale": draw(scales()),
+        "zero": draw(st.sampled_from(["majority", "positive", "negative", "drop"])),
+    }
+    if gate != "all":
+        share = densities()
+        options["density"] = draw(share | st.lists(share, min_size=n_experts, max_size=n_experts))
+        options["equal"] = draw(st.sampled_from(["keep", "first"]))
+    return options

@@ -294,7 +294,7 @@ def test_a_fingerprint_is_of_names_types_shapes_and_content(tmp_path: Path) -> N
 
 def test_methods_and_info() -> None:
     listed = printed("methods")
-    assert [f"\n{name}: " in f"\n{listed}" for name in methods.names()] == [True] * 5
+    assert all(f"\n{name}: " in f"\n{listed}" for name in methods.names())
     assert printed("methods", "ties").startswith("ties: Trim each task vector")
     said = json.loads(printed("info", "--json"))
     text = printed("info")
@@ -345,7 +345,7 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("merge ties.yml out --device tpu", ("--device", "'cpu', 'cuda'")),
     ("merge ties.yml out --out-dtype float33", ("'float33'", "did you mean 'float32'?")),
     ("merge ties.yml out --seed -1", ("seed: found -1",)),
-    ("merge ties.yml out --semantics peft", ("ties has only paper and mergekit",)),
+    ("merge --method emr --base base --model a --semantics peft out", ("emr has only paper",)),
     ("plan", ("recipe file", "--method")),
     ("plan ties.yml out", ("out",)),
     ("plan ties.yml --seed x", ("--seed",)),

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import tallies
-from tallies import kernels
+from tallies import kernels, pages
 from tallies.cli import group
 
 ROOT = Path(__file__).parent.parent
@@ -27,7 +27,8 @@ FENCE = re.compile(r"^(<!-- long-running -->\n)?```(\w+)\n(.*?)^```$", re.MULTIL
 
 def module_names() -> list[str]:
     found = pkgutil.walk_packages(tallies.__path__, "tallies.")
-    return ["tallies", *(one.name for one in found if not one.name.endswith("__main__"))]
+    others = ("__main__", "._cuda", "._torch", ".libtallies")  # libraries, and what runs at once
+    return ["tallies", *(one.name for one in found if not one.name.endswith(others))]
 
 
 @pytest.mark.parametrize("name", module_names())
@@ -65,6 +66,11 @@ def test_readme_examples_run(tmp_path: Path) -> None:
             check=False,
         )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
+
+
+def test_the_page_of_methods_is_what_they_state() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text()
+    assert page == pages.markdown(pages.described()), "run 'make docs'"
 
 
 def test_readme_names_every_command_and_exit_status() -> None:

@@ -17,7 +17,7 @@ import tallies
 from tallies import InputError, kernels, masks
 from tests import strategies
 from tests.everywhere import assert_everywhere, assert_same_bits, on_every_target
-from tests.reference import blend, elect, gram, select, ties
+from tests.reference import blend, combine, elect, gram, select, ties
 from tests.reference import masks as reference
 from tests.reference.dtype import narrow, widen
 from tests.strategies import KERNEL_DTYPES, Group
@@ -234,6 +234,30 @@ def test_ties(group: Group, scale: float, data: st.DataObject) -> None:
         expected,
         base,
         *experts,
+    )
+
+
+@given(groups(), st.booleans(), st.data())
+def test_combine(group: Group, has_base: bool, data: st.DataObject) -> None:
+    n = len(group.experts)
+    options = data.draw(strategies.rules(n))
+    casts = data.draw(st.lists(st.sampled_from(KERNEL_DTYPES), min_size=n, max_size=n))
+    with np.errstate(all="ignore"):
+        experts = [x.astype(dtype) for x, dtype in zip(group.experts, casts, strict=True)]
+    base = group.base if has_base else None
+    assert_everywhere(
+        lambda: kernels.combine(base, experts, **options),
+        combine.combine(base, experts, **options),
+        *experts,
+    )
+
+
+@given(groups(), strategies.densities())
+def test_combine_does_ties(group: Group, density: float) -> None:
+    experts = list(group.experts)
+    assert_same_bits(
+        kernels.combine(group.base, experts, density=density),
+        kernels.ties(group.base, experts, density=density),
     )
 
 

@@ -20,8 +20,8 @@ from tests.command import assert_failed, tallies
 from tests.reference.masks import unpack_bits
 from tests.reference.tall import masks, shared_vector, vectors
 
-INDEPENDENT = ("sparse", "bitdelta")
-SHARED = ("tall", "emr", "magnitude")
+INDEPENDENT = ("sparse", "bitdelta", "tsv_c")
+SHARED = ("tall", "emr", "magnitude", "twin")
 
 
 def model(seed: int) -> Model:

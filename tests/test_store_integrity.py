@@ -71,6 +71,8 @@ CODECS: dict[str, dict[str, Any]] = {
     "emr": {"codec": "emr"},
     "magnitude": {"codec": "magnitude", "density": 0.3},
     "bitdelta": {"codec": "bitdelta"},
+    "tsv_c": {"codec": "tsv_c", "fraction": 0.5},
+    "twin": {"codec": "twin", "fraction": 0.5},
 }
 
 
@@ -137,6 +139,12 @@ STORED = [
     ("bitdelta", "tasks/a.safetensors", "layer.weight::scale"),
     ("bitdelta", "tasks/a.safetensors", "bias"),
     ("bitdelta", "tasks/a.safetensors", "embed.weight"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight::s"),
+    ("tsv_c", "tasks/a.safetensors", "layer.weight::v"),
+    ("tsv_c", "tasks/a.safetensors", "bias"),
+    ("twin", "shared.safetensors", "embed.weight"),
+    ("twin", "tasks/a.safetensors", "embed.weight"),
 ]
 
 
@@ -150,7 +158,7 @@ def test_a_bit_of_the_store_turned_over(
     before = loaded(Store.open(path), kind)
     already_open = Store.open(path)
     flip(path / file, tensor, byte, bit)
-    name = tensor.removesuffix("::scale")
+    name = tensor.partition("::")[0]
     for store in (Store.open(path), already_open):
         words = (path / file, f"tensor {tensor!r} is damaged", "restore the file")
         assert_all_refuse(store, name, lam, *words)
@@ -175,7 +183,7 @@ def test_a_bit_of_the_base_turned_over(models: Path, kind: str, tensor: str) -> 
     flip(moved / FILE, tensor, 1, 3)
     assert_refused(lambda: Store.open(path, moved), moved, f"tensor {tensor!r} has other values")
     store = Store.open(path, moved, check_base=False)
-    if (kind, tensor) == ("bitdelta", "bias"):
+    if kind in ("bitdelta", "tsv_c", "twin") and tensor == "bias":
         # Kept whole in the store, it is not the base's.
         assert_same_tensors(loaded(store, kind)["a"], before["a"])
         return
@@ -184,7 +192,7 @@ def test_a_bit_of_the_base_turned_over(models: Path, kind: str, tensor: str) -> 
 
 
 def all_files(kind: str) -> list[str]:
-    own = ["shared.safetensors"] if kind != "bitdelta" else []
+    own = ["shared.safetensors"] if kind not in ("bitdelta", "tsv_c") else []
     if kind == "candidates":
         return [*own, *(f"candidates/{t}/{x}.safetensors" for t in "ab" for x in ("0.2", "0.6"))]
     return [*own, "tasks/a.safetensors", "tasks/b.safetensors"]

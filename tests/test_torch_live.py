@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ CODECS: dict[str, dict[str, Any]] = {
     "exact": {"codec": "sparse", "density": "exact"},
     "int8": {"codec": "sparse", "density": 0.3, "values": "int8"},
     "bitdelta": {},
+    "tsv_c": {"fraction": 0.5},
+    "twin": {"fraction": 0.5},
 }
 TILE = 1 << 16
 
@@ -124,13 +127,15 @@ def store(tmp_path: Path, model: Net) -> Store:
 # Switching.
 
 
+@pytest.mark.parametrize("preload", [True, False])
 @pytest.mark.parametrize("codec", CODECS)
 def test_each_task_is_what_load_returns_and_the_base_comes_back(
-    tmp_path: Path, codec: str, model: Net
+    tmp_path: Path, codec: str, preload: bool, model: Net
 ) -> None:
     base = copies(model)
     store = packed(tmp_path, base, codec)
-    switcher = TaskSwitcher(model, store)
+    switcher = TaskSwitcher(model, store, preload=preload)
+    assert (switcher.nbytes > 0) == preload
     before = addresses(model)
     assert switcher.active is None
     for task in (*TASKS, "math", "chat"):
@@ -406,14 +411,32 @@ def flip_last_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_damage_leaves_the_base(store: Store, model: Net) -> None:
-    base = copies(model)
-    switcher = TaskSwitcher(model, store)
+def test_a_damaged_store_changes_nothing(store: Store, model: Net) -> None:
+    switcher = TaskSwitcher(model, store, preload=False)
     switcher.activate("code")
     flip_last_byte(store.path / "tasks" / "math.safetensors")
     with pytest.raises(InputError, match=r"math\.safetensors: tensor .* is damaged"):
         switcher.activate("math")
-    assert switcher.active is None
+    assert switcher.active == "code"
+    assert_is(model, store.load("code", framework="torch"))
+    switcher.deactivate()
+    with pytest.raises(InputError, match=r"math\.safetensors: tensor .* is damaged"):
+        TaskSwitcher(model, store)
+
+
+def test_a_preloaded_store_is_one_shared_vector_and_packed_masks(store: Store, model: Net) -> None:
+    base = copies(model)
+    switcher = TaskSwitcher(model, store)
+    changed = [base[name] for name in store.manifest.of_kind("masked")]
+    shared = sum(tensor.nbytes for tensor in changed)
+    masks = sum((tensor.numel() + 7) // 8 for tensor in changed)
+    assert switcher.nbytes == shared + len(TASKS) * masks
+    expected = {task: store.load(task, framework="torch") for task in TASKS}
+    shutil.rmtree(store.path)
+    for task in TASKS:
+        switcher.activate(task)
+        assert_is(model, expected[task])
+    switcher.deactivate()
     assert_is(model, base)
 
 

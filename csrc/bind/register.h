@@ -16,6 +16,8 @@ void register_kernels(py::module_& m);
 void register_engine(py::module_& m);
 void register_store(py::module_& m);
 void register_sparse(py::module_& m);
+void register_matrices(py::module_& m);
+void register_weighted(py::module_& m);
 
 // Error if this combination is not compiled.
 Rule to_rule(int gate, int vote, int blend);

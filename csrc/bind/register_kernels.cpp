@@ -62,9 +62,7 @@ void consensus_mask(const std::vector<Address>& masks, int at_least, Address out
 double dot(Address a, Address b, std::size_t n) {
   double lanes[8] = {};
   kernels().dot(at<const float>(a), at<const float>(b), n, lanes);
-  const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-                     ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-  return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
+  return sum_of_lanes(lanes);
 }
 
 }  // namespace

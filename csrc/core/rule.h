@@ -6,10 +6,15 @@
 namespace tallies {
 
 // Which entries of a task vector stay.
-enum class Gate : std::uint8_t { all, magnitude };
+enum class Gate : std::uint8_t {
+  all,
+  magnitude,  // bits(|x|) > floor
+  spread,     // bits of the variance over the experts > floor; one decision for all of them
+  score,      // PCB score > threshold
+};
 
-// Who elects the sign of an element.
-enum class Vote : std::uint8_t { none, sum, count, given };
+// Who elects the sign of an element. The unweighted ones look at the values before their weights.
+enum class Vote : std::uint8_t { none, sum, count, given, unweighted_sum, unweighted_count };
 
 // How the survivors of an element become one value.
 enum class Blend : std::uint8_t {
@@ -19,12 +24,18 @@ enum class Blend : std::uint8_t {
   mean_of_agreeing,
   weighted_mean_of_agreeing,
   largest_agreeing,
+  clamped_mean_of_agreeing,  // sum of y / sum of weights, or 1e-6 if that is more
+  alone_or_mean,             // weight x where one expert stays, else the sum of x / number of them
+  score_weighted_mean,
 };
 
 // What becomes of each expert's delta before the gate: a dropped entry is +0, NaN always stays.
 enum class Stage : std::uint8_t {
   none,
-  drop,  // at random, all with one probability
+  drop,          // at random, all with one probability
+  drop_by_rank,  // at random, the larger of a row the less likely
+  band,          // what lies outside two thresholds
+  row_band,      // what of a row lies outside two ranks
 };
 
 // Which elements of an expert a packed mask contains, by its delta x and the shared vector m.
@@ -36,21 +47,28 @@ enum class MaskRule : std::uint8_t {
 };
 
 // The combinations that are compiled. X(gate, vote, blend).
-#define TALLIES_RULES(X)                         \
-  X(all, none, sum)                              \
-  X(all, none, mean)                             \
-  X(magnitude, none, sum)                        \
-  X(magnitude, sum, sum_of_agreeing)             \
-  X(magnitude, sum, mean_of_agreeing)            \
-  X(magnitude, sum, weighted_mean_of_agreeing)   \
-  X(magnitude, sum, largest_agreeing)            \
-  X(magnitude, count, sum_of_agreeing)           \
-  X(magnitude, count, mean_of_agreeing)          \
-  X(magnitude, count, weighted_mean_of_agreeing) \
-  X(magnitude, count, largest_agreeing)          \
-  X(all, given, sum_of_agreeing)                 \
-  X(all, given, mean_of_agreeing)                \
-  X(all, given, weighted_mean_of_agreeing)       \
+#define TALLIES_RULES(X)                              \
+  X(all, none, sum)                                   \
+  X(all, none, mean)                                  \
+  X(magnitude, none, sum)                             \
+  X(magnitude, none, alone_or_mean)                   \
+  X(all, sum, largest_agreeing)                       \
+  X(magnitude, sum, sum_of_agreeing)                  \
+  X(magnitude, sum, mean_of_agreeing)                 \
+  X(magnitude, sum, weighted_mean_of_agreeing)        \
+  X(magnitude, sum, largest_agreeing)                 \
+  X(magnitude, count, sum_of_agreeing)                \
+  X(magnitude, count, mean_of_agreeing)               \
+  X(magnitude, count, weighted_mean_of_agreeing)      \
+  X(magnitude, count, largest_agreeing)               \
+  X(magnitude, unweighted_sum, mean_of_agreeing)      \
+  X(magnitude, unweighted_count, mean_of_agreeing)    \
+  X(all, unweighted_sum, clamped_mean_of_agreeing)    \
+  X(spread, unweighted_sum, clamped_mean_of_agreeing) \
+  X(score, none, score_weighted_mean)                 \
+  X(all, given, sum_of_agreeing)                      \
+  X(all, given, mean_of_agreeing)                     \
+  X(all, given, weighted_mean_of_agreeing)            \
   X(all, given, largest_agreeing)
 
 struct Rule {
@@ -64,6 +82,22 @@ struct Rule {
 inline constexpr Rule kRules[] = {TALLIES_RULES(TALLIES_RULE)};
 #undef TALLIES_RULE
 inline constexpr int kNRules = sizeof(kRules) / sizeof(kRules[0]);
+
+// The words of each rule, in the order of kRules; the Python enums have them as values.
+struct RuleWords {
+  const char *gate, *vote, *blend;
+};
+#define TALLIES_RULE_WORDS(gate, vote, blend) RuleWords{#gate, #vote, #blend},
+inline constexpr RuleWords kRuleWords[] = {TALLIES_RULES(TALLIES_RULE_WORDS)};
+#undef TALLIES_RULE_WORDS
+
+// Whether a rule needs nothing but weights and densities: no survey of all experts together, no
+// signs from elsewhere, and one election for the signs and the values.
+constexpr bool stands_alone(Rule rule) {
+  return (rule.gate == Gate::all || rule.gate == Gate::magnitude) &&
+         (rule.vote == Vote::none || rule.vote == Vote::sum || rule.vote == Vote::count) &&
+         rule.blend != Blend::alone_or_mean;
+}
 
 // Position of a rule in kRules, -1 if it is not compiled.
 constexpr int index_of(Rule rule) {

@@ -16,6 +16,20 @@ inline constexpr std::size_t kInteriorSlack = 16;
 // Experts per call; bounds the stack that a kernel uses for the padded last block (64 KiB).
 inline constexpr int kMaxExperts = 256;
 
+// Rows that a weighted sum and its gradient take at a time: the total, and what they are multiplied
+// with, are loaded once for all.
+inline constexpr int kRowsTogether = 4;
+
+// What the PCB score of one expert's entries is made of: magnitudes are clipped to [low, high] and
+// become (a - low) / width; what exceeds the threshold weighs (score - threshold) / range.
+struct Score {
+  float low, high, width, threshold, range;
+};
+
+// Whose company an entry is judged by: the sum of the task vectors, or of their signed, normalised
+// magnitudes.
+enum class Company : std::uint8_t { sum, signs };
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -30,6 +44,8 @@ struct CombineArgs {
   std::int32_t overflow;     // magnitudes from these bits on are reported as an overflow
   void* out;
   std::size_t n;
+  const Score* scores = nullptr;  // n_experts; Gate::score
+  Company company = Company::sum;
 };
 
 // Sums over the elements of a combine; halves add up to the whole.
@@ -72,6 +88,19 @@ struct DropArgs {
   float factor;
 };
 
+// The same with the probability low + step * rank of an entry, ranks counted from 0 for the
+// smallest magnitude of its row. `own_factor` divides what stays by that probability.
+struct DropByRankArgs {
+  float* x;
+  const std::int32_t* ranks;
+  std::size_t n;
+  std::uint64_t key;
+  std::uint64_t first;
+  float low, step;
+  bool own_factor;
+  float factor;
+};
+
 // A probability of 1: random numbers are whole numbers below it.
 inline constexpr std::int32_t kCertain = 1 << 30;
 
@@ -85,6 +114,18 @@ struct TallArgs {
   int n_lambdas;
   void* shared;
   std::uint8_t* const* masks;  // one per lambda
+  std::size_t n;
+};
+
+// PCB scores of float32 deltas. Where `positive`, a score below zero counts as zero, else it is
+// minus the score that is cut off so; NaN is zero.
+struct ScoresArgs {
+  const float* const* deltas;
+  const Score* scores;
+  int n_experts;
+  Company company;
+  bool positive;
+  float* const* out;
   std::size_t n;
 };
 
@@ -106,6 +147,12 @@ struct KernelTable {
   // out = x - base; out may be x.
   void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
+  void (*drop_by_rank)(const DropByRankArgs&);
+  // Entries with floor < bits(|x|) <= ceiling stay, times factor; every NaN ranks as 0x7f800001.
+  void (*keep_band)(float* x, std::size_t n, std::int32_t floor, std::int32_t ceiling,
+                    float factor);
+  // Elements up to and with the k-th, from 1, of this pattern of magnitudes; n if there are fewer.
+  std::size_t (*count_to)(const float* x, std::size_t n, std::int32_t bits, std::size_t k);
 
   // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
   void (*fingerprint)(const void* in, std::size_t n_bytes, std::uint64_t first,
@@ -130,9 +177,35 @@ struct KernelTable {
   std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
                                             float magnitude, void* out, std::size_t n);
 
+  // Task vectors of a store: scale * (mask ? shared : +0), and mask ? magnitude : -magnitude.
+  void (*decode_masked[kFusedDTypes])(const void* shared, const std::uint8_t* mask, float scale,
+                                      float* out, std::size_t n);
+  void (*decode_signs)(const std::uint8_t* mask, float magnitude, float* out, std::size_t n);
+  // total = total + factor * x for one row after the other, each product rounded; at most
+  // kRowsTogether.
+  void (*add_scaled)(float* total, const float* const* rows, const float* factors, int n_rows,
+                     std::size_t n);
+  // lanes[row][i % 8] = the sum of x[i] * rows[row][i], products exact.
+  void (*dots)(const float* x, const float* const* rows, int n_rows, std::size_t n,
+               double (*lanes)[8]);
+  // Over the experts of each element, of float32 deltas.
+  void (*spread)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
+  // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
+  // the rest.
+  void (*count_company)(const float* const* deltas, std::int32_t floor, int n_experts,
+                        std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
+
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);
 };
+
+// The sum of eight lanes, in the one order that all use; every NaN is the canonical one.
+inline double sum_of_lanes(const double lanes[8]) {
+  const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+                     ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
+}
 
 }  // namespace tallies

@@ -135,12 +135,22 @@ Failure combine(const CombineArgs& args, const std::int32_t* device_floors, Comb
   return run(&merge<T, false, kVote, WeightedEntry<kGate>, Rule>);
 }
 
+// Null for rules that judge an entry by all experts: their surveys run on the processor anyhow.
+template <class T, Gate kGate, Vote kVote, Blend kBlend>
+constexpr auto combine_of() {
+  constexpr Rule rule{kGate, kVote, kBlend};
+  if constexpr (stands_alone(rule) || kVote == Vote::given)
+    return &combine<T, kGate, kVote, kBlend>;
+  else
+    return nullptr;
+}
+
 template <class T>
 void fill_combine_row(Table& table) {
   int rule = 0;
 #define TALLIES_FILL(gate, vote, blend)                \
   table.combine[static_cast<int>(T::kDType)][rule++] = \
-      &combine<T, Gate::gate, Vote::vote, Blend::blend>;
+      combine_of<T, Gate::gate, Vote::vote, Blend::blend>();
   TALLIES_RULES(TALLIES_FILL)
 #undef TALLIES_FILL
 }

@@ -73,7 +73,8 @@ struct Table {
 
   // As in KernelTable. Tallies and `largest` (bits of the largest magnitude of the float32 results,
   // kNanRank or more for NaN) are added to; clear them first.
-  // Floors come from `device_floors`, n_experts in device memory, unless it is null.
+  // Floors come from `device_floors`, n_experts in device memory, unless it is null. Rules that
+  // judge an entry by all experts have no function here.
   Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const std::int32_t* device_floors,
                                             CombineTally*, Stream);
   Failure (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,

@@ -15,28 +15,25 @@ namespace {
 
 struct Scratch {
   Widened widened;
+  Stages stages;
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
   std::vector<const void*> rows;
 };
 
-// Calls body(first, n) for the stretches of a tile in which no expert passes its cutoff, with the
-// floors that hold there.
+// Calls body(first, n, weights) for the parts of a tile's stretch of n elements from `first` on in
+// which the experts have one weight each.
 template <class Body>
-void split_at_cutoffs(const Tile& tile, const JobRule& rule, std::vector<std::int32_t>& floors,
-                      const Body& body) {
-  const std::uint64_t begin = rule.first + tile.first, end = begin + tile.n;
-  for (std::uint64_t at = begin; at < end;) {
-    std::uint64_t to = end;
-    floors = rule.floors;
-    for (std::size_t e = 0; e < rule.cutoffs.size(); ++e) {
-      if (at >= rule.cutoffs[e])
-        floors[e] = floors[e] < 0x7f800000 ? floors[e] + 1 : 0x7fffffff;  // every NaN is equal
-      else
-        to = std::min(to, rule.cutoffs[e]);
-    }
-    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at));
+void split_at_rows(const Tile& tile, const JobRule& rule, std::size_t n_experts, std::size_t first,
+                   std::size_t n, const Body& body) {
+  if (rule.weights.size() == n_experts) return body(first, n, rule.weights.data());
+  const std::uint64_t begin = rule.first + tile.first, end = begin + first + n;
+  for (std::uint64_t at = begin + first; at < end;) {
+    const std::uint64_t row = at / rule.row_length;
+    const std::uint64_t to = std::min(end, (row + 1) * rule.row_length);
+    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at),
+         rule.weights.data() + row * n_experts);
     at = to;
   }
 }
@@ -62,10 +59,7 @@ class Combine {
     int n_units = 0;
     for (const JobRule& rule : rules) {
       n_units = std::max(n_units, rule.majority + 1);
-      Job& stretch = stretches_.emplace_back(plan.jobs[rule.job]);
-      stretch.n_elements = rule.n_elements;
-      for (Array& array : stretch.inputs) array.offset = array.at(rule.first);
-      for (Array& array : stretch.outputs) array.offset = array.at(rule.first);
+      const Job& stretch = stretches_.emplace_back(stretch_of(plan.jobs[rule.job], rule));
       results_.emplace_back().inputs.resize(stretch.inputs.size());
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
@@ -91,9 +85,15 @@ class Combine {
       scratch.unwritten.resize(tile.n);
       out = scratch.unwritten.data();
     }
-    split_at_cutoffs(tile, rule, scratch.floors, [&](std::size_t first, std::size_t n) {
-      merge_stretch(tile, rule, zero_sign, first, n, out, scratch, tally);
-    });
+    const std::size_t n_experts = plan_.n_experts(rule.job);
+    split_at_cutoffs(rule.first + tile.first, tile.n, rule.floors, rule.cutoffs, scratch.floors,
+                     [&](std::size_t first, std::size_t n) {
+                       split_at_rows(tile, rule, n_experts, first, n,
+                                     [&](std::size_t at, std::size_t count, const float* weights) {
+                                       merge_stretch(tile, rule, weights, zero_sign, at, count, out,
+                                                     scratch, tally);
+                                     });
+                     });
     if (rule.majority >= 0) votes_[rule.majority] += tally.sign_sum;
 
     std::vector<Lanes> inputs;
@@ -131,8 +131,9 @@ class Combine {
   }
 
  private:
-  void merge_stretch(const Tile& tile, const JobRule& rule, int zero_sign, std::size_t first,
-                     std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
+  void merge_stretch(const Tile& tile, const JobRule& rule, const float* weights, int zero_sign,
+                     std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
+                     CombineTally& tally) const {
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
@@ -141,12 +142,14 @@ class Combine {
     char* const out = static_cast<char*>(tile_out) + first * size_of(out_type);
 
     CombineArgs args{};
-    args.weights = rule.weights.data();
+    args.weights = weights;
     args.floors = scratch.floors.data();
     args.n_experts = static_cast<int>(types.size() - plan_.has_base);
     args.scale = rule.scale;
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
+    args.scores = rule.scores.data();
+    args.company = rule.company;
     args.overflow = overflow_bits(out_type);
     if (options_.stage != Stage::none || !rule.lambdas.empty()) {
       merge_deltas(tile, rule, args, rule.first + tile.first + first, n, out, scratch, tally);
@@ -203,9 +206,9 @@ class Combine {
         [&](const void* const* in, std::size_t at, std::size_t count) {
           subtract_base(in, n_experts, count);
           for (std::size_t e = 0; e < rule.stages.size(); ++e)
-            run_stage(options_.stage, rule.stages[e],
-                      const_cast<float*>(static_cast<const float*>(in[e + 1])), first_of_job + at,
-                      count);
+            scratch.stages.run(options_.stage, rule.stages[e], rule.row_length,
+                               const_cast<float*>(static_cast<const float*>(in[e + 1])),
+                               first_of_job + at, count);
           args.experts = in + 1;
           args.n = count;
           kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);

@@ -24,31 +24,64 @@ struct Plan {
   std::size_t n_experts(std::size_t job) const { return jobs[job].inputs.size() - has_base; }
 };
 
-// Jobs whose magnitudes are ranked together, and the rank wanted of each expert: the rank-th
-// largest magnitude, counted from 1; 0 for none.
+// What is ranked of an element: a number from each expert, or one from all of them together.
+enum class Measure : std::uint8_t {
+  magnitude,       // of the delta
+  spread,          // variance over the experts
+  score,           // PCB score, zero where it is negative
+  negative_score,  // minus the PCB score, zero where that is negative
+};
+
+struct Ranking {
+  Measure measure = Measure::magnitude;
+  std::vector<Score> scores;  // per expert
+  Company company = Company::sum;
+
+  bool is_derived() const { return measure != Measure::magnitude; }
+  std::size_t n_numbers(std::size_t n_experts) const {
+    return measure == Measure::spread ? 1 : n_experts;
+  }
+};
+
+// Jobs whose numbers are ranked together, and the ranks wanted: the rank-th largest, counted from
+// 1; 0 for none. They go through the experts in turn, as often as there are ranks.
 struct Unit {
   std::vector<std::size_t> jobs;  // in the order in which equal magnitudes are preferred
   std::vector<std::uint64_t> ranks;
+  float share = 0;  // above zero the ranks are this share of the numbers that are not zero, cut
+                    // to an integer; for derived measures
 };
 
 struct Threshold {
-  std::int32_t bits = 0;      // of the rank-th largest magnitude
+  std::int32_t bits = 0;  // of the rank-th largest magnitude
+  std::uint64_t rank = 0;
   std::uint64_t n_above = 0;  // magnitudes strictly larger
   std::uint64_t n_equal = 0;  // magnitudes equal to it
+  std::int32_t largest = 0;   // bits of the largest magnitude; of derived measures only
   // Keeping `rank` entries, lowest index first: those equal are kept up to here in unit.jobs order.
   std::size_t last_job = 0;      // position in unit.jobs
   std::uint64_t last_count = 0;  // elements of that job up to and with the last one kept
 };
 
-// Thresholds of each expert of each unit. With `locate`, also where the equal ones are cut off.
-std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, bool locate,
-                                           const Limits&, const Progress&);
+// Thresholds of each rank of each unit. With `locate`, also where the equal ones are cut off.
+std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, const Ranking&,
+                                           bool locate, const Limits&, const Progress&);
 
 // What a stage does to the delta of one expert.
 struct StageRule {
-  std::uint64_t key = 0;           // of its random numbers
-  std::int32_t chance = kCertain;  // of an entry to stay
   float factor = 1.0f;             // on what stays
+  std::uint64_t key = 0;           // of its random numbers
+  std::int32_t chance = kCertain;  // Stage::drop: of an entry to stay
+  // Stage::drop_by_rank: the probability of a row's smallest entry to stay, the step to the next,
+  // and whether each entry's own probability divides it.
+  float low = 0.0f, step = 0.0f;
+  bool own_factor = false;
+  // Stage::band: what exceeds the floor and not the ceiling stays, bits of magnitudes. From its
+  // cutoff on, either is one pattern higher.
+  std::int32_t floor = 0, ceiling = 0;
+  std::uint64_t floor_cutoff = 0, ceiling_cutoff = 0;  // elements of the job
+  // Stage::row_band: entries of each row that are too large, and those after them that stay.
+  std::uint64_t n_outliers = 0, n_kept = 0;
 };
 
 // What a combine does to one job, or to a stretch of it.
@@ -56,7 +89,7 @@ struct JobRule {
   std::size_t job;
   std::uint64_t first;                 // a multiple of 64
   std::uint64_t n_elements;            // of the job, from `first` on
-  std::vector<float> weights;          // per expert
+  std::vector<float> weights;          // per expert, or per row of `row_length` and expert
   std::vector<std::int32_t> floors;    // per expert; entries with bits(|delta|) > floor stay
   std::vector<std::uint64_t> cutoffs;  // per expert; elements from here on must exceed floor + 1
   float scale = 1.0f;
@@ -68,7 +101,9 @@ struct JobRule {
   std::vector<float> lambdas;  // per expert
   int at_least = 0;
   std::vector<StageRule> stages;  // per expert; empty without a stage
-  std::uint64_t row_length = 0;   // of stages that need whole rows
+  std::uint64_t row_length = 0;   // of weights per row, and of stages that need whole rows
+  std::vector<Score> scores;      // per expert; Gate::score
+  Company company = Company::sum;
 };
 
 using Lanes = std::array<std::uint64_t, 8>;
@@ -99,6 +134,37 @@ struct CombineOptions {
 // sign of them all.
 std::vector<JobResult> combine(const Plan&, const std::vector<JobRule>&, const CombineOptions&,
                                const Limits&, const Progress&);
+
+// Inner products of each row of a job: of its inputs or, with `deltas`, of the differences of the
+// experts from the base.
+struct GramRule {
+  std::size_t job;
+  std::uint64_t row_length;  // divides the job's
+};
+
+struct GramOptions {
+  bool deltas;
+  bool with_magnitudes;
+};
+
+// Of every rule, row by row: the products of vector i with the vectors up to i, for each i in
+// turn, and then, if asked for, each vector's sum of magnitudes. Stretches end where a row does and
+// at every kChunk-th element of the job; within one, sums run in eight lanes, and the sums of
+// stretches are added without rounding.
+std::vector<std::vector<double>> gram(const Plan&, const std::vector<GramRule>&, const GramOptions&,
+                                      const Limits&, const Progress&);
+
+// Entries of each expert with bits(|delta|) > floor: those that no other expert has, and the rest.
+struct Census {
+  std::vector<std::uint64_t> alone, shared;
+};
+std::vector<Census> take_census(const Plan&, const std::vector<std::size_t>& jobs,
+                                std::int32_t floor, const Limits&, const Progress&);
+
+// Sums of the squares of each expert's deltas, of the elements that stay under Gate::spread. The
+// rules are of whole jobs.
+std::vector<std::vector<double>> sum_squares(const Plan&, const std::vector<JobRule>&,
+                                             const Limits&, const Progress&);
 
 // What a store keeps of one tensor: `shared` is the merged delta of `rule`, if there is one, and
 // each expert has a mask, or one for each of several lambdas.
@@ -141,6 +207,14 @@ struct UnpackResult {
 
 std::vector<UnpackResult> unpack(const Plan&, const std::vector<UnpackRule>&, bool has_shared,
                                  const Limits&, const Progress&);
+
+// Sums of the magnitudes of each expert's delta, before and after a stage.
+struct StageSums {
+  std::vector<double> before, after;  // per expert
+};
+
+std::vector<StageSums> stage_sums(const Plan&, const std::vector<JobRule>&, Stage, const Limits&,
+                                  const Progress&);
 
 // Content fingerprints of the first input of every job.
 std::vector<Lanes> fingerprints(const Plan&, const Limits&, const Progress&);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace tallies {
 
@@ -17,14 +19,10 @@ class ExactSum {
       special_ += x;
       return;
     }
-    int exponent;
-    const double fraction = std::frexp(std::fabs(x), &exponent);
-    auto mantissa = static_cast<std::uint64_t>(std::ldexp(fraction, 53));
-    int place = exponent - 53 + 1074;
-    if (place < 0) {
-      mantissa >>= -place;  // of a subnormal, whose low bits are zero
-      place = 0;
-    }
+    const auto bits = std::bit_cast<std::uint64_t>(x);
+    const std::uint64_t exponent = bits >> 52 & 0x7ff, fraction = bits & ((1ull << 52) - 1);
+    const std::uint64_t mantissa = exponent == 0 ? fraction : fraction | 1ull << 52;
+    const std::uint64_t place = exponent == 0 ? 0 : exponent - 1;
     const auto wide = static_cast<unsigned __int128>(mantissa) << (place % 64);
     add_limbs(static_cast<std::size_t>(place / 64), static_cast<std::uint64_t>(wide),
               static_cast<std::uint64_t>(wide >> 64), x < 0);
@@ -36,11 +34,11 @@ class ExactSum {
     special_ += other.special_;
   }
 
-  // Within two roundings of the exact sum.
+  // The exact sum, rounded once to nearest even; one NaN whatever the terms' were.
   double value() const {
-    if (special_ != 0 || std::isnan(special_)) return special_;
+    if (std::isnan(special_)) return std::numeric_limits<double>::quiet_NaN();
+    if (special_ != 0) return special_;
     const bool negative = limbs_[kLimbs - 1] >> 63;
-    double sum = 0;
     std::array<std::uint64_t, kLimbs> size = limbs_;
     if (negative) {
       std::uint64_t carry = 1;
@@ -49,8 +47,13 @@ class ExactSum {
         carry = carry && limb == 0;
       }
     }
-    for (std::size_t i = kLimbs; i-- > 0;)
-      sum += std::ldexp(static_cast<double>(size[i]), static_cast<int>(i) * 64 - 1074);
+    std::size_t top = kLimbs;
+    while (top > 0 && size[top - 1] == 0) --top;
+    if (top < 2) return std::ldexp(static_cast<double>(size[0]), -1074) * (negative ? -1 : 1);
+    // At least 65 bits, the last of which stands for all below them.
+    auto wide = static_cast<unsigned __int128>(size[top - 1]) << 64 | size[top - 2];
+    for (std::size_t i = 0; i + 2 < top; ++i) wide |= size[i] != 0;
+    const double sum = std::ldexp(static_cast<double>(wide), static_cast<int>(top - 2) * 64 - 1074);
     return negative ? -sum : sum;
   }
 
@@ -70,10 +73,12 @@ class ExactSum {
       for (std::size_t i = at + 2; carry != 0 && i < kLimbs; ++i) carry = add_one(i, 0, carry);
       return;
     }
-    // Adds the complement, whose limbs above the two are all ones.
+    // Adds the complement, whose limbs above the two are all ones: with a carry they change
+    // nothing.
     unsigned carry = add_one(at, ~low, 1);
     carry = add_one(at + 1, ~high, carry);
-    for (std::size_t i = at + 2; i < kLimbs; ++i) carry = add_one(i, ~std::uint64_t(0), carry);
+    for (std::size_t i = at + 2; carry == 0 && i < kLimbs; ++i)
+      carry = add_one(i, ~std::uint64_t(0), carry);
   }
 
   std::array<std::uint64_t, kLimbs> limbs_{};

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <mutex>
-#include <numeric>
 
 #include "engine/engine.h"
 #include "engine/exact_sum.h"
@@ -24,12 +23,6 @@ struct Part {
   std::vector<std::uint64_t> n_set;
   std::vector<ExactSum> sums, sums_in_mask;
 };
-
-double sum_magnitudes(const float* x, std::size_t n) {
-  double lanes[8] = {};
-  kernels().sum_magnitudes(x, n, lanes);
-  return std::accumulate(lanes, lanes + 8, 0.0);
-}
 
 class Pack {
  public:

@@ -1,4 +1,4 @@
-// The exact k-th largest magnitude of streamed task vectors.
+// The exact k-th largest magnitude of streamed task vectors, or of a number derived from them.
 //
 // A strided sample brackets each threshold. One pass counts what lies at and above the ends of the
 // bracket and lists the few patterns inside into a histogram, which names the threshold. Where the
@@ -76,7 +76,9 @@ double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t 
 
 // One threshold being searched.
 struct Search {
-  std::uint64_t rank = 0;
+  std::uint64_t rank = 0;  // with a share, 1 until it is known
+  float share = 0;
+  std::uint64_t n_nonzero = 0;
   bool done = false;
   Threshold found;
   // Proven: the answer lies in [low, high].
@@ -98,8 +100,20 @@ struct Search {
     tally = {};
   }
 
-  void add(const SurveyTally& part, const std::uint32_t* interior) {
+  void count_nonzero(std::uint64_t n) {
     const std::lock_guard lock(mutex);
+    n_nonzero += n;
+  }
+
+  void learn_rank() {
+    rank = std::min(n_nonzero, static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
+    share = 0;
+    done = rank == 0;
+  }
+
+  void add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest = 0) {
+    const std::lock_guard lock(mutex);
+    found.largest = std::max(found.largest, largest);
     tally.from_low += part.from_low;
     tally.above_low += part.above_low;
     tally.from_high += part.from_high;
@@ -110,12 +124,15 @@ struct Search {
 
   void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
     found.bits = bits;
+    found.rank = rank;
     found.n_above = n_above;
     found.n_equal = n_equal;
     done = true;
   }
 
   void learn() {
+    if (share > 0) learn_rank();
+    if (done) return;
     if (rank <= tally.above_high) {
       low = try_high + 1;
     } else if (rank <= tally.from_high) {
@@ -143,11 +160,17 @@ struct Search {
 
   // From all patterns of the unit.
   void learn_from_all(const std::vector<std::uint32_t>& patterns) {
+    if (share > 0) {
+      n_nonzero = patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u));
+      learn_rank();
+      if (done) return;
+    }
     const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
     std::uint64_t n_above = 0, n_equal = 0;
     for (const std::uint32_t pattern : patterns) {
       n_above += pattern > bits;
       n_equal += pattern == bits;
+      found.largest = std::max(found.largest, static_cast<std::int32_t>(pattern));
     }
     settle(static_cast<std::int32_t>(bits), n_above, n_equal);
   }
@@ -159,10 +182,11 @@ struct Search {
     const auto at = [&](double share) {
       return ranked.at(static_cast<std::size_t>(std::clamp(share * n, 0.0, n - 1)));
     };
-    const double share = static_cast<double>(rank) / static_cast<double>(n_all);
-    const double spread = kDeviations * (error_of_share(patterns, at(share)) + 1 / n);
-    aim(share + spread < 1 ? static_cast<std::int32_t>(at(share + spread)) : 0,
-        share > spread ? static_cast<std::int32_t>(at(share - spread)) : kTop);
+    double part = static_cast<double>(rank) / static_cast<double>(n_all);
+    if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
+    const double spread = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
+    aim(part + spread < 1 ? static_cast<std::int32_t>(at(part + spread)) : 0,
+        part > spread ? static_cast<std::int32_t>(at(part - spread)) : kTop);
   }
 };
 
@@ -197,9 +221,50 @@ class Magnitudes {
   Widened widened_;
 };
 
+// Numbers derived from all experts of an element, which are no less than zero.
+class Derived {
+ public:
+  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and the bits
+  // of the largest in it. Inputs of the tile are all of its job's.
+  template <class Body>
+  void for_each_chunk(const Plan& plan, const Tile& tile, const Ranking& ranking,
+                      const Body& body) {
+    const std::vector<DType>& types = plan.input_types[tile.job];
+    const std::size_t n_experts = plan.n_experts(tile.job);
+    const std::size_t n_numbers = ranking.n_numbers(n_experts);
+    values_.resize(n_numbers * kChunk);
+    rows_.resize(n_numbers);
+    for (std::size_t i = 0; i < n_numbers; ++i) rows_[i] = values_.data() + i * kChunk;
+    widened_.for_each_chunk(
+        tile, types, [&](const void* const* in, std::size_t first, std::size_t n) {
+          subtract_base(in, n_experts, n);
+          deltas_.resize(n_experts);
+          for (std::size_t e = 0; e < n_experts; ++e)
+            deltas_[e] = static_cast<const float*>(in[e + 1]);
+          largest_.assign(n_numbers, 0);
+          const auto n_rows = static_cast<int>(n_experts);
+          if (ranking.measure == Measure::spread)
+            kernels().spread(deltas_.data(), n_rows, rows_[0], n);
+          else
+            kernels().scores({deltas_.data(), ranking.scores.data(), n_rows, ranking.company,
+                              ranking.measure == Measure::score, rows_.data(), n},
+                             largest_.data());
+          body(rows_, largest_, first, n);
+        });
+  }
+
+ private:
+  Widened widened_;
+  std::vector<float> values_;
+  std::vector<float*> rows_;
+  std::vector<const float*> deltas_;
+  std::vector<std::int32_t> largest_;
+};
+
 struct Scratch {
   Widened widened;
   Magnitudes magnitudes;
+  Derived derived;
   std::vector<std::uint32_t> patterns;
 };
 
@@ -281,9 +346,9 @@ std::vector<SampleRun> sample_runs(const Plan& plan, const Unit& unit, std::size
 
 class Selection {
  public:
-  Selection(const Plan& plan, const std::vector<Unit>& units, const Limits& limits,
-            const Progress& progress)
-      : plan_(plan), units_(units), limits_(limits), progress_(progress) {
+  Selection(const Plan& plan, const std::vector<Unit>& units, const Ranking& ranking,
+            const Limits& limits, const Progress& progress)
+      : plan_(plan), units_(units), ranking_(ranking), limits_(limits), progress_(progress) {
     scratch_.resize(static_cast<std::size_t>(limits.n_threads));
     unit_of_.assign(plan.jobs.size(), ~std::size_t(0));
     for (std::size_t u = 0; u < units.size(); ++u) {
@@ -291,8 +356,9 @@ class Selection {
       auto& experts = searches_.emplace_back();
       for (const std::uint64_t rank : units[u].ranks) {
         auto& search = *experts.emplace_back(std::make_unique<Search>());
-        search.rank = rank;
-        search.done = rank == 0;
+        search.rank = units[u].share > 0 ? 1 : rank;
+        search.share = units[u].share;
+        search.done = search.rank == 0;
       }
     }
     surveys_ = plan.jobs;
@@ -321,6 +387,11 @@ class Selection {
 
  private:
   static constexpr std::size_t kSampledTogether = 4;
+
+  // Which number of an element a search ranks.
+  std::size_t number_of(std::size_t job, std::size_t search) const {
+    return search % ranking_.n_numbers(plan_.n_experts(job));
+  }
 
   template <class Test>
   std::vector<std::size_t> jobs_if(const Test& test) const {
@@ -355,8 +426,10 @@ class Selection {
       job.n_elements = run.n;
       for (Array& a : job.inputs) a.offset = a.at(run.first);
       order.push_back(jobs.size());
+      std::vector<Array> kept;
+      for (const std::size_t i : kept_inputs(run.job, from, to)) kept.push_back(job.inputs[i]);
+      job.inputs = std::move(kept);
       jobs.push_back(std::move(job));
-      keep_inputs(jobs.back(), from, to);
     }
     Limits whole_runs = limits_;
     whole_runs.buffer_bytes = std::max(limits_.buffer_bytes, kRun * 8 * (kSampledTogether + 1));
@@ -368,16 +441,15 @@ class Selection {
           Tile of_job = tile;
           of_job.job = run.job;
           std::vector<const void*> in(plan_.jobs[run.job].inputs.size());
-          std::size_t next = 0;
-          if (plan_.has_base) in[0] = tile.in[next++];
-          for (std::size_t e = from; e < std::min(to, searches_[run.unit].size()); ++e)
-            in[e + plan_.has_base] = tile.in[next++];
+          const std::vector<std::size_t> kept = kept_inputs(run.job, from, to);
+          for (std::size_t i = 0; i < kept.size(); ++i) in[kept[i]] = tile.in[i];
           of_job.in = in.data();
           Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
-          for (std::size_t e = from; e < std::min(to, searches_[run.unit].size()); ++e)
-            if (searches_[run.unit][e]->rank > 0)
-              scratch.magnitudes(plan_, of_job, e,
-                                 samples[run.unit][e].data() + run.at + tile.first);
+          std::vector<std::uint32_t*> patterns(searches_[run.unit].size());
+          for (std::size_t s = from; s < std::min(to, patterns.size()); ++s)
+            if (searches_[run.unit][s]->rank > 0)
+              patterns[s] = samples[run.unit][s].data() + run.at + tile.first;
+          list_patterns(of_job, patterns, scratch);
         },
         progress_);
     if (!finished) return false;
@@ -394,12 +466,69 @@ class Selection {
     return true;
   }
 
-  void keep_inputs(Job& job, std::size_t from, std::size_t to) const {
-    std::vector<Array> kept;
-    if (plan_.has_base) kept.push_back(job.inputs[0]);
-    for (std::size_t e = from; e < to && e + plan_.has_base < job.inputs.size(); ++e)
-      kept.push_back(job.inputs[e + plan_.has_base]);
-    job.inputs = std::move(kept);
+  // Inputs of a job that searches [from, to) look at.
+  std::vector<std::size_t> kept_inputs(std::size_t job, std::size_t from, std::size_t to) const {
+    std::vector<bool> keep(plan_.jobs[job].inputs.size(), ranking_.is_derived());
+    if (plan_.has_base) keep[0] = true;
+    to = std::min(to, searches_[unit_of_[job]].size());
+    for (std::size_t s = from; s < to; ++s) keep[number_of(job, s) + plan_.has_base] = true;
+    std::vector<std::size_t> kept;
+    for (std::size_t i = 0; i < keep.size(); ++i)
+      if (keep[i]) kept.push_back(i);
+    return kept;
+  }
+
+  // The patterns of a tile for each search that has room for them.
+  void list_patterns(const Tile& tile, const std::vector<std::uint32_t*>& out, Scratch& scratch) {
+    if (!ranking_.is_derived()) {
+      for (std::size_t s = 0; s < out.size(); ++s)
+        if (out[s] != nullptr) scratch.magnitudes(plan_, tile, number_of(tile.job, s), out[s]);
+      return;
+    }
+    scratch.derived.for_each_chunk(
+        plan_, tile, ranking_,
+        [&](const auto& rows, const auto&, std::size_t first, std::size_t n) {
+          for (std::size_t s = 0; s < out.size(); ++s)
+            if (out[s] != nullptr)
+              kernels().magnitudes[0](nullptr, rows[number_of(tile.job, s)], n, out[s] + first);
+        });
+  }
+
+  // Surveys a tile for each search of its unit that is wanted, between the ends that ends(search)
+  // gives, and calls add(index, tally, interior, largest), for derived numbers once a chunk.
+  template <class Wanted, class Ends, class Add>
+  void survey(const Tile& tile, Scratch& scratch, const Wanted& wanted, const Ends& ends,
+              const Add& add) {
+    const auto& searches = searches_[unit_of_[tile.job]];
+    if (!ranking_.is_derived()) {
+      for (std::size_t s = 0; s < searches.size(); ++s) {
+        if (!wanted(*searches[s])) continue;
+        const auto [low, high] = ends(*searches[s]);
+        SurveyTally tally;
+        survey_tile(plan_, tile, number_of(tile.job, s), low, high, scratch, tally);
+        add(s, tally, scratch.patterns.data(), 0);
+      }
+      return;
+    }
+    scratch.patterns.resize(kChunk + kInteriorSlack);
+    scratch.derived.for_each_chunk(
+        plan_, tile, ranking_,
+        [&](const auto& rows, const auto& largest, std::size_t, std::size_t n) {
+          for (std::size_t s = 0; s < searches.size(); ++s) {
+            if (!wanted(*searches[s])) continue;
+            const auto [low, high] = ends(*searches[s]);
+            const std::size_t number = number_of(tile.job, s);
+            SurveyTally tally;
+            if (searches[s]->share > 0) {
+              kernels().survey[0]({nullptr, rows[number], n, 1, 1, scratch.patterns.data()}, tally);
+              searches[s]->count_nonzero(tally.from_low);
+              tally = {};
+            }
+            kernels().survey[0]({nullptr, rows[number], n, low, high, scratch.patterns.data()},
+                                tally);
+            add(s, tally, scratch.patterns.data(), largest[number]);
+          }
+        });
   }
 
   bool pass(const std::vector<std::size_t>& jobs) {
@@ -407,15 +536,13 @@ class Selection {
     const bool finished = stream(
         plan_.files, surveys_, tiling, limits_,
         [&](const Tile& tile) {
-          Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
-          const auto& experts = searches_[unit_of_[tile.job]];
-          for (std::size_t e = 0; e < experts.size(); ++e) {
-            Search& search = *experts[e];
-            if (search.done) continue;
-            SurveyTally tally;
-            survey_tile(plan_, tile, e, search.try_low, search.try_high, scratch, tally);
-            search.add(tally, scratch.patterns.data());
-          }
+          const auto& searches = searches_[unit_of_[tile.job]];
+          survey(
+              tile, scratch_[static_cast<std::size_t>(tile.worker)],
+              [](const Search& search) { return !search.done; },
+              [](const Search& search) { return std::pair(search.try_low, search.try_high); },
+              [&](std::size_t s, const SurveyTally& tally, const std::uint32_t* interior,
+                  std::int32_t largest) { searches[s]->add(tally, interior, largest); });
         },
         progress_);
     if (!finished) return false;
@@ -439,16 +566,14 @@ class Selection {
     const bool finished = stream(
         plan_.files, surveys_, tiling, limits_,
         [&](const Tile& tile) {
-          Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
-          const auto& experts = searches_[unit_of_[tile.job]];
-          for (std::size_t e = 0; e < experts.size(); ++e) {
-            if (experts[e]->rank == 0 || !is_cut(*experts[e])) continue;
-            const std::int32_t bits = experts[e]->found.bits;
-            SurveyTally tally;
-            survey_tile(plan_, tile, e, bits, bits, scratch, tally);
-            n_equal[tile.number * n_experts + e] =
-                static_cast<std::uint32_t>(tally.from_low - tally.above_low);
-          }
+          survey(
+              tile, scratch_[static_cast<std::size_t>(tile.worker)],
+              [&](const Search& search) { return search.rank > 0 && is_cut(search); },
+              [](const Search& search) { return std::pair(search.found.bits, search.found.bits); },
+              [&](std::size_t s, const SurveyTally& tally, const std::uint32_t*, std::int32_t) {
+                n_equal[tile.number * n_experts + s] +=
+                    static_cast<std::uint32_t>(tally.from_low - tally.above_low);
+              });
         },
         progress_);
     if (!finished) return false;
@@ -477,19 +602,22 @@ class Selection {
   }
 
   // Elements of the range up to and with the n-th one of these bits.
-  std::uint64_t count_to(const Tiling::Range& range, std::size_t expert, std::int32_t bits,
+  std::uint64_t count_to(const Tiling::Range& range, std::size_t search, std::int32_t bits,
                          std::uint64_t n) {
     const Job& job = surveys_[range.job];
     std::vector<std::vector<char>> buffers(job.inputs.size());
     std::vector<const void*> in(job.inputs.size());
+    const std::vector<std::size_t> kept = kept_inputs(range.job, search, search + 1);
     for (std::size_t i = 0; i < job.inputs.size(); ++i) {
-      if (i != expert + plan_.has_base && !(plan_.has_base && i == 0)) continue;
+      if (std::ranges::find(kept, i) == kept.end()) continue;
       buffers[i].resize(job.inputs[i].n_bytes(range.n));
       in[i] = fetch(plan_.files, job.inputs[i], range.first, range.n, buffers[i].data());
     }
     const Tile tile{range.job, range.first, range.n, in.data(), nullptr, 0, 0};
     std::vector<std::uint32_t> patterns(range.n);
-    scratch_[0].magnitudes(plan_, tile, expert, patterns.data());
+    std::vector<std::uint32_t*> out(searches_[unit_of_[range.job]].size());
+    out[search] = patterns.data();
+    list_patterns(tile, out, scratch_[0]);
     std::size_t i = 0;
     for (; n > 0 && i < patterns.size(); ++i) n -= patterns[i] == static_cast<std::uint32_t>(bits);
     return i;
@@ -497,6 +625,7 @@ class Selection {
 
   const Plan& plan_;
   const std::vector<Unit>& units_;
+  const Ranking& ranking_;
   const Limits& limits_;
   const Progress& progress_;
   std::vector<Job> surveys_;
@@ -508,9 +637,9 @@ class Selection {
 }  // namespace
 
 std::vector<std::vector<Threshold>> select(const Plan& plan, const std::vector<Unit>& units,
-                                           bool locate, const Limits& limits,
-                                           const Progress& progress) {
-  return Selection(plan, units, limits, progress).run(locate);
+                                           const Ranking& ranking, bool locate,
+                                           const Limits& limits, const Progress& progress) {
+  return Selection(plan, units, ranking, limits, progress).run(locate);
 }
 
 }  // namespace tallies

@@ -8,24 +8,12 @@
 #include <numeric>
 
 #include "core/error.h"
-#include "engine/views.h"
+#include "engine/set_bits.h"
 
 namespace tallies {
 namespace {
 
 constexpr std::int32_t kInfinity = 0x7f800000;
-
-// Calls body(i) for the elements that a mask has set.
-template <class Body>
-void for_each_set(const std::uint8_t* mask, std::size_t n, const Body& body) {
-  for (std::size_t i = 0; i < n; i += 64) {
-    const std::size_t left = std::min<std::size_t>(n - i, 64);
-    std::uint64_t word = 0;
-    std::memcpy(&word, mask + i / 8, (left + 7) / 8);
-    if (left < 64) word &= (std::uint64_t(1) << left) - 1;
-    for (; word != 0; word &= word - 1) body(i + static_cast<std::size_t>(std::countr_zero(word)));
-  }
-}
 
 // Writes the elements that the mask has set side by side.
 template <class Word>
@@ -35,40 +23,8 @@ void gather(const void* in, const std::uint8_t* mask, std::size_t n, void* out) 
   for_each_set(mask, n, [&](std::size_t i) { *to++ = from[i]; });
 }
 
-// And back; leaves the other elements as they are.
-template <class Word>
-void scatter(const void* in, const std::uint8_t* mask, std::size_t n, void* out) {
-  const auto* from = static_cast<const Word*>(in);
-  auto* to = static_cast<Word*>(out);
-  for_each_set(mask, n, [&](std::size_t i) { to[i] = *from++; });
-}
-
-// Of the table of functions for elements of 1, 2, 4 and 8 bytes.
-std::size_t by_size(std::size_t n_bytes) {
-  return static_cast<std::size_t>(std::countr_zero(n_bytes));
-}
-
-using Move = void (*)(const void*, const std::uint8_t*, std::size_t, void*);
 constexpr Move kGather[] = {gather<std::uint8_t>, gather<std::uint16_t>, gather<std::uint32_t>,
                             gather<std::uint64_t>};
-constexpr Move kScatter[] = {scatter<std::uint8_t>, scatter<std::uint16_t>, scatter<std::uint32_t>,
-                             scatter<std::uint64_t>};
-
-// The rows of elements that are asked for in ascending order.
-class Rows {
- public:
-  Rows(std::uint64_t n_elements, std::uint64_t n_rows)
-      : length_(std::max<std::uint64_t>(n_elements / std::max<std::uint64_t>(n_rows, 1), 1)) {}
-  std::uint64_t of(std::uint64_t element) {
-    if (element < end_) return row_;
-    row_ = element / length_;
-    end_ = (row_ + 1) * length_;
-    return row_;
-  }
-
- private:
-  std::uint64_t length_, row_ = 0, end_ = 0;
-};
 
 std::int32_t magnitude(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
 

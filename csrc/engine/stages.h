@@ -1,35 +1,43 @@
 // What becomes of the float32 deltas of a chunk before they are blended.
 #pragma once
 
-#include <algorithm>
+#include <cstdint>
+#include <vector>
 
 #include "engine/engine.h"
-#include "engine/views.h"
 
 namespace tallies {
 
 // Elements of a chunk: whole rows where the stage needs them.
-inline std::size_t chunk_elements(const JobRule& rule) {
-  if (rule.row_length == 0) return kChunk;
-  return static_cast<std::size_t>(std::max<std::uint64_t>(kChunk / rule.row_length, 1) *
-                                  rule.row_length);
-}
+std::size_t chunk_elements(const JobRule&);
 
-// Changes n elements of one expert's delta in place, which start at element `first` of the job.
-inline void run_stage(Stage stage, const StageRule& rule, float* delta, std::uint64_t first,
-                      std::size_t n) {
-  constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;  // of the random numbers' counter
-  switch (stage) {
-    case Stage::none:
-      break;
-    case Stage::drop:
-      for (std::size_t at = 0, part; at < n; at += part) {
-        part = static_cast<std::size_t>(
-            std::min<std::uint64_t>(n - at, kPeriod - (first + at) % kPeriod));
-        kernels().drop({delta + at, part, rule.key, first + at, rule.chance, rule.factor});
-      }
-      break;
-  }
-}
+// A copy of the job's stretch that the rule is about, whose tiles start with chunks.
+Job stretch_of(const Job&, const JobRule&);
+
+// The stages of one thread: room for what they find out about a row.
+class Stages {
+ public:
+  // Changes n elements of one expert's delta in place, which start at element `first` of the job.
+  void run(Stage, const StageRule&, std::uint64_t row_length, float* delta, std::uint64_t first,
+           std::size_t n);
+
+ private:
+  // The magnitude of one rank in a row of any length, found in the row before it.
+  struct Guess {
+    std::int32_t bits = -1, reach = 1 << 20;
+  };
+  struct Rank {
+    std::int32_t bits;
+    std::size_t n_above, n_equal;
+  };
+  Rank select(const float* row, std::size_t n, std::size_t rank, Guess&);
+  void keep_rows(const StageRule&, float* row, std::size_t n);
+  const std::int32_t* rank(const float* row, std::size_t n);
+
+  std::vector<std::uint32_t> patterns_, bins_;
+  std::vector<std::uint64_t> sorted_;
+  std::vector<std::int32_t> bin_of_, ranks_;
+  Guess outlier_, kept_;
+};
 
 }  // namespace tallies

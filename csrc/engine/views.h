@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "engine/engine.h"
@@ -51,6 +52,34 @@ inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
     n_set += static_cast<std::uint64_t>(std::popcount(word));
   }
   return n_set;
+}
+
+// Over eight lanes, as the kernel adds them.
+inline double sum_magnitudes(const float* x, std::size_t n) {
+  double lanes[8] = {};
+  kernels().sum_magnitudes(x, n, lanes);
+  return std::accumulate(lanes, lanes + 8, 0.0);
+}
+
+// Calls body(first, n) for the stretches of n elements from `begin` on in which no expert passes
+// its cutoff, with the floors that hold there.
+template <class Body>
+void split_at_cutoffs(std::uint64_t begin, std::size_t n, const std::vector<std::int32_t>& floors,
+                      const std::vector<std::uint64_t>& cutoffs, std::vector<std::int32_t>& here,
+                      const Body& body) {
+  const std::uint64_t end = begin + n;
+  for (std::uint64_t at = begin; at < end;) {
+    std::uint64_t to = end;
+    here = floors;
+    for (std::size_t e = 0; e < cutoffs.size(); ++e) {
+      if (at >= cutoffs[e])
+        here[e] = floors[e] < 0x7f800000 ? floors[e] + 1 : 0x7fffffff;  // every NaN is equal
+      else
+        to = std::min(to, cutoffs[e]);
+    }
+    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at));
+    at = to;
+  }
 }
 
 class Widened {

@@ -46,6 +46,15 @@ struct WeightedMeanOfAgreeing {
   }
 };
 
+// Weights that are not negative; the divisor is at least 1e-6.
+struct ClampedMeanOfAgreeing : WeightedMeanOfAgreeing {
+  static TALLIES_INLINE F32s finish(const Acc& a, Mask plus, Mask minus, I32s n) {
+    const I32s divisor = bits_of(SumOfAgreeing::finish(a.weights, plus, minus, n));
+    return SumOfAgreeing::finish(a.values, plus, minus, n) /
+           floats_of(larger(divisor, bits_of(all(1e-6f))));
+  }
+};
+
 struct LargestAgreeing {
   using Acc = SumOfAgreeing::Acc;
   static TALLIES_INLINE void step(Acc& a, Mask plus, Mask minus, F32s y, float) {

@@ -2,6 +2,7 @@
 // Reference: tests/reference/{task_arithmetic,linear,ties}.py.
 #pragma once
 
+#include "kernels/across.h"
 #include "kernels/agree.h"
 #include "kernels/blocks.h"
 #include "kernels/entry.h"
@@ -53,17 +54,34 @@ struct Total {
   static TALLIES_INLINE F32s mend(const Acc&, I32s, F32s result, LaneTally&) { return result; }
 };
 
+// The mean of the values, each already times its voice, over the sum of their voices.
+struct VoiceWeighted : Total<Blend::score_weighted_mean> {
+  struct Acc {
+    F32s sum{}, voices{};
+  };
+  static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
+    a.sum = a.sum + entry.value;
+    a.voices = a.voices + entry.voice;
+  }
+  static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign&, I32s, LaneTally&) {
+    return a.sum / select(greater(all(1e-12f), a.voices), all(1e-12f), a.voices);
+  }
+  static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
+  static TALLIES_INLINE F32s mend(const Acc&, I32s, F32s result, LaneTally&) { return result; }
+};
+
 // An election by the sum or the count of the weighted survivors, or by signs handed in. A value
 // of zero never agrees. A sum that is NaN (a NaN, or both infinities) is the result, and no vote.
 template <Vote kVote, class Agreeing>
 struct Elected {
+  static constexpr bool kBySum = kVote == Vote::sum || kVote == Vote::unweighted_sum;
   struct Acc {
     F32s sum{};
     I32s n_plus{}, n_minus{};
     typename Agreeing::Acc agreeing;
   };
   static TALLIES_INLINE void step(Acc& a, const Entry& entry, float weight) {
-    a.sum = add_if(entry.stays, a.sum, entry.value);
+    a.sum = add_if(entry.stays, a.sum, entry.voice);
     a.n_plus = count_if(entry.plus, a.n_plus);
     a.n_minus = count_if(entry.minus, a.n_minus);
     Agreeing::step(a.agreeing, entry.plus, entry.minus, entry.value, weight);
@@ -71,7 +89,7 @@ struct Elected {
   static TALLIES_INLINE I32s vote(const Acc& a, I32s given) {
     if constexpr (kVote == Vote::given) return sign_of(given);
     // The sum is never -0, so its pattern has its sign.
-    return sign_of(kVote == Vote::sum ? bits_of(a.sum) : a.n_plus - a.n_minus);
+    return sign_of(kBySum ? bits_of(a.sum) : a.n_plus - a.n_minus);
   }
   static TALLIES_INLINE I32s conflict(const Acc& a) {
     return smaller(smaller(a.n_plus, a.n_minus), all(1));
@@ -102,6 +120,10 @@ template <Vote kVote, Blend kBlend>
 struct RuleOf {
   using Type = Total<kBlend>;
 };
+template <>
+struct RuleOf<Vote::none, Blend::score_weighted_mean> {
+  using Type = VoiceWeighted;
+};
 #define TALLIES_AGREEING(blend, Agreeing)  \
   template <Vote kVote>                    \
     requires(kVote != Vote::none)          \
@@ -111,8 +133,44 @@ struct RuleOf {
 TALLIES_AGREEING(sum_of_agreeing, SumOfAgreeing)
 TALLIES_AGREEING(mean_of_agreeing, MeanOfAgreeing)
 TALLIES_AGREEING(weighted_mean_of_agreeing, WeightedMeanOfAgreeing)
+TALLIES_AGREEING(clamped_mean_of_agreeing, ClampedMeanOfAgreeing)
 TALLIES_AGREEING(largest_agreeing, LargestAgreeing)
 #undef TALLIES_AGREEING
+
+template <Gate kGate, Vote kVote, Blend kBlend>
+struct EntryOf {
+  using Type = WeightedEntry<kGate>;
+};
+template <Gate kGate, Vote kVote, Blend kBlend>
+  requires(kGate != Gate::spread &&
+           (kVote == Vote::unweighted_sum || kVote == Vote::unweighted_count))
+struct EntryOf<kGate, kVote, kBlend> {
+  using Type = UnweightedVoteEntry<kGate>;
+};
+template <Gate kGate>
+struct EntryOf<kGate, Vote::none, Blend::alone_or_mean> {
+  using Type = SharedEntry;
+};
+template <Vote kVote, Blend kBlend>
+struct EntryOf<Gate::spread, kVote, kBlend> {
+  using Type = SpreadEntry;
+};
+template <Vote kVote, Blend kBlend>
+struct EntryOf<Gate::score, kVote, kBlend> {
+  using Type = ScoreEntry;
+};
+
+// Whether an entry must have seen its whole company first.
+template <class ToEntry>
+concept Looks = requires { typename ToEntry::Seen; };
+
+template <class ToEntry, class Args>
+TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
+  if constexpr (Looks<ToEntry>)
+    return ToEntry(args, expert);
+  else
+    return ToEntry(args.floors[expert], args.weights[expert]);
+}
 
 // Merges kPairs pairs of elements, those of expert e from at(e) on and the base's from
 // at(n_experts) on, into `out`. Args are CombineArgs, with host or device pointers.
@@ -126,16 +184,29 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, const At
     const auto* p = at(args.n_experts);
     for (int u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
   }
-  for (int e = 0; e < args.n_experts; ++e) {
-    const auto* p = at(e);
-    const ToEntry entry(args.floors[e], args.weights[e]);
-    for (int u = 0; u < kPairs; ++u) {
-      const Pair x = T::load2(p + u * kPair);
-      for (int h = 0; h < 2; ++h) {
-        const F32s delta = kDelta ? x.v[h] - base[u].v[h] : x.v[h];
-        Rule::step(acc[u][h], entry(delta), entry.weight);
+  const auto for_each_delta = [&](const auto& step) __attribute__((always_inline)) {
+    for (int e = 0; e < args.n_experts; ++e) {
+      const auto* p = at(e);
+      const ToEntry entry = make_entry<ToEntry>(args, e);
+      for (int u = 0; u < kPairs; ++u) {
+        const Pair x = T::load2(p + u * kPair);
+        for (int h = 0; h < 2; ++h) step(entry, kDelta ? x.v[h] - base[u].v[h] : x.v[h], u, h);
       }
     }
+  };
+  if constexpr (Looks<ToEntry>) {
+    typename ToEntry::Seen seen[kPairs][2];
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) { entry.see(seen[u][h], delta); });
+    for (auto& pair : seen)
+      for (auto& one : pair) ToEntry::settle(one, args);
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) {
+                         Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
+                       });
+  } else {
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h) __attribute__((
+                       always_inline)) { Rule::step(acc[u][h], entry(delta), entry.weight); });
   }
   Pair results[kPairs];
   I32s largest{};
@@ -167,7 +238,7 @@ template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
   using Word = typename T::Word;
   // Two pairs in flight hide the latency of the accumulators; wider spills on 16 registers.
-  constexpr int kPairs = kLanes == 16 ? 2 : 1;
+  constexpr int kPairs = kLanes == 16 && !Looks<ToEntry> ? 2 : 1;
   constexpr int kBlock = kPairs * kPair;
   const Word* inputs[kMaxExperts + 1];
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);
@@ -198,13 +269,14 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
 template <class T, Gate kGate, Vote kVote, Blend kBlend>
 void combine(const CombineArgs& args, CombineTally& tally) {
   using Rule = typename RuleOf<kVote, kBlend>::Type;
+  using ToEntry = typename EntryOf<kGate, kVote, kBlend>::Type;
   if constexpr (kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
     if (args.base != nullptr && UnweightedEntry::fits(args))
       return combine_as<T, true, kVote, UnweightedEntry, Rule>(args, tally);
   if (args.base != nullptr)
-    combine_as<T, true, kVote, WeightedEntry<kGate>, Rule>(args, tally);
+    combine_as<T, true, kVote, ToEntry, Rule>(args, tally);
   else
-    combine_as<T, false, kVote, WeightedEntry<kGate>, Rule>(args, tally);
+    combine_as<T, false, kVote, ToEntry, Rule>(args, tally);
 }
 
 // The election alone, on float32 deltas. Reference: tests/reference/elect.py.

@@ -1,37 +1,39 @@
-// Entries of a task vector dropped at random, and the others scaled up (DARE).
-// Reference: tests/reference/dare.py.
+// Entries of a task vector dropped at random, and the others scaled up (DARE, DELLA).
+// Reference: tests/reference/dare.py, della.py.
 #pragma once
 
 #include "core/table.h"
-#include "kernels/blocks.h"
 #include "kernels/chance.h"
+#include "kernels/stage.h"
 
 namespace tallies {
 namespace {
 
-// x = stays(x, i) ? factor * x : +0, in place; NaN stays.
-template <class Stays>
-TALLIES_INLINE void drop_unless(float* x, std::size_t n_elements, F32s factor, const Stays& stays) {
-  const float* input = x;
-  for_each_block<kLanes>(
-      &input, 1, n_elements,
-      [&](const float* const* rows, std::size_t first, std::size_t i, std::size_t n)
-          __attribute__((always_inline)) {
-            const F32s v = load<F32s>(rows[0] + first);
-            const F32s y = select(either(stays(v, i), unordered(v)), v * factor, F32s{});
-            if (n == kLanes) return store(x + i, y);
-            float last[kLanes];
-            store(last, y);
-            __builtin_memcpy(x + i, last, n * sizeof(float));
-          });
-}
-
 void drop(const DropArgs& args) {
   const Chances chances(args.key, args.first);
   const I32s chance = all(args.chance);
-  drop_unless(args.x, args.n, all(args.factor),
-              [&](F32s, std::size_t i)
-                  __attribute__((always_inline)) { return greater(chance, chances.at(i)); });
+  const F32s factor = all(args.factor);
+  change<1>({args.x}, args.x, args.n,
+            [&](const float* const* rows, std::size_t at, std::size_t i)
+                __attribute__((always_inline)) {
+                  const F32s x = load<F32s>(rows[0] + at);
+                  return keep_if(greater(chance, chances.at(i)), x, x * factor);
+                });
+}
+
+void drop_by_rank(const DropByRankArgs& args) {
+  const Chances chances(args.key, args.first);
+  const F32s low = all(args.low), step = all(args.step), factor = all(args.factor);
+  const bool own = args.own_factor;
+  const auto* const ranks = reinterpret_cast<const float*>(args.ranks);
+  change<2>({args.x, ranks}, args.x, args.n,
+            [&](const float* const* rows, std::size_t at, std::size_t i)
+                __attribute__((always_inline)) {
+                  const F32s x = load<F32s>(rows[0] + at);
+                  const F32s chance = low + step * to_floats(load<I32s>(rows[1] + at));
+                  const I32s below = to_ints(chance * static_cast<float>(kCertain));
+                  return keep_if(greater(below, chances.at(i)), x, own ? x / chance : x * factor);
+                });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@ namespace {
 
 struct Entry {
   F32s value;
+  F32s voice;               // what it adds to a vote by sum
   Mask stays, plus, minus;  // a zero has no sign; NaN stays, and whatever its sign, is the result
 };
 
@@ -22,7 +23,18 @@ struct WeightedEntry {
   TALLIES_INLINE Entry operator()(F32s delta) const {
     const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), floor);
     const F32s y = delta * weight;
-    return {y, stays, both(stays, greater(y, F32s{})), both(stays, greater(F32s{}, y))};
+    return {y, y, stays, both(stays, greater(y, F32s{})), both(stays, greater(F32s{}, y))};
+  }
+};
+
+// The same with a vote that the weight does not change.
+template <Gate kGate>
+struct UnweightedVoteEntry : WeightedEntry<kGate> {
+  using WeightedEntry<kGate>::WeightedEntry;
+  TALLIES_INLINE Entry operator()(F32s delta) const {
+    const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), this->floor);
+    return {delta * this->weight, delta, stays, both(stays, greater(delta, F32s{})),
+            both(stays, greater(F32s{}, delta))};
   }
 };
 
@@ -35,7 +47,7 @@ struct UnweightedEntry {
       : least(floats_of(all(floor < 0 ? 1 : floor + 1))) {}
   TALLIES_INLINE Entry operator()(F32s delta) const {
     const Mask plus = not_less(delta, least), minus = not_less(-least, delta);
-    return {delta, either(plus, minus), plus, minus};
+    return {delta, delta, either(plus, minus), plus, minus};
   }
   template <class Args>
   static bool fits(const Args& args) {

@@ -7,9 +7,6 @@
 namespace tallies {
 namespace {
 
-typedef double F64s __attribute__((vector_size(4 * kLanes)));
-typedef float HalfF32s __attribute__((vector_size(2 * kLanes)));
-
 // Adds term(x[i], y[i]) to lane i % 8.
 template <int kInputs, class Term>
 TALLIES_INLINE void sum_lanes(const float* const* inputs, std::size_t n_elements, double lanes[8],

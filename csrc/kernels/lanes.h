@@ -49,6 +49,7 @@ TALLIES_INLINE F32s to_floats(I32s x) { return __builtin_convertvector(x, F32s);
 TALLIES_INLINE U32s to_words(U16s x) { return __builtin_convertvector(x, U32s); }
 TALLIES_INLINE U16s to_halves(U32s x) { return __builtin_convertvector(x, U16s); }
 TALLIES_INLINE I32s to_ints(I8s x) { return __builtin_convertvector(x, I32s); }
+TALLIES_INLINE I32s to_ints(F32s x) { return __builtin_convertvector(x, I32s); }
 TALLIES_INLINE I8s to_bytes(I32s x) { return __builtin_convertvector(x, I8s); }
 TALLIES_INLINE std::int32_t lane_of(I32s v, int lane) { return v[lane]; }
 TALLIES_INLINE void set_lane(F32s& v, int lane, float x) { v[lane] = x; }
@@ -161,6 +162,35 @@ TALLIES_INLINE std::int32_t largest_lane(I32s v) {
   std::int32_t most = v[0];
   for (int lane = 1; lane < kLanes; ++lane) most = v[lane] > most ? v[lane] : most;
   return most;
+}
+
+// As many numbers in float64, in two vectors.
+typedef double F64s __attribute__((vector_size(4 * kLanes)));
+typedef float HalfF32s __attribute__((vector_size(2 * kLanes)));
+struct Doubles {
+  F64s low, high;
+  friend TALLIES_INLINE Doubles operator+(Doubles a, Doubles b) {
+    return {a.low + b.low, a.high + b.high};
+  }
+  friend TALLIES_INLINE Doubles operator-(Doubles a, Doubles b) {
+    return {a.low - b.low, a.high - b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, Doubles b) {
+    return {a.low * b.low, a.high * b.high};
+  }
+  friend TALLIES_INLINE Doubles operator*(Doubles a, double b) { return {a.low * b, a.high * b}; }
+};
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  HalfF32s halves[2];
+  __builtin_memcpy(halves, &x, sizeof x);
+  return {__builtin_convertvector(halves[0], F64s), __builtin_convertvector(halves[1], F64s)};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  const HalfF32s halves[2] = {__builtin_convertvector(x.low, HalfF32s),
+                              __builtin_convertvector(x.high, HalfF32s)};
+  F32s out;
+  __builtin_memcpy(&out, halves, sizeof out);
+  return out;
 }
 
 template <class Total>

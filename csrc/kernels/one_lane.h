@@ -33,10 +33,15 @@ TALLIES_INLINE F32s to_floats(I32s x) { return static_cast<F32s>(x); }
 TALLIES_INLINE U32s to_words(U16s x) { return x; }
 TALLIES_INLINE U16s to_halves(U32s x) { return static_cast<U16s>(x); }
 TALLIES_INLINE I32s to_ints(I8s x) { return x; }
+TALLIES_INLINE I32s to_ints(F32s x) { return static_cast<I32s>(x); }
 TALLIES_INLINE I8s to_bytes(I32s x) { return static_cast<I8s>(x); }
 TALLIES_INLINE std::int32_t lane_of(I32s x, int) { return x; }
 TALLIES_INLINE void set_lane(F32s& v, int, float x) { v = x; }
 TALLIES_INLINE void set_lane(I32s& v, int, std::int32_t x) { v = x; }
+
+typedef double Doubles;
+TALLIES_INLINE Doubles to_doubles(F32s x) { return x; }
+TALLIES_INLINE F32s to_floats(Doubles x) { return static_cast<F32s>(x); }
 
 TALLIES_INLINE Mask greater(I32s a, I32s b) { return a > b; }
 TALLIES_INLINE Mask greater(F32s a, F32s b) { return a > b; }

@@ -1,7 +1,9 @@
 // Fills the KernelTable of the target that includes this. TALLIES_TABLE names the exported
 // constant, TALLIES_RUNS_HERE is an expression that says whether this machine runs the target.
 #include "core/table.h"
+#include "kernels/band.h"
 #include "kernels/combine.h"
+#include "kernels/company.h"
 #include "kernels/convert.h"
 #include "kernels/drop.h"
 #include "kernels/fingerprint.h"
@@ -10,6 +12,7 @@
 #include "kernels/sparse.h"
 #include "kernels/survey.h"
 #include "kernels/tall.h"
+#include "kernels/weighted.h"
 
 namespace tallies {
 
@@ -57,6 +60,9 @@ constexpr KernelTable make_table() {
   t.narrow[5] = &narrow_each<Float8E5M2>;
   t.subtract = &subtract;
   t.drop = &drop;
+  t.drop_by_rank = &drop_by_rank;
+  t.keep_band = &keep_band;
+  t.count_to = &count_to;
   t.fingerprint = &fingerprint;
   t.magnitude_mask = &magnitude_mask;
   t.tall_mask = &tall_mask;
@@ -76,6 +82,15 @@ constexpr KernelTable make_table() {
   t.apply_signs[0] = &apply_signs<Float32>;
   t.apply_signs[1] = &apply_signs<BFloat16>;
   t.apply_signs[2] = &apply_signs<Float16>;
+  t.decode_masked[0] = &decode_masked<Float32>;
+  t.decode_masked[1] = &decode_masked<BFloat16>;
+  t.decode_masked[2] = &decode_masked<Float16>;
+  t.decode_signs = &decode_signs;
+  t.add_scaled = &add_scaled;
+  t.dots = &dots;
+  t.spread = &spread;
+  t.scores = &scores;
+  t.count_company = &count_company;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

@@ -11,6 +11,10 @@
 #include <numeric>
 #include <thread>
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 namespace tallies {
 namespace {
 
@@ -223,6 +227,14 @@ void parallel_for(std::size_t n, int n_threads, const std::function<void(std::si
     threads.emplace_back(work);
   work();
   for (std::thread& thread : threads) thread.join();
+}
+
+int default_threads() {
+#ifdef __linux__
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof cores, &cores) == 0) return CPU_COUNT(&cores);
+#endif
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
 const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,

@@ -102,6 +102,9 @@ bool stream(const Files&, const std::vector<Job>& jobs, const Tiling&, const Lim
 // Calls body(i) for each i below n, from up to n_threads threads. The body must not throw.
 void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body);
 
+// Threads for those who do not choose: one for each core that this process may use.
+int default_threads();
+
 // Reads one stretch of one array; memory is not copied but pointed to.
 const void* fetch(const Files&, const Array&, std::uint64_t first, std::size_t n, void* buffer);
 

@@ -35,6 +35,7 @@ def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
 def survey(
     dtype: int, base: int, expert: int, n: int, low: int, high: int, interior: int, /
 ) -> list[int]: ...
+def rules() -> list[tuple[str, str, str]]: ...
 def combine(
     dtype: int,
     gate: int,
@@ -55,9 +56,11 @@ class Limits:
     def __init__(
         self, n_threads: int, buffer_bytes: int, tile_bytes: int = ..., device_bytes: int = ...
     ) -> None: ...
+    @property
+    def n_threads(self) -> int: ...
 
 class Unit:
-    def __init__(self, jobs: Sequence[int], ranks: Sequence[int]) -> None: ...
+    def __init__(self, jobs: Sequence[int], ranks: Sequence[int], share: float = 0.0) -> None: ...
 
 class Threshold:
     @property
@@ -67,12 +70,31 @@ class Threshold:
     @property
     def n_equal(self) -> int: ...
     @property
+    def largest(self) -> int: ...
+    @property
+    def rank(self) -> int: ...
+    @property
     def last_job(self) -> int: ...
     @property
     def last_count(self) -> int: ...
 
 class StageRule:
-    def __init__(self, *, key: int = 0, chance: int = 1 << 30, factor: float = 1.0) -> None: ...
+    def __init__(
+        self,
+        *,
+        factor: float = 1.0,
+        key: int = 0,
+        chance: int = 1 << 30,
+        low: float = 0.0,
+        step: float = 0.0,
+        own_factor: bool = False,
+        floor: int = 0,
+        ceiling: int = 0,
+        floor_cutoff: int = 0,
+        ceiling_cutoff: int = 0,
+        n_outliers: int = 0,
+        n_kept: int = 0,
+    ) -> None: ...
 
 class JobRule:
     def __init__(
@@ -91,7 +113,15 @@ class JobRule:
         at_least: int = 0,
         stages: Sequence[StageRule] = (),
         row_length: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> None: ...
+
+class Census:
+    @property
+    def alone(self) -> list[int]: ...
+    @property
+    def shared(self) -> list[int]: ...
 
 class JobResult:
     @property
@@ -131,7 +161,23 @@ class Plan:
         locate: bool,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
+        measure: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        company: int = 0,
     ) -> list[list[Threshold]]: ...
+    def take_census(
+        self,
+        jobs: Sequence[int],
+        floor: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Census]: ...
+    def sum_squares(
+        self,
+        rules: Sequence[JobRule],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]: ...
     def combine(
         self,
         rules: Sequence[JobRule],
@@ -144,6 +190,21 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         stage: int = 0,
     ) -> list[JobResult]: ...
+    def gram(
+        self,
+        rows: Sequence[tuple[int, int]],
+        deltas: bool,
+        with_magnitudes: bool,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[bytes]: ...
+    def stage_sums(
+        self,
+        rules: Sequence[JobRule],
+        stage: int,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[tuple[list[float], list[float]]]: ...
     def fingerprints(self, limits: Limits) -> list[list[int]]: ...
     def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
 
@@ -262,3 +323,63 @@ def unpack_sparse(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[SparseRead]: ...
+def read_delta(
+    plan: Plan,
+    job: int,
+    expert: int,
+    out: int,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[list[list[int]], bool]: ...
+def write_merged(
+    plan: Plan,
+    job: int,
+    merged: int,
+    scale: float,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[list[int], bool]: ...
+
+class Delta:
+    """A task vector of one tensor in memory, which it does not keep alive."""
+
+    @staticmethod
+    def zero(n: int, /) -> Delta: ...
+    @staticmethod
+    def dense(values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def masked(shared: int, dtype: int, mask: int, scale: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def signs(mask: int, magnitude: float, n: int, /) -> Delta: ...
+    @staticmethod
+    def sparse(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def quantized(mask: int, values: int, scales: int, n_rows: int, n: int, /) -> Delta: ...
+    @staticmethod
+    def replaced(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
+    @property
+    def n_kept(self) -> int: ...
+    def decode(self, threads: int, out: int, /) -> None: ...
+
+def weighted_sum(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    base: int,
+    dtype: int,
+    factors: int,
+    out: int,
+    /,
+) -> None: ...
+def block_dots(
+    deltas: Sequence[Delta],
+    n: int,
+    n_blocks: int,
+    threads: int,
+    grad: int,
+    dtype: int,
+    out: int,
+    /,
+) -> None: ...
+def restore(plan: Plan, deltas: Sequence[Delta | None], limits: Limits) -> list[list[int]]: ...

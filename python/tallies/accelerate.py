@@ -6,7 +6,7 @@ from . import _core, cuda
 from .errors import InputError
 from .layout import parse_size
 from .methods._spec import Rule
-from .native import STAGE_CODES, rule_codes
+from .native import rule_codes
 from .resources import tile_limits
 
 # Fewer and larger copies; the second-level cache does not matter there.
@@ -45,7 +45,8 @@ def _reason(rule: Rule, experts: int, threads: int) -> str | None:
     problem = cuda.problem()
     if problem is not None:
         return problem
-    if rule.at_least > 0 or rule.gate in STAGE_CODES:
+    words = (rule.gate.value, rule.vote.value, rule.blend.value)
+    if rule.at_least > 0 or words not in _core.rules():
         return "this method has no kernel for devices"
     return _slower(rule, experts, threads)
 

@@ -126,9 +126,9 @@ def _content(chunk: bytearray, first: int) -> list[int]:
     return _core.fingerprint(address, len(chunk), first)
 
 
-def content_of(data: bytes) -> list[int]:
-    """The same for a small tensor's bytes in memory."""
-    return _content(bytearray(data), 0)
+def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
+    """The same for bytes in memory."""
+    return _content(bytearray(data), first)
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:

@@ -93,6 +93,12 @@ def layer_positions(names: Iterable[str]) -> dict[str, float]:
     }
 
 
+def layer_of(name: str) -> str | None:
+    """The layer of a tensor, as ``model.layers.12``; None outside the layers."""
+    layer = _LAYER.search(name)
+    return name[: layer.end() - 1] if layer else None
+
+
 def _position(index: int, last: int) -> float:
     return index / last if last else 1.0
 

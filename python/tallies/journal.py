@@ -14,6 +14,7 @@ from ._version import __version__
 from .checkpoint import DTYPES, TensorInfo
 from .files import content
 from .passes import Found, Guessed, Outcome, add_content
+from .scores import Score
 
 NAME = "journal"
 
@@ -31,6 +32,10 @@ class Journal:
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
         self.survey: list[Found] = []
+        self.weights: list[float] = []
+        self.scores: list[Score] = []
+        self.dropped: list[list[str]] | None = None
+        """For each model, the layers of its task vector that are left out, once chosen."""
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -47,6 +52,10 @@ class Journal:
             n_bytes += len(line)
             if "survey" in record:
                 self.survey = [Found(*row) for row in record["survey"]]
+                self.weights = record["weights"]
+                self.scores = [Score(**score) for score in record["scores"]]
+            elif "dropped" in record:
+                self.dropped = record["dropped"]
             elif "file" in record:
                 outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
                 self.finished[record["file"]] = outcomes
@@ -57,10 +66,17 @@ class Journal:
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(self, survey: list[Found]) -> None:
-        """Note the thresholds that hold over all tensors."""
-        self.survey = survey
-        self._append({"survey": survey})
+    def record_survey(self, survey: list[Found], weights: list[float], scores: list[Score]) -> None:
+        """Note what holds over all tensors."""
+        self.survey, self.weights, self.scores = survey, weights, scores
+        self._append(
+            {"survey": survey, "weights": weights, "scores": [asdict(one) for one in scores]}
+        )
+
+    def record_dropped(self, dropped: list[list[str]]) -> None:
+        """Note which layers of the models are left out."""
+        self.dropped = dropped
+        self._append({"dropped": dropped})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
         """Note that a file is finished, but for votes that were guessed."""

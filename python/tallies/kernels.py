@@ -37,9 +37,11 @@ from .methods._spec import Blend, Gate, Rule, Vote, Zero
 from .native import BLEND_CODES, BLENDS_OF_AGREEING, INFINITY_BITS, KEEP_ALL, ZERO_SIGNS
 from .passes import Passes, Work
 from .state_dicts import limits_in_memory, merge_state_dicts
+from .suggest import show
 
 __all__ = [
     "apply_mask",
+    "combine",
     "consensus_mask",
     "disjoint_merge",
     "elect_signs",
@@ -245,6 +247,102 @@ def ties(
         **options,
     )["base"]
     return merged
+
+
+def combine(
+    base: Array | None,
+    experts: Deltas,
+    *,
+    gate: str = "magnitude",
+    vote: str = "sum",
+    blend: str = "mean_of_agreeing",
+    density: float | Sequence[float] | None = None,
+    weights: Weights = None,
+    scale: float = 1.0,
+    zero: str = "majority",
+    equal: str = "keep",
+    threads: int | None = None,
+) -> Array:
+    """Any gate, vote and blend that is compiled, on one array: out = base + scale * merged.
+
+    y_t = w_t gate(f_t - base); s is the sign that the vote elects; the blend makes one value of the
+    y_t of an element, or of those that agree with s. ``base`` may be None: the experts are then
+    task vectors, and the result is scale * merged in the shape and dtype of the first.
+
+    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as
+    ``trim`` does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero``
+    says, as in ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of
+    the weights. Zeros never agree; NaN and infinities reach the result where they stay. Arguments
+    are otherwise those of ``ties``. Raises InputError for shapes that differ, numbers out of range,
+    and combinations that are not compiled, with a list of those that are.
+
+    >>> experts = np.float32([[4, 1, -2, 0], [2, -3, 1, 0]])
+    >>> combine(np.ones(4, np.float32), experts, density=1.0, vote="count",
+    ...         blend="largest_agreeing")
+    array([ 4., -3., -2.,  0.], dtype=float32)
+    >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
+    array([ 3. , -1. , -0.5,  0. ], dtype=float32)
+    """
+    rule = _compiled_rule(gate, vote, blend, zero, equal)
+    rows = arguments.arrays("experts", experts, one_dtype=False)
+    template = rows[0] if base is None else arguments.array("base", base)
+    if base is not None:
+        arguments.same_shape("experts[0]", rows[0], "base", template)
+    out = np.empty_like(template)
+    inputs = rows if base is None else [template, *rows]
+    work = Work(
+        name="base",
+        n_elements=template.size,
+        inputs=tuple(place(values) for values in inputs),
+        outputs=(place(out),),
+        weights=tuple(arguments.weights(weights, len(rows))),
+        densities=_densities(gate, density, len(rows)),
+        scale=arguments.number("scale", scale),
+        n_input_bytes=0,
+    )
+    limits = limits_in_memory(threads)
+    labels = [f"experts[{i}]" for i in range(len(rows))]
+    passes = Passes(_core.Plan(base is not None), [work], rule, "paper", limits, labels=labels)
+    if passes.by_model:
+        passes.survey_model()
+    passes.combine([0])
+    passes.settle_majority()
+    return out
+
+
+def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> Rule:
+    known = _core.rules()
+    if (gate, vote, blend) not in known:
+        raise InputError(
+            f"gate, vote and blend: found {show(f'{gate} {vote} {blend}')}, expected one of: "
+            f"{', '.join(map(' '.join, known))}"
+        )
+    policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
+    arguments.choice("equal", equal, ("keep", "first"))
+    return Rule(Gate(gate), Vote(vote), Blend(blend), policy, equal=equal)
+
+
+def _densities(
+    gate: str, density: float | Sequence[float] | None, n_experts: int
+) -> tuple[float, ...]:
+    if Gate(gate) is Gate.ALL:
+        if density is not None:
+            raise InputError(
+                "density: found one, expected none: gate 'all' ranks nothing; leave it out"
+            )
+        return ()
+    if density is None:
+        raise InputError(
+            f"density: missing, and gate {gate!r} needs a share from 0 to 1, or one for each expert"
+        )
+    if not isinstance(density, Sequence | np.ndarray):
+        return (arguments.number("density", density, 0, 1),) * n_experts
+    if len(density) != n_experts:
+        raise InputError(
+            f"density: found {len(density)} values, expected one for each of the {n_experts} "
+            "experts"
+        )
+    return tuple(arguments.number(f"density[{i}]", one, 0, 1) for i, one in enumerate(density))
 
 
 def gram(deltas: Deltas) -> npt.NDArray[np.float64]:

@@ -20,6 +20,11 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
 
+def row_length(tensor: Tensor) -> int:
+    """Elements of a row: of the last dimension, or of all where there is but one dimension."""
+    return tensor.shape[-1] if tensor.shape else 1
+
+
 @dataclass(frozen=True)
 class Model:
     """A model by the name that messages give it, and its tensors."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any
 from . import _core, accelerate
 from .checkpoint import TensorInfo
 from .destination import Destination
+from .dropping import choose, without
 from .errors import InputError, StorageError, TalliesError
 from .files import (
     auxiliary_sizes,
@@ -26,15 +26,17 @@ from .files import (
     stamps,
     tensor_fingerprint,
 )
+from .floats import float_of
 from .journal import Journal, holds
-from .layout import INDEX_NAME, Shard, tensor_bytes
+from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
 from .match import Model
+from .matrix_passes import passes_for, refuse_too_large
 from .methods._spec import Gate, Vote
-from .passes import Outcome, Passes, Work
+from .passes import Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
-from .resources import allow_open_files, peak_memory_bytes
+from .resources import allow_open_files, check_rows, peak_memory_bytes
 from .state_dicts import n_threads
 
 REPORT_NAME = "tallies.json"
@@ -97,13 +99,26 @@ def merge(
     limits, on_cpu = accelerate.limits(
         device, max_memory, max_vram, n_threads(threads), made.rule, len(made.labels)
     )
+    refuse_too_large(
+        request.method,
+        (
+            (name, made.template.tensors[name].shape, made.parameters[name])
+            for name in made.parameters
+        ),
+        len(made.experts),
+        request.semantics,
+        parse_size(max_memory),
+    )
+    if (rows := made.row_bytes) is not None:
+        check_rows(*rows, max_memory, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     try:
         auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        allow_open_files(len(made.input_files()) + len(made.shards))
-        run = _Run(made, limits, n_threads(threads), progress)
+        n_openings = 1 if made.modifiers.drop_layers is None else 2
+        allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
+        run = _Run(made, limits, n_threads(threads), parse_size(max_memory), progress)
         run.warnings += [on_cpu] if on_cpu else []
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
@@ -125,16 +140,24 @@ class _Run:
     """One merge: the open files, the passes and what they found out."""
 
     def __init__(
-        self, made: MergePlan, limits: _core.Limits, threads: int, progress: Progress | None
+        self,
+        made: MergePlan,
+        limits: _core.Limits,
+        threads: int,
+        max_bytes: int,
+        progress: Progress | None,
     ) -> None:
         self._plan = made
         self._limits = limits
         self._threads = threads
+        self._max_bytes = max_bytes
         self._progress = progress
         self._moved = 0
         self._core = _core.Plan(made.has_base)
         self._works: list[Work] = []
         self._outputs: dict[str, TensorInfo] = {}
+        self._dropped: list[list[str]] = []
+        """For each expert, the layers of its task vector that are left out."""
         self._paths = made.input_files()
         self._stamps = stamps([Path(path) for path in self._paths])
         self.warnings: list[str] = list(made.warnings)
@@ -173,11 +196,12 @@ class _Run:
             _remove_all(directory)
             journal.begin()
         files = self._open_files(directory)
+        self._drop_layers(journal)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
-        if passes.by_model and not passes.survey and self._works:
+        if passes.by_model and not passes.is_surveyed and self._works:
             passes.survey_model()
-            journal.record_survey(passes.survey)
+            journal.record_survey(passes.survey, passes.weights, passes.scores)
         for shard in made.shards:
             if shard.name in finished:
                 continue
@@ -212,6 +236,28 @@ class _Run:
         self._number = {work.name: job for job, work in enumerate(self._works)}
         return files
 
+    def _drop_layers(self, journal: Journal) -> None:
+        """Put the base in the place of the models in the layers that they lose."""
+        made = self._plan
+        if made.modifiers.drop_layers is None:
+            return
+        if journal.dropped is None:
+            survey = _core.Plan(True)
+            for path in self._paths:  # in the order in which the plan of the merge numbers them
+                survey.open_to_read(path)
+            progress = self._advance if self._progress else None
+            n_experts = len(made.experts)
+            journal.record_dropped(
+                choose(made.modifiers, survey, self._works, n_experts, self._limits, progress)
+            )
+        self._dropped = journal.dropped or []
+        self._works = without(self._works, self._dropped, made.modifiers.layers(made.match.merged))
+
+    def _is_dropped(self, job: int, expert: int) -> bool:
+        """Whether the base stands for this expert's tensor."""
+        work = self._works[job]
+        return bool(self._dropped) and work.inputs[expert + 1] == work.inputs[0]
+
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]
 
@@ -224,13 +270,18 @@ class _Run:
         def refuse(job: int) -> None:
             raise InputError(self._objections(job)[0])
 
-        return Passes(
+        config = self._plan.config
+        return passes_for(
+            config.method,
             self._core,
             self._works,
-            self._plan.rule,
-            self._plan.config.semantics,
+            config.constants(),
+            config.semantics,
             self._limits,
+            n_workers=self._threads,
+            max_bytes=self._max_bytes,
             labels=self._plan.labels,
+            has_base=self._plan.has_base,
             seed=self._plan.config.seed,
             fingerprints=True,
             stop_at_overflow=stop,
@@ -240,7 +291,8 @@ class _Run:
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.survey = journal.survey
+        passes.survey, passes.weights = journal.survey, journal.weights
+        passes.scores = journal.scores
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
         settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
@@ -331,11 +383,13 @@ class _Run:
                     path=str(expert.path),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
+                    dropped_layers=self._dropped[e] if self._dropped else [],
                     kept=kept[e] if kept else None,
                     kept_fraction=kept[e] / made.n_parameters
                     if kept and made.n_parameters
                     else None,
                     threshold=_magnitude(passes.survey[e].bits) if passes.survey else None,
+                    coefficient=passes.weights[e] if passes.weights else None,
                 )
             )
             if made.match.merged and n_equal == len(made.match.merged):
@@ -373,7 +427,12 @@ class _Run:
             thresholds={
                 self._works[job].name: [_magnitude(found.bits) for found in outcome.found]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found
+                if outcome.found and made.rule.gate is Gate.MAGNITUDE
+            },
+            coefficients={
+                self._works[job].name: outcome.coefficients
+                for job, outcome in sorted(passes.outcomes.items())
+                if outcome.coefficients
             },
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=self.warnings,
@@ -391,13 +450,13 @@ class _Run:
         made = self._plan
         found = []
         for i, model in enumerate(made.models):
-            tensors = {
-                work.name: tensor_fingerprint(
-                    made.match.source(model, work.name), self._done.outcomes[job].inputs[i]
-                )
-                for job, work in enumerate(self._works)
-                if work.name in model.tensors
-            }
+            tensors = {}
+            for job, work in enumerate(self._works):
+                if work.name in model.tensors:
+                    info = made.match.source(model, work.name)
+                    dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
+                    lanes = content(info) if dropped else self._done.outcomes[job].inputs[i]
+                    tensors[work.name] = tensor_fingerprint(info, lanes)
             for alias, canonical in {**made.match.tied, **model.tied}.items():
                 if alias in model.tensors and canonical in tensors:
                     tensors[alias] = tensors[canonical]
@@ -421,11 +480,13 @@ class _Run:
         return model_fingerprint(tensors)
 
     def _n_equal_to_base(self, expert: int) -> int:
-        def equal(outcome: Outcome, work: Work) -> bool:
+        def equal(job: int, work: Work) -> bool:
+            outcome = self._done.outcomes[job]
             same_type = work.inputs[0][2] == work.inputs[expert + 1][2]
-            return same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            same = same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            return same and not self._is_dropped(job, expert)
 
-        return sum(equal(self._done.outcomes[job], work) for job, work in enumerate(self._works))
+        return sum(equal(job, work) for job, work in enumerate(self._works))
 
     def _unique_models(self) -> Iterator[Model]:
         seen = set()
@@ -444,4 +505,4 @@ def _remove_all(directory: Path) -> None:
 
 
 def _magnitude(bits: int | None) -> float | None:
-    return None if bits is None else float(struct.unpack("<f", struct.pack("<I", bits))[0])
+    return None if bits is None else float_of(bits)

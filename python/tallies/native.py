@@ -25,10 +25,24 @@ DTYPE_OF_ARRAY: Final = {
 KERNEL_DTYPES: Final = ("float32", "float16", "bfloat16")
 """Numpy's names of the types that the kernels read and write without a detour."""
 
-GATE_CODES: Final = {Gate.ALL: 0, Gate.MAGNITUDE: 1}
-STAGE_CODES: Final = {Gate.RANDOM: 1}
-"""Gates that change the deltas before they are blended, as ``tallies::Stage``."""
-VOTE_CODES: Final = {Vote.NONE: 0, Vote.SUM: 1, Vote.COUNT: 2}
+GATE_CODES: Final = {
+    Gate.ALL: 0,
+    Gate.MAGNITUDE: 1,
+    Gate.ABOVE: 1,
+    Gate.SPREAD: 2,
+    Gate.SCORE: 3,
+}
+
+STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
+"""Gates that change the deltas before they are blended."""
+
+VOTE_CODES: Final = {
+    Vote.NONE: 0,
+    Vote.SUM: 1,
+    Vote.COUNT: 2,
+    Vote.UNWEIGHTED_SUM: 4,
+    Vote.UNWEIGHTED_COUNT: 5,
+}
 BLEND_CODES: Final = {
     Blend.SUM: 0,
     Blend.MEAN: 1,
@@ -36,7 +50,16 @@ BLEND_CODES: Final = {
     Blend.MEAN_OF_AGREEING: 3,
     Blend.WEIGHTED_MEAN_OF_AGREEING: 4,
     Blend.LARGEST_AGREEING: 5,
+    Blend.CLAMPED_MEAN_OF_AGREEING: 6,
+    Blend.ALONE_OR_MEAN: 7,
+    Blend.SCORE_WEIGHTED_MEAN: 8,
 }
+
+MEASURE_CODES: Final = {"magnitude": 0, "spread": 1, "score": 2, "negative_score": 3}
+"""What a selection ranks, as ``tallies::Measure``."""
+
+COMPANY_CODES: Final = {"sum": 0, "signs": 1}
+"""What entries agree with in a score, as ``tallies::Company``."""
 
 ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
 """The sign of a vote of exactly zero; of the majority, what it is when that is zero as well."""
@@ -52,15 +75,25 @@ BLENDS_OF_AGREEING: Final = {
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
     """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
-    if rule.gate in STAGE_CODES:
+    if rule.gate in STAGED:
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
     else:
         gate = rule.gate
     return GATE_CODES[gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]
 
 
+def stage_code(rule: Rule) -> int:
+    """How a rule changes the deltas before they are blended, as ``tallies::Stage``."""
+    if rule.gate is Gate.BAND:
+        return 4 if rule.scope == "row" else 3
+    return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
+
+
 CERTAIN: Final = 1 << 30
 """A probability of 1, ``tallies::kCertain``."""
+
+NAN_BITS: Final = 0x7F800001
+"""What every NaN ranks as among magnitudes."""
 
 MAX_EXPERTS: Final = 256
 """Experts in one call, ``tallies::kMaxExperts``."""

@@ -14,11 +14,11 @@ from .store._codec import Codec
 Described = type[Method] | type[Codec]
 
 
-def described() -> dict[str, Described]:
-    """All merge methods and then all codecs, by name."""
-    return {name: methods.get(name) for name in methods.names()} | {
-        name: codecs.get(name) for name in codecs.names()
-    }
+def described(name: str | None = None) -> list[Described]:
+    """All merge methods and then all codecs, or those of this name: there may be one of each."""
+    found: list[Described] = [methods.get(one) for one in methods.names()]
+    found += [codecs.get(one) for one in codecs.names()]
+    return [one for one in found if name in (None, one.name)]
 
 
 def entry(method: Described) -> str:
@@ -136,6 +136,9 @@ def facts(method: Described) -> dict[str, Any]:
         "paper": method.paper,
         "kind": "codec" if issubclass(method, Codec) else "method",
         "needs_base": issubclass(method, Codec) or method.needs_base,
+        "base_is_optional": not issubclass(method, Codec) and method.base_is_optional,
+        "least_models": 1 if issubclass(method, Codec) else method.least_models,
+        "most_models": None if issubclass(method, Codec) else method.most_models,
         "semantics": list(method.semantics),
         "parameters": {
             name: {

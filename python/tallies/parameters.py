@@ -112,12 +112,17 @@ class Resolver:
         self, name: str, key: str, sources: Iterable[Mapping[str, Setting]], label: str
     ) -> Scalar:
         position = self._positions[name]
+        sources = list(sources)
         for source in sources:
             if key in source:
                 value = evaluate(source[key], name, position)
                 if value is not None:
                     return value
         default = self._parameters[key].default
+        if default is None and not any(key in source for source in sources):
+            raise InputError(
+                f"{label}: {key!r} is missing, and {self._method.name} has no default for it"
+            )
         if default is None:
             raise InputError(
                 f"{label}: no rule of {key!r} fits tensor {name!r}, and it has no default; "
@@ -170,7 +175,7 @@ def _scalar(value: object, parameter: Parameter) -> Scalar:
         return _boolean(value)
     if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):
         return value
-    return _number(value, parameter)
+    return number(value, parameter)
 
 
 def _boolean(value: object) -> bool:
@@ -180,7 +185,8 @@ def _boolean(value: object) -> bool:
         raise ValueError(f"found {show(value)}, expected true or false") from None
 
 
-def _number(value: object, parameter: Parameter) -> float:
+def number(value: object, parameter: Parameter) -> float:
+    """A finite number in the parameter's range; ValueError that says what was found."""
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
     complaint = ValueError(

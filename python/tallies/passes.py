@@ -1,25 +1,36 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
-A merge is at most two kinds of pass: a survey, which finds the exact thresholds of a rule with the
-magnitude gate, and the combine, which writes. With ``scope: tensor`` the two alternate over batches
-of tensors, so that the second read of a batch comes from the page cache. An exactly zero vote takes
+A merge is at most two kinds of pass: a survey, which finds exact thresholds or sums, and the
+combine, which writes. Where each tensor has its own the two alternate over batches of tensors, so
+that the second read of a batch comes from the page cache. An exactly zero vote takes
 the majority of the elected signs, which is known only at the end: the combine assumes the majority
 so far, and the stretches for which that was wrong are combined once more.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, NamedTuple
 
 from . import _core
-from .chances import chance, key
 from .errors import InputError
+from .floats import bits_of, float32
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
-from .native import KEEP_ALL, KEEP_NONE, STAGE_CODES, ZERO_SIGNS, rule_codes
+from .native import (
+    COMPANY_CODES,
+    KEEP_ALL,
+    KEEP_NONE,
+    MEASURE_CODES,
+    STAGED,
+    ZERO_SIGNS,
+    rule_codes,
+    stage_code,
+)
 from .ranks import Trim, trim
+from .scores import Score, survey_scores
+from .solving import Solver
+from .stages import band, between, l1_factor, stages
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -48,6 +59,32 @@ class Work:
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
     """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    shape: tuple[int, ...] = ()
+    row_length: int = 1
+    """Elements of the last dimension; of all, where there is but one dimension."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """The method's parameters for this tensor, from which coefficients are solved."""
+    gammas: tuple[float, ...] = ()
+    """Shares that are too large, for the band."""
+    epsilons: tuple[float, ...] = ()
+    """How far chances differ from the density, for chances by rank."""
+    select: float = 1.0
+    """The share of the elements on which the experts differ that stays under the spread gate."""
+
+
+def settings(values: Mapping[str, Any], n_experts: int, post_scale: float = 1.0) -> dict[str, Any]:
+    """What a Work takes of a tensor's resolved parameters; 1 for what the method does not have."""
+    epsilons = values.get("epsilon", ())
+    return {
+        "weights": values.get("weight", (1.0,) * n_experts),
+        "densities": values.get("density", ()),
+        "scale": values.get("scale", 1.0) * post_scale,
+        "lambdas": values.get("mask_lambda", ()),
+        "gammas": values.get("gamma", ()),
+        "epsilons": epsilons if isinstance(epsilons, tuple) else (),
+        "select": values.get("select_topk", 1.0),
+        "parameters": values,
+    }
 
 
 class Found(NamedTuple):
@@ -76,6 +113,8 @@ class Outcome:
 
     found: list[Found] = field(default_factory=list)
     """The tensor's own trims, one per expert; empty where they hold for the whole model."""
+    weights: list[float] = field(default_factory=list)
+    """Those that a survey of the tensor found; empty where they were given."""
     conflicts: int = 0
     """Elements in which survivors have both signs."""
     cancellations: int = 0
@@ -88,10 +127,25 @@ class Outcome:
     n_repeated: int = 0
     """Elements combined once more because the majority of the signs was guessed wrong."""
     overflow: bool = False
+    coefficients: list[float] = field(default_factory=list)
+    """What was solved for this tensor, one per expert, of rows the mean; else empty."""
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
     output: list[int] = field(default_factory=list)
     """That of the result; while votes are guessed, of where none is."""
+    factors: list[float] = field(default_factory=list)
+    """Of the experts, where each tensor's sum of magnitudes is restored."""
+
+
+@dataclass
+class Survey:
+    """What was found out about a tensor before its combine; empty where nothing was."""
+
+    found: list[Found] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    """One per expert, or as many for each row."""
+    stages: list[_core.StageRule] = field(default_factory=list)
+    factors: list[float] = field(default_factory=list)
 
 
 class Passes:
@@ -110,6 +164,7 @@ class Passes:
         limits: _core.Limits,
         *,
         labels: Sequence[str],
+        has_base: bool = True,
         seed: int = 0,
         fingerprints: bool = False,
         stop_at_overflow: bool = False,
@@ -129,14 +184,28 @@ class Passes:
         self._progress = progress
         self.survey: list[Found] = []
         """The trims that hold over all tensors together, one per expert."""
+        self.weights: list[float] = []
+        """The weights that a survey of all tensors found."""
+        self.scores: list[Score] = []
+        """What entries are scored by, over all tensors, one per expert."""
         self.outcomes: dict[int, Outcome] = {}
+        self._solver = (
+            Solver(rule.coefficients, plan, works, len(labels), has_base, limits, progress)
+            if rule.coefficients
+            else None
+        )
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
 
     @property
     def by_model(self) -> bool:
         """Whether one survey over all tensors comes before the combine."""
-        return self._rule.gate is Gate.MAGNITUDE and self._rule.scope == "model"
+        return self._rule.survey == "model"
+
+    @property
+    def is_surveyed(self) -> bool:
+        """Whether what that survey finds is known."""
+        return bool(self.survey or self.weights or self.scores)
 
     @property
     def settles_last(self) -> bool:
@@ -144,15 +213,22 @@ class Passes:
         return self._rule.scope == "model"
 
     def survey_model(self) -> None:
-        """Find the thresholds that hold over all tensors together."""
-        (self.survey,) = self._select([list(range(len(self._works)))])
+        """Find what holds over all tensors together: thresholds, weights or scores."""
+        jobs = list(range(len(self._works)))
+        if self._solver is not None:
+            self.weights = self._solver.solve_model(jobs)
+        elif self._rule.gate is Gate.SCORE:
+            self.scores = self._score(jobs)
+        elif self._rule.weights_of_census is not None:
+            (self.weights,) = self._take_census([jobs])
+        else:
+            (self.survey,) = self._select([jobs])
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        surveys_tensors = self._rule.gate is Gate.MAGNITUDE and not self.by_model
-        for batch in self._batches(jobs) if surveys_tensors else [list(jobs)]:
-            found = self._select([[job] for job in batch]) if surveys_tensors else []
-            self._combine(batch, found)
+        by_tensor = self._rule.survey == "tensor"
+        for batch in self._batches(jobs) if by_tensor else [list(jobs)]:
+            self._combine(batch, self._survey(batch))
             if not self.settles_last:
                 self._settle([job] for job in batch)
 
@@ -180,8 +256,13 @@ class Passes:
                 if self._rule.zero is not Zero.MAJORITY:
                     add_content(outcome.output, wrong.output)
                     continue
+                survey = Survey(
+                    outcome.found,
+                    outcome.weights or self.weights,
+                    self._stages(job, factors=outcome.factors),
+                )
                 for first, n_elements in wrong.ranges:
-                    rules.append(self._job_rule(job, sign, -1, outcome.found, first, n_elements))
+                    rules.append(self._job_rule(job, sign, -1, survey, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
@@ -190,7 +271,79 @@ class Passes:
                 add_content(outcome.output, part)
             self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
-    def _combine(self, jobs: Sequence[int], found: Sequence[list[Found]] = ()) -> None:
+    def _survey(self, jobs: Sequence[int]) -> list[Survey]:
+        """What the combine of these tensors needs to know of each."""
+        groups = [[job] for job in jobs]
+        if self._rule.gate in STAGED:
+            return self._survey_stages(jobs)
+        if self._rule.survey != "tensor":
+            return [Survey(weights=self.weights) for _ in jobs]
+        if self._solver is not None:
+            self._solver.solve_tensors(jobs)
+            rows = self._solver.rows
+            return [Survey(weights=[w for row in rows[job] for w in row]) for job in jobs]
+        if self._rule.gate is Gate.MAGNITUDE:
+            return [Survey(found) for found in self._select(groups)]
+        if self._rule.gate is Gate.SPREAD:
+            surveys = [Survey(found) for found in self._select_spread(jobs)]
+            for survey, weights in zip(surveys, self._sum_squares(jobs, surveys), strict=True):
+                survey.weights = weights
+            return surveys
+        return [Survey(weights=weights) for weights in self._take_census(groups)]
+
+    def _survey_stages(self, jobs: Sequence[int]) -> list[Survey]:
+        tensor_wise = self._rule.gate is Gate.BAND and not self._rule.by_rows
+        bands = self._bands(jobs) if tensor_wise else [()] * len(jobs)
+        surveys = [
+            Survey(stages=self._stages(job, found)) for job, found in zip(jobs, bands, strict=True)
+        ]
+        if self._rule.rescale != "l1":
+            return surveys
+        rules = [self._job_rule(job, 0, -1, one) for job, one in zip(jobs, surveys, strict=True)]
+        sums = self._plan.stage_sums(rules, stage_code(self._rule), self._limits, self._progress)
+        for job, found, one, pair in zip(jobs, bands, surveys, sums, strict=True):
+            one.factors = [l1_factor(*both) for both in zip(*pair, strict=True)]
+            one.stages = self._stages(job, found, one.factors)
+        return surveys
+
+    def _stages(
+        self,
+        job: int,
+        bands: Sequence[Mapping[str, int]] = (),
+        factors: Sequence[float] = (),
+    ) -> list[_core.StageRule]:
+        if self._rule.gate not in STAGED:
+            return []
+        return stages(self._rule, self._works[job], self._semantics, self._seed, bands, factors)
+
+    def _bands(self, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
+        """The bands of each tensor, one per expert."""
+        works = [self._works[job] for job in jobs]
+        wanted = [
+            [
+                band(work.n_elements, density, gamma, self._semantics)
+                for density, gamma in zip(work.densities, work.gammas, strict=True)
+            ]
+            for work in works
+        ]
+
+        def thresholds(ranks: Sequence[list[int]]) -> list[list[_core.Threshold]]:
+            units = [_core.Unit([job], row) for job, row in zip(jobs, ranks, strict=True)]
+            return self._plan.select(units, True, self._limits, self._progress)
+
+        outliers = thresholds([[one.n_outliers for one in row] for row in wanted])
+        lasts = thresholds(
+            [
+                [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
+                for work, row in zip(works, wanted, strict=True)
+            ]
+        )
+        return [
+            [between(work.n_elements, *one) for one in zip(*rows, strict=True)]
+            for work, *rows in zip(works, wanted, outliers, lasts, strict=True)
+        ]
+
+    def _combine(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> None:
         by_tensor = self._rule.scope == "tensor"
         wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
         rules = [
@@ -198,14 +351,17 @@ class Passes:
                 job,
                 ZERO_SIGNS[self._rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
-                found[i] if found else [],
+                survey,
             )
-            for i, job in enumerate(jobs)
+            for i, (job, survey) in enumerate(zip(jobs, surveys, strict=True))
         ]
-        results = self._run(rules)
-        for i, (job, result) in enumerate(zip(jobs, results, strict=True)):
+        results = self._run(rules, keeps_all=_keep_all([survey.found for survey in surveys]))
+        for job, survey, result in zip(jobs, surveys, results, strict=True):
             outcome = self.outcomes[job] = Outcome(
-                found=found[i] if found else [],
+                found=survey.found,
+                weights=[] if self.by_model or self._solver else survey.weights,
+                coefficients=self._solver.mean(job) if self._solver else [],
+                factors=survey.factors,
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
@@ -221,15 +377,18 @@ class Passes:
         if overflow and self._report_overflow is not None:
             self._report_overflow(job)
 
-    def _run(self, rules: list[_core.JobRule]) -> list[_core.JobResult]:
+    def _run(self, rules: list[_core.JobRule], *, keeps_all: bool = False) -> list[_core.JobResult]:
+        rule = self._rule
+        if keeps_all and rule.gate is Gate.SPREAD:
+            rule = replace(rule, gate=Gate.ALL)
         return self._plan.combine(
             rules,
-            *rule_codes(self._rule),
+            *rule_codes(rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
             self._progress,
-            STAGE_CODES.get(self._rule.gate, 0),
+            stage_code(self._rule),
         )
 
     def _job_rule(
@@ -237,37 +396,40 @@ class Passes:
         job: int,
         zero_sign: int,
         majority: int,
-        found: Sequence[Found],
+        survey: Survey,
         first: int = 0,
         n_elements: int | None = None,
     ) -> _core.JobRule:
         work = self._works[job]
-        trims = found or self.survey or [Found(work.n_elements, KEEP_ALL)] * len(work.weights)
+        floor = bits_of(self._rule.epsilon) if self._rule.gate is Gate.ABOVE else KEEP_ALL
+        trims = survey.found or self.survey or [Found(work.n_elements, floor)] * len(work.weights)
+        scoring = self._rule.scoring
+        weights = survey.weights or self._weights(work)
+        by_rows = self._rule.by_rows or len(weights) > len(work.weights)
         return _core.JobRule(
             job,
             first,
             work.n_elements if n_elements is None else n_elements,
-            work.weights,
+            weights,
             [trim.floor for trim in trims],
-            [_cutoff(trim, 0 if found else job, work.n_elements) for trim in trims],
+            [_cutoff(trim, 0 if survey.found else job, work.n_elements) for trim in trims],
             work.scale,
-            float32_sum(work.weights) if self._rule.blend is Blend.MEAN else 1.0,
+            self._divisor(work) if self._rule.blend is Blend.MEAN else 1.0,
             zero_sign,
             majority,
             work.lambdas,
             self._rule.at_least,
-            self._stages(work) if self._rule.gate in STAGE_CODES else [],
+            survey.stages,
+            max(work.row_length, 1) if by_rows else 0,
+            scores=[astuple(score) for score in self.scores],
+            company=COMPANY_CODES[scoring.company] if scoring else 0,
         )
 
-    def _stages(self, work: Work) -> list[_core.StageRule]:
-        return [
-            _core.StageRule(
-                key=key(self._seed, expert, work.name),
-                chance=chance(density),
-                factor=1 / density if self._rule.rescale == "probability" and density else 1.0,
-            )
-            for expert, density in enumerate(work.densities)
-        ]
+    def _weights(self, work: Work) -> Sequence[float]:
+        return work.weights
+
+    def _divisor(self, work: Work) -> float:
+        return float32_sum(work.weights)
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         batch: list[int] = []
@@ -275,6 +437,7 @@ class Passes:
         for job in jobs:
             work = self._works[job]
             more = len(self._labels) * min(1.0, (work.n_elements + 1) / _SMALL)
+            more *= self._rule.gate in (Gate.MAGNITUDE, Gate.SPREAD, Gate.BAND)
             if batch and (
                 searches + more > _SEARCHES_TOGETHER or n_bytes + work.n_input_bytes > _BATCH_BYTES
             ):
@@ -301,6 +464,85 @@ class Passes:
             for group, row, found in zip(groups, trims, thresholds, strict=True)
         ]
 
+    def _select_spread(self, jobs: Sequence[int]) -> list[list[Found]]:
+        """Which elements of each tensor stay, the same for all experts."""
+        limited = [job for job in jobs if 0 < self._works[job].select < 1]
+        units = [_core.Unit([job], [1], self._works[job].select) for job in limited]
+        thresholds = self._plan.select(
+            units, True, self._limits, self._progress, MEASURE_CODES["spread"]
+        )
+        rows = {job: row[0] for job, row in zip(limited, thresholds, strict=True)}
+        found = []
+        for job in jobs:
+            if job in rows and rows[job].rank > 0:
+                trim = Trim(rows[job].rank)
+                one = self._found([job], trim, rows[job])
+            elif job not in rows and self._works[job].select >= 1:
+                one = Found(self._works[job].n_elements, KEEP_ALL)
+            else:
+                one = Found(0, KEEP_NONE)
+            found.append([one] * len(self._labels))
+        return found
+
+    def _sum_squares(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> list[list[float]]:
+        """The weights of each tensor from the mean squares of the elements that stay."""
+        solve = self._rule.weights_of_squares
+        if solve is None:
+            return [[] for _ in jobs]
+        rules = [self._job_rule(job, 0, -1, one) for job, one in zip(jobs, surveys, strict=True)]
+        sums = self._plan.sum_squares(rules, self._limits, self._progress)
+        return [
+            solve([one / max(self._works[job].n_elements, 1) for one in row])
+            for job, row in zip(jobs, sums, strict=True)
+        ]
+
+    def _take_census(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
+        """The weights of each group of tensors from what its experts have alone and share."""
+        solve = self._rule.weights_of_census
+        if solve is None:
+            return []
+        jobs = [job for group in groups for job in group]
+        floor = bits_of(self._rule.epsilon)
+        census = dict(
+            zip(
+                jobs, self._plan.take_census(jobs, floor, self._limits, self._progress), strict=True
+            )
+        )
+        return [
+            solve(
+                *(
+                    [sum(row) for row in zip(*rows, strict=True)]
+                    for rows in (
+                        [census[job].alone for job in group],
+                        [census[job].shared for job in group],
+                    )
+                )
+            )
+            for group in groups
+        ]
+
+    def _score(self, jobs: list[int]) -> list[Score]:
+        scoring = self._rule.scoring
+        if scoring is None:
+            return []
+
+        def select(
+            ranks: Sequence[int], measure: str, scores: Sequence[Score]
+        ) -> list[_core.Threshold]:
+            (found,) = self._plan.select(
+                [_core.Unit(jobs, ranks)],
+                False,
+                self._limits,
+                self._progress,
+                MEASURE_CODES[measure],
+                [astuple(score) for score in scores],
+                COMPANY_CODES[scoring.company],
+            )
+            return found
+
+        n_elements = sum(self._works[job].n_elements for job in jobs)
+        return survey_scores(n_elements, len(self._labels), scoring, select)
+
     def _found(self, group: Sequence[int], trim: Trim, threshold: _core.Threshold) -> Found:
         if trim.rank == 0:
             n = sum(self._works[job].n_elements for job in group) if trim.keep_all else 0
@@ -326,6 +568,10 @@ class Passes:
             return [found.n_kept for found in self.survey]
         rows = [outcome.found for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
+
+
+def _keep_all(found: Sequence[list[Found]]) -> bool:
+    return all(trim.floor == KEEP_ALL for row in found for trim in row)
 
 
 def _cutoff(found: Found, position: int, n_elements: int) -> int:
@@ -361,10 +607,7 @@ def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> l
 def float32_sum(values: Sequence[float]) -> float:
     """The sum in float32, in order, each value rounded first, as the kernels would add them."""
 
-    def rounded(x: float) -> float:
-        return float(struct.unpack("f", struct.pack("f", x))[0])
-
     total = 0.0
     for value in values:
-        total = rounded(total + rounded(value))
+        total = float32(total + float32(value))
     return total

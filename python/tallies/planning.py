@@ -18,11 +18,14 @@ from .checkpoint import (
 from .errors import InputError
 from .files import refuse_undecodable
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
-from .match import Match, Model, match
+from .match import Match, Model, match, row_length
+from .methods._matrix import MatrixMethod
 from .methods._spec import Gate, Rule
+from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities
+from .passes import Place, Work, model_densities, settings
 from .recipe import MergeConfig
+from .stages import row_elements
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class MergePlan:
     match: Match
     parameters: Mapping[str, Mapping[str, Any]]
     """By merged tensor, the parameters with gradients and filters worked out."""
+    modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
 
@@ -69,8 +73,9 @@ class MergePlan:
 
     @cached_property
     def bytes_surveyed(self) -> int:
-        """Bytes that the search for thresholds reads before the combine."""
-        return self.bytes_combined if self.rule.gate is Gate.MAGNITUDE else 0
+        """Bytes that the surveys read before the combine, if each takes one pass."""
+        n_surveys = self.rule.n_surveys + (self.modifiers.drop_layers is not None)
+        return n_surveys * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -80,6 +85,24 @@ class MergePlan:
             for name in self.match.merged
             for model in self.models
         )
+
+    @cached_property
+    def row_bytes(self) -> tuple[int, str] | None:
+        """The most memory of a thread that whole rows take, and of which tensor.
+
+        None where the gate needs no rows.
+        """
+        if not self.rule.by_rows:
+            return None
+        most = (0, "")
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            shape = infos[0].shape
+            tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
+            n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
+            per_element = n_bytes / max(infos[0].n_elements, 1)
+            most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
+        return most
 
     @property
     def bytes_moved(self) -> int:
@@ -114,6 +137,7 @@ class MergePlan:
         def place(info: TensorInfo) -> Place:
             return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
 
+        factors = self.modifiers.factors(self.match.merged)
         works = []
         for name in self.match.merged:
             infos = [self.match.source(model, name) for model in self.models]
@@ -125,11 +149,10 @@ class MergePlan:
                     n_elements=infos[0].n_elements,
                     inputs=tuple(place(info) for info in infos),
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
-                    weights=values["weight"],
-                    densities=values.get("density", ()),
-                    scale=values.get("scale", 1.0),
-                    lambdas=values.get("mask_lambda", ()),
+                    row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
+                    shape=tuple(infos[0].shape),
+                    **settings(values, len(self.experts), factors[name]),
                 )
             )
         return works
@@ -180,11 +203,18 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
-        if self.rule.gate is not Gate.MAGNITUDE:
-            return ["combine"]
-        if self.rule.scope == "model":
-            return ["survey of all tensors together", "combine"]
-        return ["survey and combine, tensor by tensor"]
+        first = ["survey of layers"] if self.modifiers.drop_layers else []
+        if issubclass(self.config.method, MatrixMethod):
+            if self.rule.gate is Gate.MAGNITUDE:
+                first.append("survey of all matrices together")
+            return [*first, "matrices, one at a time, and combine of the other tensors"]
+        survey = "survey of inner products" if self.rule.coefficients else "survey"
+        surveys = [survey, "second survey"][: self.rule.n_surveys]
+        if not surveys:
+            return [*first, "combine"]
+        if self.rule.survey == "model":
+            return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
+        return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
         n_files = len(self.shards)
@@ -225,7 +255,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     base = checkpoint(config.base_model) if config.base_model else None
     experts = tuple(checkpoint(entry.model) for entry in entries)
     template = base or experts[0]
-    uses_base = config.method.needs_base and base is not None
+    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
     matched = match(as_model(template), models)
     names = matched.merged
@@ -237,6 +267,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
     if config.dtype is not None and config.out_dtype is None:
         warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
+    modifiers = config.modifiers()
+    warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
     outputs = [
         (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
@@ -251,6 +283,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         models=tuple(models),
         match=matched,
         parameters=parameters,
+        modifiers=modifiers,
         shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
         warnings=(*warnings, *resolver.warnings),
     )

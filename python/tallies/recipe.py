@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from . import methods
+from . import methods, modifiers
 from .errors import InputError
 from .layout import parse_size
 from .methods._spec import SEMANTICS, Method, Rule
@@ -102,6 +102,10 @@ def _size(value: object) -> object:
     return value
 
 
+def _modifier(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: None if value is None else modifiers.check(key, value))
+
+
 PathText = Annotated[str, BeforeValidator(_path)]
 DtypeName = Annotated[str, BeforeValidator(_dtype)]
 Parameters = Annotated[
@@ -132,11 +136,15 @@ class MergeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    merge_method: Annotated[str, _one_of(methods.names)]
+    merge_method: Annotated[str, _one_of(methods.names), BeforeValidator(methods.proper_name)]
     semantics: Annotated[str, _one_of(lambda: SEMANTICS)] = "paper"
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]
     parameters: Parameters = {}
+    post_scale: Annotated[Any, _modifier("post_scale")] = None
+    layer_scaling: Annotated[Any, _modifier("layer_scaling")] = None
+    drop_layers: Annotated[Any, _modifier("drop_layers")] = None
+    """These three: see ``modifiers``."""
     dtype: DtypeName | None = None
     """The dtype of the result when there is no ``out_dtype``, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None
@@ -226,26 +234,45 @@ class MergeConfig(BaseModel):
         """What the method does to each tensor."""
         return self.method.rule(self.constants(), self.semantics)
 
+    def modifiers(self) -> modifiers.Modifiers:
+        """What changes the task vectors beside the method."""
+        return modifiers.Modifiers.of(
+            {key: getattr(self, key) for key in modifiers.KEYS},
+            self.method,
+            has_base=self.base_model is not None,
+        )
+
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """The models that take part, in order, and warnings about models that look like a mistake.
 
-        Methods with a base leave out the base itself: its task vector is zero.
+        Where there are task vectors the base itself is left out: its own is zero. A method for
+        which a base is the first of the models has it there, listed or not.
         """
         base = self.base_model and os.path.realpath(self.base_model)
         experts, warnings = [], []
         seen: set[str] = set()
-        for entry in self.models:
+        for entry in self._in_order():
             path = os.path.realpath(entry.model)
-            if path == base and self.method.needs_base:
+            if path == base and self.method.forms_task_vectors(has_base=True):
                 warnings.append(f"{_label(entry)} is the base_model and adds nothing: left out")
                 continue
             if path in seen:
                 warnings.append(f"{_label(entry)} is listed again and counts again")
             seen.add(path)
             experts.append(entry)
-        if base and not self.method.needs_base and base not in seen:
+        takes_base = self.method.forms_task_vectors(has_base=True)
+        if base and not takes_base and base not in seen:
             warnings.append(f"base_model {self.base_model!r} takes no part in {self.merge_method}")
         return experts, warnings
+
+    def _in_order(self) -> list[ModelEntry]:
+        """The models, and before them the base where the method has it first."""
+        if not self.base_model or not self.method.base_is_first:
+            return list(self.models)
+        base = os.path.realpath(self.base_model)
+        listed = [entry for entry in self.models if os.path.realpath(entry.model) == base]
+        others = [entry for entry in self.models if entry not in listed]
+        return [*(listed or [ModelEntry(model=self.base_model)]), *others]
 
     def resolver(self, names: Iterable[str]) -> Resolver:
         """What resolves the parameters of each tensor, for a checkpoint with these tensor names."""
@@ -322,6 +349,7 @@ class MergeConfig(BaseModel):
                 f"base_model: missing, and {self.merge_method} needs the model that the others "
                 "were tuned from; add 'base_model: DIR' (--base DIR)"
             )
+        self.modifiers()
         self._check_experts()
         return self
 
@@ -330,16 +358,26 @@ class MergeConfig(BaseModel):
         experts, _ = self.experts()
         if not experts:
             raise InputError("models: found only the base_model, expected a model tuned from it")
+        if problem := self.method.number_objection(len(experts)):
+            raise InputError(f"models: {problem}")
         paths = {os.path.realpath(entry.model) for entry in experts}
-        base = None if self.method.needs_base else self.base_model
+        takes_base = self.method.forms_task_vectors(has_base=True) or self.method.base_is_first
+        base = None if takes_base else self.base_model
         if self.semantics == "mergekit" and base and os.path.realpath(base) not in paths:
             raise InputError(
                 f"base_model: mergekit averages {base!r} in under {self.merge_method}; list it "
                 "under 'models' with its weight, or remove it"
             )
         for key, parameter in self.method.parameters(self.semantics).items():
-            for entry in experts if parameter.default is None else ():
-                if key not in entry.parameters and key not in self.parameters:
+            if parameter.default is not None or key in self.parameters:
+                continue
+            if not parameter.per_model:
+                raise InputError(
+                    f"parameters: {key!r} is missing, and {self.merge_method} has no default for "
+                    f"it; add '{key}: VALUE' (--param {key}=VALUE)"
+                )
+            for entry in experts:
+                if key not in entry.parameters:
                     raise InputError(
                         f"{_label(entry)}: {key!r} is missing, and {self.merge_method} has no "
                         f"default for it in {self.semantics} semantics; add '{key}: 1.0'"

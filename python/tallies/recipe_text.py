@@ -63,6 +63,11 @@ def parse_model(text: str) -> dict[str, Any]:
     return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}
 
 
+def parse_options(text: str, where: str) -> dict[str, Any]:
+    """``key=value,...`` as a mapping; values are YAML."""
+    return parse_pairs(_COMMA.split(text), where)
+
+
 def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
     """``key=value`` texts as a mapping; values are YAML."""
     pairs: dict[str, Any] = {}

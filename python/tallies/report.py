@@ -23,6 +23,10 @@ class ModelReport:
     kept_fraction: float | None = None
     threshold: float | None = None
     """The smallest magnitude that stays, where one holds for the whole model."""
+    coefficient: float | None = None
+    """What its weights or task vector were multiplied by, where one holds for the whole model."""
+    dropped_layers: list[str] = field(default_factory=list)
+    """Layers in which its task vector was left out."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class MergeReport:
     """Always 0: a tensor is merged, copied or tied, or the merge fails."""
     thresholds: dict[str, list[float | None]] = field(default_factory=dict)
     """By tensor, one per expert, where each tensor has its own."""
+    coefficients: dict[str, list[float]] = field(default_factory=dict)
+    """What was solved for each tensor, one per expert; for rows their mean."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bytes_read: int = 0
@@ -103,6 +109,10 @@ class MergeReport:
                 line += f": kept {expert.kept_fraction:.4%}"
             if expert.threshold is not None:
                 line += f", |delta| >= {expert.threshold:.6g}"
+            if expert.coefficient is not None:
+                line += f": coefficient {expert.coefficient:.6g}"
+            if expert.dropped_layers:
+                line += f", without {len(expert.dropped_layers)} layers"
             lines.append(line)
         if self.majority_sign is not None or self.sign_conflicts:
             lines.append(

@@ -25,6 +25,19 @@ def tile_limits(max_memory: str | int, threads: int) -> _core.Limits:
     return _core.Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
 
 
+def check_rows(n_bytes: int, name: str, max_memory: str | int, threads: int) -> None:
+    """Raise InputError if each thread's share of ``max_memory`` has no room for whole rows.
+
+    ``n_bytes`` is what those of tensor ``name`` take in one thread.
+    """
+    if n_bytes > max(parse_size(max_memory) // threads, _MOST_BUFFER_BYTES):
+        raise InputError(
+            f"tensor {name!r}: whole rows take {n_bytes >> 20} MiB in each of {threads} threads, "
+            f"expected at most their share of --max-memory {max_memory}; raise it to "
+            f"{(n_bytes * threads >> 20) + 1}MiB, or take fewer --threads"
+        )
+
+
 def allow_open_files(n_files: int) -> None:
     """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
     n_files += _OTHER_FILES

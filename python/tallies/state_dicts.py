@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from . import _core, methods
+from .dropping import choose, without
 from .errors import InputError
-from .match import Match, Model, match
+from .match import Match, Model, match, row_length
+from .matrix_passes import passes_for
 from .methods._spec import Method
+from .modifiers import KEYS as MODIFIERS
+from .modifiers import Modifiers
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work
+from .passes import Passes, Place, Work, settings
 from .suggest import show, unknown
 
 _BUFFER_BYTES = 1 << 20
@@ -29,6 +33,9 @@ def merge_state_dicts(
     semantics: str = "paper",
     nonfinite: str = "error",
     threads: int | None = None,
+    post_scale: Any = None,
+    layer_scaling: Mapping[str, Any] | None = None,
+    drop_layers: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
@@ -40,6 +47,9 @@ def merge_state_dicts(
     from the base and must be equal in the experts (``integers="base"`` accepts the base's). Names
     that share their memory in the base and in every expert are tied: counted once, and tied in the
     result.
+
+    ``post_scale``, ``layer_scaling`` ({"alpha": ..., "beta": ...}) and ``drop_layers`` ({"score":
+    ..., "ratio": ...}) change the task vectors of any method that has a base, as in recipes.
 
     Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are
     never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an
@@ -61,8 +71,15 @@ def merge_state_dicts(
         raise InputError("experts: found none, expected at least one state dict")
     if found.needs_base and base is None:
         raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
-    return _Merge(base if found.needs_base else None, experts, found, semantics).run(
-        weights, parameters, nonfinite, threads, seed
+    if base is not None and found.base_is_first:
+        experts, base = [base, *experts], None
+    if problem := found.number_objection(len(experts)):
+        raise InputError(f"experts: {problem}")
+    uses_base = found.forms_task_vectors(base is not None)
+    given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
+    modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
+    return _Merge(base if uses_base else None, experts, found, semantics).run(
+        weights, parameters, modifiers, nonfinite, threads, seed
     )
 
 
@@ -176,6 +193,7 @@ class _Merge:
         self,
         weights: Sequence[float] | None,
         parameters: Mapping[str, Any],
+        modifiers: Modifiers,
         nonfinite: str,
         threads: int | None,
         seed: int,
@@ -193,19 +211,28 @@ class _Merge:
         self._check_copied(matched, constants["integers"] == "base")
         result = {name: empty_like(self._template[name]) for name in matched.merged}
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
+        factors = modifiers.factors(matched.merged)
+        works = [replace(work, scale=work.scale * factors[work.name]) for work in works]
         limits = limits_in_memory(threads)
         plan = _core.Plan(self._has_base)
+        if modifiers.drop_layers:
+            survey = _core.Plan(True)
+            dropped = choose(modifiers, survey, works, len(self._labels), limits)
+            works = without(works, dropped, modifiers.layers(matched.merged))
 
         def refuse(job: int) -> None:
             raise InputError(self._culprit(plan, limits, job, works[job].name))
 
-        passes = Passes(
+        passes = passes_for(
+            self._method,
             plan,
             works,
-            self._method.rule(constants, self._semantics),
+            constants,
             self._semantics,
             limits,
+            n_workers=n_threads(threads),
             labels=self._labels,
+            has_base=self._has_base,
             seed=seed,
             stop_at_overflow=nonfinite == "error",
             report_overflow=refuse if nonfinite == "error" else None,
@@ -257,11 +284,10 @@ class _Merge:
             n_elements=inputs[0].n_elements,
             inputs=tuple(array.place for array in inputs),
             outputs=(view(name, result[name]).place,),
-            weights=values["weight"],
-            densities=values.get("density", ()),
-            scale=values.get("scale", 1.0),
-            lambdas=values.get("mask_lambda", ()),
+            row_length=row_length(inputs[0]),
             n_input_bytes=0,
+            shape=inputs[0].shape,
+            **settings(values, len(self._labels)),
         )
 
     def _check_copied(self, matched: Match, accept: bool) -> None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .dtype import Array, Floats, Mask, ieee, widen
-from .linear import linear
-from .model import float_names
-from .random import key, numbers, threshold
-from .sums import Weights
-from .task_arithmetic import add_to_base, task_vectors
+from .random import numbers, threshold
 
 
 @ieee
@@ -50,28 +45,3 @@ def drop(delta: Array, density: float, key: int, rescale: str = "probability") -
     elif rescale == "l1":
         factor = l1_factor(delta, dropped(delta, stays))
     return dropped(delta, stays, factor)
-
-
-def dare_linear(
-    base: Mapping[str, Array],
-    experts: Sequence[Mapping[str, Array]],
-    densities: Sequence[float],
-    weights: Weights = None,
-    scale: float = 1.0,
-    *,
-    seed: int = 0,
-    rescale: str = "probability",
-    normalize: bool = False,
-) -> dict[str, Array]:
-    """base + scale * sum_t w_t drop(x_t), tensor by tensor, in the base's dtypes."""
-    result = dict(base)
-    for name in float_names(base):
-        deltas = task_vectors(base[name], [expert[name] for expert in experts])
-        thin = np.stack(
-            [
-                drop(delta, density, key(seed, e, name), rescale)
-                for e, (delta, density) in enumerate(zip(deltas, densities, strict=True))
-            ]
-        )
-        result[name] = add_to_base(base[name], scale, linear(thin, weights, normalize))
-    return result

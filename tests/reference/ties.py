@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .blend import disjoint_merge
-from .dtype import Array, Floats
+from .dtype import Array, Floats, Signs, ieee
 from .elect import elect_signs
 from .model import flatten, float_names, split
 from .select import keep, mergekit_keep
-from .sums import Weights
+from .sums import Weights, entries, in_order_sum
 from .task_arithmetic import add_to_base, task_vectors
 
 Densities = float | Sequence[float]
@@ -27,14 +27,18 @@ def merged_task_vector(
     equal: str = "keep",
     semantics: str = "paper",
     normalize: bool = True,
+    vote: str = "sum",
 ) -> Floats:
     """What TIES adds to the base before scaling, float32, from task vectors `deltas` [N, ...].
 
     "paper": `keep`, a vote of zero follows the majority over all elements given, the sum of the
     agreeing entries, over their number if `normalize`. "mergekit": `mergekit_keep`, a vote of zero
     is positive, the sum of the agreeing entries, over the sum of their weights if `normalize`.
+    "peft": the first int(n * density), a `vote` ("sum" or "count") before the weights, positive at
+    zero, the sum of the weighted entries that agree over their number.
     """
     each = [densities] * len(deltas) if isinstance(densities, int | float) else densities
+    equal = "first" if semantics == "peft" else equal
     masks = [
         mergekit_keep(delta, density) if semantics == "mergekit" else keep(delta, density, equal)
         for delta, density in zip(deltas, each, strict=True)
@@ -43,8 +47,22 @@ def merged_task_vector(
     if semantics == "mergekit":
         signs = elect_signs(trimmed, weights, "sum", "positive")
         return disjoint_merge(trimmed, signs, weights, "weighted_mean" if normalize else "sum")
+    if semantics == "peft":
+        return peft_mean(trimmed, elect_signs(trimmed, vote=vote, zero="positive"), weights)
     blend = "mean" if normalize else "sum"
     return disjoint_merge(trimmed, elect_signs(trimmed, weights), weights, blend)
+
+
+@ieee
+def peft_mean(trimmed: Floats, signs: Signs, weights: Weights) -> Floats:
+    """The in-order sum of w x over the entries x that have the sign, over their number.
+
+    NaN where the in-order sum of x is.
+    """
+    agree = ((trimmed > 0) & (signs > 0)) | ((trimmed < 0) & (signs < 0))
+    total = in_order_sum(np.where(agree, entries(trimmed, weights), np.float32(0)))
+    mean = total / np.maximum(agree.sum(axis=0), 1).astype(np.float32)
+    return np.asarray(np.where(np.isnan(in_order_sum(trimmed)), np.float32(np.nan), mean))
 
 
 def ties(
@@ -57,6 +75,7 @@ def ties(
     equal: str = "keep",
     semantics: str = "paper",
     normalize: bool = True,
+    vote: str = "sum",
     out_dtype: npt.DTypeLike | None = None,
 ) -> Array:
     """TIES over one array taken by itself: base + scale * merged."""
@@ -67,6 +86,7 @@ def ties(
         equal=equal,
         semantics=semantics,
         normalize=normalize,
+        vote=vote,
     )
     return add_to_base(base, scale, merged, out_dtype)
 
@@ -82,23 +102,30 @@ def ties_model(
     equal: str = "keep",
     semantics: str = "paper",
     normalize: bool = True,
+    vote: str = "sum",
     out_dtype: npt.DTypeLike | None = None,
 ) -> dict[str, Array]:
     """TIES over a whole model, each tensor in `out_dtype`, by default in the base tensor's dtype.
 
     `scope="model"` takes all floating-point tensors together as one vector, for the thresholds and
-    for the majority that settles a vote of zero; `scope="tensor"`, and mergekit always, takes each
-    tensor by itself. Integer and boolean tensors are copied from the base.
+    for the majority that settles a vote of zero; `scope="tensor"`, and mergekit and PEFT always,
+    takes each tensor by itself. Integer and boolean tensors are copied from the base.
     """
 
     def merge(deltas: Floats) -> Floats:
         return merged_task_vector(
-            deltas, densities, weights, equal=equal, semantics=semantics, normalize=normalize
+            deltas,
+            densities,
+            weights,
+            equal=equal,
+            semantics=semantics,
+            normalize=normalize,
+            vote=vote,
         )
 
     names = float_names(base)
     merged: Mapping[str, Array]
-    if scope == "tensor" or semantics == "mergekit":
+    if scope == "tensor" or semantics in ("mergekit", "peft"):
         merged = {
             name: merge(task_vectors(base[name], [expert[name] for expert in experts]))
             for name in names

@@ -10,6 +10,7 @@ import click
 from ..errors import InputError
 from ..methods._spec import SEMANTICS
 from ..recipe import MergeConfig
+from ..recipe_text import parse_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,6 +33,17 @@ def request_options(function: F) -> F:
             multiple=True,
             metavar="key=value",
             help="A parameter of the method. Repeat for each.",
+        ),
+        click.option("--post-scale", metavar="NUMBER", help="Factor on the merged task vector."),
+        click.option(
+            "--layer-scaling",
+            metavar="alpha=NUMBER,beta=NUMBER",
+            help="Factor on it that grows from the first layer to the last (LiNeS).",
+        ),
+        click.option(
+            "--drop-layers",
+            metavar="score=NAME,ratio=NUMBER",
+            help="Leave out the layers of lowest score of each model (LwPTV).",
         ),
         click.option("--out-dtype", metavar="DTYPE", help="Of the result. Default: the base's."),
         click.option("--seed", type=int, help="For random methods. Default: 0."),
@@ -92,6 +104,10 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     """The request that the options make, on top of the recipe file if there is one."""
     method, base = chosen.pop("method"), chosen.pop("base")
     models, params = chosen.pop("models"), chosen.pop("params")
+    for key in ("layer_scaling", "drop_layers"):
+        if chosen[key] is not None:
+            option = f"--{key.replace('_', '-')}"
+            chosen[key] = parse_options(chosen[key], option)
     if config is not None:
         if method or base or models or params:
             raise InputError(

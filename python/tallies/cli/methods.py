@@ -17,15 +17,15 @@ from ..suggest import unknown
 @click.option("--markdown", is_flag=True, help="Print it as Markdown.")
 def command(name: str | None, as_json: bool, markdown: bool) -> None:
     """List the merge methods and the codecs of stores, or show one."""
-    known = pages.described()
-    if name and name not in known:
+    chosen = pages.described(name)
+    if not chosen:
+        known = dict.fromkeys(one.name for one in pages.described())
         raise InputError(f"method or codec {unknown(name, known)}")
-    chosen = [known[name]] if name else list(known.values())
     if as_json:
         click.echo(json.dumps([pages.facts(one) for one in chosen], indent=2))
     elif markdown:
         click.echo(pages.markdown(chosen), nl=False)
     elif name:
-        click.echo(pages.page(chosen[0]))
+        click.echo("\n\n".join(pages.page(one) for one in chosen))
     else:
         click.echo("\n\n".join(pages.entry(one) for one in chosen))

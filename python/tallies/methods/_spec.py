@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
+
+from ._gram import Gram
 
 SEMANTICS = ("paper", "mergekit", "peft", "fusionbench")
 
@@ -18,6 +20,16 @@ class Gate(enum.Enum):
     MAGNITUDE = "magnitude"
     RANDOM = "random"
     """Each entry by itself with a probability: a function of seed, expert, tensor and element."""
+    RANK = "rank"
+    """The same, the larger its magnitude among those of its row the more likely."""
+    BAND = "band"
+    """Those that are neither too small nor too large; ``scope`` may be ``row``."""
+    ABOVE = "above"
+    """Entries of a magnitude above ``Rule.epsilon``."""
+    SPREAD = "spread"
+    """The elements on which the experts differ most; one choice for all experts."""
+    SCORE = "score"
+    """Entries by a score of their size and their agreement with all experts."""
 
 
 class Vote(enum.Enum):
@@ -26,6 +38,8 @@ class Vote(enum.Enum):
     NONE = "none"
     SUM = "sum"
     COUNT = "count"
+    UNWEIGHTED_SUM = "unweighted_sum"
+    UNWEIGHTED_COUNT = "unweighted_count"
 
 
 class Blend(enum.Enum):
@@ -37,6 +51,11 @@ class Blend(enum.Enum):
     MEAN_OF_AGREEING = "mean_of_agreeing"
     WEIGHTED_MEAN_OF_AGREEING = "weighted_mean_of_agreeing"
     LARGEST_AGREEING = "largest_agreeing"
+    CLAMPED_MEAN_OF_AGREEING = "clamped_mean_of_agreeing"
+    """The weighted one with a divisor of at least 1e-6."""
+    ALONE_OR_MEAN = "alone_or_mean"
+    """Weight times value where one expert's entry stays, else the mean of those that do."""
+    SCORE_WEIGHTED_MEAN = "score_weighted_mean"
 
 
 class Zero(enum.Enum):
@@ -76,6 +95,46 @@ class Parameter:
     """Defaults of the semantics in which they differ."""
 
 
+def a_density(default: float, **others: Any) -> Parameter:
+    """The share of each task vector that stays."""
+    return Parameter(default, "share that stays", low=0, high=1, per_model=True, **others)
+
+
+def a_weight(**others: Any) -> Parameter:
+    """What each task vector is multiplied by."""
+    return Parameter(1.0, "weight of the task vector", per_model=True, **others)
+
+
+def a_scale(**others: Any) -> Parameter:
+    """What the merged task vector is multiplied by."""
+    about = "factor on the merged task vector"
+    return Parameter(1.0, about, per_tensor=True, aliases=("lambda",), **others)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the entries of ``Gate.SCORE`` are scored."""
+
+    ratio: float
+    """The share of an expert's scores that counts."""
+    clip: float
+    """The share of its magnitudes that is clipped at either end."""
+    company: str
+    """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their sizes."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """How the weights of a combine follow from inner products that a survey finds before it."""
+
+    solve: Callable[[Gram, Mapping[str, Any]], list[float]]
+    """From the inner products and the tensor's parameters; ValueError where there is no answer."""
+    scope: str = "tensor"
+    """What the inner products are of: ``model``, ``tensor``, or ``row`` of the last dimension."""
+    magnitudes: bool = False
+    """Whether sums of magnitudes are needed as well."""
+
+
 @dataclass(frozen=True)
 class Rule:
     """What the native kernel does with one tensor, and how ranks are counted for it."""
@@ -91,6 +150,41 @@ class Rule:
     stay; ``l1``, what restores the sum of magnitudes of each tensor; ``none``."""
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
+    coefficients: Coefficients | None = None
+    """Where the weights come from, unless they are given."""
+    epsilon: float = 0.0
+    scoring: Scoring | None = None
+    weights_of_census: Callable[[Sequence[int], Sequence[int]], list[float]] | None = None
+    """The weights over the scope, of how many entries above epsilon each expert has alone and how
+    many it shares."""
+    weights_of_squares: Callable[[Sequence[float]], list[float]] | None = None
+    """The weights of a tensor, of the mean squares of each expert's deltas that stay."""
+
+    @property
+    def n_surveys(self) -> int:
+        """Surveys of all values before the combine."""
+        if self.gate is Gate.SCORE:
+            return 2
+        selects = self.gate in (Gate.MAGNITUDE, Gate.SPREAD)
+        solved = (self.weights_of_census, self.weights_of_squares, self.coefficients)
+        return selects + sum(one is not None for one in solved) or int(self.survey is not None)
+
+    @property
+    def survey(self) -> str | None:
+        """Over what something is found out before the combine: ``model``, ``tensor`` or nothing."""
+        if self.coefficients is not None:
+            return "model" if self.coefficients.scope == "model" else "tensor"
+        if self.gate is Gate.SCORE:
+            return "model"
+        if self.gate is Gate.MAGNITUDE or self.weights_of_census is not None:
+            return self.scope
+        by_tensor = self.gate is Gate.SPREAD or (self.gate is Gate.BAND and self.scope == "tensor")
+        return "tensor" if by_tensor or self.rescale == "l1" else None
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether an entry is compared with those of its row, along the last dimension."""
+        return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope == "row")
 
 
 class Method:
@@ -100,9 +194,17 @@ class Method:
     formula: ClassVar[str]
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
+    base_is_optional: ClassVar[bool] = False
+    """Without ``needs_base``: a base that is given is what task vectors are formed from."""
+    base_is_first: ClassVar[bool] = False
+    """Without ``needs_base``: a base that is given is the first of the models."""
+    least_models: ClassVar[int] = 1
+    most_models: ClassVar[int | None] = None
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
     has_order: ClassVar[bool] = False
     """Whether the same experts in another order give another result, beyond rounding."""
+    keeps_one_expert: ClassVar[bool] = True
+    """Whether one expert, untrimmed and unscaled, is the result."""
 
     integers = Parameter(
         "equal",
@@ -111,11 +213,25 @@ class Method:
     )
 
     @classmethod
+    def forms_task_vectors(cls, has_base: bool) -> bool:
+        """Whether the base is subtracted from the models, for a merge with or without one."""
+        return cls.needs_base or (cls.base_is_optional and has_base)
+
+    @classmethod
+    def number_objection(cls, n_models: int) -> str | None:
+        """Why so many models, the base not counted, cannot be merged, or None."""
+        least, most = cls.least_models, cls.most_models
+        if least <= n_models <= (most or n_models):
+            return None
+        expected = f"exactly {least}" if least == most else f"at least {least}"
+        return f"found {n_models}, and {cls.name} merges {expected}"
+
+    @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
-        """Parameters by name: the method's in the order of the class, then those of all methods."""
+        """Parameters by name: the method's in the order of the class, then those it inherits."""
         return {
             name: replace(value, default=value.by_semantics.get(semantics, value.default))
-            for name, value in {**vars(cls), **vars(Method)}.items()
+            for name, value in own_then_inherited(cls).items()
             if isinstance(value, Parameter) and semantics in value.semantics
         }
 
@@ -133,6 +249,36 @@ class Method:
     def objection(cls, parameters: Mapping[str, Any]) -> str | None:
         """Why a tensor cannot be merged with these (resolved) parameters, or None."""
         return None
+
+
+def linear_rule(
+    solve: Callable[[Gram, Mapping[str, Any]], list[float]],
+    scope: str = "tensor",
+    *,
+    magnitudes: bool = False,
+) -> Rule:
+    """The rule of methods that are a linear combination with coefficients from inner products."""
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
+
+
+def chance_objection(parameters: Mapping[str, Any]) -> str | None:
+    """The objection of methods whose chances differ: density +- epsilon must be possible ones."""
+    for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
+        if 0 < density < 1 and not epsilon < min(density, 1 - density):
+            return (
+                f"density {density:g} +- epsilon {epsilon:g} is not between 0 and 1; give an "
+                f"epsilon below {min(density, 1 - density):g}, or density 0 or 1"
+            )
+    return None
+
+
+def own_then_inherited(cls: type) -> dict[str, Any]:
+    """The attributes of a class and of those it inherits from, its own first."""
+    found: dict[str, Any] = {}
+    for one in cls.__mro__:
+        for name, value in vars(one).items():
+            found.setdefault(name, value)
+    return found
 
 
 def mean_objection(parameters: Mapping[str, Any]) -> str | None:

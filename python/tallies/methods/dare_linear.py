@@ -15,8 +15,10 @@ class DareLinear(Method):
     scale * sum_t w_t x_t, the sum divided by sum_t w_t when ``normalize`` is true.
 
     Whether an entry stays is a function of seed, expert, tensor name and element: experts in
-    another order draw other numbers. With ``rescale: none`` what stays is as it was. Density 1 keeps all, 0 nothing. Equal magnitudes are ordinary, and so is zero; a NaN is never
-    dropped, and is an error unless the merge's ``nonfinite`` says otherwise.
+    another order draw other numbers. ``rescale: l1``, mergekit's, multiplies what stays of each
+    tensor by sum |x| / sum |what stays| instead, unless one is below 1e-7. Density 1 keeps all, 0
+    nothing. Equal magnitudes are ordinary, and so is zero; a NaN is never dropped, and is an error
+    unless the merge's ``nonfinite`` says otherwise.
 
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """
@@ -24,19 +26,23 @@ class DareLinear(Method):
     name = "dare_linear"
     formula = "out = base + scale * sum_t w_t drop(f_t - base) / density"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = ("paper", "peft")
+    semantics = ("paper", "mergekit", "peft")
     has_order = True
 
-    density = Parameter(0.1, "chance to stay", low=0, high=1, per_model=True)
+    density = Parameter(
+        0.1, "chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+    )
     weight = Parameter(1.0, "weight of the task vector", per_model=True)
     scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
     rescale = Parameter(
         "probability",
         "what stays is scaled by",
-        choices=("probability", "none"),
+        choices=("probability", "l1", "none"),
         switch=True,
+        by_semantics={"mergekit": "l1"},
     )
     normalize = Parameter(False, "divide by the sum of the weights")
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, a_density, a_scale, a_weight
 
-_PAPER = ("paper",)
+_OURS, _PAPER, _PEFT, _BENCH = ("paper", "mergekit"), ("paper",), ("peft",), ("fusionbench",)
+_VOTES = {"total": Vote.UNWEIGHTED_SUM, "frequency": Vote.UNWEIGHTED_COUNT}
+_FUNCS = {f: Blend(f"{f}_of_agreeing") for f in ("sum", "mean")} | {"max": Blend.LARGEST_AGREEING}
 
 
 class Ties(Method):
@@ -20,8 +22,10 @@ class Ties(Method):
     too. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. Without
     ``normalize`` the values that agree are summed.
 
-    With mergekit semantics the trim is per tensor and keeps max(1, int(n * density)), none for
-    density 0; a zero sum is positive; the mean is sum y / sum w over what agrees.
+    mergekit: max(1, int(n * density)) of a tensor stay, none for density 0; a zero sum is positive;
+    the mean is sum y / sum w over what agrees. peft: int(n * density) of a tensor; the sum (or with
+    ``frequency`` most of the entries) elects before the weights, positive at zero; the mean is over
+    the count. fusionbench: the paper's without weights, but for ``merge_func`` and the scale.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
     """
@@ -29,28 +33,28 @@ class Ties(Method):
     name = "ties"
     formula = "out = base + scale * mean of the trimmed w_t (f_t - base) that have the elected sign"
     paper = "Yadav et al. 2023, arXiv 2306.01708"
-    semantics = ("paper", "mergekit")
+    semantics = _OURS + _PEFT + _BENCH
 
-    density = Parameter(
-        0.2, "share that stays", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
-    )
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
-    scope = Parameter(
-        "model", "ranks and majority over", choices=("model", "tensor"), semantics=_PAPER
-    )
-    equal = Parameter(
-        "keep", "equal magnitudes at the threshold", choices=("keep", "first"), semantics=_PAPER
-    )
-    normalize = Parameter(True, "mean of what agrees; false: the sum")
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    density = a_density(0.2, by_semantics={"mergekit": 1.0, "peft": None})
+    weight = a_weight(semantics=_OURS + _PEFT)
+    scale = a_scale(semantics=_OURS + _BENCH, by_semantics={"fusionbench": 0.3})
+    scope = Parameter("model", "ranks over", choices=("model", "tensor"), semantics=_PAPER)
+    equal = Parameter("keep", "equal magnitudes", choices=("keep", "first"), semantics=_PAPER)
+    normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
+    majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=_PEFT)
+    merge_func = Parameter("sum", "of what agrees", choices=(*_FUNCS,), semantics=_BENCH)
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks", semantics=_OURS)
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
-        mergekit = semantics == "mergekit"
-        mean = Blend.WEIGHTED_MEAN_OF_AGREEING if mergekit else Blend.MEAN_OF_AGREEING
+        gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, "tensor", "first")
+        if semantics == "peft":
+            vote = _VOTES[parameters["majority_sign_method"]]
+            return Rule(gate, vote, Blend.MEAN_OF_AGREEING, *of_tensor)
+        if semantics == "fusionbench":
+            return Rule(gate, Vote.SUM, _FUNCS[parameters["merge_func"]])
+        mean = Blend.MEAN_OF_AGREEING if semantics == "paper" else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
-        if mergekit:
-            return Rule(Gate.MAGNITUDE, Vote.SUM, blend, Zero.POSITIVE, "tensor", "first")
-        scope, equal = parameters["scope"], parameters["equal"]
-        return Rule(Gate.MAGNITUDE, Vote.SUM, blend, Zero.MAJORITY, scope, equal)
+        if semantics == "mergekit":
+            return Rule(gate, Vote.SUM, blend, *of_tensor)
+        return Rule(gate, Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..methods._spec import Parameter, Rule
+from ..methods._spec import Parameter, Rule, own_then_inherited
 
 
 class Mask(enum.Enum):
@@ -50,13 +50,20 @@ class Codec:
     formula: ClassVar[str]
     paper: ClassVar[str]
     semantics: ClassVar[tuple[str, ...]] = ("paper",)
-    mask: ClassVar[Mask]
+    mask: ClassVar[Mask | None]
+    """None where tasks have no masks."""
+    kind: ClassVar[str] = "masked"
+    """How the manifest calls tensors that are coded."""
     with_sums: ClassVar[bool] = False
 
     @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
-        """Parameters by name, in the order of the class."""
-        return {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        """Parameters by name: the codec's in the order of the class, then those it inherits."""
+        return {
+            name: value
+            for name, value in own_then_inherited(cls).items()
+            if isinstance(value, Parameter)
+        }
 
     @classmethod
     def summary(cls) -> str:

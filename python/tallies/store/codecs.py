@@ -10,9 +10,11 @@ from .emr import Emr
 from .magnitude import Magnitude
 from .sparse import Sparse
 from .tall import Tall
+from .tsv_c import TsvC
+from .twin import Twin
 
 _CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (Tall, Emr, Magnitude, Sparse, BitDelta)
+    codec.name: codec for codec in (Tall, Emr, Magnitude, Sparse, BitDelta, TsvC, Twin)
 }
 
 

@@ -24,7 +24,10 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
     """
     root = Path(store)
     manifest = Manifest.read(root)
-    if codecs.get(manifest.codec).mask is Mask.SIGN:
+    mask = codecs.get(manifest.codec).mask
+    if mask is None:
+        raise InputError(f"{root}: {manifest.codec} keeps no masks; nothing to count")
+    if mask is Mask.SIGN:
         raise InputError(f"{root}: the masks of {manifest.codec} are signs; nothing to count")
     undecided = [name for name, task in manifest.tasks.items() if task.file is None]
     if undecided:

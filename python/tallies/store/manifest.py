@@ -17,7 +17,7 @@ from ..suggest import show
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
-STORED: Final = ("masked", "dense")
+STORED: Final = ("masked", "factored", "dense")
 """Kinds of tensors that the files of tasks hold."""
 FORMAT: Final = "tallies-store"
 VERSION: Final = 1
@@ -27,8 +27,8 @@ VERSION: Final = 1
 class Tensor:
     """A tensor of the base. ``kind`` says where that of a task comes from.
 
-    ``masked`` and ``dense`` are in the store, ``frozen`` and ``copied`` are the base's (no task
-    changed it; integers and booleans), ``tied`` is written with the values of ``tied_to``.
+    ``masked``, ``factored`` and ``dense`` are in the store, ``frozen`` and ``copied`` are the
+    base's (no task changed it; integers and booleans), ``tied`` has the values of ``tied_to``.
     """
 
     dtype: str

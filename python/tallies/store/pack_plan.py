@@ -20,6 +20,7 @@ from ..parameters import check_parameters
 from ..planning import as_model, open_model
 from . import codecs
 from ._codec import Codec, Mask
+from ._low_rank import LowRankCodec
 from .lambdas import Lambdas, take_lambdas
 from .manifest import SHARED
 from .names import check_task_names
@@ -122,11 +123,20 @@ class PackPlan:
             ]
         n_each = self.lambdas.n_per_task
         for task, (_, _, file) in enumerate(self.masks):
-            files[file] = [
-                (name, "U8", ((tensors[name].n_elements + 7) // 8,)) for name in self.masked
-            ]
-            if self.rule is None:
-                files[file] += [(scale_name(name), "F32", ()) for name in self.masked]
+            if issubclass(self.codec, LowRankCodec):
+                files[file] = [
+                    entry
+                    for name in self.masked
+                    for entry in self.codec.entries(
+                        name, tensors[name].dtype, tensors[name].shape, self.parameters
+                    )
+                ]
+            else:
+                files[file] = [
+                    (name, "U8", ((tensors[name].n_elements + 7) // 8,)) for name in self.masked
+                ]
+                if self.rule is None:
+                    files[file] += [(scale_name(name), "F32", ()) for name in self.masked]
             files[file] += [
                 (name, one.dtype, one.shape)
                 for name in self.dense
@@ -195,7 +205,7 @@ class PackPlan:
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
-        kinds = {"masked": self.masked, "dense": self.dense, "frozen": self.frozen}
+        kinds = {self.codec.kind: self.masked, "dense": self.dense, "frozen": self.frozen}
         return {name: kind for kind, names in kinds.items() for name in names}
 
 

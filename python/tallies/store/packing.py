@@ -26,6 +26,8 @@ from ..files import (
     stamps,
     tensor_fingerprint,
 )
+from ..layout import parse_size
+from ..matrix_passes import single_threads
 from ..merging import Progress
 from ..methods._spec import Blend, Gate, Rule, Vote
 from ..native import (
@@ -40,8 +42,9 @@ from ..native import (
 from ..passes import Passes, Place, Work
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
-from . import sparse_files
-from ._codec import Sums
+from . import low_rank_files, sparse_files
+from ._codec import Codec, Sums
+from ._low_rank import LowRankCodec, s_name, v_name
 from .lambdas import text
 from .manifest import SHARED, Manifest, Task, Tensor
 from .pack_plan import GRAIN, PackPlan, scale_name
@@ -82,14 +85,17 @@ def pack(
     start = time.perf_counter()
     made = PackPlan.make(base, tasks, codec, parameters, integers)
     limits = tile_limits(max_memory, n_threads(threads))
+    if issubclass(made.codec, LowRankCodec):
+        low_rank_files.refuse_too_large(
+            codec, made.base.tensors, made.masked, parse_size(max_memory)
+        )
     if nonfinite not in ("error", "propagate"):
         raise InputError(f"nonfinite: found {nonfinite!r}, expected 'error' or 'propagate'")
     destination = Destination(out, made.roots(), overwrite)
     try:
         destination.check_space(made.n_bytes + _OTHER_BYTES)
         allow_open_files(len(made.input_files()) + len(made.masks) + 1)
-        kind = _SparseRun if made.codec is Sparse else _Run
-        run = kind(made, limits, progress, stop_at_overflow=nonfinite == "error")
+        run = _run_of(made.codec)(made, limits, progress, stop_at_overflow=nonfinite == "error")
         with destination.writing(resume=False, sync=sync) as directory:
             manifest = run.write(directory)
             run.check_unchanged()
@@ -131,14 +137,7 @@ class _Run:
         floors, zero_sign = self._survey()
         core = _core.Plan(True)
         inputs = {path: core.open_to_read(path) for path in made.input_files()}
-        outputs = {}
-        for file in made.files:
-            (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            path = os.fspath(directory / file)
-            self._checksums[file] = {}
-            self._file_bytes[file] = made.file_bytes(file)
-            outputs[file] = core.open_to_write(path, made.file_bytes(file))
-            core.write(outputs[file], made.headers[file][0], 0)
+        outputs = self._open_outputs(core, directory)
         rules = []
         for job, name in enumerate(made.masked):
             core.add_job(
@@ -156,6 +155,19 @@ class _Run:
         self._note_unpacked()
         n_set = [sum(result.n_set[i] for result in results) for i in range(len(made.masks))]
         return self._manifest(n_set, scales)
+
+    def _open_outputs(self, core: _core.Plan, directory: Path) -> dict[str, int]:
+        """Make room for all files and write their headers; their numbers by name."""
+        made = self._plan
+        outputs = {}
+        for file in made.files:
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
+            path = os.fspath(directory / file)
+            self._checksums[file] = {}
+            self._file_bytes[file] = made.file_bytes(file)
+            outputs[file] = core.open_to_write(path, made.file_bytes(file))
+            core.write(outputs[file], made.headers[file][0], 0)
+        return outputs
 
     def _survey(self) -> tuple[list[int], int]:
         """The floors of the magnitudes that stay, by task, and the sign of a vote of zero."""
@@ -222,14 +234,15 @@ class _Run:
 
     def _pack(self, core: _core.Plan, rules: list[_core.PackRule]) -> list[_core.PackResult]:
         made = self._plan
-        rule = made.rule
+        rule, mask = made.rule, made.codec.mask
+        assert mask is not None
         results = _core.pack(
             core,
             rules,
             (GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend])
             if rule
             else None,
-            made.codec.mask.value,
+            mask.value,
             made.codec.with_sums,
             self._stop,
             self._limits,
@@ -452,3 +465,77 @@ class _SparseRun(_Run):
             n_set.append(sum(packed.n_set.values()))
         self._note_unpacked()
         return self._manifest(n_set, [1.0] * len(made.masks))
+
+
+class _LowRankRun(_Run):
+    """The same where matrices are factored, one at a time, all tasks together."""
+
+    def write(self, directory: Path) -> Manifest:
+        made = self._plan
+        core = _core.Plan(True)
+        inputs = {path: core.open_to_read(path) for path in made.input_files()}
+        outputs = self._open_outputs(core, directory)
+        for name in made.masked:
+            core.add_job(made.base.tensors[name].n_elements, self._inputs(name, inputs), [])
+        n_set = [0] * len(made.masks)
+        with single_threads(1) as pool:
+            for job, name in enumerate(made.masked):
+                factored = pool.submit(self._factor, core, job, name).result()
+                self._store(core, outputs, name, factored)
+                for i, (_, _, file) in enumerate(made.masks):
+                    parts = (name, s_name(name), v_name(name))
+                    n_set[i] += sum(made.places[file][part].n_elements for part in parts)
+        self._copy_dense(core, outputs)
+        self._note_unpacked()
+        return self._manifest(n_set, [1.0] * len(made.tasks))
+
+    def _factor(self, core: _core.Plan, job: int, name: str) -> low_rank_files.Factored:
+        made = self._plan
+        place = made.places[made.masks[0][2]][name]
+        has_shared = made.rule is not None
+        try:
+            return low_rank_files.factor(
+                core,
+                job,
+                made.base.tensors[name].shape,
+                len(made.tasks),
+                place.shape[1],
+                place.dtype,
+                made.parameters["scale"] if has_shared else None,
+                made.places[SHARED][name].dtype if has_shared else "F32",
+                self._stop,
+                self._limits,
+                self._advance if self._progress else None,
+            )
+        except ValueError:
+            raise InputError(self._objection(core, job)) from None
+
+    def _store(
+        self,
+        core: _core.Plan,
+        outputs: Mapping[str, int],
+        name: str,
+        factored: low_rank_files.Factored,
+    ) -> None:
+        made = self._plan
+
+        def put(file: str, part: str, data: bytes) -> None:
+            info = made.places[file][part]
+            core.write(outputs[file], data, info.offset)
+            self._checksums[file][part] = tensor_fingerprint(info, content_of(data))
+
+        if factored.shared is not None:
+            put(SHARED, name, factored.shared)
+        for (_, _, file), parts in zip(made.masks, factored.factors, strict=True):
+            for part, data in zip((name, s_name(name), v_name(name)), parts, strict=True):
+                put(file, part, data)
+        for one, lanes, prints in zip(
+            made.sources(name), factored.prints, self._prints, strict=True
+        ):
+            prints[name] = tensor_fingerprint(one, lanes)
+
+
+def _run_of(codec: type[Codec]) -> type[_Run]:
+    if issubclass(codec, LowRankCodec):
+        return _LowRankRun
+    return _SparseRun if codec is Sparse else _Run

@@ -141,7 +141,7 @@ class Store:
             made[name], address = new_array(
                 name, dtype, self.manifest.tensors[name].shape, framework
             )
-            if one.is_masked(name):
+            if one.is_made(name):
                 outputs[name] = [(-1, address, DTYPE_CODES.get(dtype, 0))]
             else:
                 one.copy(name, _writer(address))

@@ -15,7 +15,8 @@ from ..files import chunks, content, copy_out, tensor_fingerprint
 from ..native import DTYPE_CODES, PACKED_BITS
 from ..passes import Place
 from ..suggest import show, unknown
-from . import codecs, sparse_files
+from . import codecs, low_rank_files, sparse_files
+from ._low_rank import LowRankCodec
 from .lambdas import text
 from .manifest import SHARED, STORED, Manifest
 from .pack_plan import GRAIN, scale_name
@@ -79,9 +80,9 @@ class Restoring:
             "frozen" if kind in STORED and self.source(name) not in self.files[self.file] else kind
         )
 
-    def is_masked(self, name: str) -> bool:
-        """Whether a tensor is made by the native pass, not copied."""
-        return self.kind(name) == "masked"
+    def is_made(self, name: str) -> bool:
+        """Whether a tensor is computed, not copied."""
+        return self.kind(name) in ("masked", "factored")
 
     def stored(self, name: str) -> TensorInfo:
         """Where the bytes of a tensor that is copied lie: in the task's file or in the base."""
@@ -92,9 +93,7 @@ class Restoring:
 
     def dtype(self, name: str) -> str:
         """The dtype that the restored tensor has."""
-        return (
-            self.manifest.tensors[name].dtype if self.is_masked(name) else self.stored(name).dtype
-        )
+        return self.manifest.tensors[name].dtype if self.is_made(name) else self.stored(name).dtype
 
     def n_bytes_read(self) -> int:
         """Bytes of base and store that restoring all tensors reads."""
@@ -115,6 +114,8 @@ class Restoring:
         """
         if codecs.get(self.manifest.codec) is Sparse:
             return self._make_sparse(core, outputs, limits, progress)
+        if issubclass(codecs.get(self.manifest.codec), LowRankCodec):
+            return self._make_of_factors(core, outputs, limits, progress)
         names = list(outputs)
         has_shared = (
             codecs.get(self.manifest.codec).shared_rule(self.manifest.parameters) is not None
@@ -137,7 +138,7 @@ class Restoring:
         results = _core.unpack(core, rules, has_shared, limits, progress)
         for name, result in zip(names, results, strict=True):
             for one, lanes in zip(inputs[name], result.inputs, strict=True):
-                self._check(one, lanes)
+                self.check(one, lanes)
         return {name: result.output for name, result in zip(names, results, strict=True)}
 
     def _make_sparse(
@@ -153,18 +154,41 @@ class Restoring:
             core, base, stored, outputs, self.manifest.parameters, limits, progress=progress
         )
         for name, lanes in made.items():
-            self._check(base[name], lanes.base)
-            self._check(stored[name], lanes.mask)
-            self._check(stored[sparse_files.values_name(name)], lanes.values)
+            self.check(base[name], lanes.base)
+            self.check(stored[name], lanes.mask)
+            self.check(stored[sparse_files.values_name(name)], lanes.values)
             if lanes.scales is not None:
-                self._check(stored[sparse_files.scales_name(name)], lanes.scales)
+                self.check(stored[sparse_files.scales_name(name)], lanes.scales)
         return {name: lanes.output for name, lanes in made.items()}
+
+    def _make_of_factors(
+        self,
+        core: _core.Plan,
+        outputs: Mapping[str, Sequence[Place]],
+        limits: _core.Limits,
+        progress: Callable[[int], object] | None,
+    ) -> dict[str, list[int]]:
+        made = {}
+        for name, places in outputs.items():
+            shared = self.files[SHARED][name] if SHARED in self.files else None
+            prints, made[name] = low_rank_files.restore(
+                core,
+                self.base.tensors[name],
+                shared,
+                self.files[self.file],
+                places,
+                limits.n_threads,
+                progress,
+            )
+            for one, lanes in prints:
+                self.check(one, lanes)
+        return made
 
     def copy(self, name: str, write: Write) -> list[int]:
         """Hand over the bytes of a tensor that is copied; its content fingerprint, once checked."""
         one = self.stored(name)
         lanes = copy_out(one, write)
-        self._check(one, lanes)
+        self.check(one, lanes)
         return lanes
 
     def _inputs(self, name: str, has_shared: bool) -> list[TensorInfo]:
@@ -174,25 +198,32 @@ class Restoring:
     def _magnitude(self, name: str) -> float:
         one = self.files[self.file][scale_name(name)]
         data = b"".join(bytes(chunk) for chunk in chunks(one))
-        self._check(one, content(one))
+        self.check(one, content(one))
         (value,) = struct.unpack("<f", data)
         return float(value)
 
-    def _check(self, one: TensorInfo, lanes: Sequence[int]) -> None:
+    def check(self, one: TensorInfo, lanes: Sequence[int]) -> None:
         """Raise InputError unless a tensor that was read is what it was when the store was made."""
-        found = tensor_fingerprint(one, lanes)
-        if one.path in self.base.files:
-            expected, what = self.manifest.tensors[one.name].fingerprint, "is not the store's base"
-            way_out = f"name the base that the store was packed from, {self.manifest.base_path}"
-        else:
-            file = one.path.relative_to(self.path).as_posix()
-            expected, what = self.manifest.checksums[file][one.name], "is damaged"
-            way_out = "restore the file, or pack again"
-        if found != expected:
-            raise InputError(
-                f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
-                f"{expected}; {way_out}"
-            )
+        refuse_damaged(self.path, self.manifest, self.base, one, lanes)
+
+
+def refuse_damaged(
+    store: Path, manifest: Manifest, base: Checkpoint, one: TensorInfo, lanes: Sequence[int]
+) -> None:
+    """Raise InputError unless a tensor of store or base has the content that was packed."""
+    found = tensor_fingerprint(one, lanes)
+    if one.path in base.files:
+        expected, what = manifest.tensors[one.name].fingerprint, "is not the store's base"
+        way_out = f"name the base that the store was packed from, {manifest.base_path}"
+    else:
+        file = one.path.relative_to(store).as_posix()
+        expected, what = manifest.checksums[file][one.name], "is damaged"
+        way_out = "restore the file, or pack again"
+    if found != expected:
+        raise InputError(
+            f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
+            f"{expected}; {way_out}"
+        )
 
 
 def restored_names(manifest: Manifest, names: Iterable[str]) -> list[str]:

@@ -32,8 +32,8 @@ _REPLACED, _ADDED, _QUANTIZED = range(3)
 
 _VALUE_DTYPES = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
 
-# Bits are compared and copied whatever they mean: a type of the size stands for all of that size.
-_CODES_BY_SIZE = {DTYPES[dtype]: DTYPE_CODES[dtype] for dtype in ("F8_E4M3", "BF16", "F32", "F64")}
+CODES_BY_SIZE = {DTYPES[dtype]: DTYPE_CODES[dtype] for dtype in ("F8_E4M3", "BF16", "F32", "F64")}
+"""Codes of types that stand for all of their size in bytes, where bits are only moved."""
 
 _RULE = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
@@ -221,12 +221,7 @@ def unpack(
         )
     counts = _core.count_masks(core, tensors, limits, progress)
     for name, n_set in zip(outputs, counts.n_set, strict=True):
-        values = stored[values_name(name)]
-        if values.n_elements != n_set:
-            raise InputError(
-                f"{values.path}: tensor {show(values.name)} has {values.n_elements} values, "
-                f"expected {n_set}, as many as the mask has bits; restore the file"
-            )
+        _refuse_other_count(stored[values_name(name)], n_set)
     results = _core.unpack_sparse(core, tensors, counts, limits, progress)
     return {
         name: Unpacked(
@@ -239,6 +234,38 @@ def unpack(
         )
         for name, result in zip(outputs, results, strict=True)
     }
+
+
+def parts(
+    name: str, stored: Mapping[str, TensorInfo], parameters: Mapping[str, Any]
+) -> list[TensorInfo]:
+    """Where mask, values and, if they are quantized, scales of a tensor lie."""
+    scales = [stored[scales_name(name)]] if _kind(parameters) == _QUANTIZED else []
+    return [stored[name], stored[values_name(name)], *scales]
+
+
+def in_memory(
+    tensor: TensorInfo,
+    stored: Sequence[TensorInfo],
+    addresses: Sequence[int],
+    parameters: Mapping[str, Any],
+) -> _core.Delta:
+    """What is kept of a tensor of the base, once its ``parts`` were read to these addresses.
+
+    Where bits are kept, they take the place of the base's; else they are added. InputError for
+    another number of values than the mask has bits.
+    """
+    kind = _kind(parameters)
+    mask, values, *scales = addresses
+    n, code = tensor.n_elements, _code(stored[1], kind)
+    if kind == _REPLACED:
+        delta = _core.Delta.replaced(mask, values, code, n)
+    elif kind == _QUANTIZED:
+        delta = _core.Delta.quantized(mask, values, scales[0], n_rows(tensor), n)
+    else:
+        delta = _core.Delta.sparse(mask, values, code, n)
+    _refuse_other_count(stored[1], delta.n_kept)
+    return delta
 
 
 class _Readers:
@@ -266,7 +293,7 @@ def _kind(parameters: Mapping[str, Any]) -> int:
 
 def _code(tensor: TensorInfo, kind: int) -> int:
     if kind == _REPLACED or tensor.dtype not in DTYPE_CODES:
-        return _CODES_BY_SIZE[DTYPES[tensor.dtype]]
+        return CODES_BY_SIZE[DTYPES[tensor.dtype]]
     return DTYPE_CODES[tensor.dtype]
 
 
@@ -365,6 +392,14 @@ def _refuse_other_entries(
                 f"{path}: tensor {show(part)}: found {what}, expected {dtype} {list(shape)}; "
                 "restore the file"
             )
+
+
+def _refuse_other_count(values: TensorInfo, n_set: int) -> None:
+    if values.n_elements != n_set:
+        raise InputError(
+            f"{values.path}: tensor {show(values.name)} has {values.n_elements} values, expected "
+            f"{n_set}, as many as the mask has bits; restore the file"
+        )
 
 
 def _objection(

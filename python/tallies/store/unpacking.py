@@ -120,13 +120,13 @@ def unpack(
             lanes: dict[str, list[int]] = {}
             for name in tensors:
                 file, offset = places[name]
-                if one.is_masked(name):
+                if one.is_made(name):
                     code = DTYPE_CODES.get(one.dtype(name), 0)
                     outputs.setdefault(one.source(name), []).append((file, offset, code))
                 else:
                     lanes[name] = one.copy(name, Writer(core, file, offset))
             made = one.make(core, outputs, limits, advance)
-            lanes |= {name: made[one.source(name)] for name in tensors if one.is_masked(name)}
+            lanes |= {name: made[one.source(name)] for name in tensors if one.is_made(name)}
             if (index := index_file(shards)) is not None:
                 (directory / INDEX_NAME).write_bytes(index)
             for path in auxiliary:

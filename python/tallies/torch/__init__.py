@@ -7,9 +7,11 @@ The functions named as in ``tallies.kernels`` have its arguments and bits. Each 
 
 from __future__ import annotations
 
+from .encoded import EncodedDelta, store_deltas
 from .functions import (
     apply_mask,
     block_dots,
+    combine,
     consensus_mask,
     disjoint_merge,
     elect_signs,
@@ -27,10 +29,12 @@ from .task_switcher import TaskSwitcher
 from .weighted import weighted_merge
 
 __all__ = [
+    "EncodedDelta",
     "MergedModule",
     "TaskSwitcher",
     "apply_mask",
     "block_dots",
+    "combine",
     "consensus_mask",
     "disjoint_merge",
     "elect_signs",
@@ -38,6 +42,7 @@ __all__ = [
     "kth_magnitude",
     "magnitude_mask",
     "pack_bits",
+    "store_deltas",
     "tall_mask",
     "ties",
     "trim",

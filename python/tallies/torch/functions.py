@@ -11,20 +11,55 @@ operator ``torch.ops.tallies.NAME``, which ``torch.compile`` takes whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
 
-from ..arguments import choice, number, whole
-from . import arguments, ops
+from . import arguments
+from . import ops as ops
 
 Deltas = Sequence[Tensor] | Tensor
 Weights = Sequence[float] | Tensor | None
 
+P = ParamSpec("P")
+
 _OPS = torch.ops.tallies
+_kth_magnitude = _OPS.kth_magnitude.default
+_trim = _OPS.trim.default
+_magnitude_mask = _OPS.magnitude_mask.default
+_tall_mask = _OPS.tall_mask.default
+_consensus_mask = _OPS.consensus_mask.default
+_pack_bits = _OPS.pack_bits.default
+_unpack_bits = _OPS.unpack_bits.default
+_apply_mask = _OPS.apply_mask.default
+_elect_signs = _OPS.elect_signs.default
+_disjoint_merge = _OPS.disjoint_merge.default
+_ties = _OPS.ties.default
+_combine = _OPS.combine.default
+_gram = _OPS.gram.default
+_block_dots = _OPS.block_dots.default
 
 
+def _refusing(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """The function, with what its operator refuses as an InputError."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> Tensor:
+        try:
+            return function(*args, **keywords)
+        except Exception as error:
+            refused = arguments.refusal(error, function, args, keywords)
+            if refused is None:
+                raise
+            raise refused from None
+
+    return call
+
+
+@_refusing
 def kth_magnitude(x: Tensor, k: int) -> Tensor:
     """The k-th largest magnitude |x|, counted from 1: a float32 tensor of no dimension.
 
@@ -34,11 +69,10 @@ def kth_magnitude(x: Tensor, k: int) -> Tensor:
     >>> kth_magnitude(torch.tensor([1.0, -3.0, 2.0, -3.0]), 2)
     tensor(3.)
     """
-    values = arguments.tensor("x", x)
-    found: Tensor = _OPS.kth_magnitude(values, arguments.rank(values, k))
-    return found
+    return _kth_magnitude(x, k)  # type: ignore[no-any-return]
 
 
+@_refusing
 def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
     """The entries of ``x`` of largest magnitude, and +0 elsewhere: the trim of TIES.
 
@@ -50,12 +84,10 @@ def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
     >>> trim(torch.tensor([1.0, -4.0, 2.0, -3.0, 0.0]), 0.2)
     tensor([ 0., -4.,  0., -3.,  0.])
     """
-    values = arguments.tensor("x", x)
-    share = number("density", density, 0, 1)
-    kept: Tensor = _OPS.trim(values, share, equal=choice("equal", equal, ops.EQUALS))
-    return kept
+    return _trim(x, density, equal)  # type: ignore[no-any-return]
 
 
+@_refusing
 def magnitude_mask(x: Tensor, threshold: float | Tensor) -> Tensor:
     """Packed |x| >= threshold, the threshold rounded to float32: uint8 [(n + 7) // 8].
 
@@ -66,11 +98,12 @@ def magnitude_mask(x: Tensor, threshold: float | Tensor) -> Tensor:
     >>> unpack_bits(magnitude_mask(torch.tensor([1, -2, 3, -0.5]), 2), 4)
     tensor([False,  True,  True, False])
     """
-    values = arguments.tensor("x", x)
-    mask: Tensor = _OPS.magnitude_mask(values, arguments.threshold(threshold))
-    return mask
+    if type(threshold) is not float:
+        threshold = arguments.threshold(threshold)
+    return _magnitude_mask(x, threshold)  # type: ignore[no-any-return]
 
 
+@_refusing
 def tall_mask(expert_delta: Tensor, merged_delta: Tensor, lam: float) -> Tensor:
     """Packed |x| > lam * |m - x|: where the merged task vector stands for one expert's own.
 
@@ -82,13 +115,10 @@ def tall_mask(expert_delta: Tensor, merged_delta: Tensor, lam: float) -> Tensor:
     >>> unpack_bits(tall_mask(x, m, 0.4), 3)
     tensor([False,  True, False])
     """
-    x = arguments.tensor("expert_delta", expert_delta)
-    m = arguments.tensor("merged_delta", merged_delta)
-    arguments.same_shape("merged_delta", m, "expert_delta", x)
-    mask: Tensor = _OPS.tall_mask(x, m, number("lam", lam, 0))
-    return mask
+    return _tall_mask(expert_delta, merged_delta, lam)  # type: ignore[no-any-return]
 
 
+@_refusing
 def consensus_mask(packed_masks: Sequence[Tensor] | Tensor, n: int, k: int) -> Tensor:
     """Packed: the elements that at least ``k`` of the masks contain.
 
@@ -100,12 +130,10 @@ def consensus_mask(packed_masks: Sequence[Tensor] | Tensor, n: int, k: int) -> T
     >>> unpack_bits(consensus_mask(masks, 2, 2), 2)
     tensor([ True, False])
     """
-    n_elements, at_least = whole("n", n, 0, 2**62), whole("k", k, 0, 2**31 - 1)
-    masks = arguments.packed_masks(packed_masks, n_elements)
-    found: Tensor = _OPS.consensus_mask(masks, n_elements, at_least)
-    return found
+    return _consensus_mask(arguments.rows_of("packed_masks", packed_masks), n, k)  # type: ignore[no-any-return]
 
 
+@_refusing
 def pack_bits(mask: Tensor) -> Tensor:
     """A boolean tensor of any shape as a packed mask, in row-major order.
 
@@ -115,10 +143,10 @@ def pack_bits(mask: Tensor) -> Tensor:
     >>> pack_bits(torch.tensor([True, False, False, True]))
     tensor([9], dtype=torch.uint8)
     """
-    packed: Tensor = _OPS.pack_bits(arguments.tensor("mask", mask, (torch.bool,)))
-    return packed
+    return _pack_bits(mask)  # type: ignore[no-any-return]
 
 
+@_refusing
 def unpack_bits(packed: Tensor, n: int) -> Tensor:
     """The ``n`` elements of a packed mask as a boolean tensor [n].
 
@@ -127,11 +155,10 @@ def unpack_bits(packed: Tensor, n: int) -> Tensor:
     >>> unpack_bits(torch.tensor([9], dtype=torch.uint8), 4)
     tensor([ True, False, False,  True])
     """
-    n_elements = whole("n", n, 0, 2**62)
-    mask: Tensor = _OPS.unpack_bits(arguments.packed("packed", packed, n_elements), n_elements)
-    return mask
+    return _unpack_bits(packed, n)  # type: ignore[no-any-return]
 
 
+@_refusing
 def apply_mask(base: Tensor, shared: Tensor, packed: Tensor, scale: float = 1.0) -> Tensor:
     """base + scale * (shared where the mask is set, +0 elsewhere): one expert reconstructed.
 
@@ -144,13 +171,10 @@ def apply_mask(base: Tensor, shared: Tensor, packed: Tensor, scale: float = 1.0)
     >>> apply_mask(torch.ones(3), torch.tensor([2.0, 4, 6]), packed, 0.5)
     tensor([2., 1., 4.])
     """
-    origin, added = arguments.tensor("base", base), arguments.tensor("shared", shared)
-    arguments.same_shape("shared", added, "base", origin)
-    mask = arguments.packed("packed", packed, origin.numel())
-    rebuilt: Tensor = _OPS.apply_mask(origin, added, mask, number("scale", scale))
-    return rebuilt
+    return _apply_mask(base, shared, packed, scale)  # type: ignore[no-any-return]
 
 
+@_refusing
 def elect_signs(
     deltas: Deltas, weights: Weights = None, *, vote: str = "sum", zero: str = "majority"
 ) -> Tensor:
@@ -165,14 +189,11 @@ def elect_signs(
     >>> elect_signs([torch.tensor([1.0, -3, 2]), torch.tensor([-1.0, -1, -1])])
     tensor([-1, -1,  1], dtype=torch.int8)
     """
-    rows = arguments.tensors("deltas", deltas)
-    factors = None if weights is None else arguments.weights(weights, len(rows))
-    choice("vote", vote, ("sum", "count"))
-    choice("zero", zero, ops.ZEROS)
-    signs: Tensor = _OPS.elect_signs(rows, factors, vote=vote, zero=zero)
-    return signs
+    rows = arguments.rows_of("deltas", deltas)
+    return _elect_signs(rows, arguments.numbers_of(weights), vote, zero)  # type: ignore[no-any-return]
 
 
+@_refusing
 def disjoint_merge(
     deltas: Deltas, signs: Tensor, weights: Weights = None, *, blend: str = "mean"
 ) -> Tensor:
@@ -189,14 +210,11 @@ def disjoint_merge(
     >>> disjoint_merge(torch.tensor([[1.0, -2], [3, 4]]), signs)
     tensor([ 2., -2.])
     """
-    rows = arguments.tensors("deltas", deltas)
-    elected = arguments.signs(signs, rows[0])
-    factors = None if weights is None else arguments.weights(weights, len(rows))
-    choice("blend", blend, ops.BLENDS)
-    merged: Tensor = _OPS.disjoint_merge(rows, elected, factors, blend=blend)
-    return merged
+    rows = arguments.rows_of("deltas", deltas)
+    return _disjoint_merge(rows, signs, arguments.numbers_of(weights), blend)  # type: ignore[no-any-return]
 
 
+@_refusing
 def ties(
     base: Tensor,
     experts: Deltas,
@@ -223,22 +241,70 @@ def ties(
     >>> ties(torch.zeros(4), experts, density=0.5)
     tensor([ 3., -3., -2.,  0.])
     """
-    template = arguments.tensor("base", base)
-    rows = arguments.tensors("experts", experts, one_dtype=False)
-    arguments.same_shape("experts[0]", rows[0], "base", template)
-    merged: Tensor = _OPS.ties(
-        template,
+    rows = arguments.rows_of("experts", experts)
+    return _ties(  # type: ignore[no-any-return]
+        base,
         rows,
-        density=arguments.densities(density, len(rows)),
-        scale=number("scale", scale),
-        weights=None if weights is None else arguments.weights(weights, len(rows)),
-        equal=choice("equal", equal, ops.EQUALS),
-        semantics=choice("semantics", semantics, ops.SEMANTICS),
-        threads=None if threads is None else whole("threads", threads, 1, 1024),
+        arguments.densities(density, len(rows)),
+        scale,
+        arguments.numbers_of(weights),
+        equal,
+        semantics,
+        threads,
     )
-    return merged
 
 
+@_refusing
+def combine(
+    base: Tensor | None,
+    experts: Deltas,
+    *,
+    gate: str = "magnitude",
+    vote: str = "sum",
+    blend: str = "mean_of_agreeing",
+    density: float | Sequence[float] | Tensor | None = None,
+    weights: Weights = None,
+    scale: float = 1.0,
+    zero: str = "majority",
+    equal: str = "keep",
+    threads: int | None = None,
+) -> Tensor:
+    """Any gate, vote and blend that is compiled, on one tensor: out = base + scale * merged.
+
+    y_t = w_t gate(f_t - base); s is the sign that the vote elects; the blend makes one value of the
+    y_t of an element, or of those that agree with s. ``base`` may be None: the experts are then
+    task vectors, and the result is scale * merged in the shape and dtype of the first.
+
+    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as
+    ``trim`` does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero``
+    says, as in ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of
+    the weights. Zeros never agree; NaN and infinities reach the result where they stay. Arguments
+    are otherwise those of ``ties``. Raises InputError for shapes that differ, numbers out of range,
+    and combinations that are not compiled, with a list of those that are.
+
+    >>> experts = torch.tensor([[4.0, 1, -2, 0], [2, -3, 1, 0]])
+    >>> combine(torch.ones(4), experts, density=1.0, vote="count", blend="largest_agreeing")
+    tensor([ 4., -3., -2.,  0.])
+    >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
+    tensor([ 3.0000, -1.0000, -0.5000,  0.0000])
+    """
+    rows = arguments.rows_of("experts", experts)
+    return _combine(  # type: ignore[no-any-return]
+        base,
+        rows,
+        gate,
+        vote,
+        blend,
+        None if density is None else arguments.densities(density, len(rows)),
+        arguments.numbers_of(weights),
+        scale,
+        zero,
+        equal,
+        threads,
+    )
+
+
+@_refusing
 def gram(deltas: Deltas) -> Tensor:
     """Inner products of the task vectors, G[s, t] = sum of x_s * x_t over all elements.
 
@@ -251,10 +317,10 @@ def gram(deltas: Deltas) -> Tensor:
     tensor([[ 5.,  1.],
             [ 1., 10.]], dtype=torch.float64)
     """
-    products: Tensor = _OPS.gram(arguments.tensors("deltas", deltas))
-    return products
+    return _gram(arguments.rows_of("deltas", deltas))  # type: ignore[no-any-return]
 
 
+@_refusing
 def block_dots(grad: Tensor, deltas: Deltas) -> Tensor:
     """Inner products of one gradient with every task vector, d[t] = sum of grad * x_t: float64 [N].
 
@@ -267,7 +333,4 @@ def block_dots(grad: Tensor, deltas: Deltas) -> Tensor:
     >>> block_dots(torch.tensor([1.0, 2]), torch.tensor([[1.0, 2], [3, -1]]))
     tensor([5., 1.], dtype=torch.float64)
     """
-    rows = arguments.tensors("deltas", deltas, one_dtype=False)
-    arguments.same_shape("grad", arguments.tensor("grad", grad), "deltas[0]", rows[0])
-    dots: Tensor = _OPS.block_dots(grad, rows)
-    return dots
+    return _block_dots(grad, arguments.rows_of("deltas", deltas))  # type: ignore[no-any-return]

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 
 import torch
 
 from .. import _core
+from ..checkpoint import DTYPES
 from ..errors import InputError, TalliesError
-from ..files import copy_out, tensor_fingerprint
+from ..files import tensor_fingerprint
 from ..native import DTYPE_CODES
-from ..passes import Place
 from ..resources import tile_limits
 from ..state_dicts import n_threads
 from ..store.arrays import new_array
+from ..store.pack_plan import GRAIN
 from ..store.reading import Store
-from ..store.restoring import Restoring
+from ..store.restoring import Restoring, refuse_damaged
+from ..store.sparse_files import CODES_BY_SIZE
 from ..suggest import show
-
-_BUFFERS = "256MiB"
+from .held import BUFFERS, Held, hold
 
 
 class TaskSwitcher:
@@ -33,14 +34,18 @@ class TaskSwitcher:
     allocated anew, and optimizers, views and ``data_ptr()`` stay valid. All tensors of the state
     dict are written each time, so that what training changed in between is gone.
 
-    No copy of the base, the shared vector or the masks is kept: each switch reads them from the
-    files of ``store`` and of its base, which the system's page cache holds while memory is free,
-    compares them with their checksums, and takes a few buffers of tiles.
+    With ``preload`` the store is read once and kept in memory, ``nbytes`` of it: the shared vector
+    and the packed masks of all tasks, or what else its codec keeps. Without, each switch reads what
+    it needs of the store, and keeps nothing. Either way the base's values, which the model's own
+    replace, are read at each switch from the files of the base, which the system's page cache
+    holds while memory is free, and which must stay where they are. All that is read is compared
+    with its checksum.
 
-    The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU, of
-    the names, shapes and dtypes of the store. Names that share their memory in the model must be
-    tied in the store, or be missing from it but for one. InputError names the tensor for which
-    that does not hold; it is looked at again before each switch, and nothing was written then.
+    The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU (on a
+    device this build does not switch), of the names, shapes and dtypes of the store. Names that
+    share their memory in the model must be tied in the store, or be missing from it but for one.
+    InputError names the tensor for which that does not hold; it is looked at again before each
+    switch, and nothing was written then.
 
     A thread that computes with the model holds ``using(task)`` meanwhile: switches of other threads
     wait until it is left, and so do their ``using``. One that does not may see two tasks mixed.
@@ -50,7 +55,14 @@ class TaskSwitcher:
     ...     logits = math(batch)
     """
 
-    def __init__(self, model: torch.nn.Module, store: Store, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        store: Store,
+        *,
+        preload: bool = True,
+        threads: int | None = None,
+    ) -> None:
         self._model = model
         self._store = store
         self._threads = n_threads(threads)
@@ -60,6 +72,22 @@ class TaskSwitcher:
         self._mask_lambda: float | None = None
         self._is_whole = True
         self._refuse_other_values(self._tensors())
+        self._held: dict[str, Mapping[str, Held]] = {}
+        if preload:
+            shared: dict[str, torch.Tensor] = {}
+            for one in _all_of(store):
+                self._held[one.file] = hold(one, shared, self._threads)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the store that are kept in memory."""
+        kept = {
+            (array.data_ptr(), array.nbytes)
+            for held in self._held.values()
+            for part in held.values()
+            for array in part.memory
+        }
+        return sum(n_bytes for _, n_bytes in kept)
 
     @property
     def active(self) -> str | None:
@@ -74,17 +102,20 @@ class TaskSwitcher:
     def activate(self, task: str, *, mask_lambda: float | None = None) -> None:
         """Make the model this task; ``mask_lambda`` names one of several candidates.
 
-        When reading fails, or finds damage, the model is the base again. InputError for an unknown
-        task, for damage, for a tensor whose dtype the task changes, and inside ``using`` of
-        another task; StorageError when reading fails.
+        When reading the store fails, or finds damage, the model stays what it was; when reading the
+        base does, it is the base again, if that can be read now. InputError for an unknown task,
+        for damage, for a tensor whose dtype the task changes, and inside ``using`` of another task;
+        StorageError when reading fails.
         """
         with self._lock:
             self._refuse_while_used(task, mask_lambda)
             one = self._store.restoring(task, mask_lambda)
             tensors = self._tensors(one)
+            held = self._held.get(one.file) or hold(one, {}, self._threads)
+            sources = {name: one.source(name) for name in tensors}
             try:
                 self._is_whole = False
-                self._make(one, tensors)
+                self._write(tensors, sources, held)
             except BaseException:
                 with suppress(TalliesError):
                     self._restore_base(self._tensors())
@@ -123,37 +154,46 @@ class TaskSwitcher:
             finally:
                 self._n_users -= 1
 
-    def _make(self, one: Restoring, tensors: dict[str, torch.Tensor]) -> None:
-        outputs: dict[str, list[Place]] = {}
-        made: dict[str, torch.Tensor] = {}
-        for name, tensor in tensors.items():
-            source = one.source(name)
-            if not one.is_masked(name):
-                one.copy(name, _writer(tensor))
-            elif source not in made:
-                made[source] = tensor
-                code = DTYPE_CODES.get(one.dtype(name), 0)
-                outputs[source] = [(-1, tensor.data_ptr(), code)]
-        one.make(_core.Plan(True), outputs, tile_limits(_BUFFERS, self._threads))
-        for name, tensor in tensors.items():
-            source = one.source(name)
-            if source in made and made[source].data_ptr() != tensor.data_ptr():
-                ctypes.memmove(tensor.data_ptr(), made[source].data_ptr(), tensor.nbytes)
-        _note_writes(tensors)
-
     def _restore_base(self, tensors: dict[str, torch.Tensor]) -> None:
         self._is_whole = False
-        for name, tensor in tensors.items():
-            info = self._store.base.tensors[name]
-            found = tensor_fingerprint(info, copy_out(info, _writer(tensor)))
-            expected = self._store.manifest.tensors[name].fingerprint
-            if found != expected:
-                raise InputError(
-                    f"{info.path}: tensor {show(name)} is not the store's base: its checksum is "
-                    f"{found}, expected {expected}; restore the file"
-                )
-        _note_writes(tensors)
+        self._write(tensors, {name: name for name in tensors}, {})
         self._active, self._mask_lambda, self._is_whole = None, None, True
+
+    def _write(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        held: Mapping[str, Held],
+    ) -> None:
+        """Make each tensor of its source in the base and what is held of that, one pass for all."""
+        base = self._store.base.tensors
+        core = _core.Plan(True)
+        files: dict[str, int] = {}
+        written = {}
+        deltas = []
+        for name, tensor in tensors.items():
+            if not tensor.nbytes or tensor.data_ptr() in written:
+                continue
+            info = written[tensor.data_ptr()] = base[sources[name]]
+            path = os.fspath(info.path)
+            if path not in files:
+                files[path] = core.open_to_read(path)
+            code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
+            core.add_job(
+                info.n_elements,
+                [(files[path], info.offset, code)],
+                [(-1, tensor.data_ptr(), code)],
+                grain=GRAIN,
+            )
+            part = held.get(info.name)
+            deltas.append(None if part is None else part.native)
+        try:
+            found = _core.restore(core, deltas, tile_limits(BUFFERS, self._threads))
+        finally:
+            # A backward pass over the values that were there before fails, as after any write.
+            torch.autograd.graph.increment_version(tensors.values())
+        for info, lanes in zip(written.values(), found, strict=True):
+            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
 
     def _tensors(self, one: Restoring | None = None) -> dict[str, torch.Tensor]:
         """The model's tensors by the store's names; InputError unless they can be written."""
@@ -218,6 +258,13 @@ class TaskSwitcher:
             )
 
 
+def _all_of(store: Store) -> Iterator[Restoring]:
+    """Every task of a store, with each of its candidates."""
+    for task, known in store.manifest.tasks.items():
+        for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
+            yield store.restoring(task, mask_lambda)
+
+
 def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by the names of the state dict, the very objects."""
     own: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
@@ -249,13 +296,3 @@ def _refuse_unwritable(name: str, tensor: torch.Tensor, dtype: str, shape: tuple
             f"model: tensor {show(name)} is not contiguous in memory; replace it by its "
             "contiguous()"
         )
-
-
-def _writer(tensor: torch.Tensor) -> Callable[[bytes, int], object]:
-    address = tensor.data_ptr()
-    return lambda chunk, at: ctypes.memmove(address + at, chunk, len(chunk))
-
-
-def _note_writes(tensors: dict[str, torch.Tensor]) -> None:
-    """Let a backward pass over the values that were there before fail, as after any write."""
-    torch.autograd.graph.increment_version(tensors.values())

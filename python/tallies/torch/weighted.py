@@ -3,52 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from .. import _core
 from ..errors import InputError
+from ..native import DTYPE_CODES
 from ..suggest import show, unknown
+from .encoded import EncodedDelta
 
-Tensors = Mapping[str, torch.Tensor]
+Delta: TypeAlias = torch.Tensor | EncodedDelta
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
+Deltas: TypeAlias = Mapping[str, torch.Tensor] | Mapping[str, EncodedDelta] | Mapping[str, Delta]
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-_TILE = 1 << 16
-"""Elements at a time: two float32 tiles stay in the cache of a core."""
+_CODES = {
+    torch.float32: DTYPE_CODES["F32"],
+    torch.float16: DTYPE_CODES["F16"],
+    torch.bfloat16: DTYPE_CODES["BF16"],
+}
 
 
 @overload
 def weighted_merge(
-    base: torch.Tensor, deltas: Sequence[torch.Tensor], coefficients: torch.Tensor
+    base: torch.Tensor, deltas: Sequence[Delta], coefficients: torch.Tensor
 ) -> torch.Tensor: ...
 @overload
 def weighted_merge(
-    base: Tensors, deltas: Sequence[Tensors], coefficients: torch.Tensor
+    base: Tensors, deltas: Sequence[Deltas], coefficients: torch.Tensor
 ) -> dict[str, torch.Tensor]: ...
 def weighted_merge(
     base: torch.Tensor | Tensors,
-    deltas: Sequence[torch.Tensor] | Sequence[Tensors],
+    deltas: Sequence[Delta] | Sequence[Deltas],
     coefficients: torch.Tensor,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """base + sum over the tasks t of c_t * delta_t, added to the base from the first to the last.
 
     Every product and sum is rounded in float32, the result once to the base's dtype. ``base`` is a
     tensor or a dict of them, each of ``deltas`` the same; dtypes are float32, float16 or bfloat16,
-    mixed freely, devices the CPU. The deltas have one set of names; tensors of the base that they
-    lack are returned as they are.
+    mixed freely, devices the CPU. What ``store_deltas`` returns is as good as tensors: it is
+    decoded a few thousand elements at a time, and the results have the bits that its ``dense()``
+    would give. The deltas have one set of names; tensors of the base that they lack are returned
+    as they are.
 
-    ``coefficients`` are float32 or float64: [T], one per task, or [T, n], one per task and tensor,
-    whose columns are the tensors of the deltas in the order of the base. Rounded to float32.
+    ``coefficients`` are float32 or float64: [T], one per task; [T, n], one per task and tensor,
+    whose columns are the tensors of the deltas in the order of the base; or [T, n, K], one per
+    task, tensor and block. Rounded to float32. Block k of a tensor with P elements, flattened, is
+    those from floor(k P / K) to floor((k + 1) P / K): whole rows, or heads, where K divides the
+    first dimension. With fewer elements than blocks some are empty, and their gradient is 0.
 
-    The gradient of a coefficient is the sum of grad * delta_t over its elements, each product exact
-    and the sum in float64, read from the deltas as they are: nothing of a tensor's size is
-    allocated for a task whose delta is contiguous. The base gets the gradient as it is, the deltas
-    get none. A second derivative is not defined. Zeros, NaN and infinities count as IEEE 754 has
-    it, so that 0 * infinity is NaN. Inputs are never changed.
+    The gradient of a coefficient is the sum of grad * delta_t over its elements: each product
+    exact, the sum in float64, in an order that does not depend on the number of threads, which is
+    torch's. Nothing of a tensor's size is allocated for a task whose delta is contiguous. The
+    base gets the gradient as it is, the deltas get none. A second derivative is not defined.
+    Zeros, NaN and infinities count as IEEE 754 has it, so that 0 * infinity is NaN. Inputs are
+    never changed.
 
     InputError names the argument and the tensor whose name, shape, dtype or device does not fit.
+
+    Blocks are those of Zhang et al., aTLAS, 2024, arXiv 2407.02880, but for that the paper deals
+    the elements out at random: stretches need no memory, and have a meaning.
 
     >>> c = torch.tensor([0.5, 2.0], requires_grad=True)
     >>> merged = weighted_merge(torch.ones(2), [torch.ones(2), torch.tensor([1.0, 3.0])], c)
@@ -66,7 +81,7 @@ def weighted_merge(
     )
 
 
-def merged_names(base: Tensors, deltas: Sequence[Tensors]) -> list[str]:
+def merged_names(base: Tensors, deltas: Sequence[Deltas]) -> list[str]:
     """The names of the tensors that the deltas have, in the order of the base.
 
     InputError for a name that the base, or one of the deltas, lacks.
@@ -85,14 +100,14 @@ def merged_names(base: Tensors, deltas: Sequence[Tensors]) -> list[str]:
 
 
 def _merge(
-    base: Tensors, deltas: Sequence[Tensors], coefficients: torch.Tensor
+    base: Tensors, deltas: Sequence[Deltas], coefficients: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     names = merged_names(base, deltas)
     for name in names:
         _check_tensor(_label("base", name), base[name])
         for i, delta in enumerate(deltas):
             where = _label(f"deltas[{i}]", name)
-            _check_tensor(where, delta[name])
+            _check_delta(where, delta[name])
             if delta[name].shape != base[name].shape:
                 raise InputError(
                     f"{where}: found shape {list(delta[name].shape)}, expected the base's, "
@@ -109,20 +124,23 @@ def _merge(
 def _columns(coefficients: torch.Tensor, n_tasks: int, n_tensors: int) -> Sequence[torch.Tensor]:
     if not isinstance(coefficients, torch.Tensor):
         raise InputError(
-            f"coefficients: found {type(coefficients).__name__}, expected a tensor [T] or [T, n]"
+            f"coefficients: found {type(coefficients).__name__}, expected a tensor [T], [T, n] or "
+            "[T, n, K]"
         )
     _refuse_elsewhere("coefficients", coefficients)
     if coefficients.dtype not in (torch.float32, torch.float64):
         raise InputError(
             f"coefficients: found {coefficients.dtype}, expected torch.float32 or torch.float64"
         )
-    if coefficients.shape == (n_tasks,):
+    shape = tuple(coefficients.shape)
+    if shape == (n_tasks,):
         return [coefficients] * n_tensors
-    if coefficients.shape == (n_tasks, n_tensors):
+    if shape[:2] == (n_tasks, n_tensors) and len(shape) <= 3 and shape[2:] != (0,):
         return coefficients.unbind(1)
     raise InputError(
-        f"coefficients: found shape {list(coefficients.shape)}, expected [{n_tasks}], one per "
-        f"task, or [{n_tasks}, {n_tensors}], one per task and tensor"
+        f"coefficients: found shape {list(shape)}, expected [{n_tasks}], one per task, "
+        f"[{n_tasks}, {n_tensors}], one per task and tensor, or [{n_tasks}, {n_tensors}, K], one "
+        "per task, tensor and block"
     )
 
 
@@ -133,13 +151,13 @@ def _rows(deltas: object) -> Sequence[Any]:
     return deltas
 
 
-def _one(where: str, delta: object) -> Tensors:
-    if not isinstance(delta, torch.Tensor):
+def _one(where: str, delta: object) -> Mapping[str, Delta]:
+    if not isinstance(delta, (torch.Tensor, EncodedDelta)):
         raise InputError(f"{where}: found {type(delta).__name__}, expected a tensor like the base")
     return {"": delta}
 
 
-def _dict(where: str, delta: object) -> Tensors:
+def _dict(where: str, delta: object) -> Deltas:
     if not isinstance(delta, Mapping):
         raise InputError(f"{where}: found {type(delta).__name__}, expected a dict like the base")
     return delta
@@ -149,14 +167,19 @@ def _label(argument: str, name: str) -> str:
     return f"{argument}: tensor {show(name)}" if name else argument
 
 
+def _check_delta(where: str, delta: Delta) -> None:
+    if not isinstance(delta, EncodedDelta):
+        _check_tensor(where, delta)
+
+
 def _check_tensor(where: str, tensor: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{where}: found {type(tensor).__name__}, expected a tensor")
     _refuse_elsewhere(where, tensor)
-    if tensor.layout != torch.strided or tensor.dtype not in _DTYPES:
+    if tensor.layout != torch.strided or tensor.dtype not in _CODES:
         raise InputError(
             f"{where}: found {tensor.dtype}, {tensor.layout}, expected a dense tensor of one of "
-            f"{', '.join(map(str, _DTYPES))}; convert it, or leave it out of the deltas"
+            f"{', '.join(map(str, _CODES))}; convert it, or leave it out of the deltas"
         )
 
 
@@ -173,43 +196,58 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, coefficients: torch.Tensor, base: torch.Tensor, *deltas: torch.Tensor
+        ctx: Any, coefficients: torch.Tensor, base: torch.Tensor, *deltas: Delta
     ) -> torch.Tensor:
-        ctx.save_for_backward(*deltas)
-        ctx.dtype = coefficients.dtype
-        factors = coefficients.tolist()
-        out = torch.empty(base.shape, dtype=base.dtype)
-        flat, target = base.reshape(-1), out.view(-1)
-        rows = [delta.reshape(-1) for delta in deltas]
-        total, term = torch.empty(2, min(_TILE, out.numel())).unbind(0)
-        for first in range(0, out.numel(), _TILE):
-            n = min(_TILE, out.numel() - first)
-            total[:n] = flat[first : first + n]
-            for factor, row in zip(factors, rows, strict=True):
-                # Not add's alpha, which fuses the product into the sum on some processors.
-                term[:n] = row[first : first + n]
-                total[:n] += term[:n].mul_(factor)
-            target[first : first + n] = total[:n]
+        ctx.save_for_backward(*(one for one in deltas if isinstance(one, torch.Tensor)))
+        ctx.encoded = [one if isinstance(one, EncodedDelta) else None for one in deltas]
+        ctx.shape, ctx.dtype = coefficients.shape, coefficients.dtype
+        factors = coefficients.detach().float().reshape(len(deltas), -1).contiguous()
+        given, out = base.detach().contiguous(), torch.empty(base.shape, dtype=base.dtype)
+        rows = _Rows(deltas)
+        _core.weighted_sum(
+            rows.native,
+            out.numel(),
+            factors.shape[1],
+            torch.get_num_threads(),
+            given.data_ptr(),
+            _CODES[base.dtype],
+            factors.data_ptr(),
+            out.data_ptr(),
+        )
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        deltas = ctx.saved_tensors
+        dense = iter(ctx.saved_tensors)
+        deltas = [one or next(dense) for one in ctx.encoded]
         dots = None
         if ctx.needs_input_grad[0]:
-            flat = grad.reshape(-1)
-            dots = torch.tensor([_dot(flat, one.reshape(-1)) for one in deltas], dtype=ctx.dtype)
+            given, rows = grad.contiguous(), _Rows(deltas)
+            dots = torch.empty(len(deltas), ctx.shape[1:].numel(), dtype=torch.float64)
+            _core.block_dots(
+                rows.native,
+                given.numel(),
+                dots.shape[1],
+                torch.get_num_threads(),
+                given.data_ptr(),
+                _CODES[given.dtype],
+                dots.data_ptr(),
+            )
+            dots = dots.to(ctx.dtype).reshape(ctx.shape)
         return (dots, grad if ctx.needs_input_grad[1] else None, *(None for _ in deltas))
 
 
-def _dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The sum of a * b in float64; other formats are widened a tile at a time."""
-    n_elements = a.numel()
-    is_wide = a.dtype == b.dtype == torch.float32
-    step = n_elements if is_wide else _TILE
-    total = 0.0
-    for first in range(0, n_elements, max(step, 1)):
-        x, y = (one[first : first + step].float().contiguous() for one in (a, b))
-        total += _core.dot(x.data_ptr(), y.data_ptr(), x.numel())
-    return total
+class _Rows:
+    """The deltas of one tensor as the native code takes them, and what keeps them alive."""
+
+    def __init__(self, deltas: Sequence[Delta]) -> None:
+        self._kept = [
+            one if isinstance(one, EncodedDelta) else one.detach().contiguous() for one in deltas
+        ]
+        self.native = [
+            one.native
+            if isinstance(one, EncodedDelta)
+            else _core.Delta.dense(one.data_ptr(), _CODES[one.dtype], one.numel())
+            for one in self._kept
+        ]

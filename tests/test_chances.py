@@ -1,31 +1,29 @@
-"""DARE and its random numbers against the reference, on disk and in memory."""
+"""Random numbers and the kernels of stages against the reference."""
 
 from __future__ import annotations
 
 import doctest
-from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tallies import _core, chances, merge, merge_state_dicts
+from tallies import _core, chances, stages
 from tests import strategies
-from tests.checkpoints import assert_holds, write
-from tests.everywhere import assert_everywhere, on_every_target
+from tests.everywhere import assert_everywhere
 from tests.reference import dare, random
 from tests.reference.dtype import Array, Floats
-from tests.strategies import Models, models
 
 KEYS = st.integers(0, (1 << 64) - 1)
 PERIOD = 1 << 32
 FIRSTS = st.sampled_from([0, 1, 63, PERIOD - 300, PERIOD, 5 * PERIOD + 77])
-RESCALES = st.sampled_from(["probability", "none"])
 
 
-def test_doctests() -> None:
-    failed, attempted = doctest.testmod(chances)
+@pytest.mark.parametrize("module", [chances, stages])
+def test_doctests(module: ModuleType) -> None:
+    failed, attempted = doctest.testmod(module)
     assert attempted and not failed
 
 
@@ -101,58 +99,3 @@ def test_the_kernel(x: Array, key: int, first: int, density: float, factor: floa
 
     expected[np.isnan(expected)] = np.nan
     assert_everywhere(compute, expected, x)
-
-
-# The method.
-
-
-@settings(max_examples=60)
-@given(models(), st.data())
-def test_in_memory(group: Models, data: st.DataObject) -> None:
-    n = len(group.experts)
-    densities = data.draw(st.lists(strategies.densities(), min_size=n, max_size=n))
-    weights = data.draw(strategies.weights(n))
-    scale, seed = data.draw(strategies.scales()), data.draw(st.integers(0, 3))
-    rescale = data.draw(RESCALES)
-    expected = dare.dare_linear(*group, densities, weights, scale, seed=seed, rescale=rescale)
-    found = on_every_target(
-        lambda: merge_state_dicts(
-            *group,
-            method="dare_linear",
-            weights=weights,
-            density=densities,
-            scale=scale,
-            rescale=rescale,
-            seed=seed,
-            nonfinite="propagate",
-        )
-    )
-    for target, result in found.items():
-        for name, tensor in expected.items():
-            assert result[name].tobytes() == tensor.tobytes(), (target, name)
-
-
-@settings(max_examples=15)
-@given(group=models(), density=strategies.densities(), seed=st.integers(0, (1 << 64) - 1))
-def test_on_disk(
-    tmp_path_factory: pytest.TempPathFactory, group: Models, density: float, seed: int
-) -> None:
-    root: Path = tmp_path_factory.mktemp("dare")
-    base, experts = group
-    recipe = {
-        "merge_method": "dare_linear",
-        "base_model": str(write(root / "base", base)),
-        "models": [{"model": str(write(root / f"{i}", one))} for i, one in enumerate(experts)],
-        "parameters": {"density": density, "lambda": 0.7},
-    }
-    expected = dare.dare_linear(base, experts, [density] * len(experts), scale=0.7, seed=seed)
-    for threads, memory in ((1, "1GiB"), (3, "1KiB")):
-        out = root / f"out-{threads}"
-        merge(recipe, out, threads=threads, max_memory=memory, nonfinite="propagate", seed=seed)
-        assert_holds(out, expected)
-
-
-def test_survivors_are_divided_by_the_density() -> None:
-    base, expert = {"x": np.zeros(64, np.float32)}, {"x": np.ones(64, np.float32)}
-    found = merge_state_dicts(base, [expert], method="dare_linear", density=0.5)["x"]
-    assert set(found.tolist()) == {0.0, 2.0}

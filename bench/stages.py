@@ -1,0 +1,97 @@
+"""Times methods with a stage beside TIES in as many passes, in seconds of all cores together.
+
+python -m bench.stages [--repeat N] [--layers N] [--name NAME] [--directory DIR]
+
+Seconds of work do not depend on who else uses the machine as seconds on the clock do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tallies
+
+from . import checkpoints
+from .checkpoints import Llama
+from .harness import Row, note, save, table
+
+_ONE_PASS: dict[str, Any] = {"density": 1.0}
+_TWO_PASSES: dict[str, Any] = {"density": 0.2, "scope": "tensor"}
+_CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
+    ("ties", _ONE_PASS, 1),
+    ("dare_linear", {}, 1),
+    ("dare_ties", {}, 1),
+    ("breadcrumbs", {}, 1),
+    ("breadcrumbs_ties", {}, 1),
+    ("della_linear", {}, 1),
+    ("della", {}, 1),
+    ("ties", _TWO_PASSES, 2),
+    ("dare_linear", {"rescale": "l1"}, 2),
+    ("dare_ties", {"rescale": "l1"}, 2),
+    ("breadcrumbs", {"scope": "tensor"}, 3),
+)
+"""Method, parameters, and how often it reads the models."""
+
+
+def run(llama: Llama, directory: Path, repeat: int) -> list[Row]:
+    """Rows of all cases, whose samples are taken in turns; the first round warms the cache."""
+    base, *experts = map(str, checkpoints.ensure(directory, llama))
+    rows = [
+        Row({"method": method, **{k: str(v) for k, v in parameters.items()}, "passes": passes})
+        for method, parameters, passes in _CASES
+    ]
+    with tempfile.TemporaryDirectory(dir=directory) as out:
+        for number in range(repeat + 1):
+            for row, (method, parameters, _) in zip(rows, _CASES, strict=True):
+                recipe = {
+                    "merge_method": method,
+                    "base_model": base,
+                    "models": [{"model": expert} for expert in experts],
+                    "parameters": parameters,
+                }
+                start = time.process_time()
+                tallies.merge(recipe, f"{out}/merged", overwrite=True)
+                if number > 0:
+                    row.samples.append(time.process_time() - start)
+    return rows
+
+
+def show(rows: Sequence[Row]) -> str:
+    """The rows as a table, with the ratio to TIES for as many passes (more: for two)."""
+    ties = {row.case["passes"]: row.seconds for row in rows if row.case["method"] == "ties"}
+    body = [
+        [
+            ", ".join(str(value) for key, value in row.case.items() if key != "passes"),
+            str(row.case["passes"]),
+            f"{row.seconds:.2f}",
+            f"{row.seconds / ties[min(int(row.case['passes']), 2)]:.2f}",
+            f"{row.noise:.0%}",
+        ]
+        for row in rows
+    ]
+    return table(["method", "passes", "s", "x ties", "noise"], body)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark that the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
+    parser.add_argument("--repeat", type=int, default=5, help="samples; default: 5")
+    parser.add_argument("--layers", type=int, default=2, help="of a Llama of 1B; default: 2")
+    parser.add_argument("--name", default="stages", help="of the result; default: stages")
+    parser.add_argument("--directory", type=Path, help="for the models; default: a temporary one")
+    asked = parser.parse_args(arguments)
+    llama = Llama(num_hidden_layers=asked.layers, vocab_size=32000)
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = run(llama, asked.directory or Path(temporary), asked.repeat)
+    print(show(rows))
+    settings = {"repeat": asked.repeat, "parameters": llama.n_parameters}
+    note(f"-> {save(asked.name, rows, settings)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+// One tensor in memory, as callers with pointers describe it to the engine of a device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/rule.h"
+
+namespace tallies {
+
+struct View {
+  const void* data;
+  DType dtype;
+};
+
+// How many entries of a task vector stay: all, none, or those from the rank-th largest magnitude
+// up, counted from 1.
+struct Trim {
+  std::uint64_t rank = 0;
+  bool keep_all = false;
+};
+
+// Which entries stay at this density of n elements; `tallies.ranks` is the same in Python.
+// `exactly` so many, the first among equal ones, and not all that reach the threshold; at least one
+// of them with `at_least_one`.
+inline Trim trim_to(std::uint64_t n, double density, bool exactly, bool at_least_one) {
+  if (n == 0 || density >= 1) return {0, true};
+  if (density <= 0) return {};
+  auto k = static_cast<std::uint64_t>(static_cast<double>(n) * density);
+  if (at_least_one && k == 0) k = 1;
+  if (k >= n) return {0, true};
+  return {exactly ? k : k + 1, false};
+}
+
+struct ArrayMerge {
+  Rule rule;
+  std::size_t n;
+  const void* base;  // of out_type; null: experts hold the deltas
+  std::vector<View> experts;
+  std::vector<float> weights;  // per expert
+  std::vector<Trim> trims;     // per expert
+  bool exactly;                // of entries equal to the threshold only the first `rank` stay
+  float scale;
+  int zero_sign;  // of an exactly zero vote
+  bool majority;  // that takes the majority of the elected signs, zero_sign when it is zero as well
+  void* out;
+  DType out_type;
+};
+
+}  // namespace tallies

@@ -1,0 +1,137 @@
+// Surveys that look at all experts of an element: who changed it alone, and how large the changes
+// are where the experts differ.
+
+#include <algorithm>
+#include <mutex>
+#include <numeric>
+
+#include "engine/engine.h"
+#include "engine/exact_sum.h"
+#include "engine/views.h"
+
+namespace tallies {
+namespace {
+
+struct Scratch {
+  Widened widened;
+  std::vector<const float*> deltas;
+  std::vector<float> spread, kept;
+  std::vector<std::uint8_t> mask;
+};
+
+// Calls body(index, tile, scratch, first, n) for chunks of these jobs, with their deltas in
+// float32; tiles start at chunks. False if stopped.
+template <class Body>
+bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, const Limits& limits,
+                    const Progress& progress, const Body& body) {
+  std::vector<Job> jobs;
+  for (const std::size_t number : numbers) {
+    jobs.push_back(plan.jobs[number]);
+    jobs.back().outputs.clear();
+    jobs.back().grain = kChunk;
+  }
+  std::vector<Scratch> scratches(static_cast<std::size_t>(limits.n_threads));
+  return stream(
+      plan.files, jobs, Tiling(jobs, limits), limits,
+      [&](const Tile& tile) {
+        Scratch& scratch = scratches[static_cast<std::size_t>(tile.worker)];
+        const std::size_t n_experts = plan.n_experts(numbers[tile.job]);
+        scratch.deltas.resize(n_experts);
+        scratch.widened.for_each_chunk(
+            tile, plan.input_types[numbers[tile.job]],
+            [&](const void* const* in, std::size_t first, std::size_t n) {
+              subtract_base(in, n_experts, n);
+              for (std::size_t e = 0; e < n_experts; ++e)
+                scratch.deltas[e] = static_cast<const float*>(in[e + 1]);
+              body(tile.job, tile.first + first, n, scratch);
+            });
+      },
+      progress);
+}
+
+// Sets to zero, of the chunk from element `first` on, what does not stay.
+void keep_spread(const JobRule& rule, std::uint64_t first, std::size_t n, Scratch& scratch) {
+  scratch.spread.resize(kChunk);
+  scratch.kept.resize(2 * kChunk);
+  scratch.mask.resize(kChunk / 8);
+  kernels().spread(scratch.deltas.data(), static_cast<int>(scratch.deltas.size()),
+                   scratch.spread.data(), n);
+  // From the cutoff on, those equal to the least that stays do not.
+  const std::uint32_t least = static_cast<std::uint32_t>(rule.floors[0]) + 1;
+  for (std::uint64_t i = std::max(rule.cutoffs[0], first); i < first + n; ++i) {
+    float& value = scratch.spread[i - first];
+    if (std::min(std::bit_cast<std::uint32_t>(value) & 0x7fffffffu, 0x7f800001u) == least)
+      value = 0;
+  }
+  kernels().magnitude_mask(scratch.spread.data(), rule.floors[0], scratch.mask.data(), n);
+}
+
+double sum_of_squares(const float* x, std::size_t n) {
+  double lanes[8] = {};
+  kernels().dot(x, x, n, lanes);
+  return std::accumulate(lanes, lanes + 8, 0.0);
+}
+
+}  // namespace
+
+std::vector<Census> take_census(const Plan& plan, const std::vector<std::size_t>& jobs,
+                                std::int32_t floor, const Limits& limits,
+                                const Progress& progress) {
+  std::vector<Census> found;
+  for (const std::size_t job : jobs) {
+    const std::size_t n_experts = plan.n_experts(job);
+    found.push_back({std::vector<std::uint64_t>(n_experts), std::vector<std::uint64_t>(n_experts)});
+  }
+  std::mutex mutex;
+  for_each_chunk(plan, jobs, limits, progress,
+                 [&](std::size_t job, std::uint64_t, std::size_t n, const Scratch& scratch) {
+                   const std::size_t n_experts = scratch.deltas.size();
+                   std::uint64_t counts[2 * kMaxExperts] = {};
+                   std::uint64_t* const shared = counts + n_experts;
+                   kernels().count_company(scratch.deltas.data(), floor,
+                                           static_cast<int>(n_experts), n, counts, shared);
+                   const std::lock_guard lock(mutex);
+                   for (std::size_t e = 0; e < n_experts; ++e) {
+                     found[job].alone[e] += counts[e];
+                     found[job].shared[e] += shared[e];
+                   }
+                 });
+  return found;
+}
+
+std::vector<std::vector<double>> sum_squares(const Plan& plan, const std::vector<JobRule>& rules,
+                                             const Limits& limits, const Progress& progress) {
+  std::vector<std::size_t> jobs;
+  std::vector<std::vector<ExactSum>> sums;
+  for (const JobRule& rule : rules) {
+    jobs.push_back(rule.job);
+    sums.emplace_back(plan.n_experts(rule.job));
+  }
+  std::mutex mutex;
+  for_each_chunk(plan, jobs, limits, progress,
+                 [&](std::size_t job, std::uint64_t first, std::size_t n, Scratch& scratch) {
+                   const JobRule& rule = rules[job];
+                   const bool keeps_all = rule.floors[0] < 0;
+                   if (!keeps_all) keep_spread(rule, first, n, scratch);
+                   std::vector<double> parts;
+                   for (const float* x : scratch.deltas) {
+                     if (!keeps_all) {
+                       const float* const zeros = scratch.kept.data() + kChunk;
+                       kernels().apply_mask[static_cast<int>(DType::f32)](
+                           zeros, x, scratch.mask.data(), 1.0f, scratch.kept.data(), n);
+                       x = scratch.kept.data();
+                     }
+                     parts.push_back(sum_of_squares(x, n));
+                   }
+                   const std::lock_guard lock(mutex);
+                   for (std::size_t e = 0; e < parts.size(); ++e) sums[job][e].add(parts[e]);
+                 });
+  std::vector<std::vector<double>> found;
+  for (const auto& row : sums) {
+    auto& values = found.emplace_back();
+    for (const ExactSum& sum : row) values.push_back(sum.value());
+  }
+  return found;
+}
+
+}  // namespace tallies

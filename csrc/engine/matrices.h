@@ -1,0 +1,30 @@
+// What methods that work on whole matrices need of one tensor: its task vectors in memory, and the
+// merged one applied to the base.
+#pragma once
+
+#include <array>
+
+#include "engine/engine.h"
+
+namespace tallies {
+
+struct DeltaRead {
+  std::array<Lanes, 2> inputs{};  // content fingerprints of base and expert
+  bool nonfinite = false;
+};
+
+// Writes expert - base of one expert of a job to `out`, as float32.
+DeltaRead read_delta(const Plan&, std::size_t job, std::size_t expert, float* out, const Limits&,
+                     const Progress&);
+
+struct MergedWritten {
+  Lanes output{};  // content fingerprint
+  bool overflow = false;
+};
+
+// Writes base + scale * merged to the outputs of a job: product and sum rounded in float32, the
+// result once more to the outputs' type.
+MergedWritten write_merged(const Plan&, std::size_t job, const float* merged, float scale,
+                           const Limits&, const Progress&);
+
+}  // namespace tallies

@@ -1,0 +1,30 @@
+// Sums of task vectors with factors, and their gradients: tensors in memory, deltas decoded a chunk
+// at a time, nothing of a tensor's size allocated.
+#pragma once
+
+#include "engine/delta.h"
+
+namespace tallies {
+
+// One tensor cut into `n_blocks` stretches of near-equal length: block k begins at element
+// floor(k * n_elements / n_blocks).
+struct Weighted {
+  std::vector<const Delta*> deltas;
+  std::uint64_t n_elements;
+  std::uint64_t n_blocks;
+  int n_threads;
+};
+
+// out = base + sum of factor * delta, in the order of the deltas; base and out are of `type`,
+// factors lie delta by delta, one per block.
+void weighted_sum(const Weighted&, const void* base, DType type, const float* factors, void* out);
+
+// out = the sum of grad * delta over each block, delta by delta: products are exact, eight lanes in
+// float64 over what a block and a chunk share, folded, and added in the order of the elements,
+// within stretches of 32 chunks and then over them.
+void block_dots(const Weighted&, const void* grad, DType type, double* out);
+
+// The elements of a delta as float32, every NaN the quiet positive one.
+void decode_all(const Delta&, int n_threads, float* out);
+
+}  // namespace tallies

@@ -1,0 +1,35 @@
+// What stages have in common: float32 deltas changed in place, of which a NaN always stays.
+#pragma once
+
+#include "kernels/blocks.h"
+
+namespace tallies {
+namespace {
+
+// y where x stays or is NaN, +0 elsewhere.
+TALLIES_INLINE F32s keep_if(Mask stays, F32s x, F32s y) {
+  return select(either(stays, unordered(x)), y, F32s{});
+}
+
+template <int kInputs>
+struct Rows {
+  const float* at[kInputs];
+};
+
+// out = body(rows, at, i) for kLanes elements, which lie at rows[...] + at and start at element i.
+template <int kInputs, class Body>
+TALLIES_INLINE void change(const Rows<kInputs>& inputs, float* out, std::size_t n_elements,
+                           const Body& body) {
+  for_each_block<kLanes>(inputs.at, kInputs, n_elements,
+                         [&](const float* const* rows, std::size_t first, std::size_t i,
+                             std::size_t n) __attribute__((always_inline)) {
+                           const F32s y = body(rows, first, i);
+                           if (n == kLanes) return store(out + i, y);
+                           float last[kLanes];
+                           store(last, y);
+                           __builtin_memcpy(out + i, last, n * sizeof(float));
+                         });
+}
+
+}  // namespace
+}  // namespace tallies

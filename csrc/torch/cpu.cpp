@@ -1,0 +1,197 @@
+#include "torch/cpu.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <limits>
+
+#include "cpu/ops.h"
+#include "engine/arrays.h"
+
+namespace tallies::torch {
+namespace {
+
+// Elements widened at a time: two rows of float32 stay in the first-level cache. A multiple of the
+// eight lanes of dots and of the eight bits of a byte.
+constexpr std::size_t kChunk = 2048;
+
+// Elements that block_dots sums at a time.
+constexpr std::size_t kStretch = std::size_t(1) << 16;
+
+const void* at(View x, std::size_t i) {
+  return static_cast<const char*>(x.data) + i * size_of(x.dtype);
+}
+
+// Calls body(rows, first, n) with every row in float32: all elements at once where they are so
+// already, else in chunks that are widened on the way.
+template <class Body>
+void for_each_wide(const std::vector<View>& views, std::size_t n, const Body& body) {
+  std::vector<const float*> rows;
+  std::vector<float> rooms;
+  const auto is_wide = [](View x) { return x.dtype == DType::f32; };
+  if (std::ranges::all_of(views, is_wide)) {
+    for (const View& x : views) rows.push_back(static_cast<const float*>(x.data));
+    body(rows.data(), std::size_t(0), n);
+    return;
+  }
+  const std::size_t chunk = std::min(n, kChunk);
+  rooms.resize(views.size() * chunk);
+  rows.resize(views.size());
+  for (std::size_t first = 0; first < n; first += chunk) {
+    const std::size_t count = std::min(chunk, n - first);
+    for (std::size_t i = 0; i < views.size(); ++i) {
+      float* const room = rooms.data() + i * chunk;
+      rows[i] = is_wide(views[i]) ? static_cast<const float*>(at(views[i], first)) : room;
+      if (!is_wide(views[i]))
+        kernels().widen[static_cast<int>(views[i].dtype)](at(views[i], first), room, count);
+    }
+    body(rows.data(), first, count);
+  }
+}
+
+// A kernel's sum starts at +0, so that zeros which stay have lost their sign.
+template <class T>
+void restore_zeros(const void* from, void* to, std::size_t n) {
+  constexpr T kMagnitude = std::numeric_limits<T>::max() >> 1;
+  const T* const x = static_cast<const T*>(from);
+  T* const out = static_cast<T*>(to);
+  for (std::size_t i = 0; i < n; ++i)
+    if ((x[i] & kMagnitude) == 0) out[i] = x[i];
+}
+
+struct Lanes : std::array<double, 8> {
+  Lanes() : array{} {}
+};
+
+}  // namespace
+
+void Cpu::kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out) {
+  const std::int32_t bits = tallies::kth_magnitude(x, n, rank, 0);
+  *out = bits > 0x7f800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+}
+
+void Cpu::trim(Stream&, const ArrayMerge& trim) {
+  const Kept kept = tallies::merge(trim, 0)[0];
+  // Only a trim that keeps every magnitude keeps zeros.
+  if (kept.floor >= 0) return;
+  const auto n = static_cast<std::size_t>(kept.cutoff);
+  if (trim.out_type == DType::f32)
+    restore_zeros<std::uint32_t>(trim.experts[0].data, trim.out, n);
+  else
+    restore_zeros<std::uint16_t>(trim.experts[0].data, trim.out, n);
+}
+
+void Cpu::merge(Stream&, const ArrayMerge& merge, int n_threads) {
+  tallies::merge(merge, n_threads);
+}
+
+void Cpu::magnitude_mask(Stream&, View x, std::size_t n, std::int32_t floor, Bytes out) {
+  for_each_wide({x}, n, [&](const float* const* rows, std::size_t first, std::size_t count) {
+    kernels().magnitude_mask(rows[0], floor, out + first / 8, count);
+  });
+}
+
+void Cpu::tall_mask(Stream&, View x, View merged, std::size_t n, float lambda, Bytes out) {
+  for_each_wide({x, merged}, n,
+                [&](const float* const* rows, std::size_t first, std::size_t count) {
+                  kernels().tall_mask(rows[0], rows[1], lambda, out + first / 8, count);
+                });
+}
+
+void Cpu::consensus_mask(Stream&, const std::vector<ConstBytes>& masks, int at_least, std::size_t n,
+                         Bytes out) {
+  // The kernel counts in nine bits; more than all masks is more than all, however many it is.
+  kernels().consensus_mask(masks.data(), static_cast<int>(masks.size()),
+                           std::min(at_least, kMaxExperts + 1), out, n);
+}
+
+void Cpu::pack_bits(Stream&, ConstBytes mask, std::size_t n, Bytes out) {
+  static constexpr std::uint8_t kFalse[kChunk] = {};
+  for (std::size_t first = 0; first < n; first += kChunk)
+    kernels().differ[0](mask + first, kFalse, out + first / 8, std::min(kChunk, n - first));
+}
+
+void Cpu::unpack_bits(Stream&, ConstBytes packed, std::size_t n, Bytes out) {
+  for (std::size_t i = 0; i < n; ++i) out[i] = packed[i / 8] >> (i % 8) & 1;
+}
+
+void Cpu::apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale, std::size_t n,
+                     void* out) {
+  if (base.dtype == shared.dtype) {
+    kernels().apply_mask[static_cast<int>(base.dtype)](base.data, shared.data, mask, scale, out, n);
+    return;
+  }
+  for_each_wide(
+      {base, shared}, n, [&](const float* const* rows, std::size_t first, std::size_t count) {
+        float rebuilt[kChunk];
+        kernels().apply_mask[0](rows[0], rows[1], mask + first / 8, scale, rebuilt, count);
+        kernels().narrow[static_cast<int>(base.dtype)](
+            rebuilt, const_cast<void*>(at({out, base.dtype}, first)), count);
+      });
+}
+
+void Cpu::elect_signs(Stream&, const Views& deltas, const Weights& weights, bool by_count,
+                      int zero_sign, bool majority, std::size_t n, std::int8_t* out) {
+  const auto elect = [&](int sign) {
+    CombineTally tally;
+    for_each_wide(deltas, n, [&](const float* const* rows, std::size_t first, std::size_t count) {
+      kernels().elect_signs[by_count](rows, weights.data(), static_cast<int>(deltas.size()), sign,
+                                      out + first, count, tally);
+    });
+    return tally.sign_sum;
+  };
+  if (elect(zero_sign) > 0 && majority) elect(1);
+}
+
+void Cpu::disjoint_merge(Stream&, const Views& deltas, const Weights& weights,
+                         const std::int8_t* signs, Blend blend, std::size_t n, void* out) {
+  const DType dtype = deltas[0].dtype;
+  std::vector<const void*> rows;
+  for (const View& delta : deltas) rows.push_back(delta.data);
+  const std::vector<std::int32_t> floors(deltas.size(), -1);
+  const CombineArgs args{nullptr,
+                         rows.data(),
+                         weights.data(),
+                         floors.data(),
+                         static_cast<int>(rows.size()),
+                         1.0f,
+                         1.0f,
+                         0,
+                         signs,
+                         overflow_bits(dtype),
+                         out,
+                         n};
+  CombineTally tally;
+  const int rule = index_of({Gate::all, Vote::given, blend});
+  kernels().combine[static_cast<int>(dtype)][rule](args, tally);
+}
+
+void Cpu::gram(Stream&, const Views& deltas, std::size_t n, double* out) {
+  const std::size_t n_rows = deltas.size();
+  std::vector<Lanes> sums(n_rows * n_rows);
+  for_each_wide(deltas, n, [&](const float* const* rows, std::size_t, std::size_t count) {
+    for (std::size_t i = 0; i < n_rows; ++i)
+      for (std::size_t j = 0; j <= i; ++j)
+        kernels().dot(rows[i], rows[j], count, sums[i * n_rows + j].data());
+  });
+  for (std::size_t i = 0; i < n_rows; ++i)
+    for (std::size_t j = 0; j <= i; ++j)
+      out[i * n_rows + j] = out[j * n_rows + i] = sum_of_lanes(sums[i * n_rows + j].data());
+}
+
+void Cpu::block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out) {
+  std::fill_n(out, deltas.size(), 0.0);
+  for (std::size_t start = 0; start < n; start += kStretch) {
+    Views rows{{at(grad, start), grad.dtype}};
+    for (const View& delta : deltas) rows.push_back({at(delta, start), delta.dtype});
+    std::vector<Lanes> sums(deltas.size());
+    for_each_wide(rows, std::min(kStretch, n - start),
+                  [&](const float* const* wide, std::size_t, std::size_t count) {
+                    for (std::size_t t = 0; t < sums.size(); ++t)
+                      kernels().dot(wide[0], wide[t + 1], count, sums[t].data());
+                  });
+    for (std::size_t t = 0; t < sums.size(); ++t) out[t] += sum_of_lanes(sums[t].data());
+  }
+}
+
+}  // namespace tallies::torch

@@ -1,0 +1,43 @@
+// The kernels of the processor, as the operators call them.
+#pragma once
+
+#include "core/array.h"
+#include "torch/tensor.h"
+
+namespace tallies::torch {
+
+struct Cpu {
+  static constexpr const char* kName = "the CPU";
+  static std::int32_t type() { return aoti_torch_device_type_cpu(); }
+
+  // Calls run at once.
+  struct Stream {
+    explicit Stream(const Tensor&) {}
+  };
+
+  using Bytes = std::uint8_t*;
+  using ConstBytes = const std::uint8_t*;
+  using Views = std::vector<View>;
+  using Weights = std::vector<float>;
+
+  static void kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out);
+  static void trim(Stream&, const ArrayMerge&);
+  // n_threads 0: as many as there are cores.
+  static void merge(Stream&, const ArrayMerge&, int n_threads);
+  static void magnitude_mask(Stream&, View x, std::size_t n, std::int32_t floor, Bytes out);
+  static void tall_mask(Stream&, View x, View merged, std::size_t n, float lambda, Bytes out);
+  static void consensus_mask(Stream&, const std::vector<ConstBytes>& masks, int at_least,
+                             std::size_t n, Bytes out);
+  static void pack_bits(Stream&, ConstBytes mask, std::size_t n, Bytes out);
+  static void unpack_bits(Stream&, ConstBytes packed, std::size_t n, Bytes out);
+  static void apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale,
+                         std::size_t n, void* out);
+  static void elect_signs(Stream&, const Views& deltas, const Weights&, bool by_count,
+                          int zero_sign, bool majority, std::size_t n, std::int8_t* out);
+  static void disjoint_merge(Stream&, const Views& deltas, const Weights&, const std::int8_t* signs,
+                             Blend, std::size_t n, void* out);
+  static void gram(Stream&, const Views& deltas, std::size_t n, double* out);
+  static void block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out);
+};
+
+}  // namespace tallies::torch

@@ -1,0 +1,76 @@
+"""What a method may state that works on whole matrices: a function of their task vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+
+if TYPE_CHECKING:
+    import torch
+
+_BLENDS = {"mean": Blend.MEAN, "sum": Blend.SUM, "base": Blend.SUM}
+
+
+class Deltas(Protocol):
+    """The task vectors x_t of one matrix, float32 tensors that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, expert: int) -> torch.Tensor: ...
+    def __iter__(self) -> Iterator[torch.Tensor]: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def sum(self) -> torch.Tensor:
+        """All of them added up in float32, in the order of the experts."""
+        ...
+
+    def kept(self, expert: int) -> torch.Tensor:
+        """Which entries the method's trim keeps, boolean; all without the parameter ``density``."""
+        ...
+
+
+class MatrixMethod(Method):
+    """A method that merges tensors with two dimensions as matrices, and others by a plain rule."""
+
+    copies: ClassVar[float] = 3.0
+    """Float32 matrices of the tensor's size that the method holds at once."""
+
+    weight = Parameter(1.0, "factor on the task vector", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    exclude = Parameter("", "parts of names, between commas, of matrices merged like other tensors")
+    others = Parameter(
+        "mean",
+        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
+        choices=("mean", "sum", "base"),
+    )
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return Rule(Gate.ALL, Vote.NONE, _BLENDS[parameters["others"]])
+
+    @classmethod
+    def takes(
+        cls, name: str, shape: tuple[int, ...], parameters: Mapping[str, Any], semantics: str
+    ) -> bool:
+        """Whether a tensor is merged as a matrix."""
+        parts = [part.strip() for part in str(parameters["exclude"]).split(",")]
+        return len(shape) == 2 and min(shape) > 0 and not any(p and p in name for p in parts)
+
+    @classmethod
+    def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:
+        """Memory that merging a matrix takes: copies of it, and what its algebra works in."""
+        m, n = max(shape), min(shape)
+        copies = cls.copies + (n_experts if cls.copies_per_expert else 0)
+        return int(4 * copies * m * n + 8 * 8 * n * n) + (1 << 26)
+
+    copies_per_expert: ClassVar[bool] = False
+    """Whether all task vectors are held at once."""
+
+    @classmethod
+    def merge_matrix(
+        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
+    ) -> torch.Tensor:
+        """The merged task vector; ``parameters`` are those of the tensor."""
+        raise TypeError(f"{cls.__name__} states no function of matrices")

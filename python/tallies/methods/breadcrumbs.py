@@ -1,0 +1,55 @@
+"""Model Breadcrumbs: task vectors without their smallest and largest entries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+
+
+class Breadcrumbs(Method):
+    """Drop the smallest and the largest entries of each task vector and add the rest.
+
+    out = base + scale * sum_t w_t band(f_t - base), the sum divided by sum_t w_t when ``normalize``
+    is true.
+
+    A row is a vector along the last dimension, D its length: the int(D gamma) entries of largest
+    magnitude are dropped, and of the others all but the int(D density) largest. ``scope: tensor``
+    ranks the entries of a tensor together. Of equal magnitudes the lowest index ranks first; zero
+    is the smallest. A NaN is never dropped, and is an error unless the merge's ``nonfinite`` says
+    otherwise.
+
+    With mergekit semantics the ranks are a tensor's, density 1 keeps all, and where both drops do
+    not leave int(D density) entries fewer large ones are dropped.
+
+    Davari and Belilovsky, Model Breadcrumbs, 2023, arXiv 2312.06795.
+    """
+
+    name = "breadcrumbs"
+    formula = "out = base + scale * sum_t w_t band(f_t - base)"
+    paper = "Davari and Belilovsky 2023, arXiv 2312.06795"
+    semantics = ("paper", "mergekit")
+
+    density = Parameter(
+        0.15, "share that stays", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+    )
+    gamma = Parameter(
+        0.006, "share too large", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.01}
+    )
+    weight = Parameter(1.0, "weight of the task vector", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scope = Parameter("row", "ranks over", choices=("row", "tensor"), semantics=("paper",))
+    rescale = Parameter("none", "what stays is scaled by", choices=("l1", "none"), switch=True)
+    normalize = Parameter(False, "divide by the sum of the weights")
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        scope = parameters.get("scope", "tensor")
+        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+        return Rule(Gate.BAND, Vote.NONE, blend, scope=scope, rescale=parameters["rescale"])
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        return mean_objection(parameters)

@@ -1,0 +1,50 @@
+"""CoDiEmb's delta-guided fusion: weights from how far each checkpoint has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._gram import Gram
+from ._spec import Method, Parameter, Rule, linear_rule
+
+
+class CoDiEmb(Method):
+    """Average the models tensor by tensor, weighted by how far each has moved from the base.
+
+    x_t = f_t - base; d_t = |x_t|, Euclidean (``norm: l2``) or the sum of magnitudes (``l1``); w_t =
+    d_t^exponent / sum_s d_s^exponent; out = base + scale * sum_t w_t x_t.
+
+    The paper says what the weights are computed from, but its formula and code are not public, so
+    norm, exponent and direction are parameters: with ``prefer: smaller`` the exponent is negated.
+    A distance of zero has no weight, or with ``smaller`` all of it, in equal parts. A NaN
+    or infinity is an error unless the merge's ``nonfinite`` says otherwise, and makes its tensor
+    NaN.
+
+    Zhang et al., CoDiEmb, 2025, arXiv 2508.11442.
+    """
+
+    name = "codiemb"
+    formula = "out = base + scale * sum_t w_t x_t, w_t = |x_t|^exponent / sum_s |x_s|^exponent"
+    paper = "Zhang et al. 2025, arXiv 2508.11442"
+
+    norm = Parameter("l2", "how far is measured", choices=("l1", "l2"))
+    exponent = Parameter(1.0, "of the distance, 0 for equal weights", low=0, high=64)
+    prefer = Parameter("larger", "which moves weigh more", choices=("larger", "smaller"))
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return linear_rule(coefficients, magnitudes=parameters["norm"] == "l1")
+
+
+def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+    """Each model's share; powers are of ratios to the largest or smallest, and do not overflow."""
+    distances = list(gram.magnitudes) if parameters["norm"] == "l1" else gram.norms()
+    if parameters["prefer"] == "larger":
+        parts = [d / (max(distances) or 1.0) for d in distances]
+    else:
+        least = min(distances)
+        parts = [least / d if d > 0 else 1.0 for d in distances]
+    powers = [part ** parameters["exponent"] for part in parts]
+    return [power / (sum(powers) or 1.0) for power in powers]

@@ -1,0 +1,60 @@
+"""DELLA: drop the smaller of a row more likely, rescale, elect signs, average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, chance_objection
+
+
+class Della(Method):
+    """Drop entries at random, small ones rather, elect signs and average what agrees.
+
+    y_t = w_t drop(f_t - base); s = sign(sum_t y_t), + where that is zero; out = base + scale *
+    sum{y_t : sign(y_t) = s} / sum{w_t : sign(y_t) = s}, not divided when ``normalize`` is false.
+
+    drop keeps an entry of rank r = 0 (smallest magnitude) to D - 1 among the D of its row, a vector
+    along the last dimension, with probability p_r = density - epsilon + 2 epsilon r / (D - 1), and
+    divides it by p_r; density itself for D = 1. Of equal magnitudes the lowest index ranks lowest;
+    zeros are the smallest and never agree. ``rescale: l1``, mergekit's, multiplies by sum |x| / sum
+    |what stays| of the tensor instead. Density 1 keeps all, 0 nothing. Random numbers are those of
+    ``dare_linear``. A NaN stays, and is an error unless the merge's ``nonfinite`` says otherwise.
+
+    Deep et al., DELLA-Merging, 2024, arXiv 2406.11617.
+    """
+
+    name = "della"
+    formula = "out = base + scale * mean of the w_t drop(f_t - base) / p that have the elected sign"
+    paper = "Deep et al. 2024, arXiv 2406.11617"
+    semantics = ("paper", "mergekit")
+    has_order = True
+
+    density = Parameter(
+        0.7, "mean chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+    )
+    epsilon = Parameter(
+        0.07, "largest change of it", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.15}
+    )
+    weight = Parameter(1.0, "weight of the task vector", per_model=True)
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    rescale = Parameter(
+        "probability",
+        "what stays is scaled by",
+        choices=("probability", "l1", "none"),
+        switch=True,
+        by_semantics={"mergekit": "l1"},
+    )
+    normalize = Parameter(True, "divide by the sum of the weights that agree")
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        mean = parameters["normalize"]
+        blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
+        rescale = parameters["rescale"]
+        return Rule(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, "tensor", rescale=rescale)
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        return chance_objection(parameters)

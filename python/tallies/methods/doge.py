@@ -1,0 +1,93 @@
+"""Data-free optimisation of one correction of all task vectors, outside their shared subspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import spectral
+from ._adam import Adam
+from ._matrix import Deltas, MatrixMethod
+from ._spec import Blend, Gate, Parameter, Rule, Vote
+
+if TYPE_CHECKING:
+    import torch
+
+_RATE = 1e-4
+
+
+class Doge(MatrixMethod):
+    """Correct all task vectors by one matrix D so that the merged one agrees with each along it.
+
+    x_t = w_t (f_t - base); c_t = coefficient / |x_t|_F; out = base + scale * sum_t c_t (x_t + D)
+    where x_t is among the largest. D starts at zero and takes ``steps`` steps of Adam (rate 1e-4)
+    down sum over t and rows of <x_t, x_t - sum_s c_s (x_s + D)>^2. From each gradient its part in
+    the shared subspace is removed: the int(r / subspace) largest left singular vectors of those
+    that the tasks have, int(r / N) each; r = min(m, n).
+
+    ``density`` is counted as in TIES, over all matrices of an expert together, equal magnitudes all
+    alike. Experts whose matrix is the base's take no part. Other tensors stay the base's. A matrix
+    with a NaN or infinite task vector becomes NaN as a whole, which is an error unless the merge's
+    ``nonfinite`` says otherwise. fusionbench semantics merges only matrices with both "encoder" and
+    "weight" in their name, and not "layer_norm".
+
+    Wei et al., Modeling Multi-Task Model Merging as Adaptive Projective Gradient Descent, 2025,
+    arXiv 2501.01230.
+    """
+
+    name = "doge"
+    formula = "out = base + scale * sum_t c_t mask_t (x_t + D), c_t = coefficient / |x_t|_F"
+    paper = "Wei et al. 2025, arXiv 2501.01230"
+    semantics = ("paper", "fusionbench")
+    keeps_one_expert = False
+    copies = 8.0
+    copies_per_expert = True
+
+    density = Parameter(0.3, "share that stays", low=0, high=1, per_model=True)
+    coefficient = Parameter(0.07, "norm of each task vector in the result", low=0)
+    subspace = Parameter(6, "r / this many directions are shared", low=1, high=1 << 20, whole=True)
+    steps = Parameter(400, "of Adam", low=0, high=100000, whole=True)
+    others = Parameter(
+        "base",
+        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
+        choices=("base",),
+    )
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
+
+    @classmethod
+    def takes(
+        cls, name: str, shape: tuple[int, ...], parameters: Mapping[str, Any], semantics: str
+    ) -> bool:
+        named = "encoder" in name and "weight" in name and "layer_norm" not in name
+        return (named or semantics == "paper") and super().takes(name, shape, parameters, semantics)
+
+    @classmethod
+    def merge_matrix(
+        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
+    ) -> torch.Tensor:
+        import torch
+
+        pairs = [(t, x) for t, x in enumerate(deltas) if x.any()]
+        merged = torch.zeros(deltas.shape)
+        if not pairs:
+            return merged
+        xs = torch.stack([x for _, x in pairs])
+        norms = xs.double().flatten(1).norm(dim=1)
+        coefficients = (float(parameters["coefficient"]) / norms).float()
+        r = min(deltas.shape)
+        bases = [spectral.thin_svd(x, r // len(deltas))[0] for x in xs]
+        shared = spectral.thin_svd(torch.cat(bases, 1), r // int(parameters["subspace"]))[0].float()
+        whole = torch.tensordot(coefficients, xs, 1)
+        brackets = (xs.double() * (xs - whole).double()).sum(2).float()
+        total = float(coefficients.sum())
+        adam = Adam(merged, _RATE)
+        for _ in range(int(parameters["steps"])):
+            errors = brackets - total * torch.einsum("tij,ij->ti", xs, adam.moved)
+            gradient = torch.einsum("ti,tij->ij", errors, xs).mul_(-2 * total)
+            adam.step(gradient - shared @ (shared.T @ gradient))
+        for (t, x), coefficient in zip(pairs, coefficients, strict=True):
+            merged += coefficient * (x + adam.moved) * deltas.kept(t)
+        return merged

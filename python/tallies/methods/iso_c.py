@@ -1,0 +1,47 @@
+"""Isotropic merging in the common subspace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .. import spectral
+from ._matrix import Deltas, MatrixMethod
+from ._spec import Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+
+class IsoC(MatrixMethod):
+    """Give all directions of the summed task vector of a matrix the same strength.
+
+    x_t = w_t (f_t - base); S = sum_t x_t = U diag(s) V^T; out = base + scale * mean(s) U V^T.
+
+    The mean is over min(m, n) values. Singular values that do not exceed 2^-23 of the largest count
+    as zero and their directions are left out, so that the result is that of S alone; where S is
+    zero it is the base. A matrix with a NaN or infinite task vector becomes NaN as a whole, which
+    is an error unless the merge's ``nonfinite`` says otherwise. fusionbench semantics excludes no
+    matrix.
+
+    Marczak et al., No Task Left Behind (Iso-C), 2025, arXiv 2502.04959.
+    """
+
+    name = "iso_c"
+    formula = "out = base + scale * mean(s) U V^T of sum_t (f_t - base) = U diag(s) V^T"
+    paper = "Marczak et al. 2025, arXiv 2502.04959"
+    semantics = ("paper", "fusionbench")
+    keeps_one_expert = False
+
+    exclude = Parameter(
+        "text_projection",
+        "parts of names, between commas, of matrices merged like other tensors",
+        by_semantics={"fusionbench": ""},
+    )
+
+    @classmethod
+    def merge_matrix(
+        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
+    ) -> torch.Tensor:
+        factor, s = spectral.polar(deltas.sum())
+        return factor.mul_(float(s.sum()) / min(deltas.shape))

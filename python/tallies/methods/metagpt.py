@@ -1,0 +1,39 @@
+"""MetaGPT: task arithmetic with coefficients in proportion to the squared sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._gram import Gram
+from ._spec import Method, Parameter, Rule, linear_rule
+
+
+class MetaGpt(Method):
+    """Add the task vectors to the base, each weighted by its share of the squared norms.
+
+    x_t = f_t - base; w_t = |x_t|^2 / sum_s |x_s|^2 over all merged parameters together (``scope:
+    tensor``: for each tensor); out = base + scale * sum_t w_t x_t.
+
+    Task vectors that are all zero have weights of zero: the result is the base. A NaN or infinity
+    is an error unless the merge's ``nonfinite`` says otherwise, and then makes all weights NaN.
+
+    Zhou et al., MetaGPT, 2024, arXiv 2406.11385.
+    """
+
+    name = "metagpt"
+    formula = "out = base + scale * sum_t |x_t|^2 / sum_s |x_s|^2 * x_t"
+    paper = "Zhou et al. 2024, arXiv 2406.11385"
+
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scope = Parameter("model", "norms of", choices=("model", "tensor"))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return linear_rule(coefficients, scope=parameters["scope"])
+
+
+def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+    """The share of each vector in the squared norms."""
+    squares = [gram.dot(t, t) for t in range(gram.n)]
+    return [square / (sum(squares) or 1.0) for square in squares]

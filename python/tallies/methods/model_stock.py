@@ -1,0 +1,59 @@
+"""Model Stock: towards the average of the models as far as the angle between them says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ._gram import Gram
+from ._spec import Method, Parameter, Rule, linear_rule
+
+
+class ModelStock(Method):
+    """Go from the base towards the average, the further the more the task vectors agree.
+
+    x_t = f_t - base; c = mean over pairs of cos(x_s, x_t); r = N c / (1 + (N - 1) c); out = base +
+    scale * r * sum_t x_t / N, for each tensor, or each row of the last dimension (``filter_wise``).
+    ``average: angles`` takes the cosine of the mean angle; for two models both are the same.
+
+    A task vector of zero is at right angles to all others. Where 1 + (N - 1) c is below 1e-6 in
+    magnitude the result is the base. A NaN or infinity is an error unless the merge's ``nonfinite``
+    says otherwise. mergekit's cosines divide by 1e-6 at least; fusionbench averages angles, its
+    cosines divide by the norms + 1e-8: for short task vectors both are too small.
+
+    Jang et al., Model Stock, 2024, arXiv 2403.19522.
+    """
+
+    name = "model_stock"
+    formula = "out = base + scale * N c / (1 + (N - 1) c) * mean of x_t, c the mean cosine of pairs"
+    paper = "Jang et al. 2024, arXiv 2403.19522"
+    semantics = ("paper", "mergekit", "fusionbench")
+    least_models = 2
+
+    average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=("paper",))
+    filter_wise = Parameter(False, "for each row", semantics=("paper", "mergekit"))
+    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        scope = "row" if parameters.get("filter_wise") else "tensor"
+        return linear_rule(partial(coefficients, semantics=semantics), scope=scope)
+
+
+def coefficients(gram: Gram, parameters: Mapping[str, Any], semantics: str) -> list[float]:
+    """The ratio, in equal parts."""
+    n, pairs = gram.n, itertools.combinations(range(gram.n), 2)
+    angles = semantics == "fusionbench" or parameters.get("average") == "angles"
+    least, more = (
+        (1e-6 if semantics == "mergekit" else 0),
+        (1e-8 if semantics == "fusionbench" else 0),
+    )
+    cosines = [gram.cosine(s, t, least, more) for s, t in pairs]
+    terms = [math.acos(c) for c in cosines] if angles else cosines
+    mean = math.fsum(terms) / len(terms)
+    c = math.cos(mean) if angles else mean
+    below = 1 + (n - 1) * c
+    return [c / below if abs(below) >= 1e-6 else 0.0] * n

@@ -1,0 +1,58 @@
+"""NuSLERP: SLERP with weights, of models or of task vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._gram import Gram
+from ._spec import Method, Parameter, Rule, linear_rule
+from .slerp import on_arc, on_line
+
+
+class NuSlerp(Method):
+    """Go from one model to another, or from task vector to task vector, along the arc between them.
+
+    With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; y =
+    (sin((1 - t) w) x_1 + sin(t w) x_2) / sin w with t = w_2 / (w_1 + w_2) and the angle w between
+    them, for each tensor, or for each row of the last dimension (``flatten: false``).
+
+    Unlike ``slerp`` this is a straight line only where sin w <= 1e-8: for parallel and for opposite
+    vectors. Weights whose sum is below 1e-6 in magnitude count as equal. A vector of zero is at
+    right angles to every other. A NaN or infinity is an error unless ``nonfinite`` says otherwise.
+
+    Goddard et al., mergekit, 2024, arXiv 2403.13257.
+    """
+
+    name = "nuslerp"
+    formula = (
+        "out = base + scale * (sin((1 - t) w) x_1 + sin(t w) x_2) / sin w, t = w_2 / (w_1 + w_2)"
+    )
+    paper = "Goddard et al. 2024, arXiv 2403.13257"
+    needs_base = False
+    base_is_optional = True
+    semantics = ("paper", "mergekit")
+    least_models = most_models = 2
+
+    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
+    scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
+    flatten = Parameter(True, "angles of tensors; false: of rows", aliases=("nuslerp_flatten",))
+    nuslerp_row_wise = Parameter(False, "only with flatten", semantics=("mergekit",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return linear_rule(coefficients, scope="tensor" if parameters["flatten"] else "row")
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        if parameters.get("nuslerp_row_wise") and not parameters["flatten"]:
+            return "angles along the first dimension are not done; remove 'nuslerp_row_wise'"
+        return None
+
+
+def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+    """Those of both vectors."""
+    one, other = parameters["weight"]
+    t = other / (one + other) if abs(one + other) >= 1e-6 else 0.5
+    cosine = gram.cosine(0, 1)
+    return on_line(t) if 1 - cosine**2 <= 1e-16 else on_arc(cosine, t)

@@ -1,0 +1,51 @@
+"""PCB: entries compete by their size and their agreement with all experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote, a_scale, a_weight
+
+_VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
+_MOST_MODELS = 88
+
+
+class Pcb(Method):
+    """Average the task vectors by scores of size and agreement, of which the largest count.
+
+    x_t = f_t - base over the whole model; a_t = |x_t| clipped to its own order statistics; n_t =
+    a_t scaled to [0, 1]; score_t = exp(N n_t^2) tanh(x_t c); s_t = how far score_t is from the
+    (1 - ratio) quantile to the largest, 0 below; out = base + scale * sum_t s_t w_t sign(x_t) a_t /
+    max(sum_t s_t, 1e-12).
+
+    Two programs of the authors differ (``variant``): ``global`` clips 1e-4 of the magnitudes at
+    either end and takes c = sum_s x_s; ``vision`` clips 0.01, takes c = sum_s sign(x_s) n_s, and
+    sets every weight to 1.2 (``weight: 1.2`` here). Zeros stay zero. Where all magnitudes of an
+    expert are equal n_t is 0, where all scores are s_t is. Where sum_s x_s is NaN or infinite so is
+    the result, an error unless ``nonfinite`` says otherwise, and scores are 0. At most 88 models.
+
+    Du et al., Parameter Competition Balancing for Model Merging, 2024, arXiv 2410.02396.
+    """
+
+    name = "pcb"
+    formula = "out = base + scale * sum_t s_t w_t x_t / sum_t s_t, s_t the largest scores"
+    paper = "Du et al. 2024, arXiv 2410.02396"
+    keeps_one_expert = False
+
+    ratio = Parameter(0.2, "share of the scores that counts", low=0, high=1)
+    variant = Parameter("global", "whose clipping and agreement", choices=("global", "vision"))
+    weight = a_weight()
+    scale = a_scale()
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        variant = _VARIANTS[parameters["variant"]]
+        scoring = Scoring(parameters["ratio"], variant.clip, variant.company)
+        return Rule(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN, scoring=scoring)
+
+    @classmethod
+    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+        n = len(parameters["weight"])
+        too_many = f"found {n} models, expected at most {_MOST_MODELS}: exp({n}) overflows float32"
+        return too_many if n > _MOST_MODELS else None

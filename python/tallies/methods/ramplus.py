@@ -1,0 +1,53 @@
+"""RAM+: RAM with a factor on what one expert alone changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..floats import float32
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+
+
+class RamPlus(Method):
+    """Add what one expert alone changed, amplified, and the mean of what several changed.
+
+    x_t = f_t - base; A = {t : |x_t| > epsilon}; out = base + l_t x_t where A = {t}, else base +
+    sum_{t in A} x_t / |A|. l_t = 1 + r min(shared_t / alone_t, alpha), from how many entries above
+    epsilon expert t shares and how many it has alone, over each tensor or the model (``scope``).
+
+    The rest is as in ``ram``: a strict comparison, zeros and equal magnitudes ordinary. An expert
+    without entries of its own has nothing to amplify. A NaN or infinity is an error unless the
+    merge's ``nonfinite`` says otherwise. mergekit calls it ramplus_tl, as this may be called here.
+
+    Reinforced Agent Merging, 2026, arXiv 2601.13572, as mergekit 0.1.5 computes it; by that tool's
+    documentation the paper counts over the model.
+    """
+
+    name = "ramplus"
+    formula = "out = base + l_t (f_t - base) where t alone changed it, else the mean of the changes"
+    paper = "Reinforced Agent Merging 2026, arXiv 2601.13572"
+    semantics = ("paper", "mergekit")
+
+    epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
+    r = Parameter(0.1, "how much an expert's share of company amplifies", low=0)
+    alpha = Parameter(0.2, "the most that counts of it", low=0)
+    scope = Parameter("tensor", "counts over", choices=("model", "tensor"), semantics=("paper",))
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        r, alpha = float32(parameters["r"]), float32(parameters["alpha"])
+        least = float32(parameters["epsilon"])
+
+        def amplify(alone: Sequence[int], shared: Sequence[int]) -> list[float]:
+            rows = zip(alone, shared, strict=True)
+            rho = [float32(float32(s) / (float32(a) or least or 1.0)) for a, s in rows]
+            return [float32(1 + float32(r * min(one, alpha))) for one in rho]
+
+        scope = "tensor" if semantics == "mergekit" else parameters["scope"]
+        return Rule(
+            *(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN),
+            scope=scope,
+            epsilon=parameters["epsilon"],
+            weights_of_census=amplify,
+        )

@@ -1,0 +1,54 @@
+"""SCE: select, calculate, erase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+
+
+class Sce(Method):
+    """Average what agrees of the elements on which the experts differ most, by the experts' energy.
+
+    x_t = f_t - base, of each tensor only the int(n * select_topk) elements of the largest variance
+    over the experts, n elements having any; w_t = mean(x_t^2) / sum_s mean(x_s^2); s = sign(sum_t
+    x_t); out = base + sum{w_t x_t : sign(x_t) = s} / max(sum{w_t : sign(x_t) = s}, 1e-6).
+
+    Of equal variances the lowest index stays. Zeros never agree; a sum of exactly zero is positive.
+    A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. A ``select_topk``
+    of 1 keeps everything, 0 nothing. The variance and the means are float64.
+
+    With ``fallback``, as in mergekit, all w_t are equal where the mean squares sum to less than
+    1e-6, which those of a usual fine-tune do (changes below 1e-3); without it only where all are 0.
+
+    Wan et al., FuseChat (SCE), 2024, arXiv 2408.07990.
+    """
+
+    name = "sce"
+    formula = "out = base + mean of the f_t - base that agree, by mean square, where they vary most"
+    paper = "Wan et al. 2024, arXiv 2408.07990"
+    semantics = ("paper", "mergekit")
+
+    select_topk = Parameter(1.0, "share of the elements that stays", low=0, high=1, per_tensor=True)
+    fallback = Parameter(
+        False, "equal weights where all changes are small", by_semantics={"mergekit": True}
+    )
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        least = 1e-6 if parameters["fallback"] else 0.0
+
+        def share(mean_squares: Sequence[float]) -> list[float]:
+            total = math.fsum(mean_squares)
+            if total < least or total == 0:
+                return [1 / len(mean_squares)] * len(mean_squares)
+            return [one / total for one in mean_squares]
+
+        return Rule(
+            *(Gate.SPREAD, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
+            *("tensor", "first"),
+            weights_of_squares=share,
+        )

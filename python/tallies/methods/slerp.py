@@ -1,0 +1,60 @@
+"""SLERP: from one model to another along the arc between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ._gram import Gram
+from ._spec import Method, Parameter, Rule, linear_rule
+
+
+class Slerp(Method):
+    """Go the share t of the way from the first model to the second, along the arc between them.
+
+    For each tensor, with the angle w between the models: out = (sin((1 - t) w) f_1 + sin(t w) f_2)
+    / sin w. Where |cos w| > 0.9995, which holds for models less than 3 % apart, and for opposite
+    ones: out = (1 - t) f_1 + t f_2.
+
+    A ``base_model`` is the first model; without one the first of the list is. A tensor of norm zero
+    (to 1e-8) is at right angles to every other. A NaN is an error unless ``nonfinite`` allows it.
+
+    Shoemake, Animating rotation with quaternion curves, 1985, doi 10.1145/325334.325242.
+    """
+
+    name = "slerp"
+    formula = (
+        "out = sin((1 - t) w) / sin w * f_1 + sin(t w) / sin w * f_2, w the angle between them"
+    )
+    paper = "Shoemake 1985, doi 10.1145/325334.325242"
+    needs_base = False
+    base_is_first = True
+    semantics = ("paper", "mergekit", "fusionbench")
+    has_order = True
+    least_models = most_models = 2
+
+    t = Parameter(None, "share of the way to the second model", low=0, high=1, per_tensor=True)
+
+    @classmethod
+    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        return linear_rule(coefficients)
+
+
+def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+    """Those of both models."""
+    if min(gram.norms()) <= 1e-8:
+        return on_arc(0.0, parameters["t"])
+    cosine = gram.cosine(0, 1)
+    return on_line(parameters["t"]) if abs(cosine) > 0.9995 else on_arc(cosine, parameters["t"])
+
+
+def on_line(t: float) -> list[float]:
+    """Coefficients of the straight way."""
+    return [1 - t, t]
+
+
+def on_arc(cosine: float, t: float) -> list[float]:
+    """Coefficients of the way along the arc between vectors with this cosine."""
+    angle = math.acos(cosine)
+    return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]

@@ -1,0 +1,109 @@
+"""Merging that least disturbs each task in the directions of its own task vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .. import spectral
+from ._adam import Adam
+from ._matrix import Deltas, MatrixMethod
+from ._spec import Parameter
+
+if TYPE_CHECKING:
+    import torch
+
+
+class _Published(NamedTuple):
+    """What the implementations differ in: the power of |x_t|_F that w_t is, and Adam's rate."""
+
+    power: int
+    rate: float
+
+
+_VARIANTS = {"vision": _Published(1, 1e-5), "language": _Published(2, 2e-5)}
+_FUSIONBENCH = _Published(2, 1e-5)
+
+
+class Wudi(MatrixMethod):
+    """Move the sum of the task vectors so that it interferes less with each of them.
+
+    x_t = w_t (f_t - base); M goes from sum_t x_t towards the minimum of sum_t |(M - x_t) x_t^T|_F^2
+    / |x_t|_F^p; out = base + scale * M.
+
+    ``solver: adam`` takes ``steps`` steps of Adam and stops, as published, far from the minimum:
+    ``variant`` vision (p = 1, rate 1e-5) or language (p = 2, rate 2e-5), and p = 2, rate 1e-5 in
+    fusionbench semantics. ``closed_form`` is the minimum of least norm itself, (sum_t x_t G_t /
+    |x_t|^p) (sum_t G_t / |x_t|^p)^+ with G_t = x_t^T x_t, eigenvalues that do not exceed 2^-23 of
+    the largest counted as zero.
+
+    Experts whose matrix is the base's take no part. The published code leaves other tensors at the
+    base, fusionbench takes their mean. A matrix with a NaN or infinite task vector becomes NaN as a
+    whole, which is an error unless the merge's ``nonfinite`` says otherwise.
+
+    Cheng et al., Whoever Started the Interference Should End It (WUDI), 2025, arXiv 2503.08099.
+    """
+
+    name = "wudi"
+    formula = "out = base + scale * M, M towards the least sum_t |(M - x_t) x_t^T|^2 / |x_t|^p"
+    paper = "Cheng et al. 2025, arXiv 2503.08099"
+    semantics = ("paper", "fusionbench")
+    keeps_one_expert = False
+    copies = 8.0
+
+    variant = Parameter(
+        "vision", "published one", choices=("vision", "language"), semantics=("paper",)
+    )
+    solver = Parameter(
+        "adam", "as published, or the minimum itself", choices=("adam", "closed_form")
+    )
+    steps = Parameter(
+        300, "of Adam", low=0, high=100000, whole=True, by_semantics={"fusionbench": 400}
+    )
+    others = Parameter(
+        "base",
+        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
+        choices=("mean", "sum", "base"),
+        by_semantics={"fusionbench": "mean"},
+    )
+
+    @classmethod
+    def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:
+        # The Gram matrices are those of the columns, however many there are.
+        return super().n_bytes(shape, n_experts) + 8 * 8 * shape[1] ** 2
+
+    @classmethod
+    def merge_matrix(
+        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
+    ) -> torch.Tensor:
+        import torch
+
+        published = _VARIANTS[parameters["variant"]] if semantics == "paper" else _FUSIONBENCH
+        n = deltas.shape[1]
+        grams = torch.zeros(n, n, dtype=torch.float64)
+        targets = torch.zeros(deltas.shape, dtype=torch.float64)
+        for delta in deltas:
+            x = delta.double()
+            if norm := float(x.norm()):
+                gram = x.T @ x / norm**published.power
+                grams += gram
+                targets.addmm_(x, gram)
+        if parameters["solver"] == "closed_form":
+            return _times_pseudo_inverse(targets, grams).float()
+        start = deltas.sum()
+        # The gradient at the start in float64; from there on what has been moved is small.
+        slope = (start.double() @ grams - targets).float()
+        slopes = grams.float()
+        adam = Adam(start, published.rate)
+        for _ in range(int(parameters["steps"])):
+            adam.step(2 * torch.addmm(slope, adam.moved, slopes))
+        return start.add_(adam.moved)
+
+
+def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    values, vectors = torch.linalg.eigh(grams)
+    kept = values > spectral.EPSILON * values[-1].clamp(min=0)
+    vectors = vectors[:, kept]
+    return torch.mm(targets @ vectors / values[kept], vectors.T)

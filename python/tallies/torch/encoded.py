@@ -1,0 +1,109 @@
+"""Task vectors of a store as it encodes them, for merges that decode them as they go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .. import _core
+from ..errors import InputError
+from ..native import DTYPE_CODES
+from ..state_dicts import n_threads
+from ..store.manifest import STORED
+from ..store.reading import Store
+from ..store.restoring import Restoring
+from ..suggest import show
+from .functions import unpack_bits
+from .held import Held, hold, read
+
+
+@dataclass(frozen=True)
+class EncodedDelta:
+    """One tensor of one task's vector; ``weighted_merge`` takes it in place of a dense tensor."""
+
+    shape: torch.Size
+    native: _core.Delta
+    memory: tuple[torch.Tensor, ...]
+    """What it is made of: packed mask, values kept, shared vector. To be left as it is."""
+
+    def dense(self) -> torch.Tensor:
+        """The task vector itself, float32; every NaN is the quiet positive one."""
+        out = torch.empty(self.shape)
+        self.native.decode(torch.get_num_threads(), out.data_ptr())
+        return out
+
+
+def store_deltas(
+    store: Store,
+    tasks: Sequence[str] | None = None,
+    *,
+    mask_lambda: float | None = None,
+    threads: int | None = None,
+) -> list[dict[str, EncodedDelta]]:
+    """The task vectors of a store, encoded, in the order of ``tasks`` (all, if not given).
+
+    They take the place of dense ones in ``weighted_merge`` and ``MergedModule``, and about the
+    memory of the store's files: the shared vector, which all tasks have in common, and for each
+    task its packed masks, or its masks and values. Names are those of the tensors that any task
+    of the store changed; of those that this task left alone the vector is zero.
+
+    An element of the vector is what is added to the base's before rounding, in float32:
+
+    * tall, emr, magnitude: scale * (mask ? shared : +0);
+    * bitdelta: mask ? size : -size;
+    * sparse: mask ? value : +0, an int8 value times the scale of its row;
+    * sparse with ``density: exact``, tensors that bitdelta keeps whole, and what tsv_c and twin
+      multiply out: task - base. Base plus vector, rounded, may then differ from what ``store.load``
+      gives in the last place, and takes four bytes for each element that is kept.
+
+    ``mask_lambda`` names one of several candidates. InputError for unknown tasks, for what is
+    damaged, and for tensors that a task changed and that are not of a floating-point type;
+    StorageError when reading fails.
+
+    >>> deltas = store_deltas(Store.open("store"))  # doctest: +SKIP
+    >>> merged = weighted_merge(base, deltas, coefficients)  # doctest: +SKIP
+    """
+    shared: dict[str, torch.Tensor] = {}
+    return [
+        _deltas(store.restoring(task, mask_lambda), shared, n_threads(threads))
+        for task in (store.tasks if tasks is None else tasks)
+    ]
+
+
+def _deltas(
+    one: Restoring, shared: dict[str, torch.Tensor], threads: int
+) -> dict[str, EncodedDelta]:
+    names = one.manifest.of_kind(*STORED)
+    for name in names:
+        if one.kind(name) in STORED and one.base.tensors[name].dtype not in DTYPE_CODES:
+            raise InputError(
+                f"{one.path}: task {one.task!r} changed tensor {show(name)}, which is "
+                f"{one.base.tensors[name].dtype}, expected a floating-point type; pack without "
+                "'density: exact'"
+            )
+    held = hold(one, shared, threads)
+    deltas = {}
+    for name in names:
+        base = one.base.tensors[name]
+        native, memory = _core.Delta.zero(base.n_elements), tuple[torch.Tensor, ...]()
+        if name in held:
+            part = held[name]
+            native, memory = part.native, part.memory
+            if part.replaces:
+                native, memory = _difference(part, read(one, [base], threads)[0])
+        deltas[name] = EncodedDelta(torch.Size(base.shape), native, memory)
+    return deltas
+
+
+def _difference(part: Held, base: torch.Tensor) -> tuple[_core.Delta, tuple[torch.Tensor, ...]]:
+    """What is added to the base, of what takes its place."""
+    n = base.numel()
+    code = DTYPE_CODES["F32"]
+    if len(part.memory) == 1:
+        values = part.memory[0].float() - base.float()
+        return _core.Delta.dense(values.data_ptr(), code, n), (values,)
+    mask, kept = part.memory
+    values = kept.float() - base.reshape(-1)[unpack_bits(mask, n)].float()
+    return _core.Delta.sparse(mask.data_ptr(), values.data_ptr(), code, n), (mask, values)

@@ -1,0 +1,101 @@
+"""Random drops against mergekit and PEFT, which are handed the random numbers of the library.
+
+torch adds magnitudes in float32 in an order of its own and divides where the library multiplies by
+an inverse: results agree within the roundings of that, and what is dropped exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tallies import merge_state_dicts
+from tests.reference import della, random
+from tests.reference.dtype import Array
+
+SHAPES = ((40, 16), (16,), (1, 33), (7, 50))
+CASES: dict[str, dict[str, Any]] = {
+    f"{method}, {density}, {rescale}, {i}": {
+        "tool": "mergekit",
+        "method": method,
+        "density": density,
+        "epsilon": 0.1,
+        "rescale": rescale,
+        "shape": shape,
+    }
+    for method in ("random", "della_magprune")
+    for density in (0.25, 0.7)
+    for rescale in (True, False)
+    for i, shape in enumerate(SHAPES)
+} | {
+    f"peft, {density}, {i}": {"tool": "peft", "density": density, "shape": shape}
+    for density in (0.25, 0.7)
+    for i, shape in enumerate(SHAPES)
+}
+
+
+def task_vector(name: str) -> Array:
+    """Distinct magnitudes, some of which are left out of sorting by being zero in all rows."""
+    shape = CASES[name]["shape"]
+    rng = np.random.default_rng(sorted(CASES).index(name))
+    sizes = (1 + rng.permutation(int(np.prod(shape)))) / 64
+    return (sizes * rng.choice([-1, 1], sizes.size)).astype(np.float32).reshape(shape)
+
+
+@pytest.fixture(scope="module")
+def by_the_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
+    """What the tools make of every case, in one process: their imports take seconds."""
+    python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
+    if not python:
+        reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    root: Path = tmp_path_factory.mktemp("random")
+    arrays = {}
+    for name in CASES:
+        x = task_vector(name)
+        numbers = random.numbers(random.key(0, 0, "x"), x.size).reshape(x.shape)
+        arrays |= {f"{name}.x": x, f"{name}.numbers": numbers / random.N_NUMBERS}
+    np.savez(root / "arrays.npz", **arrays)
+    (root / "cases.json").write_text(json.dumps(CASES))
+    script = Path(__file__).with_name("run_sparsify.py")
+    files = [str(root / name) for name in ("cases.json", "arrays.npz", "out.npz")]
+    done = subprocess.run(
+        [python, "-I", str(script), *files],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(root / "out.npz") as found:
+        return dict(found)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_entries_stay_and_are_scaled_alike(
+    name: str, by_the_tools: dict[str, Array]
+) -> None:
+    case, x = CASES[name], task_vector(name)
+    options: dict[str, Any] = {"method": "dare_linear", "semantics": case["tool"]}
+    if case["tool"] == "mergekit":
+        options["rescale"] = case["rescale"]
+        if case["method"] == "della_magprune":
+            options |= {"method": "della_linear", "epsilon": case["epsilon"]}
+    base = {"x": np.zeros_like(x)}
+    found = merge_state_dicts(base, [{"x": x}], density=case["density"], **options)["x"]
+    expected = by_the_tools[name]
+    assert np.array_equal(found != 0, expected != 0)
+    # Of each of n additions and of the steps after them, half a unit each, in both sums.
+    bound = (x.size + 4) * np.finfo(np.float32).eps * np.abs(expected)
+    assert (np.abs(found - expected) <= bound).all()
+    if not case.get("rescale", True):
+        assert np.array_equal(found, expected)
+    if options["method"] == "della_linear":
+        chances = della.chances(x, case["density"], case["epsilon"])
+        assert np.allclose(by_the_tools[f"{name}.chances"], chances, rtol=0, atol=2**-22)

@@ -1,0 +1,400 @@
+"""DARE, Breadcrumbs and DELLA against the reference, on disk and in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallies import InputError, merge, merge_state_dicts
+from tests import strategies
+from tests.checkpoints import assert_holds, assert_same_tensors, write
+from tests.everywhere import on_every_target
+from tests.reference import breadcrumbs, dare, della, random
+from tests.reference.dtype import Array, Floats
+from tests.reference.staged import Stage, staged_merge
+from tests.strategies import Models, models
+
+ELECTING = {"dare_ties", "breadcrumbs_ties", "della"}
+NAMES = ("dare_linear", "dare_ties", "breadcrumbs", "breadcrumbs_ties", "della", "della_linear")
+
+
+class Case(NamedTuple):
+    """One method in one semantics, with the parameters of a merge."""
+
+    method: str
+    semantics: str
+    densities: list[float]
+    others: list[float]
+    """Gamma or epsilon of each expert; not those of DARE."""
+    rescale: str
+    scope: str
+    normalize: bool
+    scale: float
+    weights: list[float] | None
+    seed: int
+
+    @property
+    def own(self) -> dict[str, list[float]]:
+        """The parameters that each expert has of its own."""
+        values = {"density": self.densities}
+        if not self.method.startswith("dare"):
+            values["gamma" if "breadcrumbs" in self.method else "epsilon"] = self.others
+        if self.weights is not None:
+            values["weight"] = self.weights
+        return values
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        values = {"rescale": self.rescale, "normalize": self.normalize, "scale": self.scale}
+        if "breadcrumbs" in self.method and self.semantics == "paper":
+            values["scope"] = self.scope
+        return values
+
+    def stage(self) -> Stage:
+        def change(delta: Floats, expert: int, key: int) -> Floats:
+            density, other = self.densities[expert], self.others[expert]
+            if self.method.startswith("dare"):
+                return dare.drop(delta, density, key, self.rescale)
+            if self.method.startswith("della"):
+                return della.drop(delta, density, other, key, self.rescale)
+            return breadcrumbs.breadcrumbs(
+                delta,
+                density,
+                other,
+                scope="tensor" if self.semantics == "mergekit" else self.scope,
+                semantics=self.semantics,
+                rescale=self.rescale,
+            )
+
+        return change
+
+    def expected(self, models: Models) -> dict[str, Array]:
+        mean = (
+            "mean" if (self.method, self.semantics) == ("dare_ties", "paper") else "weighted_mean"
+        )
+        majority = self.method == "dare_ties" and self.semantics == "paper"
+        return staged_merge(
+            *models,
+            self.stage(),
+            self.weights,
+            self.scale,
+            seed=self.seed,
+            elects=self.method in ELECTING,
+            blend=mean if self.normalize else "sum",
+            normalize=self.normalize,
+            zero="majority" if majority else "positive",
+        )
+
+
+def sums_to_zero(weights: list[float] | None) -> bool:
+    return weights is not None and abs(sum(weights)) <= 1e-6 * sum(map(abs, weights))
+
+
+@st.composite
+def cases(draw: st.DrawFn, n_experts: int) -> Case:
+    method = draw(st.sampled_from(NAMES))
+    semantics = draw(st.sampled_from(["paper", "mergekit"]))
+    weights = draw(strategies.weights(n_experts))
+    normalize = draw(st.booleans())
+    if method not in ELECTING and normalize and sums_to_zero(weights):
+        weights = None
+    densities = draw(st.lists(strategies.densities(), min_size=n_experts, max_size=n_experts))
+    shares = st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 0.9])
+    others = draw(st.lists(shares, min_size=n_experts, max_size=n_experts))
+    if method.startswith("della"):
+        others = [0.9 * o * min(d, 1 - d) for o, d in zip(others, densities, strict=True)]
+    return Case(
+        method=method,
+        semantics=semantics,
+        densities=densities,
+        others=others,
+        rescale=draw(
+            st.sampled_from(
+                ["l1", "none"] if "breadcrumbs" in method else ["probability", "l1", "none"]
+            )
+        ),
+        scope=draw(st.sampled_from(["row", "tensor"])),
+        normalize=normalize,
+        scale=draw(strategies.scales()),
+        weights=weights,
+        seed=draw(st.integers(0, 3)),
+    )
+
+
+@settings(max_examples=80)
+@given(models(), st.data())
+def test_in_memory(group: Models, data: st.DataObject) -> None:
+    case = data.draw(cases(len(group.experts)))
+    found = on_every_target(
+        lambda: merge_state_dicts(
+            *group,
+            method=case.method,
+            semantics=case.semantics,
+            seed=case.seed,
+            nonfinite="propagate",
+            **case.own,
+            **case.shared,
+        )
+    )
+    expected = case.expected(group)
+    for result in found.values():
+        assert_same_tensors(result, expected)
+
+
+@settings(max_examples=30)
+@given(group=models(), data=st.data())
+def test_on_disk(
+    tmp_path_factory: pytest.TempPathFactory, group: Models, data: st.DataObject
+) -> None:
+    root: Path = tmp_path_factory.mktemp("staged")
+    case = data.draw(cases(len(group.experts)))
+    recipe = {
+        "merge_method": case.method,
+        "semantics": case.semantics,
+        "base_model": str(write(root / "base", group.base)),
+        "models": [
+            {
+                "model": str(write(root / f"{i}", expert)),
+                "parameters": {name: values[i] for name, values in case.own.items()},
+            }
+            for i, expert in enumerate(group.experts)
+        ],
+        "parameters": case.shared,
+    }
+    expected = case.expected(group)
+    for threads, memory in ((1, "1GiB"), (3, "1KiB")):
+        out = root / f"out-{threads}"
+        options: dict[str, Any] = {"threads": threads, "max_memory": memory, "seed": case.seed}
+        merge(recipe, out, nonfinite="propagate", **options)
+        assert_holds(out, expected)
+
+
+def large(seed: int) -> dict[str, Array]:
+    """Tensors of several tiles, in rows of odd lengths, of which many entries are equal."""
+    rng = np.random.default_rng(seed)
+    return {
+        "long": rng.standard_normal((7, 9001)).astype(np.float32),
+        "wide": rng.standard_normal((300, 257)).astype(np.float16),
+        "few": (rng.integers(-4, 5, (63, 1000)) / 8).astype(np.float32),
+        "vector": rng.standard_normal(70_001).astype(np.float32),
+        # Rows whose brackets miss, and rows whose bins are full.
+        "scaled": (rng.standard_normal((99, 300)) * 10.0 ** rng.integers(-9, 9, (99, 1))).astype(
+            np.float32
+        ),
+        "tails": (rng.standard_cauchy((40, 700)) ** 3).astype(np.float32),
+        "column": rng.standard_normal((5000, 1)).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize("rescale", ["l1", "none"])
+@pytest.mark.parametrize("method", NAMES)
+def test_several_tiles(tmp_path: Path, method: str, rescale: str) -> None:
+    group = Models(large(0), [large(1), large(2), large(3)])
+    semantics = "paper" if rescale == "none" else "mergekit"
+    case = Case(
+        method, semantics, [0.3] * 3, [0.1] * 3, rescale, "row", True, 0.7, [1.0, 0.5, 2.0], 4
+    )
+    recipe = {
+        "merge_method": method,
+        "semantics": semantics,
+        "base_model": str(write(tmp_path / "base", group.base)),
+        "models": [
+            {
+                "model": str(write(tmp_path / f"{i}", expert)),
+                "parameters": {name: values[i] for name, values in case.own.items()},
+            }
+            for i, expert in enumerate(group.experts)
+        ],
+        "parameters": case.shared,
+    }
+    expected = case.expected(group)
+    for threads, memory in ((1, "1GiB"), (3, "1MiB")):
+        out = tmp_path / f"out-{threads}"
+        merge(recipe, out, threads=threads, max_memory=memory, seed=4)
+        assert_holds(out, expected)
+
+
+# Examples that tell the variants apart.
+
+
+def staged(x: object, method: str, *others: object, **options: Any) -> Floats:
+    """What the method makes of these task vectors, on a base of zeros."""
+    arrays = [np.asarray(values, np.float32) for values in (x, *others)]
+    base = {"x": np.zeros_like(arrays[0])}
+    experts = [{"x": array} for array in arrays]
+    found = merge_state_dicts(base, experts, method=method, **options)["x"]
+    return np.asarray(found, np.float32)
+
+
+def seed_with_survivors(n: int, wanted: int, density: float) -> int:
+    """A seed for which so many of the n entries of tensor x of the first expert stay."""
+    for seed in range(1000):
+        drawn = random.numbers(random.key(seed, 0, "x"), n)
+        if (drawn < random.threshold(density)).sum() == wanted:
+            return seed
+    raise AssertionError
+
+
+def test_rescaling_by_probability_and_by_l1() -> None:
+    seed = seed_with_survivors(4, 1, 0.5)
+    options: dict[str, Any] = {"density": 0.5, "seed": seed}
+    for semantics, survivor in (("paper", 2), ("peft", 2), ("mergekit", 4)):
+        found = staged(np.ones(4), "dare_linear", semantics=semantics, **options)
+        assert sorted(found) == [0, 0, 0, survivor], semantics
+    assert sorted(staged(np.ones(4), "dare_linear", rescale="none", **options)) == [0, 0, 0, 1]
+
+
+def test_what_agrees_is_averaged_or_summed() -> None:
+    assert staged([1], "dare_ties", [3], density=1)[0] == 2
+    assert staged([1], "dare_ties", [3], density=1, semantics="mergekit")[0] == 4
+    assert staged([1], "dare_ties", [3], density=1, semantics="mergekit", normalize=True)[0] == 2
+
+
+def test_a_cancelled_vote() -> None:
+    one, other = [1, -1, -2], [-1, -1, -2]
+    assert staged(one, "dare_ties", other, density=1).tolist() == [-1, -1, -2]
+    for method in ("dare_ties", "breadcrumbs_ties", "della"):
+        options = {"gamma": 0} if method == "breadcrumbs_ties" else {}
+        found = staged(one, method, other, density=1, semantics="mergekit", **options)
+        assert found[0] == 1
+
+
+def test_each_rank_has_its_own_chance_and_factor() -> None:
+    options: dict[str, Any] = {"density": 0.5, "epsilon": 0.3}
+    kept = np.zeros(3)
+    for seed in range(400):
+        x = staged([1, 2, 3], "della_linear", seed=seed, **options)
+        assert np.isin(x, np.float32([0, 5, 4, 3.75])).all()
+        kept += x != 0
+        common = staged([1, 2, 3], "della_linear", seed=seed, semantics="mergekit", **options)
+        assert common.sum() in (0, 6)
+    # Six deviations of 400 draws of chances .2, .5 and .8.
+    assert (np.abs(kept / 400 - [0.2, 0.5, 0.8]) < 6 * (0.25 / 400) ** 0.5).all()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4000, 1)])
+def test_rows_of_one_entry_stay_with_the_density(shape: tuple[int, ...]) -> None:
+    kept = 0.0
+    n_seeds = 1 if np.prod(shape) > 1 else 400
+    for seed in range(n_seeds):
+        x = staged(np.ones(shape), "della_linear", density=0.25, epsilon=0.2, seed=seed)
+        assert np.isin(x, [0, 4]).all()
+        kept += float((x != 0).mean())
+    n = n_seeds * int(np.prod(shape))
+    assert abs(kept / n_seeds - 0.25) < 6 * (0.1875 / n) ** 0.5
+
+
+def test_no_outliers() -> None:
+    x = [1, -5, 2, 3, -4, 6, 0, 7, 8, -9]
+    for options in ({}, {"scope": "tensor"}, {"semantics": "mergekit"}):
+        found = staged(x, "breadcrumbs", density=0.3, gamma=0, **options)
+        assert np.flatnonzero(found).tolist() == [7, 8, 9], options
+
+
+def test_a_tensor_too_small_for_an_outlier_is_not_lost() -> None:
+    x = np.arange(1, 51)
+    found = staged(x, "breadcrumbs", density=0.5, gamma=0.01, semantics="mergekit")
+    assert np.flatnonzero(found).tolist() == list(range(25, 50))
+
+
+def test_the_scope_of_the_band() -> None:
+    x = np.array([[1, 2, 3, 4], [10, 20, 30, 40]])
+    options: dict[str, Any] = {"density": 0.5, "gamma": 0.25}
+    rows = staged(x, "breadcrumbs", **options)
+    assert rows.tolist() == [[0, 2, 3, 0], [0, 20, 30, 0]]
+    for more in ({"scope": "tensor"}, {"semantics": "mergekit"}):
+        found = staged(x, "breadcrumbs", **options, **more)
+        assert found.tolist() == [[0, 0, 3, 4], [10, 20, 0, 0]]
+
+
+def test_of_equal_magnitudes_the_lowest_index_ranks_first() -> None:
+    x = [2, -2, 2, 2, -2, 1, 1, 1, 1, 1]
+    for scope in ("row", "tensor"):
+        found = staged(x, "breadcrumbs", density=0.5, gamma=0.2, scope=scope)
+        assert found.tolist() == [0, 0, 2, 2, -2, 1, 1, 0, 0, 0]
+
+
+def test_both_ends_of_the_band_in_one_value() -> None:
+    for scope in ("row", "tensor"):
+        found = staged([3] * 10, "breadcrumbs", density=0.3, gamma=0.2, scope=scope)
+        assert np.flatnonzero(found).tolist() == [2, 3, 4]
+
+
+def test_too_many_for_both_drops() -> None:
+    x = np.arange(1, 11)
+    options: dict[str, Any] = {"density": 0.9, "gamma": 0.3}
+    assert np.flatnonzero(staged(x, "breadcrumbs", **options)).tolist() == list(range(7))
+    found = staged(x, "breadcrumbs", semantics="mergekit", **options)
+    assert np.flatnonzero(found).tolist() == list(range(9))
+
+
+def test_the_seed_decides_and_so_does_the_order() -> None:
+    x, y = np.ones((2, 1000), np.float32)
+    one, same = (staged(x, "dare_linear", y, density=0.5, weights=[1, 10]) for _ in range(2))
+    other = staged(x, "dare_linear", y, density=0.5, weights=[1, 10], seed=1)
+    turned = staged(x, "dare_linear", y, density=0.5, weights=[10, 1])
+    assert np.array_equal(one, same)
+    assert (one != other).mean() > 0.5 and (one != turned).mean() > 0.4
+
+
+def test_mean_of_many_draws_is_the_task_vector() -> None:
+    """Both ways of rescaling are unbiased: six deviations of the mean of 400."""
+    x = np.float32([1, -2, 3, 4, -5, 6, 7, 8])
+    for method, options in (("dare_linear", {}), ("della_linear", {"epsilon": 0.3})):
+        draws = [staged(x, method, density=0.5, seed=s, **options) for s in range(400)]
+        # The largest deviation is that of a chance of .2: sqrt(.8 / .2).
+        bound = 6 * 2 * np.abs(x) / 400**0.5
+        assert (np.abs(np.mean(draws, axis=0) - x) < bound).all()
+
+
+# What is refused, before any data is read.
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "words"),
+    [
+        ("della", {"density": 0.9}, "density 0.9 .* epsilon 0.15 is not between 0 and 1; .* 0.1"),
+        ("della_linear", {"density": 0.1, "epsilon": 0.1}, "give an epsilon below 0.1"),
+        ("della", {"epsilon": -1}, "epsilon: found -1, expected a finite number from 0 to 1"),
+        ("dare_linear", {"density": 1.5}, "density: found 1.5, expected .* from 0 to 1"),
+        ("dare_linear", {"gamma": 0.1}, "gamma"),
+        ("dare_ties", {"rescale": "l2"}, "rescale: 'l2' is not known .*probability, l1, none"),
+        ("breadcrumbs", {"gamma": 2}, "gamma: found 2, expected a finite number from 0 to 1"),
+        ("breadcrumbs", {"scope": "row"}, "scope: .* only in paper semantics"),
+        ("breadcrumbs", {"epsilon": 0.1}, "epsilon"),
+    ],
+)
+def test_what_is_refused(method: str, options: dict[str, Any], words: str) -> None:
+    base = {"x": np.full(3, np.nan, np.float32)}
+    with pytest.raises(InputError, match=words):
+        merge_state_dicts(base, [base], method=method, semantics="mergekit", **options)
+
+
+@pytest.mark.parametrize("method", ["breadcrumbs", "della"])
+def test_rows_that_do_not_fit_are_refused(tmp_path: Path, method: str) -> None:
+    model = {"x": np.zeros(400_000, np.float32)}
+    recipe: dict[str, Any] = {
+        "merge_method": method,
+        "base_model": str(write(tmp_path / "base", model)),
+        "models": [{"model": str(write(tmp_path / "a", model))}],
+    }
+    words = r"tensor 'x': whole rows take 19 MiB .* raise it to 20MiB"
+    with pytest.raises(InputError, match=words):
+        merge(recipe, tmp_path / "out", max_memory="1MiB", threads=1)
+    assert not (tmp_path / "out").exists()
+    merge(recipe, tmp_path / "out", max_memory="20MiB", threads=1)
+
+
+@pytest.mark.parametrize(("given", "meant"), [(True, None), ("false", "none"), (1, None)])
+@pytest.mark.parametrize("semantics", ["paper", "mergekit"])
+def test_rescale_as_a_switch(semantics: str, given: object, meant: str | None) -> None:
+    x = np.arange(100)
+    options: dict[str, Any] = {"density": 0.5, "semantics": semantics}
+    found = staged(x, "dare_linear", rescale=given, **options)
+    expected = staged(x, "dare_linear", **options, **({"rescale": meant} if meant else {}))
+    assert np.array_equal(found, expected)
