@@ -68,7 +68,8 @@ void register_engine(py::module_& m) {
       .def(py::init<int, std::size_t, std::size_t, std::size_t>(), py::arg("n_threads"),
            py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
            py::arg("device_bytes") = 0)
-      .def_readonly("n_threads", &Limits::n_threads);
+      .def_readonly("n_threads", &Limits::n_threads)
+      .def_readonly("buffer_bytes", &Limits::buffer_bytes);
 
   py::class_<Unit>(m, "Unit").def(
       py::init<std::vector<std::size_t>, std::vector<std::uint64_t>, float>(), py::arg("jobs"),
