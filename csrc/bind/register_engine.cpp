@@ -66,8 +66,7 @@ void register_engine(py::module_& m) {
 
   py::class_<Limits>(m, "Limits")
       .def(py::init<int, std::size_t, std::size_t, std::size_t>(), py::arg("n_threads"),
-           py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
-           py::arg("device_bytes") = 0)
+           py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes, py::arg("device_bytes") = 0)
       .def_readonly("n_threads", &Limits::n_threads)
       .def_readonly("buffer_bytes", &Limits::buffer_bytes);
 
