@@ -16,6 +16,7 @@ from tests.checkpoints import assert_holds, assert_same_tensors, write
 from tests.everywhere import on_every_target
 from tests.reference import breadcrumbs, dare, della, random
 from tests.reference.dtype import Array, Floats
+from tests.reference.elect import elect_signs
 from tests.reference.staged import Stage, staged_merge
 from tests.strategies import Models, models
 
@@ -253,6 +254,23 @@ def test_what_agrees_is_averaged_or_summed() -> None:
     assert staged([1], "dare_ties", [3], density=1)[0] == 2
     assert staged([1], "dare_ties", [3], density=1, semantics="mergekit")[0] == 4
     assert staged([1], "dare_ties", [3], density=1, semantics="mergekit", normalize=True)[0] == 2
+    assert staged([1], "dare_ties", [3], density=1, semantics="peft")[0] == 2
+
+
+def test_dare_ties_as_peft_elects_before_the_weights() -> None:
+    rng, weights = np.random.default_rng(5), [1.0, 0.5, -2.0]
+    rows = rng.integers(-3, 4, (3, 500)).astype(np.float32)
+    found = staged(
+        rows[0], "dare_ties", *rows[1:], density=0.5, semantics="peft", weights=weights, seed=6
+    )
+    thinned = np.stack([dare.drop(x, 0.5, random.key(6, e, "x")) for e, x in enumerate(rows)])
+    agrees = np.sign(thinned) == elect_signs(thinned, None, "sum", "positive")
+    sums = np.where(agrees, thinned * np.array(weights).reshape(-1, 1), 0).sum(axis=0)
+    expected = sums / np.maximum(agrees.sum(axis=0), 1)
+    assert np.array_equal(found, expected.astype(np.float32))
+    kept = staged(rows[0], "dare_ties", *rows[1:], density=1, semantics="peft", weights=weights)
+    whole = staged(rows[0], "ties", *rows[1:], density=1, semantics="peft", weights=weights)
+    assert np.array_equal(kept, whole)
 
 
 def test_a_cancelled_vote() -> None:

@@ -111,6 +111,18 @@ def a_scale(**others: Any) -> Parameter:
     return Parameter(1.0, about, per_tensor=True, aliases=("lambda",), **others)
 
 
+def a_rescale(**others: Any) -> Parameter:
+    """What makes up for the entries that a random drop takes away."""
+    return Parameter(
+        "probability",
+        "what stays is scaled by",
+        choices=("probability", "l1", "none"),
+        switch=True,
+        by_semantics={"mergekit": "l1"},
+        **others,
+    )
+
+
 @dataclass(frozen=True)
 class Scoring:
     """How the entries of ``Gate.SCORE`` are scored."""

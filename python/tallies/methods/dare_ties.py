@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._spec import (
+    Blend,
+    Gate,
+    Method,
+    Parameter,
+    Rule,
+    Vote,
+    Zero,
+    a_density,
+    a_rescale,
+    a_scale,
+    a_weight,
+)
+
+_OURS = ("paper", "mergekit")
 
 
 class DareTies(Method):
@@ -19,7 +33,8 @@ class DareTies(Method):
     dropped, and is an error unless the merge's ``nonfinite`` says otherwise.
 
     With mergekit semantics what agrees is summed, or with ``normalize`` divided by the sum of its
-    weights; a zero sum is positive; ``rescale`` is ``l1``.
+    weights; a zero sum is positive; ``rescale`` is ``l1``. With peft semantics the vote is of the
+    entries before the weights, a zero sum is positive, and the density must be given.
 
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """
@@ -27,28 +42,21 @@ class DareTies(Method):
     name = "dare_ties"
     formula = "out = base + scale * mean of the w_t drop(f_t - base) / density of the elected sign"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = ("paper", "mergekit")
+    semantics = ("paper", "mergekit", "peft")
     has_order = True
 
-    density = Parameter(
-        0.1, "chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
-    )
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
-    rescale = Parameter(
-        "probability",
-        "what stays is scaled by",
-        choices=("probability", "l1", "none"),
-        switch=True,
-        by_semantics={"mergekit": "l1"},
-    )
-    normalize = Parameter(
-        True, "mean of what agrees; false: the sum", by_semantics={"mergekit": False}
-    )
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    density = a_density(0.1, by_semantics={"mergekit": 1.0, "peft": None})
+    weight = a_weight()
+    scale = a_scale(semantics=_OURS)
+    rescale = a_rescale(semantics=_OURS)
+    normalize = Parameter(True, "mean, not sum", by_semantics={"mergekit": False}, semantics=_OURS)
+    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks", semantics=_OURS)
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+        if semantics == "peft":
+            mean, zero = Blend.MEAN_OF_AGREEING, Zero.POSITIVE
+            return Rule(Gate.RANDOM, Vote.UNWEIGHTED_SUM, mean, zero, rescale="probability")
         mergekit = semantics == "mergekit"
         mean = Blend.WEIGHTED_MEAN_OF_AGREEING if mergekit else Blend.MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, chance_objection
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, a_rescale, chance_objection
 
 
 class Della(Method):
@@ -38,13 +38,7 @@ class Della(Method):
     )
     weight = Parameter(1.0, "weight of the task vector", per_model=True)
     scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
-    rescale = Parameter(
-        "probability",
-        "what stays is scaled by",
-        choices=("probability", "l1", "none"),
-        switch=True,
-        by_semantics={"mergekit": "l1"},
-    )
+    rescale = a_rescale()
     normalize = Parameter(True, "divide by the sum of the weights that agree")
     int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
 
