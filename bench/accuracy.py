@@ -98,22 +98,34 @@ class Result:
 
 
 def merged(family: Family, method: str, seed: int) -> Result:
-    """The method's model, with the scale that is best on the validation images."""
+    """The method's model, with the scale that is best on the validation images.
+
+    All methods with a scale are linear in it, so that one merge tells what the others would be.
+    """
     known = methods.get(method).parameters()
-    scales: Sequence[float | None] = SCALES if "scale" in known else (None,)
-    candidates = []
-    for scale in scales:
-        given = {} if scale is None else {"scale": scale}
-        state = merge_state_dicts(
-            family.base.state_dict() if methods.get(method).needs_base else None,
+    base = family.base.state_dict()
+
+    def merge(**parameters: float) -> dict[str, torch.Tensor]:
+        return merge_state_dicts(
+            base if methods.get(method).needs_base else None,
             [expert.state_dict() for expert in family.experts.values()],
             method=method,
             seed=seed,
-            **given,
+            **parameters,
         )
-        candidates.append((_encoder(state), scale))
-    best, scale = max(candidates, key=lambda pair: family.validation.mean(pair[0]))
-    return Result(family.final.accuracies(best), scale)
+
+    if "scale" not in known:
+        return Result(family.final.accuracies(_encoder(merge())))
+    whole = merge(scale=1.0)
+
+    def validated(scale: float) -> float:
+        return family.validation.mean(
+            _encoder({name: x + scale * (whole[name] - x) for name, x in base.items()})
+        )
+
+    scale = max(SCALES, key=validated)
+    best = whole if scale == 1.0 else merge(scale=scale)
+    return Result(family.final.accuracies(_encoder(best)), scale)
 
 
 def reconstructed(family: Family, codec: str, directory: Path) -> Result:
@@ -164,6 +176,7 @@ def measure(
         family = train(seed, base_steps, expert_steps)
         own = family.own()
         for kind, name, compute in judge(family, seed):
+            harness.note(f"seed {seed}: {name}")
             start = time.perf_counter()
             try:
                 result = compute()
