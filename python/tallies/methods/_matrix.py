@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from ._parameters import a_scale
 from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class MatrixMethod(Method):
     """Float32 matrices of the tensor's size that the method holds at once."""
 
     weight = Parameter(1.0, "factor on the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
     exclude = Parameter("", "parts of names, between commas, of matrices merged like other tensors")
     others = Parameter(
         "mean",

@@ -95,34 +95,6 @@ class Parameter:
     """Defaults of the semantics in which they differ."""
 
 
-def a_density(default: float, **others: Any) -> Parameter:
-    """The share of each task vector that stays."""
-    return Parameter(default, "share that stays", low=0, high=1, per_model=True, **others)
-
-
-def a_weight(**others: Any) -> Parameter:
-    """What each task vector is multiplied by."""
-    return Parameter(1.0, "weight of the task vector", per_model=True, **others)
-
-
-def a_scale(**others: Any) -> Parameter:
-    """What the merged task vector is multiplied by."""
-    about = "factor on the merged task vector"
-    return Parameter(1.0, about, per_tensor=True, aliases=("lambda",), **others)
-
-
-def a_rescale(**others: Any) -> Parameter:
-    """What makes up for the entries that a random drop takes away."""
-    return Parameter(
-        "probability",
-        "what stays is scaled by",
-        choices=("probability", "l1", "none"),
-        switch=True,
-        by_semantics={"mergekit": "l1"},
-        **others,
-    )
-
-
 @dataclass(frozen=True)
 class Scoring:
     """How the entries of ``Gate.SCORE`` are scored."""

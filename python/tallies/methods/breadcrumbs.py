@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._parameters import a_scale, a_weight
 from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
 
 
@@ -37,8 +38,8 @@ class Breadcrumbs(Method):
     gamma = Parameter(
         0.006, "share too large", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.01}
     )
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    weight = a_weight()
+    scale = a_scale()
     scope = Parameter("row", "ranks over", choices=("row", "tensor"), semantics=("paper",))
     rescale = Parameter("none", "what stays is scaled by", choices=("l1", "none"), switch=True)
     normalize = Parameter(False, "divide by the sum of the weights")

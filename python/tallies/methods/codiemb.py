@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._gram import Gram
+from ._parameters import a_scale
 from ._spec import Method, Parameter, Rule, linear_rule
 
 
@@ -31,7 +32,7 @@ class CoDiEmb(Method):
     norm = Parameter("l2", "how far is measured", choices=("l1", "l2"))
     exponent = Parameter(1.0, "of the distance, 0 for equal weights", low=0, high=64)
     prefer = Parameter("larger", "which moves weigh more", choices=("larger", "smaller"))
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

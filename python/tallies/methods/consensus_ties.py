@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._parameters import a_scale
 from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
 
 
@@ -29,7 +30,7 @@ class ConsensusTies(Method):
     mask_lambda = Parameter(0.4, "how easily a task claims one", low=0, per_model=True)
     density = Parameter(0.2, "share that stays", low=0, high=1, per_model=True)
     weight = Parameter(1.0, "weight of the task vector in m", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

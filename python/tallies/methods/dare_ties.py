@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import (
-    Blend,
-    Gate,
-    Method,
-    Parameter,
-    Rule,
-    Vote,
-    Zero,
-    a_density,
-    a_rescale,
-    a_scale,
-    a_weight,
-)
+from ._parameters import a_density, a_rescale, a_scale, a_weight
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
 
 _OURS = ("paper", "mergekit")
 

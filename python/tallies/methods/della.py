@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, a_rescale, chance_objection
+from ._parameters import a_rescale, a_scale, a_weight
+from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, chance_objection
 
 
 class Della(Method):
@@ -36,8 +37,8 @@ class Della(Method):
     epsilon = Parameter(
         0.07, "largest change of it", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.15}
     )
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    weight = a_weight()
+    scale = a_scale()
     rescale = a_rescale()
     normalize = Parameter(True, "divide by the sum of the weights that agree")
     int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Rule, Vote, Zero, a_scale
+from ._parameters import a_scale
+from ._spec import Blend, Gate, Method, Rule, Vote, Zero
 
 
 class Emr(Method):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._gram import Gram
+from ._parameters import a_scale
 from ._spec import Method, Parameter, Rule, linear_rule
 
 
@@ -25,7 +26,7 @@ class MetaGpt(Method):
     formula = "out = base + scale * sum_t |x_t|^2 / sum_s |x_s|^2 * x_t"
     paper = "Zhou et al. 2024, arXiv 2406.11385"
 
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
     scope = Parameter("model", "norms of", choices=("model", "tensor"))
 
     @classmethod

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from ._gram import Gram
+from ._parameters import a_scale
 from ._spec import Method, Parameter, Rule, linear_rule
 
 
@@ -35,7 +36,7 @@ class ModelStock(Method):
 
     average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=("paper",))
     filter_wise = Parameter(False, "for each row", semantics=("paper", "mergekit"))
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    scale = a_scale()
 
     @classmethod
     def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote, a_scale, a_weight
+from ._parameters import a_scale, a_weight
+from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote
 
 _VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
 _MOST_MODELS = 88

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._parameters import a_scale, a_weight
 from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
 
 
@@ -27,8 +28,8 @@ class TaskArithmetic(Method):
     paper = "Ilharco et al. 2023, arXiv 2212.04089"
     semantics = ("paper", "mergekit")
 
-    weight = Parameter(1.0, "weight of the task vector", per_model=True)
-    scale = Parameter(1.0, "factor on the merged task vector", per_tensor=True, aliases=("lambda",))
+    weight = a_weight()
+    scale = a_scale()
     normalize = Parameter(False, "divide by the sum of the weights")
     int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
 
