@@ -37,8 +37,8 @@ def plain(x: torch.Tensor) -> torch.Tensor:
 
 def gram(x: torch.Tensor) -> torch.Tensor:
     """The same as ``iso_c`` computes it."""
-    factor, s = spectral.polar(x)
-    return factor.mul_(float(s.sum()) / min(x.shape))
+    factor, total = spectral.polar(x)
+    return factor.mul_(total / min(x.shape))
 
 
 def summed(shape: Shape, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Singular values and vectors of whole matrices, in float64, from the smaller Gram matrix.
+"""Singular values, vectors and polar factors of whole matrices, from the smaller Gram matrix.
 
 An eigendecomposition of x^T x squares the condition of x: what is smaller than 1e-4 of the largest
 singular value is lost in rounding. So those directions are set apart and looked at once more, by
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import InputError
+from .inverse_root import inverse_root
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,8 @@ EPSILON: Final = 2.0**-23
 _SEPARATE = 1e-4
 # Condition up to which a product with the inverse root in float32 is as good as one in float64.
 _FLOAT32_CONDITION = 16.0
+# Columns from which a sum of shifted inverses is faster than an eigendecomposition.
+_SHIFTED = 512
 # Elements of the rows that are widened to float64 at a time: 32 MiB.
 _BLOCK = 1 << 22
 # Columns of a Gram matrix computed together: only what is on or below its diagonal is needed.
@@ -60,9 +63,13 @@ def spectrum(x: torch.Tensor, floor: float = 0.0) -> Spectrum:
     x is float32 or float64 and finite. Vectors of equal singular values are any basis of their
     space.
     """
+    return _spectrum(x, _lower_gram(x), floor)
+
+
+def _spectrum(x: torch.Tensor, gram: torch.Tensor, floor: float) -> Spectrum:
     import torch
 
-    eigenvalues, vectors = torch.linalg.eigh(_lower_gram(x, None))
+    eigenvalues, vectors = torch.linalg.eigh(gram)
     s = eigenvalues.clamp_(min=0).sqrt_().flip(0)
     v = vectors.flip(1)
     most = float(s[0]) if s.numel() else 0.0
@@ -99,21 +106,29 @@ def thin_svd(
     return _times(x, left, left.dtype), s, v.T
 
 
-def polar(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """U V^T over the singular values above zero, and those; x = U diag(s) V^T.
+def polar(x: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """U V^T over the singular values above zero, and their sum; x = U diag(s) V^T.
 
     The factor has the dtype of x. It is the matrix with orthonormal rows or columns nearest to x
     when x has full rank, a partial isometry otherwise, and zero for a matrix of zeros.
     """
+    import torch
+
     if x.shape[0] < x.shape[1]:
-        factor, s = polar(x.T)
-        return factor.T, s
-    found = spectrum(x)
+        factor, total = polar(x.T)
+        return factor.T, total
+    gram = _lower_gram(x)
+    if x.dtype == torch.float32 and len(gram) >= _SHIFTED:
+        whole = gram.tril() + gram.tril(-1).T
+        root = inverse_root(whole)
+        if root is not None:
+            return _times(x, root, x.dtype), float((whole * root).sum())
+    found = _spectrum(x, gram, 0.0)
     root = found.left @ found.v.T
     s = found.s
     is_full = 0 < s.numel() == x.shape[1]
     well = is_full and float(s[0] / s[-1]) < _FLOAT32_CONDITION
-    return _times(x, root.to(x.dtype) if well else root, x.dtype), s
+    return _times(x, root.to(x.dtype) if well else root, x.dtype), float(s.sum())
 
 
 def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -126,7 +141,7 @@ def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Te
     return out
 
 
-def _lower_gram(x: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+def _lower_gram(x: torch.Tensor, right: torch.Tensor | None = None) -> torch.Tensor:
     """(x right)^T (x right) in float64 on and below the diagonal; without ``right``, x^T x."""
     import torch
 

@@ -43,5 +43,5 @@ class IsoC(MatrixMethod):
     def merge_matrix(
         cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
     ) -> torch.Tensor:
-        factor, s = spectral.polar(deltas.sum())
-        return factor.mul_(float(s.sum()) / min(deltas.shape))
+        factor, total = spectral.polar(deltas.sum())
+        return factor.mul_(total / min(deltas.shape))
