@@ -155,7 +155,7 @@ def _fused(dtype: str, n: int) -> list[Kernel]:
 
     def survey(first: int, n: int) -> list[int]:
         row, other, *_ = [address + first * size for address in addresses]
-        return _core.survey(code, row, other, n, low, high, listed + 4 * first)
+        return _core.survey(code, row, other, n, low, high, listed + 4 * first, False)
 
     def check_survey() -> None:
         row = sizes[0]

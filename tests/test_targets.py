@@ -285,9 +285,9 @@ def test_combine(
 # What a pass learns.
 
 
-@given(st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups), st.booleans(), st.data())
+@given(st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups), st.booleans(), st.booleans(), st.data())
 def test_survey_counts_at_the_ends_and_lists_between(
-    group: Group, with_base: bool, data: st.DataObject
+    group: Group, with_base: bool, is_dense: bool, data: st.DataObject
 ) -> None:
     base, expert = group.base, group.experts[0]
     with np.errstate(all="ignore"):
@@ -312,6 +312,7 @@ def test_survey_counts_at_the_ends_and_lists_between(
             low,
             high,
             listed.ctypes.data,
+            is_dense,
         )
         return [*found, *np.sort(listed[:n_inside]).tolist()]
 

@@ -121,10 +121,10 @@ void register_kernels(py::module_& m) {
   m.def(
       "survey",
       [](int dtype, Address base, Address expert, std::size_t n, std::int32_t low,
-         std::int32_t high, Address interior) {
+         std::int32_t high, Address interior, bool is_dense) {
         SurveyTally tally;
         kernels().survey[dtype]({at<const void>(base), at<const void>(expert), n, low, high,
-                                 at<std::uint32_t>(interior)},
+                                 at<std::uint32_t>(interior), is_dense},
                                 tally);
         return std::vector<std::uint64_t>{tally.from_low, tally.above_low, tally.from_high,
                                           tally.above_high, tally.n_interior};

@@ -69,6 +69,8 @@ struct SurveyArgs {
   std::size_t n;
   std::int32_t low, high;   // patterns of magnitudes, low <= high
   std::uint32_t* interior;  // room for n + kInteriorSlack patterns
+  // Whether so much is inside that branches on it are guessed wrong; otherwise nearly nothing is.
+  bool is_dense = false;
 };
 
 // How many magnitudes are at or above each end of [low, high]; those strictly inside are listed.

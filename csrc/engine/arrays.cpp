@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/views.h"
+#include "stream/pages.h"
 
 namespace tallies {
 namespace {
@@ -218,6 +219,7 @@ std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
     small_combine(merge, floors, cutoffs);
     return kept;
   }
+  prefer_huge_pages(merge.out, merge.n * size_of(merge.out_type));
   JobRule rule{};
   rule.n_elements = merge.n;
   rule.weights = merge.weights;

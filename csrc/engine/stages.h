@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "engine/engine.h"
+#include "engine/row_ranks.h"
 
 namespace tallies {
 
@@ -22,22 +22,10 @@ class Stages {
            std::size_t n);
 
  private:
-  // The magnitude of one rank in a row of any length, found in the row before it.
-  struct Guess {
-    std::int32_t bits = -1, reach = 1 << 20;
-  };
-  struct Rank {
-    std::int32_t bits;
-    std::size_t n_above, n_equal;
-  };
-  Rank select(const float* row, std::size_t n, std::size_t rank, Guess&);
   void keep_rows(const StageRule&, float* row, std::size_t n);
-  const std::int32_t* rank(const float* row, std::size_t n);
 
-  std::vector<std::uint32_t> patterns_, bins_;
-  std::vector<std::uint64_t> sorted_;
-  std::vector<std::int32_t> bin_of_, ranks_;
-  Guess outlier_, kept_;
+  RowRanks ranks_;
+  RowRanks::Guess outlier_, kept_;
 };
 
 }  // namespace tallies

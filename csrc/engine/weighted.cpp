@@ -1,5 +1,7 @@
 #include "engine/weighted.h"
 
+#include "stream/pages.h"
+
 namespace tallies {
 namespace {
 
@@ -84,6 +86,7 @@ void for_each_group(const Weighted& sum, std::uint64_t first, std::size_t n_elem
 void weighted_sum(const Weighted& sum, const void* base, DType type, const float* factors,
                   void* out) {
   const int code = static_cast<int>(type);
+  prefer_huge_pages(out, sum.n_elements * size_of(type));
   for_each_chunk(
       sum.n_elements, sum.n_threads, [&](std::size_t, std::uint64_t first, std::size_t n) {
         float total[kChunk];

@@ -22,6 +22,8 @@ void spread(const float* const* deltas, int n_experts, float* out, std::size_t n
 
 void scores(const ScoresArgs& args, std::int32_t* largest) {
   const F32s sign = all(args.positive ? 0.0f : -0.0f);
+  I32s most[kMaxExperts];
+  for (int e = 0; e < args.n_experts; ++e) most[e] = I32s{};
   for_each_block<kLanes>(
       args.deltas, args.n_experts, args.n,
       [&](const float* const* rows, std::size_t first, std::size_t i, std::size_t n)
@@ -38,14 +40,15 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
               F32s value = one(delta, one.size(delta), seen);
               value = floats_of(bits_of(value) ^ bits_of(sign));
               value = select(greater(value, F32s{}), value, F32s{});
-              const std::int32_t most = largest_lane(bits_of(value));
-              largest[e] = most > largest[e] ? most : largest[e];
+              most[e] = larger(most[e], bits_of(value));
               float last[kLanes];
               float* const to = n == kLanes ? args.out[e] + i : last;
               store(to, value);
               if (n != kLanes) __builtin_memcpy(args.out[e] + i, last, n * sizeof(float));
             }
           });
+  for (int e = 0; e < args.n_experts; ++e)
+    if (largest_lane(most[e]) > largest[e]) largest[e] = largest_lane(most[e]);
 }
 
 void count_company(const float* const* deltas, std::int32_t floor, int n_experts,

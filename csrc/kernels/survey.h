@@ -38,7 +38,7 @@ TALLIES_INLINE void for_each_magnitude(const void* base, const void* expert, std
 // The ends of the bracket are counted apart from what is inside: where many magnitudes are equal
 // the ends hold most of them, and vectors count what would else be listed one by one. A bracket of
 // one pattern, the usual case there, takes half of the comparisons.
-template <class T, bool kOnePattern>
+template <class T, bool kOnePattern, bool kDense>
 void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
   I32s from_low{}, from_high{}, above_high{};
   const I32s below_low = all(args.low - 1), low = all(above(args.low));
@@ -59,7 +59,8 @@ void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
                                   from_high = count_if(at_high, from_high);
                                   if (has_interior) {
                                     const Mask inside = but_not(greater(size, low), at_high);
-                                    if (any(inside)) interior += compress(interior, inside, size);
+                                    if (kDense || any(inside))
+                                      interior += compress(interior, inside, size);
                                   }
                                 }
                               }
@@ -78,9 +79,11 @@ void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
 template <class T>
 void survey(const SurveyArgs& args, SurveyTally& tally) {
   if (args.low == args.high)
-    survey_bracket<T, true>(args, tally);
+    survey_bracket<T, true, false>(args, tally);
+  else if (args.is_dense)
+    survey_bracket<T, false, true>(args, tally);
   else
-    survey_bracket<T, false>(args, tally);
+    survey_bracket<T, false, false>(args, tally);
 }
 
 template <class T>

@@ -253,12 +253,16 @@ inline std::size_t choice(Name name, const std::string& given,
 // The rule of these words, which stands alone.
 inline Rule compiled_rule(const std::string& gate, const std::string& vote,
                           const std::string& blend) {
+  const auto is_asked = [&](const RuleWords& words) {
+    return gate == words.gate && vote == words.vote && blend == words.blend;
+  };
+  for (int i = 0; i < kNRules; ++i)
+    if (stands_alone(kRules[i]) && is_asked(kRuleWords[i])) return kRules[i];
   std::vector<std::string> known;
   for (int i = 0; i < kNRules; ++i) {
     const RuleWords& words = kRuleWords[i];
-    if (!stands_alone(kRules[i])) continue;
-    if (gate == words.gate && vote == words.vote && blend == words.blend) return kRules[i];
-    known.push_back(std::string(words.gate) + " " + words.vote + " " + words.blend);
+    if (stands_alone(kRules[i]))
+      known.push_back(std::string(words.gate) + " " + words.vote + " " + words.blend);
   }
   refuse("gate, vote and blend: found '" + gate + " " + vote + " " + blend +
          "', expected one of: " + joined(known));
