@@ -285,7 +285,12 @@ def test_combine(
 # What a pass learns.
 
 
-@given(st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups), st.booleans(), st.booleans(), st.data())
+@given(
+    st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups),
+    st.booleans(),
+    st.booleans(),
+    st.data(),
+)
 def test_survey_counts_at_the_ends_and_lists_between(
     group: Group, with_base: bool, is_dense: bool, data: st.DataObject
 ) -> None:

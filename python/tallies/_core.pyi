@@ -33,7 +33,15 @@ def apply_mask(base: int, shared: int, mask: int, scale: float, out: int, n: int
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
 def survey(
-    dtype: int, base: int, expert: int, n: int, low: int, high: int, interior: int, is_dense: bool, /
+    dtype: int,
+    base: int,
+    expert: int,
+    n: int,
+    low: int,
+    high: int,
+    interior: int,
+    is_dense: bool,
+    /,
 ) -> list[int]: ...
 def rules() -> list[tuple[str, str, str]]: ...
 def combine(
