@@ -1,4 +1,4 @@
-"""Times methods with a stage beside TIES in as many passes, in seconds of all cores together.
+"""Times elementwise methods beside TIES in as many passes, in seconds of all cores together.
 
 python -m bench.stages [--repeat N] [--layers N] [--name NAME] [--directory DIR]
 
@@ -30,10 +30,16 @@ _CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("breadcrumbs_ties", {}, 1),
     ("della_linear", {}, 1),
     ("della", {}, 1),
+    ("ram", {}, 1),
+    ("emr", {}, 1),
+    ("sce", {}, 1),
     ("ties", _TWO_PASSES, 2),
     ("dare_linear", {"rescale": "l1"}, 2),
     ("dare_ties", {"rescale": "l1"}, 2),
+    ("ramplus", {}, 2),
     ("breadcrumbs", {"scope": "tensor"}, 3),
+    ("sce", {"select_topk": 0.5}, 3),
+    ("pcb", {}, 3),
 )
 """Method, parameters, and how often it reads the models."""
 
