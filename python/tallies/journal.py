@@ -36,6 +36,8 @@ class Journal:
         self.scores: list[Score] = []
         self.dropped: list[list[str]] | None = None
         """For each model, the layers of its task vector that are left out, once chosen."""
+        self.alpha: float | None = None
+        """The factor of the first layer, once found."""
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -56,6 +58,8 @@ class Journal:
                 self.scores = [Score(**score) for score in record["scores"]]
             elif "dropped" in record:
                 self.dropped = record["dropped"]
+            elif "alpha" in record:
+                self.alpha = record["alpha"]
             elif "file" in record:
                 outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
                 self.finished[record["file"]] = outcomes
@@ -77,6 +81,11 @@ class Journal:
         """Note which layers of the models are left out."""
         self.dropped = dropped
         self._append({"dropped": dropped})
+
+    def record_alpha(self, alpha: float) -> None:
+        """Note the factor of the first layer."""
+        self.alpha = alpha
+        self._append({"alpha": alpha})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
         """Note that a file is finished, but for votes that were guessed."""

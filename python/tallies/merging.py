@@ -32,6 +32,7 @@ from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
 from .match import Model
 from .matrix_passes import passes_for, refuse_too_large
 from .methods._spec import Gate, Vote
+from .norms import find_alpha
 from .passes import Passes, Work
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
@@ -116,16 +117,18 @@ def merge(
         auxiliary = auxiliary_sizes(made.donor)
         others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
         destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        n_openings = 1 if made.modifiers.drop_layers is None else 2
+        n_openings = 1 + min(made.modifiers.n_surveys, 1)
         allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
         run = _Run(made, limits, n_threads(threads), parse_size(max_memory), progress)
         run.warnings += [on_cpu] if on_cpu else []
         run.check_inputs()
         with destination.writing(resume, sync) as directory:
-            run.write_tensors(directory, Journal(destination.workspace, run.key()))
+            journal = Journal(destination.workspace, run.key())
+            run.write_tensors(directory, journal)
             for path in auxiliary:
                 copy_file(made.donor.path / path, directory / path)
-            report = run.report(destination.path, list(auxiliary), time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            report = run.report(destination.path, list(auxiliary), seconds, journal.alpha)
             run.check_unchanged()
             (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     except OSError as error:
@@ -202,6 +205,7 @@ class _Run:
         if passes.by_model and not passes.is_surveyed and self._works:
             passes.survey_model()
             journal.record_survey(passes.survey, passes.weights, passes.scores)
+        passes.scale(made.modifiers.factors(made.match.merged, self._alpha(passes, journal)))
         for shard in made.shards:
             if shard.name in finished:
                 continue
@@ -242,9 +246,7 @@ class _Run:
         if made.modifiers.drop_layers is None:
             return
         if journal.dropped is None:
-            survey = _core.Plan(True)
-            for path in self._paths:  # in the order in which the plan of the merge numbers them
-                survey.open_to_read(path)
+            survey = self._plan_to_read()
             progress = self._advance if self._progress else None
             n_experts = len(made.experts)
             journal.record_dropped(
@@ -252,6 +254,24 @@ class _Run:
             )
         self._dropped = journal.dropped or []
         self._works = without(self._works, self._dropped, made.modifiers.layers(made.match.merged))
+
+    def _alpha(self, passes: Passes, journal: Journal) -> float | None:
+        """The factor of the first layer, where it follows from norms."""
+        if not self._plan.modifiers.needs_norms:
+            return None
+        if journal.alpha is None:
+            progress = self._advance if self._progress else None
+            journal.record_alpha(
+                find_alpha(self._plan_to_read, self._works, passes, self._limits, progress)
+            )
+        return journal.alpha
+
+    def _plan_to_read(self) -> _core.Plan:
+        """A plan with the inputs open, numbered as in that of the merge."""
+        plan = _core.Plan(True)
+        for path in self._paths:
+            plan.open_to_read(path)
+        return plan
 
     def _is_dropped(self, job: int, expert: int) -> bool:
         """Whether the base stands for this expert's tensor."""
@@ -369,7 +389,9 @@ class _Run:
         """Raise StorageError if an input changed while it was being read."""
         refuse_changed(self._stamps)
 
-    def report(self, path: Path, auxiliary: list[Path], seconds: float) -> MergeReport:
+    def report(
+        self, path: Path, auxiliary: list[Path], seconds: float, alpha: float | None
+    ) -> MergeReport:
         """What was done, with fingerprints of everything that went in and came out."""
         made, passes = self._plan, self._done
         inputs = self._fingerprints()
@@ -434,6 +456,7 @@ class _Run:
                 for job, outcome in sorted(passes.outcomes.items())
                 if outcome.coefficients
             },
+            alpha=alpha,
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=self.warnings,
             bytes_read=read,

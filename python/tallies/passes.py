@@ -30,7 +30,7 @@ from .native import (
 from .ranks import Trim, trim
 from .scores import Score, survey_scores
 from .solving import Solver
-from .stages import band, between, l1_factor, stages
+from .stages import band, between, l1_factor, row_elements, stages
 
 Place = tuple[int, int, int]
 """Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
@@ -72,13 +72,13 @@ class Work:
     """The share of the elements on which the experts differ that stays under the spread gate."""
 
 
-def settings(values: Mapping[str, Any], n_experts: int, post_scale: float = 1.0) -> dict[str, Any]:
+def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
     """What a Work takes of a tensor's resolved parameters; 1 for what the method does not have."""
     epsilons = values.get("epsilon", ())
     return {
         "weights": values.get("weight", (1.0,) * n_experts),
         "densities": values.get("density", ()),
-        "scale": values.get("scale", 1.0) * post_scale,
+        "scale": values.get("scale", 1.0),
         "lambdas": values.get("mask_lambda", ()),
         "gammas": values.get("gamma", ()),
         "epsilons": epsilons if isinstance(epsilons, tuple) else (),
@@ -173,7 +173,7 @@ class Passes:
     ) -> None:
         self._plan = plan
         self._works = works
-        self._rule = rule
+        self.rule = rule
         self._semantics = semantics
         self._limits = limits
         self._labels = labels
@@ -200,7 +200,7 @@ class Passes:
     @property
     def by_model(self) -> bool:
         """Whether one survey over all tensors comes before the combine."""
-        return self._rule.survey == "model"
+        return self.rule.survey == "model"
 
     @property
     def is_surveyed(self) -> bool:
@@ -210,27 +210,48 @@ class Passes:
     @property
     def settles_last(self) -> bool:
         """Whether the signs' majority is that of the whole model, known when all is merged."""
-        return self._rule.scope == "model"
+        return self.rule.scope == "model"
 
     def survey_model(self) -> None:
         """Find what holds over all tensors together: thresholds, weights or scores."""
         jobs = list(range(len(self._works)))
         if self._solver is not None:
             self.weights = self._solver.solve_model(jobs)
-        elif self._rule.gate is Gate.SCORE:
+        elif self.rule.gate is Gate.SCORE:
             self.scores = self._score(jobs)
-        elif self._rule.weights_of_census is not None:
+        elif self.rule.weights_of_census is not None:
             (self.weights,) = self._take_census([jobs])
         else:
             (self.survey,) = self._select([jobs])
 
+    def scale(self, factors: Mapping[str, float]) -> None:
+        """Multiply the merged task vectors, by tensor, beside the method's own scale."""
+        self._works = [replace(work, scale=work.scale * factors[work.name]) for work in self._works]
+
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        by_tensor = self._rule.survey == "tensor"
-        for batch in self._batches(jobs) if by_tensor else [list(jobs)]:
-            self._combine(batch, self._survey(batch))
+        for batch, surveys in self._surveyed(jobs):
+            self._combine(batch, surveys)
             if not self.settles_last:
                 self._settle([job] for job in batch)
+
+    def surveys(self) -> Iterator[tuple[int, Survey]]:
+        """Every tensor and what its combine needs to know of it."""
+        for batch, surveys in self._surveyed(range(len(self._works))):
+            yield from zip(batch, surveys, strict=True)
+
+    def merge_stretch(
+        self, plan: _core.Plan, job: int, survey: Survey, zero_sign: int, first: int, n: int
+    ) -> _core.JobResult:
+        """Merge ``n`` elements of a tensor at scale 1 in a plan that has this tensor alone."""
+        rule = self._job_rule(job, zero_sign, -1, survey, first, n, alone=True)
+        (result,) = self._run([rule], plan, keeps_all=_keep_all([survey.found]))
+        return result
+
+    def grain(self, job: int) -> int:
+        """Elements that ``first`` in ``merge_stretch`` is a multiple of."""
+        work = self._works[job]
+        return row_elements(work.row_length, work.n_elements)[0] if self.rule.by_rows else 64
 
     def settle_majority(self) -> None:
         """Combine again where cancelled votes took another sign than the whole model's majority."""
@@ -253,7 +274,7 @@ class Passes:
                 if sign < 0:
                     right, wrong = wrong, right
                 add_content(outcome.output, right.output)
-                if self._rule.zero is not Zero.MAJORITY:
+                if self.rule.zero is not Zero.MAJORITY:
                     add_content(outcome.output, wrong.output)
                     continue
                 survey = Survey(
@@ -271,20 +292,26 @@ class Passes:
                 add_content(outcome.output, part)
             self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
+    def _surveyed(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], list[Survey]]]:
+        """Batches of these tensors, each with its survey if one is needed."""
+        by_tensor = self.rule.survey == "tensor"
+        for batch in self._batches(jobs) if by_tensor else [list(jobs)]:
+            yield batch, self._survey(batch)
+
     def _survey(self, jobs: Sequence[int]) -> list[Survey]:
         """What the combine of these tensors needs to know of each."""
         groups = [[job] for job in jobs]
-        if self._rule.gate in STAGED:
+        if self.rule.gate in STAGED:
             return self._survey_stages(jobs)
-        if self._rule.survey != "tensor":
+        if self.rule.survey != "tensor":
             return [Survey(weights=self.weights) for _ in jobs]
         if self._solver is not None:
             self._solver.solve_tensors(jobs)
             rows = self._solver.rows
             return [Survey(weights=[w for row in rows[job] for w in row]) for job in jobs]
-        if self._rule.gate is Gate.MAGNITUDE:
+        if self.rule.gate is Gate.MAGNITUDE:
             return [Survey(found) for found in self._select(groups)]
-        if self._rule.gate is Gate.SPREAD:
+        if self.rule.gate is Gate.SPREAD:
             surveys = [Survey(found) for found in self._select_spread(jobs)]
             for survey, weights in zip(surveys, self._sum_squares(jobs, surveys), strict=True):
                 survey.weights = weights
@@ -292,15 +319,15 @@ class Passes:
         return [Survey(weights=weights) for weights in self._take_census(groups)]
 
     def _survey_stages(self, jobs: Sequence[int]) -> list[Survey]:
-        tensor_wise = self._rule.gate is Gate.BAND and not self._rule.by_rows
+        tensor_wise = self.rule.gate is Gate.BAND and not self.rule.by_rows
         bands = self._bands(jobs) if tensor_wise else [()] * len(jobs)
         surveys = [
             Survey(stages=self._stages(job, found)) for job, found in zip(jobs, bands, strict=True)
         ]
-        if self._rule.rescale != "l1":
+        if self.rule.rescale != "l1":
             return surveys
         rules = [self._job_rule(job, 0, -1, one) for job, one in zip(jobs, surveys, strict=True)]
-        sums = self._plan.stage_sums(rules, stage_code(self._rule), self._limits, self._progress)
+        sums = self._plan.stage_sums(rules, stage_code(self.rule), self._limits, self._progress)
         for job, found, one, pair in zip(jobs, bands, surveys, sums, strict=True):
             one.factors = [l1_factor(*both) for both in zip(*pair, strict=True)]
             one.stages = self._stages(job, found, one.factors)
@@ -312,9 +339,9 @@ class Passes:
         bands: Sequence[Mapping[str, int]] = (),
         factors: Sequence[float] = (),
     ) -> list[_core.StageRule]:
-        if self._rule.gate not in STAGED:
+        if self.rule.gate not in STAGED:
             return []
-        return stages(self._rule, self._works[job], self._semantics, self._seed, bands, factors)
+        return stages(self.rule, self._works[job], self._semantics, self._seed, bands, factors)
 
     def _bands(self, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
         """The bands of each tensor, one per expert."""
@@ -344,12 +371,12 @@ class Passes:
         ]
 
     def _combine(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> None:
-        by_tensor = self._rule.scope == "tensor"
-        wants_majority = self._rule.zero is Zero.MAJORITY and self._rule.vote is not Vote.NONE
+        by_tensor = self.rule.scope == "tensor"
+        wants_majority = self.rule.zero is Zero.MAJORITY and self.rule.vote is not Vote.NONE
         rules = [
             self._job_rule(
                 job,
-                ZERO_SIGNS[self._rule.zero],
+                ZERO_SIGNS[self.rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
                 survey,
             )
@@ -377,18 +404,20 @@ class Passes:
         if overflow and self._report_overflow is not None:
             self._report_overflow(job)
 
-    def _run(self, rules: list[_core.JobRule], *, keeps_all: bool = False) -> list[_core.JobResult]:
-        rule = self._rule
+    def _run(
+        self, rules: list[_core.JobRule], plan: _core.Plan | None = None, *, keeps_all: bool = False
+    ) -> list[_core.JobResult]:
+        rule = self.rule
         if keeps_all and rule.gate is Gate.SPREAD:
             rule = replace(rule, gate=Gate.ALL)
-        return self._plan.combine(
+        return (plan or self._plan).combine(
             rules,
             *rule_codes(rule),
             self._fingerprints,
             self._stop_at_overflow,
             self._limits,
             self._progress,
-            stage_code(self._rule),
+            stage_code(self.rule),
         )
 
     def _job_rule(
@@ -399,26 +428,29 @@ class Passes:
         survey: Survey,
         first: int = 0,
         n_elements: int | None = None,
+        *,
+        alone: bool = False,
     ) -> _core.JobRule:
+        """With ``alone``, at scale 1 and for a plan that has no other job."""
         work = self._works[job]
-        floor = bits_of(self._rule.epsilon) if self._rule.gate is Gate.ABOVE else KEEP_ALL
+        floor = bits_of(self.rule.epsilon) if self.rule.gate is Gate.ABOVE else KEEP_ALL
         trims = survey.found or self.survey or [Found(work.n_elements, floor)] * len(work.weights)
-        scoring = self._rule.scoring
+        scoring = self.rule.scoring
         weights = survey.weights or self._weights(work)
-        by_rows = self._rule.by_rows or len(weights) > len(work.weights)
+        by_rows = self.rule.by_rows or len(weights) > len(work.weights)
         return _core.JobRule(
-            job,
+            0 if alone else job,
             first,
             work.n_elements if n_elements is None else n_elements,
             weights,
             [trim.floor for trim in trims],
             [_cutoff(trim, 0 if survey.found else job, work.n_elements) for trim in trims],
-            work.scale,
-            self._divisor(work) if self._rule.blend is Blend.MEAN else 1.0,
+            1.0 if alone else work.scale,
+            self._divisor(work) if self.rule.blend is Blend.MEAN else 1.0,
             zero_sign,
             majority,
             work.lambdas,
-            self._rule.at_least,
+            self.rule.at_least,
             survey.stages,
             max(work.row_length, 1) if by_rows else 0,
             scores=[astuple(score) for score in self.scores],
@@ -437,7 +469,7 @@ class Passes:
         for job in jobs:
             work = self._works[job]
             more = len(self._labels) * min(1.0, (work.n_elements + 1) / _SMALL)
-            more *= self._rule.gate in (Gate.MAGNITUDE, Gate.SPREAD, Gate.BAND)
+            more *= self.rule.gate in (Gate.MAGNITUDE, Gate.SPREAD, Gate.BAND)
             if batch and (
                 searches + more > _SEARCHES_TOGETHER or n_bytes + work.n_input_bytes > _BATCH_BYTES
             ):
@@ -457,7 +489,7 @@ class Passes:
             for group, row in zip(groups, trims, strict=True)
         ]
         thresholds = self._plan.select(
-            units, self._rule.equal == "first", self._limits, self._progress
+            units, self.rule.equal == "first", self._limits, self._progress
         )
         return [
             [self._found(group, *pair) for pair in zip(row, found, strict=True)]
@@ -486,7 +518,7 @@ class Passes:
 
     def _sum_squares(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> list[list[float]]:
         """The weights of each tensor from the mean squares of the elements that stay."""
-        solve = self._rule.weights_of_squares
+        solve = self.rule.weights_of_squares
         if solve is None:
             return [[] for _ in jobs]
         rules = [self._job_rule(job, 0, -1, one) for job, one in zip(jobs, surveys, strict=True)]
@@ -498,11 +530,11 @@ class Passes:
 
     def _take_census(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
         """The weights of each group of tensors from what its experts have alone and share."""
-        solve = self._rule.weights_of_census
+        solve = self.rule.weights_of_census
         if solve is None:
             return []
         jobs = [job for group in groups for job in group]
-        floor = bits_of(self._rule.epsilon)
+        floor = bits_of(self.rule.epsilon)
         census = dict(
             zip(
                 jobs, self._plan.take_census(jobs, floor, self._limits, self._progress), strict=True
@@ -522,7 +554,7 @@ class Passes:
         ]
 
     def _score(self, jobs: list[int]) -> list[Score]:
-        scoring = self._rule.scoring
+        scoring = self.rule.scoring
         if scoring is None:
             return []
 
@@ -548,7 +580,7 @@ class Passes:
             n = sum(self._works[job].n_elements for job in group) if trim.keep_all else 0
             return Found(n, KEEP_ALL if trim.keep_all else KEEP_NONE)
         floor = threshold.bits - 1
-        if self._rule.equal == "keep":
+        if self.rule.equal == "keep":
             return Found(threshold.n_above + threshold.n_equal, floor, threshold.bits)
         if threshold.last_job == len(group):
             return Found(trim.rank, floor, threshold.bits)
@@ -558,7 +590,7 @@ class Passes:
         n_elements = sum(self._works[job].n_elements for job in group)
         rows = [self._works[job].densities for job in group]
         return [
-            trim(n_elements, density, self._rule, self._semantics)
+            trim(n_elements, density, self.rule, self._semantics)
             for density in model_densities(rows, self._labels)
         ]
 

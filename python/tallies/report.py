@@ -73,6 +73,8 @@ class MergeReport:
     """By tensor, one per expert, where each tensor has its own."""
     coefficients: dict[str, list[float]] = field(default_factory=dict)
     """What was solved for each tensor, one per expert; for rows their mean."""
+    alpha: float | None = None
+    """Of ``layer_scaling``, where it followed from norms."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bytes_read: int = 0
@@ -114,6 +116,8 @@ class MergeReport:
             if expert.dropped_layers:
                 line += f", without {len(expert.dropped_layers)} layers"
             lines.append(line)
+        if self.alpha is not None:
+            lines.append(f"layers     alpha {self.alpha:.6g}")
         if self.majority_sign is not None or self.sign_conflicts:
             lines.append(
                 f"signs      {self.sign_conflict_fraction:.4%} of the elements in conflict, "
