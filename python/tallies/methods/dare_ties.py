@@ -21,7 +21,9 @@ class DareTies(Method):
 
     With mergekit semantics what agrees is summed, or with ``normalize`` divided by the sum of its
     weights; a zero sum is positive; ``rescale`` is ``l1``. With peft semantics the vote is of the
-    entries before the weights, a zero sum is positive, and the density must be given.
+    entries before the weights, a zero sum is positive, and the density must be given. What
+    fusion_bench has by this name trims to the largest fifth what the drop has left; that is not
+    offered.
 
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """

@@ -20,6 +20,9 @@ class Della(Method):
     |what stays| of the tensor instead. Density 1 keeps all, 0 nothing. Random numbers are those of
     ``dare_linear``. A NaN stays, and is an error unless the merge's ``nonfinite`` says otherwise.
 
+    mergekit ranks tensors of more than two dimensions along the second; here they are ranked along
+    the last in its semantics too.
+
     Deep et al., DELLA-Merging, 2024, arXiv 2406.11617.
     """
 
