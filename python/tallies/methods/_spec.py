@@ -207,11 +207,17 @@ class Method:
     @classmethod
     def number_objection(cls, n_models: int) -> str | None:
         """Why so many models, the base not counted, cannot be merged, or None."""
-        least, most = cls.least_models, cls.most_models
-        if least <= n_models <= (most or n_models):
+        if cls.least_models <= n_models <= (cls.most_models or n_models):
             return None
-        expected = f"exactly {least}" if least == most else f"at least {least}"
-        return f"found {n_models}, and {cls.name} merges {expected}"
+        return f"found {n_models}, and {cls.name} merges {cls.number_of_models()}"
+
+    @classmethod
+    def number_of_models(cls) -> str:
+        """How many models the method merges, in words; the base is not counted."""
+        least, most = cls.least_models, cls.most_models
+        if most is None:
+            return f"at least {least}"
+        return f"exactly {least}" if least == most else f"{least} to {most}"
 
     @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
