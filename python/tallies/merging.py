@@ -33,12 +33,13 @@ from .match import Model
 from .matrix_passes import passes_for, refuse_too_large
 from .methods._spec import Gate, Vote
 from .norms import find_alpha
-from .passes import Passes, Work
+from .passes import Passes
 from .planning import MergePlan, index_file, plan
 from .recipe import MergeConfig
 from .report import MergeReport, ModelReport, OutputReport
 from .resources import allow_open_files, check_rows, peak_memory_bytes
 from .state_dicts import n_threads
+from .work import Work
 
 REPORT_NAME = "tallies.json"
 
@@ -202,9 +203,9 @@ class _Run:
         self._drop_layers(journal)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
-        if passes.by_model and not passes.is_surveyed and self._works:
+        if passes.by_model and not passes.model and self._works:
             passes.survey_model()
-            journal.record_survey(passes.survey, passes.weights, passes.scores)
+            journal.record_survey(passes.model)
         passes.scale(made.modifiers.factors(made.match.merged, self._alpha(passes, journal)))
         for shard in made.shards:
             if shard.name in finished:
@@ -311,8 +312,7 @@ class _Run:
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.survey, passes.weights = journal.survey, journal.weights
-        passes.scores = journal.scores
+        passes.model = journal.survey
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
         settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
@@ -410,8 +410,10 @@ class _Run:
                     kept_fraction=kept[e] / made.n_parameters
                     if kept and made.n_parameters
                     else None,
-                    threshold=_magnitude(passes.survey[e].bits) if passes.survey else None,
-                    coefficient=passes.weights[e] if passes.weights else None,
+                    threshold=_magnitude(passes.model.found[e].bits)
+                    if passes.model.found
+                    else None,
+                    coefficient=passes.model.weights[e] if passes.model.weights else None,
                 )
             )
             if made.match.merged and n_equal == len(made.match.merged):

@@ -17,9 +17,11 @@ from . import _core
 from .errors import InputError
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
 from .native import DTYPE_BYTES, DTYPE_CODES, KEEP_ALL, ZERO_SIGNS, rule_codes
-from .passes import Passes, Place, Survey, Work
+from .outcomes import Survey
+from .passes import Passes
 from .solving import inner_products
 from .suggest import show
+from .work import Place, Work
 
 _ELEMENTS = 1 << 21
 _F32 = DTYPE_CODES["F32"]

@@ -23,9 +23,10 @@ from .methods._matrix import MatrixMethod
 from .methods._spec import Gate, Rule
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities, settings
+from .ranks import model_densities
 from .recipe import MergeConfig
 from .stages import row_elements
+from .work import Place, Work, settings
 
 
 @dataclass(frozen=True)

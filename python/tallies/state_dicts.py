@@ -18,8 +18,9 @@ from .modifiers import Modifiers
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
 from .norms import find_alpha
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work, settings
+from .passes import Passes
 from .suggest import show, unknown
+from .work import Place, Work, settings
 
 _BUFFER_BYTES = 1 << 20
 

@@ -39,9 +39,10 @@ from ..native import (
     VOTE_CODES,
     ZERO_SIGNS,
 )
-from ..passes import Passes, Place, Work
+from ..passes import Passes
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
+from ..work import Place, Work
 from . import low_rank_files, sparse_files
 from ._codec import Codec, Sums
 from ._low_rank import LowRankCodec, s_name, v_name
@@ -204,7 +205,7 @@ class _Run:
             everything = range(len(works))
             passes.combine(everything)
             zero = passes.majority(everything)
-        return [found.floor for found in passes.survey], zero
+        return [found.floor for found in passes.model.found], zero
 
     def _inputs(self, name: str, files: Mapping[str, int]) -> list[Place]:
         return [

@@ -14,10 +14,10 @@ from ..checkpoint import Checkpoint, TensorInfo
 from ..errors import InputError
 from ..files import contents, tensor_fingerprint
 from ..native import DTYPE_CODES
-from ..passes import Place
 from ..resources import tile_limits
 from ..state_dicts import n_threads
 from ..suggest import show
+from ..work import Place
 from .arrays import new_array
 from .manifest import Manifest, open_files
 from .restoring import Restoring, restored_names

@@ -19,9 +19,9 @@ from ..files import content, nonfinite_objection, tensor_fingerprint
 from ..layout import Entry, header, tensor_bytes
 from ..methods._spec import Blend, Gate, Rule, Vote
 from ..native import DTYPE_CODES, KEEP_ALL, KEEP_NONE, PACKED_BITS
-from ..passes import Place
 from ..ranks import trim
 from ..suggest import show
+from ..work import Place
 from .sparse import Sparse
 
 Progress = Callable[[int], object]
