@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallies import _core
-from tallies.checkpoint import Checkpoint, TensorInfo, read_header
+from tallies.checkpoint import Checkpoint
 from tallies.errors import InputError, StorageError
 from tallies.files import content, tensor_fingerprint
+from tallies.headers import TensorInfo, read_header
 from tallies.parameters import check_parameters
 from tallies.store import sparse_files
 from tallies.store.sparse import Sparse

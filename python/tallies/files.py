@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from . import _core
-from .checkpoint import Checkpoint, TensorInfo
+from .checkpoint import Checkpoint
 from .errors import InputError, StorageError
+from .headers import TensorInfo
 from .native import DTYPE_CODES
 from .outcomes import add_content
 

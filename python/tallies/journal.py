@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .checkpoint import DTYPES, TensorInfo
 from .files import content
+from .headers import DTYPES, TensorInfo
 from .outcomes import Found, Guessed, ModelSurvey, Outcome, add_content
 from .scores import Score
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from . import _core, accelerate
-from .checkpoint import TensorInfo
 from .destination import Destination
 from .dropping import choose, without
 from .errors import InputError, StorageError, TalliesError
@@ -27,6 +26,7 @@ from .files import (
     tensor_fingerprint,
 )
 from .floats import float_of
+from .headers import TensorInfo
 from .journal import Journal, holds
 from .layout import INDEX_NAME, Shard, parse_size, tensor_bytes
 from .match import Model

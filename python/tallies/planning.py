@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .checkpoint import (
-    Checkpoint,
-    TensorInfo,
-    refuse_quantised,
-    refuse_scaled_fp8,
-    tied_pairs,
-)
+from .checkpoint import Checkpoint
 from .errors import InputError
 from .files import refuse_undecodable
+from .headers import TensorInfo
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match, row_length
 from .methods._matrix import MatrixMethod
 from .methods._spec import Gate, Rule
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
+from .quantised import refuse_quantised, refuse_scaled_fp8
 from .ranks import model_densities
 from .recipe import MergeConfig
 from .stages import row_elements
+from .tying import tied_pairs
 from .work import Place, Work, settings
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import TensorInfo, tied_pairs
 from ..destination import Destination
 from ..errors import InputError, StorageError, TalliesError
 from ..files import (
@@ -26,6 +25,7 @@ from ..files import (
     stamps,
     tensor_fingerprint,
 )
+from ..headers import TensorInfo
 from ..layout import parse_size
 from ..matrix_passes import single_threads
 from ..merging import Progress
@@ -42,6 +42,7 @@ from ..native import (
 from ..passes import Passes
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
+from ..tying import tied_pairs
 from ..work import Place, Work
 from . import low_rank_files, sparse_files
 from ._codec import Codec, Sums

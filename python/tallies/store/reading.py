@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..files import contents, tensor_fingerprint
+from ..headers import TensorInfo
 from ..native import DTYPE_CODES
 from ..resources import tile_limits
 from ..state_dicts import n_threads

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _core
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..files import chunks, content, copy_out, tensor_fingerprint
+from ..headers import TensorInfo
 from ..native import DTYPE_CODES, PACKED_BITS
 from ..suggest import show, unknown
 from ..work import Place
