@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -134,6 +135,10 @@ def _without_nonfinite(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nonfinite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes moved so far and the bytes to move in all."""
 
 
 class Run(Protocol):
