@@ -37,6 +37,15 @@ class Norms(NamedTuple):
     """|m|_1"""
 
 
+class _Parts(NamedTuple):
+    """The sums of a tensor or a stretch of one."""
+
+    summed: float
+    merged: dict[int, float]
+    """By the sign that cancelled votes take."""
+    sign_sum: int
+
+
 def find_alpha(
     open_plan: Callable[[], _core.Plan],
     works: Sequence[Work],
@@ -50,15 +59,6 @@ def find_alpha(
     """
     norms = l1_norms(open_plan, works, passes, limits, progress)
     return norms.summed / norms.merged / len(works[0].weights) if norms.merged else 0.0
-
-
-class _Parts(NamedTuple):
-    """The sums of a tensor or a stretch of one."""
-
-    summed: float
-    merged: dict[int, float]
-    """By the sign that cancelled votes take."""
-    sign_sum: int
 
 
 def l1_norms(
