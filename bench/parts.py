@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from tallies.checkpoint import Checkpoint, TensorInfo
+from tallies.checkpoint import Checkpoint
+from tallies.headers import TensorInfo
 from tests.reference.dtype import Array
 
 Model = dict[str, Array]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,20 @@ from tallies import cpu
 # No deadline: the machines that run this are shared, and a slow example is not a wrong one.
 settings.register_profile("tallies", deadline=None, print_blob=True)
 settings.load_profile("tallies")
+
+
+@pytest.fixture(scope="session")
+def fusion_bench_python() -> str:
+    """The Python that has mergekit, peft and fusion_bench."""
+    found = os.environ.get("TALLIES_MERGEKIT_PYTHON")
+    check = "from importlib.util import find_spec; assert find_spec('fusion_bench')"
+    if not found or subprocess.run([found, "-I", "-c", check], check=False).returncode:
+        reason = (
+            "TALLIES_MERGEKIT_PYTHON does not name a Python with peft and fusion_bench; "
+            "`make test` does"
+        )
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found
 
 
 @pytest.fixture(params=cpu.targets())

@@ -1,22 +1,44 @@
-"""What mergekit and PEFT make of task vectors when the random numbers are given to them.
+"""What mergekit, PEFT and fusion_bench make of task vectors when they are given the random numbers.
 
-Run by test_random_parity with the Python that has both, which may lack tallies:
+Run by test_random_parity with the Python that has them, which may lack tallies:
 ``run_sparsify.py CASES.json ARRAYS.npz OUT.npz``. A case names the tool, its arguments, and the
 arrays of the task vector and of the numbers in [0, 1) below whose chances entries stay; what comes
-out is the sparse task vector and, where they differ, the chances.
+out is the sparse task vector and, where they differ, the chances. Of fusion_bench only the one
+module is loaded: its package imports whatever it may need.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
+import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mergekit.sparsify import RescaleNorm, SparsificationMethod, sparsify
 from peft.utils.merge_utils import prune
+
+
+def fusion_bench_drop(x: torch.Tensor, case: dict[str, Any]) -> torch.Tensor:
+    package = importlib.util.find_spec("fusion_bench")
+    assert package is not None and package.submodule_search_locations is not None
+    for name in ("fusion_bench", "fusion_bench.utils", "fusion_bench.utils.type"):
+        sys.modules[name] = types.ModuleType(name)
+    sys.modules["fusion_bench.utils.type"].StateDictType = dict  # type: ignore[attr-defined]
+    file = Path(package.submodule_search_locations[0]) / "method/dare/utils.py"
+    spec = importlib.util.spec_from_file_location("dare_utils", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("fusion_bench", "fusion_bench.utils", "fusion_bench.utils.type"):
+        del sys.modules[name]
+    module.param_random_drop_(x, 1 - case["density"], case["rescale"])
+    return x
+
 
 cases, arrays, out = sys.argv[1:]
 found = {}
@@ -30,11 +52,14 @@ with np.load(arrays) as given, open(cases, encoding="utf-8") as file:
             drawn = numbers.reshape(probabilities.shape) < probabilities
             return drawn.to(probabilities.dtype)
 
-        before: Callable[..., Any] = torch.bernoulli
+        before: tuple[Callable[..., Any], ...] = torch.bernoulli, torch.rand_like
         torch.bernoulli = bernoulli
+        torch.rand_like = lambda x, numbers=numbers: 1 - numbers
         x = torch.from_numpy(given[f"{name}.x"])
         if case["tool"] == "peft":
             found[name] = prune(x, case["density"], "random", rescale=True).numpy()
+        elif case["tool"] == "fusionbench":
+            found[name] = fusion_bench_drop(x, case).numpy()
         else:
             norm = RescaleNorm.l1 if case["rescale"] else None
             found[name] = sparsify(
@@ -44,7 +69,7 @@ with np.load(arrays) as given, open(cases, encoding="utf-8") as file:
                 epsilon=case["epsilon"],
                 rescale_norm=norm,
             ).numpy()
-        torch.bernoulli = before
+        torch.bernoulli, torch.rand_like = before
         if chances:
             found[f"{name}.chances"] = chances[0].numpy().reshape(x.shape)
 np.savez(out, **found)

@@ -188,6 +188,14 @@ def test_methods_know_nothing_of_what_runs_them() -> None:
             assert {m for m in ours if not m.startswith("tallies.methods")} <= known, name
 
 
+METHODS = sorted((PACKAGE / "methods").glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_a_method_is_one_short_file(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 60, "what it solves for has a room of its own"
+
+
 def test_imports_have_no_cycle() -> None:
     graph = {name: imports(path) for name, path in python_modules().items()}
     assert list(TopologicalSorter(graph).static_order())

@@ -26,7 +26,8 @@ import pytest
 from tallies import InputError, StorageError, merge
 from tallies.cli._signals import Stopped, stoppable
 from tallies.destination import Destination
-from tallies.merging import _Run
+from tallies.merge_result import MergeResult
+from tallies.merge_run import MergeRun
 from tallies.passes import Passes
 from tests import stages
 from tests.checkpoints import data_bytes, read, write
@@ -267,7 +268,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
         lambda error: mock.patch.object(Passes, "survey_model", fail(error)),
         lambda error: mock.patch.object(Passes, "settle_majority", fail(error)),
         lambda error: mock.patch("shutil.copyfile", fail(error)),
-        lambda error: mock.patch.object(_Run, "report", fail(error)),
+        lambda error: mock.patch.object(MergeResult, "report", fail(error)),
         lambda error: mock.patch.object(Path, "write_text", fail(error)),
         lambda error: mock.patch("os.rename", fail(error)),
     ],
@@ -368,14 +369,14 @@ def test_file_that_shrinks(own_models: Path, n_bytes: int) -> None:
 def test_copied_tensor_in_a_file_that_shrinks(own_models: Path) -> None:
     (shard,) = own_models.glob("base/*00002-of-00002.safetensors")
     assert "ints" in read(own_models / "base")
-    copy = _Run._copy_tensors
+    copy = MergeRun._copy_tensors
 
-    def cut_and_copy(self: _Run, *arguments: Any) -> None:
+    def cut_and_copy(self: MergeRun, *arguments: Any) -> None:
         os.truncate(shard, 1000)
         copy(self, *arguments)
 
     # The first file has nothing to copy.
-    with mock.patch.object(_Run, "_copy_tensors", cut_and_copy):
+    with mock.patch.object(MergeRun, "_copy_tensors", cut_and_copy):
         ended = merge_while(own_models, -1, lambda: None)
     assert f"{shard}: " in assert_failed(ended, 3)
     assert os.listdir(own_models.parent) == ["models"]

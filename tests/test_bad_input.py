@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from tallies import InputError, merge
-from tallies.checkpoint import MAX_HEADER_BYTES
+from tallies.json_text import MAX_HEADER_BYTES
 from tallies.passes import Passes
 from tests import corrupt
 from tests.checkpoints import FILE, Array, Model, read, write

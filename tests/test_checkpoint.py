@@ -21,18 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from tallies.checkpoint import (
-    DTYPES,
-    FLOATS,
-    MAX_HEADER_BYTES,
-    Checkpoint,
-    read_header,
-    refuse_quantised,
-    refuse_scaled_fp8,
-    show,
-    tied_pairs,
-)
+from tallies.checkpoint import Checkpoint
 from tallies.errors import InputError, StorageError
+from tallies.headers import DTYPES, FLOATS, read_header
+from tallies.json_text import MAX_HEADER_BYTES, show
 from tallies.layout import (
     ALIGNMENT,
     INDEX_NAME,
@@ -43,6 +35,8 @@ from tallies.layout import (
     parse_size,
     tensor_bytes,
 )
+from tallies.quantised import refuse_quantised, refuse_scaled_fp8
+from tallies.tying import tied_pairs
 from tests import corrupt
 
 TORCH = {
@@ -387,12 +381,12 @@ def test_denied_access_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Mo
 
     checkpoint = write_model(tmp_path, [], {})
     with monkeypatch.context() as patch:
-        patch.setattr("tallies.checkpoint.os.scandir", deny)
+        patch.setattr("os.scandir", deny)
         with pytest.raises(StorageError, match="cannot be read: Permission denied"):
             Checkpoint.open(tmp_path)
         with pytest.raises(StorageError, match="cannot be read: Permission denied"):
             checkpoint.auxiliary_files()
-    monkeypatch.setattr("tallies.checkpoint.open", deny, raising=False)
+    monkeypatch.setattr("tallies.json_text.open", deny, raising=False)
     with pytest.raises(StorageError, match=r"config\.json: cannot be read: Permission denied"):
         checkpoint.config()
 
@@ -402,7 +396,7 @@ def test_file_that_shrinks_is_a_storage_error(
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes((100).to_bytes(8, "little") + b"{}")
-    monkeypatch.setattr("tallies.checkpoint.os.fstat", lambda _: SimpleNamespace(st_size=1000))
+    monkeypatch.setattr("os.fstat", lambda _: SimpleNamespace(st_size=1000))
     with pytest.raises(StorageError, match="shrank while it was read"):
         read_header(path)
 

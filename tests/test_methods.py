@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from tallies import InputError, cpu, merge, methods
 from tallies.cli import group
 from tallies.methods._matrix import MatrixMethod
-from tallies.methods._spec import SEMANTICS, Blend, Rule, Vote
+from tallies.methods._spec import SEMANTICS, Blend, Method, Rule, Vote
 from tallies.store import codecs
 from tests.checkpoints import Model, data_bytes, read, write
 from tests.reference.dtype import Array, Floats
@@ -125,6 +125,7 @@ def test_the_command_line_prints_the_facts(name: str) -> None:
     assert (facts["name"], facts["formula"]) == (name, method.formula)
     assert (facts["summary"], facts["paper"]) == (method.summary(), method.paper)
     assert facts["semantics"] == list(method.semantics)
+    assert f"\nModels: {method.number_of_models()}, " in page
     for semantics in method.semantics:
         for key, parameter in method.parameters(semantics).items():
             assert f"  {key}: {parameter.doc} (" in page
@@ -135,6 +136,20 @@ def test_the_command_line_prints_the_facts(name: str) -> None:
             assert tuple(said["choices"] or ()) == (parameter.choices or ())
             for alias in parameter.aliases:
                 assert f"also called {alias}" in page
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "words"), [(1, None, "at least 1"), (2, 2, "exactly 2"), (2, 5, "2 to 5")]
+)
+def test_how_many_models_a_method_merges(least: int, most: int | None, words: str) -> None:
+    class Some(Method):
+        name = "some"
+        least_models, most_models = least, most
+
+    assert Some.number_of_models() == words
+    assert Some.number_objection(least) is None
+    assert Some.number_objection(least - 1) == f"found {least - 1}, and some merges {words}"
+    assert (Some.number_objection(6) is None) == (most is None)
 
 
 @pytest.mark.parametrize("name", methods.names())

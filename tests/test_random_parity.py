@@ -1,4 +1,4 @@
-"""Random drops against mergekit and PEFT, which are handed the random numbers of the library.
+"""Random drops against mergekit, PEFT and fusion_bench, which are handed our random numbers.
 
 torch adds magnitudes in float32 in an order of its own and divides where the library multiplies by
 an inverse: results agree within the roundings of that, and what is dropped exactly.
@@ -39,11 +39,23 @@ CASES: dict[str, dict[str, Any]] = {
     for i, shape in enumerate(SHAPES)
 }
 
+BENCH: dict[str, dict[str, Any]] = {
+    f"fusionbench, {density}, {rescale}, {i}": {
+        "tool": "fusionbench",
+        "density": density,
+        "rescale": rescale,
+        "shape": shape,
+    }
+    for density in (0.25, 0.7)
+    for rescale in (True, False)
+    for i, shape in enumerate(SHAPES)
+}
+
 
 def task_vector(name: str) -> Array:
     """Distinct magnitudes, some of which are left out of sorting by being zero in all rows."""
-    shape = CASES[name]["shape"]
-    rng = np.random.default_rng(sorted(CASES).index(name))
+    shape = {**CASES, **BENCH}[name]["shape"]
+    rng = np.random.default_rng([*CASES, *BENCH].index(name))
     sizes = (1 + rng.permutation(int(np.prod(shape)))) / 64
     return (sizes * rng.choice([-1, 1], sizes.size)).astype(np.float32).reshape(shape)
 
@@ -55,14 +67,25 @@ def by_the_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
     if not python:
         reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    root: Path = tmp_path_factory.mktemp("random")
+    return run(python, CASES, tmp_path_factory.mktemp("random"))
+
+
+@pytest.fixture(scope="module")
+def by_fusion_bench(
+    fusion_bench_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Array]:
+    return run(fusion_bench_python, BENCH, tmp_path_factory.mktemp("random"))
+
+
+def run(python: str, cases: dict[str, dict[str, Any]], root: Path) -> dict[str, Array]:
+    """What that Python's tools make of the cases."""
     arrays = {}
-    for name in CASES:
+    for name in cases:
         x = task_vector(name)
         numbers = random.numbers(random.key(0, 0, "x"), x.size).reshape(x.shape)
         arrays |= {f"{name}.x": x, f"{name}.numbers": numbers / random.N_NUMBERS}
     np.savez(root / "arrays.npz", **arrays)
-    (root / "cases.json").write_text(json.dumps(CASES))
+    (root / "cases.json").write_text(json.dumps(cases))
     script = Path(__file__).with_name("run_sparsify.py")
     files = [str(root / name) for name in ("cases.json", "arrays.npz", "out.npz")]
     done = subprocess.run(
@@ -99,3 +122,17 @@ def test_the_same_entries_stay_and_are_scaled_alike(
     if options["method"] == "della_linear":
         chances = della.chances(x, case["density"], case["epsilon"])
         assert np.allclose(by_the_tools[f"{name}.chances"], chances, rtol=0, atol=2**-22)
+
+
+@pytest.mark.parametrize("name", BENCH)
+def test_the_drop_of_fusion_bench(name: str, by_fusion_bench: dict[str, Array]) -> None:
+    case, x = BENCH[name], task_vector(name)
+    base = {"x": np.zeros_like(x)}
+    options: dict[str, Any] = {"density": case["density"], "rescale": case["rescale"], "scale": 1}
+    found = merge_state_dicts(
+        base, [{"x": x}], method="dare_linear", semantics="fusionbench", **options
+    )["x"]
+    expected = by_fusion_bench[name]
+    assert np.array_equal(found != 0, expected != 0)
+    # The inverse is rounded, and the product.
+    assert (np.abs(found - expected) <= np.finfo(np.float32).eps * np.abs(expected)).all()

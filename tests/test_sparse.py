@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallies import _core
-from tallies.checkpoint import Checkpoint, TensorInfo, read_header
+from tallies.checkpoint import Checkpoint
 from tallies.errors import InputError, StorageError
 from tallies.files import content, tensor_fingerprint
+from tallies.headers import TensorInfo, read_header
 from tallies.parameters import check_parameters
-from tallies.passes import Place
 from tallies.store import sparse_files
 from tallies.store.sparse import Sparse
+from tallies.work import Place
 from tests import checkpoints, strategies
 from tests.everywhere import Array, assert_same_bits
 from tests.reference import sparse, tall

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from tallies import InputError, StorageError, Store, TalliesError, pack
 from tallies.store.manifest import Manifest
-from tallies.store.packing import _Run
+from tallies.store.pack_run import PackRun
 from tests.checkpoints import FILE, Model, assert_holds, assert_same_tensors, read_file, write
 from tests.command import tree
 from tests.killable import Killer
@@ -747,9 +747,9 @@ def fail(error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (_Run, "_pack"),
-        (_Run, "_copy_dense"),
-        (_Run, "check_unchanged"),
+        (PackRun, "_pack"),
+        (PackRun, "_copy_dense"),
+        (PackRun, "check_unchanged"),
         (Manifest, "to_json"),
         (Path, "write_text"),
         (os, "replace"),

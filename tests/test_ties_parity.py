@@ -8,7 +8,6 @@ torch adds rows in their order only up to four of them.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -60,20 +59,7 @@ def task_vectors() -> dict[str, Rows]:
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    found = os.environ.get("TALLIES_MERGEKIT_PYTHON")
-    check = "from importlib.util import find_spec; assert find_spec('fusion_bench')"
-    if not found or subprocess.run([found, "-I", "-c", check], check=False).returncode:
-        reason = (
-            "TALLIES_MERGEKIT_PYTHON does not name a Python with peft and fusion_bench; "
-            "`make test` does"
-        )
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
-
-
-@pytest.fixture(scope="module")
-def by_tools(python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
+def by_tools(fusion_bench_python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
     """What the tools make of every case, in one process."""
     folder = tmp_path_factory.mktemp("ties")
     given, made = folder / "in.npz", folder / "out.npz"
@@ -87,7 +73,7 @@ def by_tools(python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         cases[f"fusionbench, {name}"] = ("fusionbench", 3, arguments)
     script = Path(__file__).with_name("run_ties.py")
     done = subprocess.run(
-        [python, "-I", str(script), str(given), str(made)],
+        [fusion_bench_python, "-I", str(script), str(given), str(made)],
         input=json.dumps(cases),
         capture_output=True,
         text=True,

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from . import _core
 from .errors import InputError
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES, MAX_EXPERTS
-from .passes import Place
 from .suggest import show, unknown
+from .work import Place
 
 Array = npt.NDArray[Any]
 """float32, float16 or bfloat16 (``ml_dtypes.bfloat16``)."""

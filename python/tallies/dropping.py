@@ -8,8 +8,8 @@ from dataclasses import replace
 from . import _core
 from .methods._gram import Gram
 from .modifiers import Modifiers
-from .passes import Work
 from .solving import inner_products
+from .work import Work
 
 
 def choose(

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from . import _core
-from .checkpoint import Checkpoint, TensorInfo
+from .checkpoint import Checkpoint
 from .errors import InputError, StorageError
+from .headers import TensorInfo
 from .native import DTYPE_CODES
-from .passes import add_content
+from .outcomes import add_content
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
 # smaller: tensors that differ mostly do so at once. Multiples of 64.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 LARGEST = float.fromhex("0x1.fffffep127")
 """The largest finite number."""
@@ -24,3 +25,11 @@ def float_of(bits: int) -> float:
 def bits_of(x: float) -> int:
     """The pattern of the nearest number."""
     return int(struct.unpack("<I", struct.pack("<f", x))[0])
+
+
+def float32_sum(values: Sequence[float]) -> float:
+    """The sum in float32, in order, each value rounded first, as the kernels would add them."""
+    total = 0.0
+    for value in values:
+        total = float32(total + float32(value))
+    return total

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .checkpoint import DTYPES, TensorInfo
 from .files import content
-from .passes import Found, Guessed, Outcome, add_content
+from .headers import DTYPES, TensorInfo
+from .outcomes import Found, Guessed, ModelSurvey, Outcome, add_content
 from .scores import Score
 
 NAME = "journal"
@@ -31,11 +31,12 @@ class Journal:
         text = json.dumps([__version__, key], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
-        self.survey: list[Found] = []
-        self.weights: list[float] = []
-        self.scores: list[Score] = []
+        self.survey = ModelSurvey()
+        """What holds over all tensors, once found."""
         self.dropped: list[list[str]] | None = None
         """For each model, the layers of its task vector that are left out, once chosen."""
+        self.alpha: float | None = None
+        """The factor of the first layer, once found."""
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -51,11 +52,15 @@ class Journal:
                 return False
             n_bytes += len(line)
             if "survey" in record:
-                self.survey = [Found(*row) for row in record["survey"]]
-                self.weights = record["weights"]
-                self.scores = [Score(**score) for score in record["scores"]]
+                self.survey = ModelSurvey(
+                    [Found(*row) for row in record["survey"]],
+                    record["weights"],
+                    [Score(**score) for score in record["scores"]],
+                )
             elif "dropped" in record:
                 self.dropped = record["dropped"]
+            elif "alpha" in record:
+                self.alpha = record["alpha"]
             elif "file" in record:
                 outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
                 self.finished[record["file"]] = outcomes
@@ -66,17 +71,21 @@ class Journal:
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(self, survey: list[Found], weights: list[float], scores: list[Score]) -> None:
+    def record_survey(self, survey: ModelSurvey) -> None:
         """Note what holds over all tensors."""
-        self.survey, self.weights, self.scores = survey, weights, scores
-        self._append(
-            {"survey": survey, "weights": weights, "scores": [asdict(one) for one in scores]}
-        )
+        self.survey = survey
+        scores = [asdict(one) for one in survey.scores]
+        self._append({"survey": survey.found, "weights": survey.weights, "scores": scores})
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note which layers of the models are left out."""
         self.dropped = dropped
         self._append({"dropped": dropped})
+
+    def record_alpha(self, alpha: float) -> None:
+        """Note the factor of the first layer."""
+        self.alpha = alpha
+        self._append({"alpha": alpha})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
         """Note that a file is finished, but for votes that were guessed."""

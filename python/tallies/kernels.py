@@ -35,9 +35,10 @@ from .masks import (
 )
 from .methods._spec import Blend, Gate, Rule, Vote, Zero
 from .native import BLEND_CODES, BLENDS_OF_AGREEING, INFINITY_BITS, KEEP_ALL, ZERO_SIGNS
-from .passes import Passes, Work
+from .passes import Passes
 from .state_dicts import limits_in_memory, merge_state_dicts
 from .suggest import show
+from .work import Work
 
 __all__ = [
     "apply_mask",
@@ -117,7 +118,7 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
     passes = Passes(_core.Plan(False), [work], rule, "paper", limits, labels=["x"])
     passes.survey_model()
     passes.combine([0])
-    (found,) = passes.survey
+    (found,) = passes.model.found
     if found.floor == KEEP_ALL:
         # Only here do zeros stay, and the kernel's sums, which start at +0, have lost their sign.
         n_kept = values.size if found.last_job is None else found.last_count

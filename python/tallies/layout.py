@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, TypeAlias
 
-from .checkpoint import DTYPES, MAX_HEADER_BYTES, show
 from .errors import InputError
+from .headers import DTYPES
+from .json_text import MAX_HEADER_BYTES, show
 
 Entry: TypeAlias = tuple[str, str, Sequence[int]]
 """A tensor to be written: its name, its dtype (of ``DTYPES``) and its shape."""

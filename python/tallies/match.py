@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .checkpoint import FLOATS
 from .errors import InputError
+from .headers import FLOATS
 from .suggest import show
 
 

@@ -12,13 +12,16 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from . import _core, spectral
 from .errors import InputError
 from .methods._matrix import MatrixMethod
 from .methods._spec import Method
-from .passes import Found, Outcome, Passes, Work
+from .outcomes import Found, Outcome
+from .passes import Passes
+from .work import Work
 
 if TYPE_CHECKING:
     import torch
@@ -45,19 +48,25 @@ class MatrixPasses(Passes):
         max_bytes: int | None = None,
         **options: Any,
     ) -> None:
+        is_matrix = [
+            method.takes(work.name, work.shape, work.parameters, semantics) for work in works
+        ]
+        to_base = constants["others"] == "base"
+        works = [
+            work if matrix else _as_other(work, to_base=to_base)
+            for work, matrix in zip(works, is_matrix, strict=True)
+        ]
         rule = method.rule(dict(constants), semantics)
         super().__init__(plan, works, rule, semantics, limits, **options)
         self._method = method
-        self._to_base = constants["others"] == "base"
         self._n_workers = n_workers
         self._budget = _Budget(max_bytes)
-        self._is_matrix = [
-            method.takes(work.name, work.shape, work.parameters, semantics) for work in works
-        ]
+        self._is_matrix = is_matrix
 
     def survey_model(self) -> None:
         """Find the thresholds that hold over all matrices together."""
-        (self.survey,) = self._select([[job for job, one in enumerate(self._is_matrix) if one]])
+        jobs = [job for job, is_matrix in enumerate(self._is_matrix) if is_matrix]
+        self.model = self._surveyor.survey_model(jobs)
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them."""
@@ -87,22 +96,27 @@ class MatrixPasses(Passes):
 
         work = self._works[job]
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = _Deltas(self._plan, work, job, self.survey, self._progress)
+            deltas = _Deltas(self._plan, work, job, self.model.found, self._progress)
             try:
                 merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
             except _NonFiniteError:
                 merged = torch.full(work.shape, torch.nan)
             merged = merged.contiguous()
             output, overflow = _core.write_merged(
-                self._plan, job, merged.data_ptr(), work.scale, _ONE_THREAD, self._progress
+                self._plan,
+                job,
+                merged.data_ptr(),
+                self._rules.scales[job],
+                _ONE_THREAD,
+                self._progress,
             )
             return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
 
-    def _weights(self, work: Work) -> Sequence[float]:
-        return (0.0,) * len(work.weights) if self._to_base else work.weights
 
-    def _divisor(self, work: Work) -> float:
-        return float(len(work.weights))
+def _as_other(work: Work, *, to_base: bool) -> Work:
+    """The work of a tensor that is no matrix: a mean is over the number of experts."""
+    n = len(work.weights)
+    return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
 
 
 class _NonFiniteError(Exception):

@@ -5,7 +5,9 @@ Three keys of a recipe beside ``parameters``:
 * ``post_scale``: a factor on the merged task vector, on top of the method's own scale; it may vary
   over tensors.
 * ``layer_scaling`` (LiNeS): a factor that grows with depth, alpha + beta * t, t the position of the
-  tensor's layer from 0 to 1 as ``gradient`` has it; tensors outside the layers have t = 0.
+  tensor's layer from 0 to 1 as ``gradient`` has it; tensors outside the layers have t = 0. With N
+  models ``alpha: auto`` is |sum_t x_t|_1 / |m|_1 / N, the norms over the whole model, x_t the
+  weighted task vectors and m what the method merges them to at scale 1; 0 where m is.
 * ``drop_layers`` (LwPTV): of each model, the share of layers with the lowest or highest score is
   left out: its task vector is zero there, which every method then takes as it takes zeros.
 """
@@ -21,6 +23,7 @@ from typing import Any, ClassVar
 from .errors import InputError
 from .gradient import Setting, evaluate, filters, layer_of, layer_positions, matches, normalise
 from .methods._gram import Gram
+from .methods._matrix import MatrixMethod
 from .methods._spec import Method, Parameter
 from .parameters import check_parameters, number
 from .suggest import show
@@ -44,7 +47,7 @@ class LayerScaling(_Options):
 
     name = "layer_scaling"
 
-    alpha = Parameter(None, "factor of the first layer and outside the layers")
+    alpha = Parameter(None, "factor of the first layer and outside the layers", words=("auto",))
     beta = Parameter(None, "what the last layer's factor has more")
 
 
@@ -95,15 +98,35 @@ class Modifiers:
                 + (" without a base" if method.base_is_optional else "")
                 + ", and this changes nothing else; remove it"
             )
-        return cls(**{key: check(key, value) for key, value in found.items()})
+        made = cls(**{key: check(key, value) for key, value in found.items()})
+        if made.needs_norms and issubclass(method, MatrixMethod):
+            raise InputError(
+                f"layer_scaling: {method.name} merges whole matrices, and alpha 'auto' needs the "
+                "norm of all that is merged beforehand; give a number"
+            )
+        return made
 
-    def factors(self, names: Sequence[str]) -> dict[str, float]:
-        """What the merged task vector of each tensor is multiplied by."""
+    @property
+    def needs_norms(self) -> bool:
+        """Whether alpha follows from L1 norms, which a survey finds."""
+        return self.layer_scaling is not None and self.layer_scaling["alpha"] == "auto"
+
+    @property
+    def n_surveys(self) -> int:
+        """Surveys before those of the method."""
+        return self.needs_norms + (self.drop_layers is not None)
+
+    def factors(self, names: Sequence[str], alpha: float | None = None) -> dict[str, float]:
+        """What the merged task vector of each tensor is multiplied by.
+
+        ``alpha`` takes the place of ``auto``.
+        """
         positions = layer_positions(names)
         scaling = self.layer_scaling or {"alpha": 1.0, "beta": 0.0}
+        first = scaling["alpha"] if alpha is None else alpha
         factors = {}
         for name, position in positions.items():
-            by_depth = scaling["alpha"] + scaling["beta"] * position
+            by_depth = first + scaling["beta"] * position
             post = evaluate(self.post_scale, name, position)
             factors[name] = by_depth * (1.0 if post is None else float(post))
         return factors

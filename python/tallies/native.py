@@ -9,6 +9,9 @@ from .methods._spec import Blend, Gate, Rule, Vote, Zero
 DTYPE_CODES: Final = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
 """Safetensors names of the types that merge, as ``tallies::DType``."""
 
+DTYPE_BYTES: Final = (4, 2, 2, 8, 1, 1)
+"""Of one value, by code."""
+
 PACKED_BITS: Final = -1
 """Stands for a dtype where an array is a packed mask."""
 

@@ -33,12 +33,14 @@ def entry(method: Described) -> str:
 
 
 def page(method: Described) -> str:
-    """All that is known of a method or codec: its docstring, its parameters, its semantics."""
+    """All that is known of a method or codec: docstring, parameters, semantics, models."""
     lines = [f"{method.name}: {inspect.getdoc(method)}", "", "Parameters:"]
     for name, parameter in _parameters(method).items():
         traits = "; ".join([f"default {_default(parameter, method)}", *_traits(parameter, method)])
         lines.append(f"  {name}: {parameter.doc} ({traits})")
     lines += ["", f"Semantics: {', '.join(method.semantics)}"]
+    if issubclass(method, Method):
+        lines.append(f"Models: {method.number_of_models()}, {_base(method)}")
     return "\n".join(lines)
 
 
@@ -73,6 +75,14 @@ def markdown(chosen: Iterable[Described]) -> str:
             + "\n"
         )
     return "\n".join(sections)
+
+
+def _base(method: type[Method]) -> str:
+    if method.needs_base:
+        return "and the base that they were tuned from"
+    if method.base_is_optional:
+        return "with or without a base"
+    return "of which a base is the first" if method.base_is_first else "without a base"
 
 
 def _table_row(*cells: str) -> str:

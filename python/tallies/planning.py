@@ -8,24 +8,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .checkpoint import (
-    Checkpoint,
-    TensorInfo,
-    refuse_quantised,
-    refuse_scaled_fp8,
-    tied_pairs,
-)
+from .checkpoint import Checkpoint
 from .errors import InputError
 from .files import refuse_undecodable
+from .headers import TensorInfo
 from .layout import Shard, header, index_json, layout_shards, parse_size, tensor_bytes
 from .match import Match, Model, match, row_length
 from .methods._matrix import MatrixMethod
 from .methods._spec import Gate, Rule
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, MAX_EXPERTS
-from .passes import Place, Work, model_densities, settings
+from .quantised import refuse_quantised, refuse_scaled_fp8
+from .ranks import model_densities
 from .recipe import MergeConfig
 from .stages import row_elements
+from .tying import tied_pairs
+from .work import Place, Work, settings
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,9 @@ class MergePlan:
     @cached_property
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
-        n_surveys = self.rule.n_surveys + (self.modifiers.drop_layers is not None)
+        # The survey of norms merges, and so needs what the surveys of each tensor find.
+        again = self.modifiers.needs_norms and self.rule.survey == "tensor"
+        n_surveys = self.modifiers.n_surveys + (1 + again) * self.rule.n_surveys
         return n_surveys * self.bytes_combined
 
     @cached_property
@@ -125,7 +125,7 @@ class MergePlan:
     def works(
         self, inputs: Mapping[str, int], outputs: Mapping[str, tuple[int, int]]
     ) -> list[Work]:
-        """The merged tensors as the passes take them.
+        """The merged tensors as the passes take them, at the method's own scale.
 
         ``inputs`` numbers the open files; ``outputs`` gives each output tensor's file and offset.
         """
@@ -137,7 +137,6 @@ class MergePlan:
         def place(info: TensorInfo) -> Place:
             return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
 
-        factors = self.modifiers.factors(self.match.merged)
         works = []
         for name in self.match.merged:
             infos = [self.match.source(model, name) for model in self.models]
@@ -152,7 +151,7 @@ class MergePlan:
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
                     shape=tuple(infos[0].shape),
-                    **settings(values, len(self.experts), factors[name]),
+                    **settings(values, len(self.experts)),
                 )
             )
         return works
@@ -204,6 +203,7 @@ class MergePlan:
     def passes(self) -> list[str]:
         """The passes over the data, in words."""
         first = ["survey of layers"] if self.modifiers.drop_layers else []
+        first += ["survey of norms"] if self.modifiers.needs_norms else []
         if issubclass(self.config.method, MatrixMethod):
             if self.rule.gate is Gate.MAGNITUDE:
                 first.append("survey of all matrices together")

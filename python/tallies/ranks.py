@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .errors import InputError
 from .methods._spec import Rule
 
 
@@ -44,3 +46,21 @@ def trim(n_elements: int, density: float, rule: Rule, semantics: str) -> Trim:
     if rule.equal == "keep":
         return Trim(k + 1)
     return Trim(k) if k > 0 else NONE
+
+
+def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[float]:
+    """The one density that each expert has over tensors that are ranked together.
+
+    ``rows`` has the experts' densities of each tensor; InputError when one of them varies.
+    """
+    densities = []
+    for expert, label in enumerate(labels):
+        values = {row[expert] for row in rows}
+        if len(values) > 1:
+            raise InputError(
+                f"{label}: density varies over the tensors (from {min(values):g} to "
+                f"{max(values):g}), but with 'scope: model' one threshold holds for all of them; "
+                "give one density, or set 'scope: tensor'"
+            )
+        densities.append(values.pop() if values else 1.0)
+    return densities

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -73,6 +74,8 @@ class MergeReport:
     """By tensor, one per expert, where each tensor has its own."""
     coefficients: dict[str, list[float]] = field(default_factory=dict)
     """What was solved for each tensor, one per expert; for rows their mean."""
+    alpha: float | None = None
+    """Of ``layer_scaling``, where it followed from norms."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     bytes_read: int = 0
@@ -114,6 +117,8 @@ class MergeReport:
             if expert.dropped_layers:
                 line += f", without {len(expert.dropped_layers)} layers"
             lines.append(line)
+        if self.alpha is not None:
+            lines.append(f"layers     alpha {self.alpha:.6g}")
         if self.majority_sign is not None or self.sign_conflicts:
             lines.append(
                 f"signs      {self.sign_conflict_fraction:.4%} of the elements in conflict, "
@@ -130,6 +135,10 @@ def _without_nonfinite(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nonfinite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Progress = Callable[[int, int], object]
+"""Called with the bytes moved so far and the bytes to move in all."""
 
 
 class Run(Protocol):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from . import _core
 from .errors import InputError
 from .floats import float32
 from .methods._gram import Gram
 from .methods._spec import Coefficients
+from .outcomes import Survey
 from .suggest import show
-
-if TYPE_CHECKING:
-    from .passes import Work
+from .work import Merge, Work
 
 
 class Solver:
@@ -23,58 +21,42 @@ class Solver:
     Coefficients are float32 values, all NaN where an inner product is not finite.
     """
 
-    def __init__(
-        self,
-        stated: Coefficients,
-        plan: _core.Plan,
-        works: Sequence[Work],
-        n_experts: int,
-        has_base: bool,
-        limits: _core.Limits,
-        progress: Callable[[int], object] | None,
-    ) -> None:
+    def __init__(self, merge: Merge, stated: Coefficients) -> None:
+        self._merge = merge
         self._stated = stated
-        self._plan = plan
-        self._works = works
-        self._n = n_experts
-        self._has_base = has_base
-        self._limits = limits
-        self._progress = progress
-        self.rows: dict[int, list[list[float]]] = {}
-        """Of each tensor solved last, the coefficients of each of its rows, one per expert."""
+        self._n = len(merge.labels)
 
     def solve_model(self, jobs: Sequence[int]) -> list[float]:
         """The coefficients that hold over all these tensors together."""
         parts = [row for rows in self._survey(jobs) for row in rows]
-        return self._solve(Gram.total(self._n, parts), self._works[jobs[0]])
+        return self._solve(Gram.total(self._n, parts), self._merge.works[jobs[0]])
 
-    def solve_tensors(self, jobs: Sequence[int]) -> None:
-        """Solve for ``rows`` of these tensors."""
-        self.rows = {
-            job: [self._solve(Gram(self._n, row), self._works[job]) for row in rows]
-            for job, rows in zip(jobs, self._survey(jobs), strict=True)
-        }
-
-    def mean(self, job: int) -> list[float]:
-        """The coefficients of a tensor solved last, averaged over its rows."""
-        rows = self.rows.get(job, [])
-        return [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)]
+    def solve_tensors(self, jobs: Sequence[int]) -> list[Survey]:
+        """The weights of each of these tensors, or of each of its rows."""
+        surveys = []
+        for job, rows in zip(jobs, self._survey(jobs), strict=True):
+            solved = [self._solve(Gram(self._n, row), self._merge.works[job]) for row in rows]
+            mean = [math.fsum(column) / len(solved) for column in zip(*solved, strict=True)]
+            weights = [weight for row in solved for weight in row]
+            surveys.append(Survey(weights=weights, coefficients=mean))
+        return surveys
 
     def _survey(self, jobs: Sequence[int]) -> list[list[Sequence[float]]]:
         """What ``Gram`` takes, of each tensor and each of its rows."""
         by_row = self._stated.scope == "row"
+        works = self._merge.works
         lengths = [
-            (job, max(1, self._works[job].row_length if by_row else self._works[job].n_elements))
+            (job, max(1, works[job].row_length if by_row else works[job].n_elements))
             for job in jobs
         ]
         return inner_products(
-            self._plan,
+            self._merge.plan,
             lengths,
             self._n,
-            self._has_base,
+            self._merge.has_base,
             self._stated.magnitudes,
-            self._limits,
-            self._progress,
+            self._merge.limits,
+            self._merge.progress,
         )
 
     def _solve(self, gram: Gram, work: Work) -> list[float]:

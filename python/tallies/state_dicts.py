@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from . import _core, methods
@@ -16,9 +16,11 @@ from .methods._spec import Method
 from .modifiers import KEYS as MODIFIERS
 from .modifiers import Modifiers
 from .native import DTYPE_CODES, DTYPE_OF_ARRAY
+from .norms import find_alpha
 from .parameters import Resolver, check_parameters
-from .passes import Passes, Place, Work, settings
+from .passes import Passes
 from .suggest import show, unknown
+from .work import Place, Work, settings
 
 _BUFFER_BYTES = 1 << 20
 
@@ -48,8 +50,9 @@ def merge_state_dicts(
     that share their memory in the base and in every expert are tied: counted once, and tied in the
     result.
 
-    ``post_scale``, ``layer_scaling`` ({"alpha": ..., "beta": ...}) and ``drop_layers`` ({"score":
-    ..., "ratio": ...}) change the task vectors of any method that has a base, as in recipes.
+    ``post_scale``, ``layer_scaling`` ({"alpha": ... or "auto", "beta": ...}) and ``drop_layers``
+    ({"score": ..., "ratio": ...}) change the task vectors of any method that has a base, as in
+    recipes.
 
     Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are
     never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an
@@ -211,8 +214,6 @@ class _Merge:
         self._check_copied(matched, constants["integers"] == "base")
         result = {name: empty_like(self._template[name]) for name in matched.merged}
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
-        factors = modifiers.factors(matched.merged)
-        works = [replace(work, scale=work.scale * factors[work.name]) for work in works]
         limits = limits_in_memory(threads)
         plan = _core.Plan(self._has_base)
         if modifiers.drop_layers:
@@ -239,6 +240,10 @@ class _Merge:
         )
         if passes.by_model and works:
             passes.survey_model()
+        alpha = None
+        if modifiers.needs_norms:
+            alpha = find_alpha(lambda: _core.Plan(True), works, passes, limits)
+        passes.scale(modifiers.factors(matched.merged, alpha))
         passes.combine(range(len(works)))
         passes.settle_majority()
         if nonfinite == "warn":

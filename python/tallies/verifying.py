@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from . import _core
-from .checkpoint import FLOATS, Checkpoint
+from .checkpoint import Checkpoint
 from .errors import InputError
+from .headers import FLOATS
 from .native import DTYPE_CODES
 from .resources import tile_limits
 from .state_dicts import n_threads

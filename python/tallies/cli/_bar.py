@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..merging import Progress
+from ..report import Progress
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def request_options(function: F) -> F:
         click.option("--post-scale", metavar="NUMBER", help="Factor on the merged task vector."),
         click.option(
             "--layer-scaling",
-            metavar="alpha=NUMBER,beta=NUMBER",
+            metavar="alpha=NUMBER|auto,beta=NUMBER",
             help="Factor on it that grows from the first layer to the last (LiNeS).",
         ),
         click.option(

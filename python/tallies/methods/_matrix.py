@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 if TYPE_CHECKING:
     import torch
+
+Tensor: TypeAlias = "torch.Tensor"
+"""Without importing torch."""
 
 _BLENDS = {"mean": Blend.MEAN, "sum": Blend.SUM, "base": Blend.SUM}
 
@@ -18,18 +21,30 @@ class Deltas(Protocol):
     """The task vectors x_t of one matrix, float32 tensors that are read when they are asked for."""
 
     def __len__(self) -> int: ...
-    def __getitem__(self, expert: int) -> torch.Tensor: ...
-    def __iter__(self) -> Iterator[torch.Tensor]: ...
+    def __getitem__(self, expert: int) -> Tensor: ...
+    def __iter__(self) -> Iterator[Tensor]: ...
     @property
     def shape(self) -> tuple[int, int]: ...
 
-    def sum(self) -> torch.Tensor:
+    def sum(self) -> Tensor:
         """All of them added up in float32, in the order of the experts."""
         ...
 
-    def kept(self, expert: int) -> torch.Tensor:
+    def kept(self, expert: int) -> Tensor:
         """Which entries the method's trim keeps, boolean; all without the parameter ``density``."""
         ...
+
+
+def an_exclude(default: str, **others: Any) -> Parameter:
+    """Which matrices are not merged as matrices."""
+    about = "parts of names, between commas, of matrices merged like other tensors"
+    return Parameter(default, about, **others)
+
+
+def an_others(default: str, choices: tuple[str, ...] = (*_BLENDS,), **others: Any) -> Parameter:
+    """What becomes of tensors that are no matrices."""
+    about = "tensors that are no matrices: mean or sum of the task vectors, or the base alone"
+    return Parameter(default, about, choices=choices, **others)
 
 
 class MatrixMethod(Method):
@@ -40,21 +55,15 @@ class MatrixMethod(Method):
 
     weight = Parameter(1.0, "factor on the task vector", per_model=True)
     scale = a_scale()
-    exclude = Parameter("", "parts of names, between commas, of matrices merged like other tensors")
-    others = Parameter(
-        "mean",
-        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
-        choices=("mean", "sum", "base"),
-    )
+    exclude = an_exclude("")
+    others = an_others("mean")
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return Rule(Gate.ALL, Vote.NONE, _BLENDS[parameters["others"]])
 
     @classmethod
-    def takes(
-        cls, name: str, shape: tuple[int, ...], parameters: Mapping[str, Any], semantics: str
-    ) -> bool:
+    def takes(cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: str) -> bool:
         """Whether a tensor is merged as a matrix."""
         parts = [part.strip() for part in str(parameters["exclude"]).split(",")]
         return len(shape) == 2 and min(shape) > 0 and not any(p and p in name for p in parts)
@@ -70,8 +79,6 @@ class MatrixMethod(Method):
     """Whether all task vectors are held at once."""
 
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
         """The merged task vector; ``parameters`` are those of the tensor."""
         raise TypeError(f"{cls.__name__} states no function of matrices")

@@ -33,3 +33,8 @@ def a_rescale(**others: Any) -> Parameter:
         by_semantics={"mergekit": "l1"},
         **others,
     )
+
+
+def an_int8_mask(**others: Any) -> Parameter:
+    """An option of mergekit that changes no result."""
+    return Parameter(False, "mergekit's; without effect: how it stores masks", **others)

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 
 from ._gram import Gram
 
+Values = Mapping[str, Any]
+"""What checked parameters are set to; of a tensor, resolved for it."""
+
 SEMANTICS = ("paper", "mergekit", "peft", "fusionbench")
 
 
@@ -111,7 +114,7 @@ class Scoring:
 class Coefficients:
     """How the weights of a combine follow from inner products that a survey finds before it."""
 
-    solve: Callable[[Gram, Mapping[str, Any]], list[float]]
+    solve: Callable[[Gram, Values], list[float]]
     """From the inner products and the tensor's parameters; ValueError where there is no answer."""
     scope: str = "tensor"
     """What the inner products are of: ``model``, ``tensor``, or ``row`` of the last dimension."""
@@ -204,11 +207,17 @@ class Method:
     @classmethod
     def number_objection(cls, n_models: int) -> str | None:
         """Why so many models, the base not counted, cannot be merged, or None."""
-        least, most = cls.least_models, cls.most_models
-        if least <= n_models <= (most or n_models):
+        if cls.least_models <= n_models <= (cls.most_models or n_models):
             return None
-        expected = f"exactly {least}" if least == most else f"at least {least}"
-        return f"found {n_models}, and {cls.name} merges {expected}"
+        return f"found {n_models}, and {cls.name} merges {cls.number_of_models()}"
+
+    @classmethod
+    def number_of_models(cls) -> str:
+        """How many models the method merges, in words; the base is not counted."""
+        least, most = cls.least_models, cls.most_models
+        if most is None:
+            return f"at least {least}"
+        return f"exactly {least}" if least == most else f"{least} to {most}"
 
     @classmethod
     def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
@@ -225,35 +234,24 @@ class Method:
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         """The rule for these (validated) parameters; plain methods ignore both."""
         raise TypeError(f"{cls.__name__} states no rule")
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         """Why a tensor cannot be merged with these (resolved) parameters, or None."""
         return None
 
 
 def linear_rule(
-    solve: Callable[[Gram, Mapping[str, Any]], list[float]],
+    solve: Callable[[Gram, Values], list[float]],
     scope: str = "tensor",
     *,
     magnitudes: bool = False,
 ) -> Rule:
     """The rule of methods that are a linear combination with coefficients from inner products."""
     return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
-
-
-def chance_objection(parameters: Mapping[str, Any]) -> str | None:
-    """The objection of methods whose chances differ: density +- epsilon must be possible ones."""
-    for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
-        if 0 < density < 1 and not epsilon < min(density, 1 - density):
-            return (
-                f"density {density:g} +- epsilon {epsilon:g} is not between 0 and 1; give an "
-                f"epsilon below {min(density, 1 - density):g}, or density 0 or 1"
-            )
-    return None
 
 
 def own_then_inherited(cls: type) -> dict[str, Any]:
@@ -265,7 +263,7 @@ def own_then_inherited(cls: type) -> dict[str, Any]:
     return found
 
 
-def mean_objection(parameters: Mapping[str, Any]) -> str | None:
+def mean_objection(parameters: Values) -> str | None:
     """The objection of methods that divide by the sum of the weights: it must not cancel."""
     weights = parameters["weight"]
     # Below 1e-6 of their size, what remains of the float32 sum is rounding error.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ._parameters import a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+from ._band import DENSITY, GAMMA, PAPER, RESCALE, SCOPE
+from ._parameters import a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
 
 class Breadcrumbs(Method):
@@ -29,28 +27,22 @@ class Breadcrumbs(Method):
 
     name = "breadcrumbs"
     formula = "out = base + scale * sum_t w_t band(f_t - base)"
-    paper = "Davari and Belilovsky 2023, arXiv 2312.06795"
+    paper = PAPER
     semantics = ("paper", "mergekit")
 
-    density = Parameter(
-        0.15, "share that stays", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
-    )
-    gamma = Parameter(
-        0.006, "share too large", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.01}
-    )
+    density, gamma = DENSITY, GAMMA
     weight = a_weight()
     scale = a_scale()
-    scope = Parameter("row", "ranks over", choices=("row", "tensor"), semantics=("paper",))
-    rescale = Parameter("none", "what stays is scaled by", choices=("l1", "none"), switch=True)
+    scope, rescale = SCOPE, RESCALE
     normalize = Parameter(False, "divide by the sum of the weights")
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         scope = parameters.get("scope", "tensor")
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.BAND, Vote.NONE, blend, scope=scope, rescale=parameters["rescale"])
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         return mean_objection(parameters)

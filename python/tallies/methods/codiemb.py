@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ._gram import Gram
 from ._parameters import a_scale
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class CoDiEmb(Method):
@@ -35,11 +32,11 @@ class CoDiEmb(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients, magnitudes=parameters["norm"] == "l1")
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Each model's share; powers are of ratios to the largest or smallest, and do not overflow."""
     distances = list(gram.magnitudes) if parameters["norm"] == "l1" else gram.norms()
     if parameters["prefer"] == "larger":

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 
 class ConsensusTa(Method):
@@ -31,5 +29,5 @@ class ConsensusTa(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return Rule(Gate.ALL, Vote.NONE, Blend.SUM, at_least=int(parameters["k"]))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 
 class ConsensusTies(Method):
@@ -33,5 +31,5 @@ class ConsensusTies(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING, at_least=int(parameters["k"]))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
-from ._parameters import a_rescale, a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+_WEIGHTED = ("paper", "mergekit", "peft")
 
 
 class DareLinear(Method):
@@ -21,29 +20,37 @@ class DareLinear(Method):
     nothing. Equal magnitudes are ordinary, and so is zero; a NaN is never dropped, and is an error
     unless the merge's ``nonfinite`` says otherwise.
 
+    fusionbench semantics, its ``dare/task_arithmetic``, has no weights; its ``sparsity_ratio`` is 1
+    - density.
+
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """
 
     name = "dare_linear"
     formula = "out = base + scale * sum_t w_t drop(f_t - base) / density"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = ("paper", "mergekit", "peft")
+    semantics = (*_WEIGHTED, "fusionbench")
     has_order = True
 
     density = Parameter(
-        0.1, "chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+        0.1,
+        "chance to stay",
+        low=0,
+        high=1,
+        per_model=True,
+        by_semantics={"mergekit": 1.0, "fusionbench": 0.5},
     )
-    weight = a_weight()
-    scale = a_scale()
+    weight = a_weight(semantics=_WEIGHTED)
+    scale = a_scale(by_semantics={"fusionbench": 0.3})
     rescale = a_rescale()
-    normalize = Parameter(False, "divide by the sum of the weights")
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    normalize = Parameter(False, "divide by the sum of the weights", semantics=_WEIGHTED)
+    int8_mask = an_int8_mask(semantics=_WEIGHTED)
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
-        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
+        blend = Blend.MEAN if parameters.get("normalize") else Blend.SUM
         return Rule(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
-        return mean_objection(parameters)
+    def objection(cls, parameters: Values) -> str | None:
+        return mean_objection(parameters) if "normalize" in parameters else None

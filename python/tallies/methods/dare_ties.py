@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ._parameters import a_density, a_rescale, a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._parameters import a_density, a_rescale, a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 _OURS = ("paper", "mergekit")
 
@@ -23,7 +21,9 @@ class DareTies(Method):
 
     With mergekit semantics what agrees is summed, or with ``normalize`` divided by the sum of its
     weights; a zero sum is positive; ``rescale`` is ``l1``. With peft semantics the vote is of the
-    entries before the weights, a zero sum is positive, and the density must be given.
+    entries before the weights, a zero sum is positive, and the density must be given. What
+    fusion_bench has by this name trims to the largest fifth what the drop has left; that is not
+    offered.
 
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """
@@ -39,10 +39,10 @@ class DareTies(Method):
     scale = a_scale(semantics=_OURS)
     rescale = a_rescale(semantics=_OURS)
     normalize = Parameter(True, "mean, not sum", by_semantics={"mergekit": False}, semantics=_OURS)
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks", semantics=_OURS)
+    int8_mask = an_int8_mask(semantics=_OURS)
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         if semantics == "peft":
             mean, zero = Blend.MEAN_OF_AGREEING, Zero.POSITIVE
             return Rule(Gate.RANDOM, Vote.UNWEIGHTED_SUM, mean, zero, rescale="probability")

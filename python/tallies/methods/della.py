@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ._parameters import a_rescale, a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero, chance_objection
+from ._chance_by_rank import DENSITY, EPSILON, PAPER, chance_objection
+from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 
 class Della(Method):
@@ -22,34 +20,32 @@ class Della(Method):
     |what stays| of the tensor instead. Density 1 keeps all, 0 nothing. Random numbers are those of
     ``dare_linear``. A NaN stays, and is an error unless the merge's ``nonfinite`` says otherwise.
 
+    mergekit ranks tensors of more than two dimensions along the second; here they are ranked along
+    the last in its semantics too.
+
     Deep et al., DELLA-Merging, 2024, arXiv 2406.11617.
     """
 
     name = "della"
     formula = "out = base + scale * mean of the w_t drop(f_t - base) / p that have the elected sign"
-    paper = "Deep et al. 2024, arXiv 2406.11617"
+    paper = PAPER
     semantics = ("paper", "mergekit")
     has_order = True
 
-    density = Parameter(
-        0.7, "mean chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
-    )
-    epsilon = Parameter(
-        0.07, "largest change of it", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.15}
-    )
+    density, epsilon = DENSITY, EPSILON
     weight = a_weight()
     scale = a_scale()
     rescale = a_rescale()
     normalize = Parameter(True, "divide by the sum of the weights that agree")
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]
         return Rule(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, "tensor", rescale=rescale)
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         return chance_objection(parameters)

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-from .. import spectral
-from ._adam import Adam
-from ._matrix import Deltas, MatrixMethod
-from ._spec import Blend, Gate, Parameter, Rule, Vote
-
-if TYPE_CHECKING:
-    import torch
-
-_RATE = 1e-4
+from ._correction import corrected_sum
+from ._matrix import Deltas, MatrixMethod, Tensor, an_others
+from ._parameters import a_density
+from ._spec import Blend, Gate, Parameter, Rule, Values, Vote
 
 
 class Doge(MatrixMethod):
@@ -43,51 +35,23 @@ class Doge(MatrixMethod):
     copies = 8.0
     copies_per_expert = True
 
-    density = Parameter(0.3, "share that stays", low=0, high=1, per_model=True)
+    density = a_density(0.3)
     coefficient = Parameter(0.07, "norm of each task vector in the result", low=0)
     subspace = Parameter(6, "r / this many directions are shared", low=1, high=1 << 20, whole=True)
     steps = Parameter(400, "of Adam", low=0, high=100000, whole=True)
-    others = Parameter(
-        "base",
-        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
-        choices=("base",),
-    )
+    others = an_others("base", choices=("base",))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
     @classmethod
-    def takes(
-        cls, name: str, shape: tuple[int, ...], parameters: Mapping[str, Any], semantics: str
-    ) -> bool:
+    def takes(cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: str) -> bool:
         named = "encoder" in name and "weight" in name and "layer_norm" not in name
         return (named or semantics == "paper") and super().takes(name, shape, parameters, semantics)
 
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
-        import torch
-
-        pairs = [(t, x) for t, x in enumerate(deltas) if x.any()]
-        merged = torch.zeros(deltas.shape)
-        if not pairs:
-            return merged
-        xs = torch.stack([x for _, x in pairs])
-        norms = xs.double().flatten(1).norm(dim=1)
-        coefficients = (float(parameters["coefficient"]) / norms).float()
-        r = min(deltas.shape)
-        bases = [spectral.thin_svd(x, r // len(deltas))[0] for x in xs]
-        shared = spectral.thin_svd(torch.cat(bases, 1), r // int(parameters["subspace"]))[0].float()
-        whole = torch.tensordot(coefficients, xs, 1)
-        brackets = (xs.double() * (xs - whole).double()).sum(2).float()
-        total = float(coefficients.sum())
-        adam = Adam(merged, _RATE)
-        for _ in range(int(parameters["steps"])):
-            errors = brackets - total * torch.einsum("tij,ij->ti", xs, adam.moved)
-            gradient = torch.einsum("ti,tij->ij", errors, xs).mul_(-2 * total)
-            adam.step(gradient - shared @ (shared.T @ gradient))
-        for (t, x), coefficient in zip(pairs, coefficients, strict=True):
-            merged += coefficient * (x + adam.moved) * deltas.kept(t)
-        return merged
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+        n_shared = min(deltas.shape) // int(parameters["subspace"])
+        norm, n_steps = float(parameters["coefficient"]), int(parameters["steps"])
+        return corrected_sum(deltas, norm, n_shared, n_steps)

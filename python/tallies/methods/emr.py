@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Rule, Vote, Zero
+from ._spec import Blend, Gate, Method, Rule, Values, Vote, Zero
 
 
 class Emr(Method):
@@ -28,5 +26,5 @@ class Emr(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return Rule(Gate.ALL, Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)

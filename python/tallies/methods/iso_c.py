@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from .. import spectral
-from ._matrix import Deltas, MatrixMethod
-from ._spec import Parameter
-
-if TYPE_CHECKING:
-    import torch
+from ._matrix import Deltas, Tensor
+from ._singular import SingularMethod
+from ._spec import Values
 
 
-class IsoC(MatrixMethod):
+class IsoC(SingularMethod):
     """Give all directions of the summed task vector of a matrix the same strength.
 
     x_t = w_t (f_t - base); S = sum_t x_t = U diag(s) V^T; out = base + scale * mean(s) U V^T.
@@ -30,18 +25,9 @@ class IsoC(MatrixMethod):
     name = "iso_c"
     formula = "out = base + scale * mean(s) U V^T of sum_t (f_t - base) = U diag(s) V^T"
     paper = "Marczak et al. 2025, arXiv 2502.04959"
-    semantics = ("paper", "fusionbench")
     keeps_one_expert = False
 
-    exclude = Parameter(
-        "text_projection",
-        "parts of names, between commas, of matrices merged like other tensors",
-        by_semantics={"fusionbench": ""},
-    )
-
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
         factor, total = spectral.polar(deltas.sum())
         return factor.mul_(total / min(deltas.shape))

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from .. import spectral
-from ._matrix import Deltas, MatrixMethod
-from ._spec import Parameter
-
-if TYPE_CHECKING:
-    import torch
+from ._matrix import Deltas, Tensor
+from ._singular import SingularMethod, orthogonal
+from ._spec import Parameter, Values
 
 
-class IsoCts(MatrixMethod):
+class IsoCts(SingularMethod):
     """As iso_c, with some directions of the sum replaced by those of the single tasks.
 
     Of r = min(m, n) directions each of N tasks gets d = round((r - int(r f)) / N), half to even and
@@ -30,23 +25,13 @@ class IsoCts(MatrixMethod):
     name = "iso_cts"
     formula = "out = base + scale * mean(s) U V^T of common and task-specific directions"
     paper = "Marczak et al. 2025, arXiv 2502.04959"
-    semantics = ("paper", "fusionbench")
     keeps_one_expert = False
     copies = 8.0
 
     common_space_fraction = Parameter(0.8, "share f of the sum's directions", low=0, high=1)
-    exclude = Parameter(
-        "text_projection",
-        "parts of names, between commas, of matrices merged like other tensors",
-        by_semantics={"fusionbench": ""},
-    )
 
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
-        import torch
-
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
         r = min(deltas.shape)
         k, d = ranks(r, float(parameters["common_space_fraction"]), len(deltas))
         u_k, s_k, v_k = spectral.thin_svd(deltas.sum(), k)
@@ -57,8 +42,7 @@ class IsoCts(MatrixMethod):
             for x in (deltas if d else [])
         ]
         parts.append((u_k, s_k, v_k))
-        u, _ = spectral.polar(torch.cat([part[0] for part in parts], 1))
-        v, _ = spectral.polar(torch.cat([part[2] for part in parts]))
+        u, v = orthogonal(parts)
         mean = sum(float(part[1].sum()) for part in parts) / r
         return ((u @ v) * mean).float()
 

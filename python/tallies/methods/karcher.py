@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ._gram import Gram
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class Karcher(Method):
@@ -33,11 +31,11 @@ class Karcher(Method):
     tol = Parameter(1e-5, "length of a move that ends them", low=0)
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients)
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Those of the mean, by moving it in the span of the models."""
     norms, tol = gram.norms(), parameters["tol"]
     units = [[(s == t) / n for s in range(gram.n)] for t, n in enumerate(norms) if n > tol]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
 
 class Linear(Method):
@@ -31,10 +28,10 @@ class Linear(Method):
     normalize = Parameter(True, "divide by the sum of the weights")
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.ALL, Vote.NONE, blend)
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         return mean_objection(parameters)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ._gram import Gram
 from ._parameters import a_scale
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class MetaGpt(Method):
@@ -30,11 +27,11 @@ class MetaGpt(Method):
     scope = Parameter("model", "norms of", choices=("model", "tensor"))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients, scope=parameters["scope"])
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """The share of each vector in the squared norms."""
     squares = [gram.dot(t, t) for t in range(gram.n)]
     return [square / (sum(squares) or 1.0) for square in squares]

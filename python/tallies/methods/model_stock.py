@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from ._gram import Gram
 from ._parameters import a_scale
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class ModelStock(Method):
@@ -39,12 +37,12 @@ class ModelStock(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         scope = "row" if parameters.get("filter_wise") else "tensor"
         return linear_rule(partial(coefficients, semantics=semantics), scope=scope)
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any], semantics: str) -> list[float]:
+def coefficients(gram: Gram, parameters: Values, semantics: str) -> list[float]:
     """The ratio, in equal parts."""
     n, pairs = gram.n, itertools.combinations(range(gram.n), 2)
     angles = semantics == "fusionbench" or parameters.get("average") == "angles"

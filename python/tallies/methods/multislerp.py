@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ._gram import Gram
-from ._spec import Method, Parameter, Rule, linear_rule, mean_objection
+from ._spec import Method, Parameter, Rule, Values, linear_rule, mean_objection
 
 
 class MultiSlerp(Method):
@@ -37,15 +34,15 @@ class MultiSlerp(Method):
     eps = Parameter(1e-8, "mergekit's; added to norms", low=0, semantics=("mergekit",))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients)
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         return mean_objection(parameters)
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Those of all vectors; ValueError where the directions of three or more cancel."""
     weights, norms, eps = parameters["weight"], gram.norms(), parameters.get("eps", 0.0)
     total = sum(weights) if parameters["normalize"] else 1.0

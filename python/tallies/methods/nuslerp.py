@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ._gram import Gram
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 from .slerp import on_arc, on_line
 
 
@@ -40,17 +37,17 @@ class NuSlerp(Method):
     nuslerp_row_wise = Parameter(False, "only with flatten", semantics=("mergekit",))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients, scope="tensor" if parameters["flatten"] else "row")
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         if parameters.get("nuslerp_row_wise") and not parameters["flatten"]:
             return "angles along the first dimension are not done; remove 'nuslerp_row_wise'"
         return None
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Those of both vectors."""
     one, other = parameters["weight"]
     t = other / (one + other) if abs(one + other) >= 1e-6 else 0.5

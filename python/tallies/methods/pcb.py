@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ._parameters import a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Values, Vote
 
 _VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
 _MOST_MODELS = 88
@@ -40,13 +37,13 @@ class Pcb(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         variant = _VARIANTS[parameters["variant"]]
         scoring = Scoring(parameters["ratio"], variant.clip, variant.company)
         return Rule(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN, scoring=scoring)
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         n = len(parameters["weight"])
         too_many = f"found {n} models, expected at most {_MOST_MODELS}: exp({n}) overflows float32"
         return too_many if n > _MOST_MODELS else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 
 class Ram(Method):
@@ -28,6 +26,6 @@ class Ram(Method):
     epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         epsilon = parameters["epsilon"]
         return Rule(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN, epsilon=epsilon)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ..floats import float32
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 
 class RamPlus(Method):
@@ -35,7 +34,7 @@ class RamPlus(Method):
     scope = Parameter("tensor", "counts over", choices=("model", "tensor"), semantics=("paper",))
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         r, alpha = float32(parameters["r"]), float32(parameters["alpha"])
         least = float32(parameters["epsilon"])
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._parameters import an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 
 class Sce(Method):
@@ -35,10 +35,10 @@ class Sce(Method):
     fallback = Parameter(
         False, "equal weights where all changes are small", by_semantics={"mergekit": True}
     )
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         least = 1e-6 if parameters["fallback"] else 0.0
 
         def share(mean_squares: Sequence[float]) -> list[float]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from ._gram import Gram
-from ._spec import Method, Parameter, Rule, linear_rule
+from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class Slerp(Method):
@@ -37,11 +35,11 @@ class Slerp(Method):
     t = Parameter(None, "share of the way to the second model", low=0, high=1, per_tensor=True)
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         return linear_rule(coefficients)
 
 
-def coefficients(gram: Gram, parameters: Mapping[str, Any]) -> list[float]:
+def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Those of both models."""
     if min(gram.norms()) <= 1e-8:
         return on_arc(0.0, parameters["t"])

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 from .. import spectral
-from ._matrix import Deltas, MatrixMethod
-from ._spec import Parameter
-
-if TYPE_CHECKING:
-    import torch
+from ._matrix import Deltas, MatrixMethod, Tensor
+from ._spec import Parameter, Values
 
 
 class Star(MatrixMethod):
@@ -36,9 +30,7 @@ class Star(MatrixMethod):
     eta = Parameter(40.0, "percent of the sum of singular values that stays", low=0, high=100)
 
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
         import torch
 
         merged = torch.zeros(deltas.shape, dtype=torch.float64)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ._parameters import a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, mean_objection
+from ._parameters import a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
 
 class TaskArithmetic(Method):
@@ -31,13 +28,13 @@ class TaskArithmetic(Method):
     weight = a_weight()
     scale = a_scale()
     normalize = Parameter(False, "divide by the sum of the weights")
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks")
+    int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.ALL, Vote.NONE, blend)
 
     @classmethod
-    def objection(cls, parameters: Mapping[str, Any]) -> str | None:
+    def objection(cls, parameters: Values) -> str | None:
         return mean_objection(parameters)

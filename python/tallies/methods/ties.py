@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from ._parameters import a_density, a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Vote, Zero
+from ._parameters import a_density, a_scale, a_weight, an_int8_mask
+from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 _OURS, _PAPER, _PEFT, _BENCH = ("paper", "mergekit"), ("paper",), ("peft",), ("fusionbench",)
 _VOTES = {"total": Vote.UNWEIGHTED_SUM, "frequency": Vote.UNWEIGHTED_COUNT}
@@ -44,10 +42,10 @@ class Ties(Method):
     normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
     majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=_PEFT)
     merge_func = Parameter("sum", "of what agrees", choices=(*_FUNCS,), semantics=_BENCH)
-    int8_mask = Parameter(False, "mergekit's; without effect: how it stores masks", semantics=_OURS)
+    int8_mask = an_int8_mask(semantics=_OURS)
 
     @classmethod
-    def rule(cls, parameters: dict[str, Any], semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: str) -> Rule:
         gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, "tensor", "first")
         if semantics == "peft":
             vote = _VOTES[parameters["majority_sign_method"]]

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from ._interference import Interference
+from ._matrix import Deltas, MatrixMethod, Tensor, an_others
+from ._spec import Parameter, Values
 
-from .. import spectral
-from ._adam import Adam
-from ._matrix import Deltas, MatrixMethod
-from ._spec import Parameter
-
-if TYPE_CHECKING:
-    import torch
-
-
-class _Published(NamedTuple):
-    """What the implementations differ in: the power of |x_t|_F that w_t is, and Adam's rate."""
-
-    power: int
-    rate: float
-
-
-_VARIANTS = {"vision": _Published(1, 1e-5), "language": _Published(2, 2e-5)}
-_FUSIONBENCH = _Published(2, 1e-5)
+# What the implementations differ in: the power p of |x_t|_F, and the rate of Adam.
+_VARIANTS = {"vision": (1, 1e-5), "language": (2, 2e-5)}
+_FUSIONBENCH = (2, 1e-5)
 
 
 class Wudi(MatrixMethod):
@@ -51,21 +37,14 @@ class Wudi(MatrixMethod):
     keeps_one_expert = False
     copies = 8.0
 
-    variant = Parameter(
-        "vision", "published one", choices=("vision", "language"), semantics=("paper",)
-    )
+    variant = Parameter("vision", "published one", choices=(*_VARIANTS,), semantics=("paper",))
     solver = Parameter(
         "adam", "as published, or the minimum itself", choices=("adam", "closed_form")
     )
     steps = Parameter(
         300, "of Adam", low=0, high=100000, whole=True, by_semantics={"fusionbench": 400}
     )
-    others = Parameter(
-        "base",
-        "tensors that are no matrices: mean or sum of the task vectors, or the base alone",
-        choices=("mean", "sum", "base"),
-        by_semantics={"fusionbench": "mean"},
-    )
+    others = an_others("base", by_semantics={"fusionbench": "mean"})
 
     @classmethod
     def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:
@@ -73,37 +52,9 @@ class Wudi(MatrixMethod):
         return super().n_bytes(shape, n_experts) + 8 * 8 * shape[1] ** 2
 
     @classmethod
-    def merge_matrix(
-        cls, deltas: Deltas, parameters: Mapping[str, Any], semantics: str
-    ) -> torch.Tensor:
-        import torch
-
-        published = _VARIANTS[parameters["variant"]] if semantics == "paper" else _FUSIONBENCH
-        n = deltas.shape[1]
-        grams = torch.zeros(n, n, dtype=torch.float64)
-        targets = torch.zeros(deltas.shape, dtype=torch.float64)
-        for delta in deltas:
-            x = delta.double()
-            if norm := float(x.norm()):
-                gram = x.T @ x / norm**published.power
-                grams += gram
-                targets.addmm_(x, gram)
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+        power, rate = _VARIANTS[parameters["variant"]] if semantics == "paper" else _FUSIONBENCH
+        interference = Interference(deltas, power)
         if parameters["solver"] == "closed_form":
-            return _times_pseudo_inverse(targets, grams).float()
-        start = deltas.sum()
-        # The gradient at the start in float64; from there on what has been moved is small.
-        slope = (start.double() @ grams - targets).float()
-        slopes = grams.float()
-        adam = Adam(start, published.rate)
-        for _ in range(int(parameters["steps"])):
-            adam.step(2 * torch.addmm(slope, adam.moved, slopes))
-        return start.add_(adam.moved)
-
-
-def _times_pseudo_inverse(targets: torch.Tensor, grams: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    values, vectors = torch.linalg.eigh(grams)
-    kept = values > spectral.EPSILON * values[-1].clamp(min=0)
-    vectors = vectors[:, kept]
-    return torch.mm(targets @ vectors / values[kept], vectors.T)
+            return interference.minimum()
+        return interference.descend(deltas.sum(), int(parameters["steps"]), rate)

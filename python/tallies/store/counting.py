@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import TensorInfo
 from ..errors import InputError
 from ..files import chunks
+from ..headers import TensorInfo
 from . import codecs
 from ._codec import Mask
 from .manifest import Manifest, open_files

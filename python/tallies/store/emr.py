@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..floats import float32_sum
 from ..methods._spec import Blend, Gate, Parameter, Rule, Vote, Zero
-from ..passes import float32_sum
 from ._codec import SHARED_DTYPE, Codec, Mask, Sums
 
 

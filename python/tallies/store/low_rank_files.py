@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import _core, spectral
-from ..checkpoint import DTYPES, TensorInfo
 from ..errors import InputError, StorageError
 from ..files import content_of
+from ..headers import DTYPES, TensorInfo
 from ..methods._spec import Blend, Gate, Vote
 from ..native import BLEND_CODES, DTYPE_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
-from ..passes import Place, add_content
+from ..outcomes import add_content
+from ..work import Place
 from ._low_rank import s_name, v_name
 
 if TYPE_CHECKING:

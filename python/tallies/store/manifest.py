@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._version import __version__
-from ..checkpoint import TensorInfo, read_header
 from ..errors import InputError, StorageError
+from ..headers import TensorInfo, read_header
 from ..suggest import show
 
 NAME: Final = "store.json"

@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..files import same_bytes, same_tensor
+from ..headers import TensorInfo
 from ..layout import Entry, header, tensor_bytes
 from ..match import Match, Model, match
 from ..methods._spec import Rule

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..files import contents, tensor_fingerprint
+from ..headers import TensorInfo
 from ..native import DTYPE_CODES
-from ..passes import Place
 from ..resources import tile_limits
 from ..state_dicts import n_threads
 from ..suggest import show
+from ..work import Place
 from .arrays import new_array
 from .manifest import Manifest, open_files
 from .restoring import Restoring, restored_names

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import _core
-from ..checkpoint import Checkpoint, TensorInfo
+from ..checkpoint import Checkpoint
 from ..errors import InputError
 from ..files import chunks, content, copy_out, tensor_fingerprint
+from ..headers import TensorInfo
 from ..native import DTYPE_CODES, PACKED_BITS
-from ..passes import Place
 from ..suggest import show, unknown
+from ..work import Place
 from . import codecs, low_rank_files, sparse_files
 from ._low_rank import LowRankCodec
 from .lambdas import text

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import DTYPES, TensorInfo
 from ..errors import InputError
 from ..files import content, nonfinite_objection, tensor_fingerprint
+from ..headers import DTYPES, TensorInfo
 from ..layout import Entry, header, tensor_bytes
 from ..methods._spec import Blend, Gate, Rule, Vote
 from ..native import DTYPE_CODES, KEEP_ALL, KEEP_NONE, PACKED_BITS
-from ..passes import Place
 from ..ranks import trim
 from ..suggest import show
+from ..work import Place
 from .sparse import Sparse
 
 Progress = Callable[[int], object]

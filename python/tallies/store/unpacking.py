@@ -25,11 +25,11 @@ from ..files import (
 )
 from ..layout import INDEX_NAME, Shard, header, layout_shards, parse_size
 from ..native import DTYPE_CODES
-from ..passes import Place
 from ..planning import index_file
 from ..report import done_line
 from ..resources import allow_open_files, peak_memory_bytes, tile_limits
 from ..state_dicts import n_threads
+from ..work import Place
 from .restoring import Restoring
 
 _OTHER_BYTES = 1 << 20

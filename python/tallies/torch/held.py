@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from .. import _core
-from ..checkpoint import DTYPES, TensorInfo
+from ..headers import DTYPES, TensorInfo
 from ..native import DTYPE_CODES
 from ..resources import tile_limits
 from ..store import codecs, sparse_files

@@ -11,9 +11,9 @@ from itertools import pairwise
 import torch
 
 from .. import _core
-from ..checkpoint import DTYPES
 from ..errors import InputError, TalliesError
 from ..files import tensor_fingerprint
+from ..headers import DTYPES
 from ..native import DTYPE_CODES
 from ..resources import tile_limits
 from ..state_dicts import n_threads

@@ -1,0 +1,25 @@
+"""What ``della`` and ``della_linear`` have in common: a chance to stay by the rank in a row."""
+
+from __future__ import annotations
+
+from ._spec import Parameter, Values
+
+PAPER = "Deep et al. 2024, arXiv 2406.11617"
+
+DENSITY = Parameter(
+    0.7, "mean chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+)
+EPSILON = Parameter(
+    0.07, "largest change of it", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.15}
+)
+
+
+def chance_objection(parameters: Values) -> str | None:
+    """Why density +- epsilon are no chances, or None."""
+    for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
+        if 0 < density < 1 and not epsilon < min(density, 1 - density):
+            return (
+                f"density {density:g} +- epsilon {epsilon:g} is not between 0 and 1; give an "
+                f"epsilon below {min(density, 1 - density):g}, or density 0 or 1"
+            )
+    return None

@@ -1,0 +1,28 @@
+"""What methods of the singular directions of matrices have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import spectral
+from ._matrix import MatrixMethod, Tensor, an_exclude
+
+Triplets = tuple[Tensor, Tensor, Tensor]
+"""U, s and V^T of a product U diag(s) V^T."""
+
+
+class SingularMethod(MatrixMethod):
+    """A method published for CLIP models, whose projection of texts its code leaves alone."""
+
+    semantics = ("paper", "fusionbench")
+
+    exclude = an_exclude("text_projection", by_semantics={"fusionbench": ""})
+
+
+def orthogonal(parts: Sequence[Triplets]) -> tuple[Tensor, Tensor]:
+    """The polar factors of the left vectors of all parts, side by side, and of the right ones."""
+    import torch
+
+    u, _ = spectral.polar(torch.cat([part[0] for part in parts], 1))
+    v, _ = spectral.polar(torch.cat([part[2] for part in parts]))
+    return u, v

@@ -1,0 +1,103 @@
+"""The exact selection of thresholds: which entries of the task vectors stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import _core
+from .native import KEEP_ALL, KEEP_NONE, MEASURE_CODES
+from .outcomes import Found
+from .ranks import Trim, model_densities, trim
+from .stages import band, between
+from .work import Merge
+
+
+class Selector:
+    """Selects the thresholds of a merge."""
+
+    def __init__(self, merge: Merge) -> None:
+        self._merge = merge
+
+    def trims(self, groups: Sequence[list[int]]) -> list[list[Found]]:
+        """The trims of each group of tensors that are ranked together."""
+        trims = [self._wanted(group) for group in groups]
+        units = [
+            _core.Unit(group, [trim.rank for trim in row])
+            for group, row in zip(groups, trims, strict=True)
+        ]
+        locate = self._merge.rule.equal == "first"
+        thresholds = self._merge.plan.select(
+            units, locate, self._merge.limits, self._merge.progress
+        )
+        return [
+            [self._found(group, *pair) for pair in zip(row, found, strict=True)]
+            for group, row, found in zip(groups, trims, thresholds, strict=True)
+        ]
+
+    def spreads(self, jobs: Sequence[int]) -> list[list[Found]]:
+        """Which elements of each tensor stay, the same for all experts."""
+        works = self._merge.works
+        limited = [job for job in jobs if 0 < works[job].select < 1]
+        units = [_core.Unit([job], [1], works[job].select) for job in limited]
+        thresholds = self._merge.plan.select(
+            units, True, self._merge.limits, self._merge.progress, MEASURE_CODES["spread"]
+        )
+        rows = {job: row[0] for job, row in zip(limited, thresholds, strict=True)}
+        found = []
+        for job in jobs:
+            if job in rows and rows[job].rank > 0:
+                one = self._found([job], Trim(rows[job].rank), rows[job])
+            elif job not in rows and works[job].select >= 1:
+                one = Found(works[job].n_elements, KEEP_ALL)
+            else:
+                one = Found(0, KEEP_NONE)
+            found.append([one] * len(self._merge.labels))
+        return found
+
+    def bands(self, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
+        """The bands of each tensor, one per expert."""
+        works = [self._merge.works[job] for job in jobs]
+        wanted = [
+            [
+                band(work.n_elements, density, gamma, self._merge.semantics)
+                for density, gamma in zip(work.densities, work.gammas, strict=True)
+            ]
+            for work in works
+        ]
+
+        def thresholds(ranks: Sequence[list[int]]) -> list[list[_core.Threshold]]:
+            units = [_core.Unit([job], row) for job, row in zip(jobs, ranks, strict=True)]
+            return self._merge.plan.select(units, True, self._merge.limits, self._merge.progress)
+
+        outliers = thresholds([[one.n_outliers for one in row] for row in wanted])
+        lasts = thresholds(
+            [
+                [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
+                for work, row in zip(works, wanted, strict=True)
+            ]
+        )
+        return [
+            [between(work.n_elements, *one) for one in zip(*rows, strict=True)]
+            for work, *rows in zip(works, wanted, outliers, lasts, strict=True)
+        ]
+
+    def _n_elements(self, group: Sequence[int]) -> int:
+        return sum(self._merge.works[job].n_elements for job in group)
+
+    def _wanted(self, group: Sequence[int]) -> list[Trim]:
+        rows = [self._merge.works[job].densities for job in group]
+        return [
+            trim(self._n_elements(group), density, self._merge.rule, self._merge.semantics)
+            for density in model_densities(rows, self._merge.labels)
+        ]
+
+    def _found(self, group: Sequence[int], trim: Trim, threshold: _core.Threshold) -> Found:
+        if trim.rank == 0:
+            n = self._n_elements(group) if trim.keep_all else 0
+            return Found(n, KEEP_ALL if trim.keep_all else KEEP_NONE)
+        floor = threshold.bits - 1
+        if self._merge.rule.equal == "keep":
+            return Found(threshold.n_above + threshold.n_equal, floor, threshold.bits)
+        if threshold.last_job == len(group):
+            return Found(trim.rank, floor, threshold.bits)
+        return Found(trim.rank, floor, threshold.bits, threshold.last_job, threshold.last_count)
