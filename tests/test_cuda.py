@@ -36,7 +36,6 @@ from tallies.native import (
     VOTE_CODES,
 )
 from tests import cuda_table, strategies
-from tests.cmake import build
 from tests.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 from tests.everywhere import assert_same_bits
 from tests.reference import masks as masks_reference
@@ -60,10 +59,8 @@ examples = settings(settings.get_profile("cuda"), max_examples=40)
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("emulator")
-    build(ROOT / "tests" / "emulator", folder, "cuda_emulated")
-    return folder / "libcuda_emulated.so"
+def emulated(emulator: Path) -> Path:
+    return emulator / "libcuda_emulated.so"
 
 
 @pytest.fixture(scope="module", params=["emulated", pytest.param("device", marks=pytest.mark.cuda)])
@@ -150,13 +147,21 @@ def test_combine(
     drawn = np.frombuffer(data.draw(st.binary(max_size=40)), np.uint8)
     signs = (grown(drawn, length) % 3).astype(np.int8) - np.int8(1)
     shift = data.draw(shifts(dtype))
+    # Floors in device memory may be cut off, and an expert may have its own in the call.
+    there = data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) if floors_there else [False]
+    there *= n // len(there)
+    cuts = data.draw(st.lists(st.integers(0, length), min_size=n, max_size=n))
+    is_cut = floors_there and data.draw(st.booleans())
 
     with np.errstate(all="ignore"):
         deltas = deltas_of(group, base)
         if gate == "magnitude":
-            kept = magnitude_bits(deltas) > np.array(limits).reshape(-1, 1)
-            kept |= np.isnan(deltas) & (np.array(limits) < KEEP_NONE).reshape(-1, 1)
-            deltas = np.where(kept, deltas, np.float32(0))
+            sizes = np.minimum(magnitude_bits(deltas), np.uint32(INFINITY_BITS + 1))
+            least = np.repeat(np.array(limits).reshape(-1, 1), length, axis=1)
+            for e in range(n):
+                if is_cut and there[e]:
+                    least[e, cuts[e] :] += limits[e] < KEEP_NONE
+            deltas = np.where(sizes > least, deltas, np.float32(0))
         ys = entries(deltas, weights)
         total = in_order_sum(ys)
         if vote == "none":
@@ -180,12 +185,16 @@ def test_combine(
     base_there = table.put(group.base, shift)
     signs_there = table.put(signs, shift)
     floors_on_device = table.put(np.array(limits, np.int32))
+    cuts_on_device = table.put(np.array([(0, cut) for cut in cuts], np.uint64))
+    more = cuda_table.CombineThere(
+        floors_on_device.address, cuts_on_device.address if is_cut else None, None
+    )
     out = table.empty(expected.nbytes, shift)
     tally = table.zeros(c.sizeof(cuda_table.CombineTally))
     experts, weight_array, limit_array = (
         pointers([memory.address for memory in on_device]),
         floats(weights),
-        ints([KEEP_ALL] * n if floors_there else limits),
+        ints([cuda_table.FLOOR_THERE if t else x for t, x in zip(there, limits, strict=True)]),
     )
     overflow = {"float32": 0x7F800000, "bfloat16": 0x7F7F8000, "float16": 0x477FF000}[dtype.name]
     args = cuda_table.CombineArgs(
@@ -205,7 +214,7 @@ def test_combine(
     table(
         "combine",
         c.addressof(args),
-        floors_on_device.address if floors_there else None,
+        c.addressof(more) if floors_there else None,
         tally.address,
         None,
         which=code(dtype) * len(RULES) + RULES.index(rule),
@@ -219,7 +228,7 @@ def test_combine(
     for memory, array in zip(on_device, group.experts, strict=True):
         assert_untouched(memory, array)
 
-    if vote != "given" and blend != "mean":
+    if vote != "given" and blend != "mean" and not is_cut:
         on_cpu = np.empty_like(expected)
         _core.combine(
             code(dtype),
@@ -236,6 +245,58 @@ def test_combine(
             length,
         )
         assert_same_bits(out.read(dtype, length), on_cpu)
+
+
+@pytest.mark.parametrize(
+    ("counted", "is_done"),
+    [((1, 0, 1), True), ((1, 0, 0), False), ((0, 0, 1), False), ((-1, 0, 1), False)],
+)
+def test_a_merge_is_repeated_for_the_majority(
+    table: CudaTable, counted: tuple[int, int, int], is_done: bool
+) -> None:
+    x, y = np.float32([2, 1, -3]), np.float32([-2, 4, 1])
+    rows = [table.put(x), table.put(y)]
+    tallies = [table.put(np.array([*before, 0], np.int64)) for before in (counted, (0, 0, 0))]
+    experts, weights, limits = (
+        pointers([memory.address for memory in rows]),
+        floats([1.0, 1.0]),
+        ints([KEEP_ALL] * 2),
+    )
+    out, signs = table.put(np.full(3, 9, np.float32)), table.put(np.full(3, 9, np.int8))
+    more = cuda_table.CombineThere(None, None, tallies[0].address)
+    args = cuda_table.CombineArgs(
+        None,
+        c.addressof(experts),
+        c.addressof(weights),
+        c.addressof(limits),
+        2,
+        1.0,
+        1.0,
+        1,
+        None,
+        INFINITY_BITS,
+        out.address,
+        3,
+    )
+    rule = RULES.index(("magnitude", "sum", "mean_of_agreeing"))
+    there = c.addressof(more)
+    table("combine", c.addressof(args), there, tallies[1].address, None, which=rule)
+    again, tally = tallies[0].address, tallies[1].address
+    table(
+        "elect_signs",
+        c.addressof(experts),
+        c.addressof(weights),
+        2,
+        1,
+        signs.address,
+        3,
+        again,
+        tally,
+        None,
+    )
+    assert out.read(np.float32, 3).tolist() == ([2, 2.5, -3] if is_done else [9, 9, 9])
+    # An election counts no cancellations: the sum of the signs decides.
+    assert signs.read(np.int8, 3).tolist() == ([1, 1, -1] if counted[0] > 0 else [9, 9, 9])
 
 
 @examples
@@ -293,6 +354,7 @@ def test_elect_signs(
         zero_sign,
         out.address,
         length,
+        None,
         tally.address,
         None,
         which=int(vote == "count"),
@@ -377,6 +439,33 @@ def test_subtract(table: CudaTable, group: Group, length: int) -> None:
     assert np.isnan(found[~numbers]).all()
 
 
+@examples
+@given(KERNEL_GROUPS, lengths(), floors(), st.booleans(), st.data())
+def test_trim(
+    table: CudaTable,
+    group: Group,
+    length: int,
+    floor: int,
+    floor_there: bool,
+    data: st.DataObject,
+) -> None:
+    x = grown(group.base, length)
+    cut = data.draw(st.none() | st.integers(0, length))
+    shift = data.draw(shifts(x.dtype))
+    a, out = table.put(x, shift), table.empty(x.nbytes, shift)
+    limit, cut_off = table.put(np.int32([floor])), table.put(np.uint64([0, cut or 0]))
+    at = cut_off.address if cut is not None else None
+    there = (KEEP_ALL, limit.address) if floor_there else (floor, None)
+    table("trim", a.address, *there, at, out.address, length, None, which=code(x.dtype))
+    least = np.full(length, floor)
+    if floor_there and cut is not None:
+        least[cut:] += floor < KEEP_NONE
+    wide = widen(x)
+    stays = np.minimum(magnitude_bits(wide), np.uint32(INFINITY_BITS + 1)) > least
+    expected = narrow(np.where(stays, wide, np.float32(0)), x.dtype)
+    assert_same_bits(out.read(x.dtype, length), expected)
+
+
 # Packed masks
 
 
@@ -427,6 +516,18 @@ def test_consensus_mask(
     table("consensus_mask", c.addressof(rows), n_masks, at_least, out.address, length, None)
     expected = masks_reference.consensus_mask(packed, length, at_least)
     assert_same_bits(out.read(np.uint8, expected.size), expected)
+
+
+@examples
+@given(lengths(), st.sampled_from([0, 1, 8]))
+def test_pack_and_unpack(table: CudaTable, length: int, shift: int) -> None:
+    x = np.random.default_rng(length).integers(0, 3, length, np.uint8)
+    there, packed = table.put(x, shift), table.empty((length + 7) // 8, 1)
+    table("pack_bits", there.address, packed.address, length, None)
+    assert_same_bits(packed.read(np.uint8, (length + 7) // 8), pack_bits(x != 0))
+    back = table.empty(length, shift)
+    table("unpack_bits", packed.address, back.address, length, None)
+    assert_same_bits(back.read(np.uint8, length), (x != 0).astype(np.uint8))
 
 
 def largest_rank(x: Array) -> int:
@@ -519,13 +620,15 @@ def test_too_many_masks_are_refused(table: CudaTable) -> None:
 # Sums
 
 
-def lane_sums(terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def lane_sums(
+    terms: npt.NDArray[np.float64], stretch: int = cuda_table.STRETCH
+) -> npt.NDArray[np.float64]:
     """Eight sums of each stretch, element i in lane i % 8, in order."""
-    stretches = -(-terms.size // cuda_table.STRETCH)
-    padded = np.zeros(stretches * cuda_table.STRETCH)
+    stretches = -(-terms.size // stretch)
+    padded = np.zeros(stretches * stretch)
     padded[: terms.size] = terms
     lanes = np.zeros((stretches, 8))
-    for row in padded.reshape(stretches, cuda_table.STRETCH // 8, 8).transpose(1, 0, 2):
+    for row in padded.reshape(stretches, stretch // 8, 8).transpose(1, 0, 2):
         lanes = lanes + row
     return lanes.ravel()
 
@@ -549,6 +652,25 @@ def test_sums(table: CudaTable, group: Group, length: int) -> None:
         numbers = ~np.isnan(expected)
         assert_same_bits(found[numbers], expected[numbers])
         assert np.isnan(found[~numbers]).all()
+
+
+@settings(examples, max_examples=10)
+@given(PAIRS, st.sampled_from([0, 9, cuda_table.DOT_STRETCH + 9]))
+def test_inner_products(table: CudaTable, group: Group, length: int) -> None:
+    a, b = (grown(array, length) for array in group.experts)
+    x, y = table.put(a, 4), table.put(b)
+    n_stretches = -(-length // cuda_table.DOT_STRETCH)
+    lanes, out = table.empty(64 * n_stretches), table.put(np.array([0.5]))
+    table("long_dot", x.address, y.address, length, lanes.address, None)
+    table("fold", lanes.address, n_stretches, out.address, None)
+    with np.errstate(all="ignore"):
+        products = a.astype(np.float64) * b.astype(np.float64)
+        expected = np.float64(0.5)
+        for p in lane_sums(products, cuda_table.DOT_STRETCH).reshape(-1, 8):
+            expected += ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+    if np.isnan(expected):
+        expected = np.float64(np.nan)
+    assert_same_bits(out.read(np.float64, 1)[0], expected)
 
 
 # Selection

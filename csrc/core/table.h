@@ -202,10 +202,13 @@ struct KernelTable {
 };
 
 // The sum of eight lanes, in the one order that all use; every NaN is the canonical one.
-inline double sum_of_lanes(const double lanes[8]) {
+constexpr double sum_of_lanes(const double lanes[8]) {
   const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
                      ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
   return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
 }
+
+// Elements over which an inner product has eight lanes of its own; their sums are added in order.
+inline constexpr std::size_t kDotStretch = std::size_t(1) << 16;
 
 }  // namespace tallies

@@ -57,6 +57,33 @@ Failure sign_mask(const float* x, std::uint8_t* out, std::size_t n, Stream strea
   return run_pack(SignOfFirst{}, x, nullptr, out, n, stream);
 }
 
+__global__ void __launch_bounds__(kThreads)
+    pack_bytes(const std::uint8_t* in, std::uint8_t* out, std::size_t n_elements) {
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const Chunk<std::uint8_t, kN> bytes = load_chunk<std::uint8_t, kN>(in + i, n);
+    std::uint32_t byte = 0;
+    for (int j = 0; j < kN; ++j) byte |= std::uint32_t(bytes.v[j] != 0) << j;
+    out[i / kN] = static_cast<std::uint8_t>(byte);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    unpack_bytes(const std::uint8_t* in, std::uint8_t* out, std::size_t n_elements) {
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const std::uint32_t byte = in[i / kN];
+    Chunk<std::uint8_t, kN> bytes;
+    for (int j = 0; j < kN; ++j) bytes.v[j] = static_cast<std::uint8_t>(byte >> j & 1);
+    store_chunk(out + i, bytes, n);
+  });
+}
+
+Failure pack_bits(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream stream) {
+  return launch_over(n, kN, &pack_bytes, stream, in, out, n);
+}
+Failure unpack_bits(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream stream) {
+  return launch_over(n, kN, &unpack_bytes, stream, in, out, n);
+}
+
 struct MaskRows {
   const std::uint8_t* rows[kMaxExperts];
 };
@@ -148,6 +175,8 @@ void fill_masks(Table& table) {
   table.consensus_mask = &consensus_mask;
   table.same_sign_mask = &same_sign_mask;
   table.sign_mask = &sign_mask;
+  table.pack_bits = &pack_bits;
+  table.unpack_bits = &unpack_bits;
   table.apply_mask[0] = &apply_mask<Float32>;
   table.apply_mask[1] = &apply_mask<BFloat16>;
   table.apply_mask[2] = &apply_mask<Float16>;

@@ -46,6 +46,19 @@ struct CutOff {
   std::uint64_t left, count;
 };
 
+// A floor in CombineArgs that stands for one in device memory.
+inline constexpr std::int32_t kFloorThere = -0x7fffffff - 1;
+
+// What a combine takes from device memory.
+struct CombineThere {
+  // One per expert; used where its floor in CombineArgs is kFloorThere.
+  const std::int32_t* floors = nullptr;
+  const CutOff* cut_offs = nullptr;  // beside the floors; null if all that equal a threshold stay
+  // Unless null: elements are merged again, and only if these tallies of the same elements elect
+  // the plus sign and hold a vote that cancelled.
+  const CombineTally* again = nullptr;
+};
+
 struct Table {
   // Of this struct and of what its functions take, to tell a library of another version.
   std::size_t size, size_of_combine_args;
@@ -73,12 +86,17 @@ struct Table {
 
   // As in KernelTable. Tallies and `largest` (bits of the largest magnitude of the float32 results,
   // kNanRank or more for NaN) are added to; clear them first.
-  // Floors come from `device_floors`, n_experts in device memory, unless it is null. Rules that
-  // judge an entry by all experts have no function here.
-  Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const std::int32_t* device_floors,
-                                            CombineTally*, Stream);
+  // CombineThere may be null. Rules that judge an entry by all experts have no function here.
+  Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const CombineThere*, CombineTally*,
+                                            Stream);
+  // With `again`, which may be null, only if the signs counted there add up to plus.
   Failure (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,
-                            int zero_sign, std::int8_t* out, std::size_t n, CombineTally*, Stream);
+                            int zero_sign, std::int8_t* out, std::size_t n,
+                            const CombineTally* again, CombineTally*, Stream);
+  // Entries with bits(|x|) > floor as they are, zeros with their sign, and +0 elsewhere. The floor
+  // comes from `device_floor` unless it is null, and then `cut_off`, unless it is null, applies.
+  Failure (*trim[kFusedDTypes])(const void* x, std::int32_t floor, const std::int32_t* device_floor,
+                                const CutOff* cut_off, void* out, std::size_t n, Stream);
   Failure (*magnitudes[kFusedDTypes])(const void* base, const void* expert, std::size_t n,
                                       std::uint32_t* out, Stream);
   Failure (*widen[kDTypes])(const void* in, float* out, std::size_t n, Stream);
@@ -95,6 +113,9 @@ struct Table {
   Failure (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n,
                             Stream);
   Failure (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n, Stream);
+  // One byte an element, not 0 for one in the mask; 0 or 1.
+  Failure (*pack_bits)(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream);
+  Failure (*unpack_bits)(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream);
   Failure (*tall[kFusedDTypes])(const TallArgs&, std::int32_t* largest, Stream);
   Failure (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
                                       const std::uint8_t* mask, float scale, void* out,
@@ -102,9 +123,12 @@ struct Table {
   Failure (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask, float size,
                                        void* out, std::size_t n, std::int32_t* largest, Stream);
 
-  // Eight lanes for each stretch of kStretch elements, written, not added to.
+  // Eight lanes for each stretch of kStretch, or of kDotStretch, elements; written, not added to.
   Failure (*dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
   Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);
+  Failure (*long_dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
+  // Adds the sum of each stretch's lanes to *out, one stretch after the other.
+  Failure (*fold)(const double* lanes, std::size_t n_stretches, double* out, Stream);
 
   // The rank-th largest magnitude, counted from 1, of all arrays together: begin; then for each of
   // three digits `count` every array and `pick`. Up to `capacity` candidates are listed after the
