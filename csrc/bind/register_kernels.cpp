@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bind/arrays.h"
 #include "core/error.h"
@@ -60,9 +61,14 @@ void consensus_mask(const std::vector<Address>& masks, int at_least, Address out
 }
 
 double dot(Address a, Address b, std::size_t n) {
-  double lanes[8] = {};
-  kernels().dot(at<const float>(a), at<const float>(b), n, lanes);
-  return sum_of_lanes(lanes);
+  double sum = 0;
+  for (std::size_t first = 0; first < n; first += kDotStretch) {
+    double lanes[8] = {};
+    kernels().dot(at<const float>(a) + first, at<const float>(b) + first,
+                  std::min(kDotStretch, n - first), lanes);
+    sum += sum_of_lanes(lanes);
+  }
+  return sum == sum ? sum : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace

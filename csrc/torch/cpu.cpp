@@ -15,9 +15,6 @@ namespace {
 // eight lanes of dots and of the eight bits of a byte.
 constexpr std::size_t kChunk = 2048;
 
-// Elements that block_dots sums at a time.
-constexpr std::size_t kStretch = std::size_t(1) << 16;
-
 const void* at(View x, std::size_t i) {
   return static_cast<const char*>(x.data) + i * size_of(x.dtype);
 }
@@ -62,6 +59,28 @@ void restore_zeros(const void* from, void* to, std::size_t n) {
 struct Lanes : std::array<double, 8> {
   Lanes() : array{} {}
 };
+
+// The inner product of each pair of rows.
+std::vector<double> dots(const std::vector<View>& rows,
+                         const std::vector<std::pair<std::size_t, std::size_t>>& pairs,
+                         std::size_t n) {
+  std::vector<double> sums(pairs.size());
+  for (std::size_t start = 0; start < n; start += kDotStretch) {
+    std::vector<View> here;
+    for (const View& row : rows) here.push_back({at(row, start), row.dtype});
+    std::vector<Lanes> lanes(pairs.size());
+    for_each_wide(here, std::min(kDotStretch, n - start),
+                  [&](const float* const* wide, std::size_t, std::size_t count) {
+                    for (std::size_t k = 0; k < pairs.size(); ++k)
+                      kernels().dot(wide[pairs[k].first], wide[pairs[k].second], count,
+                                    lanes[k].data());
+                  });
+    for (std::size_t k = 0; k < pairs.size(); ++k) sums[k] += sum_of_lanes(lanes[k].data());
+  }
+  for (double& sum : sums)
+    if (sum != sum) sum = std::numeric_limits<double>::quiet_NaN();
+  return sums;
+}
 
 }  // namespace
 
@@ -168,30 +187,22 @@ void Cpu::disjoint_merge(Stream&, const Views& deltas, const Weights& weights,
 
 void Cpu::gram(Stream&, const Views& deltas, std::size_t n, double* out) {
   const std::size_t n_rows = deltas.size();
-  std::vector<Lanes> sums(n_rows * n_rows);
-  for_each_wide(deltas, n, [&](const float* const* rows, std::size_t, std::size_t count) {
-    for (std::size_t i = 0; i < n_rows; ++i)
-      for (std::size_t j = 0; j <= i; ++j)
-        kernels().dot(rows[i], rows[j], count, sums[i * n_rows + j].data());
-  });
+  std::vector<std::pair<std::size_t, std::size_t>> pairs;
   for (std::size_t i = 0; i < n_rows; ++i)
-    for (std::size_t j = 0; j <= i; ++j)
-      out[i * n_rows + j] = out[j * n_rows + i] = sum_of_lanes(sums[i * n_rows + j].data());
+    for (std::size_t j = 0; j <= i; ++j) pairs.emplace_back(i, j);
+  const std::vector<double> sums = dots(deltas, pairs, n);
+  for (std::size_t k = 0; k < pairs.size(); ++k) {
+    const auto [i, j] = pairs[k];
+    out[i * n_rows + j] = out[j * n_rows + i] = sums[k];
+  }
 }
 
 void Cpu::block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out) {
-  std::fill_n(out, deltas.size(), 0.0);
-  for (std::size_t start = 0; start < n; start += kStretch) {
-    Views rows{{at(grad, start), grad.dtype}};
-    for (const View& delta : deltas) rows.push_back({at(delta, start), delta.dtype});
-    std::vector<Lanes> sums(deltas.size());
-    for_each_wide(rows, std::min(kStretch, n - start),
-                  [&](const float* const* wide, std::size_t, std::size_t count) {
-                    for (std::size_t t = 0; t < sums.size(); ++t)
-                      kernels().dot(wide[0], wide[t + 1], count, sums[t].data());
-                  });
-    for (std::size_t t = 0; t < sums.size(); ++t) out[t] += sum_of_lanes(sums[t].data());
-  }
+  Views rows = deltas;
+  rows.push_back(grad);
+  std::vector<std::pair<std::size_t, std::size_t>> pairs;
+  for (std::size_t t = 0; t < deltas.size(); ++t) pairs.emplace_back(deltas.size(), t);
+  std::ranges::copy(dots(rows, pairs, n), out);
 }
 
 }  // namespace tallies::torch
