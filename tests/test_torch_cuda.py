@@ -10,6 +10,7 @@ can answer.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +26,11 @@ from torch import Tensor
 
 import tallies.torch as functions
 from tallies import InputError, cuda
-from tallies.torch import arguments, ops
+from tallies.torch import arguments, from_files, ops
 from tests import strategies
 from tests.everywhere import assert_same_bits
 from tests.strategies import KERNEL_DTYPES
+from tests.test_torch_live import TASKS, Net, assert_is, copies, packed
 from tests.test_torch_ops import CASES, array_of, tensor_of
 
 STRETCH = 1 << 16
@@ -119,7 +121,7 @@ def groups(draw: st.DrawFn, mixed: bool = True) -> tuple[Tensor, list[Tensor]]:
 
 
 @st.composite
-def packed(draw: st.DrawFn, n: int) -> Tensor:
+def masks(draw: st.DrawFn, n: int) -> Tensor:
     """A packed mask; bits past the n-th may be set."""
     seed = draw(st.integers(0, 99))
     mask = np.random.default_rng(seed).integers(0, 256, (n + 7) // 8, np.uint8)
@@ -200,14 +202,14 @@ def test_tall_mask(place: Place, group: tuple[Tensor, list[Tensor]], lam: float)
 @examples
 @given(lengths(), st.integers(1, 9), st.integers(0, 600), st.data())
 def test_consensus_mask(place: Place, n: int, n_masks: int, k: int, data: st.DataObject) -> None:
-    masks = [data.draw(packed(n)) for _ in range(n_masks)]
-    place.check("consensus_mask", masks, n, k % (n_masks + 2) if k < 500 else k)
+    rows = [data.draw(masks(n)) for _ in range(n_masks)]
+    place.check("consensus_mask", rows, n, k % (n_masks + 2) if k < 500 else k)
 
 
 @examples
 @given(lengths(), st.data())
 def test_pack_bits_and_back(place: Place, n: int, data: st.DataObject) -> None:
-    mask = data.draw(packed(n))
+    mask = data.draw(masks(n))
     place.check("unpack_bits", mask, n)
     place.check("pack_bits", data.draw(arranged(functions.unpack_bits(mask, n))))
 
@@ -218,7 +220,7 @@ def test_apply_mask(
     place: Place, group: tuple[Tensor, list[Tensor]], scale: float, data: st.DataObject
 ) -> None:
     base, experts = group
-    place.check("apply_mask", base, experts[0], data.draw(packed(base.numel())), scale)
+    place.check("apply_mask", base, experts[0], data.draw(masks(base.numel())), scale)
 
 
 @examples
@@ -434,3 +436,60 @@ def test_a_device_other_than_the_current_one(device: Place) -> None:
         assert torch.cuda.current_device() == 0
     assert found.device.index == 1
     assert torch.equal(found.cpu(), functions.trim(x, 0.3))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("n_blocks", [1, 3])
+def test_weighted_merge(device: Place, n_blocks: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = {"w": torch.randn(70, 1001, generator=generator).bfloat16()}
+    deltas = [{"w": torch.randn(70, 1001, generator=generator).half()} for _ in range(3)]
+    coefficients = torch.randn(3, 1, n_blocks, generator=generator, dtype=torch.float64)
+    seed = torch.randn(70, 1001, generator=generator).bfloat16()
+
+    def run(place: str, coefficients_at: str) -> tuple[Tensor, Tensor]:
+        given_ = coefficients.clone().to(coefficients_at).requires_grad_()
+        there = [{"w": one["w"].to(place)} for one in deltas]
+        merged = functions.weighted_merge({"w": base["w"].to(place)}, there, given_)["w"]
+        merged.backward(seed.to(place))
+        assert given_.grad is not None and merged.device.type == place
+        return merged.detach().cpu(), given_.grad.cpu()
+
+    expected, expected_grad = run("cpu", "cpu")
+    for coefficients_at in ("cpu", "cuda"):
+        found, grad = run("cuda", coefficients_at)
+        assert_same_bits(array_of(found), array_of(expected))
+        assert torch.allclose(grad, expected_grad, rtol=0, atol=1e-7)
+
+
+@pytest.mark.cuda
+def test_a_module_is_trained(device: Place) -> None:
+    module = torch.nn.Linear(9, 5).cuda()
+    base = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    merged = functions.MergedModule(module, base, [base, base], per_tensor=True)
+    merged(torch.ones(3, 9, device="cuda")).sum().backward()
+    assert merged.coefficients.grad is not None and bool((merged.coefficients.grad != 0).all())
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("preload", [True, False, "device"])
+def test_a_model_switches_tasks(
+    device: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preload: Any
+) -> None:
+    monkeypatch.setattr(from_files, "_STAGED_BYTES", 300)
+    model = Net()
+    base = copies(model)
+    store = packed(tmp_path, base, "tall")
+    switcher = functions.TaskSwitcher(model.cuda(), store, preload=preload)
+    stream = torch.cuda.Stream()
+    for task in (*TASKS, "math"):
+        # What is queued before reads the task before, on whichever stream.
+        with torch.cuda.stream(stream):
+            before = model.embed.weight.detach().clone()
+            torch.cuda._sleep(10_000_000)
+            again = model.embed.weight.detach().clone()
+        switcher.activate(task)
+        assert torch.equal(before, again)
+        assert_is(copy.deepcopy(model).cpu(), store.load(task, framework="torch"))
+    switcher.deactivate()
+    assert_is(copy.deepcopy(model).cpu(), base)
