@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tallies.torch as functions
+from bench import cuda_torch
 from tallies import InputError, cuda
 from tallies.torch import arguments, from_files, ops
 from tests import strategies
 from tests.everywhere import assert_same_bits
 from tests.strategies import KERNEL_DTYPES
+from tests.test_bench import TINY
 from tests.test_torch_live import TASKS, Net, assert_is, copies, packed
 from tests.test_torch_ops import CASES, array_of, tensor_of
 
@@ -308,6 +311,26 @@ def test_any_shape(place: Place, shape: tuple[int, ...]) -> None:
 def test_every_operator(place: Place, name: str) -> None:
     given_, keywords = CASES[name]
     place.check(name, *given_, **keywords)
+
+
+@pytest.mark.parametrize("is_right", [True, False])
+def test_the_benchmark_runs_and_checks(place: Place, is_right: bool) -> None:
+    operators = place.operators if is_right else SimpleNamespace(kth_magnitude=lambda x, k: x[0])
+    rows = cuda_torch.run(cuda_torch.Place(operators, place.device), 10_000, 1)
+    if is_right:
+        assert [row.samples[0] > 0 for row in rows] == [True] * 15
+        return
+    with pytest.raises(RuntimeError, match="kth_magnitude: not the result of the processor"):
+        next(rows)
+
+
+def test_the_benchmark_switches_tasks(tmp_path: Path) -> None:
+    rows = list(cuda_torch.switches("cpu", tmp_path, 1, TINY))
+    assert [row.case["kernel"] for row in rows] == [
+        "task switch, preload=True",
+        "task switch, preload='device'",
+    ]
+    assert all(row.n_bytes > 0 and row.samples for row in rows)
 
 
 # What is said where there is no device
