@@ -20,7 +20,7 @@ RULES: list[tuple[str, str, str]] = re.findall(
 )
 """Gate, vote and blend of every compiled rule, in the order of the table."""
 
-STRETCH, DOT_STRETCH = 2048, 1 << 16
+STRETCH, CELL = 2048, 1 << 16
 FLOOR_THERE = -(1 << 31)
 N_FUSED, N_DTYPES = 3, 6
 
@@ -64,7 +64,6 @@ _FUNCTIONS: list[tuple[str, str, int]] = [
     ("apply_signs", "ppfpzpp", N_FUSED),
     ("dot", "ppzpp", 1),
     ("sum_magnitudes", "pzpp", 1),
-    ("long_dot", "ppzpp", 1),
     ("fold", "pzpp", 1),
     ("selection_bytes", "z", 1),
     ("begin_selection", "pzqp", 1),

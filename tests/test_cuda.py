@@ -620,15 +620,13 @@ def test_too_many_masks_are_refused(table: CudaTable) -> None:
 # Sums
 
 
-def lane_sums(
-    terms: npt.NDArray[np.float64], stretch: int = cuda_table.STRETCH
-) -> npt.NDArray[np.float64]:
+def lane_sums(terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Eight sums of each stretch, element i in lane i % 8, in order."""
-    stretches = -(-terms.size // stretch)
-    padded = np.zeros(stretches * stretch)
+    stretches = -(-terms.size // cuda_table.STRETCH)
+    padded = np.zeros(stretches * cuda_table.STRETCH)
     padded[: terms.size] = terms
     lanes = np.zeros((stretches, 8))
-    for row in padded.reshape(stretches, stretch // 8, 8).transpose(1, 0, 2):
+    for row in padded.reshape(stretches, cuda_table.STRETCH // 8, 8).transpose(1, 0, 2):
         lanes = lanes + row
     return lanes.ravel()
 
@@ -654,20 +652,23 @@ def test_sums(table: CudaTable, group: Group, length: int) -> None:
         assert np.isnan(found[~numbers]).all()
 
 
-@settings(examples, max_examples=10)
-@given(PAIRS, st.sampled_from([0, 9, cuda_table.DOT_STRETCH + 9]))
+@settings(examples, max_examples=20)
+@given(PAIRS, st.sampled_from([0, 9, 2049, cuda_table.CELL + 9, 3 * cuda_table.CELL - 5000]))
 def test_inner_products(table: CudaTable, group: Group, length: int) -> None:
     a, b = (grown(array, length) for array in group.experts)
     x, y = table.put(a, 4), table.put(b)
-    n_stretches = -(-length // cuda_table.DOT_STRETCH)
+    n_stretches = -(-length // cuda_table.STRETCH)
     lanes, out = table.empty(64 * n_stretches), table.put(np.array([0.5]))
-    table("long_dot", x.address, y.address, length, lanes.address, None)
+    table("dot", x.address, y.address, length, lanes.address, None)
     table("fold", lanes.address, n_stretches, out.address, None)
+    expected = np.float64(0.5)
     with np.errstate(all="ignore"):
-        products = a.astype(np.float64) * b.astype(np.float64)
-        expected = np.float64(0.5)
-        for p in lane_sums(products, cuda_table.DOT_STRETCH).reshape(-1, 8):
-            expected += ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+        sums = lane_sums(a.astype(np.float64) * b.astype(np.float64)).reshape(-1, 8)
+        for first in range(0, n_stretches, cuda_table.CELL // cuda_table.STRETCH):
+            of_cell = np.float64(0)
+            for p in sums[first : first + cuda_table.CELL // cuda_table.STRETCH]:
+                of_cell += ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+            expected += of_cell
     if np.isnan(expected):
         expected = np.float64(np.nan)
     assert_same_bits(out.read(np.float64, 1)[0], expected)

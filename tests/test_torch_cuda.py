@@ -36,8 +36,8 @@ from tests.test_bench import TINY
 from tests.test_torch_live import TASKS, Net, assert_is, copies, packed
 from tests.test_torch_ops import CASES, array_of, tensor_of
 
-STRETCH = 1 << 16
-"""Elements over which an inner product has lanes of its own."""
+CELL = 1 << 16
+"""Elements over which sums of products are added up before they are added to the others."""
 
 WIDENED = 1 << 22
 """Elements of all rows together that are widened at a time."""
@@ -262,16 +262,16 @@ def test_block_dots(place: Place, group: tuple[Tensor, list[Tensor]]) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_inner_products_of_several_stretches(place: Place, dtype: torch.dtype) -> None:
+def test_inner_products_of_several_cells(place: Place, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(3, 2 * STRETCH + 3, generator=generator).to(dtype)
+    rows = torch.randn(3, 2 * CELL + 3, generator=generator).to(dtype)
     place.check("gram", [*rows])
     place.check("block_dots", rows[0].half(), [*rows[1:]])
 
 
 def test_what_is_not_float32_is_widened_in_parts(place: Place) -> None:
     generator = torch.Generator().manual_seed(0)
-    n, n_rows = STRETCH + 4321, WIDENED // STRETCH
+    n, n_rows = CELL + 4321, WIDENED // CELL
     rows = torch.randn(n_rows, n, generator=generator).bfloat16()
     place.check("elect_signs", [*rows], None, "sum", "majority")
     place.check("block_dots", rows[0], [*rows])

@@ -208,7 +208,8 @@ constexpr double sum_of_lanes(const double lanes[8]) {
   return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
 }
 
-// Elements over which an inner product has eight lanes of its own; their sums are added in order.
-inline constexpr std::size_t kDotStretch = std::size_t(1) << 16;
+// Elements over which an inner product of arrays has eight lanes of its own. Their sums are added
+// in order over each cell, and those of the cells in order.
+inline constexpr std::size_t kDotStretch = 2048, kDotCell = 32 * kDotStretch;
 
 }  // namespace tallies

@@ -19,9 +19,6 @@ using Stream = void*;         // a cudaStream_t; null is the default stream
 using Event = void*;          // a cudaEvent_t
 using Failure = const char*;  // null when all is well, else what is wrong, in static memory
 
-// Elements over which a sum of products has eight lanes of its own, as in the engine's sums.
-inline constexpr std::size_t kStretch = 2048;
-
 // Masks that one call of `tall` writes at most.
 inline constexpr int kMaxTallMasks = 1024;
 
@@ -123,11 +120,10 @@ struct Table {
   Failure (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask, float size,
                                        void* out, std::size_t n, std::int32_t* largest, Stream);
 
-  // Eight lanes for each stretch of kStretch, or of kDotStretch, elements; written, not added to.
+  // Eight lanes for each stretch of kDotStretch elements, written, not added to.
   Failure (*dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
   Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);
-  Failure (*long_dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
-  // Adds the sum of each stretch's lanes to *out, one stretch after the other.
+  // Adds the sums of cells of lanes to *out, one cell after the other; the first is a whole one.
   Failure (*fold)(const double* lanes, std::size_t n_stretches, double* out, Stream);
 
   // The rank-th largest magnitude, counted from 1, of all arrays together: begin; then for each of

@@ -17,12 +17,13 @@ struct Magnitude {
 // b may be null.
 template <class Term>
 __global__ void __launch_bounds__(kThreads)
-    sum(const float* a, const float* b, std::size_t n, std::size_t stretch, double* lanes) {
-  const std::size_t n_lanes = (n + stretch - 1) / stretch * 8;
+    sum(const float* a, const float* b, std::size_t n, double* lanes) {
+  const std::size_t n_lanes = (n + kDotStretch - 1) / kDotStretch * 8;
   const std::size_t step = std::size_t(gridDim.x) * kThreads;
   for (std::size_t at = std::size_t(blockIdx.x) * kThreads + threadIdx.x; at < n_lanes;
        at += step) {
-    const std::size_t first = at / 8 * stretch, end = n - first < stretch ? n : first + stretch;
+    const std::size_t first = at / 8 * kDotStretch;
+    const std::size_t end = n - first < kDotStretch ? n : first + kDotStretch;
     double total = 0;
     for (std::size_t i = first + at % 8; i < end; i += 8)
       total = total + Term::of(a[i], b == nullptr ? 0.0f : b[i]);
@@ -30,42 +31,46 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <class Term, std::size_t kPerStretch>
+template <class Term>
 Failure run_sum(const float* a, const float* b, std::size_t n, double* lanes, Stream stream) {
-  return launch_over((n + kPerStretch - 1) / kPerStretch * 8, 1, &sum<Term>, stream, a, b, n,
-                     kPerStretch, lanes);
+  return launch_over((n + kDotStretch - 1) / kDotStretch * 8, 1, &sum<Term>, stream, a, b, n,
+                     lanes);
 }
 
 Failure sum_magnitudes(const float* x, std::size_t n, double* lanes, Stream stream) {
-  return run_sum<Magnitude, kStretch>(x, nullptr, n, lanes, stream);
+  return run_sum<Magnitude>(x, nullptr, n, lanes, stream);
 }
 
-// One block: all threads sum lanes, and one adds the sums.
+// One block: each thread sums a cell, and one of them adds the sums.
 __global__ void __launch_bounds__(kThreads)
-    add_stretches(const double* lanes, std::size_t n_stretches, double* out) {
+    add_cells(const double* lanes, std::size_t n_stretches, double* out) {
+  constexpr std::size_t kPerCell = kDotCell / kDotStretch;
   __shared__ double sums[kThreads];
+  const std::size_t n_cells = (n_stretches + kPerCell - 1) / kPerCell;
   double total = *out;
-  for (std::size_t first = 0; first < n_stretches; first += kThreads) {
-    const std::size_t left = n_stretches - first, n = left < kThreads ? left : kThreads;
-    if (threadIdx.x < n) sums[threadIdx.x] = sum_of_lanes(lanes + 8 * (first + threadIdx.x));
+  for (std::size_t first = 0; first < n_cells; first += kThreads) {
+    const std::size_t cell = first + threadIdx.x;
+    double of_cell = 0;
+    for (std::size_t at = cell * kPerCell; at < (cell + 1) * kPerCell && at < n_stretches; ++at)
+      of_cell = of_cell + sum_of_lanes(lanes + 8 * at);
+    sums[threadIdx.x] = of_cell;
     __syncthreads();
     if (threadIdx.x == 0)
-      for (std::size_t i = 0; i < n; ++i) total = total + sums[i];
+      for (std::size_t i = 0; i < kThreads && first + i < n_cells; ++i) total = total + sums[i];
     __syncthreads();
   }
   if (threadIdx.x == 0) *out = total == total ? total : __builtin_nan("");
 }
 
 Failure fold(const double* lanes, std::size_t n_stretches, double* out, Stream stream) {
-  return launch(&add_stretches, 1, stream, lanes, n_stretches, out);
+  return launch(&add_cells, 1, stream, lanes, n_stretches, out);
 }
 
 }  // namespace
 
 void fill_sums(Table& table) {
-  table.dot = &run_sum<Product, kStretch>;
+  table.dot = &run_sum<Product>;
   table.sum_magnitudes = &sum_magnitudes;
-  table.long_dot = &run_sum<Product, kDotStretch>;
   table.fold = &fold;
 }
 

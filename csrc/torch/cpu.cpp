@@ -1,9 +1,9 @@
 #include "torch/cpu.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <limits>
+#include <utility>
 
 #include "cpu/ops.h"
 #include "engine/arrays.h"
@@ -11,9 +11,9 @@
 namespace tallies::torch {
 namespace {
 
-// Elements widened at a time: two rows of float32 stay in the first-level cache. A multiple of the
-// eight lanes of dots and of the eight bits of a byte.
-constexpr std::size_t kChunk = 2048;
+// Elements widened at a time: two rows of float32 stay in the first-level cache. Whole stretches of
+// inner products, and a multiple of the eight bits of a byte.
+constexpr std::size_t kChunk = kDotStretch;
 
 const void* at(View x, std::size_t i) {
   return static_cast<const char*>(x.data) + i * size_of(x.dtype);
@@ -56,27 +56,24 @@ void restore_zeros(const void* from, void* to, std::size_t n) {
     if ((x[i] & kMagnitude) == 0) out[i] = x[i];
 }
 
-struct Lanes : std::array<double, 8> {
-  Lanes() : array{} {}
-};
-
 // The inner product of each pair of rows.
 std::vector<double> dots(const std::vector<View>& rows,
                          const std::vector<std::pair<std::size_t, std::size_t>>& pairs,
                          std::size_t n) {
-  std::vector<double> sums(pairs.size());
-  for (std::size_t start = 0; start < n; start += kDotStretch) {
-    std::vector<View> here;
-    for (const View& row : rows) here.push_back({at(row, start), row.dtype});
-    std::vector<Lanes> lanes(pairs.size());
-    for_each_wide(here, std::min(kDotStretch, n - start),
-                  [&](const float* const* wide, std::size_t, std::size_t count) {
-                    for (std::size_t k = 0; k < pairs.size(); ++k)
-                      kernels().dot(wide[pairs[k].first], wide[pairs[k].second], count,
-                                    lanes[k].data());
-                  });
-    for (std::size_t k = 0; k < pairs.size(); ++k) sums[k] += sum_of_lanes(lanes[k].data());
-  }
+  std::vector<double> sums(pairs.size()), of_cell(pairs.size());
+  for_each_wide(rows, n, [&](const float* const* wide, std::size_t first, std::size_t count) {
+    for (std::size_t i = 0; i < count; i += kDotStretch) {
+      const std::size_t end = first + i + kDotStretch;
+      const bool is_last = end % kDotCell == 0 || end >= n;
+      for (std::size_t k = 0; k < pairs.size(); ++k) {
+        double lanes[8] = {};
+        kernels().dot(wide[pairs[k].first] + i, wide[pairs[k].second] + i,
+                      std::min(kDotStretch, count - i), lanes);
+        of_cell[k] += sum_of_lanes(lanes);
+        if (is_last) sums[k] += std::exchange(of_cell[k], 0.0);
+      }
+    }
+  });
   for (double& sum : sums)
     if (sum != sum) sum = std::numeric_limits<double>::quiet_NaN();
   return sums;

@@ -35,9 +35,9 @@ Pointer moved(Pointer data, DType dtype, std::size_t n_elements) {
   return static_cast<Byte*>(data) + n_elements * size_of(dtype);
 }
 
-// Of n elements, how many are widened at a time: all, or whole stretches of inner products.
+// Of n elements, how many are widened at a time: all, or whole cells of inner products.
 std::size_t chunk_of(std::size_t n, std::size_t n_rows) {
-  return std::min(n, std::max(kWide / n_rows / kDotStretch, std::size_t(1)) * kDotStretch);
+  return std::min(n, std::max(kWide / n_rows / kDotCell, std::size_t(1)) * kDotCell);
 }
 
 // Calls body(rows, first, n) with every row in float32: all elements at once where they are so
@@ -148,7 +148,7 @@ void add_dots(Stream& stream, const std::vector<View>& rows, const std::vector<D
   auto* const lanes = stream.room<double>(8 * n_stretches(n));
   for_each_wide(stream, rows, n, [&](const float* const* wide, std::size_t, std::size_t count) {
     for (const Dot& dot : dots) {
-      stream.check(stream.table().long_dot(wide[dot.a], wide[dot.b], count, lanes, stream.queue()));
+      stream.check(stream.table().dot(wide[dot.a], wide[dot.b], count, lanes, stream.queue()));
       for (double* const sum : {dot.sum, dot.mirror})
         if (sum != nullptr)
           stream.check(stream.table().fold(lanes, n_stretches(count), sum, stream.queue()));

@@ -311,10 +311,10 @@ def gram(deltas: Deltas) -> Tensor:
     """Inner products of the task vectors, G[s, t] = sum of x_s * x_t over all elements.
 
     Returns float64 [N, N], exactly symmetric. A product of two float32 values is exact in float64;
-    each stretch of 65536 elements is summed in eight interleaved parts, and the stretches in order,
-    so that the sum over n elements is off by at most (min(n, 65536) / 8 + n / 65536 + 4) * 2**-53
-    times that of |x_s * x_t|. NaN and infinities reach the result. Raises InputError for shapes or
-    dtypes that differ.
+    each stretch of 2048 elements is summed in eight interleaved parts, 32 stretches in order, and
+    what they make in order, so that the sum over n elements is off by at most
+    (n / 65536 + 290) * 2**-53 times that of |x_s * x_t|. NaN and infinities reach the result.
+    Raises InputError for shapes or dtypes that differ.
 
     >>> gram(torch.tensor([[1.0, 2], [3, -1]]))
     tensor([[ 5.,  1.],
@@ -328,10 +328,9 @@ def block_dots(grad: Tensor, deltas: Deltas) -> Tensor:
     """Inner products of one gradient with every task vector, d[t] = sum of grad * x_t: float64 [N].
 
     This is the gradient of a weighted sum's coefficients. ``grad`` has the shape of one delta;
-    dtypes may differ. Products are exact in float64; each stretch of 65536 elements is summed in
-    eight interleaved parts, and the stretches in order, without a temporary of the tensors' size
-    where they are contiguous. NaN and infinities reach the result. Raises InputError for shapes
-    that differ.
+    dtypes may differ. Products are exact in float64, and summed as in ``gram``, without a temporary
+    of the tensors' size where they are contiguous. NaN and infinities reach the result. Raises
+    InputError for shapes that differ.
 
     >>> block_dots(torch.tensor([1.0, 2]), torch.tensor([[1.0, 2], [3, -1]]))
     tensor([5., 1.], dtype=torch.float64)

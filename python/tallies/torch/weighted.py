@@ -60,10 +60,11 @@ def weighted_merge(
     torch's. Nothing of a tensor's size is allocated for a task whose delta is contiguous. The
     base gets the gradient as it is, the deltas get none. A second derivative is not defined.
 
-    All tensors are on the CPU or all on one CUDA device, where the deltas are dense, the merge has
-    the same bits but for the payloads of NaN, the sum of a gradient has another order, just as
-    fixed, and each delta takes a temporary of its size in float32. That has not been run on a
-    device yet.
+    A tensor and its deltas are on the CPU or on one CUDA device, the coefficients anywhere. On a
+    device the deltas are dense, and each takes a temporary of its size in float32; the merge has
+    the same bits but for the payloads of NaN, and so has the gradient of a coefficient for a
+    whole tensor, while that for one of several blocks is summed in another order, just as fixed.
+    None of that has been run on a device yet.
 
     Zeros, NaN and infinities count as IEEE 754 has it, so that 0 * infinity is NaN. Inputs are
     never changed.
