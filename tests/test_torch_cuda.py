@@ -269,15 +269,15 @@ def test_inner_products_of_several_cells(place: Place, dtype: torch.dtype) -> No
     place.check("block_dots", rows[0].half(), [*rows[1:]])
 
 
-def test_what_is_not_float32_is_widened_in_parts(place: Place) -> None:
+def test_rows_of_several_types_are_widened_in_parts(place: Place) -> None:
     generator = torch.Generator().manual_seed(0)
     n, n_rows = CELL + 4321, WIDENED // CELL
     rows = torch.randn(n_rows, n, generator=generator).bfloat16()
-    place.check("elect_signs", [*rows], None, "sum", "majority")
-    place.check("block_dots", rows[0], [*rows])
+    place.check("block_dots", rows[0].half(), [*rows])
     large = torch.randn(WIDENED // 2 + 1234, generator=generator)
     mask = torch.randint(0, 256, ((large.numel() + 7) // 8,), dtype=torch.uint8)
     place.check("apply_mask", large, large.bfloat16(), mask, 0.3)
+    place.check("apply_mask", large.bfloat16(), large, mask, 0.3)
     place.check("tall_mask", large, large.flip(0).half(), 0.4)
 
 

@@ -104,7 +104,7 @@ Failure trim(const void* x, std::int32_t floor, const std::int32_t* device_floor
 }
 
 struct ElectArgs {
-  const float* deltas[kMaxExperts];
+  const void* deltas[kMaxExperts];
   float weights[kMaxExperts];
   int n_experts, zero_sign;
   std::int8_t* out;
@@ -112,7 +112,7 @@ struct ElectArgs {
   const CombineTally* again;
 };
 
-template <Vote kVote>
+template <class T, Vote kVote>
 __global__ void __launch_bounds__(kThreads)
     elect(const __grid_constant__ ElectArgs args, CombineTally* tally) {
   if (args.again != nullptr && args.again->sign_sum <= 0) return;
@@ -120,8 +120,9 @@ __global__ void __launch_bounds__(kThreads)
   for_each_chunk<kN>(args.n, [&](std::size_t i, int n) {
     Election<kVote> elections[kN];
     for (int e = 0; e < args.n_experts; ++e) {
-      const Chunk<float, kN> x = load_chunk<float, kN>(args.deltas[e] + i, n);
-      for (int j = 0; j < kN; ++j) elections[j].step(x.v[j], args.weights[e]);
+      float x[kN];
+      load_floats<T>(x, args.deltas[e], i, n);
+      for (int j = 0; j < kN; ++j) elections[j].step(x[j], args.weights[e]);
     }
     Chunk<std::int8_t, kN> signs;
     for (int j = 0; j < kN; ++j) signs.v[j] = to_bytes(elections[j].finish(args.zero_sign, lanes));
@@ -130,8 +131,8 @@ __global__ void __launch_bounds__(kThreads)
   add_tally(tally, lanes, 0x7f800000);
 }
 
-template <Vote kVote>
-Failure elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
+template <class T, Vote kVote>
+Failure elect_signs(const void* const* deltas, const float* weights, int n_experts, int zero_sign,
                     std::int8_t* out, std::size_t n, const CombineTally* again, CombineTally* tally,
                     Stream stream) {
   ElectArgs args{};
@@ -144,7 +145,7 @@ Failure elect_signs(const float* const* deltas, const float* weights, int n_expe
   args.out = out;
   args.n = n;
   args.again = again;
-  return launch_over(n, kN, &elect<kVote>, stream, args, tally);
+  return launch_over(n, kN, &elect<T, kVote>, stream, args, tally);
 }
 
 }  // namespace
@@ -169,8 +170,12 @@ void fill_convert(Table& table) {
   table.trim[0] = &trim<Float32>;
   table.trim[1] = &trim<BFloat16>;
   table.trim[2] = &trim<Float16>;
-  table.elect_signs[0] = &elect_signs<Vote::sum>;
-  table.elect_signs[1] = &elect_signs<Vote::count>;
+  table.elect_signs[0][0] = &elect_signs<Float32, Vote::sum>;
+  table.elect_signs[0][1] = &elect_signs<Float32, Vote::count>;
+  table.elect_signs[1][0] = &elect_signs<BFloat16, Vote::sum>;
+  table.elect_signs[1][1] = &elect_signs<BFloat16, Vote::count>;
+  table.elect_signs[2][0] = &elect_signs<Float16, Vote::sum>;
+  table.elect_signs[2][1] = &elect_signs<Float16, Vote::count>;
 }
 
 }  // namespace tallies::cuda

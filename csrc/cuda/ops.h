@@ -87,9 +87,10 @@ struct Table {
   Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const CombineThere*, CombineTally*,
                                             Stream);
   // With `again`, which may be null, only if the signs counted there add up to plus.
-  Failure (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,
-                            int zero_sign, std::int8_t* out, std::size_t n,
-                            const CombineTally* again, CombineTally*, Stream);
+  Failure (*elect_signs[kFusedDTypes][2])(const void* const* deltas, const float* weights,
+                                          int n_experts, int zero_sign, std::int8_t* out,
+                                          std::size_t n, const CombineTally* again, CombineTally*,
+                                          Stream);
   // Entries with bits(|x|) > floor as they are, zeros with their sign, and +0 elsewhere. The floor
   // comes from `device_floor` unless it is null, and then `cut_off`, unless it is null, applies.
   Failure (*trim[kFusedDTypes])(const void* x, std::int32_t floor, const std::int32_t* device_floor,
@@ -101,10 +102,11 @@ struct Table {
   Failure (*subtract)(const float* x, const float* base, float* out, std::size_t n, Stream);
 
   // The floor comes from `device_floor` unless it is null.
-  Failure (*magnitude_mask)(const float* x, std::int32_t floor, const std::int32_t* device_floor,
-                            std::uint8_t* out, std::size_t n, Stream);
-  Failure (*tall_mask)(const float* delta, const float* merged, float lambda, std::uint8_t* out,
-                       std::size_t n, Stream);
+  Failure (*magnitude_mask[kFusedDTypes])(const void* x, std::int32_t floor,
+                                          const std::int32_t* device_floor, std::uint8_t* out,
+                                          std::size_t n, Stream);
+  Failure (*tall_mask[kFusedDTypes])(const void* delta, const void* merged, float lambda,
+                                     std::uint8_t* out, std::size_t n, Stream);
   Failure (*consensus_mask)(const std::uint8_t* const* masks, int n_masks, int at_least,
                             std::uint8_t* out, std::size_t n, Stream);
   Failure (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n,
@@ -121,7 +123,7 @@ struct Table {
                                        void* out, std::size_t n, std::int32_t* largest, Stream);
 
   // Eight lanes for each stretch of kDotStretch elements, written, not added to.
-  Failure (*dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
+  Failure (*dot[kFusedDTypes])(const void* a, const void* b, std::size_t n, double* lanes, Stream);
   Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);
   // Adds the sums of cells of lanes to *out, one cell after the other; the first is a whole one.
   Failure (*fold)(const double* lanes, std::size_t n_stretches, double* out, Stream);

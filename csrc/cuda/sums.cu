@@ -3,6 +3,7 @@
 #include "cuda/chunk.h"
 #include "cuda/families.h"
 #include "cuda/launch.h"
+#include "kernels/half.h"
 
 namespace tallies::cuda {
 namespace {
@@ -15,9 +16,9 @@ struct Magnitude {
 };
 
 // b may be null.
-template <class Term>
+template <class T, class Term>
 __global__ void __launch_bounds__(kThreads)
-    sum(const float* a, const float* b, std::size_t n, double* lanes) {
+    sum(const typename T::Word* a, const typename T::Word* b, std::size_t n, double* lanes) {
   const std::size_t n_lanes = (n + kDotStretch - 1) / kDotStretch * 8;
   const std::size_t step = std::size_t(gridDim.x) * kThreads;
   for (std::size_t at = std::size_t(blockIdx.x) * kThreads + threadIdx.x; at < n_lanes;
@@ -26,19 +27,20 @@ __global__ void __launch_bounds__(kThreads)
     const std::size_t end = n - first < kDotStretch ? n : first + kDotStretch;
     double total = 0;
     for (std::size_t i = first + at % 8; i < end; i += 8)
-      total = total + Term::of(a[i], b == nullptr ? 0.0f : b[i]);
+      total = total + Term::of(T::in_order(a + i), b == nullptr ? 0.0f : T::in_order(b + i));
     lanes[at] = total;
   }
 }
 
-template <class Term>
-Failure run_sum(const float* a, const float* b, std::size_t n, double* lanes, Stream stream) {
-  return launch_over((n + kDotStretch - 1) / kDotStretch * 8, 1, &sum<Term>, stream, a, b, n,
-                     lanes);
+template <class T, class Term>
+Failure run_sum(const void* a, const void* b, std::size_t n, double* lanes, Stream stream) {
+  using Word = typename T::Word;
+  return launch_over((n + kDotStretch - 1) / kDotStretch * 8, 1, &sum<T, Term>, stream,
+                     static_cast<const Word*>(a), static_cast<const Word*>(b), n, lanes);
 }
 
 Failure sum_magnitudes(const float* x, std::size_t n, double* lanes, Stream stream) {
-  return run_sum<Magnitude>(x, nullptr, n, lanes, stream);
+  return run_sum<Float32, Magnitude>(x, nullptr, n, lanes, stream);
 }
 
 // One block: each thread sums a cell, and one of them adds the sums.
@@ -69,7 +71,9 @@ Failure fold(const double* lanes, std::size_t n_stretches, double* out, Stream s
 }  // namespace
 
 void fill_sums(Table& table) {
-  table.dot = &run_sum<Product>;
+  table.dot[0] = &run_sum<Float32, Product>;
+  table.dot[1] = &run_sum<BFloat16, Product>;
+  table.dot[2] = &run_sum<Float16, Product>;
   table.sum_magnitudes = &sum_magnitudes;
   table.fold = &fold;
 }

@@ -40,26 +40,31 @@ std::size_t chunk_of(std::size_t n, std::size_t n_rows) {
   return std::min(n, std::max(kWide / n_rows / kDotCell, std::size_t(1)) * kDotCell);
 }
 
-// Calls body(rows, first, n) with every row in float32: all elements at once where they are so
-// already, else in chunks that are widened one after the other into the same memory.
+// Calls body(dtype, rows, first, n) with rows of one type: all elements at once where they are so
+// already, else in chunks of float32 that are widened one after the other into the same memory.
 template <class Body>
-void for_each_wide(Stream& stream, const std::vector<View>& views, std::size_t n,
-                   const Body& body) {
-  const bool all_wide = std::ranges::all_of(views, is_wide);
-  const std::size_t chunk = all_wide ? n : chunk_of(n, views.size());
+void for_each_alike(Stream& stream, const std::vector<View>& views, std::size_t n,
+                    const Body& body) {
+  const DType dtype = views[0].dtype;
+  std::vector<const void*> rows;
+  for (const View& x : views) rows.push_back(x.data);
+  if (std::ranges::all_of(views, [&](View x) { return x.dtype == dtype; })) {
+    body(static_cast<int>(dtype), rows.data(), std::size_t(0), n);
+    return;
+  }
+  const std::size_t chunk = chunk_of(n, views.size());
   std::vector<float*> rooms;
   for (const View& x : views) rooms.push_back(is_wide(x) ? nullptr : stream.room<float>(chunk));
-  std::vector<const float*> rows(views.size());
   for (std::size_t first = 0; first < n; first += chunk) {
     const std::size_t count = std::min(chunk, n - first);
     for (std::size_t i = 0; i < views.size(); ++i) {
-      const void* const from = moved(views[i].data, views[i].dtype, first);
-      rows[i] = is_wide(views[i]) ? static_cast<const float*>(from) : rooms[i];
-      if (!is_wide(views[i]))
-        stream.check(stream.table().widen[static_cast<int>(views[i].dtype)](from, rooms[i], count,
-                                                                            stream.queue()));
+      rows[i] = moved(views[i].data, views[i].dtype, first);
+      if (is_wide(views[i])) continue;
+      stream.check(stream.table().widen[static_cast<int>(views[i].dtype)](rows[i], rooms[i], count,
+                                                                          stream.queue()));
+      rows[i] = rooms[i];
     }
-    body(rows.data(), first, count);
+    body(static_cast<int>(DType::f32), rows.data(), first, count);
   }
 }
 
@@ -146,14 +151,15 @@ void add_dots(Stream& stream, const std::vector<View>& rows, const std::vector<D
     return (count + kDotStretch - 1) / kDotStretch;
   };
   auto* const lanes = stream.room<double>(8 * n_stretches(n));
-  for_each_wide(stream, rows, n, [&](const float* const* wide, std::size_t, std::size_t count) {
-    for (const Dot& dot : dots) {
-      stream.check(stream.table().dot(wide[dot.a], wide[dot.b], count, lanes, stream.queue()));
-      for (double* const sum : {dot.sum, dot.mirror})
-        if (sum != nullptr)
-          stream.check(stream.table().fold(lanes, n_stretches(count), sum, stream.queue()));
-    }
-  });
+  for_each_alike(
+      stream, rows, n, [&](int type, const void* const* x, std::size_t, std::size_t count) {
+        for (const Dot& dot : dots) {
+          stream.check(stream.table().dot[type](x[dot.a], x[dot.b], count, lanes, stream.queue()));
+          for (double* const sum : {dot.sum, dot.mirror})
+            if (sum != nullptr)
+              stream.check(stream.table().fold(lanes, n_stretches(count), sum, stream.queue()));
+        }
+      });
 }
 
 }  // namespace
@@ -228,19 +234,16 @@ void Cuda::merge(Stream& stream, const ArrayMerge& merge, int) {
 }
 
 void Cuda::magnitude_mask(Stream& stream, View x, std::size_t n, std::int32_t floor, Bytes out) {
-  for_each_wide(stream, {x}, n,
-                [&](const float* const* rows, std::size_t first, std::size_t count) {
-                  stream.check(stream.table().magnitude_mask(
-                      rows[0], floor, nullptr, out + first / 8, count, stream.queue()));
-                });
+  stream.check(stream.table().magnitude_mask[static_cast<int>(x.dtype)](x.data, floor, nullptr, out,
+                                                                        n, stream.queue()));
 }
 
 void Cuda::tall_mask(Stream& stream, View x, View merged, std::size_t n, float lambda, Bytes out) {
-  for_each_wide(stream, {x, merged}, n,
-                [&](const float* const* rows, std::size_t first, std::size_t count) {
-                  stream.check(stream.table().tall_mask(rows[0], rows[1], lambda, out + first / 8,
-                                                        count, stream.queue()));
-                });
+  for_each_alike(stream, {x, merged}, n,
+                 [&](int type, const void* const* rows, std::size_t first, std::size_t count) {
+                   stream.check(stream.table().tall_mask[type](
+                       rows[0], rows[1], lambda, out + first / 8, count, stream.queue()));
+                 });
 }
 
 void Cuda::consensus_mask(Stream& stream, const std::vector<ConstBytes>& masks, int at_least,
@@ -263,32 +266,29 @@ void Cuda::apply_mask(Stream& stream, View base, View shared, ConstBytes mask, f
                       std::size_t n, void* out) {
   const cuda::Table& table = stream.table();
   auto* const largest = stream.room<std::int32_t>();  // the kernel reports it; nobody asks here
-  const auto type = static_cast<int>(base.dtype);
-  if (base.dtype == shared.dtype) {
-    stream.check(table.apply_mask[type](base.data, shared.data, mask, scale, out, n, largest,
-                                        stream.queue()));
-    return;
-  }
-  auto* const rebuilt = stream.room<float>(chunk_of(n, 2));
-  for_each_wide(stream, {base, shared}, n,
-                [&](const float* const* rows, std::size_t first, std::size_t count) {
-                  stream.check(table.apply_mask[0](rows[0], rows[1], mask + first / 8, scale,
-                                                   rebuilt, count, largest, stream.queue()));
-                  stream.check(table.narrow[type](rebuilt, moved(out, base.dtype, first), count,
-                                                  stream.queue()));
-                });
+  const auto out_type = static_cast<int>(base.dtype);
+  auto* const wide =
+      base.dtype == shared.dtype || is_wide(base) ? nullptr : stream.room<float>(chunk_of(n, 2));
+  for_each_alike(stream, {base, shared}, n,
+                 [&](int type, const void* const* rows, std::size_t first, std::size_t count) {
+                   void* const here = moved(out, base.dtype, first);
+                   stream.check(table.apply_mask[type](rows[0], rows[1], mask + first / 8, scale,
+                                                       wide == nullptr ? here : wide, count,
+                                                       largest, stream.queue()));
+                   if (wide != nullptr)
+                     stream.check(table.narrow[out_type](wide, here, count, stream.queue()));
+                 });
 }
 
 void Cuda::elect_signs(Stream& stream, const Views& deltas, const Weights& weights, bool by_count,
                        int zero_sign, bool majority, std::size_t n, std::int8_t* out) {
+  std::vector<const void*> rows;
+  for (const View& delta : deltas) rows.push_back(delta.data);
   const auto elect = [&](int sign, const CombineTally* again) {
     auto* const tally = stream.cleared<CombineTally>();
-    for_each_wide(stream, deltas, n,
-                  [&](const float* const* rows, std::size_t first, std::size_t count) {
-                    stream.check(stream.table().elect_signs[by_count](
-                        rows, weights.data(), static_cast<int>(deltas.size()), sign, out + first,
-                        count, again, tally, stream.queue()));
-                  });
+    stream.check(stream.table().elect_signs[static_cast<int>(deltas[0].dtype)][by_count](
+        rows.data(), weights.data(), static_cast<int>(rows.size()), sign, out, n, again, tally,
+        stream.queue()));
     return tally;
   };
   const CombineTally* const counted = elect(zero_sign, nullptr);
