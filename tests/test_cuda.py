@@ -143,10 +143,14 @@ def test_combine(
     group = grown_group(group, length)
     dtype, n = group.base.dtype, len(group.experts)
     weights = data.draw(strategies.weights(n)) or [1.0] * n
-    limits = data.draw(st.lists(floors(), min_size=n, max_size=n))
     zero_sign = data.draw(st.sampled_from([-1, 0, 1]))
     divisor = data.draw(st.sampled_from([1.0, 3.0, -0.7]))
     base = data.draw(st.sampled_from([None, group.base]))
+    with np.errstate(all="ignore"):
+        deltas = deltas_of(group, base)
+    sizes = np.minimum(magnitude_bits(deltas), np.uint32(INFINITY_BITS + 1))
+    own = st.sampled_from([int(size) - 1 for size in sizes.ravel()[:50]] or [0])
+    limits = data.draw(st.lists(floors() | own, min_size=n, max_size=n))
     drawn = np.frombuffer(data.draw(st.binary(max_size=40)), np.uint8)
     signs = (grown(drawn, length) % 3).astype(np.int8) - np.int8(1)
     shift = data.draw(shifts(dtype))
@@ -157,9 +161,7 @@ def test_combine(
     is_cut = floors_there and data.draw(st.booleans())
 
     with np.errstate(all="ignore"):
-        deltas = deltas_of(group, base)
         if gate == "magnitude":
-            sizes = np.minimum(magnitude_bits(deltas), np.uint32(INFINITY_BITS + 1))
             least = np.repeat(np.array(limits).reshape(-1, 1), length, axis=1)
             for e in range(n):
                 if is_cut and there[e]:

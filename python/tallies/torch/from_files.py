@@ -45,13 +45,15 @@ class FromFiles:
         return self._held.get(one.file) or hold(one, {}, self._threads)
 
     def write(
-        self, tensors: Mapping[str, torch.Tensor], sources: Mapping[str, str], parts: object
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        parts: Mapping[str, Held],
     ) -> None:
         """Make each tensor of its source in the base and the parts, which are those of a task.
 
         What shares its memory is written once. On a device, in batches by way of the host.
         """
-        assert isinstance(parts, Mapping)
         infos = {name: self._store.base.tensors[sources[name]] for name in tensors}
         here, there = [], {}
         for name, tensor in distinct(tensors).items():

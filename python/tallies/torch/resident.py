@@ -81,10 +81,12 @@ class Resident:
         return self._parts[one.file]
 
     def write(
-        self, tensors: Mapping[str, torch.Tensor], sources: Mapping[str, str], parts: object
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        parts: Mapping[str, Part],
     ) -> None:
         """Make each tensor of its source in the base and the parts, which are those of a task."""
-        assert isinstance(parts, Mapping)
         for name, tensor in distinct(tensors).items():
             base, part = self._base[sources[name]], parts.get(sources[name])
             tensor.copy_(base if part is None else part.of(base))

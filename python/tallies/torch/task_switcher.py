@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -159,7 +159,10 @@ class TaskSwitcher:
         self._active, self._mask_lambda, self._is_whole = None, None, True
 
     def _write(
-        self, tensors: Mapping[str, torch.Tensor], sources: Mapping[str, str], parts: object
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        parts: Mapping[str, Any],
     ) -> None:
         """Write all tensors; on devices, between what was queued there before and comes after."""
         staging.wait_for(tensors.values())
