@@ -49,7 +49,8 @@ docs: $(VENV)/test
 wheel: $(VENV)/wheel
 	rm -rf dist build/wheel
 	$(BIN)/python -m build -o build/wheel
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --exclude libtorch_cpu.so -w dist build/wheel/*.whl
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/auditwheel repair --exclude libtorch_cpu.so \
+	  --exclude libtorch_cuda.so -w dist build/wheel/*.whl
 	cp build/wheel/*.tar.gz dist
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) dist/*.whl

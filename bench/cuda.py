@@ -1,6 +1,8 @@
 """Times the CUDA kernels against the copy bandwidth of the device, measured in the same run.
 
-python -m bench.cuda [--test] [--elements N] [--repeat N] [--library FILE]
+python -m bench.cuda [--test] [--elements N] [--repeat N] [--library FILE] [--dir PATH]
+
+Then, with a torch for CUDA, its operators and switches of tasks (bench/cuda_torch.py).
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import datetime
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import torch
 
 from tallies import _core, cuda
+from tallies.torch import ops
 from tests import cuda_table
 from tests.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 from tests.reference.blend import disjoint_merge
@@ -29,6 +34,7 @@ from tests.reference.select import magnitude_bits
 from tests.reference.sums import in_order_sum
 from tests.reference.task_arithmetic import add_to_base, task_vectors
 
+from . import cuda_torch
 from .harness import Row, note, save, table
 
 N_EXPERTS = 3
@@ -319,7 +325,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", action="store_true", help="run pytest -m cuda first")
     parser.add_argument("--elements", type=int, default=1 << 28, help="default: 2^28")
     parser.add_argument("--repeat", type=int, default=10, help="samples; default: 10")
-    parser.add_argument("--library", help="of kernels; default: that of the package")
+    parser.add_argument("--library", help="of kernels alone; default: that of the package")
+    parser.add_argument(
+        "--dir",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "tallies-bench-cuda",
+        help="where the checkpoints of the switches are kept between runs (about 10 GB)",
+    )
     asked = parser.parse_args(arguments)
     problem = None if asked.library else cuda.problem()
     if problem is not None:
@@ -329,6 +341,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     library = CudaTable(asked.library or Path(_core.__file__).parent / "_cuda.so")
     device = library.describe()
     rows = run(library, asked.elements, asked.repeat)
+    if asked.library is None and ops.CUDA_PROBLEM is None:
+        place = cuda_torch.Place(torch.ops.tallies, "cuda")
+        rows += cuda_torch.run(place, asked.elements, asked.repeat)
+        rows += cuda_torch.switches("cuda", asked.dir, asked.repeat, cuda_torch.MODEL)
+    else:
+        note(f"no operators of torch: {ops.CUDA_PROBLEM or '--library is of kernels alone'}")
     print(show(rows))
     name = re.sub(r"\W+", "-", device.name.decode()).strip("-").lower()
     settings = {

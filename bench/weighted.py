@@ -11,12 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from tallies import Store, pack
-from tallies.torch import EncodedDelta, TaskSwitcher, store_deltas, weighted_merge
+from tallies.torch import EncodedDelta, TaskSwitcher, staging, store_deltas, weighted_merge
 
 from . import checkpoints
 from .harness import Row, n_cores, note, save, table
@@ -98,7 +99,12 @@ def _packed(
     return [row["w"] for row in store_deltas(Store.open(directory / "store", check_base=False))]
 
 
-def switches(directory: Path, llama: checkpoints.Llama) -> list[Case]:
+def switches(
+    directory: Path,
+    llama: checkpoints.Llama,
+    device: str = "cpu",
+    preload: bool | Literal["device"] = True,
+) -> list[Case]:
     """Switching a model among its tasks, and writing its parameters from a copy in memory."""
     base, *experts = checkpoints.ensure(directory, llama)
     tasks = {f"task{i}": path for i, path in enumerate(experts)}
@@ -106,20 +112,21 @@ def switches(directory: Path, llama: checkpoints.Llama) -> list[Case]:
     store = Store.open(directory / "store", check_base=False)
     given: dict[str, torch.Tensor] = {}
     for path in store.base.files:
-        given |= load_file(path)
+        given |= load_file(path, device)
     model = _module_of({name: tensor.clone() for name, tensor in given.items()})
     parameters = dict(model.named_buffers())
-    switcher = TaskSwitcher(model, store)
+    switcher = TaskSwitcher(model, store, preload=preload)
     turns = itertools.cycle(tasks)
 
     def copy() -> None:
         for name, parameter in parameters.items():
             parameter.copy_(given[name])
+        staging.wait_for(parameters.values())
 
     for task in tasks:
         switcher.activate(task)
         for name, expected in store.load(task, framework="torch").items():
-            if not torch.equal(parameters[name], expected):
+            if not torch.equal(parameters[name].cpu(), expected):
                 raise RuntimeError(f"{task}: {name} is not what the store loads")
     n_bytes = sum(one.nbytes for one in parameters.values())
     facts = {"held_bytes": switcher.nbytes, "model_bytes": n_bytes}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from tallies import cpu
+from tests.cmake import build
 
 # No deadline: the machines that run this are shared, and a slow example is not a wrong one.
 settings.register_profile("tallies", deadline=None, print_blob=True)
@@ -28,6 +30,14 @@ def fusion_bench_python() -> str:
         )
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     return found
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the CUDA kernels, and the operators on them, built for the processor."""
+    folder = tmp_path_factory.mktemp("emulator")
+    build(Path(__file__).parent / "emulator", folder, "torch_emulated")
+    return folder
 
 
 @pytest.fixture(params=cpu.targets())

@@ -20,7 +20,8 @@ RULES: list[tuple[str, str, str]] = re.findall(
 )
 """Gate, vote and blend of every compiled rule, in the order of the table."""
 
-STRETCH = 2048
+STRETCH, CELL = 2048, 1 << 16
+FLOOR_THERE = -(1 << 31)
 N_FUSED, N_DTYPES = 3, 6
 
 _TYPES = {"p": c.c_void_p, "z": c.c_size_t, "i": c.c_int, "f": c.c_float, "q": c.c_uint64}
@@ -45,21 +46,25 @@ _FUNCTIONS: list[tuple[str, str, int]] = [
     ("order_after", "pp", 1),
     ("milliseconds", "ppp", 1),
     ("combine", "pppp", N_FUSED * len(RULES)),
-    ("elect_signs", "ppiipzpp", 2),
+    ("elect_signs", "ppiipzppp", N_FUSED * 2),
+    ("trim", "pipppzp", N_FUSED),
     ("magnitudes", "ppzpp", N_FUSED),
     ("widen", "ppzp", N_DTYPES),
     ("narrow", "ppzp", N_DTYPES),
     ("subtract", "pppzp", 1),
-    ("magnitude_mask", "pippzp", 1),
-    ("tall_mask", "ppfpzp", 1),
+    ("magnitude_mask", "pippzp", N_FUSED),
+    ("tall_mask", "ppfpzp", N_FUSED),
     ("consensus_mask", "piipzp", 1),
     ("same_sign_mask", "pppzp", 1),
     ("sign_mask", "ppzp", 1),
+    ("pack_bits", "ppzp", 1),
+    ("unpack_bits", "ppzp", 1),
     ("tall", "ppp", N_FUSED),
     ("apply_mask", "pppfpzpp", N_FUSED),
     ("apply_signs", "ppfpzpp", N_FUSED),
-    ("dot", "ppzpp", 1),
+    ("dot", "ppzpp", N_FUSED),
     ("sum_magnitudes", "pzpp", 1),
+    ("fold", "pzpp", 1),
     ("selection_bytes", "z", 1),
     ("begin_selection", "pzqp", 1),
     ("count_digit", "pippzp", N_FUSED),
@@ -106,6 +111,10 @@ class CombineTally(c.Structure):
         ("cancellations", c.c_uint64),
         ("overflow", c.c_bool),
     )
+
+
+class CombineThere(c.Structure):
+    _fields_ = (("floors", c.c_void_p), ("cut_offs", c.c_void_p), ("again", c.c_void_p))
 
 
 class TallArgs(c.Structure):

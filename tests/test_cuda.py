@@ -36,7 +36,6 @@ from tallies.native import (
     VOTE_CODES,
 )
 from tests import cuda_table, strategies
-from tests.cmake import build
 from tests.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 from tests.everywhere import assert_same_bits
 from tests.reference import masks as masks_reference
@@ -60,10 +59,8 @@ examples = settings(settings.get_profile("cuda"), max_examples=40)
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("emulator")
-    build(ROOT / "tests" / "emulator", folder, "cuda_emulated")
-    return folder / "libcuda_emulated.so"
+def emulated(emulator: Path) -> Path:
+    return emulator / "libcuda_emulated.so"
 
 
 @pytest.fixture(scope="module", params=["emulated", pytest.param("device", marks=pytest.mark.cuda)])
@@ -109,6 +106,9 @@ def code(dtype: np.dtype[Any]) -> int:
 
 KERNEL_GROUPS = st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups)
 PAIRS = strategies.groups(min_experts=2, max_experts=2)
+KERNEL_PAIRS = st.sampled_from(KERNEL_DTYPES).flatmap(
+    lambda dtype: strategies.groups(dtype, min_experts=2, max_experts=2)
+)
 
 
 def assert_untouched(memory: Memory, array: Array) -> None:
@@ -143,20 +143,30 @@ def test_combine(
     group = grown_group(group, length)
     dtype, n = group.base.dtype, len(group.experts)
     weights = data.draw(strategies.weights(n)) or [1.0] * n
-    limits = data.draw(st.lists(floors(), min_size=n, max_size=n))
     zero_sign = data.draw(st.sampled_from([-1, 0, 1]))
     divisor = data.draw(st.sampled_from([1.0, 3.0, -0.7]))
     base = data.draw(st.sampled_from([None, group.base]))
+    with np.errstate(all="ignore"):
+        deltas = deltas_of(group, base)
+    sizes = np.minimum(magnitude_bits(deltas), np.uint32(INFINITY_BITS + 1))
+    own = st.sampled_from([int(size) - 1 for size in sizes.ravel()[:50]] or [0])
+    limits = data.draw(st.lists(floors() | own, min_size=n, max_size=n))
     drawn = np.frombuffer(data.draw(st.binary(max_size=40)), np.uint8)
     signs = (grown(drawn, length) % 3).astype(np.int8) - np.int8(1)
     shift = data.draw(shifts(dtype))
+    # Floors in device memory may be cut off, and an expert may have its own in the call.
+    there = data.draw(st.lists(st.booleans(), min_size=n, max_size=n)) if floors_there else [False]
+    there *= n // len(there)
+    cuts = data.draw(st.lists(st.integers(0, length), min_size=n, max_size=n))
+    is_cut = floors_there and data.draw(st.booleans())
 
     with np.errstate(all="ignore"):
-        deltas = deltas_of(group, base)
         if gate == "magnitude":
-            kept = magnitude_bits(deltas) > np.array(limits).reshape(-1, 1)
-            kept |= np.isnan(deltas) & (np.array(limits) < KEEP_NONE).reshape(-1, 1)
-            deltas = np.where(kept, deltas, np.float32(0))
+            least = np.repeat(np.array(limits).reshape(-1, 1), length, axis=1)
+            for e in range(n):
+                if is_cut and there[e]:
+                    least[e, cuts[e] :] += limits[e] < KEEP_NONE
+            deltas = np.where(sizes > least, deltas, np.float32(0))
         ys = entries(deltas, weights)
         total = in_order_sum(ys)
         if vote == "none":
@@ -180,12 +190,16 @@ def test_combine(
     base_there = table.put(group.base, shift)
     signs_there = table.put(signs, shift)
     floors_on_device = table.put(np.array(limits, np.int32))
+    cuts_on_device = table.put(np.array([(0, cut) for cut in cuts], np.uint64))
+    more = cuda_table.CombineThere(
+        floors_on_device.address, cuts_on_device.address if is_cut else None, None
+    )
     out = table.empty(expected.nbytes, shift)
     tally = table.zeros(c.sizeof(cuda_table.CombineTally))
     experts, weight_array, limit_array = (
         pointers([memory.address for memory in on_device]),
         floats(weights),
-        ints([KEEP_ALL] * n if floors_there else limits),
+        ints([cuda_table.FLOOR_THERE if t else x for t, x in zip(there, limits, strict=True)]),
     )
     overflow = {"float32": 0x7F800000, "bfloat16": 0x7F7F8000, "float16": 0x477FF000}[dtype.name]
     args = cuda_table.CombineArgs(
@@ -205,7 +219,7 @@ def test_combine(
     table(
         "combine",
         c.addressof(args),
-        floors_on_device.address if floors_there else None,
+        c.addressof(more) if floors_there else None,
         tally.address,
         None,
         which=code(dtype) * len(RULES) + RULES.index(rule),
@@ -219,7 +233,7 @@ def test_combine(
     for memory, array in zip(on_device, group.experts, strict=True):
         assert_untouched(memory, array)
 
-    if vote != "given" and blend != "mean":
+    if vote != "given" and blend != "mean" and not is_cut:
         on_cpu = np.empty_like(expected)
         _core.combine(
             code(dtype),
@@ -236,6 +250,58 @@ def test_combine(
             length,
         )
         assert_same_bits(out.read(dtype, length), on_cpu)
+
+
+@pytest.mark.parametrize(
+    ("counted", "is_done"),
+    [((1, 0, 1), True), ((1, 0, 0), False), ((0, 0, 1), False), ((-1, 0, 1), False)],
+)
+def test_a_merge_is_repeated_for_the_majority(
+    table: CudaTable, counted: tuple[int, int, int], is_done: bool
+) -> None:
+    x, y = np.float32([2, 1, -3]), np.float32([-2, 4, 1])
+    rows = [table.put(x), table.put(y)]
+    tallies = [table.put(np.array([*before, 0], np.int64)) for before in (counted, (0, 0, 0))]
+    experts, weights, limits = (
+        pointers([memory.address for memory in rows]),
+        floats([1.0, 1.0]),
+        ints([KEEP_ALL] * 2),
+    )
+    out, signs = table.put(np.full(3, 9, np.float32)), table.put(np.full(3, 9, np.int8))
+    more = cuda_table.CombineThere(None, None, tallies[0].address)
+    args = cuda_table.CombineArgs(
+        None,
+        c.addressof(experts),
+        c.addressof(weights),
+        c.addressof(limits),
+        2,
+        1.0,
+        1.0,
+        1,
+        None,
+        INFINITY_BITS,
+        out.address,
+        3,
+    )
+    rule = RULES.index(("magnitude", "sum", "mean_of_agreeing"))
+    there = c.addressof(more)
+    table("combine", c.addressof(args), there, tallies[1].address, None, which=rule)
+    again, tally = tallies[0].address, tallies[1].address
+    table(
+        "elect_signs",
+        c.addressof(experts),
+        c.addressof(weights),
+        2,
+        1,
+        signs.address,
+        3,
+        again,
+        tally,
+        None,
+    )
+    assert out.read(np.float32, 3).tolist() == ([2, 2.5, -3] if is_done else [9, 9, 9])
+    # An election counts no cancellations: the sum of the signs decides.
+    assert signs.read(np.int8, 3).tolist() == ([1, 1, -1] if counted[0] > 0 else [9, 9, 9])
 
 
 @examples
@@ -273,12 +339,12 @@ def test_combine_of_many_experts(table: CudaTable, _: object, n: int) -> None:
 
 @pytest.mark.parametrize("vote", ["sum", "count"])
 @examples
-@given(strategies.groups(), lengths(), st.data())
+@given(KERNEL_GROUPS, lengths(), st.data())
 def test_elect_signs(
     table: CudaTable, vote: str, group: Group, length: int, data: st.DataObject
 ) -> None:
     group = grown_group(group, length)
-    deltas, n = np.stack(group.experts), len(group.experts)
+    deltas, n = np.stack([widen(x) for x in group.experts]), len(group.experts)
     weights = data.draw(strategies.weights(n)) or [1.0] * n
     zero_sign = data.draw(st.sampled_from([-1, 0, 1]))
     policy = {1: "positive", -1: "negative", 0: "drop"}[zero_sign]
@@ -293,9 +359,10 @@ def test_elect_signs(
         zero_sign,
         out.address,
         length,
+        None,
         tally.address,
         None,
-        which=int(vote == "count"),
+        which=2 * code(group.base.dtype) + (vote == "count"),
     )
     with np.errstate(all="ignore"):
         assert_same_bits(out.read(np.int8, length), elect_signs(deltas, weights, vote, policy))
@@ -377,6 +444,33 @@ def test_subtract(table: CudaTable, group: Group, length: int) -> None:
     assert np.isnan(found[~numbers]).all()
 
 
+@examples
+@given(KERNEL_GROUPS, lengths(), floors(), st.booleans(), st.data())
+def test_trim(
+    table: CudaTable,
+    group: Group,
+    length: int,
+    floor: int,
+    floor_there: bool,
+    data: st.DataObject,
+) -> None:
+    x = grown(group.base, length)
+    cut = data.draw(st.none() | st.integers(0, length))
+    shift = data.draw(shifts(x.dtype))
+    a, out = table.put(x, shift), table.empty(x.nbytes, shift)
+    limit, cut_off = table.put(np.int32([floor])), table.put(np.uint64([0, cut or 0]))
+    at = cut_off.address if cut is not None else None
+    there = (KEEP_ALL, limit.address) if floor_there else (floor, None)
+    table("trim", a.address, *there, at, out.address, length, None, which=code(x.dtype))
+    least = np.full(length, floor)
+    if floor_there and cut is not None:
+        least[cut:] += floor < KEEP_NONE
+    wide = widen(x)
+    stays = np.minimum(magnitude_bits(wide), np.uint32(INFINITY_BITS + 1)) > least
+    expected = narrow(np.where(stays, wide, np.float32(0)), x.dtype)
+    assert_same_bits(out.read(x.dtype, length), expected)
+
+
 # Packed masks
 
 
@@ -385,7 +479,7 @@ def same_sign(x: Array, u: Array) -> Array:
 
 
 @examples
-@given(PAIRS, lengths(), floors(), st.booleans(), strategies.scales(), st.data())
+@given(KERNEL_PAIRS, lengths(), floors(), st.booleans(), strategies.scales(), st.data())
 def test_masks_of_task_vectors(
     table: CudaTable,
     group: Group,
@@ -399,18 +493,21 @@ def test_masks_of_task_vectors(
     a, b = (table.put(array, data.draw(shifts(array.dtype))) for array in (x, m))
     limit = table.put(np.array([floor], np.int32))
     n_bytes = (length + 7) // 8
+    which = code(x.dtype)
+    x, m = widen(x), widen(m)
     large = magnitude_bits(x) > floor
     large |= np.isnan(x) & (floor < KEEP_NONE)
     there = (KEEP_ALL, limit.address) if floor_there else (floor, None)
     calls: list[tuple[str, tuple[Any, ...], Array]] = [
         ("magnitude_mask", (a.address, *there), pack_bits(large)),
         ("tall_mask", (a.address, b.address, lam), masks_reference.tall_mask(x, m, lam)),
-        ("same_sign_mask", (a.address, b.address), same_sign(x, m)),
-        ("sign_mask", (a.address,), pack_bits(~(x < 0))),
     ]
+    if which == 0:
+        calls.append(("same_sign_mask", (a.address, b.address), same_sign(x, m)))
+        calls.append(("sign_mask", (a.address,), pack_bits(~(x < 0))))
     for name, arguments, expected in calls:
         out = table.empty(n_bytes, 1)
-        table(name, *arguments, out.address, length, None)
+        table(name, *arguments, out.address, length, None, which=which)
         assert_same_bits(out.read(np.uint8, n_bytes), expected)
 
 
@@ -427,6 +524,18 @@ def test_consensus_mask(
     table("consensus_mask", c.addressof(rows), n_masks, at_least, out.address, length, None)
     expected = masks_reference.consensus_mask(packed, length, at_least)
     assert_same_bits(out.read(np.uint8, expected.size), expected)
+
+
+@examples
+@given(lengths(), st.sampled_from([0, 1, 8]))
+def test_pack_and_unpack(table: CudaTable, length: int, shift: int) -> None:
+    x = np.random.default_rng(length).integers(0, 3, length, np.uint8)
+    there, packed = table.put(x, shift), table.empty((length + 7) // 8, 1)
+    table("pack_bits", there.address, packed.address, length, None)
+    assert_same_bits(packed.read(np.uint8, (length + 7) // 8), pack_bits(x != 0))
+    back = table.empty(length, shift)
+    table("unpack_bits", packed.address, back.address, length, None)
+    assert_same_bits(back.read(np.uint8, length), (x != 0).astype(np.uint8))
 
 
 def largest_rank(x: Array) -> int:
@@ -549,6 +658,28 @@ def test_sums(table: CudaTable, group: Group, length: int) -> None:
         numbers = ~np.isnan(expected)
         assert_same_bits(found[numbers], expected[numbers])
         assert np.isnan(found[~numbers]).all()
+
+
+@settings(examples, max_examples=20)
+@given(KERNEL_PAIRS, st.sampled_from([0, 9, 2049, cuda_table.CELL + 9, 3 * cuda_table.CELL - 5000]))
+def test_inner_products(table: CudaTable, group: Group, length: int) -> None:
+    a, b = (grown(array, length) for array in group.experts)
+    x, y = table.put(a, a.itemsize), table.put(b)
+    n_stretches = -(-length // cuda_table.STRETCH)
+    lanes, out = table.empty(64 * n_stretches), table.put(np.array([0.5]))
+    table("dot", x.address, y.address, length, lanes.address, None, which=code(a.dtype))
+    table("fold", lanes.address, n_stretches, out.address, None)
+    expected = np.float64(0.5)
+    with np.errstate(all="ignore"):
+        sums = lane_sums(a.astype(np.float64) * b.astype(np.float64)).reshape(-1, 8)
+        for first in range(0, n_stretches, cuda_table.CELL // cuda_table.STRETCH):
+            of_cell = np.float64(0)
+            for p in sums[first : first + cuda_table.CELL // cuda_table.STRETCH]:
+                of_cell += ((p[0] + p[4]) + (p[2] + p[6])) + ((p[1] + p[5]) + (p[3] + p[7]))
+            expected += of_cell
+    if np.isnan(expected):
+        expected = np.float64(np.nan)
+    assert_same_bits(out.read(np.float64, 1)[0], expected)
 
 
 # Selection

@@ -27,7 +27,8 @@ FENCE = re.compile(r"^(<!-- long-running -->\n)?```(\w+)\n(.*?)^```$", re.MULTIL
 
 def module_names() -> list[str]:
     found = pkgutil.walk_packages(tallies.__path__, "tallies.")
-    others = ("__main__", "._cuda", "._torch", ".libtallies")  # libraries, and what runs at once
+    # Libraries, and what runs at once.
+    others = ("__main__", "._cuda", "._torch", "._torch_cuda", ".libtallies")
     return ["tallies", *(one.name for one in found if not one.name.endswith(others))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def compiled(source: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 # Torch's headers come first by their full names: "torch/..." names a folder of ours as well.
 SHIMS = """
+#define USE_CUDA
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/c/shim.h>
 """
@@ -70,6 +72,12 @@ def test_a_library_of_something_else_is_refused() -> None:
         ops.load(HOME / "_torch.so", "no_such_function")
 
 
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+def test_a_torch_without_cuda_does_not_load_the_operators_of_its_tensors() -> None:
+    with pytest.raises(ImportError, match=r"_torch_cuda\.so does not fit torch .*libtorch_cuda"):
+        ops.load(HOME / "_torch_cuda.so", "tallies_torch_cuda_register")
+
+
 def test_registering_again_is_an_import_error_and_no_abort() -> None:
     code = (
         "import tallies.torch.ops as ops\n"
@@ -86,15 +94,23 @@ def test_registering_again_is_an_import_error_and_no_abort() -> None:
     assert done.stdout == "refused\n"
 
 
-def test_the_library_needs_torch_only_by_name() -> None:
+@pytest.mark.parametrize(
+    ("library", "torch_libraries"),
+    [
+        ("_torch.so", {"libtorch_cpu.so"}),
+        ("_torch_cuda.so", {"libtorch_cpu.so", "libtorch_cuda.so"}),
+    ],
+)
+def test_a_library_needs_torch_only_by_name(library: str, torch_libraries: set[str]) -> None:
     readelf = shutil.which("readelf")
     assert readelf is not None, "needs binutils"
     listing = subprocess.run(
-        [readelf, "-d", HOME / "_torch.so"], capture_output=True, text=True, check=True
+        [readelf, "-d", HOME / library], capture_output=True, text=True, check=True
     ).stdout
     needed = {
         line.rpartition("[")[2].rstrip("]") for line in listing.splitlines() if "(NEEDED)" in line
     }
-    assert {"libtallies.so", "libtorch_cpu.so"} <= needed
-    assert not {name for name in needed if "python" in name or "libtorch.so" in name}
+    assert {"libtallies.so", *torch_libraries} <= needed
+    others = needed - torch_libraries
+    assert not {name for name in others if re.search("python|libtorch|cuda", name)}
     assert "$ORIGIN]" in listing

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tallies import InputError, Store, pack
+from tallies.torch import from_files, staging, store_deltas, weighted
 from tallies.torch.merged_module import MergedModule
 from tallies.torch.task_switcher import TaskSwitcher
 from tallies.torch.weighted import weighted_merge
@@ -150,6 +151,91 @@ def test_each_task_is_what_load_returns_and_the_base_comes_back(
     assert addresses(model) == before
 
 
+SHARED_CODECS = ("tall", "emr", "magnitude")
+
+
+@pytest.mark.parametrize("codec", SHARED_CODECS)
+def test_tasks_kept_beside_the_model_need_no_file(tmp_path: Path, codec: str, model: Net) -> None:
+    base = copies(model)
+    store = packed(tmp_path, base, codec)
+    switcher = TaskSwitcher(model, store, preload="device")
+    expected = {task: store.load(task, framework="torch") for task in TASKS}
+    shutil.rmtree(store.path)
+    store.base.path.unlink()
+    before = addresses(model)
+    for task in (*TASKS, "math"):
+        switcher.activate(task)
+        assert_is(model, expected[task])
+    with torch.no_grad():
+        model.frozen.fill_(7)
+    switcher.deactivate()
+    assert_is(model, base)
+    assert addresses(model) == before
+    changed = [base[name] for name in store.manifest.of_kind("masked")]
+    masks = sum((tensor.numel() + 7) // 8 for tensor in changed)
+    kept = sum(tensor.nbytes for tensor in (*changed, *base.values()))
+    assert switcher.nbytes == kept + len(TASKS) * masks
+
+
+@pytest.mark.parametrize("codec", ["tsv_c", "twin"])
+def test_whole_tensors_are_kept_beside_the_model_as_well(
+    tmp_path: Path, codec: str, model: Net
+) -> None:
+    store = packed(tmp_path, copies(model), codec)
+    TaskSwitcher(model, store, preload="device").activate("math")
+    assert_is(model, store.load("math", framework="torch"))
+
+
+@pytest.mark.parametrize("codec", ["sparse", "exact", "int8", "bitdelta"])
+def test_codecs_that_are_not_kept_beside_the_model(tmp_path: Path, codec: str, model: Net) -> None:
+    store = packed(tmp_path, copies(model), codec)
+    with pytest.raises(InputError, match=r"preload: found 'device'.*expected a mask and a shared"):
+        TaskSwitcher(model, store, preload="device")
+
+
+def test_another_preload(store: Store, model: Net) -> None:
+    with pytest.raises(InputError, match="preload: found 'gpu', expected True, False or 'device'"):
+        TaskSwitcher(model, store, preload="gpu")  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=[1, 300, 1 << 20])
+def by_way_of_the_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors of the CPU as if they were a device's, in batches of so many bytes."""
+    monkeypatch.setattr(staging, "on_host", lambda _: False)
+    monkeypatch.setattr(staging, "_pinned", lambda n: torch.full((n,), 165, dtype=torch.uint8))
+    monkeypatch.setattr(from_files, "_STAGED_BYTES", request.param)
+
+
+@pytest.mark.usefixtures("by_way_of_the_host")
+@pytest.mark.parametrize("codec", CODECS)
+def test_switches_by_way_of_the_host(tmp_path: Path, codec: str, model: Net) -> None:
+    base = copies(model)
+    store = packed(tmp_path, base, codec)
+    switcher = TaskSwitcher(model, store)
+    before = addresses(model)
+    for task in TASKS:
+        switcher.activate(task)
+        assert_is(model, store.load(task, framework="torch"))
+    switcher.deactivate()
+    assert_is(model, base)
+    assert addresses(model) == before
+
+
+@pytest.mark.usefixtures("by_way_of_the_host")
+def test_a_damaged_base_by_way_of_the_host(store: Store, model: Net) -> None:
+    base = copies(model)
+    switcher = TaskSwitcher(model, store)
+    whole = store.base.path.read_bytes()
+    flip_last_byte(store.base.path)
+    with pytest.raises(InputError, match=r"base\.safetensors: tensor .* is not the store's base"):
+        switcher.activate("math")
+    with pytest.raises(InputError, match="is no task"):
+        _ = switcher.active
+    store.base.path.write_bytes(whole)
+    switcher.deactivate()
+    assert_is(model, base)
+
+
 def test_switches_on_every_target(target: str, store: Store, model: Net) -> None:
     switcher = TaskSwitcher(model, store, threads=1)
     switcher.activate("code")
@@ -216,32 +302,35 @@ def test_state_dict_round_trip(store: Store, model: Net) -> None:
     assert_is(model, base)
 
 
+@pytest.mark.parametrize("preload", [True, "device"])
 def test_a_backward_pass_over_the_values_of_another_task_is_refused(
-    store: Store, model: Net
+    store: Store, model: Net, preload: Any
 ) -> None:
-    switcher = TaskSwitcher(model, store)
+    switcher = TaskSwitcher(model, store, preload=preload)
     loss = (model.embed.weight**2).sum()
     switcher.activate("math")
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 
-def test_a_model_of_inference_mode(store: Store, model: Net) -> None:
+@pytest.mark.parametrize("preload", [True, "device"])
+def test_a_model_of_inference_mode(store: Store, model: Net, preload: Any) -> None:
     with torch.inference_mode():
         fixed = Net()
         fixed.load_state_dict(model.state_dict())
         fixed.gain = torch.nn.Parameter(model.gain.clone())
         assert fixed.gain.is_inference()
-        TaskSwitcher(fixed, store).activate("math")
+        TaskSwitcher(fixed, store, preload=preload).activate("math")
     assert_is(fixed, store.load("math", framework="torch"))
 
 
-def test_tied_in_the_model_and_once_in_the_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("preload", [True, "device"])
+def test_tied_in_the_model_and_once_in_the_store(tmp_path: Path, preload: Any) -> None:
     model = TiedNet()
     base = copies(model)
     del base["head.weight"]
     store = packed(tmp_path, base, "tall")
-    switcher = TaskSwitcher(model, store)
+    switcher = TaskSwitcher(model, store, preload=preload)
     switcher.activate("math")
     expected = store.load("math", framework="torch")
     assert_is(model, {**expected, "head.weight": expected["embed.weight"]})
@@ -602,6 +691,49 @@ def test_merge_and_gradient(data: st.DataObject) -> None:
     assert np.all(np.abs(coefficients.grad.numpy() - dots) <= bound)
 
 
+@pytest.mark.parametrize("n_blocks", [None, 1, 3, 50])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_a_device_does_has_the_bits_of_the_processor(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, n_blocks: int | None
+) -> None:
+    shapes: dict[str, tuple[int, ...]] = {
+        "w": (7, 41),
+        "v": (),
+        "none": (0, 3),
+        "long": (TILE + 9,),
+    }
+    if n_blocks == 50:
+        del shapes["long"]
+    base = {name: torch.randn(shape).to(dtype) for name, shape in shapes.items()}
+    deltas = [{name: torch.randn(t.shape).half() for name, t in base.items()} for _ in range(3)]
+    deltas[1]["w"] = torch.randn(41, 7).t()
+    shape = (3,) if n_blocks is None else (3, len(base), n_blocks)
+    coefficients = torch.randn(shape, dtype=torch.float64)
+    seeds = {name: torch.randn(t.shape).to(t.dtype) for name, t in base.items()}
+
+    def run() -> tuple[Tensors, torch.Tensor]:
+        given = coefficients.clone().requires_grad_()
+        merged = weighted_merge(base, deltas, given)
+        torch.autograd.backward(list(merged.values()), list(seeds.values()))
+        assert given.grad is not None
+        return merged, given.grad
+
+    expected, expected_grad = run()
+    monkeypatch.setattr(weighted, "_on_host", lambda _: False)
+    found, grad = run()
+    for name, tensor in expected.items():
+        assert bits(found[name]) == bits(tensor), name
+    if n_blocks in (None, 1):
+        assert bits(grad) == bits(expected_grad)
+    assert torch.allclose(grad, expected_grad, rtol=0, atol=1e-9)
+
+
+def test_a_delta_of_a_store_is_not_taken_on_a_device(store: Store, model: Net) -> None:
+    delta = store_deltas(store)[0]["gain"]
+    with pytest.raises(InputError, match=r"deltas\[0\]: found a delta of a store.*base on cuda:0"):
+        weighted._check_delta("deltas[0]", delta, torch.device("cuda", 0))
+
+
 def test_one_tensor_and_the_gradient_of_the_base() -> None:
     base = torch.randn(5, requires_grad=True)
     deltas = [torch.randn(5, requires_grad=True), torch.randn(5)]
@@ -652,8 +784,16 @@ ODD_MERGES = [
     ((ONE, [ONE], ONE), r"coefficients: found shape \[2\], expected \[1\].*\[1, 1\]"),
     ((ONE, [ONE], 0.5), r"coefficients: found float"),
     ((ONE, [ONE], torch.ones(1).half()), r"coefficients: found torch\.float16"),
-    ((ONE, [ONE], torch.ones(1, device="meta")), r"coefficients: found device meta"),
-    ((ONE, [ONE.to("meta")], torch.ones(1)), r"deltas\[0\]: found device meta.*to the CPU"),
+    (
+        (ONE, [ONE], torch.ones(1, device="meta")),
+        r"coefficients: found device meta, expected the CPU",
+    ),
+    ((ONE, [ONE.to("meta")], torch.ones(1)), r"deltas\[0\]: found device meta, expected cpu"),
+    ((ONE.to("meta"), [ONE], torch.ones(1)), r"base: found device meta, expected the CPU"),
+    (
+        ({"w": ONE, "v": ONE.to("meta")}, [{"w": ONE, "v": ONE}], torch.ones(1)),
+        r"base: tensor 'v': found device meta, expected the CPU",
+    ),
     ((ONE, [torch.ones(3)], torch.ones(1)), r"deltas\[0\]: found shape \[3\].*\[2\]"),
     ((ONE.double(), [ONE], torch.ones(1)), r"base: found torch\.float64"),
     (({"w": ONE.int()}, [{"w": ONE}], torch.ones(1)), r"base: tensor 'w': found torch\.int32"),

@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "bind/arrays.h"
 #include "core/error.h"
@@ -60,9 +61,18 @@ void consensus_mask(const std::vector<Address>& masks, int at_least, Address out
 }
 
 double dot(Address a, Address b, std::size_t n) {
-  double lanes[8] = {};
-  kernels().dot(at<const float>(a), at<const float>(b), n, lanes);
-  return sum_of_lanes(lanes);
+  double sum = 0;
+  for (std::size_t cell = 0; cell < n; cell += kDotCell) {
+    double of_cell = 0;
+    for (std::size_t first = cell; first < std::min(cell + kDotCell, n); first += kDotStretch) {
+      double lanes[8] = {};
+      kernels().dot(at<const float>(a) + first, at<const float>(b) + first,
+                    std::min(kDotStretch, n - first), lanes);
+      of_cell += sum_of_lanes(lanes);
+    }
+    sum += of_cell;
+  }
+  return sum == sum ? sum : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace

@@ -204,10 +204,14 @@ struct KernelTable {
 };
 
 // The sum of eight lanes, in the one order that all use; every NaN is the canonical one.
-inline double sum_of_lanes(const double lanes[8]) {
+constexpr double sum_of_lanes(const double lanes[8]) {
   const double sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
                      ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
   return sum == sum ? sum : __builtin_nan("");  // the sign of a NaN depends on the instructions
 }
+
+// Elements over which an inner product of arrays has eight lanes of its own. Their sums are added
+// in order over each cell, and those of the cells in order.
+inline constexpr std::size_t kDotStretch = 2048, kDotCell = 32 * kDotStretch;
 
 }  // namespace tallies

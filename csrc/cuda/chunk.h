@@ -66,6 +66,14 @@ TALLIES_INLINE void store_chunk(Word* p, const Chunk<Word, kN>& chunk, int n = k
   }
 }
 
+// The same in float32, of a row of the type.
+template <class T, int kN>
+TALLIES_INLINE void load_floats(float (&x)[kN], const void* row, std::size_t i, int n) {
+  using Word = typename T::Word;
+  const Chunk<Word, kN> words = load_chunk<Word, kN>(static_cast<const Word*>(row) + i, n);
+  for (int j = 0; j < kN; ++j) x[j] = T::in_order(words.v + j);
+}
+
 // Calls body(i, n) for this thread's chunks: elements i to i + n of n_elements, n = kN but for the
 // last.
 template <int kN, class Body>

@@ -9,11 +9,28 @@
 namespace tallies::cuda {
 namespace {
 
+// The floor from where entries that equal the threshold are cut off. Every NaN is equal.
+TALLIES_INLINE std::int32_t raised(std::int32_t floor) {
+  return floor < 0x7f800000 ? floor + 1 : 0x7fffffff;
+}
+
 struct Floors {
-  const std::int32_t* there;
+  CombineThere there;
   std::int32_t here[kMaxExperts];
-  TALLIES_INLINE std::int32_t operator[](int expert) const {
-    return there == nullptr ? here[expert] : there[expert];
+  TALLIES_INLINE std::int32_t at(int expert, std::size_t i) const {
+    if (here[expert] != kFloorThere) return here[expert];
+    const std::int32_t floor = there.floors[expert];
+    return there.cut_offs == nullptr || i < there.cut_offs[expert].count ? floor : raised(floor);
+  }
+  // How many of the n elements from i on have the floors of element i.
+  TALLIES_INLINE int until_cut_off(int n_experts, std::size_t i, int n) const {
+    if (there.cut_offs == nullptr) return n;
+    for (int e = 0; e < n_experts; ++e) {
+      if (here[e] != kFloorThere) continue;
+      const std::size_t cut = there.cut_offs[e].count;
+      if (cut > i && cut - i < static_cast<std::size_t>(n)) n = static_cast<int>(cut - i);
+    }
+    return n;
   }
 };
 
@@ -30,6 +47,27 @@ struct MergeArgs {
   std::int32_t overflow;
   void* out;
   std::size_t n;
+};
+
+// The same as merge_block asks for them, with the floors of one element.
+struct ArgsAt {
+  struct FloorsAt {
+    const Floors& floors;
+    std::size_t i;
+    TALLIES_INLINE std::int32_t operator[](int expert) const { return floors.at(expert, i); }
+  };
+  int n_experts;
+  float scale, divisor;
+  std::int32_t overflow;
+  const float* weights;
+  FloorsAt floors;
+  TALLIES_INLINE ArgsAt(const MergeArgs& args, std::size_t i)
+      : n_experts(args.n_experts),
+        scale(args.scale),
+        divisor(args.divisor),
+        overflow(args.overflow),
+        weights(args.weights),
+        floors{args.floors, i} {}
 };
 
 // The rows of a chunk, one after the other as merge_block asks for them: the base, if there is one,
@@ -91,22 +129,31 @@ __global__ void __launch_bounds__(kThreads)
     merge(const __grid_constant__ MergeArgs args, CombineTally* tally) {
   using Word = typename T::Word;
   constexpr int kN = kMergeChunk<T>;
+  const CombineTally* const before = args.floors.there.again;
+  if (before != nullptr && (before->sign_sum <= 0 || before->cancellations == 0)) return;
   const ZeroSign zero(kVote == Vote::given ? 0 : args.zero_sign);
   LaneTally lanes;
-  for_each_chunk<kN>(args.n, [&](std::size_t i, int n) {
-    Chunk<std::int8_t, kN> signs{};
-    if constexpr (kVote == Vote::given)
-      for (int j = 0; j < kN; ++j) signs.v[j] = j < n ? args.signs[i + j] : std::int8_t{};
-    const RowsAhead<Word, kN> rows(args, i, n);
-    Chunk<Word, kN> out;
-    merge_block<T, kDelta, ToEntry, Rule, kN / kPair>(args, zero, rows, signs.v, out.v, lanes);
-    store_chunk(static_cast<Word*>(args.out) + i, out, n);
+  for_each_chunk<kN>(args.n, [&](std::size_t first, int n_chunk) {
+    const std::size_t end = first + static_cast<std::size_t>(n_chunk);
+    int n = 0;
+    // Once, but for a chunk in which an expert is cut off.
+    for (std::size_t i = first; i < end; i += static_cast<std::size_t>(n)) {
+      n = args.floors.until_cut_off(args.n_experts, i, static_cast<int>(end - i));
+      Chunk<std::int8_t, kN> signs{};
+      if constexpr (kVote == Vote::given)
+        for (int j = 0; j < kN; ++j) signs.v[j] = j < n ? args.signs[i + j] : std::int8_t{};
+      const RowsAhead<Word, kN> rows(args, i, n);
+      Chunk<Word, kN> out;
+      merge_block<T, kDelta, ToEntry, Rule, kN / kPair>(ArgsAt(args, i), zero, rows, signs.v, out.v,
+                                                        lanes);
+      store_chunk(static_cast<Word*>(args.out) + i, out, n);
+    }
   });
   add_tally(tally, lanes, args.overflow);
 }
 
 template <class T, Gate kGate, Vote kVote, Blend kBlend>
-Failure combine(const CombineArgs& args, const std::int32_t* device_floors, CombineTally* tally,
+Failure combine(const CombineArgs& args, const CombineThere* there, CombineTally* tally,
                 Stream stream) {
   using Rule = typename RuleOf<kVote, kBlend>::Type;
   MergeArgs merged{};
@@ -114,9 +161,9 @@ Failure combine(const CombineArgs& args, const std::int32_t* device_floors, Comb
   for (int e = 0; e < args.n_experts; ++e) {
     merged.experts[e] = args.experts[e];
     merged.weights[e] = args.weights[e];
-    merged.floors.here[e] = device_floors == nullptr ? args.floors[e] : 0;
+    merged.floors.here[e] = args.floors[e];
   }
-  merged.floors.there = device_floors;
+  if (there != nullptr) merged.floors.there = *there;
   merged.n_experts = args.n_experts;
   merged.scale = args.scale;
   merged.divisor = args.divisor;
@@ -129,7 +176,8 @@ Failure combine(const CombineArgs& args, const std::int32_t* device_floors, Comb
     return launch_over(args.n, kMergeChunk<T>, kernel, stream, merged, tally);
   };
   if constexpr (kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
-    if (args.base != nullptr && device_floors == nullptr && UnweightedEntry::fits(args))
+    if (args.base != nullptr && merged.floors.there.floors == nullptr &&
+        UnweightedEntry::fits(args))
       return run(&merge<T, true, kVote, UnweightedEntry, Rule>);
   if (args.base != nullptr) return run(&merge<T, true, kVote, WeightedEntry<kGate>, Rule>);
   return run(&merge<T, false, kVote, WeightedEntry<kGate>, Rule>);

@@ -77,23 +77,52 @@ Failure magnitudes(const void* base, const void* expert, std::size_t n, std::uin
   return run<Magnitude<T>, typename T::Word, std::uint32_t>(expert, base, out, n, stream);
 }
 
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    keep_large(const typename T::Word* x, std::int32_t floor, const std::int32_t* device_floor,
+               const CutOff* cut_off, typename T::Word* out, std::size_t n) {
+  using Word = typename T::Word;
+  if (device_floor != nullptr) floor = *device_floor;
+  const std::size_t cut = device_floor == nullptr || cut_off == nullptr ? n : cut_off->count;
+  for_each_chunk<kN>(n, [&](std::size_t i, int n_here) {
+    Chunk<Word, kN> words = load_chunk<Word, kN>(x + i, n_here);
+    for (int j = 0; j < kN; ++j) {
+      const float value = T::in_order(words.v + j);
+      const bool stays = magnitude(value) > (i + j < cut ? floor : raised(floor));
+      T::store_in_order(words.v + j, stays ? canonical(value) : 0.0f);
+    }
+    store_chunk(out + i, words, n_here);
+  });
+}
+
+template <class T>
+Failure trim(const void* x, std::int32_t floor, const std::int32_t* device_floor,
+             const CutOff* cut_off, void* out, std::size_t n, Stream stream) {
+  using Word = typename T::Word;
+  return launch_over(n, kN, &keep_large<T>, stream, static_cast<const Word*>(x), floor,
+                     device_floor, cut_off, static_cast<Word*>(out), n);
+}
+
 struct ElectArgs {
-  const float* deltas[kMaxExperts];
+  const void* deltas[kMaxExperts];
   float weights[kMaxExperts];
   int n_experts, zero_sign;
   std::int8_t* out;
   std::size_t n;
+  const CombineTally* again;
 };
 
-template <Vote kVote>
+template <class T, Vote kVote>
 __global__ void __launch_bounds__(kThreads)
     elect(const __grid_constant__ ElectArgs args, CombineTally* tally) {
+  if (args.again != nullptr && args.again->sign_sum <= 0) return;
   LaneTally lanes;
   for_each_chunk<kN>(args.n, [&](std::size_t i, int n) {
     Election<kVote> elections[kN];
     for (int e = 0; e < args.n_experts; ++e) {
-      const Chunk<float, kN> x = load_chunk<float, kN>(args.deltas[e] + i, n);
-      for (int j = 0; j < kN; ++j) elections[j].step(x.v[j], args.weights[e]);
+      float x[kN];
+      load_floats<T>(x, args.deltas[e], i, n);
+      for (int j = 0; j < kN; ++j) elections[j].step(x[j], args.weights[e]);
     }
     Chunk<std::int8_t, kN> signs;
     for (int j = 0; j < kN; ++j) signs.v[j] = to_bytes(elections[j].finish(args.zero_sign, lanes));
@@ -102,9 +131,10 @@ __global__ void __launch_bounds__(kThreads)
   add_tally(tally, lanes, 0x7f800000);
 }
 
-template <Vote kVote>
-Failure elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
-                    std::int8_t* out, std::size_t n, CombineTally* tally, Stream stream) {
+template <class T, Vote kVote>
+Failure elect_signs(const void* const* deltas, const float* weights, int n_experts, int zero_sign,
+                    std::int8_t* out, std::size_t n, const CombineTally* again, CombineTally* tally,
+                    Stream stream) {
   ElectArgs args{};
   for (int e = 0; e < n_experts; ++e) {
     args.deltas[e] = deltas[e];
@@ -114,7 +144,8 @@ Failure elect_signs(const float* const* deltas, const float* weights, int n_expe
   args.zero_sign = zero_sign;
   args.out = out;
   args.n = n;
-  return launch_over(n, kN, &elect<kVote>, stream, args, tally);
+  args.again = again;
+  return launch_over(n, kN, &elect<T, kVote>, stream, args, tally);
 }
 
 }  // namespace
@@ -136,8 +167,15 @@ void fill_convert(Table& table) {
   table.magnitudes[0] = &magnitudes<Float32>;
   table.magnitudes[1] = &magnitudes<BFloat16>;
   table.magnitudes[2] = &magnitudes<Float16>;
-  table.elect_signs[0] = &elect_signs<Vote::sum>;
-  table.elect_signs[1] = &elect_signs<Vote::count>;
+  table.trim[0] = &trim<Float32>;
+  table.trim[1] = &trim<BFloat16>;
+  table.trim[2] = &trim<Float16>;
+  table.elect_signs[0][0] = &elect_signs<Float32, Vote::sum>;
+  table.elect_signs[0][1] = &elect_signs<Float32, Vote::count>;
+  table.elect_signs[1][0] = &elect_signs<BFloat16, Vote::sum>;
+  table.elect_signs[1][1] = &elect_signs<BFloat16, Vote::count>;
+  table.elect_signs[2][0] = &elect_signs<Float16, Vote::sum>;
+  table.elect_signs[2][1] = &elect_signs<Float16, Vote::count>;
 }
 
 }  // namespace tallies::cuda

@@ -22,39 +22,68 @@ struct SignOfFirst {
 };
 
 // Packs test(a[i], b[i]); b may be null.
-template <class Test>
+template <class T, class Test>
 __global__ void __launch_bounds__(kThreads)
-    pack(Test test, const float* a, const float* b, std::uint8_t* out, std::size_t n_elements) {
+    pack(Test test, const void* a, const void* b, std::uint8_t* out, std::size_t n_elements) {
   for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
-    const Chunk<float, kN> x = load_chunk<float, kN>(a + i, n);
-    Chunk<float, kN> y{};
-    if (b != nullptr) y = load_chunk<float, kN>(b + i, n);
+    float x[kN], y[kN] = {};
+    load_floats<T>(x, a, i, n);
+    if (b != nullptr) load_floats<T>(y, b, i, n);
     std::uint32_t byte = 0;
-    for (int j = 0; j < kN; ++j) byte |= bits(both(j < n, test(x.v[j], y.v[j]))) << j;
+    for (int j = 0; j < kN; ++j) byte |= bits(both(j < n, test(x[j], y[j]))) << j;
     out[i / kN] = static_cast<std::uint8_t>(byte);
   });
 }
 
-template <class Test>
-Failure run_pack(Test test, const float* a, const float* b, std::uint8_t* out, std::size_t n,
+template <class T, class Test>
+Failure run_pack(Test test, const void* a, const void* b, std::uint8_t* out, std::size_t n,
                  Stream stream) {
-  return launch_over(n, kN, &pack<Test>, stream, test, a, b, out, n);
+  return launch_over(n, kN, &pack<T, Test>, stream, test, a, b, out, n);
 }
 
-Failure magnitude_mask(const float* x, std::int32_t floor, const std::int32_t* device_floor,
+template <class T>
+Failure magnitude_mask(const void* x, std::int32_t floor, const std::int32_t* device_floor,
                        std::uint8_t* out, std::size_t n, Stream stream) {
-  return run_pack(AboveFloorThere{floor, device_floor}, x, nullptr, out, n, stream);
+  return run_pack<T>(AboveFloorThere{floor, device_floor}, x, nullptr, out, n, stream);
 }
-Failure tall_mask(const float* delta, const float* merged, float lambda, std::uint8_t* out,
+template <class T>
+Failure tall_mask(const void* delta, const void* merged, float lambda, std::uint8_t* out,
                   std::size_t n, Stream stream) {
-  return run_pack(Tall{lambda}, delta, merged, out, n, stream);
+  return run_pack<T>(Tall{lambda}, delta, merged, out, n, stream);
 }
 Failure same_sign_mask(const float* x, const float* u, std::uint8_t* out, std::size_t n,
                        Stream stream) {
-  return run_pack(SameSign{}, x, u, out, n, stream);
+  return run_pack<Float32>(SameSign{}, x, u, out, n, stream);
 }
 Failure sign_mask(const float* x, std::uint8_t* out, std::size_t n, Stream stream) {
-  return run_pack(SignOfFirst{}, x, nullptr, out, n, stream);
+  return run_pack<Float32>(SignOfFirst{}, x, nullptr, out, n, stream);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    pack_bytes(const std::uint8_t* in, std::uint8_t* out, std::size_t n_elements) {
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const Chunk<std::uint8_t, kN> bytes = load_chunk<std::uint8_t, kN>(in + i, n);
+    std::uint32_t byte = 0;
+    for (int j = 0; j < kN; ++j) byte |= std::uint32_t(bytes.v[j] != 0) << j;
+    out[i / kN] = static_cast<std::uint8_t>(byte);
+  });
+}
+
+__global__ void __launch_bounds__(kThreads)
+    unpack_bytes(const std::uint8_t* in, std::uint8_t* out, std::size_t n_elements) {
+  for_each_chunk<kN>(n_elements, [&](std::size_t i, int n) {
+    const std::uint32_t byte = in[i / kN];
+    Chunk<std::uint8_t, kN> bytes;
+    for (int j = 0; j < kN; ++j) bytes.v[j] = static_cast<std::uint8_t>(byte >> j & 1);
+    store_chunk(out + i, bytes, n);
+  });
+}
+
+Failure pack_bits(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream stream) {
+  return launch_over(n, kN, &pack_bytes, stream, in, out, n);
+}
+Failure unpack_bits(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream stream) {
+  return launch_over(n, kN, &unpack_bytes, stream, in, out, n);
 }
 
 struct MaskRows {
@@ -143,11 +172,17 @@ Failure apply_signs(const void* base, const std::uint8_t* mask, float size, void
 }  // namespace
 
 void fill_masks(Table& table) {
-  table.magnitude_mask = &magnitude_mask;
-  table.tall_mask = &tall_mask;
+  table.magnitude_mask[0] = &magnitude_mask<Float32>;
+  table.magnitude_mask[1] = &magnitude_mask<BFloat16>;
+  table.magnitude_mask[2] = &magnitude_mask<Float16>;
+  table.tall_mask[0] = &tall_mask<Float32>;
+  table.tall_mask[1] = &tall_mask<BFloat16>;
+  table.tall_mask[2] = &tall_mask<Float16>;
   table.consensus_mask = &consensus_mask;
   table.same_sign_mask = &same_sign_mask;
   table.sign_mask = &sign_mask;
+  table.pack_bits = &pack_bits;
+  table.unpack_bits = &unpack_bits;
   table.apply_mask[0] = &apply_mask<Float32>;
   table.apply_mask[1] = &apply_mask<BFloat16>;
   table.apply_mask[2] = &apply_mask<Float16>;

@@ -19,9 +19,6 @@ using Stream = void*;         // a cudaStream_t; null is the default stream
 using Event = void*;          // a cudaEvent_t
 using Failure = const char*;  // null when all is well, else what is wrong, in static memory
 
-// Elements over which a sum of products has eight lanes of its own, as in the engine's sums.
-inline constexpr std::size_t kStretch = 2048;
-
 // Masks that one call of `tall` writes at most.
 inline constexpr int kMaxTallMasks = 1024;
 
@@ -44,6 +41,19 @@ struct Selected {
 // are still to be kept, here and in the arrays that follow.
 struct CutOff {
   std::uint64_t left, count;
+};
+
+// A floor in CombineArgs that stands for one in device memory.
+inline constexpr std::int32_t kFloorThere = -0x7fffffff - 1;
+
+// What a combine takes from device memory.
+struct CombineThere {
+  // One per expert; used where its floor in CombineArgs is kFloorThere.
+  const std::int32_t* floors = nullptr;
+  const CutOff* cut_offs = nullptr;  // beside the floors; null if all that equal a threshold stay
+  // Unless null: elements are merged again, and only if these tallies of the same elements elect
+  // the plus sign and hold a vote that cancelled.
+  const CombineTally* again = nullptr;
 };
 
 struct Table {
@@ -73,12 +83,18 @@ struct Table {
 
   // As in KernelTable. Tallies and `largest` (bits of the largest magnitude of the float32 results,
   // kNanRank or more for NaN) are added to; clear them first.
-  // Floors come from `device_floors`, n_experts in device memory, unless it is null. Rules that
-  // judge an entry by all experts have no function here.
-  Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const std::int32_t* device_floors,
-                                            CombineTally*, Stream);
-  Failure (*elect_signs[2])(const float* const* deltas, const float* weights, int n_experts,
-                            int zero_sign, std::int8_t* out, std::size_t n, CombineTally*, Stream);
+  // CombineThere may be null. Rules that judge an entry by all experts have no function here.
+  Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const CombineThere*, CombineTally*,
+                                            Stream);
+  // With `again`, which may be null, only if the signs counted there add up to plus.
+  Failure (*elect_signs[kFusedDTypes][2])(const void* const* deltas, const float* weights,
+                                          int n_experts, int zero_sign, std::int8_t* out,
+                                          std::size_t n, const CombineTally* again, CombineTally*,
+                                          Stream);
+  // Entries with bits(|x|) > floor as they are, zeros with their sign, and +0 elsewhere. The floor
+  // comes from `device_floor` unless it is null, and then `cut_off`, unless it is null, applies.
+  Failure (*trim[kFusedDTypes])(const void* x, std::int32_t floor, const std::int32_t* device_floor,
+                                const CutOff* cut_off, void* out, std::size_t n, Stream);
   Failure (*magnitudes[kFusedDTypes])(const void* base, const void* expert, std::size_t n,
                                       std::uint32_t* out, Stream);
   Failure (*widen[kDTypes])(const void* in, float* out, std::size_t n, Stream);
@@ -86,15 +102,19 @@ struct Table {
   Failure (*subtract)(const float* x, const float* base, float* out, std::size_t n, Stream);
 
   // The floor comes from `device_floor` unless it is null.
-  Failure (*magnitude_mask)(const float* x, std::int32_t floor, const std::int32_t* device_floor,
-                            std::uint8_t* out, std::size_t n, Stream);
-  Failure (*tall_mask)(const float* delta, const float* merged, float lambda, std::uint8_t* out,
-                       std::size_t n, Stream);
+  Failure (*magnitude_mask[kFusedDTypes])(const void* x, std::int32_t floor,
+                                          const std::int32_t* device_floor, std::uint8_t* out,
+                                          std::size_t n, Stream);
+  Failure (*tall_mask[kFusedDTypes])(const void* delta, const void* merged, float lambda,
+                                     std::uint8_t* out, std::size_t n, Stream);
   Failure (*consensus_mask)(const std::uint8_t* const* masks, int n_masks, int at_least,
                             std::uint8_t* out, std::size_t n, Stream);
   Failure (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n,
                             Stream);
   Failure (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n, Stream);
+  // One byte an element, not 0 for one in the mask; 0 or 1.
+  Failure (*pack_bits)(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream);
+  Failure (*unpack_bits)(const std::uint8_t* in, std::uint8_t* out, std::size_t n, Stream);
   Failure (*tall[kFusedDTypes])(const TallArgs&, std::int32_t* largest, Stream);
   Failure (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
                                       const std::uint8_t* mask, float scale, void* out,
@@ -102,9 +122,11 @@ struct Table {
   Failure (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask, float size,
                                        void* out, std::size_t n, std::int32_t* largest, Stream);
 
-  // Eight lanes for each stretch of kStretch elements, written, not added to.
-  Failure (*dot)(const float* a, const float* b, std::size_t n, double* lanes, Stream);
+  // Eight lanes for each stretch of kDotStretch elements, written, not added to.
+  Failure (*dot[kFusedDTypes])(const void* a, const void* b, std::size_t n, double* lanes, Stream);
   Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);
+  // Adds the sums of cells of lanes to *out, one cell after the other; the first is a whole one.
+  Failure (*fold)(const double* lanes, std::size_t n_stretches, double* out, Stream);
 
   // The rank-th largest magnitude, counted from 1, of all arrays together: begin; then for each of
   // three digits `count` every array and `pick`. Up to `capacity` candidates are listed after the

@@ -21,13 +21,6 @@ struct TallParams {
   std::size_t n;
 };
 
-template <class T>
-__device__ __forceinline__ void load_floats(float (&x)[kN], const void* row, std::size_t i, int n) {
-  using Word = typename T::Word;
-  const Chunk<Word, kN> words = load_chunk<Word, kN>(static_cast<const Word*>(row) + i, n);
-  for (int j = 0; j < kN; ++j) x[j] = T::in_order(words.v + j);
-}
-
 // The experts are read twice, the second time from a cache.
 template <class T>
 __global__ void __launch_bounds__(kThreads)

@@ -76,6 +76,13 @@ AOTITorchError torch_library_impl(TorchLibraryHandle, const char* name,
                                   std::uint64_t built_for);
 AOTITorchError aoti_torch_delete_library_object(TorchLibraryHandle);
 
+// Only builds of torch for CUDA have these.
+struct CUDAGuardOpaque;
+using CUDAGuardHandle = CUDAGuardOpaque*;
+AOTITorchError aoti_torch_create_cuda_guard(std::int32_t device_index, CUDAGuardHandle*);
+AOTITorchError aoti_torch_delete_cuda_guard(CUDAGuardHandle);
+AOTITorchError aoti_torch_get_current_cuda_stream(std::int32_t device_index, void** stream);
+
 }  // extern "C"
 
 namespace tallies::torch {

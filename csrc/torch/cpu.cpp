@@ -1,9 +1,9 @@
 #include "torch/cpu.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <limits>
+#include <utility>
 
 #include "cpu/ops.h"
 #include "engine/arrays.h"
@@ -11,12 +11,9 @@
 namespace tallies::torch {
 namespace {
 
-// Elements widened at a time: two rows of float32 stay in the first-level cache. A multiple of the
-// eight lanes of dots and of the eight bits of a byte.
-constexpr std::size_t kChunk = 2048;
-
-// Elements that block_dots sums at a time.
-constexpr std::size_t kStretch = std::size_t(1) << 16;
+// Elements widened at a time: two rows of float32 stay in the first-level cache. Whole stretches of
+// inner products, and a multiple of the eight bits of a byte.
+constexpr std::size_t kChunk = kDotStretch;
 
 const void* at(View x, std::size_t i) {
   return static_cast<const char*>(x.data) + i * size_of(x.dtype);
@@ -59,9 +56,28 @@ void restore_zeros(const void* from, void* to, std::size_t n) {
     if ((x[i] & kMagnitude) == 0) out[i] = x[i];
 }
 
-struct Lanes : std::array<double, 8> {
-  Lanes() : array{} {}
-};
+// The inner product of each pair of rows.
+std::vector<double> dots(const std::vector<View>& rows,
+                         const std::vector<std::pair<std::size_t, std::size_t>>& pairs,
+                         std::size_t n) {
+  std::vector<double> sums(pairs.size()), of_cell(pairs.size());
+  for_each_wide(rows, n, [&](const float* const* wide, std::size_t first, std::size_t count) {
+    for (std::size_t i = 0; i < count; i += kDotStretch) {
+      const std::size_t end = first + i + kDotStretch;
+      const bool is_last = end % kDotCell == 0 || end >= n;
+      for (std::size_t k = 0; k < pairs.size(); ++k) {
+        double lanes[8] = {};
+        kernels().dot(wide[pairs[k].first] + i, wide[pairs[k].second] + i,
+                      std::min(kDotStretch, count - i), lanes);
+        of_cell[k] += sum_of_lanes(lanes);
+        if (is_last) sums[k] += std::exchange(of_cell[k], 0.0);
+      }
+    }
+  });
+  for (double& sum : sums)
+    if (sum != sum) sum = std::numeric_limits<double>::quiet_NaN();
+  return sums;
+}
 
 }  // namespace
 
@@ -168,30 +184,22 @@ void Cpu::disjoint_merge(Stream&, const Views& deltas, const Weights& weights,
 
 void Cpu::gram(Stream&, const Views& deltas, std::size_t n, double* out) {
   const std::size_t n_rows = deltas.size();
-  std::vector<Lanes> sums(n_rows * n_rows);
-  for_each_wide(deltas, n, [&](const float* const* rows, std::size_t, std::size_t count) {
-    for (std::size_t i = 0; i < n_rows; ++i)
-      for (std::size_t j = 0; j <= i; ++j)
-        kernels().dot(rows[i], rows[j], count, sums[i * n_rows + j].data());
-  });
+  std::vector<std::pair<std::size_t, std::size_t>> pairs;
   for (std::size_t i = 0; i < n_rows; ++i)
-    for (std::size_t j = 0; j <= i; ++j)
-      out[i * n_rows + j] = out[j * n_rows + i] = sum_of_lanes(sums[i * n_rows + j].data());
+    for (std::size_t j = 0; j <= i; ++j) pairs.emplace_back(i, j);
+  const std::vector<double> sums = dots(deltas, pairs, n);
+  for (std::size_t k = 0; k < pairs.size(); ++k) {
+    const auto [i, j] = pairs[k];
+    out[i * n_rows + j] = out[j * n_rows + i] = sums[k];
+  }
 }
 
 void Cpu::block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out) {
-  std::fill_n(out, deltas.size(), 0.0);
-  for (std::size_t start = 0; start < n; start += kStretch) {
-    Views rows{{at(grad, start), grad.dtype}};
-    for (const View& delta : deltas) rows.push_back({at(delta, start), delta.dtype});
-    std::vector<Lanes> sums(deltas.size());
-    for_each_wide(rows, std::min(kStretch, n - start),
-                  [&](const float* const* wide, std::size_t, std::size_t count) {
-                    for (std::size_t t = 0; t < sums.size(); ++t)
-                      kernels().dot(wide[0], wide[t + 1], count, sums[t].data());
-                  });
-    for (std::size_t t = 0; t < sums.size(); ++t) out[t] += sum_of_lanes(sums[t].data());
-  }
+  Views rows = deltas;
+  rows.push_back(grad);
+  std::vector<std::pair<std::size_t, std::size_t>> pairs;
+  for (std::size_t t = 0; t < deltas.size(); ++t) pairs.emplace_back(deltas.size(), t);
+  std::ranges::copy(dots(rows, pairs, n), out);
 }
 
 }  // namespace tallies::torch

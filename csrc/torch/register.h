@@ -8,15 +8,15 @@ namespace tallies::torch {
 class Library {
  public:
   // Operators are defined here for all devices.
-  static Library definitions() {
+  static Library definitions(const char* ns) {
     Library made;
-    call(aoti_torch_library_init_fragment("tallies", __FILE__, __LINE__, &made.handle_));
+    call(aoti_torch_library_init_fragment(ns, __FILE__, __LINE__, &made.handle_));
     return made;
   }
   // Kernels for one dispatch key.
-  static Library kernels(const char* key) {
+  static Library kernels(const char* ns, const char* key) {
     Library made;
-    call(aoti_torch_library_init_impl("tallies", key, __FILE__, __LINE__, &made.handle_));
+    call(aoti_torch_library_init_impl(ns, key, __FILE__, __LINE__, &made.handle_));
     return made;
   }
   Library(Library&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
@@ -38,12 +38,12 @@ class Library {
 
 // What went wrong, null for nothing. The device whose library comes first defines the operators.
 template <class Device>
-const char* register_operators(const char* key, bool define) noexcept {
+const char* register_operators(const char* key, bool define, const char* ns = "tallies") noexcept {
   static std::string message;
   try {
-    Library kernels = Library::kernels(key);
+    Library kernels = Library::kernels(ns, key);
     if (define) {
-      Library definitions = Library::definitions();
+      Library definitions = Library::definitions(ns);
       for (const Operator& one : operators<Device>()) definitions.define(one);
       for (const Operator& one : operators<Device>()) kernels.implement(one);
       definitions.keep();

@@ -1,4 +1,4 @@
-"""Torch tensors: the kernels, differentiable merging, and live switching of tasks; on the CPU.
+"""Torch tensors: the kernels, differentiable merging, and live switching of tasks.
 
 The functions named as in ``tallies.kernels`` have its arguments and bits. Each is one operator
 ``torch.ops.tallies.NAME``, which ``torch.compile`` takes whole, and its result carries no gradient;

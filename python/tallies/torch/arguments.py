@@ -16,6 +16,7 @@ from ..arguments import number
 from ..errors import InputError
 from ..native import MAX_EXPERTS
 from ..suggest import show
+from . import ops
 
 _REFUSED: Final = re.compile(r"tallies::\w+: (.*)", re.DOTALL)
 _WRONG_TYPE: Final = re.compile(r"Expected a value of type '([^']*)' for argument '([^']*)'")
@@ -108,10 +109,13 @@ def _wrong_type(name: str, value: object, type_name: str) -> InputError:
 
 
 def _wrong_place(name: str, value: Tensor) -> InputError | None:
-    if value.device.type != "cpu":
+    problem = {"cpu": None, "cuda": ops.CUDA_PROBLEM}.get(
+        value.device.type, "there are no kernels for other devices"
+    )
+    if problem is not None:
         return InputError(
-            f"{name}: found a tensor on {value.device}, expected one on the CPU: this build has no "
-            "kernels for other devices; move it with .cpu()"
+            f"{name}: found a tensor on {value.device}, expected one on the CPU: {problem}; move "
+            "it with .cpu()"
         )
     if value.layout is not torch.strided:
         return InputError(

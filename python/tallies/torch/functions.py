@@ -1,8 +1,10 @@
 """The functions on tensors, with the names and arguments of ``tallies.kernels``.
 
-Tensors are float32, float16 or bfloat16, dense, on the CPU, of any shape and strides, and are never
-changed. The bits are those of ``tallies.kernels``, as are equal magnitudes, zeros and NaN; sums run
-in float32 in the order of the experts. Results carry no gradient.
+Tensors are float32, float16 or bfloat16, dense, of any shape and strides, all on the CPU or all on
+one CUDA device, and are never changed. The bits are those of ``tallies.kernels``, as are equal
+magnitudes, zeros and NaN; sums run in float32 in the order of the experts. Results carry no
+gradient. On a CUDA device calls are queued on the current stream and wait for nothing; that has
+been tried in an emulator, and on no device yet.
 
 ``deltas`` are N tensors of one shape and dtype, or one tensor [N, ...]. Arguments are checked
 first: InputError names the one that is wrong, what was found and expected. Each function is one
@@ -93,7 +95,7 @@ def magnitude_mask(x: Tensor, threshold: float | Tensor) -> Tensor:
 
     Entries equal to the threshold are in, so that 0 takes everything. NaN reaches every threshold,
     and only NaN reaches NaN. The threshold may be what ``kth_magnitude`` returns; as a tensor it
-    breaks a compiled graph. Raises InputError for a negative threshold.
+    breaks a compiled graph, and is waited for. Raises InputError for a negative threshold.
 
     >>> unpack_bits(magnitude_mask(torch.tensor([1, -2, 3, -0.5]), 2), 4)
     tensor([False,  True,  True, False])
@@ -309,9 +311,10 @@ def gram(deltas: Deltas) -> Tensor:
     """Inner products of the task vectors, G[s, t] = sum of x_s * x_t over all elements.
 
     Returns float64 [N, N], exactly symmetric. A product of two float32 values is exact in float64;
-    the sum runs in eight interleaved parts, so that for n elements it is off by at most
-    (n / 8 + 4) * 2**-53 times the sum of |x_s * x_t|. NaN and infinities reach the result. Raises
-    InputError for shapes or dtypes that differ.
+    each stretch of 2048 elements is summed in eight interleaved parts, 32 stretches in order, and
+    what they make in order, so that the sum over n elements is off by at most
+    (n / 65536 + 290) * 2**-53 times that of |x_s * x_t|. NaN and infinities reach the result.
+    Raises InputError for shapes or dtypes that differ.
 
     >>> gram(torch.tensor([[1.0, 2], [3, -1]]))
     tensor([[ 5.,  1.],
@@ -325,10 +328,9 @@ def block_dots(grad: Tensor, deltas: Deltas) -> Tensor:
     """Inner products of one gradient with every task vector, d[t] = sum of grad * x_t: float64 [N].
 
     This is the gradient of a weighted sum's coefficients. ``grad`` has the shape of one delta;
-    dtypes may differ. Products are exact in float64; each stretch of 65536 elements is summed in
-    eight interleaved parts, and the stretches in order, without a temporary of the tensors' size
-    where they are contiguous. NaN and infinities reach the result. Raises InputError for shapes
-    that differ.
+    dtypes may differ. Products are exact in float64, and summed as in ``gram``, without a temporary
+    of the tensors' size where they are contiguous. NaN and infinities reach the result. Raises
+    InputError for shapes that differ.
 
     >>> block_dots(torch.tensor([1.0, 2]), torch.tensor([[1.0, 2], [3, -1]]))
     tensor([5., 1.], dtype=torch.float64)

@@ -33,6 +33,8 @@ class Held:
     """What ``native`` points to."""
     replaces: bool
     """Whether the values take the place of the base's, bit for bit, and are not added to them."""
+    scale: float | None = None
+    """For a mask and the shared vector, the factor of what is in the mask."""
 
 
 def hold(one: Restoring, shared: dict[str, torch.Tensor], threads: int) -> dict[str, Held]:
@@ -127,4 +129,4 @@ def _held(
     code = DTYPE_CODES[one.files[SHARED][name].dtype]
     scale = one.manifest.tasks[one.task].scale
     native = _core.Delta.masked(vector.data_ptr(), code, addresses[0], scale, n)
-    return Held(native, (*memory, vector), False)
+    return Held(native, (*memory, vector), False, scale)

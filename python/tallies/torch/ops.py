@@ -49,8 +49,26 @@ def load(library: Path, register: str) -> None:
         )
 
 
+def load_for_cuda(folder: Path) -> str | None:
+    """Register the operators of CUDA tensors; why there are none, if there are none.
+
+    The kernels and the device are looked at by the first call, when there is a tensor on one: a
+    process that forks may import this before.
+    """
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        load(folder / "_torch_cuda.so", "tallies_torch_cuda_register")
+    except ImportError as error:
+        return str(error)
+    return None
+
+
 # Beside the compiled module, which in an editable installation is not beside this file.
-load(Path(_core.__file__).parent / "_torch.so", "tallies_torch_register")
+_FOLDER: Final = Path(_core.__file__).parent
+load(_FOLDER / "_torch.so", "tallies_torch_register")
+CUDA_PROBLEM: Final = load_for_cuda(_FOLDER)
+"""Why there are no operators for CUDA tensors, None if there are."""
 
 
 def _like_first(x: Tensor, *_: Any, **__: Any) -> Tensor:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
+from typing import Any, Literal
 
 import torch
 
 from .. import _core
 from ..errors import InputError, TalliesError
 from ..files import tensor_fingerprint
-from ..headers import DTYPES
-from ..native import DTYPE_CODES
-from ..resources import tile_limits
 from ..state_dicts import n_threads
 from ..store.arrays import new_array
-from ..store.pack_plan import GRAIN
 from ..store.reading import Store
-from ..store.restoring import Restoring, refuse_damaged
-from ..store.sparse_files import CODES_BY_SIZE
+from ..store.restoring import Restoring
 from ..suggest import show
-from .held import BUFFERS, Held, hold
+from . import staging
+from .from_files import FromFiles
+from .resident import Resident
 
 
 class TaskSwitcher:
@@ -39,13 +36,19 @@ class TaskSwitcher:
     it needs of the store, and keeps nothing. Either way the base's values, which the model's own
     replace, are read at each switch from the files of the base, which the system's page cache
     holds while memory is free, and which must stay where they are. All that is read is compared
-    with its checksum.
+    with its checksum. With ``preload="device"`` masks and shared vector are kept where the
+    model's tensors are, and a copy of the base beside them, so that a switch reads no file and
+    moves nothing between host and device; the codecs ``tall``, ``emr`` and ``magnitude`` have that.
 
-    The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU (on a
-    device this build does not switch), of the names, shapes and dtypes of the store. Names that
-    share their memory in the model must be tied in the store, or be missing from it but for one.
-    InputError names the tensor for which that does not hold; it is looked at again before each
-    switch, and nothing was written then.
+    The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU or on
+    CUDA devices, of the names, shapes and dtypes of the store. Names that share their memory in the
+    model must be tied in the store, or be missing from it but for one. InputError names the tensor
+    for which that does not hold; it is looked at again before each switch, and nothing was written
+    then.
+
+    For tensors on a device a task is made in host memory and copied there, while the next ones are
+    made, unless ``preload="device"``. A switch waits until the devices have done what was queued
+    before, and returns when they have the task. None of that has been run on a device yet.
 
     A thread that computes with the model holds ``using(task)`` meanwhile: switches of other threads
     wait until it is left, and so do their ``using``. One that does not may see two tasks mixed.
@@ -60,34 +63,30 @@ class TaskSwitcher:
         model: torch.nn.Module,
         store: Store,
         *,
-        preload: bool = True,
+        preload: bool | Literal["device"] = True,
         threads: int | None = None,
     ) -> None:
         self._model = model
         self._store = store
-        self._threads = n_threads(threads)
         self._lock = threading.RLock()
         self._n_users = 0
         self._active: str | None = None
         self._mask_lambda: float | None = None
         self._is_whole = True
-        self._refuse_other_values(self._tensors())
-        self._held: dict[str, Mapping[str, Held]] = {}
-        if preload:
-            shared: dict[str, torch.Tensor] = {}
-            for one in _all_of(store):
-                self._held[one.file] = hold(one, shared, self._threads)
+        if preload not in (True, False, "device"):
+            raise InputError(f"preload: found {preload!r}, expected True, False or 'device'")
+        tensors = self._tensors()
+        self._refuse_other_values(tensors)
+        self._source: FromFiles | Resident
+        if preload == "device":
+            self._source = Resident(store, tensors, n_threads(threads))
+        else:
+            self._source = FromFiles(store, n_threads(threads), preload=preload)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the store that are kept in memory."""
-        kept = {
-            (array.data_ptr(), array.nbytes)
-            for held in self._held.values()
-            for part in held.values()
-            for array in part.memory
-        }
-        return sum(n_bytes for _, n_bytes in kept)
+        """Bytes that are kept of the store and, with ``preload="device"``, of the base."""
+        return self._source.nbytes
 
     @property
     def active(self) -> str | None:
@@ -111,11 +110,11 @@ class TaskSwitcher:
             self._refuse_while_used(task, mask_lambda)
             one = self._store.restoring(task, mask_lambda)
             tensors = self._tensors(one)
-            held = self._held.get(one.file) or hold(one, {}, self._threads)
+            parts = self._source.parts(one)
             sources = {name: one.source(name) for name in tensors}
             try:
                 self._is_whole = False
-                self._write(tensors, sources, held)
+                self._write(tensors, sources, parts)
             except BaseException:
                 with suppress(TalliesError):
                     self._restore_base(self._tensors())
@@ -163,37 +162,17 @@ class TaskSwitcher:
         self,
         tensors: Mapping[str, torch.Tensor],
         sources: Mapping[str, str],
-        held: Mapping[str, Held],
+        parts: Mapping[str, Any],
     ) -> None:
-        """Make each tensor of its source in the base and what is held of that, one pass for all."""
-        base = self._store.base.tensors
-        core = _core.Plan(True)
-        files: dict[str, int] = {}
-        written = {}
-        deltas = []
-        for name, tensor in tensors.items():
-            if not tensor.nbytes or tensor.data_ptr() in written:
-                continue
-            info = written[tensor.data_ptr()] = base[sources[name]]
-            path = os.fspath(info.path)
-            if path not in files:
-                files[path] = core.open_to_read(path)
-            code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
-            core.add_job(
-                info.n_elements,
-                [(files[path], info.offset, code)],
-                [(-1, tensor.data_ptr(), code)],
-                grain=GRAIN,
-            )
-            part = held.get(info.name)
-            deltas.append(None if part is None else part.native)
+        """Write all tensors; on devices, between what was queued there before and comes after."""
+        staging.wait_for(tensors.values())
         try:
-            found = _core.restore(core, deltas, tile_limits(BUFFERS, self._threads))
+            with torch.inference_mode():
+                self._source.write(tensors, sources, parts)
         finally:
+            staging.wait_for(tensors.values())
             # A backward pass over the values that were there before fails, as after any write.
             torch.autograd.graph.increment_version(tensors.values())
-        for info, lanes in zip(written.values(), found, strict=True):
-            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
 
     def _tensors(self, one: Restoring | None = None) -> dict[str, torch.Tensor]:
         """The model's tensors by the store's names; InputError unless they can be written."""
@@ -236,7 +215,8 @@ class TaskSwitcher:
     def _refuse_other_values(self, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
             known = self._store.manifest.tensors[name]
-            lanes = _core.fingerprint(tensor.data_ptr(), tensor.nbytes, 0)
+            here = tensor.detach().cpu()
+            lanes = _core.fingerprint(here.data_ptr(), here.nbytes, 0)
             if tensor_fingerprint(known, lanes) != known.fingerprint:
                 raise InputError(
                     f"model: tensor {show(name)} has other values than the base "
@@ -258,13 +238,6 @@ class TaskSwitcher:
             )
 
 
-def _all_of(store: Store) -> Iterator[Restoring]:
-    """Every task of a store, with each of its candidates."""
-    for task, known in store.manifest.tasks.items():
-        for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
-            yield store.restoring(task, mask_lambda)
-
-
 def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by the names of the state dict, the very objects."""
     own: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
@@ -280,10 +253,10 @@ def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _refuse_unwritable(name: str, tensor: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> None:
-    if tensor.device.type != "cpu":
+    if tensor.device.type not in ("cpu", "cuda"):
         raise InputError(
-            f"model: tensor {show(name)} is on device {tensor.device}, for which this build has no "
-            "kernels yet; move the model to the CPU"
+            f"model: tensor {show(name)} is on device {tensor.device}, expected the CPU or a CUDA "
+            "device; move the model to the CPU"
         )
     like: torch.Tensor = new_array(name, dtype, (0,), "torch")[0]
     if tensor.dtype != like.dtype or tuple(tensor.shape) != shape:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias, overload
 
 import torch
@@ -12,7 +13,9 @@ from .. import _core
 from ..errors import InputError
 from ..native import DTYPE_CODES
 from ..suggest import show, unknown
+from . import ops
 from .encoded import EncodedDelta
+from .functions import block_dots
 
 Delta: TypeAlias = torch.Tensor | EncodedDelta
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
@@ -42,10 +45,9 @@ def weighted_merge(
 
     Every product and sum is rounded in float32, the result once to the base's dtype. ``base`` is a
     tensor or a dict of them, each of ``deltas`` the same; dtypes are float32, float16 or bfloat16,
-    mixed freely, devices the CPU. What ``store_deltas`` returns is as good as tensors: it is
-    decoded a few thousand elements at a time, and the results have the bits that its ``dense()``
-    would give. The deltas have one set of names; tensors of the base that they lack are returned
-    as they are.
+    mixed freely. What ``store_deltas`` returns is as good as tensors: it is decoded a few
+    thousand elements at a time, and the results have the bits that its ``dense()`` would give.
+    The deltas have one set of names; tensors of the base that they lack are returned as they are.
 
     ``coefficients`` are float32 or float64: [T], one per task; [T, n], one per task and tensor,
     whose columns are the tensors of the deltas in the order of the base; or [T, n, K], one per
@@ -57,6 +59,13 @@ def weighted_merge(
     exact, the sum in float64, in an order that does not depend on the number of threads, which is
     torch's. Nothing of a tensor's size is allocated for a task whose delta is contiguous. The
     base gets the gradient as it is, the deltas get none. A second derivative is not defined.
+
+    A tensor and its deltas are on the CPU or on one CUDA device, the coefficients anywhere. On a
+    device the deltas are dense, and each takes a temporary of its size in float32; the merge has
+    the same bits but for the payloads of NaN, and so has the gradient of a coefficient for a
+    whole tensor, while that for one of several blocks is summed in another order, just as fixed.
+    None of that has been run on a device yet.
+
     Zeros, NaN and infinities count as IEEE 754 has it, so that 0 * infinity is NaN. Inputs are
     never changed.
 
@@ -105,9 +114,10 @@ def _merge(
     names = merged_names(base, deltas)
     for name in names:
         _check_tensor(_label("base", name), base[name])
+        _check_place(_label("base", name), base[name])
         for i, delta in enumerate(deltas):
             where = _label(f"deltas[{i}]", name)
-            _check_delta(where, delta[name])
+            _check_delta(where, delta[name], base[name].device)
             if delta[name].shape != base[name].shape:
                 raise InputError(
                     f"{where}: found shape {list(delta[name].shape)}, expected the base's, "
@@ -117,7 +127,8 @@ def _merge(
     merged = dict(base)
     for name, column in zip(names, columns, strict=True):
         rows = [delta[name] for delta in deltas]
-        merged[name] = _WeightedSum.apply(column, base[name], *rows)  # type: ignore[no-untyped-call]
+        there = column.to(base[name].device)
+        merged[name] = _WeightedSum.apply(there, base[name], *rows)  # type: ignore[no-untyped-call]
     return merged
 
 
@@ -127,7 +138,7 @@ def _columns(coefficients: torch.Tensor, n_tasks: int, n_tensors: int) -> Sequen
             f"coefficients: found {type(coefficients).__name__}, expected a tensor [T], [T, n] or "
             "[T, n, K]"
         )
-    _refuse_elsewhere("coefficients", coefficients)
+    _check_place("coefficients", coefficients)
     if coefficients.dtype not in (torch.float32, torch.float64):
         raise InputError(
             f"coefficients: found {coefficients.dtype}, expected torch.float32 or torch.float64"
@@ -167,15 +178,24 @@ def _label(argument: str, name: str) -> str:
     return f"{argument}: tensor {show(name)}" if name else argument
 
 
-def _check_delta(where: str, delta: Delta) -> None:
-    if not isinstance(delta, EncodedDelta):
-        _check_tensor(where, delta)
+def _check_delta(where: str, delta: Delta, device: torch.device) -> None:
+    if isinstance(delta, EncodedDelta):
+        if device.type != "cpu":
+            raise InputError(
+                f"{where}: found a delta of a store, which is in the host's memory, and the base "
+                f"on {device}; give its dense() there, or the base on the CPU"
+            )
+        return
+    _check_tensor(where, delta)
+    if delta.device != device:
+        raise InputError(
+            f"{where}: found device {delta.device}, expected {device}, the base's; move one of them"
+        )
 
 
 def _check_tensor(where: str, tensor: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{where}: found {type(tensor).__name__}, expected a tensor")
-    _refuse_elsewhere(where, tensor)
     if tensor.layout != torch.strided or tensor.dtype not in _CODES:
         raise InputError(
             f"{where}: found {tensor.dtype}, {tensor.layout}, expected a dense tensor of one of "
@@ -183,12 +203,20 @@ def _check_tensor(where: str, tensor: torch.Tensor) -> None:
         )
 
 
-def _refuse_elsewhere(where: str, tensor: torch.Tensor) -> None:
-    if tensor.device.type != "cpu":
+def _check_place(where: str, tensor: torch.Tensor) -> None:
+    device = tensor.device
+    if device.type not in ("cpu", "cuda"):
         raise InputError(
-            f"{where}: found device {tensor.device}, for which this build has no kernels yet; move "
-            "it to the CPU"
+            f"{where}: found device {device}, expected the CPU or a CUDA device; move it"
         )
+    if device.type == "cuda" and ops.CUDA_PROBLEM is not None:
+        raise InputError(
+            f"{where}: found device {device}, expected the CPU: {ops.CUDA_PROBLEM}; move it"
+        )
+
+
+def _on_host(tensor: torch.Tensor) -> bool:
+    return tensor.device.type == "cpu"
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -202,19 +230,7 @@ class _WeightedSum(torch.autograd.Function):
         ctx.encoded = [one if isinstance(one, EncodedDelta) else None for one in deltas]
         ctx.shape, ctx.dtype = coefficients.shape, coefficients.dtype
         factors = coefficients.detach().float().reshape(len(deltas), -1).contiguous()
-        given, out = base.detach().contiguous(), torch.empty(base.shape, dtype=base.dtype)
-        rows = _Rows(deltas)
-        _core.weighted_sum(
-            rows.native,
-            out.numel(),
-            factors.shape[1],
-            torch.get_num_threads(),
-            given.data_ptr(),
-            _CODES[base.dtype],
-            factors.data_ptr(),
-            out.data_ptr(),
-        )
-        return out
+        return (_sum_on_host if _on_host(base) else _sum_on_device)(factors, base.detach(), deltas)
 
     @staticmethod
     @once_differentiable
@@ -223,19 +239,66 @@ class _WeightedSum(torch.autograd.Function):
         deltas = [one or next(dense) for one in ctx.encoded]
         dots = None
         if ctx.needs_input_grad[0]:
-            given, rows = grad.contiguous(), _Rows(deltas)
-            dots = torch.empty(len(deltas), ctx.shape[1:].numel(), dtype=torch.float64)
-            _core.block_dots(
-                rows.native,
-                given.numel(),
-                dots.shape[1],
-                torch.get_num_threads(),
-                given.data_ptr(),
-                _CODES[given.dtype],
-                dots.data_ptr(),
-            )
-            dots = dots.to(ctx.dtype).reshape(ctx.shape)
+            n_blocks = ctx.shape[1:].numel()
+            dots_of = _dots_on_host if _on_host(grad) else _dots_on_device
+            dots = dots_of(grad, deltas, n_blocks).to(ctx.dtype).reshape(ctx.shape)
         return (dots, grad if ctx.needs_input_grad[1] else None, *(None for _ in deltas))
+
+
+def _sum_on_host(
+    factors: torch.Tensor, base: torch.Tensor, deltas: Sequence[Delta]
+) -> torch.Tensor:
+    given, out = base.contiguous(), torch.empty(base.shape, dtype=base.dtype, device=base.device)
+    rows = _Rows(deltas)
+    _core.weighted_sum(
+        rows.native,
+        out.numel(),
+        factors.shape[1],
+        torch.get_num_threads(),
+        given.data_ptr(),
+        _CODES[base.dtype],
+        factors.data_ptr(),
+        out.data_ptr(),
+    )
+    return out
+
+
+def _dots_on_host(grad: torch.Tensor, deltas: Sequence[Delta], n_blocks: int) -> torch.Tensor:
+    given, rows = grad.contiguous(), _Rows(deltas)
+    dots = torch.empty(len(deltas), n_blocks, dtype=torch.float64, device=grad.device)
+    _core.block_dots(
+        rows.native,
+        given.numel(),
+        n_blocks,
+        torch.get_num_threads(),
+        given.data_ptr(),
+        _CODES[given.dtype],
+        dots.data_ptr(),
+    )
+    return dots
+
+
+def _sum_on_device(
+    factors: torch.Tensor, base: torch.Tensor, deltas: Sequence[Any]
+) -> torch.Tensor:
+    """By torch's own kernels: product and sum in one would not be rounded as on the host."""
+    n, n_blocks = base.numel(), factors.shape[1]
+    total = base.to(torch.float32, copy=True).reshape(-1)
+    if n_blocks > 1:
+        ends = torch.arange(n_blocks + 1, device=base.device) * n // n_blocks
+        factors = factors.repeat_interleave(ends.diff(), dim=1, output_size=n)
+    for factor, delta in zip(factors, deltas, strict=True):
+        total += delta.detach().float().reshape(-1) * factor
+    return total.to(base.dtype).view(base.shape)
+
+
+def _dots_on_device(
+    grad: torch.Tensor, deltas: Sequence[torch.Tensor], n_blocks: int
+) -> torch.Tensor:
+    flat, rows = grad.reshape(-1), [delta.detach().reshape(-1) for delta in deltas]
+    ends = [k * flat.numel() // n_blocks for k in range(n_blocks + 1)]
+    blocks = [slice(*pair) for pair in pairwise(ends)]
+    return torch.stack([block_dots(flat[k], [row[k] for row in rows]) for k in blocks], dim=1)
 
 
 class _Rows:

@@ -1,0 +1,110 @@
+"""Tensors of a model, written from the files of a base and what a store keeps of a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from .. import _core
+from ..headers import DTYPES, TensorInfo
+from ..native import DTYPE_CODES
+from ..resources import tile_limits
+from ..store.pack_plan import GRAIN
+from ..store.reading import Store
+from ..store.restoring import Restoring, refuse_damaged
+from ..store.sparse_files import CODES_BY_SIZE
+from . import staging
+from .held import BUFFERS, Held, hold
+
+_STAGED_BYTES = 256 << 20
+
+
+class FromFiles:
+    """Reads the base at each switch; of the store all at first, or what a switch needs."""
+
+    def __init__(self, store: Store, threads: int, *, preload: bool) -> None:
+        self._store = store
+        self._threads = threads
+        self._held: dict[str, Mapping[str, Held]] = {}
+        if preload:
+            shared: dict[str, torch.Tensor] = {}
+            for one in all_of(store):
+                self._held[one.file] = hold(one, shared, threads)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the store that are kept in memory."""
+        return n_bytes_of(
+            array for held in self._held.values() for part in held.values() for array in part.memory
+        )
+
+    def parts(self, one: Restoring) -> Mapping[str, Held]:
+        """What a task has of its own. InputError for damage, StorageError when reading fails."""
+        return self._held.get(one.file) or hold(one, {}, self._threads)
+
+    def write(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        parts: Mapping[str, Held],
+    ) -> None:
+        """Make each tensor of its source in the base and the parts, which are those of a task.
+
+        What shares its memory is written once. On a device, in batches by way of the host.
+        """
+        infos = {name: self._store.base.tensors[sources[name]] for name in tensors}
+        here, there = [], {}
+        for name, tensor in distinct(tensors).items():
+            if staging.on_host(tensor):
+                here.append((infos[name], tensor))
+            else:
+                there[tensor.data_ptr()] = infos[name], tensor
+        self._fill(here, parts)
+        staged = staging.staged([tensor for _, tensor in there.values()], _STAGED_BYTES)
+        for places in staged:
+            self._fill([(there[tensor.data_ptr()][0], place) for tensor, place in places], parts)
+
+    def _fill(
+        self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, Held]
+    ) -> None:
+        """One pass for tensors of host memory; InputError for a base that is damaged."""
+        core = _core.Plan(True)
+        files: dict[str, int] = {}
+        for info, tensor in outputs:
+            path = os.fspath(info.path)
+            if path not in files:
+                files[path] = core.open_to_read(path)
+            code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
+            core.add_job(
+                info.n_elements,
+                [(files[path], info.offset, code)],
+                [(-1, tensor.data_ptr(), code)],
+                grain=GRAIN,
+            )
+        deltas = [parts[info.name].native if info.name in parts else None for info, _ in outputs]
+        found = _core.restore(core, deltas, tile_limits(BUFFERS, self._threads))
+        for (info, _), lanes in zip(outputs, found, strict=True):
+            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
+
+
+def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that have elements, those of one memory once, by the first of their names."""
+    by_address: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.nbytes:
+            by_address.setdefault(tensor.data_ptr(), name)
+    return {name: tensors[name] for name in by_address.values()}
+
+
+def n_bytes_of(arrays: Iterator[torch.Tensor]) -> int:
+    """Bytes of memory, what is named twice once."""
+    return sum(n_bytes for _, n_bytes in {(array.data_ptr(), array.nbytes) for array in arrays})
+
+
+def all_of(store: Store) -> Iterator[Restoring]:
+    """Every task of a store, with each of its candidates."""
+    for task, known in store.manifest.tasks.items():
+        for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
+            yield store.restoring(task, mask_lambda)

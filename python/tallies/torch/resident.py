@@ -1,0 +1,92 @@
+"""Tasks of a store that are kept where the model is, and made there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import InputError
+from ..store.reading import Store
+from ..store.restoring import Restoring
+from ..suggest import show
+from .from_files import all_of, distinct, n_bytes_of
+from .functions import apply_mask
+from .held import Held, hold
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What makes one tensor of a task: values that are its own, or what its mask takes."""
+
+    values: torch.Tensor
+    mask: torch.Tensor | None = None
+    scale: float = 1.0
+
+    def of(self, base: torch.Tensor) -> torch.Tensor:
+        """The tensor of the task, in the base's shape."""
+        if self.mask is None:
+            return self.values
+        return apply_mask(base.view(-1), self.values.view(-1), self.mask, self.scale).view_as(base)
+
+
+class Resident:
+    """A copy of the base, the shared vector and the masks of all tasks, beside the tensors."""
+
+    def __init__(self, store: Store, tensors: Mapping[str, torch.Tensor], threads: int) -> None:
+        known = store.manifest.tensors
+        self._base = {
+            name: tensor.detach().clone()
+            for name, tensor in tensors.items()
+            if known[name].tied_to is None
+        }
+        self._parts: dict[str, dict[str, Part]] = {}
+        shared: dict[str, torch.Tensor] = {}
+        moved: dict[int, torch.Tensor] = {}
+        for one in all_of(store):
+            self._parts[one.file] = {
+                name: self._part(store, name, part, moved)
+                for name, part in hold(one, shared, threads).items()
+            }
+
+    def _part(self, store: Store, name: str, part: Held, moved: dict[int, torch.Tensor]) -> Part:
+        base = self._base[name]
+        if part.replaces and len(part.memory) == 1:
+            return Part(part.memory[0].to(base.device))
+        if part.scale is None or base.dtype not in _DTYPES:
+            raise InputError(
+                f"preload: found 'device', and tensor {show(name)} of {store.path} is "
+                f"{base.dtype}, of codec {store.manifest.codec}; expected a mask and a shared "
+                "vector of float32, float16 or bfloat16; leave 'device' out, or pack with tall, "
+                "emr or magnitude"
+            )
+        mask, vector = part.memory
+        if vector.data_ptr() not in moved:
+            moved[vector.data_ptr()] = vector.to(base.device)
+        return Part(moved[vector.data_ptr()], mask.to(base.device), part.scale)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that are kept, the base's copy included."""
+        parts = [part for of_task in self._parts.values() for part in of_task.values()]
+        masks = [part.mask for part in parts if part.mask is not None]
+        arrays = [*self._base.values(), *(part.values for part in parts), *masks]
+        return n_bytes_of(iter(arrays))
+
+    def parts(self, one: Restoring) -> Mapping[str, Part]:
+        """What a task has of its own."""
+        return self._parts[one.file]
+
+    def write(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        sources: Mapping[str, str],
+        parts: Mapping[str, Part],
+    ) -> None:
+        """Make each tensor of its source in the base and the parts, which are those of a task."""
+        for name, tensor in distinct(tensors).items():
+            base, part = self._base[sources[name]], parts.get(sources[name])
+            tensor.copy_(base if part is None else part.of(base))
