@@ -296,6 +296,17 @@ def test_equal_magnitudes_and_either_majority(place: Place, density: float, equa
             place.check("elect_signs", experts)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cut_offs_at_every_place(place: Place, dtype: torch.dtype) -> None:
+    n = 33
+    experts = [torch.full((n,), value, dtype=dtype) for value in (2.0, -3.0, 1.0)]
+    for k in range(n + 1):
+        kept = [(k * step % (n + 1) + 0.5) / n for step in (1, 7, 13)]
+        place.check("trim", experts[0], min(kept[0], 1.0), "first")
+        densities = [min(share, 1.0) for share in kept]
+        place.check("combine", None, experts, density=densities, equal="first")
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (0, 4), (1, 1, 1), (2, 3, 4)])
 def test_any_shape(place: Place, shape: tuple[int, ...]) -> None:
     x = torch.full(shape, -2.0, dtype=torch.bfloat16)
