@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 # Condition of the Gram matrix up to which shifted inverses in float32 are accurate enough.
 _CONDITION: Final = 64.0
-# Largest error of the sum, as a share of the root: four times the float32 epsilon.
-_TOLERANCE: Final = 2.0**-21
+# Mean of the diagonal above which no product in float32 that counts has been lost.
+_LEAST: Final = 2.0**-80
+# Largest error of the sum, as a share of the root: eight times the float32 epsilon.
+_TOLERANCE: Final = 2.0**-20
 # Steps of Lanczos, and how far beyond what they find the extreme eigenvalues are taken to lie.
 _STEPS: Final = 24
 _BELOW, _ABOVE = 0.8, 1.05
@@ -29,20 +31,38 @@ _ROUNDING: Final = 1e-5
 # of what one wrong direction of 4096 causes.
 _N_PROBES: Final = 8
 _PROBE_ERROR: Final = 1e-4
+# Columns by which a hopeless matrix is recognised, a hundredth of the work that it saves.
+_COLUMNS: Final = 256
 # Order from which an inverse is made of those of its quarters, by products.
 _SPLIT: Final = 512
+
+
+def may_have_root(x: torch.Tensor) -> bool:
+    """Whether the Gram matrix of x may be well-conditioned enough.
+
+    That of a random matrix is with two rows for a column. That of all columns has no better a
+    condition than that of some of them, whose eigenvalues lie between its own.
+    """
+    import torch
+
+    if x.shape[0] < 2 * x.shape[1]:
+        return False
+    some = x[:, :: max(1, x.shape[1] // _COLUMNS)].double()
+    values = torch.linalg.eigvalsh(some.T @ some)
+    return bool(_CONDITION * values[0] > values[-1])
 
 
 def inverse_root(gram: torch.Tensor) -> torch.Tensor | None:
     """G^{-1/2} in float32 of a symmetric G [n, n] in float64, or None.
 
-    None where G is not positive definite with a condition of at most 64. Whether it is, is
-    estimated, and the root then tried on random vectors.
+    None where G is not positive definite with a condition of at most 64, or so small or large that
+    it may have come about by underflow or overflow in float32. The condition is estimated, and the
+    root then tried on random vectors.
     """
     import torch
 
     unit = float(gram.diagonal().mean())
-    if not unit > 0:
+    if not _LEAST < unit < math.inf:
         return None
     g = (gram / unit).float()
     low, high = _extremes(g)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import InputError
-from .inverse_root import inverse_root
+from .inverse_root import inverse_root, may_have_root
 
 if TYPE_CHECKING:
     import torch
@@ -63,13 +63,9 @@ def spectrum(x: torch.Tensor, floor: float = 0.0) -> Spectrum:
     x is float32 or float64 and finite. Vectors of equal singular values are any basis of their
     space.
     """
-    return _spectrum(x, _lower_gram(x), floor)
-
-
-def _spectrum(x: torch.Tensor, gram: torch.Tensor, floor: float) -> Spectrum:
     import torch
 
-    eigenvalues, vectors = torch.linalg.eigh(gram)
+    eigenvalues, vectors = torch.linalg.eigh(_lower_gram(x))
     s = eigenvalues.clamp_(min=0).sqrt_().flip(0)
     v = vectors.flip(1)
     most = float(s[0]) if s.numel() else 0.0
@@ -81,7 +77,7 @@ def _spectrum(x: torch.Tensor, gram: torch.Tensor, floor: float) -> Spectrum:
         # Without their part in the large directions, which is theirs by rounding alone.
         image = _gram_times(x, small)
         small = small - left @ (left.T @ image)
-        eigenvalues, vectors = torch.linalg.eigh(_lower_gram(x, small))
+        eigenvalues, vectors = torch.linalg.eigh(_lower_gram(x, right=small))
         rest = eigenvalues.clamp_(min=0).sqrt_().flip(0)
         kept = rest > cut
         rest, small = rest[kept], (small @ vectors.flip(1))[:, kept]
@@ -117,13 +113,13 @@ def polar(x: torch.Tensor) -> tuple[torch.Tensor, float]:
     if x.shape[0] < x.shape[1]:
         factor, total = polar(x.T)
         return factor.T, total
-    gram = _lower_gram(x)
-    if x.dtype == torch.float32 and len(gram) >= _SHIFTED:
-        whole = gram.tril() + gram.tril(-1).T
-        root = inverse_root(whole)
+    if x.dtype == torch.float32 and x.shape[1] >= _SHIFTED and may_have_root(x):
+        gram = _lower_gram(x, torch.float32)
+        gram = gram.tril() + gram.tril(-1).T
+        root = inverse_root(gram)
         if root is not None:
-            return _times(x, root, x.dtype), float((whole * root).sum())
-    found = _spectrum(x, gram, 0.0)
+            return _times(x, root, x.dtype), float((gram * root).sum())
+    found = spectrum(x)
     root = found.left @ found.v.T
     s = found.s
     is_full = 0 < s.numel() == x.shape[1]
@@ -141,17 +137,23 @@ def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Te
     return out
 
 
-def _lower_gram(x: torch.Tensor, right: torch.Tensor | None = None) -> torch.Tensor:
-    """(x right)^T (x right) in float64 on and below the diagonal; without ``right``, x^T x."""
+def _lower_gram(
+    x: torch.Tensor, dtype: torch.dtype | None = None, right: torch.Tensor | None = None
+) -> torch.Tensor:
+    """(x right)^T (x right) on and below the diagonal, float64; without ``right``, x^T x.
+
+    In ``dtype``, float64 without one, are the products of some thousand rows at a time.
+    """
     import torch
 
     n = x.shape[1] if right is None else right.shape[1]
     gram = torch.zeros(n, n, dtype=torch.float64)
     for _, block in _blocks(x):
-        y = block.double() if right is None else block.double() @ right
+        y = block.to(dtype or torch.float64)
+        y = y if right is None else y @ right
         for first in range(0, n, _PANEL):
             last = min(first + _PANEL, n)
-            gram[first:last, :last].addmm_(y[:, first:last].T, y[:, :last])
+            gram[first:last, :last] += y[:, first:last].T @ y[:, :last]
     return gram
 
 
