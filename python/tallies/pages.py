@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,12 +23,14 @@ def described(name: str | None = None) -> list[Described]:
 
 
 def entry(method: Described) -> str:
-    """A few lines: summary, formula, parameters with their defaults, paper, semantics."""
-    given = ", ".join(
-        f"{name}={_default(parameter, method)}" for name, parameter in _parameters(method).items()
+    """A few lines: summary, formula, parameters with defaults and ranges, paper, semantics."""
+    given = "; ".join(
+        f"{name}={_default(parameter, method)}{_brief_range(parameter)}"
+        for name, parameter in _parameters(method).items()
     )
+    parameters = textwrap.fill(given, 100, initial_indent="  ", subsequent_indent="    ")
     return (
-        f"{method.name}: {method.summary()}\n  {method.formula}\n  {given}\n"
+        f"{method.name}: {method.summary()}\n  {method.formula}\n{parameters}\n"
         f"  {method.paper}; semantics: {', '.join(method.semantics)}"
     )
 
@@ -112,6 +115,14 @@ def _range(parameter: Parameter) -> str:
     if parameter.high is None:
         return f"from {parameter.low:g} up"
     return f"from {parameter.low:g} to {parameter.high:g}" if parameter.low is not None else ""
+
+
+def _brief_range(parameter: Parameter) -> str:
+    words = [*(parameter.choices or ()), *parameter.words]
+    if parameter.low is not None or parameter.high is not None:
+        low, high = ("" if end is None else f"{end:g}" for end in (parameter.low, parameter.high))
+        words.insert(0, f"{low}..{high}")
+    return f" [{'|'.join(words)}]" if words else ""
 
 
 def _parameters(method: Described) -> dict[str, Parameter]:
