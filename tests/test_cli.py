@@ -295,7 +295,11 @@ def test_a_fingerprint_is_of_names_types_shapes_and_content(tmp_path: Path) -> N
 def test_methods_and_info() -> None:
     listed = printed("methods")
     assert all(f"\n{name}: " in f"\n{listed}" for name in methods.names())
-    for part in ("required in peft [0..1]; ", "scope=model [model|tensor]; ", "mask_lambda=0.4 [0..]"):
+    for part in (
+        "required in peft [0..1]; ",
+        "scope=model [model|tensor]; ",
+        "mask_lambda=0.4 [0..]",
+    ):
         assert part in listed
     assert printed("methods", "ties").startswith("ties: Trim each task vector")
     said = json.loads(printed("info", "--json"))

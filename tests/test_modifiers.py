@@ -200,7 +200,7 @@ def test_on_disk_as_in_memory(tmp_path: Path, method: str) -> None:
     assert_holds(tmp_path / "out", expected)
     assert [len(one.dropped_layers) for one in report.experts] == [1, 1, 1]
     assert all(one.n_equal_to_base == 0 for one in report.experts)
-    assert "without 1 layers" in str(report)
+    assert "without 1 layer" in str(report)
     plain = merge(recipe(tmp_path / "again", method), tmp_path / "plain")
     assert [one.fingerprint for one in plain.experts] == [one.fingerprint for one in report.experts]
     assert plan(asked).passes()[0] == "survey of layers"

@@ -22,6 +22,7 @@ from .quantised import refuse_quantised, refuse_scaled_fp8
 from .ranks import model_densities
 from .recipe import MergeConfig
 from .stages import row_elements
+from .suggest import counted
 from .tying import tied_pairs
 from .work import Place, Work, settings
 
@@ -220,7 +221,7 @@ class MergePlan:
         n_files = len(self.shards)
         lines = [
             f"{self.config.merge_method} ({self.config.semantics} semantics) of "
-            f"{len(self.experts)} models",
+            f"{counted(len(self.experts), 'model')}",
             *([f"  base    {self.template.path}"] if self.has_base else []),
             *(f"  model   {expert.path}" for expert in self.experts),
             f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from ._version import __version__
+from .suggest import counted
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class MergeReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.method} ({self.semantics} semantics) of {len(self.experts)} models -> "
-            f"{self.output.path}",
+            f"{self.method} ({self.semantics} semantics) of "
+            f"{counted(len(self.experts), 'model')} -> {self.output.path}",
             f"tensors    {self.tensors_merged} merged ({self.parameters:,} parameters), "
             f"{self.tensors_copied} copied, {self.tensors_tied} tied",
         ]
@@ -115,7 +116,7 @@ class MergeReport:
             if expert.coefficient is not None:
                 line += f": coefficient {expert.coefficient:.6g}"
             if expert.dropped_layers:
-                line += f", without {len(expert.dropped_layers)} layers"
+                line += f", without {counted(len(expert.dropped_layers), 'layer')}"
             lines.append(line)
         if self.alpha is not None:
             lines.append(f"layers     alpha {self.alpha:.6g}")

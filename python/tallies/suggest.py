@@ -1,4 +1,4 @@
-"""Words for error messages: what was found, shortened, and what was perhaps meant."""
+"""Words for messages: what was found, shortened or counted, and what was perhaps meant."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 def show(value: object) -> str:
     """``repr(value)`` on one line, the middle left out when it is long."""
     return _SHORT.repr(value)
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 model``, ``2 models``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

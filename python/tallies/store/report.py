@@ -8,6 +8,7 @@ from typing import Any
 
 from .._version import __version__
 from ..report import done_line
+from ..suggest import counted
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class PackReport:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.codec} of {len(self.tasks)} tasks -> {self.path}",
+            f"{self.codec} of {counted(len(self.tasks), 'task')} -> {self.path}",
             f"tensors    {self.tensors_masked} masked ({self.parameters_masked:,} parameters), "
             f"{self.tensors_dense} dense, {self.tensors_frozen} frozen, "
             f"{self.tensors_copied} copied",
