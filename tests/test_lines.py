@@ -78,7 +78,9 @@ def test_alpha_of_ties(models: strategies.Models, data: st.DataObject) -> None:
         for entry, weight in zip(asked["models"], weights or (), strict=False):
             entry["parameters"] = {"weight": weight}
         asked["nonfinite"] = "propagate"
-        if not np.isfinite([*map(lines.norm, rows.values()), expected]).all():
+        norms = [lines.norm(one) for one in (*rows.values(), *parts.values())]
+        norms += [lines.norm_of_sum(one, weights) for one in rows.values()]
+        if not np.isfinite(norms).all():
             with pytest.raises(InputError, match="alpha 'auto' of layer_scaling needs its norm"):
                 merge(asked, Path(name) / "out")
             return

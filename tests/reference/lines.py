@@ -17,8 +17,14 @@ def alpha(deltas: Sequence[Floats], merged: Sequence[Floats], weights: Weights =
     ``deltas`` are the task vectors x_t [N, ...] of each tensor and ``merged`` what becomes of them,
     m. Sums over elements are float64, in an order that is not part of the specification.
     """
-    summed = sum(norm(in_order_sum(entries(one, weights))) for one in deltas)
+    summed = sum(norm_of_sum(one, weights) for one in deltas)
     return summed / total / len(deltas[0]) if (total := sum(map(norm, merged))) else 0.0
+
+
+@ieee
+def norm_of_sum(deltas: Floats, weights: Weights = None) -> float:
+    """|sum_t w_t x_t|_1 of one tensor, the sum in float32 in the order of the experts."""
+    return norm(in_order_sum(entries(deltas, weights)))
 
 
 def norm(x: Floats) -> float:
