@@ -20,8 +20,7 @@ TALLIES_INLINE void sum_lanes(const float* const* inputs, std::size_t n_elements
                           for (int v = 0; v < kVectors; ++v) {
                             F64s x[kInputs];
                             for (int row = 0; row < kInputs; ++row)
-                              x[row] = __builtin_convertvector(
-                                  load<HalfF32s>(rows[row] + first + v * kDoubles), F64s);
+                              x[row] = to_doubles(load<HalfF32s>(rows[row] + first + v * kDoubles));
                             sum[v] = sum[v] + term(x);
                           }
                         });

@@ -180,10 +180,35 @@ struct Doubles {
   }
   friend TALLIES_INLINE Doubles operator*(Doubles a, double b) { return {a.low * b, a.high * b}; }
 };
+
+// GCC makes __builtin_convertvector of narrower conversions, and halves of vectors by way of
+// memory, from where two stores are not read back as one vector without a stall.
+#if defined(__AVX512F__)
+TALLIES_INLINE F64s to_doubles(HalfF32s x) { return (F64s)_mm512_cvtps_pd((__m256)x); }
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  const __m512d halves = (__m512d)x;
+  return {to_doubles((HalfF32s)_mm512_castpd512_pd256(halves)),
+          to_doubles((HalfF32s)_mm512_extractf64x4_pd(halves, 1))};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  const __m512d low = _mm512_castps_pd(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)x.low)));
+  return (F32s)_mm512_insertf64x4(low, (__m256d)_mm512_cvtpd_ps((__m512d)x.high), 1);
+}
+#elif defined(__AVX2__)
+TALLIES_INLINE F64s to_doubles(HalfF32s x) { return (F64s)_mm256_cvtps_pd((__m128)x); }
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  return {to_doubles((HalfF32s)_mm256_castps256_ps128((__m256)x)),
+          to_doubles((HalfF32s)_mm256_extractf128_ps((__m256)x, 1))};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  return (F32s)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)x.high), _mm256_cvtpd_ps((__m256d)x.low));
+}
+#else
+TALLIES_INLINE F64s to_doubles(HalfF32s x) { return __builtin_convertvector(x, F64s); }
 TALLIES_INLINE Doubles to_doubles(F32s x) {
   HalfF32s halves[2];
   __builtin_memcpy(halves, &x, sizeof x);
-  return {__builtin_convertvector(halves[0], F64s), __builtin_convertvector(halves[1], F64s)};
+  return {to_doubles(halves[0]), to_doubles(halves[1])};
 }
 TALLIES_INLINE F32s to_floats(Doubles x) {
   const HalfF32s halves[2] = {__builtin_convertvector(x.low, HalfF32s),
@@ -192,6 +217,7 @@ TALLIES_INLINE F32s to_floats(Doubles x) {
   __builtin_memcpy(&out, halves, sizeof out);
   return out;
 }
+#endif
 
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {

@@ -79,22 +79,22 @@ void dots_rows(const float* x, const float* const* rows, std::size_t n_elements,
   const float* inputs[kRows + 1] = {x};
   for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
   F64s sum[kRows][kVectors] = {};
-  for_each_block<kBlock>(
-      inputs, kRows + 1, n_elements,
-      [&](const float* const* in, std::size_t first, std::size_t, std::size_t)
-          __attribute__((always_inline)) {
-            const auto wide = [&](int row, int at) __attribute__((always_inline)) {
-              return __builtin_convertvector(load<HalfF32s>(in[row] + first + at), F64s);
-            };
-            for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kBlock);
-            for (int at = 0; at < kBlock; at += kDoubles) {
-              const F64s left = wide(0, at);
-              for (int row = 0; row < kRows; ++row) {
-                F64s& lane = sum[row][at / kDoubles % kVectors];
-                lane = lane + left * wide(row + 1, at);
-              }
-            }
-          });
+  for_each_block<kBlock>(inputs, kRows + 1, n_elements,
+                         [&](const float* const* in, std::size_t first, std::size_t,
+                             std::size_t) __attribute__((always_inline)) {
+                           const auto wide = [&](int row, int at) __attribute__((always_inline)) {
+                             return to_doubles(load<HalfF32s>(in[row] + first + at));
+                           };
+                           for (int row = 1; row <= kRows; ++row)
+                             prefetch_block(in[row] + first, kBlock);
+                           for (int at = 0; at < kBlock; at += kDoubles) {
+                             const F64s left = wide(0, at);
+                             for (int row = 0; row < kRows; ++row) {
+                               F64s& lane = sum[row][at / kDoubles % kVectors];
+                               lane = lane + left * wide(row + 1, at);
+                             }
+                           }
+                         });
   __builtin_memcpy(lanes, sum, sizeof sum);
 }
 
