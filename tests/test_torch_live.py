@@ -198,6 +198,13 @@ def test_another_preload(store: Store, model: Net) -> None:
         TaskSwitcher(model, store, preload="gpu")  # type: ignore[arg-type]
 
 
+def test_a_path_is_no_store(store: Store, model: Net) -> None:
+    path = str(store.path)
+    for take in (lambda: TaskSwitcher(model, path), lambda: store_deltas(path)):  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=r"store: found '.*', expected a store; open it with"):
+            take()
+
+
 @pytest.fixture(params=[1, 300, 1 << 20])
 def by_way_of_the_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of the CPU as if they were a device's, in batches of so many bytes."""

@@ -1,4 +1,4 @@
-"""Tensors as arguments: what C++ does not take as it is, and words for what it refused."""
+"""Tensors and stores as arguments: what C++ does not take as it is, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..arguments import number
 from ..errors import InputError
 from ..native import MAX_EXPERTS
+from ..store.reading import Store
 from ..suggest import show
 from . import ops
 
@@ -29,6 +30,14 @@ _TYPES: Final = {
     "str": "a word",
 }
 """What arguments are expected to be, by torch's names of their types."""
+
+
+def refuse_no_store(value: object) -> None:
+    """InputError for what is not an open store, such as its path."""
+    if not isinstance(value, Store):
+        raise InputError(
+            f"store: found {show(value)}, expected a store; open it with tallies.Store.open(PATH)"
+        )
 
 
 def rows_of(name: str, value: Any) -> Sequence[Tensor]:

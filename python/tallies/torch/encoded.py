@@ -15,6 +15,7 @@ from ..store.manifest import STORED
 from ..store.reading import Store
 from ..store.restoring import Restoring
 from ..suggest import show
+from .arguments import refuse_no_store
 from .functions import unpack_bits
 from .held import Held, hold, read
 
@@ -65,6 +66,7 @@ def store_deltas(
     >>> deltas = store_deltas(Store.open("store"))  # doctest: +SKIP
     >>> merged = weighted_merge(base, deltas, coefficients)  # doctest: +SKIP
     """
+    refuse_no_store(store)
     shared: dict[str, torch.Tensor] = {}
     return [
         _deltas(store.restoring(task, mask_lambda), shared, n_threads(threads))

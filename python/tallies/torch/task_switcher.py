@@ -19,6 +19,7 @@ from ..store.reading import Store
 from ..store.restoring import Restoring
 from ..suggest import show
 from . import staging
+from .arguments import refuse_no_store
 from .from_files import FromFiles
 from .resident import Resident
 
@@ -66,6 +67,7 @@ class TaskSwitcher:
         preload: bool | Literal["device"] = True,
         threads: int | None = None,
     ) -> None:
+        refuse_no_store(store)
         self._model = model
         self._store = store
         self._lock = threading.RLock()
