@@ -77,6 +77,14 @@ struct SurveyArgs {
 struct SurveyTally {
   std::uint64_t from_low = 0, above_low = 0, from_high = 0, above_high = 0;
   std::size_t n_interior = 0;
+  SurveyTally& operator+=(const SurveyTally& part) {
+    from_low += part.from_low;
+    above_low += part.above_low;
+    from_high += part.from_high;
+    above_high += part.above_high;
+    n_interior += part.n_interior;
+    return *this;
+  }
 };
 
 // Entries of x stay with a probability, times `factor`. Elements first to first + n do not pass a

@@ -60,7 +60,8 @@ void keep_spread(const JobRule& rule, std::uint64_t first, std::size_t n, Scratc
   const std::uint32_t least = static_cast<std::uint32_t>(rule.floors[0]) + 1;
   for (std::uint64_t i = std::max(rule.cutoffs[0], first); i < first + n; ++i) {
     float& value = scratch.spread[i - first];
-    if (std::min(std::bit_cast<std::uint32_t>(value) & 0x7fffffffu, 0x7f800001u) == least)
+    if (std::min(std::bit_cast<std::uint32_t>(value) & 0x7fffffffu,
+                 static_cast<std::uint32_t>(kTop)) == least)
       value = 0;
   }
   kernels().magnitude_mask(scratch.spread.data(), rule.floors[0], scratch.mask.data(), n);

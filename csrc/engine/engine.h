@@ -13,6 +13,9 @@
 
 namespace tallies {
 
+// The pattern that every NaN ranks as, just above infinity.
+constexpr std::int32_t kTop = 0x7f800001;
+
 // Inputs of every job are the base, if the plan has one, and then the experts.
 struct Plan {
   Files files;

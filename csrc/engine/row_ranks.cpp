@@ -7,13 +7,12 @@
 #include <numeric>
 #include <utility>
 
-#include "core/table.h"
 #include "cpu/ops.h"
+#include "engine/engine.h"
 
 namespace tallies {
 namespace {
 
-constexpr std::int32_t kTop = 0x7f800001;  // of every NaN, above infinity
 constexpr std::int32_t kWidest = 1 << 28;  // reach of a bracket of patterns
 constexpr std::size_t kFew = 64;           // that are put in order
 constexpr std::size_t kShared = 8;         // equal entries from which they are likely in others

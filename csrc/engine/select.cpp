@@ -1,305 +1,27 @@
 // The exact k-th largest magnitude of streamed task vectors, or of a number derived from them.
 //
-// A strided sample brackets each threshold. One pass counts what lies at and above the ends of the
-// bracket and lists the few patterns inside into a histogram, which names the threshold. Where the
-// sample was wrong or the histogram too coarse, the proven range is narrowed by further passes:
-// always exact, at most four in all, in memory that depends on neither model nor tensor size.
-// Counts and histograms of two halves add up to those of the whole.
+// A strided sample brackets each threshold (engine/search.h). One pass counts what lies at and
+// above the ends of the bracket and lists the few patterns inside. Where that does not name the
+// threshold, the proven range is narrowed by further passes: always exact, at most four in all, in
+// memory that depends on neither model nor tensor size.
 
 #include <algorithm>
-#include <cmath>
-#include <functional>
 #include <memory>
-#include <mutex>
 
 #include "engine/engine.h"
+#include "engine/ranked_numbers.h"
+#include "engine/search.h"
 #include "engine/views.h"
 
 namespace tallies {
 namespace {
-
-constexpr std::int32_t kTop = 0x7f800001;  // of every NaN, above infinity
-
-// Bins of a bracket: 2^16 resolve 0.8 % of a value exactly, and take 512 KiB.
-constexpr std::int32_t kMaxBins = 1 << 16;
 
 // Units of up to this many elements are read whole instead of being sampled: 64 Ki patterns are
 // selected in memory in less time than another pass takes to start.
 constexpr std::uint64_t kSmallUnit = 1 << 16;
 constexpr std::uint64_t kSampleShare = 128;  // one element in so many
 constexpr std::uint64_t kMaxSample = 1 << 19;
-// Elements read together. Neighbours are alike, so the error of the sample is judged from how its
-// runs differ, and the bracket is so many times that.
-constexpr std::size_t kRun = 1024;
-constexpr double kDeviations = 6;
-
-// The value of a given rank, from 0 and the largest down, among patterns; several ranks cost little
-// more than one. Half the time of std::nth_element for each.
-class Ranked {
- public:
-  explicit Ranked(const std::vector<std::uint32_t>& patterns) : patterns_(patterns), bins_(kBins) {
-    for (const std::uint32_t pattern : patterns) ++bins_[pattern >> kShift];
-  }
-  std::uint32_t at(std::size_t rank) const {
-    std::size_t bin = kBins - 1;
-    for (; rank >= bins_[bin]; --bin) rank -= bins_[bin];
-    std::vector<std::uint32_t> same;
-    same.reserve(bins_[bin]);
-    for (const std::uint32_t pattern : patterns_)
-      if (pattern >> kShift == bin) same.push_back(pattern);
-    const auto nth = same.begin() + static_cast<std::ptrdiff_t>(rank);
-    std::nth_element(same.begin(), nth, same.end(), std::greater<>());
-    return *nth;
-  }
-
- private:
-  static constexpr int kShift = 16;
-  static constexpr std::size_t kBins = std::size_t(1) << (31 - kShift);
-  const std::vector<std::uint32_t>& patterns_;
-  std::vector<std::uint32_t> bins_;
-};
-
-// Standard error of the share of patterns that are at or above one, over the runs of a sample.
-double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t pattern) {
-  const std::size_t n_runs = patterns.size() / kRun;
-  double sum = 0, squares = 0;
-  for (std::size_t run = 0; run < n_runs; ++run) {
-    std::uint32_t n_from = 0;
-    for (std::size_t i = 0; i < kRun; ++i) n_from += patterns[run * kRun + i] >= pattern;
-    const double share = n_from / double(kRun);
-    sum += share;
-    squares += share * share;
-  }
-  const double n = static_cast<double>(n_runs), mean = sum / n;
-  return std::sqrt(std::max(squares / n - mean * mean, 0.0) / (n - 1));
-}
-
-// One threshold being searched.
-struct Search {
-  std::uint64_t rank = 0;  // with a share, 1 until it is known
-  float share = 0;
-  std::uint64_t n_nonzero = 0;
-  bool done = false;
-  Threshold found;
-  // Proven: the answer lies in [low, high].
-  std::int32_t low = 0, high = kTop;
-  // Tried in this pass, within the proven range.
-  std::int32_t try_low = 0, try_high = kTop;
-  int shift = 0;
-  std::vector<std::uint64_t> histogram;
-  SurveyTally tally;
-  std::mutex mutex;
-
-  void aim(std::int32_t from, std::int32_t to) {
-    try_low = std::clamp(from, low, high);
-    try_high = std::clamp(to, try_low, high);
-    const std::int64_t inside = std::int64_t(try_high) - try_low - 1;
-    for (shift = 0; inside > (std::int64_t(kMaxBins) << shift);) ++shift;
-    const std::int64_t n_bins = inside <= 0 ? 0 : ((inside - 1) >> shift) + 1;
-    histogram.assign(static_cast<std::size_t>(n_bins), 0);
-    tally = {};
-  }
-
-  void count_nonzero(std::uint64_t n) {
-    const std::lock_guard lock(mutex);
-    n_nonzero += n;
-  }
-
-  void learn_rank() {
-    rank = std::min(n_nonzero, static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
-    share = 0;
-    done = rank == 0;
-  }
-
-  void add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest = 0) {
-    const std::lock_guard lock(mutex);
-    found.largest = std::max(found.largest, largest);
-    tally.from_low += part.from_low;
-    tally.above_low += part.above_low;
-    tally.from_high += part.from_high;
-    tally.above_high += part.above_high;
-    const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
-    for (std::size_t i = 0; i < part.n_interior; ++i) ++histogram[(interior[i] - first) >> shift];
-  }
-
-  void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
-    found.bits = bits;
-    found.rank = rank;
-    found.n_above = n_above;
-    found.n_equal = n_equal;
-    done = true;
-  }
-
-  void learn() {
-    if (share > 0) learn_rank();
-    if (done) return;
-    if (rank <= tally.above_high) {
-      low = try_high + 1;
-    } else if (rank <= tally.from_high) {
-      settle(try_high, tally.above_high, tally.from_high - tally.above_high);
-    } else if (rank <= tally.above_low) {
-      std::uint64_t above = tally.from_high;
-      std::size_t bin = histogram.size() - 1;
-      while (above + histogram[bin] < rank) above += histogram[bin--];
-      const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift);
-      const std::int64_t last = first + (std::int64_t(1) << shift) - 1;
-      if (shift == 0) {
-        settle(static_cast<std::int32_t>(first), above, histogram[bin]);
-      } else {
-        low = static_cast<std::int32_t>(first);
-        high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
-      }
-    } else if (rank <= tally.from_low) {
-      settle(try_low, tally.above_low, tally.from_low - tally.above_low);
-    } else {
-      high = try_low - 1;
-    }
-    if (!done) aim(low, high);
-    if (done) std::vector<std::uint64_t>().swap(histogram);
-  }
-
-  // From all patterns of the unit.
-  void learn_from_all(const std::vector<std::uint32_t>& patterns) {
-    if (share > 0) {
-      n_nonzero = patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u));
-      learn_rank();
-      if (done) return;
-    }
-    const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
-    std::uint64_t n_above = 0, n_equal = 0;
-    for (const std::uint32_t pattern : patterns) {
-      n_above += pattern > bits;
-      n_equal += pattern == bits;
-      found.largest = std::max(found.largest, static_cast<std::int32_t>(pattern));
-    }
-    settle(static_cast<std::int32_t>(bits), n_above, n_equal);
-  }
-
-  // From a sample of n_all elements.
-  void guess_from(const std::vector<std::uint32_t>& patterns, std::uint64_t n_all) {
-    const Ranked ranked(patterns);
-    const double n = static_cast<double>(patterns.size());
-    const auto at = [&](double share) {
-      return ranked.at(static_cast<std::size_t>(std::clamp(share * n, 0.0, n - 1)));
-    };
-    double part = static_cast<double>(rank) / static_cast<double>(n_all);
-    if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
-    const double spread = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
-    aim(part + spread < 1 ? static_cast<std::int32_t>(at(part + spread)) : 0,
-        part > spread ? static_cast<std::int32_t>(at(part - spread)) : kTop);
-  }
-};
-
 using Searches = std::vector<std::vector<std::unique_ptr<Search>>>;  // [unit][expert]
-
-// Patterns of one expert's magnitudes in a stretch of a job.
-class Magnitudes {
- public:
-  void operator()(const Plan& plan, const Tile& tile, std::size_t expert, std::uint32_t* out) {
-    const std::vector<DType>& types = plan.input_types[tile.job];
-    const std::size_t input = expert + plan.has_base;
-    two_[0] = plan.has_base ? tile.in[0] : nullptr;
-    two_[1] = tile.in[input];
-    const std::vector<DType> pair = plan.has_base ? std::vector<DType>{types[0], types[input]}
-                                                  : std::vector<DType>{types[input]};
-    const DType type = common_type(pair);
-    if (type != DType::f64) {
-      kernels().magnitudes[static_cast<int>(type)](two_[0], two_[1], tile.n, out);
-      return;
-    }
-    Tile narrow = tile;
-    narrow.in = plan.has_base ? two_ : two_ + 1;
-    widened_.for_each_chunk(narrow, pair,
-                            [&](const void* const* rows, std::size_t first, std::size_t n) {
-                              const void* base = plan.has_base ? rows[0] : nullptr;
-                              kernels().magnitudes[0](base, rows[plan.has_base], n, out + first);
-                            });
-  }
-
- private:
-  const void* two_[2];
-  Widened widened_;
-};
-
-// Numbers derived from all experts of an element, which are no less than zero.
-class Derived {
- public:
-  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and the bits
-  // of the largest in it. Inputs of the tile are all of its job's.
-  template <class Body>
-  void for_each_chunk(const Plan& plan, const Tile& tile, const Ranking& ranking,
-                      const Body& body) {
-    const std::vector<DType>& types = plan.input_types[tile.job];
-    const std::size_t n_experts = plan.n_experts(tile.job);
-    const std::size_t n_numbers = ranking.n_numbers(n_experts);
-    values_.resize(n_numbers * kChunk);
-    rows_.resize(n_numbers);
-    for (std::size_t i = 0; i < n_numbers; ++i) rows_[i] = values_.data() + i * kChunk;
-    widened_.for_each_chunk(
-        tile, types, [&](const void* const* in, std::size_t first, std::size_t n) {
-          subtract_base(in, n_experts, n);
-          deltas_.resize(n_experts);
-          for (std::size_t e = 0; e < n_experts; ++e)
-            deltas_[e] = static_cast<const float*>(in[e + 1]);
-          largest_.assign(n_numbers, 0);
-          const auto n_rows = static_cast<int>(n_experts);
-          if (ranking.measure == Measure::spread)
-            kernels().spread(deltas_.data(), n_rows, rows_[0], n);
-          else
-            kernels().scores({deltas_.data(), ranking.scores.data(), n_rows, ranking.company,
-                              ranking.measure == Measure::score, rows_.data(), n},
-                             largest_.data());
-          body(rows_, largest_, first, n);
-        });
-  }
-
- private:
-  Widened widened_;
-  std::vector<float> values_;
-  std::vector<float*> rows_;
-  std::vector<const float*> deltas_;
-  std::vector<std::int32_t> largest_;
-};
-
-struct Scratch {
-  Widened widened;
-  Magnitudes magnitudes;
-  Derived derived;
-  std::vector<std::uint32_t> patterns;
-};
-
-// Surveys one tile for one expert between the two ends the search tries.
-void survey_tile(const Plan& plan, const Tile& tile, std::size_t expert, std::int32_t low,
-                 std::int32_t high, Scratch& scratch, SurveyTally& tally) {
-  const std::vector<DType>& types = plan.input_types[tile.job];
-  const std::size_t input = expert + plan.has_base;
-  scratch.patterns.resize(tile.n + kInteriorSlack);
-  std::uint32_t* interior = scratch.patterns.data();
-  const DType type = plan.has_base && types[0] != types[input] ? DType::f64 : types[input];
-  if (is_fused(type)) {
-    const void* base = plan.has_base ? tile.in[0] : nullptr;
-    kernels().survey[static_cast<int>(type)]({base, tile.in[input], tile.n, low, high, interior},
-                                             tally);
-    return;
-  }
-  const void* two[2] = {tile.in[0], tile.in[input]};
-  Tile narrow = tile;
-  narrow.in = plan.has_base ? two : two + 1;
-  const std::vector<DType> pair =
-      plan.has_base ? std::vector<DType>{types[0], types[input]} : std::vector<DType>{types[input]};
-  scratch.widened.for_each_chunk(
-      narrow, pair, [&](const void* const* rows, std::size_t, std::size_t n) {
-        SurveyTally part;
-        const void* base = plan.has_base ? rows[0] : nullptr;
-        kernels().survey[0]({base, rows[plan.has_base], n, low, high, interior + tally.n_interior},
-                            part);
-        tally.from_low += part.from_low;
-        tally.above_low += part.above_low;
-        tally.from_high += part.from_high;
-        tally.above_high += part.above_high;
-        tally.n_interior += part.n_interior;
-      });
-}
 
 std::uint64_t n_elements(const Plan& plan, const Unit& unit) {
   std::uint64_t n = 0;
@@ -482,7 +204,8 @@ class Selection {
   void list_patterns(const Tile& tile, const std::vector<std::uint32_t*>& out, Scratch& scratch) {
     if (!ranking_.is_derived()) {
       for (std::size_t s = 0; s < out.size(); ++s)
-        if (out[s] != nullptr) scratch.magnitudes(plan_, tile, number_of(tile.job, s), out[s]);
+        if (out[s] != nullptr)
+          list_magnitudes(plan_, tile, number_of(tile.job, s), scratch, out[s]);
       return;
     }
     scratch.derived.for_each_chunk(

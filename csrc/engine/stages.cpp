@@ -9,7 +9,6 @@ namespace tallies {
 namespace {
 
 constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;  // of the random numbers' counter
-constexpr std::int32_t kTop = 0x7f800001;                  // of every NaN, above infinity
 
 // Calls body(at, n) for parts that do not pass a multiple of kPeriod.
 template <class Body>

@@ -1,0 +1,155 @@
+#include "engine/search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+namespace tallies {
+namespace {
+
+// Bins of a bracket: 2^16 resolve 0.8 % of a value exactly, and take 512 KiB.
+constexpr std::int32_t kMaxBins = 1 << 16;
+
+// So many errors of the sample to either side of its rank.
+constexpr double kDeviations = 6;
+
+// The value of a given rank, from 0 and the largest down, among patterns; several ranks cost little
+// more than one. Half the time of std::nth_element for each.
+class Ranked {
+ public:
+  explicit Ranked(const std::vector<std::uint32_t>& patterns) : patterns_(patterns), bins_(kBins) {
+    for (const std::uint32_t pattern : patterns) ++bins_[pattern >> kShift];
+  }
+  std::uint32_t at(std::size_t rank) const {
+    std::size_t bin = kBins - 1;
+    for (; rank >= bins_[bin]; --bin) rank -= bins_[bin];
+    std::vector<std::uint32_t> same;
+    same.reserve(bins_[bin]);
+    for (const std::uint32_t pattern : patterns_)
+      if (pattern >> kShift == bin) same.push_back(pattern);
+    const auto nth = same.begin() + static_cast<std::ptrdiff_t>(rank);
+    std::nth_element(same.begin(), nth, same.end(), std::greater<>());
+    return *nth;
+  }
+
+ private:
+  static constexpr int kShift = 16;
+  static constexpr std::size_t kBins = std::size_t(1) << (31 - kShift);
+  const std::vector<std::uint32_t>& patterns_;
+  std::vector<std::uint32_t> bins_;
+};
+
+// Standard error of the share of patterns that are at or above one, over the runs of a sample.
+double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t pattern) {
+  const std::size_t n_runs = patterns.size() / kRun;
+  double sum = 0, squares = 0;
+  for (std::size_t run = 0; run < n_runs; ++run) {
+    std::uint32_t n_from = 0;
+    for (std::size_t i = 0; i < kRun; ++i) n_from += patterns[run * kRun + i] >= pattern;
+    const double share = n_from / double(kRun);
+    sum += share;
+    squares += share * share;
+  }
+  const double n = static_cast<double>(n_runs), mean = sum / n;
+  return std::sqrt(std::max(squares / n - mean * mean, 0.0) / (n - 1));
+}
+
+}  // namespace
+
+void Search::aim(std::int32_t from, std::int32_t to) {
+  try_low = std::clamp(from, low, high);
+  try_high = std::clamp(to, try_low, high);
+  const std::int64_t inside = std::int64_t(try_high) - try_low - 1;
+  for (shift = 0; inside > (std::int64_t(kMaxBins) << shift);) ++shift;
+  const std::int64_t n_bins = inside <= 0 ? 0 : ((inside - 1) >> shift) + 1;
+  histogram.assign(static_cast<std::size_t>(n_bins), 0);
+  tally = {};
+}
+
+void Search::count_nonzero(std::uint64_t n) {
+  const std::lock_guard lock(mutex);
+  n_nonzero += n;
+}
+
+void Search::learn_rank() {
+  rank = std::min(n_nonzero, static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
+  share = 0;
+  done = rank == 0;
+}
+
+void Search::add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest) {
+  const std::lock_guard lock(mutex);
+  found.largest = std::max(found.largest, largest);
+  tally += part;
+  const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
+  for (std::size_t i = 0; i < part.n_interior; ++i) ++histogram[(interior[i] - first) >> shift];
+}
+
+void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
+  found.bits = bits;
+  found.rank = rank;
+  found.n_above = n_above;
+  found.n_equal = n_equal;
+  done = true;
+}
+
+void Search::learn() {
+  if (share > 0) learn_rank();
+  if (done) return;
+  if (rank <= tally.above_high) {
+    low = try_high + 1;
+  } else if (rank <= tally.from_high) {
+    settle(try_high, tally.above_high, tally.from_high - tally.above_high);
+  } else if (rank <= tally.above_low) {
+    std::uint64_t above = tally.from_high;
+    std::size_t bin = histogram.size() - 1;
+    while (above + histogram[bin] < rank) above += histogram[bin--];
+    const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift);
+    const std::int64_t last = first + (std::int64_t(1) << shift) - 1;
+    if (shift == 0) {
+      settle(static_cast<std::int32_t>(first), above, histogram[bin]);
+    } else {
+      low = static_cast<std::int32_t>(first);
+      high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
+    }
+  } else if (rank <= tally.from_low) {
+    settle(try_low, tally.above_low, tally.from_low - tally.above_low);
+  } else {
+    high = try_low - 1;
+  }
+  if (!done) aim(low, high);
+  if (done) std::vector<std::uint64_t>().swap(histogram);
+}
+
+// From all patterns of the unit.
+void Search::learn_from_all(const std::vector<std::uint32_t>& patterns) {
+  if (share > 0) {
+    n_nonzero = patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u));
+    learn_rank();
+    if (done) return;
+  }
+  const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
+  std::uint64_t n_above = 0, n_equal = 0;
+  for (const std::uint32_t pattern : patterns) {
+    n_above += pattern > bits;
+    n_equal += pattern == bits;
+    found.largest = std::max(found.largest, static_cast<std::int32_t>(pattern));
+  }
+  settle(static_cast<std::int32_t>(bits), n_above, n_equal);
+}
+
+// From a sample of n_all elements.
+void Search::guess_from(const std::vector<std::uint32_t>& patterns, std::uint64_t n_all) {
+  const Ranked ranked(patterns);
+  const double n = static_cast<double>(patterns.size());
+  const auto at = [&](double share) {
+    return ranked.at(static_cast<std::size_t>(std::clamp(share * n, 0.0, n - 1)));
+  };
+  double part = static_cast<double>(rank) / static_cast<double>(n_all);
+  if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
+  const double spread = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
+  aim(part + spread < 1 ? static_cast<std::int32_t>(at(part + spread)) : 0,
+      part > spread ? static_cast<std::int32_t>(at(part - spread)) : kTop);
+}
+
+}  // namespace tallies
