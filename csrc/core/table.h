@@ -154,8 +154,8 @@ struct KernelTable {
 
   void (*widen[kDTypes])(const void* in, float* out, std::size_t n);
   void (*narrow[kDTypes])(const float* in, void* out, std::size_t n);
-  // out = x - base; out may be x.
-  void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
+  // out = x - base, of arrays of one type; of float32 out may be x.
+  void (*subtract[kFusedDTypes])(const void* x, const void* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
   void (*drop_by_rank)(const DropByRankArgs&);
   // Entries with floor < bits(|x|) <= ceiling stay, times factor; every NaN ranks as 0x7f800001.
@@ -184,6 +184,10 @@ struct KernelTable {
   std::int32_t (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
                                            const std::uint8_t* mask, float scale, void* out,
                                            std::size_t n);
+  // The same with a shared vector in float32; without a mask all are in it.
+  std::int32_t (*apply_merged[kFusedDTypes])(const void* base, const float* merged,
+                                             const std::uint8_t* mask, float scale, void* out,
+                                             std::size_t n);
   std::int32_t (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask,
                                             float magnitude, void* out, std::size_t n);
 

@@ -13,7 +13,7 @@ namespace tallies {
 namespace {
 
 struct Scratch {
-  Widened widened;
+  Deltas chunks;
   std::vector<const float*> deltas;
   std::vector<float> spread, kept;
   std::vector<std::uint8_t> mask;
@@ -35,14 +35,10 @@ bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, c
       plan.files, jobs, Tiling(jobs, limits), limits,
       [&](const Tile& tile) {
         Scratch& scratch = scratches[static_cast<std::size_t>(tile.worker)];
-        const std::size_t n_experts = plan.n_experts(numbers[tile.job]);
-        scratch.deltas.resize(n_experts);
-        scratch.widened.for_each_chunk(
+        scratch.chunks.for_each_chunk(
             tile, plan.input_types[numbers[tile.job]],
-            [&](const void* const* in, std::size_t first, std::size_t n) {
-              subtract_base(in, n_experts, n);
-              for (std::size_t e = 0; e < n_experts; ++e)
-                scratch.deltas[e] = static_cast<const float*>(in[e + 1]);
+            [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
+              scratch.deltas.assign(deltas.begin(), deltas.end());
               body(tile.job, tile.first + first, n, scratch);
             });
       },

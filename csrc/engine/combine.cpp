@@ -15,6 +15,8 @@ namespace {
 
 struct Scratch {
   Widened widened;
+  Deltas deltas;
+  Adder adder;
   Stages stages;
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
@@ -188,7 +190,6 @@ class Combine {
                     CombineTally& tally) const {
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
-    const auto n_experts = static_cast<std::size_t>(args.n_experts);
     const std::size_t chunk = chunk_elements(rule);
     scratch.merged.resize(chunk);
     float* const merged = scratch.merged.data();
@@ -201,41 +202,39 @@ class Combine {
     Tile part = tile;
     part.in = scratch.rows.data();
     part.n = n;
-    scratch.widened.for_each_chunk(
+    const auto* const base = static_cast<const char*>(scratch.rows[0]);
+    std::vector<const void*> experts;
+    scratch.deltas.for_each_chunk(
         part, types,
-        [&](const void* const* in, std::size_t at, std::size_t count) {
-          subtract_base(in, n_experts, count);
+        [&](const std::vector<float*>& deltas, std::size_t at, std::size_t count) {
           for (std::size_t e = 0; e < rule.stages.size(); ++e)
-            scratch.stages.run(options_.stage, rule.stages[e], rule.row_length,
-                               const_cast<float*>(static_cast<const float*>(in[e + 1])),
+            scratch.stages.run(options_.stage, rule.stages[e], rule.row_length, deltas[e],
                                first_of_job + at, count);
-          args.experts = in + 1;
+          experts.assign(deltas.begin(), deltas.end());
+          args.experts = experts.data();
           args.n = count;
           kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);
-          const std::uint8_t* const claimed = claim(rule, in + 1, merged, chunk, count, scratch);
-          const std::int32_t largest = kernels().apply_mask[static_cast<int>(DType::f32)](
-              in[0], merged, claimed, scale, merged, count);
+          const std::int32_t largest =
+              scratch.adder.add(types[0], base + at * size_of(types[0]), merged,
+                                claim(rule, deltas, merged, chunk, count, scratch), scale, out_type,
+                                out + at * size_of(out_type), count);
           tally.overflow |= largest >= overflow;
-          kernels().narrow[static_cast<int>(out_type)](merged, out + at * size_of(out_type), count);
         },
         chunk);
   }
 
-  // The packed mask of what enough experts claim of a merged delta; all of it without lambdas.
-  static const std::uint8_t* claim(const JobRule& rule, const void* const* deltas,
+  // The packed mask of what enough experts claim of a merged delta; none without lambdas.
+  static const std::uint8_t* claim(const JobRule& rule, const std::vector<float*>& deltas,
                                    const float* merged, std::size_t chunk, std::size_t n,
                                    Scratch& scratch) {
     const std::size_t n_bytes = (chunk + 7) / 8, n_masks = rule.lambdas.size();
+    if (n_masks == 0) return nullptr;
     scratch.masks.resize((n_masks + 1) * n_bytes);
     std::uint8_t* const claimed = scratch.masks.data();
-    if (n_masks == 0) {
-      std::fill_n(claimed, n_bytes, std::uint8_t(0xff));
-      return claimed;
-    }
     std::vector<const std::uint8_t*> masks;
     for (std::size_t e = 0; e < n_masks; ++e) {
       std::uint8_t* const mask = claimed + (e + 1) * n_bytes;
-      kernels().tall_mask(static_cast<const float*>(deltas[e]), merged, rule.lambdas[e], mask, n);
+      kernels().tall_mask(deltas[e], merged, rule.lambdas[e], mask, n);
       masks.push_back(mask);
     }
     kernels().consensus_mask(masks.data(), static_cast<int>(n_masks), rule.at_least, claimed, n);

@@ -19,6 +19,7 @@ struct OpenRow {
 
 struct Scratch {
   Widened widened;
+  Deltas deltas;
   std::vector<const float*> rows;
   std::vector<double> part;
   std::vector<ExactSum> sums;
@@ -48,29 +49,30 @@ class Gram {
     scratch.part.resize(n_sums(rule));
     scratch.sums.assign(n_sums(rule), {});
     std::uint64_t begin = tile.first;  // of what scratch.sums holds
-    scratch.widened.for_each_chunk(
-        tile, plan_.input_types[rule.job],
-        [&](const void* const* in, std::size_t at, std::size_t n) {
-          if (options_.deltas) subtract_base(in, n_rows, n);
-          scratch.rows.resize(n_rows);
-          for (std::uint64_t first = tile.first + at, end = first + n; first < end;) {
-            const std::uint64_t row_end = (first / rule.row_length + 1) * rule.row_length;
-            const std::uint64_t to = std::min(end, row_end);
-            for (std::size_t i = 0; i < n_rows; ++i)
-              scratch.rows[i] =
-                  static_cast<const float*>(in[i + options_.deltas]) + (first - tile.first - at);
-            measure(scratch, static_cast<std::size_t>(to - first));
-            if (to == row_end && to - first == rule.row_length) {
-              std::ranges::copy(scratch.part, result(tile.job, first));
-            } else {
-              for (std::size_t i = 0; i < scratch.part.size(); ++i)
-                scratch.sums[i].add(scratch.part[i]);
-              if (to == row_end) finish(tile.job, begin, to, scratch);
-            }
-            if (to == row_end) begin = to;
-            first = to;
-          }
-        });
+    scratch.rows.resize(n_rows);
+    const auto measure_chunk = [&](const auto& vectors, std::size_t at, std::size_t n) {
+      for (std::uint64_t first = tile.first + at, end = first + n; first < end;) {
+        const std::uint64_t row_end = (first / rule.row_length + 1) * rule.row_length;
+        const std::uint64_t to = std::min(end, row_end);
+        for (std::size_t i = 0; i < n_rows; ++i)
+          scratch.rows[i] = static_cast<const float*>(vectors[i]) + (first - tile.first - at);
+        measure(scratch, static_cast<std::size_t>(to - first));
+        if (to == row_end && to - first == rule.row_length) {
+          std::ranges::copy(scratch.part, result(tile.job, first));
+        } else {
+          for (std::size_t i = 0; i < scratch.part.size(); ++i)
+            scratch.sums[i].add(scratch.part[i]);
+          if (to == row_end) finish(tile.job, begin, to, scratch);
+        }
+        if (to == row_end) begin = to;
+        first = to;
+      }
+    };
+    const std::vector<DType>& types = plan_.input_types[rule.job];
+    if (options_.deltas)
+      scratch.deltas.for_each_chunk(tile, types, measure_chunk);
+    else
+      scratch.widened.for_each_chunk(tile, types, measure_chunk);
     if (begin < tile.first + tile.n) finish(tile.job, begin, tile.first + tile.n, scratch);
   }
 

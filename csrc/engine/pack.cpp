@@ -11,7 +11,7 @@ namespace tallies {
 namespace {
 
 struct Scratch {
-  Widened widened;
+  Deltas deltas;
   std::vector<float> shared, in_mask;
   std::vector<std::uint8_t> mask;
   std::vector<const void*> rows;
@@ -56,10 +56,11 @@ class Pack {
     if (is_fused_tall(rule)) {
       pack_tall(tile, rule, part);
     } else {
-      scratch.widened.for_each_chunk(tile, plan_.input_types[rule.shared.job],
-                                     [&](const void* const* in, std::size_t first, std::size_t n) {
-                                       pack_chunk(tile, rule, in, first, n, scratch, part);
-                                     });
+      scratch.deltas.for_each_chunk(
+          tile, plan_.input_types[rule.shared.job],
+          [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
+            pack_chunk(tile, rule, deltas, first, n, scratch, part);
+          });
     }
 
     std::vector<Lanes> inputs, outputs;
@@ -120,15 +121,12 @@ class Pack {
     for (std::size_t k = 0; k < masks.size(); ++k) part.n_set[k] += count_set(masks[k], tile.n);
   }
 
-  // `in` are the base and the experts in float32, whose rows become their deltas.
-  void pack_chunk(const Tile& tile, const PackRule& rule, const void* const* in, std::size_t first,
-                  std::size_t n, Scratch& scratch, Part& part) const {
-    const std::size_t n_experts = part.sums.size();
-    subtract_base(in, n_experts, n);
-    scratch.rows.assign(in + 1, in + 1 + n_experts);
+  void pack_chunk(const Tile& tile, const PackRule& rule, const std::vector<float*>& deltas,
+                  std::size_t first, std::size_t n, Scratch& scratch, Part& part) const {
+    scratch.rows.assign(deltas.begin(), deltas.end());
     if (options_.has_shared) merge_chunk(tile, rule.shared, first, n, scratch, part.tally);
-    for (std::size_t e = 0; e < n_experts; ++e) {
-      const float* const x = static_cast<const float*>(scratch.rows[e]);
+    for (std::size_t e = 0; e < deltas.size(); ++e) {
+      const float* const x = deltas[e];
       mask_chunk(tile, rule, e, x, first, n, scratch, part);
       if (options_.with_sums) part.sums[e].add(sum_magnitudes(x, n));
     }

@@ -46,12 +46,9 @@ class Derived {
     values_.resize(n_numbers * kChunk);
     rows_.resize(n_numbers);
     for (std::size_t i = 0; i < n_numbers; ++i) rows_[i] = values_.data() + i * kChunk;
-    widened_.for_each_chunk(
-        tile, types, [&](const void* const* in, std::size_t first, std::size_t n) {
-          subtract_base(in, n_experts, n);
-          deltas_.resize(n_experts);
-          for (std::size_t e = 0; e < n_experts; ++e)
-            deltas_[e] = static_cast<const float*>(in[e + 1]);
+    chunks_.for_each_chunk(
+        tile, types, [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
+          deltas_.assign(deltas.begin(), deltas.end());
           largest_.assign(n_numbers, 0);
           const auto n_rows = static_cast<int>(n_experts);
           if (ranking.measure == Measure::spread)
@@ -65,7 +62,7 @@ class Derived {
   }
 
  private:
-  Widened widened_;
+  Deltas chunks_;
   std::vector<float> values_;
   std::vector<float*> rows_;
   std::vector<const float*> deltas_;

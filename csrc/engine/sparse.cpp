@@ -81,7 +81,7 @@ Range values_of(const Tile& tile, const std::uint8_t* mask, const SparseCount& c
 class Masks {
  public:
   Masks(const Plan& plan, const std::vector<SparseRule>& rules, const Limits& limits)
-      : plan_(plan), rules_(rules), widened_(static_cast<std::size_t>(limits.n_threads)) {
+      : plan_(plan), rules_(rules), deltas_(static_cast<std::size_t>(limits.n_threads)) {
     for (const SparseRule& rule : rules) {
       Job& job = jobs_.emplace_back(plan.jobs[rule.job]);
       job.outputs.clear();
@@ -102,12 +102,10 @@ class Masks {
       body(tile.in[1], 0, tile.n);
       return;
     }
-    widened_[static_cast<std::size_t>(tile.worker)].for_each_chunk(
-        tile, types, [&](const void* const* in, std::size_t first, std::size_t n) {
-          float* const x = const_cast<float*>(static_cast<const float*>(in[1]));
-          kernels().subtract(x, static_cast<const float*>(in[0]), x, n);
-          kernels().magnitude_mask(x, rule.floor, mask + first / 8, n);
-          body(x, first, n);
+    deltas_[static_cast<std::size_t>(tile.worker)].for_each_chunk(
+        tile, types, [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
+          kernels().magnitude_mask(deltas[0], rule.floor, mask + first / 8, n);
+          body(deltas[0], first, n);
         });
   }
 
@@ -115,7 +113,7 @@ class Masks {
   const Plan& plan_;
   const std::vector<SparseRule>& rules_;
   std::vector<Job> jobs_;
-  std::vector<Widened> widened_;
+  std::vector<Deltas> deltas_;
 };
 
 // Raises the largest magnitudes of the rows, in memory that tiles share.
@@ -291,9 +289,9 @@ class Unpack {
 
  private:
   struct Scratch {
-    Widened widened;
+    Adder adder;
     std::vector<char> values;
-    std::vector<float> wide, x, out, scales;
+    std::vector<float> wide, x, scales;
   };
 
   // The fingerprint counts stripes of 64 bytes, each with the tile in whose values it begins: a
@@ -330,29 +328,28 @@ class Unpack {
     }
     float* const wide = at_least(scratch.wide, kChunk);
     float* const x = at_least(scratch.x, kChunk);
-    float* const out = at_least(scratch.out, kChunk);
     std::int32_t largest = 0;
-    scratch.widened.for_each_chunk(
-        tile, {tensor.type}, [&](const void* const* in, std::size_t first, std::size_t n) {
-          const std::uint8_t* const bits = mask + first / 8;
-          const auto n_set = static_cast<std::size_t>(count_set(bits, n));
-          if (scales == nullptr) {
-            kernels().widen[static_cast<int>(tensor.entries.type)](values, wide, n_set);
-            scatter<float>(wide, bits, n, x);
-          } else {
-            const auto* q = reinterpret_cast<const std::int8_t*>(values);
-            Rows of_chunk(tensor.n_elements, tensor.n_rows);
-            for_each_set(bits, n, [&](std::size_t i) {
-              x[i] = static_cast<float>(*q++) *
-                     scales[of_chunk.of(tile.first + first + i) - first_row];
-            });
-          }
-          values += n_set * size;
-          largest = std::max(largest, kernels().apply_mask[static_cast<int>(DType::f32)](
-                                          in[0], x, bits, 1.0f, out, n));
-          kernels().narrow[static_cast<int>(tensor.type)](
-              out, static_cast<char*>(tile.out[0]) + first * size_of(tensor.type), n);
+    for (std::size_t first = 0, n; first < tile.n; first += n) {
+      n = std::min(kChunk, tile.n - first);
+      const std::uint8_t* const bits = mask + first / 8;
+      const auto n_set = static_cast<std::size_t>(count_set(bits, n));
+      if (scales == nullptr) {
+        kernels().widen[static_cast<int>(tensor.entries.type)](values, wide, n_set);
+        scatter<float>(wide, bits, n, x);
+      } else {
+        const auto* q = reinterpret_cast<const std::int8_t*>(values);
+        Rows of_chunk(tensor.n_elements, tensor.n_rows);
+        for_each_set(bits, n, [&](std::size_t i) {
+          x[i] = static_cast<float>(*q++) * scales[of_chunk.of(tile.first + first + i) - first_row];
         });
+      }
+      values += n_set * size;
+      const std::size_t at = first * size_of(tensor.type);
+      largest = std::max(
+          largest,
+          scratch.adder.add(tensor.type, static_cast<const char*>(tile.in[0]) + at, x, bits, 1.0f,
+                            tensor.type, static_cast<char*>(tile.out[0]) + at, n));
+    }
     return largest;
   }
 

@@ -33,19 +33,18 @@ std::vector<StageSums> stage_sums(const Plan& plan, const std::vector<JobRule>& 
     const std::size_t n_experts = plan.n_experts(rule.job);
     totals.push_back({std::vector<ExactSum>(n_experts), std::vector<ExactSum>(n_experts)});
   }
-  std::vector<Widened> widened(static_cast<std::size_t>(limits.n_threads));
+  std::vector<Deltas> deltas(static_cast<std::size_t>(limits.n_threads));
   std::vector<Stages> stages(static_cast<std::size_t>(limits.n_threads));
   std::mutex mutex;
   const auto body = [&](const Tile& tile) {
     const JobRule& rule = rules[tile.job];
     const std::size_t n_experts = totals[tile.job].before.size();
     Sums part{std::vector<ExactSum>(n_experts), std::vector<ExactSum>(n_experts)};
-    widened[static_cast<std::size_t>(tile.worker)].for_each_chunk(
+    deltas[static_cast<std::size_t>(tile.worker)].for_each_chunk(
         tile, plan.input_types[rule.job],
-        [&](const void* const* in, std::size_t at, std::size_t n) {
-          subtract_base(in, n_experts, n);
+        [&](const std::vector<float*>& rows, std::size_t at, std::size_t n) {
           for (std::size_t e = 0; e < n_experts; ++e) {
-            float* const x = const_cast<float*>(static_cast<const float*>(in[e + 1]));
+            float* const x = rows[e];
             part.before[e].add(sum_magnitudes(x, n));
             stages[static_cast<std::size_t>(tile.worker)].run(
                 stage, rule.stages[e], rule.row_length, x, rule.first + tile.first + at, n);

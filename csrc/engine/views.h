@@ -33,14 +33,6 @@ inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t fir
   return lanes;
 }
 
-// Turns widened experts into their deltas; the base comes first.
-inline void subtract_base(const void* const* rows, std::size_t n_experts, std::size_t n) {
-  for (std::size_t e = 1; e <= n_experts; ++e) {
-    float* const row = const_cast<float*>(static_cast<const float*>(rows[e]));
-    kernels().subtract(row, static_cast<const float*>(rows[0]), row, n);
-  }
-}
-
 // How many of the n elements of a packed mask are set.
 inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
   std::uint64_t n_set = 0;
@@ -104,6 +96,62 @@ class Widened {
  private:
   std::vector<float> values_;
   std::vector<const void*> rows_;
+};
+
+// The task vectors of a tile, whose first input is the base, in float32.
+class Deltas {
+ public:
+  // Calls body(deltas, first, n) over chunks of the tile; what deltas[e] points to may be changed.
+  template <class Body>
+  void for_each_chunk(const Tile& tile, const std::vector<DType>& types, const Body& body,
+                      std::size_t chunk = kChunk) {
+    const std::size_t n_experts = types.size() - 1;
+    base_.resize(chunk);
+    values_.resize(n_experts * chunk);
+    rows_.resize(n_experts);
+    for (std::size_t e = 0; e < n_experts; ++e) rows_[e] = values_.data() + e * chunk;
+    const bool all_alike = common_type(types) != DType::f64;
+    for (std::size_t first = 0; first < tile.n; first += chunk) {
+      const std::size_t n = std::min(chunk, tile.n - first);
+      const auto at = [&](std::size_t i) {
+        return static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
+      };
+      if (!all_alike) kernels().widen[static_cast<int>(types[0])](at(0), base_.data(), n);
+      for (std::size_t e = 0; e < n_experts; ++e) {
+        if (all_alike) {
+          kernels().subtract[static_cast<int>(types[0])](at(e + 1), at(0), rows_[e], n);
+        } else {
+          kernels().widen[static_cast<int>(types[e + 1])](at(e + 1), rows_[e], n);
+          kernels().subtract[0](rows_[e], base_.data(), rows_[e], n);
+        }
+      }
+      body(rows_, first, n);
+    }
+  }
+
+ private:
+  std::vector<float> base_, values_;
+  std::vector<float*> rows_;
+};
+
+// out = base + scale * merged, of a mask only where it is set, rounded once. Returns the bits of
+// the largest magnitude before. Objects are one thread's.
+class Adder {
+ public:
+  std::int32_t add(DType base_type, const void* base, const float* merged, const std::uint8_t* mask,
+                   float scale, DType out_type, void* out, std::size_t n) {
+    if (is_fused(base_type) && base_type == out_type)
+      return kernels().apply_merged[static_cast<int>(base_type)](base, merged, mask, scale, out, n);
+    sum_.resize(n);
+    kernels().widen[static_cast<int>(base_type)](base, sum_.data(), n);
+    const std::int32_t largest =
+        kernels().apply_merged[0](sum_.data(), merged, mask, scale, sum_.data(), n);
+    kernels().narrow[static_cast<int>(out_type)](sum_.data(), out, n);
+    return largest;
+  }
+
+ private:
+  std::vector<float> sum_;
 };
 
 }  // namespace tallies

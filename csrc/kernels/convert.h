@@ -18,13 +18,15 @@ void widen(const void* in, float* out, std::size_t n_elements) {
           __attribute__((always_inline)) { store(to, T::in_order(rows[0] + first)); });
 }
 
-// out = x - base; out may be x.
-void subtract(const float* x, const float* base, float* out, std::size_t n_elements) {
-  const float* inputs[2] = {x, base};
+// out = x - base; of float32 out may be x.
+template <class T>
+void subtract(const void* x, const void* base, float* out, std::size_t n_elements) {
+  using Word = typename T::Word;
+  const Word* inputs[2] = {static_cast<const Word*>(x), static_cast<const Word*>(base)};
   map_blocks<kLanes>(inputs, 2, out, n_elements,
-                     [](const float* const* rows, std::size_t first, float* to)
+                     [](const Word* const* rows, std::size_t first, float* to)
                          __attribute__((always_inline)) {
-                           store(to, load<F32s>(rows[0] + first) - load<F32s>(rows[1] + first));
+                           store(to, T::in_order(rows[0] + first) - T::in_order(rows[1] + first));
                          });
 }
 

@@ -113,6 +113,39 @@ std::int32_t apply_mask(const void* base, const void* shared, const std::uint8_t
   return rebuild<T, 2>(Masked{scale}, {base, shared}, mask, out, n);
 }
 
+// The same with a merged vector in float32, in the order of the elements; null is a full mask.
+template <class T>
+std::int32_t apply_merged(const void* base, const float* merged, const std::uint8_t* mask,
+                          float scale, void* out, std::size_t n_elements) {
+  using Word = typename T::Word;
+  const LaneBits<Float32> lanes;
+  const Masked element{scale};
+  I32s largest{};
+  const Word* input = static_cast<const Word*>(base);
+  Word* const to = static_cast<Word*>(out);
+  for_each_block<kPair>(
+      &input, 1, n_elements,
+      [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
+          __attribute__((always_inline)) {
+            std::uint32_t word = ~0u;
+            if (mask != nullptr) __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+            float padded[kPair] = {};
+            if (n != kPair) __builtin_memcpy(padded, merged + i, n * sizeof(float));
+            const float* const shared = n == kPair ? merged + i : padded;
+            Word last[kPair];
+            Word* const block = n == kPair ? to + i : last;
+            for (int h = 0; h < 2; ++h) {
+              const int at = h * kLanes;
+              const F32s x = T::in_order(rows[0] + first + at);
+              const F32s result = element(lanes.of(word, h), x, load<F32s>(shared + at));
+              largest = larger(largest, magnitude(result));
+              T::store_in_order(block + at, canonical(result));
+            }
+            if (n != kPair) __builtin_memcpy(to + i, last, n * sizeof(Word));
+          });
+  return largest_lane(largest);
+}
+
 template <class T>
 std::int32_t apply_signs(const void* base, const std::uint8_t* mask, float size, void* out,
                          std::size_t n) {

@@ -58,7 +58,9 @@ constexpr KernelTable make_table() {
   t.narrow[3] = &narrow_each<Float64>;
   t.narrow[4] = &narrow_each<Float8E4M3>;
   t.narrow[5] = &narrow_each<Float8E5M2>;
-  t.subtract = &subtract;
+  t.subtract[0] = &subtract<Float32>;
+  t.subtract[1] = &subtract<BFloat16>;
+  t.subtract[2] = &subtract<Float16>;
   t.drop = &drop;
   t.drop_by_rank = &drop_by_rank;
   t.keep_band = &keep_band;
@@ -79,6 +81,9 @@ constexpr KernelTable make_table() {
   t.apply_mask[0] = &apply_mask<Float32>;
   t.apply_mask[1] = &apply_mask<BFloat16>;
   t.apply_mask[2] = &apply_mask<Float16>;
+  t.apply_merged[0] = &apply_merged<Float32>;
+  t.apply_merged[1] = &apply_merged<BFloat16>;
+  t.apply_merged[2] = &apply_merged<Float16>;
   t.apply_signs[0] = &apply_signs<Float32>;
   t.apply_signs[1] = &apply_signs<BFloat16>;
   t.apply_signs[2] = &apply_signs<Float16>;
