@@ -150,8 +150,28 @@ def test_a_threshold_takes_at_most_three_passes_after_the_sample(kind: str) -> N
 
 def test_a_sample_that_misleads_costs_more_passes() -> None:
     assert n_passes(array("few values"), N // 5) == 1
-    assert n_passes(array("smooth"), N // 5) == 2
-    assert n_passes(array("teeth"), N // 5) == 3
+    assert n_passes(array("smooth"), N // 5) == 1
+    assert n_passes(array("teeth"), N // 5) == 2
+
+
+@pytest.mark.parametrize("kind", ["few values", "mostly zero", "smooth", "subnormals", "teeth"])
+def test_so_many_thresholds_that_bins_stand_for_lists(kind: str) -> None:
+    x = array(kind)
+    distinct = [1, N // 5, N // 5 + 1, N // 2, N]
+    expected = [expected_threshold([x], rank) for rank in distinct]
+    (found,) = thresholds(None, [[x]], [([0], distinct * 800)], n_threads=2)
+    assert found == expected * 800
+
+
+def test_a_threshold_and_its_cut_off_are_found_in_one_pass() -> None:
+    x = array("few values")
+    moved: list[int] = []
+    plan = _core.Plan(False)
+    plan.add_job(x.size, [place(x)], [])
+    limits = _core.Limits(1, 1 << 20)
+    (row,) = plan.select([_core.Unit([0], [N // 5])], True, limits, moved.append)
+    assert (row[0].last_job, row[0].last_count) == expected_threshold([x], N // 5)[3:]
+    assert sum(moved) // (x.size * x.itemsize) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

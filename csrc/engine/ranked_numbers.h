@@ -73,6 +73,12 @@ struct Scratch {
   Widened widened;
   Derived derived;
   std::vector<std::uint32_t> patterns;
+  struct Found {
+    std::vector<std::uint32_t> interior;
+    SurveyTally tally;
+    std::int32_t largest;
+  };
+  std::vector<Found> found;  // of derived numbers, one per search
 };
 
 // Patterns of one expert's magnitudes.

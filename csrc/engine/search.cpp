@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <utility>
 
 namespace tallies {
 namespace {
-
-// Bins of a bracket: 2^16 resolve 0.8 % of a value exactly, and take 512 KiB.
-constexpr std::int32_t kMaxBins = 1 << 16;
 
 // So many errors of the sample to either side of its rank.
 constexpr double kDeviations = 6;
@@ -39,6 +37,17 @@ class Ranked {
   std::vector<std::uint32_t> bins_;
 };
 
+// How many patterns are above one, and how many are equal to it.
+std::pair<std::uint64_t, std::uint64_t> count_from(const std::vector<std::uint32_t>& patterns,
+                                                   std::uint32_t bits) {
+  std::uint64_t n_above = 0, n_equal = 0;
+  for (const std::uint32_t pattern : patterns) {
+    n_above += pattern > bits;
+    n_equal += pattern == bits;
+  }
+  return {n_above, n_equal};
+}
+
 // Standard error of the share of patterns that are at or above one, over the runs of a sample.
 double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t pattern) {
   const std::size_t n_runs = patterns.size() / kRun;
@@ -59,10 +68,8 @@ double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t 
 void Search::aim(std::int32_t from, std::int32_t to) {
   try_low = std::clamp(from, low, high);
   try_high = std::clamp(to, try_low, high);
-  const std::int64_t inside = std::int64_t(try_high) - try_low - 1;
-  for (shift = 0; inside > (std::int64_t(kMaxBins) << shift);) ++shift;
-  const std::int64_t n_bins = inside <= 0 ? 0 : ((inside - 1) >> shift) + 1;
-  histogram.assign(static_cast<std::size_t>(n_bins), 0);
+  inside_.clear();
+  bins_.clear();
   tally = {};
 }
 
@@ -77,12 +84,31 @@ void Search::learn_rank() {
   done = rank == 0;
 }
 
-void Search::add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest) {
+Tried Search::add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest) {
+  Tried tried{static_cast<std::uint32_t>(part.from_low - part.above_low),
+              static_cast<std::uint32_t>(part.from_high - part.above_high)};
+  const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
+  const auto count = [&](std::uint32_t pattern) { ++bins_[(pattern - first) >> shift_]; };
   const std::lock_guard lock(mutex);
   found.largest = std::max(found.largest, largest);
   tally += part;
-  const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
-  for (std::size_t i = 0; i < part.n_interior; ++i) ++histogram[(interior[i] - first) >> shift];
+  if (bins_.empty() && inside_.size() + part.n_interior > room) {
+    const std::int64_t n_inside = std::int64_t(try_high) - try_low - 1;
+    const auto most_bins =
+        static_cast<std::int64_t>(room * sizeof(std::uint32_t) / sizeof(std::uint64_t));
+    for (shift_ = 0; n_inside > (most_bins << shift_);) ++shift_;
+    bins_.assign(static_cast<std::size_t>((n_inside - 1) >> shift_) + 1, 0);
+    std::ranges::for_each(inside_, count);
+    std::vector<std::uint32_t>().swap(inside_);
+  }
+  if (bins_.empty()) {
+    tried.first = static_cast<std::uint32_t>(inside_.size());
+    tried.n = static_cast<std::uint32_t>(part.n_interior);
+    inside_.insert(inside_.end(), interior, interior + part.n_interior);
+  } else {
+    std::for_each(interior, interior + part.n_interior, count);
+  }
+  return tried;
 }
 
 void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
@@ -100,14 +126,19 @@ void Search::learn() {
     low = try_high + 1;
   } else if (rank <= tally.from_high) {
     settle(try_high, tally.above_high, tally.from_high - tally.above_high);
+  } else if (rank <= tally.above_low && bins_.empty()) {
+    const std::uint64_t n_wanted = rank - tally.from_high;
+    const std::uint32_t bits = Ranked(inside_).at(static_cast<std::size_t>(n_wanted - 1));
+    const auto [n_above, n_equal] = count_from(inside_, bits);
+    settle(static_cast<std::int32_t>(bits), tally.from_high + n_above, n_equal);
   } else if (rank <= tally.above_low) {
     std::uint64_t above = tally.from_high;
-    std::size_t bin = histogram.size() - 1;
-    while (above + histogram[bin] < rank) above += histogram[bin--];
-    const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift);
-    const std::int64_t last = first + (std::int64_t(1) << shift) - 1;
-    if (shift == 0) {
-      settle(static_cast<std::int32_t>(first), above, histogram[bin]);
+    std::size_t bin = bins_.size() - 1;
+    while (above + bins_[bin] < rank) above += bins_[bin--];
+    const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift_);
+    const std::int64_t last = first + (std::int64_t(1) << shift_) - 1;
+    if (shift_ == 0) {
+      settle(static_cast<std::int32_t>(first), above, bins_[bin]);
     } else {
       low = static_cast<std::int32_t>(first);
       high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
@@ -118,7 +149,23 @@ void Search::learn() {
     high = try_low - 1;
   }
   if (!done) aim(low, high);
-  if (done) std::vector<std::uint64_t>().swap(histogram);
+}
+
+bool Search::knows_equal() const {
+  return found.bits == try_low || found.bits == try_high || bins_.empty();
+}
+
+std::uint64_t Search::n_equal(const Tried& part) const {
+  if (found.bits == try_low) return part.n_low;
+  if (found.bits == try_high) return part.n_high;
+  const auto* const first = inside_.data() + part.first;
+  return static_cast<std::uint64_t>(
+      std::count(first, first + part.n, static_cast<std::uint32_t>(found.bits)));
+}
+
+void Search::forget() {
+  std::vector<std::uint32_t>().swap(inside_);
+  std::vector<std::uint64_t>().swap(bins_);
 }
 
 // From all patterns of the unit.
@@ -129,12 +176,8 @@ void Search::learn_from_all(const std::vector<std::uint32_t>& patterns) {
     if (done) return;
   }
   const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
-  std::uint64_t n_above = 0, n_equal = 0;
-  for (const std::uint32_t pattern : patterns) {
-    n_above += pattern > bits;
-    n_equal += pattern == bits;
-    found.largest = std::max(found.largest, static_cast<std::int32_t>(pattern));
-  }
+  const auto [n_above, n_equal] = count_from(patterns, bits);
+  found.largest = static_cast<std::int32_t>(std::ranges::max(patterns));
   settle(static_cast<std::int32_t>(bits), n_above, n_equal);
 }
 

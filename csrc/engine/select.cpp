@@ -2,8 +2,8 @@
 //
 // A strided sample brackets each threshold (engine/search.h). One pass counts what lies at and
 // above the ends of the bracket and lists the few patterns inside. Where that does not name the
-// threshold, the proven range is narrowed by further passes: always exact, at most four in all, in
-// memory that depends on neither model nor tensor size.
+// threshold, the proven range is narrowed by further passes: always exact, in memory that depends on
+// neither model nor tensor size.
 
 #include <algorithm>
 #include <memory>
@@ -21,6 +21,11 @@ namespace {
 constexpr std::uint64_t kSmallUnit = 1 << 16;
 constexpr std::uint64_t kSampleShare = 128;  // one element in so many
 constexpr std::uint64_t kMaxSample = 1 << 19;
+// Patterns that the searches of a selection may list together: 48 MiB.
+constexpr std::size_t kRoom = std::size_t(12) << 20;
+// Stretches whose equal patterns are counted while they are searched for, times searches: 16 MiB.
+constexpr std::size_t kMaxTried = std::size_t(1) << 20;
+
 using Searches = std::vector<std::vector<std::unique_ptr<Search>>>;  // [unit][expert]
 
 std::uint64_t n_elements(const Plan& plan, const Unit& unit) {
@@ -68,12 +73,19 @@ std::vector<SampleRun> sample_runs(const Plan& plan, const Unit& unit, std::size
 
 class Selection {
  public:
-  Selection(const Plan& plan, const std::vector<Unit>& units, const Ranking& ranking,
+  Selection(const Plan& plan, const std::vector<Unit>& units, const Ranking& ranking, bool locate,
             const Limits& limits, const Progress& progress)
-      : plan_(plan), units_(units), ranking_(ranking), limits_(limits), progress_(progress) {
+      : plan_(plan),
+        units_(units),
+        ranking_(ranking),
+        locate_(locate),
+        limits_(limits),
+        progress_(progress) {
     scratch_.resize(static_cast<std::size_t>(limits.n_threads));
     unit_of_.assign(plan.jobs.size(), ~std::size_t(0));
+    std::size_t n_searches = 0;
     for (std::size_t u = 0; u < units.size(); ++u) {
+      const bool is_small = n_elements(plan, units[u]) <= kSmallUnit;
       for (const std::size_t job : units[u].jobs) unit_of_[job] = u;
       auto& experts = searches_.emplace_back();
       for (const std::uint64_t rank : units[u].ranks) {
@@ -81,24 +93,28 @@ class Selection {
         search.rank = units[u].share > 0 ? 1 : rank;
         search.share = units[u].share;
         search.done = search.rank == 0;
+        search.found.last_job = units[u].jobs.size();
+        n_searches += !search.done && !is_small;
       }
+      n_per_unit_ = std::max(n_per_unit_, experts.size());
     }
+    for (const auto& experts : searches_)
+      for (const auto& search : experts)
+        search->room = kRoom / std::max<std::size_t>(n_searches, 1);
     surveys_ = plan.jobs;
     for (Job& job : surveys_) job.outputs.clear();
   }
 
-  std::vector<std::vector<Threshold>> run(bool locate) {
+  std::vector<std::vector<Threshold>> run() {
     // A few experts' samples are held at a time, so that 64 experts take no more memory than 4.
-    std::size_t n_experts = 0;
-    for (const Unit& unit : units_) n_experts = std::max(n_experts, unit.ranks.size());
-    for (std::size_t first = 0; first < n_experts; first += kSampledTogether)
-      if (!sample(first, std::min(first + kSampledTogether, n_experts))) return {};
+    for (std::size_t first = 0; first < n_per_unit_; first += kSampledTogether)
+      if (!sample(first, std::min(first + kSampledTogether, n_per_unit_))) return {};
     for (;;) {
       const std::vector<std::size_t> open = jobs_if([](const Search& s) { return !s.done; });
       if (open.empty()) break;
       if (!pass(open)) return {};
     }
-    if (locate && !cut_off()) return {};
+    if (locate_ && !cut_off()) return {};
     std::vector<std::vector<Threshold>> found;
     for (const auto& experts : searches_) {
       auto& row = found.emplace_back();
@@ -180,12 +196,26 @@ class Selection {
       const std::size_t u = i / n_experts, e = from + i % n_experts;
       if (e >= searches_[u].size() || searches_[u][e]->done) return;
       const std::uint64_t n_all = n_elements(plan_, units_[u]);
-      if (n_all <= kSmallUnit)
+      if (n_all <= kSmallUnit) {
         searches_[u][e]->learn_from_all(samples[u][e]);
-      else
+        if (locate_) cut_off_among(units_[u], samples[u][e], *searches_[u][e]);
+      } else {
         searches_[u][e]->guess_from(samples[u][e], n_all);
+      }
     });
     return true;
+  }
+
+  // Where the last kept one of several equal magnitudes lies, among all patterns of the unit.
+  void cut_off_among(const Unit& unit, const std::vector<std::uint32_t>& patterns,
+                     Search& search) const {
+    if (!search.is_cut()) return;
+    Threshold& found = search.found;
+    std::uint64_t at = 0, left = search.n_of_equal();
+    while (left > 0) left -= patterns[at++] == static_cast<std::uint32_t>(found.bits);
+    for (found.last_job = 0; at > plan_.jobs[unit.jobs[found.last_job]].n_elements;)
+      at -= plan_.jobs[unit.jobs[found.last_job++]].n_elements;
+    found.last_count = at;
   }
 
   // Inputs of a job that searches [from, to) look at.
@@ -218,7 +248,7 @@ class Selection {
   }
 
   // Surveys a tile for each search of its unit that is wanted, between the ends that ends(search)
-  // gives, and calls add(index, tally, interior, largest), for derived numbers once a chunk.
+  // gives, and calls add(index, tally, interior, largest).
   template <class Wanted, class Ends, class Add>
   void survey(const Tile& tile, Scratch& scratch, const Wanted& wanted, const Ends& ends,
               const Add& add) {
@@ -233,7 +263,13 @@ class Selection {
       }
       return;
     }
-    scratch.patterns.resize(kChunk + kInteriorSlack);
+    auto& found = scratch.found;
+    found.resize(std::max(found.size(), searches.size()));
+    for (std::size_t s = 0; s < searches.size(); ++s) {
+      found[s].interior.resize(tile.n + kInteriorSlack);
+      found[s].tally = {};
+      found[s].largest = 0;
+    }
     scratch.derived.for_each_chunk(
         plan_, tile, ranking_,
         [&](const auto& rows, const auto& largest, std::size_t, std::size_t n) {
@@ -241,21 +277,26 @@ class Selection {
             if (!wanted(*searches[s])) continue;
             const auto [low, high] = ends(*searches[s]);
             const std::size_t number = number_of(tile.job, s);
+            std::uint32_t* const interior = found[s].interior.data() + found[s].tally.n_interior;
             SurveyTally tally;
             if (searches[s]->share > 0) {
-              kernels().survey[0]({nullptr, rows[number], n, 1, 1, scratch.patterns.data()}, tally);
+              kernels().survey[0]({nullptr, rows[number], n, 1, 1, interior}, tally);
               searches[s]->count_nonzero(tally.from_low);
               tally = {};
             }
-            kernels().survey[0]({nullptr, rows[number], n, low, high, scratch.patterns.data()},
-                                tally);
-            add(s, tally, scratch.patterns.data(), largest[number]);
+            kernels().survey[0]({nullptr, rows[number], n, low, high, interior}, tally);
+            found[s].tally += tally;
+            found[s].largest = std::max(found[s].largest, largest[number]);
           }
         });
+    for (std::size_t s = 0; s < searches.size(); ++s)
+      if (wanted(*searches[s])) add(s, found[s].tally, found[s].interior.data(), found[s].largest);
   }
 
   bool pass(const std::vector<std::size_t>& jobs) {
     const Tiling tiling(surveys_, jobs, limits_);
+    std::vector<Tried> tried(locate_ ? tiling.n_tiles() * n_per_unit_ : 0);
+    if (tried.size() > kMaxTried) std::vector<Tried>().swap(tried);
     const bool finished = stream(
         plan_.files, surveys_, tiling, limits_,
         [&](const Tile& tile) {
@@ -265,63 +306,79 @@ class Selection {
               [](const Search& search) { return !search.done; },
               [](const Search& search) { return std::pair(search.try_low, search.try_high); },
               [&](std::size_t s, const SurveyTally& tally, const std::uint32_t* interior,
-                  std::int32_t largest) { searches[s]->add(tally, interior, largest); });
+                  std::int32_t largest) {
+                const Tried part = searches[s]->add(tally, interior, largest);
+                if (!tried.empty()) tried[tile.number * n_per_unit_ + s] = part;
+              });
         },
         progress_);
     if (!finished) return false;
-    for (const auto& experts : searches_)
-      for (const auto& search : experts)
-        if (!search->done) search->learn();
+    std::vector<std::pair<std::size_t, std::size_t>> open;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      for (std::size_t s = 0; s < searches_[u].size(); ++s)
+        if (!searches_[u][s]->done) open.emplace_back(u, s);
+    parallel_for(open.size(), limits_.n_threads,
+                 [&](std::size_t i) { searches_[open[i].first][open[i].second]->learn(); });
+    for (const auto& [u, s] : open) {
+      Search& search = *searches_[u][s];
+      if (!search.done) continue;
+      if (!tried.empty() && search.is_cut() && search.knows_equal())
+        cut_off_in(tiling, u, s,
+                   [&](std::size_t tile) { return search.n_equal(tried[tile * n_per_unit_ + s]); });
+      search.forget();
+    }
     return true;
   }
 
-  // Where the last kept one of several equal magnitudes lies: equal ones are counted per tile, and
-  // the tile in which the rank is reached is read again.
+  // The cut-offs that passes did not find: equal ones are counted per tile.
   bool cut_off() {
-    const auto is_cut = [](const Search& s) { return s.rank < s.found.n_above + s.found.n_equal; };
-    for (std::size_t u = 0; u < units_.size(); ++u)
-      for (const auto& search : searches_[u]) search->found.last_job = units_[u].jobs.size();
-    const std::vector<std::size_t> jobs = jobs_if(is_cut);
+    const auto is_open = [&](const Search& search) {
+      return search.is_cut() && search.found.last_count == 0;
+    };
+    const std::vector<std::size_t> jobs = jobs_if(is_open);
     const Tiling tiling(surveys_, jobs, limits_);
-    std::size_t n_experts = 0;
-    for (const auto& experts : searches_) n_experts = std::max(n_experts, experts.size());
-    std::vector<std::uint32_t> n_equal(tiling.n_tiles() * n_experts);
+    std::vector<std::uint32_t> n_equal(tiling.n_tiles() * n_per_unit_);
     const bool finished = stream(
         plan_.files, surveys_, tiling, limits_,
         [&](const Tile& tile) {
           survey(
-              tile, scratch_[static_cast<std::size_t>(tile.worker)],
-              [&](const Search& search) { return search.rank > 0 && is_cut(search); },
+              tile, scratch_[static_cast<std::size_t>(tile.worker)], is_open,
               [](const Search& search) { return std::pair(search.found.bits, search.found.bits); },
               [&](std::size_t s, const SurveyTally& tally, const std::uint32_t*, std::int32_t) {
-                n_equal[tile.number * n_experts + s] +=
+                n_equal[tile.number * n_per_unit_ + s] =
                     static_cast<std::uint32_t>(tally.from_low - tally.above_low);
               });
         },
         progress_);
     if (!finished) return false;
+    for (std::size_t u = 0; u < units_.size(); ++u)
+      for (std::size_t s = 0; s < searches_[u].size(); ++s)
+        if (is_open(*searches_[u][s]))
+          cut_off_in(tiling, u, s,
+                     [&](std::size_t tile) { return n_equal[tile * n_per_unit_ + s]; });
+    return true;
+  }
 
-    std::vector<std::vector<std::uint64_t>> seen(units_.size());
-    for (std::size_t u = 0; u < units_.size(); ++u) seen[u].resize(searches_[u].size());
+  // Where the last kept one of several equal magnitudes lies: the tile in which the rank is reached
+  // is read again. n_equal(tile) is how many are equal in each.
+  template <class Count>
+  void cut_off_in(const Tiling& tiling, std::size_t unit, std::size_t s, const Count& n_equal) {
+    Search& search = *searches_[unit][s];
+    std::uint64_t left = search.n_of_equal();
     for (std::size_t number = 0; number < tiling.n_tiles(); ++number) {
       const Tiling::Range range = tiling.range(number);
-      const std::size_t u = unit_of_[range.job];
-      for (std::size_t e = 0; e < searches_[u].size(); ++e) {
-        Search& search = *searches_[u][e];
-        if (search.rank == 0 || !is_cut(search)) continue;
-        const std::uint64_t quota = search.rank - search.found.n_above;
-        const std::uint64_t here = n_equal[number * n_experts + e];
-        if (seen[u][e] < quota && seen[u][e] + here >= quota) {
-          const auto& order = units_[u].jobs;
-          search.found.last_job = static_cast<std::size_t>(
-              std::find(order.begin(), order.end(), range.job) - order.begin());
-          search.found.last_count =
-              range.first + count_to(range, e, search.found.bits, quota - seen[u][e]);
-        }
-        seen[u][e] += here;
+      if (unit_of_[range.job] != unit) continue;
+      const std::uint64_t here = n_equal(number);
+      if (here < left) {
+        left -= here;
+        continue;
       }
+      const auto& order = units_[unit].jobs;
+      search.found.last_job =
+          static_cast<std::size_t>(std::ranges::find(order, range.job) - order.begin());
+      search.found.last_count = range.first + count_to(range, s, search.found.bits, left);
+      return;
     }
-    return true;
   }
 
   // Elements of the range up to and with the n-th one of these bits.
@@ -349,11 +406,13 @@ class Selection {
   const Plan& plan_;
   const std::vector<Unit>& units_;
   const Ranking& ranking_;
+  const bool locate_;
   const Limits& limits_;
   const Progress& progress_;
   std::vector<Job> surveys_;
   std::vector<std::size_t> unit_of_;
   Searches searches_;
+  std::size_t n_per_unit_ = 0;  // searches, at most
   std::vector<Scratch> scratch_;
 };
 
@@ -362,7 +421,7 @@ class Selection {
 std::vector<std::vector<Threshold>> select(const Plan& plan, const std::vector<Unit>& units,
                                            const Ranking& ranking, bool locate,
                                            const Limits& limits, const Progress& progress) {
-  return Selection(plan, units, ranking, limits, progress).run(locate);
+  return Selection(plan, units, ranking, locate, limits, progress).run();
 }
 
 }  // namespace tallies

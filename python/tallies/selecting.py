@@ -65,20 +65,18 @@ class Selector:
             for work in works
         ]
 
-        def thresholds(ranks: Sequence[list[int]]) -> list[list[_core.Threshold]]:
-            units = [_core.Unit([job], row) for job, row in zip(jobs, ranks, strict=True)]
-            return self._merge.plan.select(units, True, self._merge.limits, self._merge.progress)
-
-        outliers = thresholds([[one.n_outliers for one in row] for row in wanted])
-        lasts = thresholds(
-            [
-                [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
-                for work, row in zip(works, wanted, strict=True)
-            ]
+        units = []
+        for job, work, row in zip(jobs, works, wanted, strict=True):
+            outliers = [one.n_outliers for one in row]
+            lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
+            units.append(_core.Unit([job], outliers + lasts))
+        thresholds = self._merge.plan.select(
+            units, True, self._merge.limits, self._merge.progress
         )
+        n = len(self._merge.labels)
         return [
-            [between(work.n_elements, *one) for one in zip(*rows, strict=True)]
-            for work, *rows in zip(works, wanted, outliers, lasts, strict=True)
+            [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]
+            for work, row, ends in zip(works, wanted, thresholds, strict=True)
         ]
 
     def _n_elements(self, group: Sequence[int]) -> int:

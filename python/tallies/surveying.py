@@ -17,8 +17,8 @@ from .solving import Solver
 from .stages import l1_factor
 from .work import Merge
 
-# Thresholds searched at a time: each may take a histogram of 512 KiB. Those of small tensors are
-# selected in memory, and count by their share of it.
+# Thresholds searched at a time: each then has room to list 2^17 magnitudes around it. Those of
+# small tensors are selected in memory, and count by their share of it.
 _SEARCHES_TOGETHER = 96
 _SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
@@ -52,7 +52,8 @@ class Surveyor:
             yield batch, self._survey(batch)
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
-        selects = self._merge.rule.gate in (Gate.MAGNITUDE, Gate.SPREAD, Gate.BAND)
+        gate = self._merge.rule.gate
+        selects = 2 if gate is Gate.BAND else gate in (Gate.MAGNITUDE, Gate.SPREAD)
         batch: list[int] = []
         n_bytes, searches = 0, 0.0
         for job in jobs:
