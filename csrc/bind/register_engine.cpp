@@ -22,8 +22,8 @@ using Numbers = std::array<float, 5>;
 
 std::vector<Score> to_scores(const std::vector<Numbers>& rows) {
   std::vector<Score> scores;
-  for (const auto& [low, high, width, threshold, range] : rows)
-    scores.push_back({low, high, width, threshold, range});
+  for (const auto& [low, high, per_width, threshold, per_range] : rows)
+    scores.push_back({low, high, per_width, threshold, per_range});
   return scores;
 }
 

@@ -21,9 +21,10 @@ inline constexpr int kMaxExperts = 256;
 inline constexpr int kRowsTogether = 4;
 
 // What the PCB score of one expert's entries is made of: magnitudes are clipped to [low, high] and
-// become (a - low) / width; what exceeds the threshold weighs (score - threshold) / range.
+// become (a - low) * per_width; what exceeds the threshold weighs (score - threshold) * per_range.
+// Factors, because a division takes as long as all of the exponential.
 struct Score {
-  float low, high, width, threshold, range;
+  float low, high, per_width, threshold, per_range;
 };
 
 // Whose company an entry is judged by: the sum of the task vectors, or of their signed, normalised

@@ -95,7 +95,7 @@ struct Scored {
   TALLIES_INLINE F32s size(F32s delta) const {
     return clip(floats_of(magnitude(delta)), score.low, score.high);
   }
-  TALLIES_INLINE F32s share(F32s size) const { return (size - all(score.low)) / all(score.width); }
+  TALLIES_INLINE F32s share(F32s size) const { return (size - all(score.low)) * all(score.per_width); }
   TALLIES_INLINE void see(Seen& seen, F32s delta) const {
     seen.sum = seen.sum + delta;
     seen.company =
@@ -128,7 +128,7 @@ struct ScoreEntry {
     const F32s size = scored.size(delta);
     const F32s above = scored(delta, size, seen) - all(scored.score.threshold);
     const Mask finite = Scored::is_finite(seen);
-    const F32s share = select(greater(above, F32s{}), above / all(scored.score.range), F32s{});
+    const F32s share = select(greater(above, F32s{}), above * all(scored.score.per_range), F32s{});
     const F32s y = with_sign_of(size, delta) * weight * share;
     const Mask stays = all_if(true);
     return {select(finite, y, seen.sum), select(finite, share, all(1.0f)), stays, stays, stays};

@@ -18,12 +18,12 @@ class Score:
     low: float
     high: float
     """Magnitudes are clipped to these."""
-    width: float
-    """Between the two, 1 where that is nothing."""
+    per_width: float
+    """One over the width between the two."""
     threshold: float = float("inf")
     """Scores above it count."""
-    range: float = 1.0
-    """From the threshold to the largest score, 1 where that is nothing."""
+    per_range: float = 1.0
+    """One over the range from the threshold to the largest score."""
 
 
 Select = Callable[[Sequence[int], str, Sequence[Score]], list[_core.Threshold]]
@@ -47,7 +47,7 @@ def survey_scores(n_elements: int, n_experts: int, scoring: Scoring, select: Sel
         for found in select(ranks, "magnitude", ())
     ]
     scores = [
-        Score(low, high, _positive(float32(high - low)))
+        Score(low, high, _reciprocal(float32(high - low)))
         for low, high in zip(ends[:n_experts], ends[n_experts:], strict=True)
     ]
     rank = n_elements - int(n_elements * (1 - scoring.ratio))
@@ -62,10 +62,11 @@ def survey_scores(n_elements: int, n_experts: int, scoring: Scoring, select: Sel
     for e, (score, found) in enumerate(zip(scores, above, strict=True)):
         threshold = float_of(found.bits) if found.bits else -float_of(below[e].bits)
         largest = float_of(found.largest) if found.largest else -float_of(below[n_experts + e].bits)
-        reach = _positive(float32(largest - threshold))
-        complete.append(replace(score, threshold=threshold, range=reach))
+        per_range = _reciprocal(float32(largest - threshold))
+        complete.append(replace(score, threshold=threshold, per_range=per_range))
     return complete
 
 
-def _positive(x: float) -> float:
-    return x if x > 0 else 1.0
+def _reciprocal(x: float) -> float:
+    """In float32, 1 of zero, and the largest number where there is no reciprocal."""
+    return min(float32(1 / x), LARGEST) if x > 0 else 1.0

@@ -16,9 +16,10 @@ LARGEST = np.finfo(np.float32).max
 
 @ieee
 def spread_out(x: Floats, low: np.float32, high: np.float32) -> Floats:
-    """(x - low) / (high - low), without the division where there is nothing between the two."""
+    """(x - low) times the reciprocal of high - low: 1 where that is zero, at most LARGEST."""
     width = np.float32(high - low)
-    return (x - low) / (width if width > 0 else np.float32(1))
+    reciprocal = min(np.float32(1) / width, LARGEST) if width > 0 else np.float32(1)
+    return (x - low) * reciprocal
 
 
 def sizes(delta: Floats, clip: float) -> tuple[Floats, Floats]:
