@@ -101,6 +101,8 @@ class CombineArgs(c.Structure):
         ("n", c.c_size_t),
         ("scores", c.c_void_p),
         ("company", c.c_uint8),
+        ("draws", c.c_void_p),
+        ("first", c.c_uint64),
     )
 
 

@@ -97,7 +97,7 @@ void register_kernels(py::module_& m) {
   m.def(
       "drop",
       [](Address x, std::size_t n, std::uint64_t key, std::uint64_t first, std::int32_t chance,
-         float factor) { kernels().drop({at<float>(x), n, key, first, chance, factor}); },
+         float factor) { kernels().drop({at<float>(x), n, {key, chance, factor}, first}); },
       Release());
   m.def(
       "magnitude_mask",

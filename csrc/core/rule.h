@@ -11,6 +11,7 @@ enum class Gate : std::uint8_t {
   magnitude,  // bits(|x|) > floor
   spread,     // bits of the variance over the experts > floor; one decision for all of them
   score,      // PCB score > threshold
+  random,     // each by itself with a probability, times a factor; NaN always
 };
 
 // Who elects the sign of an element. The unweighted ones look at the values before their weights.
@@ -66,6 +67,18 @@ enum class MaskRule : std::uint8_t {
   X(all, unweighted_sum, clamped_mean_of_agreeing)    \
   X(spread, unweighted_sum, clamped_mean_of_agreeing) \
   X(score, none, score_weighted_mean)                 \
+  X(random, none, sum)                                \
+  X(random, none, mean)                               \
+  X(random, sum, sum_of_agreeing)                     \
+  X(random, sum, mean_of_agreeing)                    \
+  X(random, sum, weighted_mean_of_agreeing)           \
+  X(random, sum, largest_agreeing)                    \
+  X(random, count, sum_of_agreeing)                   \
+  X(random, count, mean_of_agreeing)                  \
+  X(random, count, weighted_mean_of_agreeing)         \
+  X(random, count, largest_agreeing)                  \
+  X(random, unweighted_sum, mean_of_agreeing)         \
+  X(random, unweighted_count, mean_of_agreeing)       \
   X(all, given, sum_of_agreeing)                      \
   X(all, given, mean_of_agreeing)                     \
   X(all, given, weighted_mean_of_agreeing)            \

@@ -31,6 +31,16 @@ struct Score {
 // magnitudes.
 enum class Company : std::uint8_t { sum, signs };
 
+// Entries of one expert that stay at random.
+struct Draw {
+  std::uint64_t key;    // of the random numbers
+  std::int32_t chance;  // to stay, of kCertain
+  float factor;         // on what stays
+};
+
+// A probability of 1: random numbers are whole numbers below it.
+inline constexpr std::int32_t kCertain = 1 << 30;
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -47,6 +57,9 @@ struct CombineArgs {
   std::size_t n;
   const Score* scores = nullptr;  // n_experts; Gate::score
   Company company = Company::sum;
+  // Gate::random: n_experts. Elements first to first + n do not pass a multiple of 2^32.
+  const Draw* draws = nullptr;
+  std::uint64_t first = 0;  // element of the tensor
 };
 
 // Sums over the elements of a combine; halves add up to the whole.
@@ -88,15 +101,13 @@ struct SurveyTally {
   }
 };
 
-// Entries of x stay with a probability, times `factor`. Elements first to first + n do not pass a
-// multiple of 2^32.
+// Entries of x become +0 but for those that stay at random, and NaN. Elements first to first + n do
+// not pass a multiple of 2^32.
 struct DropArgs {
   float* x;
   std::size_t n;
-  std::uint64_t key;    // of the random numbers
+  Draw draw;
   std::uint64_t first;  // element of the tensor
-  std::int32_t chance;  // of kCertain
-  float factor;
 };
 
 // The same with the probability low + step * rank of an entry, ranks counted from 0 for the
@@ -111,9 +122,6 @@ struct DropByRankArgs {
   bool own_factor;
   float factor;
 };
-
-// A probability of 1: random numbers are whole numbers below it.
-inline constexpr std::int32_t kCertain = 1 << 30;
 
 // TALL-masks: shared = sum of experts - base, and for each expert and each of its lambdas the mask
 // |x| > lambda |sum - x|. All arrays but the masks are of one type.

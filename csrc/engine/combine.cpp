@@ -21,6 +21,7 @@ struct Scratch {
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
+  std::vector<Draw> draws;
   std::vector<const void*> rows;
 };
 
@@ -136,6 +137,15 @@ class Combine {
   void merge_stretch(const Tile& tile, const JobRule& rule, const float* weights, int zero_sign,
                      std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
                      CombineTally& tally) const {
+    const std::uint64_t first_of_job = rule.first + tile.first + first;
+    if (const std::uint64_t left = kPeriod - first_of_job % kPeriod;
+        options_.rule.gate == Gate::random && left < n) {
+      const auto part = static_cast<std::size_t>(left);
+      merge_stretch(tile, rule, weights, zero_sign, first, part, tile_out, scratch, tally);
+      merge_stretch(tile, rule, weights, zero_sign, first + part, n - part, tile_out, scratch,
+                    tally);
+      return;
+    }
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
@@ -154,9 +164,14 @@ class Combine {
     args.company = rule.company;
     args.overflow = overflow_bits(out_type);
     if (options_.stage != Stage::none || !rule.lambdas.empty()) {
-      merge_deltas(tile, rule, args, rule.first + tile.first + first, n, out, scratch, tally);
+      merge_deltas(tile, rule, args, first_of_job, n, out, scratch, tally);
       return;
     }
+    scratch.draws.clear();
+    for (const StageRule& one : rule.stages)
+      scratch.draws.push_back({one.key, one.chance, one.factor});
+    args.draws = scratch.draws.data();
+    args.first = first_of_job;
     const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {
       args.base = plan_.has_base ? in[0] : nullptr;
       args.experts = in + plan_.has_base;
@@ -177,6 +192,7 @@ class Combine {
     part.n = n;
     scratch.widened.for_each_chunk(
         part, types, [&](const void* const* in, std::size_t at, std::size_t count) {
+          args.first = first_of_job + at;
           run(DType::f32, in, scratch.merged.data(), count);
           kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(),
                                                        out + at * size_of(out_type), count);

@@ -74,7 +74,7 @@ std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&
 struct StageRule {
   float factor = 1.0f;             // on what stays
   std::uint64_t key = 0;           // of its random numbers
-  std::int32_t chance = kCertain;  // Stage::drop: of an entry to stay
+  std::int32_t chance = kCertain;  // Gate::random, Stage::drop: of an entry to stay
   // Stage::drop_by_rank: the probability of a row's smallest entry to stay, the step to the next,
   // and whether each entry's own probability divides it.
   float low = 0.0f, step = 0.0f;
@@ -103,7 +103,7 @@ struct JobRule {
   // |x| > lambda |m - x|; without lambdas all stay.
   std::vector<float> lambdas;  // per expert
   int at_least = 0;
-  std::vector<StageRule> stages;  // per expert; empty without a stage
+  std::vector<StageRule> stages;  // per expert; empty without a stage or draws
   std::uint64_t row_length = 0;   // of weights per row, and of stages that need whole rows
   std::vector<Score> scores;      // per expert; Gate::score
   Company company = Company::sum;

@@ -2,8 +2,8 @@
 //
 // A strided sample brackets each threshold (engine/search.h). One pass counts what lies at and
 // above the ends of the bracket and lists the few patterns inside. Where that does not name the
-// threshold, the proven range is narrowed by further passes: always exact, in memory that depends on
-// neither model nor tensor size.
+// threshold, the proven range is narrowed by further passes: always exact, in memory that depends
+// on neither model nor tensor size.
 
 #include <algorithm>
 #include <memory>

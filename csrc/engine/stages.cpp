@@ -8,8 +8,6 @@
 namespace tallies {
 namespace {
 
-constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;  // of the random numbers' counter
-
 // Calls body(at, n) for parts that do not pass a multiple of kPeriod.
 template <class Body>
 void split_at_periods(std::uint64_t first, std::size_t n, const Body& body) {
@@ -67,7 +65,7 @@ void Stages::run(Stage stage, const StageRule& rule, std::uint64_t row_length, f
       break;
     case Stage::drop:
       split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
-        kernels().drop({delta + at, part, rule.key, first + at, rule.chance, rule.factor});
+        kernels().drop({delta + at, part, {rule.key, rule.chance, rule.factor}, first + at});
       });
       break;
     case Stage::drop_by_rank:

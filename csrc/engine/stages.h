@@ -14,6 +14,9 @@ std::size_t chunk_elements(const JobRule&);
 // A copy of the job's stretch that the rule is about, whose tiles start with chunks.
 Job stretch_of(const Job&, const JobRule&);
 
+// Elements of a tensor from which on the counter of the random numbers begins anew.
+inline constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;
+
 // The stages of one thread: room for what they find out about a row.
 class Stages {
  public:

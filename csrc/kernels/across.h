@@ -95,7 +95,9 @@ struct Scored {
   TALLIES_INLINE F32s size(F32s delta) const {
     return clip(floats_of(magnitude(delta)), score.low, score.high);
   }
-  TALLIES_INLINE F32s share(F32s size) const { return (size - all(score.low)) * all(score.per_width); }
+  TALLIES_INLINE F32s share(F32s size) const {
+    return (size - all(score.low)) * all(score.per_width);
+  }
   TALLIES_INLINE void see(Seen& seen, F32s delta) const {
     seen.sum = seen.sum + delta;
     seen.company =

@@ -11,29 +11,30 @@ namespace {
 // keys would give the same numbers in another order.
 class Chances {
  public:
-  // From element `first` on; what follows must not pass a multiple of 2^32.
+  // Of elements from `first` up to the next multiple of 2^32.
   TALLIES_INLINE Chances(std::uint64_t key, std::uint64_t first) {
     key += (first >> 32) * 0x9e3779b97f4a7c15u;
     low_ = unsigned_of(all(static_cast<std::int32_t>(key)));
     high_ = unsigned_of(all(static_cast<std::int32_t>(key >> 32)));
-    I32s elements = all(0);
-    for (int lane = 0; lane < kLanes; ++lane)
-      set_lane(elements, lane,
-               static_cast<std::int32_t>(static_cast<std::uint32_t>(first) +
-                                         static_cast<std::uint32_t>(lane)));
-    elements_ = unsigned_of(elements);
   }
-  // Whole numbers below kCertain, of the elements from `first` + i on.
-  TALLIES_INLINE I32s at(std::size_t i) const {
-    U32s x = (elements_ + static_cast<std::uint32_t>(i)) ^ low_;
+  // Whole numbers below kCertain, by the lower halves of the numbers of the elements.
+  TALLIES_INLINE I32s of(U32s elements) const {
+    U32s x = elements ^ low_;
     x = (x ^ (x >> 16)) * 0x21f0aaadu;
     x = (x ^ (x >> 15) ^ high_) * 0xd35a2d97u;
     return signed_of((x ^ (x >> 15)) >> 2);
   }
 
  private:
-  U32s low_, high_, elements_;
+  U32s low_, high_;
 };
+
+// The lower halves of the numbers of kLanes elements from `first` on.
+TALLIES_INLINE U32s elements_from(std::uint64_t first) {
+  I32s lanes = all(0);
+  for (int lane = 0; lane < kLanes; ++lane) set_lane(lanes, lane, lane);
+  return unsigned_of(lanes) + static_cast<std::uint32_t>(first);
+}
 
 }  // namespace
 }  // namespace tallies

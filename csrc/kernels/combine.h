@@ -142,7 +142,7 @@ struct EntryOf {
   using Type = WeightedEntry<kGate>;
 };
 template <Gate kGate, Vote kVote, Blend kBlend>
-  requires(kGate != Gate::spread &&
+  requires((kGate == Gate::all || kGate == Gate::magnitude) &&
            (kVote == Vote::unweighted_sum || kVote == Vote::unweighted_count))
 struct EntryOf<kGate, kVote, kBlend> {
   using Type = UnweightedVoteEntry<kGate>;
@@ -160,22 +160,31 @@ struct EntryOf<Gate::score, kVote, kBlend> {
   using Type = ScoreEntry;
 };
 
+template <Vote kVote, Blend kBlend>
+struct EntryOf<Gate::random, kVote, kBlend> {
+  using Type = RandomEntry<kVote>;
+};
+
 // Whether an entry must have seen its whole company first.
 template <class ToEntry>
 concept Looks = requires { typename ToEntry::Seen; };
 
+// Whether the number of an element decides.
+template <class ToEntry>
+concept Draws = requires(const ToEntry& entry) { entry.chances; };
+
 template <class ToEntry, class Args>
 TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
-  if constexpr (Looks<ToEntry>)
+  if constexpr (Looks<ToEntry> || Draws<ToEntry>)
     return ToEntry(args, expert);
   else
     return ToEntry(args.floors[expert], args.weights[expert]);
 }
 
-// Merges kPairs pairs of elements, those of expert e from at(e) on and the base's from
-// at(n_experts) on, into `out`. Args are CombineArgs, with host or device pointers.
+// Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
+// from at(n_experts) on, into `out`. Args are CombineArgs, with host or device pointers.
 template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class Args, class At>
-TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, const At& at,
+TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::size_t i, const At& at,
                                 const std::int8_t* signs, typename T::Word* out, LaneTally& lanes) {
   const float divisor = args.divisor, scale = args.scale;
   Pair base[kPairs] = {};
@@ -203,6 +212,16 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, const At
     for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
                        __attribute__((always_inline)) {
                          Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
+                       });
+  } else if constexpr (Draws<ToEntry>) {
+    U32s elements[kPairs][2];
+    for (int u = 0; u < kPairs; ++u)
+      for (int h = 0; h < 2; ++h)
+        elements[u][h] = unsigned_of(elements_of_half<T>(h)) +
+                         static_cast<std::uint32_t>(args.first + i + u * kPair);
+    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
+                       __attribute__((always_inline)) {
+                         Rule::step(acc[u][h], entry(delta, elements[u][h]), entry.weight);
                        });
   } else {
     for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h) __attribute__((
@@ -259,7 +278,7 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
                             return p;
                           };
                           merge_block<T, kDelta, ToEntry, Rule, kPairs>(
-                              args, zero, at, signs, n == kBlock ? out + i : last, lanes);
+                              args, zero, i, at, signs, n == kBlock ? out + i : last, lanes);
                           if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
                         };
   for_each_block<kBlock>(inputs, args.n_experts + (kDelta ? 1 : 0), args.n, body);
@@ -273,10 +292,9 @@ void combine(const CombineArgs& args, CombineTally& tally) {
   if constexpr (kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
     if (args.base != nullptr && UnweightedEntry::fits(args))
       return combine_as<T, true, kVote, UnweightedEntry, Rule>(args, tally);
-  if (args.base != nullptr)
-    combine_as<T, true, kVote, ToEntry, Rule>(args, tally);
-  else
-    combine_as<T, false, kVote, ToEntry, Rule>(args, tally);
+  if (Draws<ToEntry> || args.base != nullptr)
+    return combine_as<T, true, kVote, ToEntry, Rule>(args, tally);
+  if constexpr (!Draws<ToEntry>) combine_as<T, false, kVote, ToEntry, Rule>(args, tally);
 }
 
 // The election alone, on float32 deltas. Reference: tests/reference/elect.py.

@@ -1,8 +1,8 @@
 // What becomes of one expert's delta before the vote: weight and gate, and the sign it votes for.
 #pragma once
 
-#include "core/rule.h"
-#include "kernels/lanes.h"
+#include "core/table.h"
+#include "kernels/chance.h"
 
 namespace tallies {
 namespace {
@@ -54,6 +54,28 @@ struct UnweightedEntry {
     for (int e = 0; e < args.n_experts; ++e)
       if (args.weights[e] != 1.0f || args.floors[e] >= 0x7f800000) return false;
     return true;
+  }
+};
+
+// Those that stay at random, NaN among them: DARE.
+template <Vote kVote>
+struct RandomEntry {
+  Chances chances;
+  I32s chance;
+  float factor, weight;
+  template <class Args>
+  TALLIES_INLINE RandomEntry(const Args& args, int expert)
+      : chances(args.draws[expert].key, args.first),
+        chance(all(args.draws[expert].chance)),
+        factor(args.draws[expert].factor),
+        weight(args.weights[expert]) {}
+  TALLIES_INLINE Entry operator()(F32s delta, U32s elements) const {
+    const Mask stays = either(greater(chance, chances.of(elements)), unordered(delta));
+    const F32s x = delta * factor, y = x * weight;
+    constexpr bool kUnweighted = kVote == Vote::unweighted_sum || kVote == Vote::unweighted_count;
+    const F32s voice = kUnweighted ? x : y;
+    return {y, voice, stays, both(stays, greater(voice, F32s{})),
+            both(stays, greater(F32s{}, voice))};
   }
 };
 

@@ -124,16 +124,21 @@ struct Float16 {
   static TALLIES_INLINE void store2(Word* p, Pair x) { store2_numbers(p, canonical(x)); }
 };
 
+// Which element of a pair each lane of half h is.
+template <class T>
+TALLIES_INLINE I32s elements_of_half(int h) {
+  I32s elements = all(0);
+  for (int lane = 0; lane < kLanes; ++lane)
+    set_lane(elements, lane, T::kInterleaved ? 2 * lane + h : h * kLanes + lane);
+  return elements;
+}
+
 // Which lane of a pair a bit of a packed mask belongs to: bits[h][lane] has that bit set.
 template <class T>
 struct LaneBits {
   I32s bits[2];
   TALLIES_INLINE LaneBits() {
-    for (int h = 0; h < 2; ++h)
-      for (int lane = 0; lane < kLanes; ++lane)
-        set_lane(
-            bits[h], lane,
-            static_cast<std::int32_t>(1u << (T::kInterleaved ? 2 * lane + h : h * kLanes + lane)));
+    for (int h = 0; h < 2; ++h) bits[h] = all(1) << elements_of_half<T>(h);
   }
   // The mask of half h, from the bits of kPair elements.
   TALLIES_INLINE Mask of(std::uint32_t packed, int h) const {

@@ -34,10 +34,11 @@ GATE_CODES: Final = {
     Gate.ABOVE: 1,
     Gate.SPREAD: 2,
     Gate.SCORE: 3,
+    Gate.RANDOM: 4,
 }
 
 STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
-"""Gates that change the deltas before they are blended."""
+"""Gates that have a ``StageRule`` for each expert."""
 
 VOTE_CODES: Final = {
     Vote.NONE: 0,
@@ -78,7 +79,7 @@ BLENDS_OF_AGREEING: Final = {
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
     """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
-    if rule.gate in STAGED:
+    if combine_stage(rule):
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
     else:
         gate = rule.gate
@@ -86,10 +87,15 @@ def rule_codes(rule: Rule) -> tuple[int, int, int]:
 
 
 def stage_code(rule: Rule) -> int:
-    """How a rule changes the deltas before they are blended, as ``tallies::Stage``."""
+    """How a rule's gate changes the deltas by itself, as ``tallies::Stage``."""
     if rule.gate is Gate.BAND:
         return 4 if rule.scope == "row" else 3
     return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
+
+
+def combine_stage(rule: Rule) -> int:
+    """The same before the deltas are blended: what is drawn at random is drawn in the blend."""
+    return 0 if rule.gate is Gate.RANDOM else stage_code(rule)
 
 
 CERTAIN: Final = 1 << 30

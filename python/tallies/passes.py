@@ -15,7 +15,7 @@ from dataclasses import replace
 from . import _core
 from .job_rules import JobRules
 from .methods._spec import Gate, Rule, Vote, Zero
-from .native import KEEP_ALL, ZERO_SIGNS, rule_codes, stage_code
+from .native import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
 from .outcomes import Found, Guessed, ModelSurvey, Outcome, Survey, add_content
 from .stages import row_elements
 from .surveying import Surveyor
@@ -197,7 +197,7 @@ class Passes:
             self._stop_at_overflow,
             self._limits,
             self._progress,
-            stage_code(self.rule),
+            combine_stage(self.rule),
         )
 
     def kept(self) -> list[int]:
