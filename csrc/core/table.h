@@ -213,6 +213,8 @@ struct KernelTable {
                double (*lanes)[8]);
   // Over the experts of each element, of float32 deltas.
   void (*spread)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  // Entries of x become +0 where bits(|judge|) <= floor.
+  void (*keep_where)(const float* judge, std::int32_t floor, float* x, std::size_t n);
   void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
   // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
   // the rest.

@@ -14,9 +14,9 @@ namespace {
 
 struct Scratch {
   Deltas chunks;
-  std::vector<const float*> deltas;
-  std::vector<float> spread, kept;
-  std::vector<std::uint8_t> mask;
+  std::vector<float*> deltas;
+  std::vector<float> spread;
+  std::vector<std::int32_t> floors;
 };
 
 // Calls body(index, tile, scratch, first, n) for chunks of these jobs, with their deltas in
@@ -38,7 +38,7 @@ bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, c
         scratch.chunks.for_each_chunk(
             tile, plan.input_types[numbers[tile.job]],
             [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
-              scratch.deltas.assign(deltas.begin(), deltas.end());
+              scratch.deltas = deltas;
               body(tile.job, tile.first + first, n, scratch);
             });
       },
@@ -48,19 +48,13 @@ bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, c
 // Sets to zero, of the chunk from element `first` on, what does not stay.
 void keep_spread(const JobRule& rule, std::uint64_t first, std::size_t n, Scratch& scratch) {
   scratch.spread.resize(kChunk);
-  scratch.kept.resize(2 * kChunk);
-  scratch.mask.resize(kChunk / 8);
-  kernels().spread(scratch.deltas.data(), static_cast<int>(scratch.deltas.size()),
-                   scratch.spread.data(), n);
-  // From the cutoff on, those equal to the least that stays do not.
-  const std::uint32_t least = static_cast<std::uint32_t>(rule.floors[0]) + 1;
-  for (std::uint64_t i = std::max(rule.cutoffs[0], first); i < first + n; ++i) {
-    float& value = scratch.spread[i - first];
-    if (std::min(std::bit_cast<std::uint32_t>(value) & 0x7fffffffu,
-                 static_cast<std::uint32_t>(kTop)) == least)
-      value = 0;
-  }
-  kernels().magnitude_mask(scratch.spread.data(), rule.floors[0], scratch.mask.data(), n);
+  float* const spread = scratch.spread.data();
+  kernels().spread(scratch.deltas.data(), static_cast<int>(scratch.deltas.size()), spread, n);
+  split_at_cutoffs(first, n, rule.floors, rule.cutoffs, scratch.floors,
+                   [&](std::size_t at, std::size_t count) {
+                     for (float* const x : scratch.deltas)
+                       kernels().keep_where(spread + at, scratch.floors[0], x + at, count);
+                   });
 }
 
 double sum_of_squares(const float* x, std::size_t n) {
@@ -111,15 +105,7 @@ std::vector<std::vector<double>> sum_squares(const Plan& plan, const std::vector
                    const bool keeps_all = rule.floors[0] < 0;
                    if (!keeps_all) keep_spread(rule, first, n, scratch);
                    std::vector<double> parts;
-                   for (const float* x : scratch.deltas) {
-                     if (!keeps_all) {
-                       const float* const zeros = scratch.kept.data() + kChunk;
-                       kernels().apply_mask[static_cast<int>(DType::f32)](
-                           zeros, x, scratch.mask.data(), 1.0f, scratch.kept.data(), n);
-                       x = scratch.kept.data();
-                     }
-                     parts.push_back(sum_of_squares(x, n));
-                   }
+                   for (const float* x : scratch.deltas) parts.push_back(sum_of_squares(x, n));
                    const std::lock_guard lock(mutex);
                    for (std::size_t e = 0; e < parts.size(); ++e) sums[job][e].add(parts[e]);
                  });

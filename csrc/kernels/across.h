@@ -41,7 +41,11 @@ struct Variance {
   Doubles first{}, sum{}, squares{};
   TALLIES_INLINE void add(F32s delta, bool is_first) {
     const Doubles x = to_doubles(delta);
-    if (is_first) first = x;
+    if (is_first) {
+      first = x;
+      sum = x - x;  // of NaN and infinity NaN
+      return;
+    }
     const Doubles d = x - first;
     sum = sum + d;
     squares = squares + d * d;

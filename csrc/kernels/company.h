@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/across.h"
-#include "kernels/blocks.h"
+#include "kernels/stage.h"
 
 namespace tallies {
 namespace {
@@ -18,6 +18,16 @@ void spread(const float* const* deltas, int n_experts, float* out, std::size_t n
                              variance.add(load<F32s>(rows[e] + first), e == 0);
                            store(to, variance.value(n, reciprocal));
                          });
+}
+
+void keep_where(const float* judge, std::int32_t floor, float* x, std::size_t n_elements) {
+  const I32s low = all(floor);
+  change<2>({judge, x}, x, n_elements,
+            [&](const float* const* rows, std::size_t at, std::size_t)
+                __attribute__((always_inline)) {
+                  const Mask stays = greater(magnitude(load<F32s>(rows[0] + at)), low);
+                  return select(stays, load<F32s>(rows[1] + at), F32s{});
+                });
 }
 
 void scores(const ScoresArgs& args, std::int32_t* largest) {

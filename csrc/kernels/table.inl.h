@@ -94,6 +94,7 @@ constexpr KernelTable make_table() {
   t.add_scaled = &add_scaled;
   t.dots = &dots;
   t.spread = &spread;
+  t.keep_where = &keep_where;
   t.scores = &scores;
   t.count_company = &count_company;
   t.dot = &dot;

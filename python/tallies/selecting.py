@@ -70,9 +70,7 @@ class Selector:
             outliers = [one.n_outliers for one in row]
             lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
             units.append(_core.Unit([job], outliers + lasts))
-        thresholds = self._merge.plan.select(
-            units, True, self._merge.limits, self._merge.progress
-        )
+        thresholds = self._merge.plan.select(units, True, self._merge.limits, self._merge.progress)
         n = len(self._merge.labels)
         return [
             [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]
