@@ -3,8 +3,8 @@
 Run by test_random_parity with the Python that has them, which may lack tallies:
 ``run_sparsify.py CASES.json ARRAYS.npz OUT.npz``. A case names the tool, its arguments, and the
 arrays of the task vector and of the numbers in [0, 1) below whose chances entries stay; what comes
-out is the sparse task vector and, where they differ, the chances. Of fusion_bench only the one
-module is loaded: its package imports whatever it may need.
+out is the sparse task vector, or what its rows merge to, and, where they differ, the chances. Of
+fusion_bench only these modules are loaded: its package imports whatever it may need.
 """
 
 from __future__ import annotations
@@ -23,21 +23,31 @@ from mergekit.sparsify import RescaleNorm, SparsificationMethod, sparsify
 from peft.utils.merge_utils import prune
 
 
-def fusion_bench_drop(x: torch.Tensor, case: dict[str, Any]) -> torch.Tensor:
+def fusion_bench(path: str) -> Any:
+    """That module of the package."""
     package = importlib.util.find_spec("fusion_bench")
     assert package is not None and package.submodule_search_locations is not None
     for name in ("fusion_bench", "fusion_bench.utils", "fusion_bench.utils.type"):
         sys.modules[name] = types.ModuleType(name)
     sys.modules["fusion_bench.utils.type"].StateDictType = dict  # type: ignore[attr-defined]
-    file = Path(package.submodule_search_locations[0]) / "method/dare/utils.py"
-    spec = importlib.util.spec_from_file_location("dare_utils", file)
+    file = Path(package.submodule_search_locations[0]) / path
+    spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name in ("fusion_bench", "fusion_bench.utils", "fusion_bench.utils.type"):
         del sys.modules[name]
-    module.param_random_drop_(x, 1 - case["density"], case["rescale"])
-    return x
+    return module
+
+
+def fusion_bench_drop(x: torch.Tensor, case: dict[str, Any]) -> torch.Tensor:
+    """One task vector without what is dropped, or with a trim the TIES merge of its rows."""
+    drop = fusion_bench("method/dare/utils.py").param_random_drop_
+    drop(x, 1 - case["density"], case["rescale"])
+    if "trim" not in case:
+        return x
+    ties = fusion_bench("method/ties_merging/ties_merging_utils.py").ties_merging
+    return 0.5 * ties(x, reset_thresh=case["trim"], merge_func=case["func"])  # type: ignore[no-any-return]
 
 
 cases, arrays, out = sys.argv[1:]

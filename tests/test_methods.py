@@ -226,7 +226,8 @@ def test_one_expert_untrimmed_and_unscaled_is_the_result(
     tmp_path: Path, name: str, semantics: str
 ) -> None:
     base, expert = dyadic(0), dyadic(1)
-    found = merged(tmp_path, name, base, [expert], semantics=semantics, density=1.0, scale=1.0, k=1)
+    whole = {"density": 1.0, "trim_density": 1.0, "scale": 1.0, "k": 1}
+    found = merged(tmp_path, name, base, [expert], semantics=semantics, **whole)
     assert_agrees(name, found, expert)
 
 

@@ -51,11 +51,26 @@ BENCH: dict[str, dict[str, Any]] = {
     for i, shape in enumerate(SHAPES)
 }
 
+BENCH_TIES: dict[str, dict[str, Any]] = {
+    f"fusionbench ties, {func}, {trim}": {
+        "tool": "fusionbench",
+        "density": 0.5,
+        "rescale": True,
+        "trim": trim,
+        "func": func,
+        "shape": (3, 400),
+    }
+    for func in ("sum", "mean", "max")
+    for trim in (20, 45)
+}
+"""Of three experts, whose rows are given their own random numbers."""
+
 
 def task_vector(name: str) -> Array:
     """Distinct magnitudes, some of which are left out of sorting by being zero in all rows."""
-    shape = {**CASES, **BENCH}[name]["shape"]
-    rng = np.random.default_rng([*CASES, *BENCH].index(name))
+    cases = CASES | BENCH | BENCH_TIES
+    shape = cases[name]["shape"]
+    rng = np.random.default_rng([*cases].index(name))
     sizes = (1 + rng.permutation(int(np.prod(shape)))) / 64
     return (sizes * rng.choice([-1, 1], sizes.size)).astype(np.float32).reshape(shape)
 
@@ -74,7 +89,7 @@ def by_the_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
 def by_fusion_bench(
     fusion_bench_python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Array]:
-    return run(fusion_bench_python, BENCH, tmp_path_factory.mktemp("random"))
+    return run(fusion_bench_python, BENCH | BENCH_TIES, tmp_path_factory.mktemp("random"))
 
 
 def run(python: str, cases: dict[str, dict[str, Any]], root: Path) -> dict[str, Array]:
@@ -82,7 +97,9 @@ def run(python: str, cases: dict[str, dict[str, Any]], root: Path) -> dict[str, 
     arrays = {}
     for name in cases:
         x = task_vector(name)
-        numbers = random.numbers(random.key(0, 0, "x"), x.size).reshape(x.shape)
+        experts = x if name in BENCH_TIES else [x]
+        drawn = [random.numbers(random.key(0, e, "x"), one.size) for e, one in enumerate(experts)]
+        numbers = np.stack(drawn).reshape(x.shape)
         arrays |= {f"{name}.x": x, f"{name}.numbers": numbers / random.N_NUMBERS}
     np.savez(root / "arrays.npz", **arrays)
     (root / "cases.json").write_text(json.dumps(cases))
@@ -136,3 +153,18 @@ def test_the_drop_of_fusion_bench(name: str, by_fusion_bench: dict[str, Array]) 
     assert np.array_equal(found != 0, expected != 0)
     # The inverse is rounded, and the product.
     assert (np.abs(found - expected) <= np.finfo(np.float32).eps * np.abs(expected)).all()
+
+
+@pytest.mark.parametrize("name", BENCH_TIES)
+def test_the_trim_of_fusion_bench(name: str, by_fusion_bench: dict[str, Array]) -> None:
+    case, rows = BENCH_TIES[name], task_vector(name)
+    base = {"x": np.zeros_like(rows[0])}
+    options = {"trim_density": case["trim"] / 100, "merge_func": case["func"]}
+    found = merge_state_dicts(
+        base, [{"x": x} for x in rows], method="dare_ties", semantics="fusionbench", **options
+    )["x"]
+    expected = by_fusion_bench[name]
+    # Values and their sums are short binary fractions: density 0.5 and scale 0.5 round nothing.
+    bound = np.finfo(np.float32).eps * np.abs(expected) if case["func"] == "mean" else 0
+    assert (np.abs(found - expected) <= bound).all()
+    assert 0 < np.count_nonzero(found) < found.size

@@ -44,6 +44,8 @@ class Case(NamedTuple):
     scale: float
     weights: list[float] | None
     seed: int
+    trim: float = 1.0
+    """Of DARE before TIES."""
 
     @property
     def own(self) -> dict[str, list[float]]:
@@ -60,6 +62,8 @@ class Case(NamedTuple):
         values = {"rescale": self.rescale, "normalize": self.normalize, "scale": self.scale}
         if "breadcrumbs" in self.method and self.semantics == "paper":
             values["scope"] = self.scope
+        if self.trim < 1:
+            values["trim_density"] = self.trim
         return values
 
     def stage(self) -> Stage:
@@ -95,6 +99,7 @@ class Case(NamedTuple):
             blend=mean if self.normalize else "sum",
             normalize=self.normalize,
             zero="majority" if majority else "positive",
+            trim=self.trim,
         )
 
 
@@ -115,21 +120,24 @@ def cases(draw: st.DrawFn, n_experts: int) -> Case:
     others = draw(st.lists(shares, min_size=n_experts, max_size=n_experts))
     if method.startswith("della"):
         others = [0.9 * o * min(d, 1 - d) for o, d in zip(others, densities, strict=True)]
+    rescale = draw(
+        st.sampled_from(
+            ["l1", "none"] if "breadcrumbs" in method else ["probability", "l1", "none"]
+        )
+    )
+    trims = (method, semantics) == ("dare_ties", "paper") and rescale != "l1"
     return Case(
         method=method,
         semantics=semantics,
         densities=densities,
         others=others,
-        rescale=draw(
-            st.sampled_from(
-                ["l1", "none"] if "breadcrumbs" in method else ["probability", "l1", "none"]
-            )
-        ),
+        rescale=rescale,
         scope=draw(st.sampled_from(["row", "tensor"])),
         normalize=normalize,
         scale=draw(strategies.scales()),
         weights=weights,
         seed=draw(st.integers(0, 3)),
+        trim=draw(st.sampled_from([1.0, 0.6, 0.2, 0.0])) if trims else 1.0,
     )
 
 
@@ -226,6 +234,30 @@ def test_several_tiles(tmp_path: Path, method: str, rescale: str) -> None:
         assert_holds(out, expected)
 
 
+@pytest.mark.parametrize("trim", [0.05, 0.5])
+def test_a_trim_of_what_was_drawn_in_several_tiles(tmp_path: Path, trim: float) -> None:
+    group = Models(large(0), [large(1), large(2), large(3)])
+    densities = [0.7, 0.3, 0.9]
+    case = Case(
+        *("dare_ties", "paper", densities, [0.0] * 3, "probability", "row", True, 0.7, None, 4),
+        trim=trim,
+    )
+    recipe = {
+        "merge_method": "dare_ties",
+        "base_model": str(write(tmp_path / "base", group.base)),
+        "models": [
+            {"model": str(write(tmp_path / f"{i}", expert)), "parameters": {"density": density}}
+            for i, (expert, density) in enumerate(zip(group.experts, densities, strict=True))
+        ],
+        "parameters": case.shared,
+    }
+    expected = case.expected(group)
+    for threads, memory in ((1, "1GiB"), (3, "1MiB")):
+        out = tmp_path / f"out-{threads}"
+        merge(recipe, out, threads=threads, max_memory=memory, seed=4)
+        assert_holds(out, expected)
+
+
 # Examples that tell the variants apart.
 
 
@@ -249,7 +281,7 @@ def seed_with_survivors(n: int, wanted: int, density: float) -> int:
 
 # What is drawn in the blend, by the plan itself.
 
-WEIGHTS, FACTORS = [1.0, 0.5, 2.0], (1.0, 4 / 3, 0.5)
+FACTORS = (1.0, 4 / 3, 0.5)
 BLENDS = {
     Blend.SUM_OF_AGREEING: "sum",
     Blend.MEAN_OF_AGREEING: "mean",
@@ -264,7 +296,9 @@ COMPILED = [
 KEYS = (7, 1 << 63, 0xFFFF_FFFF_0000_0001)
 
 
-def drawn(path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend) -> Array:
+def drawn(
+    path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend, weights: list[float]
+) -> Array:
     """The merged elements from ``first`` on of a tensor of which files hold only these."""
     plan = _core.Plan(True)
     places = []
@@ -284,7 +318,7 @@ def drawn(path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend)
         for key, factor in zip(KEYS, FACTORS, strict=True)
     ]
     rule = _core.JobRule(
-        *(0, first, n, WEIGHTS, [KEEP_ALL] * 3, [first + n] * 3, 1.0, 3.0, 1, -1),
+        *(0, first, n, weights, [KEEP_ALL] * 3, [first + n] * 3, 1.0, 3.0, 1, -1),
         stages=stages,
     )
     codes = rule_codes(Rule(Gate.RANDOM, vote, blend))
@@ -297,9 +331,10 @@ def drawn(path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend)
 @pytest.mark.parametrize(
     "dtypes", [("float32",) * 4, ("bfloat16",) * 4, ("float16", "float64") * 2]
 )
+@pytest.mark.parametrize("weights", [[1.0, 0.5, 2.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize(("vote", "blend"), COMPILED)
 def test_every_blend_of_what_is_drawn(
-    tmp_path: Path, vote: Vote, blend: Blend, dtypes: tuple[str, ...]
+    tmp_path: Path, vote: Vote, blend: Blend, weights: list[float], dtypes: tuple[str, ...]
 ) -> None:
     """Across element 2^32, where the random numbers begin anew with another key."""
     first, n = (1 << 32) - 512, 1211
@@ -311,16 +346,18 @@ def test_every_blend_of_what_is_drawn(
         stays = (random.numbers(key, n, first) < chance(0.7)) | np.isnan(delta)
         delta[:] = np.where(stays, delta * np.float32(factor), np.float32(0))
     if vote is Vote.NONE:
-        merged = in_order_sum(entries(deltas, WEIGHTS)) / np.float32(
+        merged = in_order_sum(entries(deltas, weights)) / np.float32(
             3 if blend is Blend.MEAN else 1
         )
     else:
-        voices = None if vote.value.startswith("unweighted") else WEIGHTS
+        voices = None if vote.value.startswith("unweighted") else weights
         signs = elect_signs(deltas, voices, vote.value.removeprefix("unweighted_"), "positive")
-        merged = disjoint_merge(deltas, signs, WEIGHTS, BLENDS[blend])
+        merged = disjoint_merge(deltas, signs, weights, BLENDS[blend])
     expected = add_to_base(arrays[0], 1.0, merged)
     assert np.isnan(expected[5].astype(np.float32))
-    for found in on_every_target(lambda: drawn(tmp_path, first, arrays, vote, blend)).values():
+    for found in on_every_target(
+        lambda: drawn(tmp_path, first, arrays, vote, blend, weights)
+    ).values():
         assert_same_bits(found, expected)
 
 
@@ -474,6 +511,11 @@ def test_what_is_refused(method: str, options: dict[str, Any], words: str) -> No
     base = {"x": np.full(3, np.nan, np.float32)}
     with pytest.raises(InputError, match=words):
         merge_state_dicts(base, [base], method=method, semantics="mergekit", **options)
+
+
+def test_a_trim_of_what_l1_scales_is_refused() -> None:
+    with pytest.raises(InputError, match="l1' scales cannot be trimmed; change it or 'trim_den"):
+        staged(np.full(3, np.nan), "dare_ties", rescale="l1", trim_density=0.2)
 
 
 @pytest.mark.parametrize("method", ["breadcrumbs", "della"])

@@ -169,9 +169,10 @@ void register_engine(py::module_& m) {
       .def(
           "select",
           [](const Plan& plan, const std::vector<Unit>& units, bool locate, const Limits& limits,
-             py::object progress, int measure, const std::vector<Numbers>& scores, int company) {
+             py::object progress, int measure, const std::vector<Numbers>& scores, int company,
+             std::vector<std::vector<StageRule>> draws) {
             const Ranking ranking{static_cast<Measure>(measure), to_scores(scores),
-                                  static_cast<Company>(company)};
+                                  static_cast<Company>(company), std::move(draws)};
             Watch watch(std::move(progress));
             return watch.run([&](const Progress& on_progress) {
               return select(plan, units, ranking, locate, limits, on_progress);
@@ -179,7 +180,7 @@ void register_engine(py::module_& m) {
           },
           py::arg("units"), py::arg("locate"), py::arg("limits"), py::arg("progress") = py::none(),
           py::arg("measure") = 0, py::arg("scores") = std::vector<Numbers>(),
-          py::arg("company") = 0)
+          py::arg("company") = 0, py::arg("draws") = std::vector<std::vector<StageRule>>())
       .def(
           "take_census",
           [](const Plan& plan, const std::vector<std::size_t>& jobs, std::int32_t floor,

@@ -11,7 +11,7 @@ enum class Gate : std::uint8_t {
   magnitude,  // bits(|x|) > floor
   spread,     // bits of the variance over the experts > floor; one decision for all of them
   score,      // PCB score > threshold
-  random,     // each by itself with a probability, times a factor; NaN always
+  random,     // each by itself with a probability, times a factor; NaN always; > floor then
 };
 
 // Who elects the sign of an element. The unweighted ones look at the values before their weights.

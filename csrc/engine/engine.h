@@ -27,18 +27,37 @@ struct Plan {
   std::size_t n_experts(std::size_t job) const { return jobs[job].inputs.size() - has_base; }
 };
 
+// What a stage does to the delta of one expert.
+struct StageRule {
+  float factor = 1.0f;             // on what stays
+  std::uint64_t key = 0;           // of its random numbers
+  std::int32_t chance = kCertain;  // Gate::random, Stage::drop: of an entry to stay
+  // Stage::drop_by_rank: the probability of a row's smallest entry to stay, the step to the next,
+  // and whether each entry's own probability divides it.
+  float low = 0.0f, step = 0.0f;
+  bool own_factor = false;
+  // Stage::band: what exceeds the floor and not the ceiling stays, bits of magnitudes. From its
+  // cutoff on, either is one pattern higher.
+  std::int32_t floor = 0, ceiling = 0;
+  std::uint64_t floor_cutoff = 0, ceiling_cutoff = 0;  // elements of the job
+  // Stage::row_band: entries of each row that are too large, and those after them that stay.
+  std::uint64_t n_outliers = 0, n_kept = 0;
+};
+
 // What is ranked of an element: a number from each expert, or one from all of them together.
 enum class Measure : std::uint8_t {
   magnitude,       // of the delta
   spread,          // variance over the experts
   score,           // PCB score, zero where it is negative
   negative_score,  // minus the PCB score, zero where that is negative
+  drawn,           // magnitude of the delta after Stage::drop
 };
 
 struct Ranking {
   Measure measure = Measure::magnitude;
   std::vector<Score> scores;  // per expert
   Company company = Company::sum;
+  std::vector<std::vector<StageRule>> draws;  // per job and expert
 
   bool is_derived() const { return measure != Measure::magnitude; }
   std::size_t n_numbers(std::size_t n_experts) const {
@@ -69,23 +88,6 @@ struct Threshold {
 // Thresholds of each rank of each unit. With `locate`, also where the equal ones are cut off.
 std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, const Ranking&,
                                            bool locate, const Limits&, const Progress&);
-
-// What a stage does to the delta of one expert.
-struct StageRule {
-  float factor = 1.0f;             // on what stays
-  std::uint64_t key = 0;           // of its random numbers
-  std::int32_t chance = kCertain;  // Gate::random, Stage::drop: of an entry to stay
-  // Stage::drop_by_rank: the probability of a row's smallest entry to stay, the step to the next,
-  // and whether each entry's own probability divides it.
-  float low = 0.0f, step = 0.0f;
-  bool own_factor = false;
-  // Stage::band: what exceeds the floor and not the ceiling stays, bits of magnitudes. From its
-  // cutoff on, either is one pattern higher.
-  std::int32_t floor = 0, ceiling = 0;
-  std::uint64_t floor_cutoff = 0, ceiling_cutoff = 0;  // elements of the job
-  // Stage::row_band: entries of each row that are too large, and those after them that stay.
-  std::uint64_t n_outliers = 0, n_kept = 0;
-};
 
 // What a combine does to one job, or to a stretch of it.
 struct JobRule {

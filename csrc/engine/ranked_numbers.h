@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/stages.h"
 #include "engine/views.h"
 
 namespace tallies {
@@ -32,11 +33,11 @@ void for_one_expert(const Plan& plan, const Tile& tile, std::size_t expert, Wide
       });
 }
 
-// Numbers derived from all experts of an element, which are no less than zero.
+// Numbers derived from all experts of an element, or from its place.
 class Derived {
  public:
-  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and the bits
-  // of the largest in it. Inputs of the tile are all of its job's.
+  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and of scores
+  // the bits of the largest in it. Inputs of the tile are all of its job's.
   template <class Body>
   void for_each_chunk(const Plan& plan, const Tile& tile, const Ranking& ranking,
                       const Body& body) {
@@ -51,6 +52,13 @@ class Derived {
           deltas_.assign(deltas.begin(), deltas.end());
           largest_.assign(n_numbers, 0);
           const auto n_rows = static_cast<int>(n_experts);
+          if (ranking.measure == Measure::drawn) {
+            for (std::size_t e = 0; e < n_experts; ++e)
+              stages_.run(Stage::drop, ranking.draws[tile.job][e], 0, deltas[e], tile.first + first,
+                          n);
+            body(deltas, largest_, first, n);
+            return;
+          }
           if (ranking.measure == Measure::spread)
             kernels().spread(deltas_.data(), n_rows, rows_[0], n);
           else
@@ -63,6 +71,7 @@ class Derived {
 
  private:
   Deltas chunks_;
+  Stages stages_;
   std::vector<float> values_;
   std::vector<float*> rows_;
   std::vector<const float*> deltas_;

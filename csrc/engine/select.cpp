@@ -178,6 +178,7 @@ class Selection {
           const SampleRun& run = runs[tile.job];
           Tile of_job = tile;
           of_job.job = run.job;
+          of_job.first += run.first;
           std::vector<const void*> in(plan_.jobs[run.job].inputs.size());
           const std::vector<std::size_t> kept = kept_inputs(run.job, from, to);
           for (std::size_t i = 0; i < kept.size(); ++i) in[kept[i]] = tile.in[i];

@@ -289,7 +289,7 @@ template <class T, Gate kGate, Vote kVote, Blend kBlend>
 void combine(const CombineArgs& args, CombineTally& tally) {
   using Rule = typename RuleOf<kVote, kBlend>::Type;
   using ToEntry = typename EntryOf<kGate, kVote, kBlend>::Type;
-  if constexpr (kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
+  if constexpr (kGate == Gate::magnitude && kVote == Vote::sum && kBlend == Blend::mean_of_agreeing)
     if (args.base != nullptr && UnweightedEntry::fits(args))
       return combine_as<T, true, kVote, UnweightedEntry, Rule>(args, tally);
   if (Draws<ToEntry> || args.base != nullptr)

@@ -57,21 +57,23 @@ struct UnweightedEntry {
   }
 };
 
-// Those that stay at random, NaN among them: DARE.
+// Those that stay at random, NaN among them, and then exceed a floor: DARE.
 template <Vote kVote>
 struct RandomEntry {
   Chances chances;
-  I32s chance;
+  I32s chance, floor;
   float factor, weight;
   template <class Args>
   TALLIES_INLINE RandomEntry(const Args& args, int expert)
       : chances(args.draws[expert].key, args.first),
         chance(all(args.draws[expert].chance)),
+        floor(all(args.floors[expert])),
         factor(args.draws[expert].factor),
         weight(args.weights[expert]) {}
   TALLIES_INLINE Entry operator()(F32s delta, U32s elements) const {
-    const Mask stays = either(greater(chance, chances.of(elements)), unordered(delta));
+    const Mask drawn = either(greater(chance, chances.of(elements)), unordered(delta));
     const F32s x = delta * factor, y = x * weight;
+    const Mask stays = both(drawn, greater(magnitude(x), floor));
     constexpr bool kUnweighted = kVote == Vote::unweighted_sum || kVote == Vote::unweighted_count;
     const F32s voice = kUnweighted ? x : y;
     return {y, voice, stays, both(stays, greater(voice, F32s{})),

@@ -174,6 +174,7 @@ class Plan:
         measure: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
         company: int = 0,
+        draws: Sequence[Sequence[StageRule]] = (),
     ) -> list[list[Threshold]]: ...
     def take_census(
         self,

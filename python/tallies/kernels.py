@@ -33,8 +33,8 @@ from .masks import (
     tall_mask,
     unpack_bits,
 )
-from .methods._spec import Blend, Gate, Rule, Vote, Zero
-from .native import BLEND_CODES, BLENDS_OF_AGREEING, INFINITY_BITS, KEEP_ALL, ZERO_SIGNS
+from .methods._spec import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from .native import BLEND_CODES, INFINITY_BITS, KEEP_ALL, ZERO_SIGNS
 from .passes import Passes
 from .state_dicts import limits_in_memory, merge_state_dicts
 from .suggest import show

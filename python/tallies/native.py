@@ -59,7 +59,7 @@ BLEND_CODES: Final = {
     Blend.SCORE_WEIGHTED_MEAN: 8,
 }
 
-MEASURE_CODES: Final = {"magnitude": 0, "spread": 1, "score": 2, "negative_score": 3}
+MEASURE_CODES: Final = {"magnitude": 0, "spread": 1, "score": 2, "negative_score": 3, "drawn": 4}
 """What a selection ranks, as ``tallies::Measure``."""
 
 COMPANY_CODES: Final = {"sum": 0, "signs": 1}
@@ -67,14 +67,6 @@ COMPANY_CODES: Final = {"sum": 0, "signs": 1}
 
 ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
 """The sign of a vote of exactly zero; of the majority, what it is when that is zero as well."""
-
-BLENDS_OF_AGREEING: Final = {
-    "mean": Blend.MEAN_OF_AGREEING,
-    "sum": Blend.SUM_OF_AGREEING,
-    "max": Blend.LARGEST_AGREEING,
-    "weighted_mean": Blend.WEIGHTED_MEAN_OF_AGREEING,
-}
-"""The blends by the names that ``tallies.kernels`` gives them."""
 
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:

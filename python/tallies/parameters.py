@@ -145,12 +145,12 @@ def _find(name: str, method: Parametrised, semantics: str) -> tuple[str, Paramet
     proper = {alias: key for key, value in parameters.items() for alias in (key, *value.aliases)}
     if name in proper:
         return proper[name], parameters[proper[name]]
-    for other in method.semantics:
-        if name in method.parameters(other):
-            raise ValueError(
-                f"{method.name} has it only in {other} semantics, and this merge has {semantics}; "
-                f"remove it, or set 'semantics: {other}'"
-            )
+    others = [other for other in method.semantics if name in method.parameters(other)]
+    if others:
+        raise ValueError(
+            f"{method.name} has it only in {' and '.join(others)} semantics, and this merge has "
+            f"{semantics}; remove it, or set 'semantics: {others[0]}'"
+        )
     raise ValueError(f"parameter of {method.name} {unknown(name, proper)}")
 
 

@@ -34,6 +34,24 @@ class Selector:
             for group, row, found in zip(groups, trims, thresholds, strict=True)
         ]
 
+    def trim_drawn(
+        self, jobs: list[int], draws: Sequence[Sequence[_core.StageRule]]
+    ) -> list[Found]:
+        """The trim of each expert over these tensors, of what the draws of all tensors leave."""
+        merge = self._merge
+        wanted = trim(self._n_elements(jobs), merge.rule.trim, merge.rule, merge.semantics)
+        ranks = [wanted.rank] * len(merge.labels)
+        measure = MEASURE_CODES["drawn"]
+        (thresholds,) = merge.plan.select(
+            [_core.Unit(jobs, ranks)],
+            merge.rule.equal == "first",
+            merge.limits,
+            merge.progress,
+            measure,
+            draws=draws,
+        )
+        return [self._found(jobs, wanted, threshold) for threshold in thresholds]
+
     def spreads(self, jobs: Sequence[int]) -> list[list[Found]]:
         """Which elements of each tensor stay, the same for all experts."""
         works = self._merge.works

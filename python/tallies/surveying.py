@@ -43,6 +43,9 @@ class Surveyor:
             return ModelSurvey(scores=self._score(jobs, rule.scoring))
         if rule.weights_of_census is not None:
             return ModelSurvey(weights=self._take_census([jobs])[0])
+        if rule.gate is Gate.RANDOM:
+            draws = [self._rules.stages(job) for job in range(len(self._merge.works))]
+            return ModelSurvey(found=self._selector.trim_drawn(jobs, draws))
         return ModelSurvey(found=self._selector.trims([jobs])[0])
 
     def batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], list[Survey]]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from . import select
 from .blend import disjoint_merge
 from .dtype import Array, Floats
 from .elect import elect_signs
@@ -31,12 +32,14 @@ def staged_merge(
     blend: str = "mean",
     normalize: bool = False,
     zero: str = "positive",
+    trim: float = 1.0,
 ) -> dict[str, Array]:
     """base + scale * the blend of stage(x_t), in the base's dtypes.
 
     Without an election the weighted sum, divided by that of the weights if `normalize`; with one
     `blend` of what agrees with the sign of the weighted sum, where `zero` settles a sum of zero:
-    by the sign of the elected signs' sum over all tensors if it is "majority".
+    by the sign of the elected signs' sum over all tensors if it is "majority". Before it the share
+    `trim` of all entries stays, the largest and all that equal the least of them.
     """
     names = float_names(base)
     deltas = {name: task_vectors(base[name], [one[name] for one in experts]) for name in names}
@@ -48,6 +51,8 @@ def staged_merge(
         flat = np.stack(
             [flatten({n: changed[n][e] for n in names}, names) for e in range(len(experts))]
         )
+        if trim < 1:
+            flat = np.stack([select.trim(row, trim, "keep") for row in flat])
         signs = elect_signs(flat, weights, zero=zero)
         merged = split(disjoint_merge(flat, signs, weights, blend), base, names)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Parameter
+from ._spec import Parameter, Values
 
 
 def a_density(default: float, **others: Any) -> Parameter:
@@ -33,6 +33,24 @@ def a_rescale(**others: Any) -> Parameter:
         by_semantics={"mergekit": "l1"},
         **others,
     )
+
+
+def a_merge_func(**others: Any) -> Parameter:
+    """How fusion_bench blends what agrees."""
+    return Parameter("sum", "of what agrees", choices=("sum", "mean", "max"), **others)
+
+
+def a_trim_density(**others: Any) -> Parameter:
+    """The share of each task vector that a trim leaves of what a drop has left."""
+    about, to_a_fifth = "share that stays of what was drawn", {"fusionbench": 0.2}
+    return Parameter(1.0, about, low=0, high=1, by_semantics=to_a_fifth, **others)
+
+
+def trim_objection(parameters: Values) -> str | None:
+    """Why what was drawn cannot be trimmed, or None."""
+    if parameters.get("trim_density", 1.0) < 1 and parameters["rescale"] == "l1":
+        return "what 'rescale: l1' scales cannot be trimmed; change it or 'trim_density'"
+    return None
 
 
 def an_int8_mask(**others: Any) -> Parameter:

@@ -61,6 +61,15 @@ class Blend(enum.Enum):
     SCORE_WEIGHTED_MEAN = "score_weighted_mean"
 
 
+BLENDS_OF_AGREEING = {
+    "mean": Blend.MEAN_OF_AGREEING,
+    "sum": Blend.SUM_OF_AGREEING,
+    "max": Blend.LARGEST_AGREEING,
+    "weighted_mean": Blend.WEIGHTED_MEAN_OF_AGREEING,
+}
+"""The blends by the names that ``tallies.kernels`` and fusion_bench give them."""
+
+
 class Zero(enum.Enum):
     """Which sign an exactly zero vote takes; MAJORITY is that of the scope's elected signs."""
 
@@ -135,6 +144,8 @@ class Rule:
     rescale: str = "none"
     """What survivors of a stage are multiplied by: ``probability``, the inverse of their chance to
     stay; ``l1``, what restores the sum of magnitudes of each tensor; ``none``."""
+    trim: float = 1.0
+    """The share of each expert's entries, over the model, that stays of what is drawn."""
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
     coefficients: Coefficients | None = None
@@ -161,7 +172,7 @@ class Rule:
         """Over what something is found out before the combine: ``model``, ``tensor`` or nothing."""
         if self.coefficients is not None:
             return "model" if self.coefficients.scope == "model" else "tensor"
-        if self.gate is Gate.SCORE:
+        if self.gate is Gate.SCORE or self.trim < 1:
             return "model"
         if self.gate is Gate.MAGNITUDE or self.weights_of_census is not None:
             return self.scope

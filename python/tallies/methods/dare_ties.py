@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from ._parameters import a_density, a_rescale, a_scale, a_weight, an_int8_mask
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
+from . import _parameters as has
+from ._spec import BLENDS_OF_AGREEING, Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
-_OURS = ("paper", "mergekit")
+_OURS, _BENCH = ("paper", "mergekit"), ("fusionbench",)
 
 
 class DareTies(Method):
     """Drop each entry of the task vectors at random, elect signs, average what agrees.
 
-    y_t = w_t drop(f_t - base) / density; s = sign(sum_t y_t); out = base + scale * mean{y_t :
-    sign(y_t) = s}, the sum without ``normalize``. The drop takes the place of the trim of TIES.
+    y_t = w_t trim(drop(f_t - base) / density); s = sign(sum_t y_t); out = base + scale * mean{y_t :
+    sign(y_t) = s}, the sum without ``normalize``. The trim is that of ``ties`` over the model, to
+    the share ``trim_density`` of all entries; with 1 the drop takes its place.
 
-    The drop, its random numbers and ``rescale`` are those of ``dare_linear``; equal magnitudes are
-    ordinary. Zeros never agree and never count. A sum of exactly zero takes the majority of the
-    elected signs over the model, and the negative sign when that is zero too. A NaN is never
+    The drop, its random numbers and ``rescale`` are those of ``dare_linear``. Equal magnitudes at
+    the threshold all stay. Zeros never agree and never count. A sum of exactly zero takes the
+    majority of the elected signs over the model, negative when that is zero too. A NaN is never
     dropped, and is an error unless the merge's ``nonfinite`` says otherwise.
 
-    With mergekit semantics what agrees is summed, or with ``normalize`` divided by the sum of its
-    weights; a zero sum is positive; ``rescale`` is ``l1``. With peft semantics the vote is of the
-    entries before the weights, a zero sum is positive, and the density must be given. What
-    fusion_bench has by this name trims to the largest fifth what the drop has left; that is not
-    offered.
+    mergekit: what agrees is summed, or with ``normalize`` divided by the sum of its weights; a zero
+    sum is positive; ``rescale`` is ``l1``. peft: the vote is of the entries before the weights, a
+    zero sum is positive, the density must be given. fusionbench: trimmed to a fifth, without
+    weights, blended by ``merge_func``; its ``sparsity_ratio`` is 1 - density.
 
     Yu et al., Language Models are Super Mario, 2023, arXiv 2311.03099.
     """
@@ -31,23 +31,30 @@ class DareTies(Method):
     name = "dare_ties"
     formula = "out = base + scale * mean of the w_t drop(f_t - base) / density of the elected sign"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = ("paper", "mergekit", "peft")
+    semantics = (*_OURS, "peft", *_BENCH)
     has_order = True
 
-    density = a_density(0.1, by_semantics={"mergekit": 1.0, "peft": None})
-    weight = a_weight()
-    scale = a_scale(semantics=_OURS)
-    rescale = a_rescale(semantics=_OURS)
+    density = has.a_density(0.1, by_semantics={"mergekit": 1.0, "peft": None, "fusionbench": 0.5})
+    weight = has.a_weight(semantics=(*_OURS, "peft"))
+    scale = has.a_scale(semantics=_OURS + _BENCH, by_semantics={"fusionbench": 0.5})
+    rescale = has.a_rescale(semantics=_OURS + _BENCH)
+    trim_density = has.a_trim_density(semantics=("paper", *_BENCH))
     normalize = Parameter(True, "mean, not sum", by_semantics={"mergekit": False}, semantics=_OURS)
-    int8_mask = an_int8_mask(semantics=_OURS)
+    merge_func = has.a_merge_func(semantics=_BENCH)
+    int8_mask = has.an_int8_mask(semantics=_OURS)
 
     @classmethod
     def rule(cls, parameters: Values, semantics: str) -> Rule:
         if semantics == "peft":
-            mean, zero = Blend.MEAN_OF_AGREEING, Zero.POSITIVE
-            return Rule(Gate.RANDOM, Vote.UNWEIGHTED_SUM, mean, zero, rescale="probability")
-        mergekit = semantics == "mergekit"
-        mean = Blend.WEIGHTED_MEAN_OF_AGREEING if mergekit else Blend.MEAN_OF_AGREEING
-        blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
-        zero = Zero.POSITIVE if mergekit else Zero.MAJORITY
-        return Rule(Gate.RANDOM, Vote.SUM, blend, zero, rescale=parameters["rescale"])
+            voted = (Vote.UNWEIGHTED_SUM, Blend.MEAN_OF_AGREEING, Zero.POSITIVE)
+            return Rule(Gate.RANDOM, *voted, rescale="probability")
+        func = parameters.get("merge_func") or ("mean" if parameters["normalize"] else "sum")
+        zero, trim = Zero.MAJORITY, parameters.get("trim_density", 1.0)
+        if semantics == "mergekit":
+            zero, func = Zero.POSITIVE, "weighted_mean" if parameters["normalize"] else "sum"
+        agreed = (Gate.RANDOM, Vote.SUM, BLENDS_OF_AGREEING[func], zero)
+        return Rule(*agreed, rescale=parameters["rescale"], trim=trim)
+
+    @classmethod
+    def objection(cls, parameters: Values) -> str | None:
+        return has.trim_objection(parameters)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ._parameters import a_density, a_scale, a_weight, an_int8_mask
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
+from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
+from ._spec import BLENDS_OF_AGREEING, Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 _OURS, _PAPER, _PEFT, _BENCH = ("paper", "mergekit"), ("paper",), ("peft",), ("fusionbench",)
 _VOTES = {"total": Vote.UNWEIGHTED_SUM, "frequency": Vote.UNWEIGHTED_COUNT}
-_FUNCS = {f: Blend(f"{f}_of_agreeing") for f in ("sum", "mean")} | {"max": Blend.LARGEST_AGREEING}
 
 
 class Ties(Method):
@@ -41,7 +40,7 @@ class Ties(Method):
     equal = Parameter("keep", "equal magnitudes", choices=("keep", "first"), semantics=_PAPER)
     normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
     majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=_PEFT)
-    merge_func = Parameter("sum", "of what agrees", choices=(*_FUNCS,), semantics=_BENCH)
+    merge_func = a_merge_func(semantics=_BENCH)
     int8_mask = an_int8_mask(semantics=_OURS)
 
     @classmethod
@@ -51,7 +50,7 @@ class Ties(Method):
             vote = _VOTES[parameters["majority_sign_method"]]
             return Rule(gate, vote, Blend.MEAN_OF_AGREEING, *of_tensor)
         if semantics == "fusionbench":
-            return Rule(gate, Vote.SUM, _FUNCS[parameters["merge_func"]])
+            return Rule(gate, Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
         mean = Blend.MEAN_OF_AGREEING if semantics == "paper" else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
         if semantics == "mergekit":
