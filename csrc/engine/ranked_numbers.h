@@ -36,8 +36,8 @@ void for_one_expert(const Plan& plan, const Tile& tile, std::size_t expert, Wide
 // Numbers derived from all experts of an element, or from its place.
 class Derived {
  public:
-  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and of scores
-  // the bits of the largest in it. Inputs of the tile are all of its job's.
+  // Calls body(rows, largest, first, n) over chunks of the tile: a row of each number, and of
+  // scores the bits of the largest in it. Inputs of the tile are all of its job's.
   template <class Body>
   void for_each_chunk(const Plan& plan, const Tile& tile, const Ranking& ranking,
                       const Body& body) {
