@@ -18,6 +18,20 @@ constexpr std::size_t kFew = 64;           // that are put in order
 constexpr std::size_t kShared = 8;         // equal entries from which they are likely in others
 constexpr std::size_t kSample = 31;
 
+// Of the ranking of all.
+constexpr std::int32_t kAbove = 128;  // slots above the largest of a sample
+constexpr std::size_t kMostSlots = 1 << 22;  // float32 numbers them and what is between
+constexpr std::size_t kFar = 64;  // places that entries move while most are where they belong
+
+// Patterns of magnitudes at even distances; returns how many.
+std::size_t sample_of(const float* x, std::size_t n, std::int32_t* sample) {
+  std::size_t n_sample = 0;
+  const std::size_t stride = std::max<std::size_t>(n / kSample, 1);
+  for (std::size_t at = stride / 2; at < n && n_sample < kSample; at += stride)
+    sample[n_sample++] = std::min(std::bit_cast<std::int32_t>(x[at]) & 0x7fffffff, kTop);
+  return n_sample;
+}
+
 struct Bracket {
   std::int32_t from, to;
 };
@@ -33,13 +47,11 @@ struct Rest {
 // Around the rank-th largest of `rest`, by a sample: two deviations to either side.
 Bracket sampled(const Rest& rest, std::size_t rank) {
   std::int32_t sample[kSample];
-  std::size_t n = 0;
-  const std::size_t stride = std::max<std::size_t>(rest.n / kSample, 1);
-  for (std::size_t at = stride / 2; at < rest.n && n < kSample; at += stride) {
-    const std::int32_t bits =
-        std::min(std::bit_cast<std::int32_t>(rest.data[at]) & 0x7fffffff, kTop);
-    if (rest.low <= bits && bits <= rest.high) sample[n++] = bits;
-  }
+  std::size_t n = sample_of(rest.data, rest.n, sample);
+  n = static_cast<std::size_t>(
+      std::remove_if(sample, sample + n,
+                     [&](std::int32_t bits) { return bits < rest.low || rest.high < bits; }) -
+      sample);
   if (n == 0) return {rest.low, rest.high};
   std::sort(sample, sample + n, std::greater<>());
   const double share = (static_cast<double>(rank - rest.n_above_high) - 0.5) /
@@ -124,47 +136,94 @@ RowRanks::Found RowRanks::select(const float* row, std::size_t n, std::size_t ra
                static_cast<std::size_t>(std::count(list, list + rest.n, bits)));
 }
 
-// Magnitudes fall into as many bins as the row has entries, evenly up to the largest, in the order
-// of their indices, and are put in order there: a bin of a smooth distribution holds one or two of
-// them, and one of few distinct magnitudes is in order.
-const std::int32_t* RowRanks::all(const float* row, std::size_t n) {
-  constexpr std::uint32_t kFull = 16;
-  constexpr std::size_t kMostBins = 1 << 13;  // 32 KiB, which stay in the first-level cache
-  const std::size_t n_bins = std::min(std::bit_ceil(n), kMostBins);
-  patterns_.resize(n + kInteriorSlack);
-  bin_of_.assign(n, 0);
-  bins_.assign(n_bins, 0);
-  sorted_.resize(n);
-  ranks_.resize(n);
-  // Held apart from the members, so that stores into one are known not to move another.
-  std::uint32_t* const patterns = patterns_.data();
-  std::uint32_t* const bins = bins_.data();
-  std::int32_t* const bin_of = bin_of_.data();
-  std::uint64_t* const sorted = sorted_.data();
+// Each magnitude of few significant bits has a counter, which numbers its entries from the first to
+// the last. The rest are put in order by themselves and merged with them.
+void RowRanks::rank_equal(const float* row, std::size_t n, std::int32_t largest) {
+  constexpr std::size_t kSlots = 2 + kShortSlots;
+  const std::int32_t low = std::max((largest >> 16) + kAbove - kShortSlots, 0);
+  starts_.assign(kSlots, 0);
+  const std::uint32_t* const slots = slots_.data();
+  std::uint32_t* const starts = starts_.data();
   std::int32_t* const ranks = ranks_.data();
-  kernels().magnitudes[static_cast<int>(DType::f32)](nullptr, row, n, patterns);
-  const std::uint32_t largest = *std::max_element(patterns, patterns + n);
-  // Of an infinite or a tiny magnitude there is no such share; all then are in one bin.
-  const float share = static_cast<float>(n_bins - 1) / std::bit_cast<float>(largest);
-  if (share > 0 && share < 1e30f)
-    for (std::size_t i = 0; i < n; ++i)
-      bin_of[i] = static_cast<std::int32_t>(std::bit_cast<float>(patterns[i]) * share);
-  for (std::size_t i = 0; i < n; ++i) ++bins[bin_of[i]];
-  std::exclusive_scan(bins, bins + n_bins, bins, 0u);
-  for (std::size_t i = 0; i < n; ++i)
-    sorted[bins[bin_of[i]]++] = std::uint64_t(patterns[i]) << 32 | i;
-  for (std::size_t bin = 0, first = 0; bin < n_bins; first = bins[bin++])
-    if (bins[bin] - first > kFull && !std::is_sorted(sorted + first, sorted + bins[bin]))
-      std::sort(sorted + first, sorted + bins[bin]);
-  for (std::size_t i = 1; i < n; ++i) {
-    const std::uint64_t entry = sorted[i];
-    std::size_t at = i;
-    for (; at > 0 && sorted[at - 1] > entry; --at) sorted[at] = sorted[at - 1];
-    sorted[at] = entry;
+  std::uint32_t* const others = others_.data();
+  const std::size_t n_others =
+      kernels().short_slots(row, n, low, patterns_.data(), slots_.data(), others);
+  for (std::size_t i = 0; i < n; ++i) ranks[i] = static_cast<std::int32_t>(starts[slots[i]]++);
+  std::sort(others, others + n_others,
+            [this](std::uint32_t a, std::uint32_t b) { return is_before(a, b); });
+  std::uint32_t start = 0;
+  std::size_t slot = 1;
+  const auto start_until = [&](std::size_t end) {
+    for (; slot < end; ++slot) start += std::exchange(starts[slot], start);
+  };
+  for (std::size_t k = 0; k < n_others; ++k) {
+    const std::int32_t next = static_cast<std::int32_t>(patterns_[others[k]] >> 16) - low + 3;
+    start_until(std::clamp<std::size_t>(std::max(next, 2), 2, kSlots));
+    ranks[others[k]] = static_cast<std::int32_t>(start++);
   }
+  start_until(kSlots);
+  starts[0] = 0;
+  for (std::size_t i = 0; i < n; ++i) ranks[i] += static_cast<std::int32_t>(starts[slots[i]]);
+}
+
+// Two slots an entry, so that few hold two. Entries that are after a larger one are moved before it.
+void RowRanks::rank_distinct(const float* row, std::size_t n, std::int32_t middle) {
+  const std::size_t n_slots = std::min(2 * n, kMostSlots);
+  starts_.assign(n_slots + 1, 0);
+  // No product with it is infinite or zero.
+  middle = std::clamp(middle, std::bit_cast<std::int32_t>(1e-30f), std::bit_cast<std::int32_t>(1e30f));
+  kernels().even_slots(row, n, std::bit_cast<float>(middle), n_slots, patterns_.data(),
+                       slots_.data());
+  const std::uint32_t* const patterns = patterns_.data();
+  std::uint32_t* const slots = slots_.data();
+  std::uint32_t* const starts = starts_.data();
+  std::uint32_t* const order = others_.data();
+  std::int32_t* const ranks = ranks_.data();
+  const auto place = [=](std::size_t at, std::uint32_t entry) {
+    order[at] = entry;
+    ranks[entry] = static_cast<std::int32_t>(at);
+  };
+  for (std::size_t i = 0; i < n; ++i) ranks[i] = static_cast<std::int32_t>(starts[slots[i]]++);
+  std::exclusive_scan(starts, starts + n_slots + 1, starts, 0u);
   for (std::size_t i = 0; i < n; ++i)
-    ranks[static_cast<std::uint32_t>(sorted[i])] = static_cast<std::int32_t>(i);
-  return ranks;
+    place(starts[slots[i]] + static_cast<std::uint32_t>(ranks[i]), static_cast<std::uint32_t>(i));
+  const auto is_late = [=](std::size_t at) {
+    return patterns[order[at - 1]] > patterns[order[at]];
+  };
+  // Listed first, without branches, where the slots were.
+  std::size_t n_late = 0;
+  for (std::size_t at = 1; at < n; ++at) {
+    slots[n_late] = static_cast<std::uint32_t>(at);
+    n_late += is_late(at);
+  }
+  for (std::size_t k = 0; k < n_late; ++k)
+    for (std::size_t from = slots[k]; from < n && is_late(from); ++from) {
+      const std::uint32_t entry = order[from];
+      std::size_t at = from;
+      for (; at > 0 && patterns[order[at - 1]] > patterns[entry]; --at) place(at, order[at - 1]);
+      place(at, entry);
+      if (from - at > kFar) {
+        std::sort(order, order + n,
+                  [this](std::uint32_t a, std::uint32_t b) { return is_before(a, b); });
+        for (at = 0; at < n; ++at) place(at, order[at]);
+        return;
+      }
+    }
+}
+
+const std::int32_t* RowRanks::all(const float* row, std::size_t n) {
+  for (auto* words : {&patterns_, &others_, &slots_}) words->resize(n + kInteriorSlack);
+  ranks_.resize(n);
+  std::int32_t sample[kSample];
+  const std::size_t n_sample = sample_of(row, n, sample);
+  std::sort(sample, sample + n_sample);
+  const auto n_long = std::count_if(sample, sample + n_sample,
+                                    [](std::int32_t bits) { return (bits & 0xffff) != 0; });
+  if (n >= kShortSlots / 2 && n_long <= 1)
+    rank_equal(row, n, sample[n_sample - 1]);
+  else
+    rank_distinct(row, n, sample[n_sample * 3 / 4]);
+  return ranks_.data();
 }
 
 }  // namespace tallies

@@ -26,9 +26,14 @@ class RowRanks {
   const std::int32_t* all(const float* row, std::size_t n);
 
  private:
-  std::vector<std::uint32_t> patterns_, others_, bins_;
-  std::vector<std::uint64_t> sorted_;
-  std::vector<std::int32_t> bin_of_, ranks_;
+  void rank_equal(const float* row, std::size_t n, std::int32_t largest);
+  void rank_distinct(const float* row, std::size_t n, std::int32_t middle);
+  bool is_before(std::uint32_t a, std::uint32_t b) const {
+    return patterns_[a] < patterns_[b] || (patterns_[a] == patterns_[b] && a < b);
+  }
+
+  std::vector<std::uint32_t> patterns_, others_, slots_, starts_;
+  std::vector<std::int32_t> ranks_;
 };
 
 }  // namespace tallies
