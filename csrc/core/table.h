@@ -161,9 +161,9 @@ struct KernelTable {
   void (*subtract)(const float* x, const float* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
   void (*drop_by_rank)(const DropByRankArgs&);
-  // bits(|x|) of a row and where they go to be ranked, for n + kInteriorSlack words each. Slots grow
-  // with the magnitudes. The first gives slot 1 to zero, one to each of kShortSlots magnitudes of
-  // few significant bits, the upper half of the smallest being `low`, and 0 to others, which it
+  // bits(|x|) of a row and where they go to be ranked, for n + kInteriorSlack words each. Slots
+  // grow with the magnitudes. The first gives slot 1 to zero, one to each of kShortSlots magnitudes
+  // of few significant bits, the upper half of the smallest being `low`, and 0 to others, which it
   // lists and counts; the second gives slots 0 to n_slots, the middle one to `middle`.
   std::size_t (*short_slots)(const float* row, std::size_t n, std::int32_t low,
                              std::uint32_t* patterns, std::uint32_t* slots, std::uint32_t* others);

@@ -7,8 +7,8 @@
 namespace tallies {
 namespace {
 
-// Slots of equal magnitudes: those whose lower half of the pattern is zero, kShortSlots upper halves
-// from `low` on.
+// Slots of equal magnitudes: those whose lower half of the pattern is zero, kShortSlots upper
+// halves from `low` on.
 std::size_t short_slots(const float* row, std::size_t n, std::int32_t low, std::uint32_t* patterns,
                         std::uint32_t* slots, std::uint32_t* others) {
   static_assert((kShortSlots & (kShortSlots - 1)) == 0);
@@ -34,22 +34,22 @@ std::size_t short_slots(const float* row, std::size_t n, std::int32_t low, std::
   return static_cast<std::size_t>(others - begin);
 }
 
-// Slots of about as many magnitudes each, n_slots * x / (x + middle), of which infinity and NaN have
-// the last. Every operation grows with x, so no magnitude is in a slot before that of a smaller one.
+// Slots of about as many magnitudes each, n_slots * x / (x + middle), of which infinity and NaN
+// have the last. Every operation grows with x, so no magnitude is in a slot before that of a
+// smaller one.
 void even_slots(const float* row, std::size_t n, float middle, std::size_t n_slots,
                 std::uint32_t* patterns, std::uint32_t* slots) {
   const auto most = static_cast<float>(n_slots);
   const F32s mid = all(middle), last = all(most), product = all(most * middle);
   const I32s infinity = all(0x7f800000);
-  for_each_block<kLanes>(
-      &row, 1, n,
-      [&](const float* const* rows, std::size_t at, std::size_t i, std::size_t)
-          __attribute__((always_inline)) {
-            const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
-            const F32s x = floats_of(smaller(size, infinity));
-            store(patterns + i, size);
-            store(slots + i, to_ints(last - product / (x + mid)));
-          });
+  for_each_block<kLanes>(&row, 1, n,
+                         [&](const float* const* rows, std::size_t at, std::size_t i, std::size_t)
+                             __attribute__((always_inline)) {
+                               const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
+                               const F32s x = floats_of(smaller(size, infinity));
+                               store(patterns + i, size);
+                               store(slots + i, to_ints(last - product / (x + mid)));
+                             });
 }
 
 }  // namespace
