@@ -15,12 +15,22 @@ namespace {
 constexpr std::size_t kSample = 31;
 constexpr std::int32_t kAbove = 128;         // slots above the largest of a sample: an octave
 constexpr std::size_t kMostSlots = 1 << 22;  // that float32 numbers without a gap
-constexpr std::size_t kFar = 64;  // places: so far few entries are from where they belong
+constexpr std::size_t kFar = 64;             // places: farther, sorting is faster than moving
 
-// Entries are numbered slot by slot in the order of their indices: starts[slot] becomes how many
-// are in a slot.
+// Numbers the entries of each slot from 0 in the order of their indices; starts becomes how many a
+// slot has. Two entries at a time, so that where most are in one slot not each waits for the one
+// before it.
 void number(const std::uint32_t* slots, std::size_t n, std::uint32_t* starts, std::int32_t* ranks) {
-  for (std::size_t i = 0; i < n; ++i) ranks[i] = static_cast<std::int32_t>(starts[slots[i]]++);
+  std::size_t i = 0;
+  for (; i + 2 <= n; i += 2) {
+    const std::uint32_t a = slots[i], b = slots[i + 1];
+    const std::uint32_t first = starts[a], second = starts[b] + (a == b);
+    starts[a] = first + 1;
+    starts[b] = second + 1;
+    ranks[i] = static_cast<std::int32_t>(first);
+    ranks[i + 1] = static_cast<std::int32_t>(second);
+  }
+  if (i < n) ranks[i] = static_cast<std::int32_t>(starts[slots[i]]++);
 }
 
 }  // namespace
@@ -29,13 +39,13 @@ const std::int32_t* RowRanks::of(const float* row, std::size_t n) {
   for (auto* words : {&patterns_, &slots_, &order_}) words->resize(n + kInteriorSlack);
   ranks_.resize(n);
   std::int32_t sample[kSample];
-  std::int32_t* const end =
-      sample + sample_magnitudes(row, n, std::min(n / 32 + 1, kSample), sample);
+  std::int32_t* end = sample + sample_magnitudes(row, n, std::min(n / 32 + 1, kSample), sample);
   const auto n_long =
       std::count_if(sample, end, [](std::int32_t bits) { return (bits & 0xffff) != 0; });
   if (n >= kShortSlots / 2 && n_long <= 1) {
     rank_equal(row, n, *std::max_element(sample, end));
   } else {
+    end = std::remove(sample, end, 0);
     std::int32_t* const middle = sample + (end - sample) * 3 / 4;
     std::nth_element(sample, middle, end);
     rank_distinct(row, n, *middle);
@@ -43,8 +53,8 @@ const std::int32_t* RowRanks::of(const float* row, std::size_t n) {
   return ranks_.data();
 }
 
-// Nearly all have a slot that only equal ones have, and so are in order there. The others are put
-// in order by themselves, and come between slots.
+// Nearly all are in a slot of equal ones, and so in order there. The others are put in order by
+// themselves and come between the slots.
 void RowRanks::rank_equal(const float* row, std::size_t n, std::int32_t large) {
   constexpr std::size_t kSlots = 2 + kShortSlots;
   const std::int32_t low = std::max((large >> 16) + kAbove - kShortSlots, 0);

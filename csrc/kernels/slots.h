@@ -28,8 +28,7 @@ std::size_t short_slots(const float* row, std::size_t n, std::int32_t low, std::
             store(patterns + i, size);
             store(slots + i, select(is_zero, slot_of_zero,
                                     select(has_none, zero, (above >> 16) + slot_of_first)));
-            if (any(is_other))
-              others += compress(others, is_other, elements + all(static_cast<std::int32_t>(i)));
+            others += compress(others, is_other, elements + all(static_cast<std::int32_t>(i)));
           });
   return static_cast<std::size_t>(others - begin);
 }
