@@ -123,6 +123,9 @@ struct DropByRankArgs {
   float factor;
 };
 
+// Magnitudes of few significant bits that have a slot each in the ranking of a row: eight octaves.
+inline constexpr std::int32_t kShortSlots = 1024;
+
 // TALL-masks: shared = sum of experts - base, and for each expert and each of its lambdas the mask
 // |x| > lambda |sum - x|. All arrays but the masks are of one type.
 struct TallArgs {
@@ -167,6 +170,14 @@ struct KernelTable {
   void (*subtract[kFusedDTypes])(const void* x, const void* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
   void (*drop_by_rank)(const DropByRankArgs&);
+  // bits(|x|) of a row and where they go to be ranked, for n + kInteriorSlack words each. Slots
+  // grow with the magnitudes. The first gives slot 1 to zero, one to each of kShortSlots magnitudes
+  // of few significant bits, the upper half of the smallest being `low`, and 0 to others, which it
+  // lists and counts; the second gives slots 0 to n_slots, the middle one to `middle`.
+  std::size_t (*short_slots)(const float* row, std::size_t n, std::int32_t low,
+                             std::uint32_t* patterns, std::uint32_t* slots, std::uint32_t* others);
+  void (*even_slots)(const float* row, std::size_t n, float middle, std::size_t n_slots,
+                     std::uint32_t* patterns, std::uint32_t* slots);
   // Entries with floor < bits(|x|) <= ceiling stay, times factor; every NaN ranks as 0x7f800001.
   void (*keep_band)(float* x, std::size_t n, std::int32_t floor, std::int32_t ceiling,
                     float factor);

@@ -70,7 +70,7 @@ void Stages::run(Stage stage, const StageRule& rule, std::uint64_t row_length, f
       break;
     case Stage::drop_by_rank:
       for (std::size_t row = 0; row < n; row += length) {
-        const std::int32_t* const ranks = ranks_.all(delta + row, length);
+        const std::int32_t* const ranks = ranks_.of(delta + row, length);
         split_at_periods(first + row, length, [&](std::size_t at, std::size_t part) {
           kernels().drop_by_rank({delta + row + at, ranks + at, part, rule.key, first + row + at,
                                   rule.low, rule.step, rule.own_factor, rule.factor});
@@ -95,7 +95,7 @@ void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
   const auto n_outliers = static_cast<std::size_t>(rule.n_outliers);
   const auto last = static_cast<std::size_t>(rule.n_outliers + rule.n_kept);
   if (n_outliers > 0) {
-    const RowRanks::Found found = ranks_.select(row, n, n_outliers, outlier_);
+    const RowSelect::Found found = select_.find(row, n, n_outliers, outlier_);
     band.ceiling = found.bits - 1;
     if (n_outliers < found.n_above + found.n_equal)
       band.ceiling_cutoff = kernels().count_to(row, n, found.bits, n_outliers - found.n_above);
@@ -105,7 +105,7 @@ void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
   if (last >= n) {
     band.floor = -1;
   } else if (rule.n_kept > 0) {
-    const RowRanks::Found found = ranks_.select(row, n, last, kept_);
+    const RowSelect::Found found = select_.find(row, n, last, kept_);
     band.floor = found.bits - 1;
     if (last < found.n_above + found.n_equal)
       band.floor_cutoff = kernels().count_to(row, n, found.bits, last - found.n_above);

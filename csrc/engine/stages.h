@@ -5,6 +5,7 @@
 
 #include "engine/engine.h"
 #include "engine/row_ranks.h"
+#include "engine/row_select.h"
 
 namespace tallies {
 
@@ -28,7 +29,8 @@ class Stages {
   void keep_rows(const StageRule&, float* row, std::size_t n);
 
   RowRanks ranks_;
-  RowRanks::Guess outlier_, kept_;
+  RowSelect select_;
+  RowSelect::Guess outlier_, kept_;
 };
 
 }  // namespace tallies

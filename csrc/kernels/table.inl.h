@@ -9,6 +9,7 @@
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
 #include "kernels/mask.h"
+#include "kernels/slots.h"
 #include "kernels/sparse.h"
 #include "kernels/survey.h"
 #include "kernels/tall.h"
@@ -63,6 +64,8 @@ constexpr KernelTable make_table() {
   t.subtract[2] = &subtract<Float16>;
   t.drop = &drop;
   t.drop_by_rank = &drop_by_rank;
+  t.short_slots = &short_slots;
+  t.even_slots = &even_slots;
   t.keep_band = &keep_band;
   t.count_to = &count_to;
   t.fingerprint = &fingerprint;
