@@ -154,13 +154,12 @@ def test_a_sample_that_misleads_costs_more_passes() -> None:
     assert n_passes(array("teeth"), N // 5) == 2
 
 
-@pytest.mark.parametrize("kind", ["few values", "mostly zero", "smooth", "subnormals", "teeth"])
-def test_so_many_thresholds_that_bins_stand_for_lists(kind: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_bins_where_there_is_no_room_for_lists(kind: str) -> None:
     x = array(kind)
-    distinct = [1, N // 5, N // 5 + 1, N // 2, N]
-    expected = [expected_threshold([x], rank) for rank in distinct]
-    (found,) = thresholds(None, [[x]], [([0], distinct * 800)], n_threads=2)
-    assert found == expected * 800
+    chosen = ranks(descending(kind, "float32"))
+    (found,) = thresholds(None, [[x]], [([0], chosen)], n_threads=2, buffer_bytes=1)
+    assert found == [expected_threshold([x], rank) for rank in chosen]
 
 
 def test_a_threshold_and_its_cut_off_are_found_in_one_pass() -> None:

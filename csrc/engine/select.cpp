@@ -21,8 +21,8 @@ namespace {
 constexpr std::uint64_t kSmallUnit = 1 << 16;
 constexpr std::uint64_t kSampleShare = 128;  // one element in so many
 constexpr std::uint64_t kMaxSample = 1 << 19;
-// Patterns that the searches of a selection may list together: 48 MiB.
-constexpr std::size_t kRoom = std::size_t(12) << 20;
+// Patterns that every search may list; together they may take as much memory as the buffers.
+constexpr std::size_t kLeastRoom = 1 << 14;
 // Stretches whose equal patterns are counted while they are searched for, times searches: 16 MiB.
 constexpr std::size_t kMaxTried = std::size_t(1) << 20;
 
@@ -98,9 +98,10 @@ class Selection {
       }
       n_per_unit_ = std::max(n_per_unit_, experts.size());
     }
+    const std::size_t n_bytes = limits.buffer_bytes * static_cast<std::size_t>(limits.n_threads);
+    const std::size_t room = n_bytes / sizeof(std::uint32_t) / std::max<std::size_t>(n_searches, 1);
     for (const auto& experts : searches_)
-      for (const auto& search : experts)
-        search->room = kRoom / std::max<std::size_t>(n_searches, 1);
+      for (const auto& search : experts) search->room = std::max(room, kLeastRoom);
     surveys_ = plan.jobs;
     for (Job& job : surveys_) job.outputs.clear();
   }

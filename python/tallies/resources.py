@@ -11,7 +11,7 @@ from .errors import InputError
 from .layout import parse_size
 
 # A tile and its scratch take about four times the buffer; the rest of the budget is what the
-# histograms of the survey, the plan and the interpreter take.
+# lists of a selection, the plan and the interpreter take.
 _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24

@@ -17,7 +17,7 @@ from .solving import Solver
 from .stages import l1_factor
 from .work import Merge
 
-# Thresholds searched at a time: each then has room to list 2^17 magnitudes around it. Those of
+# Thresholds searched at a time, which share the room for magnitudes listed around them. Those of
 # small tensors are selected in memory, and count by their share of it.
 _SEARCHES_TOGETHER = 96
 _SMALL = 1 << 16

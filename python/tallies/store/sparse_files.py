@@ -37,7 +37,7 @@ CODES_BY_SIZE = {DTYPES[dtype]: DTYPE_CODES[dtype] for dtype in ("F8_E4M3", "BF1
 
 _RULE = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
-# Thresholds searched at a time: each then has room to list 2^17 magnitudes around it.
+# Thresholds searched at a time, which share the room for magnitudes listed around them.
 _SEARCHES_TOGETHER = 64
 
 _NOWHERE: Place = (PACKED_BITS, 0, PACKED_BITS)
