@@ -224,7 +224,7 @@ class Combine {
         part, types,
         [&](const std::vector<float*>& deltas, std::size_t at, std::size_t count) {
           for (std::size_t e = 0; e < rule.stages.size(); ++e)
-            scratch.stages.run(options_.stage, rule.stages[e], rule.row_length, deltas[e],
+            scratch.stages.run(options_.stage, rule.stages[e], e, rule.row_length, deltas[e],
                                first_of_job + at, count);
           experts.assign(deltas.begin(), deltas.end());
           args.experts = experts.data();

@@ -54,8 +54,8 @@ class Derived {
           const auto n_rows = static_cast<int>(n_experts);
           if (ranking.measure == Measure::drawn) {
             for (std::size_t e = 0; e < n_experts; ++e)
-              stages_.run(Stage::drop, ranking.draws[tile.job][e], 0, deltas[e], tile.first + first,
-                          n);
+              stages_.run(Stage::drop, ranking.draws[tile.job][e], e, 0, deltas[e],
+                          tile.first + first, n);
             body(deltas, largest_, first, n);
             return;
           }

@@ -47,7 +47,7 @@ std::vector<StageSums> stage_sums(const Plan& plan, const std::vector<JobRule>& 
             float* const x = rows[e];
             part.before[e].add(sum_magnitudes(x, n));
             stages[static_cast<std::size_t>(tile.worker)].run(
-                stage, rule.stages[e], rule.row_length, x, rule.first + tile.first + at, n);
+                stage, rule.stages[e], e, rule.row_length, x, rule.first + tile.first + at, n);
             part.after[e].add(sum_magnitudes(x, n));
           }
         },

@@ -57,8 +57,8 @@ Job stretch_of(const Job& job, const JobRule& rule) {
   return stretch;
 }
 
-void Stages::run(Stage stage, const StageRule& rule, std::uint64_t row_length, float* delta,
-                 std::uint64_t first, std::size_t n) {
+void Stages::run(Stage stage, const StageRule& rule, std::size_t expert, std::uint64_t row_length,
+                 float* delta, std::uint64_t first, std::size_t n) {
   const auto length = static_cast<std::size_t>(row_length);
   switch (stage) {
     case Stage::none:
@@ -81,12 +81,14 @@ void Stages::run(Stage stage, const StageRule& rule, std::uint64_t row_length, f
       keep_band(rule, delta, first, n);
       break;
     case Stage::row_band:
-      for (std::size_t row = 0; row < n; row += length) keep_rows(rule, delta + row, length);
+      guesses_.resize(std::max(guesses_.size(), expert + 1));
+      for (std::size_t row = 0; row < n; row += length)
+        keep_rows(rule, guesses_[expert], delta + row, length);
       break;
   }
 }
 
-void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
+void Stages::keep_rows(const StageRule& rule, Guesses& guesses, float* row, std::size_t n) {
   // What is equal to a threshold is taken lowest index first, from the largest magnitude down.
   StageRule band;
   band.factor = rule.factor;
@@ -95,7 +97,7 @@ void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
   const auto n_outliers = static_cast<std::size_t>(rule.n_outliers);
   const auto last = static_cast<std::size_t>(rule.n_outliers + rule.n_kept);
   if (n_outliers > 0) {
-    const RowSelect::Found found = select_.find(row, n, n_outliers, outlier_);
+    const RowSelect::Found found = select_.find(row, n, n_outliers, guesses.outlier);
     band.ceiling = found.bits - 1;
     if (n_outliers < found.n_above + found.n_equal)
       band.ceiling_cutoff = kernels().count_to(row, n, found.bits, n_outliers - found.n_above);
@@ -105,7 +107,7 @@ void Stages::keep_rows(const StageRule& rule, float* row, std::size_t n) {
   if (last >= n) {
     band.floor = -1;
   } else if (rule.n_kept > 0) {
-    const RowSelect::Found found = select_.find(row, n, last, kept_);
+    const RowSelect::Found found = select_.find(row, n, last, guesses.kept);
     band.floor = found.bits - 1;
     if (last < found.n_above + found.n_equal)
       band.floor_cutoff = kernels().count_to(row, n, found.bits, last - found.n_above);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/row_ranks.h"
@@ -22,15 +23,19 @@ inline constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;
 class Stages {
  public:
   // Changes n elements of one expert's delta in place, which start at element `first` of the job.
-  void run(Stage, const StageRule&, std::uint64_t row_length, float* delta, std::uint64_t first,
-           std::size_t n);
+  void run(Stage, const StageRule&, std::size_t expert, std::uint64_t row_length, float* delta,
+           std::uint64_t first, std::size_t n);
 
  private:
-  void keep_rows(const StageRule&, float* row, std::size_t n);
+  // Where thresholds are looked for in the next row of an expert.
+  struct Guesses {
+    RowSelect::Guess outlier, kept;
+  };
+  void keep_rows(const StageRule&, Guesses&, float* row, std::size_t n);
 
   RowRanks ranks_;
   RowSelect select_;
-  RowSelect::Guess outlier_, kept_;
+  std::vector<Guesses> guesses_;
 };
 
 }  // namespace tallies
