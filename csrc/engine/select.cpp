@@ -297,8 +297,8 @@ class Selection {
 
   bool pass(const std::vector<std::size_t>& jobs) {
     const Tiling tiling(surveys_, jobs, limits_);
-    std::vector<Tried> tried(locate_ ? tiling.n_tiles() * n_per_unit_ : 0);
-    if (tried.size() > kMaxTried) std::vector<Tried>().swap(tried);
+    const std::size_t n_tried = tiling.n_tiles() * n_per_unit_;
+    std::vector<Tried> tried(locate_ && n_tried <= kMaxTried ? n_tried : 0);
     const bool finished = stream(
         plan_.files, surveys_, tiling, limits_,
         [&](const Tile& tile) {
