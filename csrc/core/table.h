@@ -169,6 +169,8 @@ struct KernelTable {
   // out = x - base, of arrays of one type; of float32 out may be x.
   void (*subtract[kFusedDTypes])(const void* x, const void* base, float* out, std::size_t n);
   void (*drop)(const DropArgs&);
+  // Adds the magnitudes of all entries, and of what a drop would leave, element i to lane i % 8.
+  void (*sum_drawn)(const DropArgs&, double before[8], double after[8]);
   void (*drop_by_rank)(const DropByRankArgs&);
   // bits(|x|) of a row and where they go to be ranked, for n + kInteriorSlack words each. Slots
   // grow with the magnitudes. The first gives slot 1 to zero, one to each of kShortSlots magnitudes

@@ -44,11 +44,11 @@ std::vector<StageSums> stage_sums(const Plan& plan, const std::vector<JobRule>& 
         tile, plan.input_types[rule.job],
         [&](const std::vector<float*>& rows, std::size_t at, std::size_t n) {
           for (std::size_t e = 0; e < n_experts; ++e) {
-            float* const x = rows[e];
-            part.before[e].add(sum_magnitudes(x, n));
-            stages[static_cast<std::size_t>(tile.worker)].run(
-                stage, rule.stages[e], e, rule.row_length, x, rule.first + tile.first + at, n);
-            part.after[e].add(sum_magnitudes(x, n));
+            const Stages::Sums sums = stages[static_cast<std::size_t>(tile.worker)].sum(
+                stage, rule.stages[e], e, rule.row_length, rows[e], rule.first + tile.first + at,
+                n);
+            part.before[e].add(sums.before);
+            part.after[e].add(sums.after);
           }
         },
         chunk_elements(rule));

@@ -88,6 +88,22 @@ void Stages::run(Stage stage, const StageRule& rule, std::size_t expert, std::ui
   }
 }
 
+Stages::Sums Stages::sum(Stage stage, const StageRule& rule, std::size_t expert,
+                         std::uint64_t row_length, float* delta, std::uint64_t first,
+                         std::size_t n) {
+  if (stage != Stage::drop) {
+    const double before = sum_magnitudes(delta, n);
+    run(stage, rule, expert, row_length, delta, first, n);
+    return {before, sum_magnitudes(delta, n)};
+  }
+  double before[8] = {}, after[8] = {};
+  split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+    kernels().sum_drawn({delta + at, part, {rule.key, rule.chance, rule.factor}, first + at},
+                        before, after);
+  });
+  return {std::accumulate(before, before + 8, 0.0), std::accumulate(after, after + 8, 0.0)};
+}
+
 void Stages::keep_rows(const StageRule& rule, Guesses& guesses, float* row, std::size_t n) {
   // What is equal to a threshold is taken lowest index first, from the largest magnitude down.
   StageRule band;

@@ -26,6 +26,13 @@ class Stages {
   void run(Stage, const StageRule&, std::size_t expert, std::uint64_t row_length, float* delta,
            std::uint64_t first, std::size_t n);
 
+  // The same for the sums of their magnitudes; the delta may be changed or not.
+  struct Sums {
+    double before, after;
+  };
+  Sums sum(Stage, const StageRule&, std::size_t expert, std::uint64_t row_length, float* delta,
+           std::uint64_t first, std::size_t n);
+
  private:
   // Where thresholds are looked for in the next row of an expert.
   struct Guesses {

@@ -63,6 +63,7 @@ constexpr KernelTable make_table() {
   t.subtract[1] = &subtract<BFloat16>;
   t.subtract[2] = &subtract<Float16>;
   t.drop = &drop;
+  t.sum_drawn = &sum_drawn;
   t.drop_by_rank = &drop_by_rank;
   t.short_slots = &short_slots;
   t.even_slots = &even_slots;
