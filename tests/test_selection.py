@@ -162,6 +162,15 @@ def test_bins_where_there_is_no_room_for_lists(kind: str) -> None:
     assert found == [expected_threshold([x], rank) for rank in chosen]
 
 
+def test_cut_offs_where_there_is_no_room_to_count_by_tiles() -> None:
+    x = array("few values")
+    # Tiles of 64 elements, and in each a count for every threshold.
+    assert N // 64 * 450 > 1 << 20
+    chosen = [N // 5, N // 3, N // 2] * 150
+    (found,) = thresholds(None, [[x]], [([0], chosen)], n_threads=2, buffer_bytes=1)
+    assert found == [expected_threshold([x], rank) for rank in chosen[:3]] * 150
+
+
 def test_a_threshold_and_its_cut_off_are_found_in_one_pass() -> None:
     x = array("few values")
     moved: list[int] = []

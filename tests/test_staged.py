@@ -197,11 +197,15 @@ def test_on_disk(
 
 
 def large(seed: int) -> dict[str, Array]:
-    """Tensors of several tiles, in rows of odd lengths, of which many entries are equal."""
+    """Tensors of several tiles, in rows of odd lengths, of which many entries are equal.
+
+    One has another type in every model.
+    """
     rng = np.random.default_rng(seed)
+    types = (np.float16, np.float32, np.float64, np.float16)
     return {
         "long": rng.standard_normal((7, 9001)).astype(np.float32),
-        "wide": rng.standard_normal((300, 257)).astype(np.float16),
+        "wide": rng.standard_normal((300, 257)).astype(types[seed]),
         "few": (rng.integers(-4, 5, (63, 1000)) / 8).astype(np.float32),
         "vector": rng.standard_normal(70_001).astype(np.float32),
         # Rows whose brackets miss, and rows whose bins are full.
@@ -230,6 +234,17 @@ def test_a_trim_of_what_was_drawn_in_several_tiles(tmp_path: Path, trim: float) 
     case = Case(
         *("dare_ties", "paper", [0.7, 0.3, 0.9], [0.0] * 3, "probability", "row"),
         *(True, 0.7, None, 4, trim),
+    )
+    assert_merges(tmp_path, group, case, "1MiB")
+
+
+def test_a_trim_of_what_was_drawn_of_a_tensor_that_is_read_whole(tmp_path: Path) -> None:
+    rng = np.random.default_rng(8)
+    rows = [{"x": rng.standard_normal(30_011).astype(np.float32)} for _ in range(4)]
+    group = Models(rows[0], rows[1:])
+    case = Case(
+        *("dare_ties", "paper", [0.7, 0.3, 0.9], [0.0] * 3, "probability", "row"),
+        *(True, 0.7, None, 4, 0.2),
     )
     assert_merges(tmp_path, group, case, "1MiB")
 
