@@ -377,3 +377,18 @@ def test_dot_folds_eight_sums(group: Group) -> None:
     results = on_every_target(lambda: np.float64(_core.dot(a.ctypes.data, b.ctypes.data, a.size)))
     for found in results.values():
         assert_same_bits(found, np.float64(expected))
+
+
+@pytest.mark.parametrize("gate", [Gate.SPREAD, Gate.SCORE, Gate.RANDOM])
+def test_a_rule_that_a_call_has_no_numbers_for_is_refused(gate: Gate) -> None:
+    vote, blend = {
+        Gate.SPREAD: (Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING),
+        Gate.SCORE: (Vote.NONE, Blend.SCORE_WEIGHTED_MEAN),
+        Gate.RANDOM: (Vote.NONE, Blend.SUM),
+    }[gate]
+    x = np.zeros(3, np.float32)
+    codes = (GATE_CODES[gate], VOTE_CODES[vote], BLEND_CODES[blend])
+    with pytest.raises(InputError, match="this rule needs a survey, draws or signs"):
+        _core.combine(
+            0, *codes, x.ctypes.data, [x.ctypes.data], [1.0], [-1], 1.0, 1, x.ctypes.data, x.size
+        )

@@ -150,6 +150,8 @@ void register_kernels(py::module_& m) {
         const int rule =
             index_of({static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)});
         if (rule < 0) throw Error(Error::Kind::request, "this rule is not compiled");
+        if (kRules[rule].gate > Gate::magnitude || kRules[rule].vote == Vote::given)
+          throw Error(Error::Kind::request, "this rule needs a survey, draws or signs");
         const std::vector<const void*> rows = all_at<void>(experts);
         const CombineArgs args{at<const void>(base),
                                rows.data(),

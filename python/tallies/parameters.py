@@ -148,7 +148,7 @@ def _find(name: str, method: Parametrised, semantics: str) -> tuple[str, Paramet
     others = [other for other in method.semantics if name in method.parameters(other)]
     if others:
         raise ValueError(
-            f"{method.name} has it only in {' and '.join(others)} semantics, and this merge has "
+            f"{method.name} has it only in {', '.join(others)} semantics, and this merge has "
             f"{semantics}; remove it, or set 'semantics: {others[0]}'"
         )
     raise ValueError(f"parameter of {method.name} {unknown(name, proper)}")
