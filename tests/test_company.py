@@ -97,6 +97,14 @@ def test_sce(group: Models, select_topk: float, fallback: bool) -> None:
     assert_merges(group, "sce", expected, select_topk=select_topk, fallback=fallback)
 
 
+def test_sce_of_one_expert_differs_where_it_is_not_finite() -> None:
+    x = np.array([1, np.nan, 2, np.inf, -np.inf, 3], np.float32)
+    group = Models({"x": np.zeros_like(x)}, [{"x": x}])
+    expected = by_tensor(*group, lambda deltas: sce(deltas, 0.7, False))
+    assert np.count_nonzero(np.nan_to_num(expected["x"], nan=1)) == 2
+    assert_merges(group, "sce", expected, select_topk=0.7)
+
+
 @settings(max_examples=60)
 @given(
     models(),
