@@ -14,13 +14,12 @@ namespace {
 
 struct Scratch {
   Deltas chunks;
-  std::vector<float*> deltas;
   std::vector<float> spread;
   std::vector<std::int32_t> floors;
 };
 
-// Calls body(index, tile, scratch, first, n) for chunks of these jobs, with their deltas in
-// float32; tiles start at chunks. False if stopped.
+// Calls body(index, deltas, first, n, scratch) for chunks of these jobs, with their deltas in
+// float32, which may be changed; tiles start at chunks. False if stopped.
 template <class Body>
 bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, const Limits& limits,
                     const Progress& progress, const Body& body) {
@@ -38,21 +37,21 @@ bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, c
         scratch.chunks.for_each_chunk(
             tile, plan.input_types[numbers[tile.job]],
             [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
-              scratch.deltas = deltas;
-              body(tile.job, tile.first + first, n, scratch);
+              body(tile.job, deltas, tile.first + first, n, scratch);
             });
       },
       progress);
 }
 
 // Sets to zero, of the chunk from element `first` on, what does not stay.
-void keep_spread(const JobRule& rule, std::uint64_t first, std::size_t n, Scratch& scratch) {
+void keep_spread(const JobRule& rule, const std::vector<float*>& deltas, std::uint64_t first,
+                 std::size_t n, Scratch& scratch) {
   scratch.spread.resize(kChunk);
   float* const spread = scratch.spread.data();
-  kernels().spread(scratch.deltas.data(), static_cast<int>(scratch.deltas.size()), spread, n);
+  kernels().spread(deltas.data(), static_cast<int>(deltas.size()), spread, n);
   split_at_cutoffs(first, n, rule.floors, rule.cutoffs, scratch.floors,
                    [&](std::size_t at, std::size_t count) {
-                     for (float* const x : scratch.deltas)
+                     for (float* const x : deltas)
                        kernels().keep_where(spread + at, scratch.floors[0], x + at, count);
                    });
 }
@@ -75,12 +74,13 @@ std::vector<Census> take_census(const Plan& plan, const std::vector<std::size_t>
   }
   std::mutex mutex;
   for_each_chunk(plan, jobs, limits, progress,
-                 [&](std::size_t job, std::uint64_t, std::size_t n, const Scratch& scratch) {
-                   const std::size_t n_experts = scratch.deltas.size();
+                 [&](std::size_t job, const std::vector<float*>& deltas, std::uint64_t,
+                     std::size_t n, const Scratch&) {
+                   const std::size_t n_experts = deltas.size();
                    std::uint64_t counts[2 * kMaxExperts] = {};
                    std::uint64_t* const shared = counts + n_experts;
-                   kernels().count_company(scratch.deltas.data(), floor,
-                                           static_cast<int>(n_experts), n, counts, shared);
+                   kernels().count_company(deltas.data(), floor, static_cast<int>(n_experts), n,
+                                           counts, shared);
                    const std::lock_guard lock(mutex);
                    for (std::size_t e = 0; e < n_experts; ++e) {
                      found[job].alone[e] += counts[e];
@@ -100,12 +100,13 @@ std::vector<std::vector<double>> sum_squares(const Plan& plan, const std::vector
   }
   std::mutex mutex;
   for_each_chunk(plan, jobs, limits, progress,
-                 [&](std::size_t job, std::uint64_t first, std::size_t n, Scratch& scratch) {
+                 [&](std::size_t job, const std::vector<float*>& deltas, std::uint64_t first,
+                     std::size_t n, Scratch& scratch) {
                    const JobRule& rule = rules[job];
                    const bool keeps_all = rule.floors[0] < 0;
-                   if (!keeps_all) keep_spread(rule, first, n, scratch);
+                   if (!keeps_all) keep_spread(rule, deltas, first, n, scratch);
                    std::vector<double> parts;
-                   for (const float* x : scratch.deltas) parts.push_back(sum_of_squares(x, n));
+                   for (const float* x : deltas) parts.push_back(sum_of_squares(x, n));
                    const std::lock_guard lock(mutex);
                    for (std::size_t e = 0; e < parts.size(); ++e) sums[job][e].add(parts[e]);
                  });

@@ -26,17 +26,19 @@ struct Scratch {
 };
 
 // Calls body(first, n, weights) for the parts of a tile's stretch of n elements from `first` on in
-// which the experts have one weight each.
+// which the experts have one weight each, and what is drawn one period of the random numbers.
 template <class Body>
-void split_at_rows(const Tile& tile, const JobRule& rule, std::size_t n_experts, std::size_t first,
-                   std::size_t n, const Body& body) {
-  if (rule.weights.size() == n_experts) return body(first, n, rule.weights.data());
+void split_at_rows(const Tile& tile, const JobRule& rule, std::size_t n_experts, bool draws,
+                   std::size_t first, std::size_t n, const Body& body) {
+  const bool by_row = rule.weights.size() != n_experts;
+  if (!by_row && !draws) return body(first, n, rule.weights.data());
+  const std::uint64_t length = by_row ? rule.row_length : kPeriod;
   const std::uint64_t begin = rule.first + tile.first, end = begin + first + n;
   for (std::uint64_t at = begin + first; at < end;) {
-    const std::uint64_t row = at / rule.row_length;
-    const std::uint64_t to = std::min(end, (row + 1) * rule.row_length);
+    const std::uint64_t row = at / length;
+    const std::uint64_t to = std::min(end, (row + 1) * length);
     body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at),
-         rule.weights.data() + row * n_experts);
+         rule.weights.data() + (by_row ? row * n_experts : 0));
     at = to;
   }
 }
@@ -91,7 +93,8 @@ class Combine {
     const std::size_t n_experts = plan_.n_experts(rule.job);
     split_at_cutoffs(rule.first + tile.first, tile.n, rule.floors, rule.cutoffs, scratch.floors,
                      [&](std::size_t first, std::size_t n) {
-                       split_at_rows(tile, rule, n_experts, first, n,
+                       split_at_rows(tile, rule, n_experts, options_.rule.gate == Gate::random,
+                                     first, n,
                                      [&](std::size_t at, std::size_t count, const float* weights) {
                                        merge_stretch(tile, rule, weights, zero_sign, at, count, out,
                                                      scratch, tally);
@@ -138,14 +141,6 @@ class Combine {
                      std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
                      CombineTally& tally) const {
     const std::uint64_t first_of_job = rule.first + tile.first + first;
-    if (const std::uint64_t left = kPeriod - first_of_job % kPeriod;
-        options_.rule.gate == Gate::random && left < n) {
-      const auto part = static_cast<std::size_t>(left);
-      merge_stretch(tile, rule, weights, zero_sign, first, part, tile_out, scratch, tally);
-      merge_stretch(tile, rule, weights, zero_sign, first + part, n - part, tile_out, scratch,
-                    tally);
-      return;
-    }
     const std::vector<DType>& types = plan_.input_types[rule.job];
     const DType out_type = plan_.output_types[rule.job];
     scratch.rows.resize(types.size());
@@ -168,8 +163,7 @@ class Combine {
       return;
     }
     scratch.draws.clear();
-    for (const StageRule& one : rule.stages)
-      scratch.draws.push_back({one.key, one.chance, one.factor});
+    for (const StageRule& one : rule.stages) scratch.draws.push_back(one.draw());
     args.draws = scratch.draws.data();
     args.first = first_of_job;
     const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {

@@ -42,6 +42,8 @@ struct StageRule {
   std::uint64_t floor_cutoff = 0, ceiling_cutoff = 0;  // elements of the job
   // Stage::row_band: entries of each row that are too large, and those after them that stay.
   std::uint64_t n_outliers = 0, n_kept = 0;
+
+  Draw draw() const { return {key, chance, factor}; }
 };
 
 // What is ranked of an element: a number from each expert, or one from all of them together.

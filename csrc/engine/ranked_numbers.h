@@ -49,7 +49,6 @@ class Derived {
     for (std::size_t i = 0; i < n_numbers; ++i) rows_[i] = values_.data() + i * kChunk;
     chunks_.for_each_chunk(
         tile, types, [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
-          deltas_.assign(deltas.begin(), deltas.end());
           largest_.assign(n_numbers, 0);
           const auto n_rows = static_cast<int>(n_experts);
           if (ranking.measure == Measure::drawn) {
@@ -60,9 +59,9 @@ class Derived {
             return;
           }
           if (ranking.measure == Measure::spread)
-            kernels().spread(deltas_.data(), n_rows, rows_[0], n);
+            kernels().spread(deltas.data(), n_rows, rows_[0], n);
           else
-            kernels().scores({deltas_.data(), ranking.scores.data(), n_rows, ranking.company,
+            kernels().scores({deltas.data(), ranking.scores.data(), n_rows, ranking.company,
                               ranking.measure == Measure::score, rows_.data(), n},
                              largest_.data());
           body(rows_, largest_, first, n);
@@ -74,7 +73,6 @@ class Derived {
   Stages stages_;
   std::vector<float> values_;
   std::vector<float*> rows_;
-  std::vector<const float*> deltas_;
   std::vector<std::int32_t> largest_;
 };
 

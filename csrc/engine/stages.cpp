@@ -65,7 +65,7 @@ void Stages::run(Stage stage, const StageRule& rule, std::size_t expert, std::ui
       break;
     case Stage::drop:
       split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
-        kernels().drop({delta + at, part, {rule.key, rule.chance, rule.factor}, first + at});
+        kernels().drop({delta + at, part, rule.draw(), first + at});
       });
       break;
     case Stage::drop_by_rank:
@@ -98,8 +98,7 @@ Stages::Sums Stages::sum(Stage stage, const StageRule& rule, std::size_t expert,
   }
   double before[8] = {}, after[8] = {};
   split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
-    kernels().sum_drawn({delta + at, part, {rule.key, rule.chance, rule.factor}, first + at},
-                        before, after);
+    kernels().sum_drawn({delta + at, part, rule.draw(), first + at}, before, after);
   });
   return {std::accumulate(before, before + 8, 0.0), std::accumulate(after, after + 8, 0.0)};
 }

@@ -31,9 +31,7 @@ class Chances {
 
 // The lower halves of the numbers of kLanes elements from `first` on.
 TALLIES_INLINE U32s elements_from(std::uint64_t first) {
-  I32s lanes = all(0);
-  for (int lane = 0; lane < kLanes; ++lane) set_lane(lanes, lane, lane);
-  return unsigned_of(lanes) + static_cast<std::uint32_t>(first);
+  return unsigned_of(lane_numbers()) + static_cast<std::uint32_t>(first);
 }
 
 }  // namespace

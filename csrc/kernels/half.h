@@ -127,10 +127,7 @@ struct Float16 {
 // Which element of a pair each lane of half h is.
 template <class T>
 TALLIES_INLINE I32s elements_of_half(int h) {
-  I32s elements = all(0);
-  for (int lane = 0; lane < kLanes; ++lane)
-    set_lane(elements, lane, T::kInterleaved ? 2 * lane + h : h * kLanes + lane);
-  return elements;
+  return T::kInterleaved ? 2 * lane_numbers() + h : lane_numbers() + h * kLanes;
 }
 
 // Which lane of a pair a bit of a packed mask belongs to: bits[h][lane] has that bit set.

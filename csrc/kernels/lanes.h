@@ -247,5 +247,12 @@ TALLIES_INLINE void store(void* p, V v) {
 
 TALLIES_INLINE I32s magnitude(F32s x) { return bits_of(x) & 0x7fffffff; }
 
+// 0, 1, 2 and so on.
+TALLIES_INLINE I32s lane_numbers() {
+  I32s numbers = all(0);
+  for (int lane = 0; lane < kLanes; ++lane) set_lane(numbers, lane, lane);
+  return numbers;
+}
+
 }  // namespace
 }  // namespace tallies

@@ -16,6 +16,17 @@ TALLIES_INLINE void store_bits(std::uint8_t* out, std::uint64_t bits, std::size_
   __builtin_memcpy(out, &bits, (n + 7) / 8);
 }
 
+// Up to n bits of a block of kBlock, a multiple of 8, at one constant size where it is whole.
+template <int kBlock>
+TALLIES_INLINE std::uint64_t load_bits(const std::uint8_t* in, std::size_t n) {
+  std::uint64_t bits = 0;
+  if (n == kBlock)
+    __builtin_memcpy(&bits, in, kBlock / 8);
+  else
+    __builtin_memcpy(&bits, in, (n + 7) / 8);
+  return bits;
+}
+
 // Packs test(x) or, of two inputs, test(x, y).
 template <int kInputs, class Test>
 TALLIES_INLINE void pack(const Test& test, const float* const (&inputs)[kInputs], std::uint8_t* out,
@@ -84,11 +95,7 @@ TALLIES_INLINE std::int32_t rebuild(const Rebuild& element, const void* const (&
       inputs, kInputs, n_elements,
       [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
-            std::uint64_t word = 0;
-            if (n == kMaskBlock)
-              __builtin_memcpy(&word, mask + i / 8, sizeof word);
-            else
-              __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+            const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
             Word last[kMaskBlock];
             Word* const block = n == kMaskBlock ? to + i : last;
             for (int row = 0; row < kInputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
@@ -127,8 +134,8 @@ std::int32_t apply_merged(const void* base, const float* merged, const std::uint
       &input, 1, n_elements,
       [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
-            std::uint32_t word = ~0u;
-            if (mask != nullptr) __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+            const std::uint64_t word =
+                mask == nullptr ? ~std::uint64_t(0) : load_bits<kPair>(mask + i / 8, n);
             float padded[kPair] = {};
             if (n != kPair) __builtin_memcpy(padded, merged + i, n * sizeof(float));
             const float* const shared = n == kPair ? merged + i : padded;
@@ -137,7 +144,8 @@ std::int32_t apply_merged(const void* base, const float* merged, const std::uint
             for (int h = 0; h < 2; ++h) {
               const int at = h * kLanes;
               const F32s x = T::in_order(rows[0] + first + at);
-              const F32s result = element(lanes.of(word, h), x, load<F32s>(shared + at));
+              const F32s result = element(lanes.of(static_cast<std::uint32_t>(word), h), x,
+                                          load<F32s>(shared + at));
               largest = larger(largest, magnitude(result));
               T::store_in_order(block + at, canonical(result));
             }

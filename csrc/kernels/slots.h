@@ -14,8 +14,7 @@ std::size_t short_slots(const float* row, std::size_t n, std::int32_t low, std::
   static_assert((kShortSlots & (kShortSlots - 1)) == 0);
   const I32s first = all(low << 16), elsewhere = all(~((kShortSlots - 1) << 16));
   const I32s zero = I32s{}, slot_of_zero = all(1), slot_of_first = all(2);
-  I32s elements = zero;
-  for (int lane = 0; lane < kLanes; ++lane) set_lane(elements, lane, lane);
+  const I32s elements = lane_numbers();
   const std::uint32_t* const begin = others;
   for_each_block<kLanes>(
       &row, 1, n,

@@ -17,11 +17,7 @@ TALLIES_INLINE void expand(const Word* const* inputs, int n_inputs, const std::u
       inputs, n_inputs, n_elements,
       [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
-            std::uint64_t word = 0;
-            if (n == kMaskBlock)
-              __builtin_memcpy(&word, mask + i / 8, sizeof word);
-            else
-              __builtin_memcpy(&word, mask + i / 8, (n + 7) / 8);
+            const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
             float last[kMaskBlock];
             float* const block = n == kMaskBlock ? out + i : last;
             for (int at = 0; at < kMaskBlock; at += kPair)
