@@ -28,7 +28,7 @@ from ..messages import show, unknown
 from ..methods._method import Method
 from ..sizes import parse_size
 from ..spec.choices import Choice, Nonfinite, Semantics
-from ..spec.dtypes import _DTYPES, _SHORT_DTYPES
+from ..spec.dtypes import FLOATS, RECIPE_NAMES, named
 from ..spec.rules import Rule
 from . import modifiers
 from .complaints import _one_line
@@ -49,10 +49,9 @@ _TOKENIZER = (
 def _dtype(value: object) -> object:
     if not isinstance(value, str):
         return value
-    name = value.lower().removeprefix("torch.")
-    dtype = _DTYPES.get(name) or _SHORT_DTYPES.get(name)
-    if dtype is None:
-        raise ValueError(unknown(value, _DTYPES))
+    dtype = named(value)
+    if dtype not in FLOATS:
+        raise ValueError(unknown(value, RECIPE_NAMES))
     return dtype
 
 
