@@ -204,6 +204,17 @@ def test_quiet_prints_nothing(models: Path) -> None:
     assert printed("merge", "ties.yml", "--quiet", "--dry-run") == ""
 
 
+def test_options_win_over_the_recipe(models: Path) -> None:
+    stated = {"seed": 7, "semantics": "mergekit", "nonfinite": "warn", "out_dtype": "float16"}
+    recipe = "".join(f"{key}: {value}\n" for key, value in stated.items())
+    (models / "stated.yml").write_text((models / "ties.yml").read_text() + recipe)
+    for given in ([], ["--seed", 0], ["--semantics", "paper"], ["--nonfinite", "error"]):
+        plan = json.loads(printed("plan", "stated.yml", "--json", *given))["recipe"]
+        wanted = {key: str(value) for key, value in stated.items()} | {"out_dtype": "F16"}
+        wanted |= {given[0].removeprefix("--"): str(given[1])} if given else {}
+        assert {key: str(plan.get(key, "0")) for key in stated} == wanted
+
+
 def test_overwrite_replaces_what_is_there(models: Path) -> None:
     (models / "out").mkdir()
     (models / "out/mine.txt").write_text("x")

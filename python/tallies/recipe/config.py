@@ -210,6 +210,11 @@ class MergeConfig(BaseModel):
         """The safetensors name of the result's dtype; None: tensor by tensor that of the base."""
         return self.out_dtype or self.dtype
 
+    @property
+    def max_shard_bytes(self) -> int:
+        """Upper bound for the bytes of an output shard."""
+        return parse_size(self.max_shard_size)
+
     def constants(self) -> dict[str, Any]:
         """The parameters that have one value for the whole merge."""
         return {
