@@ -23,8 +23,9 @@ class Pcb(Method):
     The authors have two programs (``variant``): ``global`` clips 1e-4 of the magnitudes at either
     end and takes c = sum_s x_s; ``vision`` clips 0.01, takes c = sum_s sign(x_s) n_s, and sets
     every weight to 1.2 (``weight: 1.2`` here). Zeros stay zero. n_t is 0 where all magnitudes of an
-    expert are equal, and s_t is 0 where all scores are equal. If sum_s x_s is NaN or infinite, the result is too, which is an error unless ``nonfinite`` says otherwise, and scores are 0. At
-    most 88 models are merged.
+    expert are equal, and s_t is 0 where all scores are equal. If sum_s x_s is NaN or infinite, the
+    result is too, which is an error unless ``nonfinite`` says otherwise, and scores are 0. At most
+    88 models are merged.
 
     Du et al., Parameter Competition Balancing for Model Merging, 2024, arXiv 2410.02396.
     """

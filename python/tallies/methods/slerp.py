@@ -15,8 +15,8 @@ class Slerp(Method):
     """Move the share t from the first model to the second, along the arc between them.
 
     For each tensor, with the angle w between the models: out = (sin((1 - t) w) f_1 + sin(t w) f_2)
-    / sin w. If |cos w| > 0.9995, as in models less than 3 % apart and in opposite ones: out = (1
-    - t) f_1 + t f_2.
+    / sin w. If |cos w| > 0.9995, as in models less than 3 % apart and in opposite ones: out = (1 -
+    t) f_1 + t f_2.
 
     A ``base_model`` is the first model; without one the first model of the list is. A tensor of
     norm zero (to 1e-8) is at right angles to every other. A NaN is an error unless ``nonfinite``
