@@ -188,7 +188,7 @@ class Passes:
         self, rules: list[_core.JobRule], plan: _core.Plan | None = None, *, keeps_all: bool = False
     ) -> list[_core.JobResult]:
         rule = self.rule
-        if keeps_all and rule.gate is Gate.SPREAD:
+        if keeps_all and rule.gate is Gate.VARIANCE:
             rule = replace(rule, gate=Gate.ALL)
         return (plan or self._plan).combine(
             rules,

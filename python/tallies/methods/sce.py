@@ -48,7 +48,7 @@ class Sce(Method):
             return [one / total for one in mean_squares]
 
         return Rule(
-            *(Gate.SPREAD, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
+            *(Gate.VARIANCE, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
             *("tensor", "first"),
             weights_of_squares=share,
         )
