@@ -38,7 +38,7 @@ class Work:
     epsilons: tuple[float, ...] = ()
     """How far chances differ from the density, for chances by rank."""
     select: float = 1.0
-    """The share of the elements on which the experts differ that stays under the spread gate."""
+    """The share of the elements on which the experts differ that stays under the variance gate."""
     divisor: float | None = None
     """What a mean divides by, if that is not the sum of the weights."""
 

@@ -190,7 +190,7 @@ class Passes:
         self, rules: list[JobRule], plan: Plan | None = None, *, keeps_all: bool = False
     ) -> list[JobResult]:
         rule = self.rule
-        if keeps_all and rule.gate is Gate.SPREAD:
+        if keeps_all and rule.gate is Gate.VARIANCE:
             rule = replace(rule, gate=Gate.ALL)
         return (plan or self._plan).combine(
             rules,

@@ -42,7 +42,7 @@ class Pcb(Method):
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         variant = _VARIANTS[parameters["variant"]]
-        scoring = Scoring(parameters["ratio"], variant.clip, variant.company)
+        scoring = Scoring(parameters["ratio"], variant.clip, variant.agreement)
         return Rule(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN, scoring=scoring)
 
     @classmethod

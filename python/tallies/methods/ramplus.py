@@ -55,5 +55,5 @@ class RamPlus(Method):
             *(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN),
             scope=scope,
             epsilon=parameters["epsilon"],
-            weights_of_census=amplify,
+            weights_of_overlap=amplify,
         )

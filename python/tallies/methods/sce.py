@@ -51,7 +51,7 @@ class Sce(Method):
             return [one / total for one in mean_squares]
 
         return Rule(
-            *(Gate.SPREAD, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
+            *(Gate.VARIANCE, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
             *(Scope.TENSOR, Equal.FIRST),
             weights_of_squares=share,
         )

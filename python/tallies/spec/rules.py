@@ -24,7 +24,7 @@ class Gate(enum.Enum):
     """Those that are neither too small nor too large; ``scope`` may be ``row``."""
     ABOVE = "above"
     """Entries of a magnitude above ``Rule.epsilon``."""
-    SPREAD = "spread"
+    VARIANCE = "variance"
     """The elements on which the experts differ most; one choice for all experts."""
     SCORE = "score"
     """Entries by a score of their size and their agreement with all experts."""
@@ -82,7 +82,7 @@ class Scoring:
     """The share of an expert's scores that counts."""
     clip: float
     """The share of its magnitudes that is clipped at either end."""
-    company: str
+    agreement: str
     """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their sizes."""
 
 
@@ -119,7 +119,7 @@ class Rule:
     """Where the weights come from, unless they are given."""
     epsilon: float = 0.0
     scoring: Scoring | None = None
-    weights_of_census: Callable[[Sequence[int], Sequence[int]], list[float]] | None = None
+    weights_of_overlap: Callable[[Sequence[int], Sequence[int]], list[float]] | None = None
     """The weights over the scope, of how many entries above epsilon each expert has alone and how
     many it shares."""
     weights_of_squares: Callable[[Sequence[float]], list[float]] | None = None
@@ -130,8 +130,8 @@ class Rule:
         """Surveys of all values before the combine."""
         if self.gate is Gate.SCORE:
             return 2
-        selects = self.gate in (Gate.MAGNITUDE, Gate.SPREAD)
-        solved = (self.weights_of_census, self.weights_of_squares, self.coefficients)
+        selects = self.gate in (Gate.MAGNITUDE, Gate.VARIANCE)
+        solved = (self.weights_of_overlap, self.weights_of_squares, self.coefficients)
         return selects + sum(one is not None for one in solved) or int(self.survey is not None)
 
     @property
@@ -141,9 +141,9 @@ class Rule:
             return Scope.MODEL if self.coefficients.scope is Scope.MODEL else Scope.TENSOR
         if self.gate is Gate.SCORE or self.trim < 1:
             return Scope.MODEL
-        if self.gate is Gate.MAGNITUDE or self.weights_of_census is not None:
+        if self.gate is Gate.MAGNITUDE or self.weights_of_overlap is not None:
             return self.scope
-        by_tensor = self.gate is Gate.SPREAD or (
+        by_tensor = self.gate is Gate.VARIANCE or (
             self.gate is Gate.BAND and self.scope is Scope.TENSOR
         )
         return Scope.TENSOR if by_tensor or self.rescale is Rescale.L1 else None

@@ -53,13 +53,13 @@ class Selector:
         )
         return [self._found(jobs, wanted, threshold) for threshold in thresholds]
 
-    def spreads(self, jobs: Sequence[int]) -> list[list[Found]]:
+    def variances(self, jobs: Sequence[int]) -> list[list[Found]]:
         """Which elements of each tensor stay, the same for all experts."""
         works = self._merge.works
         limited = [job for job in jobs if 0 < works[job].select < 1]
         units = [Unit([job], [1], works[job].select) for job in limited]
         thresholds = self._merge.plan.select(
-            units, True, self._merge.limits, self._merge.progress, MEASURE_CODES["spread"]
+            units, True, self._merge.limits, self._merge.progress, MEASURE_CODES["variance"]
         )
         rows = {job: row[0] for job, row in zip(limited, thresholds, strict=True)}
         found = []
