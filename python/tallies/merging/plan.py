@@ -17,7 +17,7 @@ from ..engine.codes import MAX_EXPERTS
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
-from ..engine.surveys.trims import model_densities
+from ..engine.surveys.survey import Survey, survey_of
 from ..errors import InputError
 from ..messages import counted
 from ..methods._matrix import MatrixMethod
@@ -62,6 +62,11 @@ class MergePlan:
         return [model.label for model in self.models[self.has_base :]]
 
     @cached_property
+    def survey(self) -> Survey | None:
+        """The survey that the method needs before the combine."""
+        return survey_of(self.rule.survey) if self.rule.survey else None
+
+    @cached_property
     def n_parameters(self) -> int:
         """Scalars that are merged; tied ones count once."""
         return sum(self.template.tensors[name].n_elements for name in self.match.merged)
@@ -75,9 +80,11 @@ class MergePlan:
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
         # The survey of norms merges, and so needs what the surveys of each tensor find.
-        again = self.modifiers.needs_norms and self.rule.survey == "tensor"
-        n_surveys = self.modifiers.n_surveys + (1 + again) * self.rule.n_surveys
-        return n_surveys * self.bytes_combined
+        n_passes = self.modifiers.n_surveys
+        if self.survey is not None:
+            again = self.modifiers.needs_norms and not self.survey.of_model
+            n_passes += (1 + again) * self.survey.n_passes
+        return n_passes * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -224,11 +231,10 @@ class MergePlan:
             if self.rule.gate is Gate.MAGNITUDE:
                 first.append("survey of all matrices together")
             return [*first, "matrices, one at a time, and combine of the other tensors"]
-        survey = "survey of inner products" if self.rule.coefficients else "survey"
-        surveys = [survey, "second survey"][: self.rule.n_surveys]
-        if not surveys:
+        if self.survey is None:
             return [*first, "combine"]
-        if self.rule.survey == "model":
+        surveys = [self.survey.title, "second survey"][: self.survey.n_passes]
+        if self.survey.of_model:
             return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
@@ -278,9 +284,9 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
     rule = config.rule()
-    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
-        rows = [parameters[name]["density"] for name in names]
-        model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
+    if rule.survey is not None:
+        labels = [model.label for model in models[uses_base:]]
+        survey_of(rule.survey).check(list(parameters.values()), labels)
     if config.dtype is not None and config.out_dtype is None:
         warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
     modifiers = config.modifiers()
