@@ -175,7 +175,7 @@ class _Deltas:
         return delta.abs_().view(torch.int32) > self._trims[expert].floor
 
     def fingerprints(self) -> list[list[int]]:
-        """Return the fingerprints of base and experts, reading those that the method left unread."""
+        """Return the fingerprints of base and experts; reads those that were not asked for."""
         for expert in range(len(self)):
             if expert not in self._experts:
                 self._read(expert, accept=True)

@@ -18,7 +18,7 @@ from ..recipe.config import MergeConfig
 from ..sizes import parse_size
 from .checks import check_inputs
 from .journal import Journal
-from .plan import plan
+from .planning import plan
 from .report import MergeReport
 from .run import MergeRun
 

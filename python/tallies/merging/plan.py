@@ -1,4 +1,4 @@
-"""Recipe and headers become a plan: what happens to every tensor, read and written where."""
+"""States the plan of a merge: the treatment of every tensor, and where it is read and written."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from functools import cached_property
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import Shard, header, layout_shards, tensor_bytes
-from ..checkpoint.match import Match, Model, match, row_length
-from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.layout import Shard, header, tensor_bytes
+from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.safetensors import TensorInfo
-from ..engine.codes import MAX_EXPERTS
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
-from ..errors import InputError
 from ..messages import counted
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..sizes import _bytes, parse_size
+from ..sizes import _bytes
 from ..spec.rules import Gate, Rule
 from .steps import Request
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What a merge would do, from headers alone; no tensor data is read to make it.
+    """The plan of a merge, made of headers alone.
 
-    ``str(plan)`` explains it to a person, ``to_json_dict()`` to a program.
+    ``str(plan)`` explains the plan to a person, ``to_json_dict()`` to a program.
     """
 
     config: MergeConfig
@@ -40,10 +37,10 @@ class MergePlan:
     template: Checkpoint
     """The base, or the first model where there is none: names, dtypes and what is copied."""
     donor: Checkpoint
-    """Where configuration and tokenizer files come from."""
+    """The model whose configuration and tokenizer files the result gets."""
     experts: tuple[Checkpoint, ...]
     models: tuple[Model, ...]
-    """What the kernels read: the base if the method uses it, then the experts."""
+    """The inputs of the passes: the base if the method uses one, then the experts."""
     match: Match
     parameters: Mapping[str, Mapping[str, Any]]
     """By merged tensor, the parameters with gradients and filters worked out."""
@@ -53,7 +50,7 @@ class MergePlan:
 
     @property
     def has_base(self) -> bool:
-        """Whether the method forms task vectors."""
+        """True where the method forms task vectors."""
         return len(self.models) > len(self.experts)
 
     @property
@@ -97,7 +94,7 @@ class MergePlan:
 
     @cached_property
     def row_bytes(self) -> tuple[int, str] | None:
-        """The most memory of a thread that whole rows take, and of which tensor.
+        """The most bytes that whole rows take in a thread, and the tensor that they belong to.
 
         None where the gate needs no rows.
         """
@@ -124,16 +121,16 @@ class MergePlan:
         return self.bytes_read + self.bytes_written
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
-        """The first bytes of an output file and the offset of each of its tensors."""
+        """Return the first bytes of an output shard and the offset of each of its tensors."""
         return header(shard.tensors, {"format": "pt"})
 
     def input_files(self) -> list[str]:
-        """All files of tensors that are read, once each."""
+        """Return all files of tensors that are read, once each."""
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
         return sorted(files)
 
     def input_roots(self) -> list[Any]:
-        """The directories or files that the models are."""
+        """Return the directories or files that the models are."""
         return [one.path for one in (self.template, self.donor, *self.experts)]
 
     def works(self, files: PlanFiles, outputs: Mapping[str, TensorInfo]) -> list[Work]:
@@ -180,7 +177,7 @@ class MergePlan:
         )
 
     def to_json_dict(self) -> dict[str, Any]:
-        """The plan as plain data."""
+        """Return the plan as plain data."""
         return {
             "recipe": self.config.to_json_dict(),
             "method": self.config.merge_method,
@@ -214,7 +211,7 @@ class MergePlan:
         }
 
     def action(self, name: str) -> str:
-        """What happens to a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
+        """Return the treatment of a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
         if name in self.match.tied:
             return "tie"
         return "copy" if name in self._copied else "merge"
@@ -224,7 +221,7 @@ class MergePlan:
         return frozenset(self.match.copied)
 
     def passes(self) -> list[str]:
-        """The passes over the data, in words."""
+        """Return the passes over the data, in words."""
         first = ["survey of layers"] if self.modifiers.drop_layers else []
         first += ["survey of norms"] if self.modifiers.needs_norms else []
         if issubclass(self.config.method, MatrixMethod):
@@ -254,61 +251,6 @@ class MergePlan:
             *(f"warning   {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
-
-
-def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
-    """Check a request against the headers of its models and plan the merge.
-
-    ``config`` is a recipe file, a dict or a MergeConfig. Raises InputError for everything that
-    would make the merge fail and that headers can show: tensors that are missing, extra or of
-    another shape, types that do not merge, files that are damaged, parameters that do not fit.
-    """
-    config = MergeConfig.load(config)
-    entries, warnings = config.experts()
-    if len(entries) > MAX_EXPERTS:
-        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    opened: dict[str, Checkpoint] = {}
-
-    def checkpoint(path: str) -> Checkpoint:
-        if path not in opened:
-            opened[path] = open_model(path)
-        return opened[path]
-
-    base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model) for entry in entries)
-    template = base or experts[0]
-    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models)
-    names = matched.merged
-    resolver = config.resolver(names)
-    parameters = {name: resolver.parameters_for(name) for name in names}
-    rule = config.rule()
-    if rule.survey is not None:
-        labels = [model.label for model in models[uses_base:]]
-        survey_of(rule.survey).check(list(parameters.values()), labels)
-    if config.dtype is not None and config.out_dtype is None:
-        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
-    modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
-    copied = frozenset(matched.copied)
-    outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
-        for name, info in template.tensors.items()
-    ]
-    return MergePlan(
-        config=config,
-        rule=rule,
-        template=template,
-        donor=checkpoint(config.files_from) if config.files_from else template,
-        experts=experts,
-        models=tuple(models),
-        match=matched,
-        parameters=parameters,
-        modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
-        warnings=(*warnings, *resolver.warnings),
-    )
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
