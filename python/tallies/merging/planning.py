@@ -14,7 +14,6 @@ from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.config import MergeConfig
-from ..sizes import parse_size
 from .plan import MergePlan
 
 
@@ -77,6 +76,6 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
+        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )

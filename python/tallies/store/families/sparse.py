@@ -36,7 +36,7 @@ from ...engine.surveys.trims import rank
 from ...errors import InputError
 from ...messages import show
 from ...spec.choices import PAPER, Equal
-from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
+from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES, named
 from ..codecs.sparse import Sparse
 from ..manifest import Manifest
 from ..packing.run import PackRun
@@ -48,7 +48,6 @@ Progress = Callable[[int], object]
 # How values are kept, as tallies::SparseValues.
 _REPLACED, _ADDED, _QUANTIZED = range(3)
 
-_VALUE_DTYPES = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
 
 # Thresholds searched at a time, which share the room for magnitudes listed around them.
 _SEARCHES_TOGETHER = 64
@@ -104,7 +103,7 @@ def entries_of(
     """What a task's file holds of a tensor of the base when ``n_set`` of its elements are kept."""
     dtype = tensor.dtype
     if _kind(parameters) != _REPLACED:
-        dtype = _VALUE_DTYPES.get(parameters["values"], dtype)
+        dtype = named(parameters["values"]) or dtype
     entries: list[Entry] = [
         (name, "U8", ((tensor.n_elements + 7) // 8,)),
         (values_name(name), dtype, (n_set,)),
