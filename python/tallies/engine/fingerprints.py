@@ -1,10 +1,9 @@
-"""Fingerprints of stored tensors and of whole models."""
+"""Computes fingerprints of stored tensors and of whole models."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -12,13 +11,11 @@ from typing import Protocol
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
-from ..spec.dtypes import DTYPE_CODES
-
-_BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
+from .files import PlanFiles
 
 
 class Stored(Protocol):
-    """A tensor's face: what its fingerprint holds beside its content."""
+    """The facts of a tensor that its fingerprint has beside its content."""
 
     @property
     def dtype(self) -> str: ...
@@ -27,9 +24,9 @@ class Stored(Protocol):
 
 
 def content(tensor: TensorInfo, first: int = 0) -> list[int]:
-    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h.
+    """Return the eight 64-bit sums that stand for a tensor's content.
 
-    For a stretch of a larger tensor, ``first`` is the byte of that at which it begins.
+    For a stretch of a larger tensor, ``first`` is the byte of the tensor at which it begins.
     """
     lanes = [0] * 8
     for chunk in chunks(tensor):
@@ -39,19 +36,19 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 
 
 def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
-    """That of many tensors, read at the speed of memory or disk by several threads."""
-    core = Plan(False)
-    files: dict[str, int] = {}
+    """Return the content fingerprints of many tensors, read by several threads."""
+    files = PlanFiles(Plan(False))
     for tensor in tensors:
-        path = os.fspath(tensor.path)
-        if path not in files:
-            files[path] = core.open_to_read(path)
-        core.add_job(tensor.n_bytes, [(files[path], tensor.offset, _BYTE)], [])
-    return core.fingerprints(Limits(threads, _CHUNK_BYTES))
+        files.plan.add_job(tensor.n_bytes, [files.bytes_place(tensor)], [])
+    return files.plan.fingerprints(Limits(threads, _CHUNK_BYTES))
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
-    """Hand over a tensor's bytes, piece by piece with the position of each; their fingerprint."""
+    """Hand over a tensor's bytes, piece by piece with the position of each.
+
+    Returns:
+        The content fingerprint of the bytes.
+    """
     lanes = [0] * 8
     at = 0
     for chunk in chunks(tensor):
@@ -68,18 +65,18 @@ def _content(chunk: bytearray, first: int) -> list[int]:
 
 
 def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
-    """The same for bytes in memory."""
+    """Return the content fingerprint of bytes in memory."""
     return _content(bytearray(data), first)
 
 
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
-    """Sixteen hexadecimal digits that stand for a tensor's dtype, shape and content."""
+    """Return sixteen hexadecimal digits that stand for a tensor's dtype, shape and content."""
     face = f"{tensor.dtype}{list(tensor.shape)}".encode()
     return hashlib.blake2b(face + struct.pack("<8Q", *lanes), digest_size=8).hexdigest()
 
 
 def model_fingerprint(tensors: Mapping[str, str]) -> str:
-    """Thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
+    """Return thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors, key=str.encode):
         digest.update(f"{name}\0{tensors[name]}\n".encode())
@@ -87,5 +84,5 @@ def model_fingerprint(tensors: Mapping[str, str]) -> str:
 
 
 def add_content(lanes: list[int], part: Sequence[int]) -> None:
-    """Add content fingerprints in place: those of two stretches make that of both."""
+    """Add the content fingerprint of another stretch in place; the sum is that of both."""
     lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]

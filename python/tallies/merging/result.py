@@ -11,8 +11,9 @@ from ..checkpoint.safetensors import TensorInfo
 from ..engine.fingerprints import content, model_fingerprint, tensor_fingerprint
 from ..engine.jobs import Work
 from ..engine.passes import Passes
-from ..engine.usage import peak_memory_bytes
+from ..engine.usage import measure
 from ..floats import float_of
+from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
@@ -33,9 +34,16 @@ class MergeResult:
     warnings: Sequence[str]
 
     def report(
-        self, path: Path, auxiliary: Sequence[Path], seconds: float, threads: int
+        self, path: Path, auxiliary: Sequence[Path], start: float, threads: int
     ) -> MergeReport:
-        """The report on a merge into ``path``, with ``auxiliary`` files beside the tensors."""
+        """Return the report on the merge.
+
+        Args:
+            path: The directory of the result.
+            auxiliary: The files beside its tensors.
+            start: ``time.perf_counter()`` at the start of the merge.
+            threads: Threads that the merge used.
+        """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
         inputs = self._fingerprints()
@@ -54,8 +62,8 @@ class MergeResult:
                     kept_fraction=kept[e] / made.n_parameters
                     if kept and made.n_parameters
                     else None,
-                    threshold=_magnitude(passes.model.found[e].bits)
-                    if passes.model.found
+                    threshold=_magnitude(passes.model.trims[e].bits)
+                    if passes.model.trims
                     else None,
                     coefficient=passes.model.weights[e] if passes.model.weights else None,
                 )
@@ -69,8 +77,7 @@ class MergeResult:
             warnings.append("the result equals the base bit for bit")
         outcomes = passes.outcomes.values()
         conflicts = sum(outcome.conflicts for outcome in outcomes)
-        read = made.bytes_surveyed + made.bytes_combined
-        whole_model = made.rule.scope == "model" and made.rule.vote is not Vote.NONE
+        whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
             recipe=made.config.to_json_dict(),
             method=made.config.merge_method,
@@ -93,9 +100,9 @@ class MergeResult:
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
             combined_again=sum(outcome.n_repeated for outcome in outcomes),
             thresholds={
-                self.works[job].name: [_magnitude(found.bits) for found in outcome.found]
+                self.works[job].name: [_magnitude(trim.bits) for trim in outcome.trims]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found and made.rule.gate is Gate.MAGNITUDE
+                if outcome.trims and made.rule.gate is Gate.MAGNITUDE
             },
             coefficients={
                 self.works[job].name: outcome.coefficients
@@ -105,13 +112,8 @@ class MergeResult:
             alpha=self.alpha,
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
-            bytes_read=read,
-            bytes_written=made.bytes_written,
-            seconds=seconds,
-            gb_per_second=(read + made.bytes_written) / 1e9 / seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            threads=threads,
             target=target(),
+            **measure(start, made.bytes_read, made.bytes_written, threads),
         )
 
     def _is_dropped(self, job: int, expert: int) -> bool:

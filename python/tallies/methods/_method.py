@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..linalg.gram import Gram
 from ..spec.choices import PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values, own_then_inherited
-from ..spec.rules import Blend, Coefficients, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 
 
 class Method:
@@ -104,7 +104,8 @@ def linear_rule(
         scope: The vectors of the inner products: models, tensors or rows.
         magnitudes: ``solve`` needs the sums of magnitudes too.
     """
-    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
+    survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 
 def mean_objection(parameters: Values) -> str | None:

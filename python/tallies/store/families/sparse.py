@@ -32,12 +32,11 @@ from ...engine.codes import KEEP_ALL, KEEP_NONE, PACKED_BITS
 from ...engine.files import Place
 from ...engine.fingerprints import content, tensor_fingerprint
 from ...engine.nonfinite import nonfinite_objection
-from ...engine.surveys.trims import trim
+from ...engine.surveys.trims import rank
 from ...errors import InputError
 from ...messages import show
-from ...spec.choices import PAPER
+from ...spec.choices import PAPER, Equal
 from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES, named
-from ...spec.rules import Blend, Gate, Rule, Vote
 from ..codecs.sparse import Sparse
 from ..manifest import Manifest
 from ..packing.run import PackRun
@@ -49,8 +48,6 @@ Progress = Callable[[int], object]
 # How values are kept, as tallies::SparseValues.
 _REPLACED, _ADDED, _QUANTIZED = range(3)
 
-
-_RULE = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
 # Thresholds searched at a time, which share the room for magnitudes listed around them.
 _SEARCHES_TOGETHER = 64
@@ -359,10 +356,10 @@ def _floors(
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         trims = [
-            trim(
+            rank(
                 sum(tensors[j].n_elements for j in group),
                 parameters["density"],
-                _RULE,
+                Equal.KEEP,
                 PAPER,
             )
             for group in groups

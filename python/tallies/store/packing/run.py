@@ -21,7 +21,7 @@ from ...engine.usage import Progress
 from ...errors import InputError
 from ...spec.choices import PAPER
 from ...spec.dtypes import DTYPE_CODES
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.rules import Blend, Vote, trimmed
 from ..codecs._codec import Sums
 from ..families.masked import GRAIN, scale_name
 from ..manifest import SHARED, Manifest
@@ -95,11 +95,7 @@ class PackRun:
         if density is None or not made.masked:
             return [KEEP_ALL] * n_tasks, zero
         elects = made.rule is not None and made.rule.vote is not Vote.NONE
-        rule = (
-            made.rule
-            if elects and made.rule
-            else Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
-        )
+        rule = made.rule if elects and made.rule else trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
         core = Plan(True)
         inputs = {path: core.open_to_read(path) for path in made.input_files()}
         works = [
@@ -121,7 +117,7 @@ class PackRun:
             everything = range(len(works))
             passes.combine(everything)
             zero = passes.majority(everything)
-        return [found.floor for found in passes.model.found], zero
+        return [found.floor for found in passes.model.trims], zero
 
     def _inputs(self, name: str, files: Mapping[str, int]) -> list[Place]:
         return [

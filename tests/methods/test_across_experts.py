@@ -1,4 +1,4 @@
-"""Methods that judge an entry by the company of all experts, against their references."""
+"""Methods in which an entry depends on all experts of its element, against their references."""
 
 from __future__ import annotations
 
