@@ -1,0 +1,88 @@
+"""The files of a native plan: where tensors of checkpoints lie in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tallies import StorageError
+from tallies._core import Limits, Plan
+from tallies.checkpoint.safetensors import TensorInfo
+from tallies.engine.codes import PACKED_BITS
+from tallies.engine.files import PlanFiles, moved
+from tallies.spec.dtypes import DTYPE_CODES
+
+
+def tensor(path: Path, dtype: str, n: int, offset: int = 0) -> TensorInfo:
+    sizes = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "I32": 4, "U8": 1}
+    return TensorInfo("x", dtype, (n,), path, offset, n * sizes[dtype])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> PlanFiles:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(range(64)))
+    return PlanFiles(Plan(False))
+
+
+def test_a_file_is_opened_once(files: PlanFiles, tmp_path: Path) -> None:
+    first = files.place(tensor(tmp_path / "a", "F32", 4, 8))
+    other = files.place(tensor(tmp_path / "b", "BF16", 4))
+    again = files.place(tensor(tmp_path / "a", "BF16", 4, 16))
+    assert first == (0, 8, DTYPE_CODES["F32"])
+    assert other == (1, 0, DTYPE_CODES["BF16"])
+    assert again == (0, 16, DTYPE_CODES["BF16"])
+
+
+def test_what_a_tensor_is_read_as(files: PlanFiles, tmp_path: Path) -> None:
+    eight = tensor(tmp_path / "a", "F8_E4M3", 4)
+    integers = tensor(tmp_path / "a", "I32", 4)
+    assert files.place(integers) == files.bits_place(integers) == (0, 0, DTYPE_CODES["F32"])
+    assert files.bits_place(tensor(tmp_path / "a", "BF16", 4))[2] == DTYPE_CODES["BF16"]
+    assert files.bytes_place(integers)[2] == files.bits_place(eight)[2]
+    assert files.mask_place(tensor(tmp_path / "a", "U8", 4, 3)) == (0, 3, PACKED_BITS)
+
+
+def test_a_plan_opens_the_files_again_under_their_numbers(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"\0\0\x80?" + b"\0\0\xc0\x7f" * (name == "b"))
+    files = PlanFiles(Plan(False), [tmp_path / "a", tmp_path / "b"])
+    files.create(tmp_path / "c", 4)
+    place = files.place(tensor(tmp_path / "b", "F32", 2))
+    plan = files.open_again(has_base=False)
+    plan.add_job(2, [place], [])
+    assert plan.find_nonfinite(0, 0, Limits(1, 1 << 16)) == (1, 1)
+
+
+def test_files_opened_after_a_file_was_created_keep_no_number(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    files = PlanFiles(Plan(False))
+    files.create(tmp_path / "c", 4)
+    files.place(tensor(tmp_path / "a", "F32", 0))
+    with pytest.raises(AssertionError, match="opened after a file was created"):
+        files.open_again()
+
+
+def test_created_files_take_a_head_and_tensors(tmp_path: Path) -> None:
+    files = PlanFiles(Plan(False))
+    path = tmp_path / "out"
+    files.create(path, 12)
+    files.write_head(path, b"head")
+    one = tensor(path, "F32", 2, 4)
+    files.write(one, b"abcd")
+    files.writer(one)(b"efgh", 4)
+    assert files.place(one) == (0, 4, DTYPE_CODES["F32"])
+    assert path.read_bytes() == b"headabcdefgh"
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="gone"):
+        PlanFiles(Plan(False), [tmp_path / "gone"])
+    with pytest.raises(StorageError, match="gone"):
+        PlanFiles(Plan(False)).place(tensor(tmp_path / "gone", "F32", 1))
+
+
+def test_a_place_further_into_an_array() -> None:
+    assert moved((3, 100, DTYPE_CODES["BF16"]), 5) == (3, 110, DTYPE_CODES["BF16"])
+    assert moved((-1, 100, DTYPE_CODES["F64"]), -2) == (-1, 84, DTYPE_CODES["F64"])
