@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tallies import _core
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.safetensors import TensorInfo, read_header
-from tallies.engine.files import Place
+from tallies.engine.files import Place, PlanFiles
 from tallies.engine.fingerprints import content, tensor_fingerprint
 from tallies.errors import InputError, StorageError
 from tallies.recipe.parameters import check_parameters
 from tallies.store.codecs.sparse import Sparse
-from tallies.store.families import sparse as sparse_files
+from tallies.store.families import _sparse_packing, _sparse_unpacking
 from tests.reference import sparse, tall
 from tests.support import checkpoints, strategies
 from tests.support.everywhere import Array, assert_same_bits
@@ -60,15 +60,15 @@ def write_pair(folder: Path, base: Model, expert: Model) -> tuple[Path, Path]:
 
 def pack(
     base: Path, expert: Path, out: Path, given: Mapping[str, Any], how: _core.Limits | None = None
-) -> sparse_files.Packed:
-    return sparse_files.pack(
+) -> _sparse_packing.Packed:
+    return _sparse_packing.pack(
         tensors_of(base), tensors_of(expert), out, given, how or limits(), refuse_nonfinite=False
     )
 
 
 def unpack(
     base: Path, stored: Path, given: Mapping[str, Any], how: _core.Limits | None = None
-) -> tuple[Model, dict[str, sparse_files.Unpacked]]:
+) -> tuple[Model, dict[str, _sparse_unpacking.Unpacked]]:
     """All tensors of a task's file, twice: to memory, and to files that must hold the same."""
     origin = tensors_of(base)
     entries = {tensor.name: tensor for tensor in read_header(stored)[0]}
@@ -83,7 +83,8 @@ def unpack(
         files = [core.open_to_write(f"{path}.{i}.{len(outputs)}", tensor.n_bytes) for i in range(2)]
         address = out[name].__array_interface__["data"][0]
         outputs[name] = [(-1, address, 0), *((file, 0, 0) for file in files)]
-    found = sparse_files.unpack(core, origin, entries, outputs, given, how or limits())
+    files = PlanFiles(core)
+    found = _sparse_unpacking.unpack(files, origin, entries, outputs, given, how or limits())
     for i, name in enumerate(names):
         for copy in range(2):
             raw = stored.with_name(f"out.bin.{copy}.{i}")
@@ -119,8 +120,8 @@ def assert_same_model(actual: Mapping[str, Array], expected: Mapping[str, Array]
 
 
 def assert_fingerprints(
-    packed: sparse_files.Packed,
-    unpacked: Mapping[str, sparse_files.Unpacked],
+    packed: _sparse_packing.Packed,
+    unpacked: Mapping[str, _sparse_unpacking.Unpacked],
     paths: tuple[Path, Path, Path],
 ) -> None:
     """Those of the passes are those of the bytes on disk."""
@@ -235,7 +236,7 @@ def test_exact_keeps_nan_payloads_signs_of_zero_and_booleans(tmp_path: Path) -> 
     expert = {"w": payload, "b": np.array([True, True, True])}
     paths = write_pair(tmp_path, base, expert)
     stored = tmp_path / "task.safetensors"
-    packed = sparse_files.pack(
+    packed = _sparse_packing.pack(
         tensors_of(paths[0]), tensors_of(paths[1]), stored, parameters(density="exact"), limits()
     )
     assert packed.n_set == {"b": 1, "w": 4}
@@ -380,7 +381,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path, value: float, wh
     stored = tmp_path / "task.safetensors"
     infos = [tensors_of(path) for path in paths]
     with pytest.raises(InputError, match=f"{which}.*'w' has 1 NaN or infinite.*element 70"):
-        sparse_files.pack(infos[0], infos[1], stored, parameters(), limits())
+        _sparse_packing.pack(infos[0], infos[1], stored, parameters(), limits())
     assert not stored.exists()
     pack(*paths, stored, parameters())
 
@@ -391,8 +392,8 @@ def test_overflow_of_the_values_is_refused(tmp_path: Path) -> None:
     infos = [tensors_of(path) for path in paths]
     stored = tmp_path / "task.safetensors"
     with pytest.raises(InputError, match=r"overflows F16.*values=f32"):
-        sparse_files.pack(infos[0], infos[1], stored, parameters(density=1), limits())
-    packed = sparse_files.pack(
+        _sparse_packing.pack(infos[0], infos[1], stored, parameters(density=1), limits())
+    packed = _sparse_packing.pack(
         infos[0], infos[1], stored, parameters(density=1, values="f32"), limits()
     )
     assert packed.n_set == {"w": 1}
@@ -460,7 +461,8 @@ def test_a_tensor_that_changes_between_the_passes_is_an_error(tmp_path: Path) ->
 def test_parameters_are_checked() -> None:
     assert parameters(density="exact")["density"] == "exact"
     assert parameters(density="0.5")["density"] == 0.5
-    assert Sparse.is_exact(parameters(density="exact")) and not Sparse.is_exact(parameters())
+    assert Sparse.codes_integers(parameters(density="exact"))
+    assert not Sparse.codes_integers(parameters())
     for wrong in ({"density": "exactly"}, {"density": math.inf}, {"values": "int4"}):
         with pytest.raises(InputError):
             parameters(**wrong)

@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tallies import InputError, StorageError, Store, TalliesError, pack
+from tallies.store.families.masked import Masked
 from tallies.store.manifest import Manifest
 from tallies.store.packing.run import PackRun
 from tests.support.checkpoints import (
@@ -754,7 +755,7 @@ def fail(error: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize(
     ("place", "name"),
     [
-        (PackRun, "_pack"),
+        (Masked, "pack"),
         (PackRun, "_copy_dense"),
         (PackRun, "check_unchanged"),
         (Manifest, "to_json"),

@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tallies import InputError, Store, _core, pack
 from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
-from tallies.store.manifest import STORED
 from tallies.torch.encoded import EncodedDelta, store_deltas
 from tallies.torch.merged_module import MergedModule
 from tallies.torch.weighted import weighted_merge
@@ -221,7 +220,7 @@ def test_deltas_of_a_store(tmp_path: Path, codec: str) -> None:
     base = copies(Net())
     store = packed(tmp_path, base, codec)
     deltas = store_deltas(store)
-    names = [name for name in base if store.manifest.tensors[name].kind in STORED]
+    names = [name for name in base if store.manifest.tensors[name].is_stored]
     for t, (task, delta) in enumerate(zip(TASKS, deltas, strict=True)):
         assert sorted(delta) == sorted(names)
         loaded = store.load(task, framework="torch")
