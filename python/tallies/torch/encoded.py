@@ -15,8 +15,8 @@ from ..spec.dtypes import DTYPE_CODES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .arguments import refuse_no_store
-from .functions import unpack_bits
 from .loading import LoadedTensor, load_task, read
+from .masks import unpack_bits
 
 
 @dataclass(frozen=True)

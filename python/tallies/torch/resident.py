@@ -12,8 +12,8 @@ from ..messages import show
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
-from .functions import apply_mask
 from .loading import LoadedTensor, load_task
+from .masks import apply_mask
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -16,7 +16,7 @@ from ..messages import show, unknown
 from ..spec.dtypes import DTYPE_CODES
 from . import ops
 from .encoded import EncodedDelta
-from .functions import block_dots
+from .steps import block_dots
 
 Delta: TypeAlias = torch.Tensor | EncodedDelta
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
