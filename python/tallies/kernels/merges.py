@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..merging.state_dicts import merge_state_dicts
 from ..messages import show
 from ..spec.choices import PAPER, Equal
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero, trimmed
 from . import arguments
 from .arguments import Array, Deltas, Weights, place
 
@@ -164,7 +164,9 @@ def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> R
         )
     policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
     among_equal = Equal(arguments.choice("equal", equal, Equal))
-    return Rule(Gate(gate), Vote(vote), Blend(blend), policy, equal=among_equal)
+    if Gate(gate) is Gate.MAGNITUDE:
+        return trimmed(Vote(vote), Blend(blend), policy, equal=among_equal)
+    return Rule(Gate(gate), Vote(vote), Blend(blend), policy)
 
 
 def _densities(

@@ -13,7 +13,7 @@ from ..engine.limits import limits_in_memory
 from ..engine.passes import Passes
 from ..errors import InputError
 from ..spec.choices import PAPER, Equal
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Vote, Zero, trimmed
 from . import arguments
 from .arguments import Array, Deltas, Weights, narrowed, place, widened
 
@@ -88,12 +88,12 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
         scale=1.0,
         n_input_bytes=0,
     )
-    rule = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM, equal=among_equal)
+    rule = trimmed(Vote.NONE, Blend.SUM, equal=among_equal)
     limits = limits_in_memory(None)
     passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"])
     passes.survey_model()
     passes.combine([0])
-    (found,) = passes.model.found
+    (found,) = passes.model.trims
     if found.floor == KEEP_ALL:
         # Only here do zeros stay, and the kernel's sums, which start at +0, have lost their sign.
         n_kept = values.size if found.last_job is None else found.last_count

@@ -95,7 +95,7 @@ class MergedModule(torch.nn.Module):
             self.merged()
 
     def merged(self) -> dict[str, torch.Tensor]:
-        """Return the merged tensors by name, tied ones once; they carry the coefficients' gradient."""
+        """Return merged tensors by name, tied ones once; a gradient flows to the coefficients."""
         return weighted_merge(self._base, self._deltas, self.coefficients)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -11,17 +11,13 @@ from torch.autograd.function import once_differentiable
 
 import tallies._core as native
 
-from ..spec.dtypes import DTYPE_CODES
+from ..spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES
 from .encoded import EncodedDelta
 from .steps import block_dots
 
 Delta: TypeAlias = torch.Tensor | EncodedDelta
 
-CODES: Final = {
-    torch.float32: DTYPE_CODES["F32"],
-    torch.float16: DTYPE_CODES["F16"],
-    torch.bfloat16: DTYPE_CODES["BF16"],
-}
+CODES: Final = {getattr(torch, name): DTYPE_CODES[DTYPE_OF_ARRAY[name]] for name in KERNEL_DTYPES}
 """Native codes of the dtypes that merge."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...spec.choices import Choice
 from ...spec.parameters import Parameter
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.rules import Blend, Gate, Rule, Vote, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask
 
 
@@ -47,7 +47,7 @@ class Tall(Codec):
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:
         if parameters["shared"] == Shared.TA:
             return Rule(Gate.ALL, Vote.NONE, Blend.SUM)
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
+        return trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
 
     @classmethod
     def ranked_density(cls, parameters: Mapping[str, Any]) -> float | None:
