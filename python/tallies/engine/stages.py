@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from .._core import StageRule, Threshold
 from ..spec.choices import MERGEKIT, Semantics
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
+from .jobs import Work
 from .random_keys import chance, key
 
 _CHUNK, _GRAIN = 2048, 64
@@ -22,23 +23,6 @@ class Band(NamedTuple):
 
     n_outliers: int
     n_kept: int
-
-
-class Staged(Protocol):
-    """The facts of a tensor from which its stages follow."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def n_elements(self) -> int: ...
-    @property
-    def row_length(self) -> int: ...
-    @property
-    def densities(self) -> tuple[float, ...]: ...
-    @property
-    def gammas(self) -> tuple[float, ...]: ...
-    @property
-    def epsilons(self) -> tuple[float, ...]: ...
 
 
 def band(n: int, density: float, gamma: float, semantics: Semantics) -> Band:
@@ -102,7 +86,7 @@ def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[s
 
 def stages(
     rule: Rule,
-    tensor: Staged,
+    tensor: Work,
     semantics: Semantics,
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
@@ -130,13 +114,13 @@ def stages(
     return found
 
 
-def _random(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _random(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density = tensor.densities[expert]
     divides = rule.rescale == "probability" and density > 0
     return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
 
 
-def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _by_rank(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
@@ -145,6 +129,6 @@ def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> d
     return {"low": low, "step": step, "own_factor": rule.rescale == "probability"}
 
 
-def _row_band(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _row_band(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
     return band(tensor.row_length, density, gamma, semantics)._asdict()

@@ -1,58 +1,75 @@
-"""Tensors of a model, written from the files of a base and what a store keeps of a task."""
+"""Writes the tensors of a model from the files of the base and the loaded tensors of a task."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
+from ..engine.files import PlanFiles
 from ..engine.limits import tile_limits
-from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
-from ..store.families.masked import GRAIN
 from ..store.opened import Store
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
-from .held import BUFFERS, Held, hold
+from .loading import BUFFERS, GRAIN, LoadedTensor, load_task
 
 _STAGED_BYTES = 256 << 20
 
 
 class FromFiles:
-    """Reads the base at each switch; of the store all at first, or what a switch needs."""
+    """Reads the base at each switch, and the store at first or as each switch needs it.
+
+    Args:
+        store: The store.
+        threads: The number of threads.
+        preload: Read the whole store at first.
+    """
 
     def __init__(self, store: Store, threads: int, *, preload: bool) -> None:
         self._store = store
         self._threads = threads
-        self._held: dict[str, Mapping[str, Held]] = {}
+        self._loaded: dict[str, Mapping[str, LoadedTensor]] = {}
         if preload:
             shared: dict[str, torch.Tensor] = {}
             for one in all_of(store):
-                self._held[one.file] = hold(one, shared, threads)
+                self._loaded[one.file] = load_task(one, shared, threads)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the store that are kept in memory."""
         return n_bytes_of(
-            array for held in self._held.values() for part in held.values() for array in part.memory
+            array
+            for loaded in self._loaded.values()
+            for part in loaded.values()
+            for array in part.memory
         )
 
-    def parts(self, one: Restoring) -> Mapping[str, Held]:
-        """What a task has of its own. InputError for damage, StorageError when reading fails."""
-        return self._held.get(one.file) or hold(one, {}, self._threads)
+    def parts(self, one: Restoring) -> Mapping[str, LoadedTensor]:
+        """Return the loaded tensors of a task.
+
+        Raises:
+            InputError: Something that was read is damaged.
+            StorageError: Reading fails.
+        """
+        return self._loaded.get(one.file) or load_task(one, {}, self._threads)
 
     def write(
         self,
         tensors: Mapping[str, torch.Tensor],
         sources: Mapping[str, str],
-        parts: Mapping[str, Held],
+        parts: Mapping[str, LoadedTensor],
     ) -> None:
-        """Make each tensor of its source in the base and the parts, which are those of a task.
+        """Write tensors of a model; those that share their memory are written once.
 
-        What shares its memory is written once. On a device, in batches by way of the host.
+        Tensors on a device are written in batches by way of host memory.
+
+        Args:
+            tensors: Tensors of the model by name.
+            sources: For each name, the tensor of the base and of the task whose values it gets.
+            parts: The loaded tensors of the task.
         """
         infos = {name: self._store.base.tensors[sources[name]] for name in tensors}
         here, there = [], {}
@@ -67,30 +84,23 @@ class FromFiles:
             self._fill([(there[tensor.data_ptr()][0], place) for tensor, place in places], parts)
 
     def _fill(
-        self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, Held]
+        self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, LoadedTensor]
     ) -> None:
-        """One pass for tensors of host memory; InputError for a base that is damaged."""
-        core = Plan(True)
-        files: dict[str, int] = {}
+        """Write tensors of host memory in one pass; InputError for a base that is damaged."""
+        files = PlanFiles(Plan(True))
         for info, tensor in outputs:
-            path = os.fspath(info.path)
-            if path not in files:
-                files[path] = core.open_to_read(path)
-            code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
-            core.add_job(
-                info.n_elements,
-                [(files[path], info.offset, code)],
-                [(-1, tensor.data_ptr(), code)],
-                grain=GRAIN,
+            place = files.place(info)
+            files.plan.add_job(
+                info.n_elements, [place], [(-1, tensor.data_ptr(), place[2])], grain=GRAIN
             )
-        deltas = [parts[info.name].native if info.name in parts else None for info, _ in outputs]
-        found = restore(core, deltas, tile_limits(BUFFERS, self._threads))
+        deltas = [parts[info.name].delta if info.name in parts else None for info, _ in outputs]
+        found = restore(files.plan, deltas, tile_limits(BUFFERS, self._threads))
         for (info, _), lanes in zip(outputs, found, strict=True):
             refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that have elements, those of one memory once, by the first of their names."""
+    """Return the tensors that have elements, by their first name where several share memory."""
     by_address: dict[int, str] = {}
     for name, tensor in tensors.items():
         if tensor.nbytes:
@@ -99,12 +109,12 @@ def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def n_bytes_of(arrays: Iterator[torch.Tensor]) -> int:
-    """Bytes of memory, what is named twice once."""
+    """Return the bytes of memory that tensors take; those that share it count once."""
     return sum(n_bytes for _, n_bytes in {(array.data_ptr(), array.nbytes) for array in arrays})
 
 
 def all_of(store: Store) -> Iterator[Restoring]:
-    """Every task of a store, with each of its candidates."""
+    """Yield every task of a store, with each of its candidates."""
     for task, known in store.manifest.tasks.items():
         for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
             yield store.restoring(task, mask_lambda)

@@ -1,4 +1,4 @@
-"""Tasks of a store that are kept where the model is, and made there."""
+"""Keeps the tasks of a store where the model is, and restores them there."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ..spec.dtypes import KERNEL_DTYPES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
-from .functions import apply_mask
-from .held import Held, hold
+from .loading import LoadedTensor, load_task
+from .masks import apply_mask
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What makes one tensor of a task: values that are its own, or what its mask takes."""
+    """One tensor of a task: its own values, or the shared vector and a mask of it."""
 
     values: torch.Tensor
     mask: torch.Tensor | None = None
     scale: float = 1.0
 
     def of(self, base: torch.Tensor) -> torch.Tensor:
-        """The tensor of the task, in the base's shape."""
+        """Return the tensor of the task, in the base's shape."""
         if self.mask is None:
             return self.values
         return apply_mask(base.view(-1), self.values.view(-1), self.mask, self.scale).view_as(base)
 
 
 class Resident:
-    """A copy of the base, the shared vector and the masks of all tasks, beside the tensors."""
+    """Keeps a copy of the base, the shared vector and the masks of all tasks on the device."""
 
     def __init__(self, store: Store, tensors: Mapping[str, torch.Tensor], threads: int) -> None:
         known = store.manifest.tensors
@@ -50,14 +50,16 @@ class Resident:
         for one in all_of(store):
             self._parts[one.file] = {
                 name: self._part(store, name, part, moved)
-                for name, part in hold(one, shared, threads).items()
+                for name, part in load_task(one, shared, threads).items()
             }
 
-    def _part(self, store: Store, name: str, part: Held, moved: dict[int, torch.Tensor]) -> Part:
+    def _part(
+        self, store: Store, name: str, part: LoadedTensor, moved: dict[int, torch.Tensor]
+    ) -> Part:
         base = self._base[name]
         if part.replaces and len(part.memory) == 1:
             return Part(part.memory[0].to(base.device))
-        if part.scale is None or base.dtype not in _DTYPES:
+        if part.mask_scale is None or base.dtype not in _DTYPES:
             raise InputError(
                 f"preload: found 'device', and tensor {show(name)} of {store.path} is "
                 f"{base.dtype}, of codec {store.manifest.codec}; expected a mask and a shared "
@@ -67,18 +69,18 @@ class Resident:
         mask, vector = part.memory
         if vector.data_ptr() not in moved:
             moved[vector.data_ptr()] = vector.to(base.device)
-        return Part(moved[vector.data_ptr()], mask.to(base.device), part.scale)
+        return Part(moved[vector.data_ptr()], mask.to(base.device), part.mask_scale)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept, the base's copy included."""
+        """Bytes of memory, the base's copy included."""
         parts = [part for of_task in self._parts.values() for part in of_task.values()]
         masks = [part.mask for part in parts if part.mask is not None]
         arrays = [*self._base.values(), *(part.values for part in parts), *masks]
         return n_bytes_of(iter(arrays))
 
     def parts(self, one: Restoring) -> Mapping[str, Part]:
-        """What a task has of its own."""
+        """Return the tensors of a task."""
         return self._parts[one.file]
 
     def write(
@@ -87,7 +89,7 @@ class Resident:
         sources: Mapping[str, str],
         parts: Mapping[str, Part],
     ) -> None:
-        """Make each tensor of its source in the base and the parts, which are those of a task."""
+        """Write tensors of a model; arguments as for ``FromFiles.write``."""
         for name, tensor in distinct(tensors).items():
             base, part = self._base[sources[name]], parts.get(sources[name])
             tensor.copy_(base if part is None else part.of(base))
