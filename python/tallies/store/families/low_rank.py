@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ..._core import Limits, Plan, combine, narrow, read_delta, widen
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
-from ...engine.files import Place
+from ...engine.files import Inputs, Place
 from ...engine.fingerprints import add_content, content_of
 from ...errors import InputError, StorageError
 from ...linalg import spectral
@@ -231,7 +231,7 @@ class LowRankRun(PackRun):
     def write(self, directory: Path) -> Manifest:
         made = self._plan
         core = Plan(True)
-        inputs = {path: core.open_to_read(path) for path in made.input_files()}
+        inputs = Inputs(core, made.input_files())
         outputs = self._open_outputs(core, directory)
         for name in made.masked:
             core.add_job(made.base.tensors[name].n_elements, self._inputs(name, inputs), [])
