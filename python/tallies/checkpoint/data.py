@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from io import FileIO
 
 from ..errors import StorageError
@@ -38,6 +39,25 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{tensor.path}: cannot be read: {error.strerror}") from None
+
+
+def read_rows(tensor: TensorInfo, first: int, last: int) -> bytearray:
+    """Read the stored bytes of some rows of a matrix; a tensor of one dimension is one row.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    columns = tensor.shape[-1]
+    step = tensor.strides[-2] if tensor.strides and len(tensor.shape) > 1 else columns
+    item_bytes = DTYPES[tensor.dtype]
+    part = replace(
+        tensor,
+        offset=tensor.offset + first * step * item_bytes,
+        shape=(last - first, columns),
+        n_bytes=(last - first) * columns * item_bytes,
+        strides=tensor.strides and (step, tensor.strides[-1]),
+    )
+    return bytearray().join(chunks(part))
 
 
 def _piece_sizes(n_bytes: int) -> Iterator[int]:
