@@ -2,64 +2,19 @@
 
 A pickle is a program for a stack machine. The standard library's machine imports and calls names
 that the program gives; the machine here knows the few names that ``torch.save`` writes for tensors
-and containers, builds plain records for those names, and refuses all other names. Nothing is
-imported, and no value but text and numbers is hashed, so that no program can run code or exhaust
-the C stack.
+and containers (``torch_names.py``), builds plain records for those names, and refuses all other
+names. Nothing is imported, and no value but text and numbers is hashed, so that no program can run
+code or exhaust the C stack.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ..messages import show
-from ..spec.dtypes import _NAMES as TORCH_NAMES
-
-STORAGES: Final[Mapping[str, str | None]] = {
-    "DoubleStorage": "F64",
-    "FloatStorage": "F32",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-    "UntypedStorage": None,
-}
-"""Safetensors names of the types of stored elements, by torch's name for the storage."""
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """A stored array: its key in the archive, its dtype and its length; bytes without a dtype."""
-
-    key: str
-    dtype: str | None
-    n_elements: int
-
-
-@dataclass(frozen=True, slots=True)
-class StoredTensor:
-    """A view of a storage; ``offset`` and ``strides`` count elements of ``dtype``."""
-
-    storage: Storage
-    dtype: str
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A name that a pickle may use; ``build`` makes the value of a call."""
-
-    text: str
-    build: Callable[..., object] | None = None
-    dtype: str | None = None
+from .torch_names import Name, describe, find, storage
 
 
 class _Mark:
@@ -209,18 +164,18 @@ class _Machine:
     _binget = _long_binget = _get
 
     def _global(self, text: str) -> None:
-        self._stack.append(_find(*text.split(" ", 1)))
+        self._stack.append(find(*text.split(" ", 1)))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("names something by what is no text")
-        self._stack.append(_find(module, name))
+        self._stack.append(find(module, name))
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.pop(), self.pop()
-        if not isinstance(called, _Name) or called.build is None:
-            raise ValueError(f"calls {_describe(called)}, expected tensors and containers")
+        if not isinstance(called, Name) or called.build is None:
+            raise ValueError(f"calls {describe(called)}, expected tensors and containers")
         if not isinstance(arguments, tuple):
             raise ValueError(f"calls {called.text} without arguments")
         try:
@@ -236,7 +191,7 @@ class _Machine:
         self._top(dict)
 
     def _binpersid(self, _: Any) -> None:
-        self._stack.append(_storage(self.pop()))
+        self._stack.append(storage(self.pop()))
 
 
 _CONSTANTS: Final[Mapping[str, object]] = {
@@ -251,135 +206,3 @@ _LITERALS: Final = frozenset(
     | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
     | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 )
-
-
-def _storage(identity: object) -> Storage:
-    """Read the record by which a pickle refers to an array of the archive."""
-    if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
-        raise ValueError("refers to something outside that is no storage")
-    _, kind, key, _, n_elements = identity
-    if not isinstance(kind, _Name) or not kind.text.endswith("Storage"):
-        raise ValueError(f"refers to a storage of type {_describe(kind)}")
-    if not isinstance(key, str) or not _is_size(n_elements):
-        raise ValueError(f"refers to storage {_describe(key)} of {_describe(n_elements)} elements")
-    return Storage(key, kind.dtype, n_elements)
-
-
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object
-) -> StoredTensor:
-    return _tensor(storage, offset, shape, strides, None, None)
-
-
-def _rebuild_tensor_v2(
-    storage: object,
-    offset: object,
-    shape: object,
-    strides: object,
-    requires_grad: object,
-    hooks: object,
-    metadata: object = None,
-) -> StoredTensor:
-    return _tensor(storage, offset, shape, strides, None, metadata)
-
-
-def _rebuild_tensor_v3(
-    storage: object,
-    offset: object,
-    shape: object,
-    strides: object,
-    requires_grad: object,
-    hooks: object,
-    dtype: object,
-    metadata: object = None,
-) -> StoredTensor:
-    if not isinstance(dtype, _Name) or dtype.dtype is None:
-        raise ValueError(f"has a tensor of type {_describe(dtype)}")
-    return _tensor(storage, offset, shape, strides, dtype.dtype, metadata)
-
-
-def _tensor(
-    storage: object,
-    offset: object,
-    shape: object,
-    strides: object,
-    dtype: str | None,
-    metadata: object,
-) -> StoredTensor:
-    if not isinstance(storage, Storage):
-        raise ValueError("has a tensor without a storage")
-    if not _is_size(offset) or not _are_sizes(shape) or not _are_sizes(strides):
-        raise ValueError(
-            f"has a tensor of shape {_describe(shape)}, strides {_describe(strides)} and offset "
-            f"{_describe(offset)}, expected non-negative integers"
-        )
-    if len(shape) != len(strides):
-        raise ValueError(f"has a tensor of shape {show(shape)} with {len(strides)} strides")
-    if isinstance(metadata, dict) and (metadata.get("conj") or metadata.get("neg")):
-        raise ValueError("has a tensor that is conjugated or negated only when it is read")
-    found = dtype or storage.dtype
-    if found is None:
-        raise ValueError("has a tensor of bytes without a type")
-    return StoredTensor(storage, found, offset, shape, strides)
-
-
-def _rebuild_parameter(
-    tensor: object, requires_grad: object, hooks: object, state: object = None
-) -> object:
-    return tensor
-
-
-def _size(sizes: object) -> object:
-    return sizes
-
-
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
-
-
-_BUILDERS: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
-    ("collections", "OrderedDict"): _ordered_dict,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch", "Size"): _size,
-}
-
-_NAMES: Final[Mapping[tuple[str, str], _Name]] = {
-    **{place: _Name(".".join(place), build) for place, build in _BUILDERS.items()},
-    **{("torch", name): _Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
-    **{("torch", name): _Name(f"torch.{name}", None, dtype) for dtype, name in TORCH_NAMES.items()},
-    ("torch.storage", "UntypedStorage"): _Name("torch.storage.UntypedStorage"),
-}
-
-
-def _find(module: str, name: str = "") -> _Name:
-    found = _NAMES.get((module, name))
-    if found is None and module == "torch" and name.endswith("Storage"):
-        raise ValueError(f"has a tensor of torch.{name}, which is not supported")
-    if found is None:
-        raise ValueError(
-            f"names {show(f'{module}.{name}')}, which was not run; expected tensors and containers"
-        )
-    return found
-
-
-def _describe(value: object) -> str:
-    """Say what a value is, without following what it contains."""
-    if isinstance(value, _Name):
-        return value.text
-    if isinstance(value, str | int | float | None):
-        return show(value)
-    if isinstance(value, tuple) and all(isinstance(one, int) for one in value):
-        return show(value)
-    return f"a {type(value).__name__}"
-
-
-def _is_size(value: object) -> TypeGuard[int]:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _are_sizes(value: object) -> TypeGuard[tuple[int, ...]]:
-    return isinstance(value, tuple) and all(map(_is_size, value))

@@ -16,9 +16,10 @@ from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPES
 from .json_text import DAMAGED
-from .pickled import StoredTensor, load
+from .pickled import load
 from .strided import is_row_major, span
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
+from .torch_names import StoredTensor
 from .torch_zip import SAVE_AGAIN, Archive, read_archive
 
 WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module")
@@ -117,7 +118,8 @@ def _info(archive: Archive, name: str, tensor: StoredTensor) -> TensorInfo:
         n_bytes *= size
         if n_bytes > MAX_TENSOR_BYTES:
             raise ValueError(f"shape {show(tensor.shape)} is beyond 2**63 bytes; {DAMAGED}")
-    end = (tensor.offset + span(tensor.shape, tensor.strides)) * DTYPES[dtype]
+    begin = tensor.offset * DTYPES[dtype] if n_bytes else 0  # an empty view may lie anywhere
+    end = begin + span(tensor.shape, tensor.strides) * DTYPES[dtype]
     if end > entry.n_bytes:
         raise ValueError(
             f"shape {show(tensor.shape)}, strides {show(tensor.strides)} and offset "
@@ -128,7 +130,7 @@ def _info(archive: Archive, name: str, tensor: StoredTensor) -> TensorInfo:
         dtype,
         tensor.shape,
         archive.path,
-        entry.offset + tensor.offset * DTYPES[dtype],
+        entry.offset + begin,
         n_bytes,
         strides=None if is_row_major(tensor.shape, tensor.strides) else tensor.strides,
     )

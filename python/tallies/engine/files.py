@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable
-from io import FileIO
 
 from .._core import Plan
 from ..checkpoint.data import chunks
@@ -27,7 +27,8 @@ class Inputs:
     def __init__(self, core: Plan, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
         self._core = core
         self._numbers: dict[str, int] = {}
-        self._copies: FileIO | None = None
+        self._copies = -1
+        """The descriptor of the file of copies."""
         self._copied: dict[TensorInfo, int] = {}
         """Where the copy of a tensor begins."""
         for path in paths:
@@ -39,12 +40,13 @@ class Inputs:
             code = DTYPE_CODES[tensor.dtype]
         if tensor.strides is None:
             return (self._open(os.fspath(tensor.path)), tensor.offset, code)
-        if self._copies is None:
+        if self._copies < 0:
             self._copies = _temporary_file()
+            weakref.finalize(self, os.close, self._copies)
         if tensor not in self._copied:
             self._copied[tensor] = _append(self._copies, tensor)
         # By the system's name for an open file: the copies have no name of their own.
-        return (self._open(f"/proc/self/fd/{self._copies.fileno()}"), self._copied[tensor], code)
+        return (self._open(f"/proc/self/fd/{self._copies}"), self._copied[tensor], code)
 
     def open_again(self, core: Plan) -> Plan:
         """Open the same files in another plan, where they get the same numbers; return the plan."""
@@ -58,21 +60,23 @@ class Inputs:
         return self._numbers[path]
 
 
-def _temporary_file() -> FileIO:
+def _temporary_file() -> int:
     try:
-        return tempfile.TemporaryFile(buffering=0)
+        file, path = tempfile.mkstemp(prefix="tallies-")
+        os.unlink(path)
+        return file
     except OSError as error:
         raise StorageError(f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR") from None
 
 
-def _append(copies: FileIO, tensor: TensorInfo) -> int:
+def _append(copies: int, tensor: TensorInfo) -> int:
     """Write a tensor's elements end to end behind those that are there; where they begin."""
-    begin = copies.seek(0, os.SEEK_END)
+    begin = os.lseek(copies, 0, os.SEEK_END)
     try:
         for chunk in chunks(tensor):
             view = memoryview(chunk)
             while view:
-                view = view[copies.write(view) :]
+                view = view[os.write(copies, view) :]
     except OSError as error:
         if isinstance(error, StorageError):
             raise
