@@ -84,7 +84,7 @@ def read_archive(path: Path) -> Archive:
                         f"{path}: entry {show(info.filename)} appears twice; {DAMAGED}"
                     )
                 _check_info(path, info)
-                file.seek(info.header_offset)
+                file.seek(min(max(info.header_offset, 0), size))
                 found[info.filename] = _entry(path, info, file.read(_LOCAL.size + 65536), size)
     except InputError:
         raise
