@@ -58,7 +58,8 @@ torch.save({"a": torch.arange(6.0), "b": torch.arange(6).reshape(2, 3).t()}, SAV
 
 def stored_bytes(tensor: torch.Tensor) -> bytes:
     """The elements in row-major order."""
-    plain = tensor.detach().contiguous().clone()
+    plain = torch.empty(tensor.shape, dtype=tensor.dtype)
+    plain.copy_(tensor.detach())
     return plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
 
 

@@ -1,90 +1,118 @@
-"""Turns stored tensors into the places that native passes read and write."""
+"""The files of a native plan, and the places of tensors in them.
+
+The one module that turns a stored tensor into an input or output of a native pass.
+"""
 
 from __future__ import annotations
 
 import os
-import tempfile
-import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, TypeAlias
 
 from .._core import Plan
-from ..checkpoint.data import chunks
-from ..checkpoint.tensors import TensorInfo
-from ..errors import StorageError
-from ..spec.dtypes import DTYPE_CODES
+from ..checkpoint.safetensors import TensorInfo
+from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
+from .codes import PACKED_BITS
+from .copies import CopiesInOrder
 
-Place = tuple[int, int, int]
-"""Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""
+Place: TypeAlias = tuple[int, int, int]
+"""An array as native passes take it: file number and byte offset, or -1 and address; dtype code."""
+
+NOWHERE: Final[Place] = (PACKED_BITS, 0, PACKED_BITS)
+"""The place of an array that a job lacks."""
+
+_BYTE: Final = CODES_BY_SIZE[1]
 
 
-class Inputs:
-    """The files that a plan reads, each opened once, and the places of tensors in these files.
+def moved(place: Place, n_elements: int) -> Place:
+    """Return the place ``n_elements`` further into an array of values."""
+    file, offset, code = place
+    return (file, offset + n_elements * DTYPE_BYTES[code], code)
 
-    A tensor whose elements do not lie end to end is first copied, in order, into a file without a
-    name in the system's temporary directory (``TMPDIR``), which goes with this object.
+
+class PlanFiles:
+    """The open files of a native plan, each opened once.
+
+    Args:
+        plan: The plan in which the files are opened. It closes them when it goes.
+        paths: Files to open for reading at once. Others open when a tensor in them is asked for.
+
+    Raises:
+        StorageError: A file cannot be opened. All methods that open a file raise the same.
     """
 
-    def __init__(self, core: Plan, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
-        self._core = core
+    def __init__(self, plan: Plan, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
+        self.plan = plan
         self._numbers: dict[str, int] = {}
-        self._copies = -1
-        """The descriptor of the file of copies."""
-        self._copied: dict[TensorInfo, int] = {}
-        """Where the copy of a tensor begins."""
+        self._created: set[str] = set()
+        self._copies = CopiesInOrder()
         for path in paths:
-            self._open(os.fspath(path))
+            self._number(path)
 
-    def place(self, tensor: TensorInfo, code: int | None = None) -> Place:
-        """Say where a tensor lies; ``code`` stands for another dtype of the same size in bits."""
-        if code is None:
-            code = DTYPE_CODES[tensor.dtype]
-        if tensor.strides is None:
-            return (self._open(os.fspath(tensor.path)), tensor.offset, code)
-        if self._copies < 0:
-            self._copies = _temporary_file()
-            weakref.finalize(self, os.close, self._copies)
-        if tensor not in self._copied:
-            self._copied[tensor] = _append(self._copies, tensor)
-        # By the system's name for an open file: the copies have no name of their own.
-        return (self._open(f"/proc/self/fd/{self._copies}"), self._copied[tensor], code)
+    def create(self, path: str | os.PathLike[str], n_bytes: int) -> None:
+        """Open a file for writing and make room for ``n_bytes``; earlier bytes in it stay."""
+        self._numbers[os.fspath(path)] = self.plan.open_to_write(os.fspath(path), n_bytes)
+        self._created.add(os.fspath(path))
 
-    def open_again(self, core: Plan) -> Plan:
-        """Open the same files in another plan, where they get the same numbers; return the plan."""
+    def write_head(self, path: str | os.PathLike[str], head: bytes) -> None:
+        """Write the first bytes of a created file, such as its header."""
+        self.plan.write(self._numbers[os.fspath(path)], head, 0)
+
+    def place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor's values; of their bits, where the dtype does not merge."""
+        return self._place(tensor, place_code(tensor.dtype))
+
+    def bits_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""
+        return self._place(tensor, _bits_code(tensor.dtype))
+
+    def mask_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor that is a packed mask, one bit for each element."""
+        return self._place(tensor, PACKED_BITS)
+
+    def bytes_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor as ``tensor.n_bytes`` elements of one byte."""
+        return self._place(tensor, _BYTE)
+
+    def write(self, tensor: TensorInfo, data: bytes, at: int = 0) -> None:
+        """Write bytes of a tensor of a created file, from the tensor's byte ``at`` on."""
+        self.plan.write(self._numbers[os.fspath(tensor.path)], data, tensor.offset + at)
+
+    def writer(self, tensor: TensorInfo) -> Callable[[bytes, int], None]:
+        """Return the function ``(data, at)`` that writes bytes of a tensor of a created file."""
+        return partial(self.write, tensor)
+
+    def open_again(self, has_base: bool = True) -> Plan:
+        """Return a new plan in which the files to read are open under the same numbers.
+
+        The numbers of created files are those of a file of no bytes there.
+        """
+        plan = Plan(has_base)
         for path in self._numbers:
-            core.open_to_read(path)
-        return core
+            plan.open_to_read(os.devnull if path in self._created else path)
+        return plan
 
-    def _open(self, path: str) -> int:
-        if path not in self._numbers:
-            self._numbers[path] = self._core.open_to_read(path)
-        return self._numbers[path]
+    def _number(self, path: str | os.PathLike[str]) -> int:
+        name = os.fspath(path)
+        if name not in self._numbers:
+            self._numbers[name] = self.plan.open_to_read(name)
+        return self._numbers[name]
 
-
-def _temporary_file() -> int:
-    try:
-        file, path = tempfile.mkstemp(prefix="tallies-")
-        os.unlink(path)
-        return file
-    except OSError as error:
-        raise StorageError(f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR") from None
+    def _place(self, tensor: TensorInfo, code: int) -> Place:
+        if tensor.strides is not None:
+            path, offset = self._copies.find(tensor)
+            return (self._number(path), offset, code)
+        return (self._number(tensor.path), tensor.offset, code)
 
 
-def _append(copies: int, tensor: TensorInfo) -> int:
-    """Write a tensor's elements end to end behind those that are there; where they begin."""
-    begin = os.lseek(copies, 0, os.SEEK_END)
-    try:
-        for chunk in chunks(tensor):
-            view = memoryview(chunk)
-            while view:
-                view = view[os.write(copies, view) :]
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"{tempfile.gettempdir()}: tensor {tensor.name!r} of {tensor.path} cannot be put in "
-            f"order there: {error.strerror}; free some space, or set TMPDIR"
-        ) from None
-    return begin
+def place_code(dtype: str) -> int:
+    """Return the native code of a dtype; for one that does not merge, a code of its size."""
+    return DTYPE_CODES.get(dtype, CODES_BY_SIZE[DTYPES[dtype]])
+
+
+def _bits_code(dtype: str) -> int:
+    return CODES_BY_SIZE[DTYPES[dtype]]
 
 
 class Writer:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
-from ..engine.files import Inputs
+from ..engine.files import PlanFiles
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..spec.dtypes import FLOATS
@@ -37,7 +37,7 @@ def verify(
         if tensor.dtype not in FLOATS:
             continue
         core = Plan(False)
-        inputs = Inputs(core)
+        inputs = PlanFiles(core)
         core.add_job(tensor.n_elements, [inputs.place(tensor)], [])
         count, first = core.find_nonfinite(0, 0, limits)
         if count and nonfinite == "error":

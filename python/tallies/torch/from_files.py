@@ -8,7 +8,7 @@ import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
-from ..engine.files import Inputs
+from ..engine.files import PlanFiles
 from ..engine.limits import tile_limits
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
 from ..store.families.masked import GRAIN
@@ -71,12 +71,12 @@ class FromFiles:
     ) -> None:
         """One pass for tensors of host memory; InputError for a base that is damaged."""
         core = Plan(True)
-        inputs = Inputs(core)
+        inputs = PlanFiles(core)
         for info, tensor in outputs:
             code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
             core.add_job(
                 info.n_elements,
-                [inputs.place(info, code)],
+                [inputs.place(info)],
                 [(-1, tensor.data_ptr(), code)],
                 grain=GRAIN,
             )

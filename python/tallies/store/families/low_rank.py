@@ -18,7 +18,7 @@ from ..._core import Limits, Plan, combine, narrow, read_delta, widen
 from ...checkpoint.data import read_rows
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
-from ...engine.files import Inputs, Place
+from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import add_content, content_of
 from ...errors import InputError
 from ...linalg import spectral
@@ -223,7 +223,7 @@ class LowRankRun(PackRun):
     def write(self, directory: Path) -> Manifest:
         made = self._plan
         core = Plan(True)
-        inputs = Inputs(core, made.input_files())
+        inputs = PlanFiles(core, made.input_files())
         outputs = self._open_outputs(core, directory)
         for name in made.masked:
             core.add_job(made.base.tensors[name].n_elements, self._inputs(name, inputs), [])

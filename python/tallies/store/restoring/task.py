@@ -11,8 +11,7 @@ from ..._core import Limits, Plan, UnpackRule, unpack
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import chunks
 from ...checkpoint.safetensors import TensorInfo
-from ...engine.codes import PACKED_BITS
-from ...engine.files import Inputs, Place
+from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
 from ...messages import unknown
@@ -123,12 +122,12 @@ class Restoring:
         )
         scale = self.manifest.tasks[self.task].scale
         inputs = {name: self._inputs(name, has_shared) for name in names}
-        opened = Inputs(core)
+        opened = PlanFiles(core)
         rules = []
         for job, name in enumerate(names):
             *floats, mask = inputs[name]
             places = [opened.place(one) for one in floats]
-            places.append(opened.place(mask, PACKED_BITS))
+            places.append(opened.mask_place(mask))
             core.add_job(self.base.tensors[name].n_elements, places, outputs[name], grain=GRAIN)
             rules.append(UnpackRule(job, scale if has_shared else self._magnitude(name)))
         results = unpack(core, rules, has_shared, limits, progress)
