@@ -9,6 +9,7 @@ code or exhaust the C stack.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Mapping
 from typing import Any, Final
@@ -39,10 +40,14 @@ def load(data: bytes) -> object:
             says which.
     """
     machine = _Machine()
-    for opcode, argument, _ in pickletools.genops(data):
+    stream = io.BytesIO(data)
+    while code := stream.read(1):
+        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        if opcode is None:
+            raise ValueError(f"has the instruction {code!r}, which nobody knows")
         if opcode.name == "STOP":
             return machine.pop()
-        machine.step(opcode.name, argument)
+        machine.step(opcode, stream)
     raise ValueError("the pickle ends early")
 
 
@@ -53,17 +58,19 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def step(self, name: str, argument: Any) -> None:
+    def step(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> None:
+        """Do one instruction, whose argument the stream has next."""
+        name = opcode.name
+        method = getattr(self, f"_{name.lower()}", None)
+        if not (method or name in _CONSTANTS or name in _LITERALS or name in _IGNORED):
+            raise ValueError(f"has the instruction {name}, expected tensors and containers")
+        argument = opcode.arg.reader(stream) if opcode.arg else None
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
             self._stack.append(argument)
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif (method := getattr(self, f"_{name.lower()}", None)) is not None:
+        elif method:
             method(argument)
-        else:
-            raise ValueError(f"has the instruction {name}, expected tensors and containers")
 
     def pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -200,6 +207,8 @@ _CONSTANTS: Final[Mapping[str, object]] = {
     "NEWFALSE": False,
     "EMPTY_TUPLE": (),
 }
+
+_IGNORED: Final = frozenset({"PROTO", "FRAME"})
 
 _LITERALS: Final = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
