@@ -42,7 +42,7 @@ def load(data: bytes) -> object:
     machine = _Machine()
     stream = io.BytesIO(data)
     while code := stream.read(1):
-        opcode = pickletools.code2op.get(code.decode("latin-1"))
+        opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"has the instruction {code!r}, which nobody knows")
         if opcode.name == "STOP":
@@ -64,7 +64,10 @@ class _Machine:
         method = getattr(self, f"_{name.lower()}", None)
         if not (method or name in _CONSTANTS or name in _LITERALS or name in _IGNORED):
             raise ValueError(f"has the instruction {name}, expected tensors and containers")
-        argument = opcode.arg.reader(stream) if opcode.arg else None
+        if name == "GLOBAL":  # two lines of text, in which no escapes are undone
+            argument: Any = (_read_line(stream), _read_line(stream))
+        else:
+            argument = opcode.arg.reader(stream) if opcode.arg else None
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
@@ -170,8 +173,8 @@ class _Machine:
 
     _binget = _long_binget = _get
 
-    def _global(self, text: str) -> None:
-        self._stack.append(find(*text.split(" ", 1)))
+    def _global(self, names: tuple[str, str]) -> None:
+        self._stack.append(find(*names))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
@@ -200,6 +203,15 @@ class _Machine:
     def _binpersid(self, _: Any) -> None:
         self._stack.append(storage(self.pop()))
 
+
+def _read_line(stream: io.BytesIO) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("ends within a name")
+    return line[:-1].decode()
+
+
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
 
 _CONSTANTS: Final[Mapping[str, object]] = {
     "NONE": None,
