@@ -98,7 +98,7 @@ void register_engine(py::module_& m) {
                        std::vector<std::uint64_t> cutoffs, float scale, float divisor,
                        int zero_sign, int majority, std::vector<float> lambdas, int at_least,
                        std::vector<StageRule> stages, std::uint64_t row_length,
-                       const std::vector<Numbers>& scores, int company) {
+                       const std::vector<Numbers>& scores, int agreement) {
              return JobRule{job,
                             first,
                             n_elements,
@@ -114,18 +114,18 @@ void register_engine(py::module_& m) {
                             std::move(stages),
                             row_length,
                             to_scores(scores),
-                            static_cast<Company>(company)};
+                            static_cast<Agreement>(agreement)};
            }),
            py::arg("job"), py::arg("first"), py::arg("n_elements"), py::arg("weights"),
            py::arg("floors"), py::arg("cutoffs"), py::arg("scale"), py::arg("divisor"),
            py::arg("zero_sign"), py::arg("majority"), py::arg("lambdas") = std::vector<float>(),
            py::arg("at_least") = 0, py::arg("stages") = std::vector<StageRule>(),
            py::arg("row_length") = 0, py::arg("scores") = std::vector<Numbers>(),
-           py::arg("company") = 0);
+           py::arg("agreement") = 0);
 
-  py::class_<Census>(m, "Census")
-      .def_readonly("alone", &Census::alone)
-      .def_readonly("shared", &Census::shared);
+  py::class_<Overlap>(m, "Overlap")
+      .def_readonly("alone", &Overlap::alone)
+      .def_readonly("shared", &Overlap::shared);
 
   py::class_<JobResult>(m, "JobResult")
       .def_property_readonly("sign_sum", [](const JobResult& r) { return r.tally.sign_sum; })
@@ -169,10 +169,10 @@ void register_engine(py::module_& m) {
       .def(
           "select",
           [](const Plan& plan, const std::vector<Unit>& units, bool locate, const Limits& limits,
-             py::object progress, int measure, const std::vector<Numbers>& scores, int company,
+             py::object progress, int measure, const std::vector<Numbers>& scores, int agreement,
              std::vector<std::vector<StageRule>> draws) {
             const Ranking ranking{static_cast<Measure>(measure), to_scores(scores),
-                                  static_cast<Company>(company), std::move(draws)};
+                                  static_cast<Agreement>(agreement), std::move(draws)};
             Watch watch(std::move(progress));
             return watch.run([&](const Progress& on_progress) {
               return select(plan, units, ranking, locate, limits, on_progress);
@@ -180,14 +180,14 @@ void register_engine(py::module_& m) {
           },
           py::arg("units"), py::arg("locate"), py::arg("limits"), py::arg("progress") = py::none(),
           py::arg("measure") = 0, py::arg("scores") = std::vector<Numbers>(),
-          py::arg("company") = 0, py::arg("draws") = std::vector<std::vector<StageRule>>())
+          py::arg("agreement") = 0, py::arg("draws") = std::vector<std::vector<StageRule>>())
       .def(
-          "take_census",
+          "count_overlap",
           [](const Plan& plan, const std::vector<std::size_t>& jobs, std::int32_t floor,
              const Limits& limits, py::object progress) {
             Watch watch(std::move(progress));
             return watch.run([&](const Progress& on_progress) {
-              return take_census(plan, jobs, floor, limits, on_progress);
+              return count_overlap(plan, jobs, floor, limits, on_progress);
             });
           },
           py::arg("jobs"), py::arg("floor"), py::arg("limits"), py::arg("progress") = py::none())

@@ -9,7 +9,7 @@ namespace tallies {
 enum class Gate : std::uint8_t {
   all,
   magnitude,  // bits(|x|) > floor
-  spread,     // bits of the variance over the experts > floor; one decision for all of them
+  variance,   // bits of the variance over the experts > floor; one decision for all of them
   score,      // PCB score > threshold
   random,     // each by itself with a probability, times a factor; NaN always; > floor then
 };
@@ -48,40 +48,40 @@ enum class MaskRule : std::uint8_t {
 };
 
 // The combinations that are compiled. X(gate, vote, blend).
-#define TALLIES_RULES(X)                              \
-  X(all, none, sum)                                   \
-  X(all, none, mean)                                  \
-  X(magnitude, none, sum)                             \
-  X(magnitude, none, alone_or_mean)                   \
-  X(all, sum, largest_agreeing)                       \
-  X(magnitude, sum, sum_of_agreeing)                  \
-  X(magnitude, sum, mean_of_agreeing)                 \
-  X(magnitude, sum, weighted_mean_of_agreeing)        \
-  X(magnitude, sum, largest_agreeing)                 \
-  X(magnitude, count, sum_of_agreeing)                \
-  X(magnitude, count, mean_of_agreeing)               \
-  X(magnitude, count, weighted_mean_of_agreeing)      \
-  X(magnitude, count, largest_agreeing)               \
-  X(magnitude, unweighted_sum, mean_of_agreeing)      \
-  X(magnitude, unweighted_count, mean_of_agreeing)    \
-  X(all, unweighted_sum, clamped_mean_of_agreeing)    \
-  X(spread, unweighted_sum, clamped_mean_of_agreeing) \
-  X(score, none, score_weighted_mean)                 \
-  X(random, none, sum)                                \
-  X(random, none, mean)                               \
-  X(random, sum, sum_of_agreeing)                     \
-  X(random, sum, mean_of_agreeing)                    \
-  X(random, sum, weighted_mean_of_agreeing)           \
-  X(random, sum, largest_agreeing)                    \
-  X(random, count, sum_of_agreeing)                   \
-  X(random, count, mean_of_agreeing)                  \
-  X(random, count, weighted_mean_of_agreeing)         \
-  X(random, count, largest_agreeing)                  \
-  X(random, unweighted_sum, mean_of_agreeing)         \
-  X(random, unweighted_count, mean_of_agreeing)       \
-  X(all, given, sum_of_agreeing)                      \
-  X(all, given, mean_of_agreeing)                     \
-  X(all, given, weighted_mean_of_agreeing)            \
+#define TALLIES_RULES(X)                                \
+  X(all, none, sum)                                     \
+  X(all, none, mean)                                    \
+  X(magnitude, none, sum)                               \
+  X(magnitude, none, alone_or_mean)                     \
+  X(all, sum, largest_agreeing)                         \
+  X(magnitude, sum, sum_of_agreeing)                    \
+  X(magnitude, sum, mean_of_agreeing)                   \
+  X(magnitude, sum, weighted_mean_of_agreeing)          \
+  X(magnitude, sum, largest_agreeing)                   \
+  X(magnitude, count, sum_of_agreeing)                  \
+  X(magnitude, count, mean_of_agreeing)                 \
+  X(magnitude, count, weighted_mean_of_agreeing)        \
+  X(magnitude, count, largest_agreeing)                 \
+  X(magnitude, unweighted_sum, mean_of_agreeing)        \
+  X(magnitude, unweighted_count, mean_of_agreeing)      \
+  X(all, unweighted_sum, clamped_mean_of_agreeing)      \
+  X(variance, unweighted_sum, clamped_mean_of_agreeing) \
+  X(score, none, score_weighted_mean)                   \
+  X(random, none, sum)                                  \
+  X(random, none, mean)                                 \
+  X(random, sum, sum_of_agreeing)                       \
+  X(random, sum, mean_of_agreeing)                      \
+  X(random, sum, weighted_mean_of_agreeing)             \
+  X(random, sum, largest_agreeing)                      \
+  X(random, count, sum_of_agreeing)                     \
+  X(random, count, mean_of_agreeing)                    \
+  X(random, count, weighted_mean_of_agreeing)           \
+  X(random, count, largest_agreeing)                    \
+  X(random, unweighted_sum, mean_of_agreeing)           \
+  X(random, unweighted_count, mean_of_agreeing)         \
+  X(all, given, sum_of_agreeing)                        \
+  X(all, given, mean_of_agreeing)                       \
+  X(all, given, weighted_mean_of_agreeing)              \
   X(all, given, largest_agreeing)
 
 struct Rule {

@@ -27,9 +27,9 @@ struct Score {
   float low, high, per_width, threshold, per_range;
 };
 
-// Whose company an entry is judged by: the sum of the task vectors, or of their signed, normalised
-// magnitudes.
-enum class Company : std::uint8_t { sum, signs };
+// What the agreement of an entry is measured against: the sum of the task vectors, or of their
+// signed, normalised magnitudes.
+enum class Agreement : std::uint8_t { sum, signs };
 
 // Entries of one expert that stay at random.
 struct Draw {
@@ -56,7 +56,7 @@ struct CombineArgs {
   void* out;
   std::size_t n;
   const Score* scores = nullptr;  // n_experts; Gate::score
-  Company company = Company::sum;
+  Agreement agreement = Agreement::sum;
   // Gate::random: n_experts. Elements first to first + n do not pass a multiple of 2^32.
   const Draw* draws = nullptr;
   std::uint64_t first = 0;  // element of the tensor
@@ -145,7 +145,7 @@ struct ScoresArgs {
   const float* const* deltas;
   const Score* scores;
   int n_experts;
-  Company company;
+  Agreement agreement;
   bool positive;
   float* const* out;
   std::size_t n;
@@ -225,13 +225,13 @@ struct KernelTable {
   void (*dots)(const float* x, const float* const* rows, int n_rows, std::size_t n,
                double (*lanes)[8]);
   // Over the experts of each element, of float32 deltas.
-  void (*spread)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  void (*variance)(const float* const* deltas, int n_experts, float* out, std::size_t n);
   // Entries of x become +0 where bits(|judge|) <= floor.
   void (*keep_where)(const float* judge, std::int32_t floor, float* x, std::size_t n);
   void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
   // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
   // the rest.
-  void (*count_company)(const float* const* deltas, std::int32_t floor, int n_experts,
+  void (*count_overlap)(const float* const* deltas, std::int32_t floor, int n_experts,
                         std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
 
   // Added to eight lanes in float64, element i to lane i % 8.

@@ -14,7 +14,7 @@ namespace {
 
 struct Scratch {
   Deltas chunks;
-  std::vector<float> spread;
+  std::vector<float> variance;
   std::vector<std::int32_t> floors;
 };
 
@@ -44,15 +44,15 @@ bool for_each_chunk(const Plan& plan, const std::vector<std::size_t>& numbers, c
 }
 
 // Sets to zero, of the chunk from element `first` on, what does not stay.
-void keep_spread(const JobRule& rule, const std::vector<float*>& deltas, std::uint64_t first,
-                 std::size_t n, Scratch& scratch) {
-  scratch.spread.resize(kChunk);
-  float* const spread = scratch.spread.data();
-  kernels().spread(deltas.data(), static_cast<int>(deltas.size()), spread, n);
+void keep_by_variance(const JobRule& rule, const std::vector<float*>& deltas, std::uint64_t first,
+                      std::size_t n, Scratch& scratch) {
+  scratch.variance.resize(kChunk);
+  float* const variance = scratch.variance.data();
+  kernels().variance(deltas.data(), static_cast<int>(deltas.size()), variance, n);
   split_at_cutoffs(first, n, rule.floors, rule.cutoffs, scratch.floors,
                    [&](std::size_t at, std::size_t count) {
                      for (float* const x : deltas)
-                       kernels().keep_where(spread + at, scratch.floors[0], x + at, count);
+                       kernels().keep_where(variance + at, scratch.floors[0], x + at, count);
                    });
 }
 
@@ -64,10 +64,10 @@ double sum_of_squares(const float* x, std::size_t n) {
 
 }  // namespace
 
-std::vector<Census> take_census(const Plan& plan, const std::vector<std::size_t>& jobs,
-                                std::int32_t floor, const Limits& limits,
-                                const Progress& progress) {
-  std::vector<Census> found;
+std::vector<Overlap> count_overlap(const Plan& plan, const std::vector<std::size_t>& jobs,
+                                   std::int32_t floor, const Limits& limits,
+                                   const Progress& progress) {
+  std::vector<Overlap> found;
   for (const std::size_t job : jobs) {
     const std::size_t n_experts = plan.n_experts(job);
     found.push_back({std::vector<std::uint64_t>(n_experts), std::vector<std::uint64_t>(n_experts)});
@@ -79,7 +79,7 @@ std::vector<Census> take_census(const Plan& plan, const std::vector<std::size_t>
                    const std::size_t n_experts = deltas.size();
                    std::uint64_t counts[2 * kMaxExperts] = {};
                    std::uint64_t* const shared = counts + n_experts;
-                   kernels().count_company(deltas.data(), floor, static_cast<int>(n_experts), n,
+                   kernels().count_overlap(deltas.data(), floor, static_cast<int>(n_experts), n,
                                            counts, shared);
                    const std::lock_guard lock(mutex);
                    for (std::size_t e = 0; e < n_experts; ++e) {
@@ -104,7 +104,7 @@ std::vector<std::vector<double>> sum_squares(const Plan& plan, const std::vector
                      std::size_t n, Scratch& scratch) {
                    const JobRule& rule = rules[job];
                    const bool keeps_all = rule.floors[0] < 0;
-                   if (!keeps_all) keep_spread(rule, deltas, first, n, scratch);
+                   if (!keeps_all) keep_by_variance(rule, deltas, first, n, scratch);
                    std::vector<double> parts;
                    for (const float* x : deltas) parts.push_back(sum_of_squares(x, n));
                    const std::lock_guard lock(mutex);

@@ -156,7 +156,7 @@ class Combine {
     args.divisor = rule.divisor;
     args.zero_sign = zero_sign;
     args.scores = rule.scores.data();
-    args.company = rule.company;
+    args.agreement = rule.agreement;
     args.overflow = overflow_bits(out_type);
     if (options_.stage != Stage::none || !rule.lambdas.empty()) {
       merge_deltas(tile, rule, args, first_of_job, n, out, scratch, tally);

@@ -49,7 +49,7 @@ struct StageRule {
 // What is ranked of an element: a number from each expert, or one from all of them together.
 enum class Measure : std::uint8_t {
   magnitude,       // of the delta
-  spread,          // variance over the experts
+  variance,        // variance over the experts
   score,           // PCB score, zero where it is negative
   negative_score,  // minus the PCB score, zero where that is negative
   drawn,           // magnitude of the delta after Stage::drop
@@ -58,12 +58,12 @@ enum class Measure : std::uint8_t {
 struct Ranking {
   Measure measure = Measure::magnitude;
   std::vector<Score> scores;  // per expert
-  Company company = Company::sum;
+  Agreement agreement = Agreement::sum;
   std::vector<std::vector<StageRule>> draws;  // per job and expert
 
   bool is_derived() const { return measure != Measure::magnitude; }
   std::size_t n_numbers(std::size_t n_experts) const {
-    return measure == Measure::spread ? 1 : n_experts;
+    return measure == Measure::variance ? 1 : n_experts;
   }
 };
 
@@ -110,7 +110,7 @@ struct JobRule {
   std::vector<StageRule> stages;  // per expert; empty without a stage or draws
   std::uint64_t row_length = 0;   // of weights per row, and of stages that need whole rows
   std::vector<Score> scores;      // per expert; Gate::score
-  Company company = Company::sum;
+  Agreement agreement = Agreement::sum;
 };
 
 using Lanes = std::array<std::uint64_t, 8>;
@@ -162,13 +162,13 @@ std::vector<std::vector<double>> gram(const Plan&, const std::vector<GramRule>&,
                                       const Limits&, const Progress&);
 
 // Entries of each expert with bits(|delta|) > floor: those that no other expert has, and the rest.
-struct Census {
+struct Overlap {
   std::vector<std::uint64_t> alone, shared;
 };
-std::vector<Census> take_census(const Plan&, const std::vector<std::size_t>& jobs,
-                                std::int32_t floor, const Limits&, const Progress&);
+std::vector<Overlap> count_overlap(const Plan&, const std::vector<std::size_t>& jobs,
+                                   std::int32_t floor, const Limits&, const Progress&);
 
-// Sums of the squares of each expert's deltas, of the elements that stay under Gate::spread. The
+// Sums of the squares of each expert's deltas, of the elements that pass Gate::variance. The
 // rules are of whole jobs.
 std::vector<std::vector<double>> sum_squares(const Plan&, const std::vector<JobRule>&,
                                              const Limits&, const Progress&);

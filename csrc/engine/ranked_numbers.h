@@ -58,10 +58,10 @@ class Derived {
             body(deltas, largest_, first, n);
             return;
           }
-          if (ranking.measure == Measure::spread)
-            kernels().spread(deltas.data(), n_rows, rows_[0], n);
+          if (ranking.measure == Measure::variance)
+            kernels().variance(deltas.data(), n_rows, rows_[0], n);
           else
-            kernels().scores({deltas.data(), ranking.scores.data(), n_rows, ranking.company,
+            kernels().scores({deltas.data(), ranking.scores.data(), n_rows, ranking.agreement,
                               ranking.measure == Measure::score, rows_.data(), n},
                              largest_.data());
           body(rows_, largest_, first, n);

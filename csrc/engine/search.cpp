@@ -190,9 +190,9 @@ void Search::guess_from(const std::vector<std::uint32_t>& patterns, std::uint64_
   };
   double part = static_cast<double>(rank) / static_cast<double>(n_all);
   if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
-  const double spread = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
-  aim(part + spread < 1 ? static_cast<std::int32_t>(at(part + spread)) : 0,
-      part > spread ? static_cast<std::int32_t>(at(part - spread)) : kTop);
+  const double margin = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
+  aim(part + margin < 1 ? static_cast<std::int32_t>(at(part + margin)) : 0,
+      part > margin ? static_cast<std::int32_t>(at(part - margin)) : kTop);
 }
 
 }  // namespace tallies

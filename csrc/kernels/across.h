@@ -1,4 +1,4 @@
-// Entries that are judged by the whole company of experts: a first sweep over an element's experts
+// Entries that depend on all experts of their element: a first sweep over an element's experts
 // sees them all, a second one weighs each. Reference: tests/reference/{ram,sce,pcb}.py.
 #pragma once
 
@@ -27,10 +27,10 @@ struct SharedEntry {
   template <class Args>
   static TALLIES_INLINE void settle(Seen&, const Args&) {}
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
-    const Mask stays = greater(magnitude(delta), floor);
+    const Mask passes = greater(magnitude(delta), floor);
     const F32s n = to_floats(larger(seen.n, all(1)));
     const F32s y = select(equal(seen.n, all(1)), delta * weight, delta / n);
-    return {y, y, stays, stays, stays};
+    return {y, y, passes, passes, passes};
   }
 };
 
@@ -57,24 +57,24 @@ struct Variance {
 };
 
 // SCE: elements on which the experts differ most stay, for all of them.
-struct SpreadEntry {
+struct VarianceEntry {
   struct Seen : Variance {
-    Mask stays{};
+    Mask passes{};
   };
   float weight;
   bool is_first;
   template <class Args>
-  TALLIES_INLINE SpreadEntry(const Args& args, int expert)
+  TALLIES_INLINE VarianceEntry(const Args& args, int expert)
       : weight(args.weights[expert]), is_first(expert == 0) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { seen.add(delta, is_first); }
   template <class Args>
   static TALLIES_INLINE void settle(Seen& seen, const Args& args) {
     const double n = args.n_experts;
-    seen.stays = greater(magnitude(seen.value(n, 1 / (n * n))), all(args.floors[0]));
+    seen.passes = greater(magnitude(seen.value(n, 1 / (n * n))), all(args.floors[0]));
   }
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
-    return {delta * weight, delta, seen.stays, both(seen.stays, greater(delta, F32s{})),
-            both(seen.stays, greater(F32s{}, delta))};
+    return {delta * weight, delta, seen.passes, both(seen.passes, greater(delta, F32s{})),
+            both(seen.passes, greater(F32s{}, delta))};
   }
 };
 
@@ -88,13 +88,13 @@ TALLIES_INLINE F32s with_sign_of(F32s size, F32s x) {
   return select(equal(x, F32s{}), F32s{}, floats_of(bits_of(size) | sign));
 }
 
-// PCB: an entry's own size and its agreement with the company of all experts.
+// PCB: an entry's own size and its agreement with all experts.
 struct Scored {
   struct Seen {
-    F32s sum{}, company{};
+    F32s sum{}, agreement{};
   };
   Score score;
-  Company company;
+  Agreement agreement;
   float n;
   TALLIES_INLINE F32s size(F32s delta) const {
     return clip(floats_of(magnitude(delta)), score.low, score.high);
@@ -104,13 +104,14 @@ struct Scored {
   }
   TALLIES_INLINE void see(Seen& seen, F32s delta) const {
     seen.sum = seen.sum + delta;
-    seen.company =
-        company == Company::sum ? seen.sum : seen.company + with_sign_of(share(size(delta)), delta);
+    seen.agreement = agreement == Agreement::sum
+                         ? seen.sum
+                         : seen.agreement + with_sign_of(share(size(delta)), delta);
   }
   // Zero where the sum of the task vectors is not finite.
   TALLIES_INLINE F32s operator()(F32s delta, F32s size, const Seen& seen) const {
     const F32s m = share(size);
-    const F32s value = exp_of(m * m * all(n)) * tanh_of(delta * seen.company);
+    const F32s value = exp_of(m * m * all(n)) * tanh_of(delta * seen.agreement);
     return select(is_finite(seen), value, F32s{});
   }
   static TALLIES_INLINE Mask is_finite(const Seen& seen) {
@@ -125,7 +126,7 @@ struct ScoreEntry {
   float weight;
   template <class Args>
   TALLIES_INLINE ScoreEntry(const Args& args, int expert)
-      : scored{args.scores[expert], args.company, static_cast<float>(args.n_experts)},
+      : scored{args.scores[expert], args.agreement, static_cast<float>(args.n_experts)},
         weight(args.weights[expert]) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { scored.see(seen, delta); }
   template <class Args>
@@ -136,8 +137,8 @@ struct ScoreEntry {
     const Mask finite = Scored::is_finite(seen);
     const F32s share = select(greater(above, F32s{}), above * all(scored.score.per_range), F32s{});
     const F32s y = with_sign_of(size, delta) * weight * share;
-    const Mask stays = all_if(true);
-    return {select(finite, y, seen.sum), select(finite, share, all(1.0f)), stays, stays, stays};
+    const Mask passes = all_if(true);
+    return {select(finite, y, seen.sum), select(finite, share, all(1.0f)), passes, passes, passes};
   }
 };
 

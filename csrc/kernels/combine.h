@@ -35,7 +35,7 @@ struct LaneTally {
 
 // A rule accumulates an element over the experts (`step`) and ends with the merged value
 // (`finish`), which may ignore NaN and infinity: blocks in which `watched` or a result is that
-// large pass through `mend` as well. It is rare, and checking once a block is cheaper.
+// large pass through `repair` as well. It is rare, and checking once a block is cheaper.
 
 // No election: every survivor counts.
 template <Blend kBlend>
@@ -44,30 +44,30 @@ struct Total {
     F32s sum{};
   };
   static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
-    a.sum = add_if(entry.stays, a.sum, entry.value);
+    a.sum = add_if(entry.passes, a.sum, entry.value);
   }
   static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s,
                                     LaneTally&) {
     return kBlend == Blend::mean ? a.sum / divisor : a.sum;
   }
   static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
-  static TALLIES_INLINE F32s mend(const Acc&, I32s, F32s result, LaneTally&) { return result; }
+  static TALLIES_INLINE F32s repair(const Acc&, I32s, F32s result, LaneTally&) { return result; }
 };
 
-// The mean of the values, each already times its voice, over the sum of their voices.
-struct VoiceWeighted : Total<Blend::score_weighted_mean> {
+// The mean of the values, each already times its vote, over the sum of their votes.
+struct VoteWeighted : Total<Blend::score_weighted_mean> {
   struct Acc {
-    F32s sum{}, voices{};
+    F32s sum{}, votes{};
   };
   static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
     a.sum = a.sum + entry.value;
-    a.voices = a.voices + entry.voice;
+    a.votes = a.votes + entry.vote;
   }
   static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign&, I32s, LaneTally&) {
-    return a.sum / select(greater(all(1e-12f), a.voices), all(1e-12f), a.voices);
+    return a.sum / select(greater(all(1e-12f), a.votes), all(1e-12f), a.votes);
   }
   static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
-  static TALLIES_INLINE F32s mend(const Acc&, I32s, F32s result, LaneTally&) { return result; }
+  static TALLIES_INLINE F32s repair(const Acc&, I32s, F32s result, LaneTally&) { return result; }
 };
 
 // An election by the sum or the count of the weighted survivors, or by signs handed in. A value
@@ -81,7 +81,7 @@ struct Elected {
     typename Agreeing::Acc agreeing;
   };
   static TALLIES_INLINE void step(Acc& a, const Entry& entry, float weight) {
-    a.sum = add_if(entry.stays, a.sum, entry.voice);
+    a.sum = add_if(entry.passes, a.sum, entry.vote);
     a.n_plus = count_if(entry.plus, a.n_plus);
     a.n_minus = count_if(entry.minus, a.n_minus);
     Agreeing::step(a.agreeing, entry.plus, entry.minus, entry.value, weight);
@@ -105,7 +105,7 @@ struct Elected {
     return Agreeing::finish(a.agreeing, plus, minus, n);
   }
   static TALLIES_INLINE I32s watched(const Acc& a) { return magnitude(a.sum); }
-  static TALLIES_INLINE F32s mend(const Acc& a, I32s given, F32s result, LaneTally& tally) {
+  static TALLIES_INLINE F32s repair(const Acc& a, I32s given, F32s result, LaneTally& tally) {
     const Mask nan = unordered(a.sum);
     const I32s sign = select(nan, vote(a, given), I32s{});
     const I32s both_signs = select(nan, conflict(a), I32s{});
@@ -122,7 +122,7 @@ struct RuleOf {
 };
 template <>
 struct RuleOf<Vote::none, Blend::score_weighted_mean> {
-  using Type = VoiceWeighted;
+  using Type = VoteWeighted;
 };
 #define TALLIES_AGREEING(blend, Agreeing)  \
   template <Vote kVote>                    \
@@ -152,8 +152,8 @@ struct EntryOf<kGate, Vote::none, Blend::alone_or_mean> {
   using Type = SharedEntry;
 };
 template <Vote kVote, Blend kBlend>
-struct EntryOf<Gate::spread, kVote, kBlend> {
-  using Type = SpreadEntry;
+struct EntryOf<Gate::variance, kVote, kBlend> {
+  using Type = VarianceEntry;
 };
 template <Vote kVote, Blend kBlend>
 struct EntryOf<Gate::score, kVote, kBlend> {
@@ -165,7 +165,7 @@ struct EntryOf<Gate::random, kVote, kBlend> {
   using Type = RandomEntry<kVote>;
 };
 
-// Whether an entry must have seen its whole company first.
+// True if an entry depends on all experts of its element.
 template <class ToEntry>
 concept Looks = requires { typename ToEntry::Seen; };
 
@@ -245,7 +245,7 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
       const auto given = Signs<T>::load2(signs + u * kPair);
       for (int h = 0; h < 2; ++h) {
         F32s& result = results[u].v[h];
-        result = Rule::mend(acc[u][h], given.v[h], result, lanes);
+        result = Rule::repair(acc[u][h], given.v[h], result, lanes);
         lanes.largest = larger(lanes.largest, magnitude(result));
       }
       T::store2(out + u * kPair, results[u]);

@@ -9,8 +9,8 @@ namespace {
 
 struct Entry {
   F32s value;
-  F32s voice;               // what it adds to a vote by sum
-  Mask stays, plus, minus;  // a zero has no sign; NaN stays, and whatever its sign, is the result
+  F32s vote;                 // what it adds to a vote by sum
+  Mask passes, plus, minus;  // a zero has no sign; NaN stays, and whatever its sign, is the result
 };
 
 // Any weight and floor.
@@ -21,9 +21,9 @@ struct WeightedEntry {
   TALLIES_INLINE WeightedEntry(std::int32_t floor_, float weight_)
       : floor(all(floor_)), weight(weight_) {}
   TALLIES_INLINE Entry operator()(F32s delta) const {
-    const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), floor);
+    const Mask passes = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), floor);
     const F32s y = delta * weight;
-    return {y, y, stays, both(stays, greater(y, F32s{})), both(stays, greater(F32s{}, y))};
+    return {y, y, passes, both(passes, greater(y, F32s{})), both(passes, greater(F32s{}, y))};
   }
 };
 
@@ -32,9 +32,9 @@ template <Gate kGate>
 struct UnweightedVoteEntry : WeightedEntry<kGate> {
   using WeightedEntry<kGate>::WeightedEntry;
   TALLIES_INLINE Entry operator()(F32s delta) const {
-    const Mask stays = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), this->floor);
-    return {delta * this->weight, delta, stays, both(stays, greater(delta, F32s{})),
-            both(stays, greater(F32s{}, delta))};
+    const Mask passes = kGate == Gate::all ? all_if(true) : greater(magnitude(delta), this->floor);
+    return {delta * this->weight, delta, passes, both(passes, greater(delta, F32s{})),
+            both(passes, greater(F32s{}, delta))};
   }
 };
 
@@ -73,11 +73,11 @@ struct RandomEntry {
   TALLIES_INLINE Entry operator()(F32s delta, U32s elements) const {
     const Mask drawn = either(greater(chance, chances.of(elements)), unordered(delta));
     const F32s x = delta * factor, y = x * weight;
-    const Mask stays = both(drawn, greater(magnitude(x), floor));
+    const Mask passes = both(drawn, greater(magnitude(x), floor));
     constexpr bool kUnweighted = kVote == Vote::unweighted_sum || kVote == Vote::unweighted_count;
-    const F32s voice = kUnweighted ? x : y;
-    return {y, voice, stays, both(stays, greater(voice, F32s{})),
-            both(stays, greater(F32s{}, voice))};
+    const F32s vote = kUnweighted ? x : y;
+    return {y, vote, passes, both(passes, greater(vote, F32s{})),
+            both(passes, greater(F32s{}, vote))};
   }
 };
 

@@ -7,8 +7,8 @@ namespace tallies {
 namespace {
 
 // y where x stays or is NaN, +0 elsewhere.
-TALLIES_INLINE F32s keep_if(Mask stays, F32s x, F32s y) {
-  return select(either(stays, unordered(x)), y, F32s{});
+TALLIES_INLINE F32s keep_if(Mask passes, F32s x, F32s y) {
+  return select(either(passes, unordered(x)), y, F32s{});
 }
 
 template <int kInputs>

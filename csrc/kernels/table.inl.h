@@ -3,7 +3,7 @@
 #include "core/table.h"
 #include "kernels/band.h"
 #include "kernels/combine.h"
-#include "kernels/company.h"
+#include "kernels/across_survey.h"
 #include "kernels/convert.h"
 #include "kernels/drop.h"
 #include "kernels/fingerprint.h"
@@ -97,10 +97,10 @@ constexpr KernelTable make_table() {
   t.decode_signs = &decode_signs;
   t.add_scaled = &add_scaled;
   t.dots = &dots;
-  t.spread = &spread;
+  t.variance = &variance;
   t.keep_where = &keep_where;
   t.scores = &scores;
-  t.count_company = &count_company;
+  t.count_overlap = &count_overlap;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

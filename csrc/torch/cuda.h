@@ -27,9 +27,9 @@ struct Cuda {
     }
     template <class T>
     T* cleared() {
-      T* const made = room<T>();
-      check(table_.clear(made, sizeof(T), queue_));
-      return made;
+      T* const zeroed = room<T>();
+      check(table_.clear(zeroed, sizeof(T), queue_));
+      return zeroed;
     }
     // Throws what the device says.
     static void check(cuda::Failure);

@@ -9,15 +9,15 @@ class Library {
  public:
   // Operators are defined here for all devices.
   static Library definitions(const char* ns) {
-    Library made;
-    call(aoti_torch_library_init_fragment(ns, __FILE__, __LINE__, &made.handle_));
-    return made;
+    Library library;
+    call(aoti_torch_library_init_fragment(ns, __FILE__, __LINE__, &library.handle_));
+    return library;
   }
   // Kernels for one dispatch key.
   static Library kernels(const char* ns, const char* key) {
-    Library made;
-    call(aoti_torch_library_init_impl(ns, key, __FILE__, __LINE__, &made.handle_));
-    return made;
+    Library library;
+    call(aoti_torch_library_init_impl(ns, key, __FILE__, __LINE__, &library.handle_));
+    return library;
   }
   Library(Library&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
   ~Library() {

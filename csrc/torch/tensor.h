@@ -63,11 +63,11 @@ inline Tensor empty(std::span<const std::int64_t> sizes, std::int32_t dtype, con
     strides[i] = stride;
     stride *= sizes[i] > 1 ? sizes[i] : 1;
   }
-  AtenTensorHandle made = nullptr;
+  AtenTensorHandle handle = nullptr;
   call(aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
                                 strides.data(), dtype, like.device_type(), like.device_index(),
-                                &made));
-  return Tensor(made);
+                                &handle));
+  return Tensor(handle);
 }
 
 inline Tensor empty_like(const Tensor& like) { return empty(like.sizes(), like.dtype(), like); }

@@ -124,10 +124,10 @@ class JobRule:
         stages: Sequence[StageRule] = (),
         row_length: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
-        company: int = 0,
+        agreement: int = 0,
     ) -> None: ...
 
-class Census:
+class Overlap:
     @property
     def alone(self) -> list[int]: ...
     @property
@@ -173,16 +173,16 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         measure: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
-        company: int = 0,
+        agreement: int = 0,
         draws: Sequence[Sequence[StageRule]] = (),
     ) -> list[list[Threshold]]: ...
-    def take_census(
+    def count_overlap(
         self,
         jobs: Sequence[int],
         floor: int,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-    ) -> list[Census]: ...
+    ) -> list[Overlap]: ...
     def sum_squares(
         self,
         rules: Sequence[JobRule],

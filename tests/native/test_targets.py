@@ -378,10 +378,10 @@ def test_dot_folds_eight_sums(group: Group) -> None:
         assert_same_bits(found, np.float64(expected))
 
 
-@pytest.mark.parametrize("gate", [Gate.SPREAD, Gate.SCORE, Gate.RANDOM])
+@pytest.mark.parametrize("gate", [Gate.VARIANCE, Gate.SCORE, Gate.RANDOM])
 def test_a_rule_that_a_call_has_no_numbers_for_is_refused(gate: Gate) -> None:
     vote, blend = {
-        Gate.SPREAD: (Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING),
+        Gate.VARIANCE: (Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING),
         Gate.SCORE: (Vote.NONE, Blend.SCORE_WEIGHTED_MEAN),
         Gate.RANDOM: (Vote.NONE, Blend.SUM),
     }[gate]

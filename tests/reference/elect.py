@@ -16,7 +16,7 @@ def elect_signs(
     With y = weight * delta, `vote="sum"` takes the sign of the in-order sum of y, `vote="count"`
     that of #(y > 0) - #(y < 0). A vote of exactly zero follows `zero`: "positive", "negative",
     "drop" (0), or "majority": the sign of the sum of all signs elected without it, negative if that
-    is zero too. A sum of NaN elects 0; in a count a NaN entry has no voice.
+    is zero too. A sum of NaN elects 0; in a count a NaN entry has no vote.
     """
     ys = entries(deltas, weights)
     tally: Array

@@ -43,8 +43,8 @@ def scores(deltas: Floats, variant: str) -> Floats:
     """
     total = in_order_sum(deltas)
     ns = np.stack([sizes(delta, CLIP[variant])[1] for delta in deltas])
-    company = total if variant == "global" else in_order_sum(signed(ns, deltas))
-    value = exp(ns * ns * np.float32(len(deltas))) * tanh(deltas * company)
+    agreement = total if variant == "global" else in_order_sum(signed(ns, deltas))
+    value = exp(ns * ns * np.float32(len(deltas))) * tanh(deltas * agreement)
     return np.asarray(np.where(np.isfinite(total), value, np.float32(0)))
 
 

@@ -39,10 +39,10 @@ def selected(deltas: Floats, select_topk: float) -> Mask:
     """
     if select_topk >= 1:
         return np.ones(deltas.shape[1:], np.bool_)
-    spread = variance(deltas)
-    n = int(np.count_nonzero(spread))
+    variances = variance(deltas)
+    n = int(np.count_nonzero(variances))
     k = int(np.float32(n) * np.float32(select_topk))
-    return first_largest(spread, min(k, n))
+    return first_largest(variances, min(k, n))
 
 
 @ieee

@@ -100,7 +100,7 @@ class CombineArgs(c.Structure):
         ("out", c.c_void_p),
         ("n", c.c_size_t),
         ("scores", c.c_void_p),
-        ("company", c.c_uint8),
+        ("agreement", c.c_uint8),
         ("draws", c.c_void_p),
         ("first", c.c_uint64),
     )

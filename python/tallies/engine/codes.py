@@ -13,7 +13,7 @@ GATE_CODES: Final = {
     Gate.ALL: 0,
     Gate.MAGNITUDE: 1,
     Gate.ABOVE: 1,
-    Gate.SPREAD: 2,
+    Gate.VARIANCE: 2,
     Gate.SCORE: 3,
     Gate.RANDOM: 4,
 }
@@ -40,11 +40,11 @@ BLEND_CODES: Final = {
     Blend.SCORE_WEIGHTED_MEAN: 8,
 }
 
-MEASURE_CODES: Final = {"magnitude": 0, "spread": 1, "score": 2, "negative_score": 3, "drawn": 4}
+MEASURE_CODES: Final = {"magnitude": 0, "variance": 1, "score": 2, "negative_score": 3, "drawn": 4}
 """What a selection ranks, as ``tallies::Measure``."""
 
-COMPANY_CODES: Final = {"sum": 0, "signs": 1}
-"""What entries agree with in a score, as ``tallies::Company``."""
+AGREEMENT_CODES: Final = {"sum": 0, "signs": 1}
+"""What entries agree with in a score, as ``tallies::Agreement``."""
 
 ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
 """The sign of a vote of exactly zero; of the majority, what it is when that is zero as well."""

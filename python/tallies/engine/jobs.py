@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core import Limits, Plan
+from ..spec.choices import Semantics
 from ..spec.rules import Rule
 from .files import Place
 
@@ -37,7 +38,7 @@ class Work:
     epsilons: tuple[float, ...] = ()
     """How far chances differ from the density, for chances by rank."""
     select: float = 1.0
-    """The share of the elements on which the experts differ that stays under the spread gate."""
+    """The share of the elements on which the experts differ that stays under the variance gate."""
     divisor: float | None = None
     """What a mean divides by, if that is not the sum of the weights."""
 
@@ -50,7 +51,7 @@ class Merge:
     works: Sequence[Work]
     """In the order in which equal magnitudes are preferred; jobs of the plan."""
     rule: Rule
-    semantics: str
+    semantics: Semantics
     limits: Limits
     labels: Sequence[str]
     """The experts, as messages name them."""

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from .._core import JobRule, StageRule
 from ..floats import bits_of, float32_sum
 from ..spec.rules import Blend, Gate
-from .codes import COMPANY_CODES, KEEP_ALL, STAGED
+from .codes import AGREEMENT_CODES, KEEP_ALL, STAGED
 from .jobs import Merge
 from .outcomes import Found, ModelSurvey, Survey
 from .stages import stages
@@ -62,7 +62,7 @@ class JobRules:
             survey.stages,
             max(work.row_length, 1) if by_rows else 0,
             scores=[astuple(score) for score in self.model.scores],
-            company=COMPANY_CODES[scoring.company] if scoring else 0,
+            agreement=AGREEMENT_CODES[scoring.agreement] if scoring else 0,
         )
 
     def stages(

@@ -8,7 +8,7 @@ from dataclasses import astuple
 from .._core import JobRule, Threshold, Unit
 from ..floats import bits_of
 from ..spec.rules import Gate, Scoring
-from .codes import COMPANY_CODES, MEASURE_CODES, STAGED, stage_code
+from .codes import AGREEMENT_CODES, MEASURE_CODES, STAGED, stage_code
 from .jobs import Merge
 from .lowering import JobRules
 from .outcomes import ModelSurvey, Score, Survey
@@ -41,8 +41,8 @@ class Surveyor:
             return ModelSurvey(weights=self._solver.solve_model(jobs))
         if rule.scoring is not None:
             return ModelSurvey(scores=self._score(jobs, rule.scoring))
-        if rule.weights_of_census is not None:
-            return ModelSurvey(weights=self._take_census([jobs])[0])
+        if rule.weights_of_overlap is not None:
+            return ModelSurvey(weights=self._count_overlap([jobs])[0])
         if rule.gate is Gate.RANDOM:
             draws = [self._rules.stages(job) for job in range(len(self._merge.works))]
             return ModelSurvey(found=self._selector.trim_drawn(jobs, draws))
@@ -56,7 +56,7 @@ class Surveyor:
 
     def _batches(self, jobs: Sequence[int]) -> Iterator[list[int]]:
         gate = self._merge.rule.gate
-        selects = 2 if gate is Gate.BAND else gate in (Gate.MAGNITUDE, Gate.SPREAD)
+        selects = 2 if gate is Gate.BAND else gate in (Gate.MAGNITUDE, Gate.VARIANCE)
         batch: list[int] = []
         n_bytes, searches = 0, 0.0
         for job in jobs:
@@ -85,12 +85,12 @@ class Surveyor:
         groups = [[job] for job in jobs]
         if rule.gate is Gate.MAGNITUDE:
             return [Survey(found) for found in self._selector.trims(groups)]
-        if rule.gate is Gate.SPREAD:
-            surveys = [Survey(found) for found in self._selector.spreads(jobs)]
+        if rule.gate is Gate.VARIANCE:
+            surveys = [Survey(found) for found in self._selector.variances(jobs)]
             for survey, weights in zip(surveys, self._sum_squares(jobs, surveys), strict=True):
                 survey.weights = weights
             return surveys
-        return [Survey(weights=weights) for weights in self._take_census(groups)]
+        return [Survey(weights=weights) for weights in self._count_overlap(groups)]
 
     def _survey_stages(self, jobs: Sequence[int]) -> list[Survey]:
         merge = self._merge
@@ -126,22 +126,22 @@ class Surveyor:
             self._rules.make(job, 0, -1, survey) for job, survey in zip(jobs, surveys, strict=True)
         ]
 
-    def _take_census(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
+    def _count_overlap(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
         """The weights of each group of tensors from what its experts have alone and share."""
-        merge, solve = self._merge, self._merge.rule.weights_of_census
+        merge, solve = self._merge, self._merge.rule.weights_of_overlap
         if solve is None:
             return []
         jobs = [job for group in groups for job in group]
         floor = bits_of(merge.rule.epsilon)
-        found = merge.plan.take_census(jobs, floor, merge.limits, merge.progress)
-        census = dict(zip(jobs, found, strict=True))
+        found = merge.plan.count_overlap(jobs, floor, merge.limits, merge.progress)
+        overlap = dict(zip(jobs, found, strict=True))
         return [
             solve(
                 *(
                     [sum(row) for row in zip(*rows, strict=True)]
                     for rows in (
-                        [census[job].alone for job in group],
-                        [census[job].shared for job in group],
+                        [overlap[job].alone for job in group],
+                        [overlap[job].shared for job in group],
                     )
                 )
             )
@@ -159,7 +159,7 @@ class Surveyor:
                 merge.progress,
                 MEASURE_CODES[measure],
                 [astuple(score) for score in scores],
-                COMPANY_CODES[scoring.company],
+                AGREEMENT_CODES[scoring.agreement],
             )
             return found
 

@@ -35,6 +35,7 @@ from ...engine.nonfinite import nonfinite_objection
 from ...engine.surveys.trims import trim
 from ...errors import InputError
 from ...messages import show
+from ...spec.choices import PAPER
 from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
 from ...spec.rules import Blend, Gate, Rule, Vote
 from ..codecs.sparse import Sparse
@@ -346,7 +347,12 @@ def _floors(
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         trims = [
-            trim(sum(tensors[j].n_elements for j in group), parameters["density"], _RULE, "paper")
+            trim(
+                sum(tensors[j].n_elements for j in group),
+                parameters["density"],
+                _RULE,
+                PAPER,
+            )
             for group in groups
         ]
         units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]

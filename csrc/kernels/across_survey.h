@@ -8,7 +8,7 @@
 namespace tallies {
 namespace {
 
-void spread(const float* const* deltas, int n_experts, float* out, std::size_t n_elements) {
+void variance(const float* const* deltas, int n_experts, float* out, std::size_t n_elements) {
   const double n = n_experts, reciprocal = 1 / (n * n);
   map_blocks<kLanes>(deltas, n_experts, out, n_elements,
                      [&](const float* const* rows, std::size_t first, float* to)
@@ -25,8 +25,8 @@ void keep_where(const float* judge, std::int32_t floor, float* x, std::size_t n_
   change<2>({judge, x}, x, n_elements,
             [&](const float* const* rows, std::size_t at, std::size_t)
                 __attribute__((always_inline)) {
-                  const Mask stays = greater(magnitude(load<F32s>(rows[0] + at)), low);
-                  return select(stays, load<F32s>(rows[1] + at), F32s{});
+                  const Mask passes = greater(magnitude(load<F32s>(rows[0] + at)), low);
+                  return select(passes, load<F32s>(rows[1] + at), F32s{});
                 });
 }
 
@@ -39,7 +39,7 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
       [&](const float* const* rows, std::size_t first, std::size_t i, std::size_t n)
           __attribute__((always_inline)) {
             const auto scored = [&](int e) __attribute__((always_inline)) {
-              return Scored{args.scores[e], args.company, static_cast<float>(args.n_experts)};
+              return Scored{args.scores[e], args.agreement, static_cast<float>(args.n_experts)};
             };
             Scored::Seen seen;
             for (int e = 0; e < args.n_experts; ++e)
@@ -61,7 +61,7 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
     if (largest_lane(most[e]) > largest[e]) largest[e] = largest_lane(most[e]);
 }
 
-void count_company(const float* const* deltas, std::int32_t floor, int n_experts,
+void count_overlap(const float* const* deltas, std::int32_t floor, int n_experts,
                    std::size_t n_elements, std::uint64_t* alone, std::uint64_t* shared) {
   for_each_block<kLanes>(
       deltas, n_experts, n_elements,
@@ -72,9 +72,9 @@ void count_company(const float* const* deltas, std::int32_t floor, int n_experts
               n = count_if(greater(magnitude(load<F32s>(rows[e] + first)), all(floor)), n);
             const Mask by_one = equal(n, all(1));
             for (int e = 0; e < n_experts; ++e) {
-              const Mask stays = greater(magnitude(load<F32s>(rows[e] + first)), all(floor));
-              alone[e] += __builtin_popcount(bits(both(stays, by_one)));
-              shared[e] += __builtin_popcount(bits(but_not(stays, by_one)));
+              const Mask passes = greater(magnitude(load<F32s>(rows[e] + first)), all(floor));
+              alone[e] += __builtin_popcount(bits(both(passes, by_one)));
+              shared[e] += __builtin_popcount(bits(but_not(passes, by_one)));
             }
           });
 }
