@@ -39,8 +39,8 @@ def refuse_other_scales(checkpoint: Checkpoint) -> None:
             if scale:
                 raise InputError(
                     f"{tensor.path}: tensor {show(name)} is {tensor.dtype} with a scale tensor "
-                    f"{show(scale)}; scaled float8 is not supported under this name; dequantise "
-                    "the checkpoint to BF16 first"
+                    f"{show(scale)}; scales of this name are not supported; dequantise the "
+                    "checkpoint to BF16 first"
                 )
 
 
