@@ -66,15 +66,14 @@ Delta replaced(Address mask, Address values, int dtype, std::uint64_t n) {
 }  // namespace
 
 void register_weighted(py::module_& m) {
-  using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<Delta>(m, "Delta")
       .def_static("zero", [](std::uint64_t n) { return Delta{.n_elements = n}; })
       .def_static("dense", &dense)
       .def_static("masked", &masked)
       .def_static("signs", &signs)
-      .def_static("sparse", &sparse, Release())
-      .def_static("quantized", &quantized, Release())
-      .def_static("replaced", &replaced, Release())
+      .def_static("sparse", &sparse, Native())
+      .def_static("quantized", &quantized, Native())
+      .def_static("replaced", &replaced, Native())
       .def_property_readonly(
           "n_kept",
           [](const Delta& delta) { return delta.before.empty() ? 0 : delta.before.back(); })
@@ -83,7 +82,7 @@ void register_weighted(py::module_& m) {
           [](const Delta& delta, int threads, Address out) {
             decode_all(delta, threads, at<float>(out));
           },
-          Release());
+          Native());
 
   m.def(
       "weighted_sum",
@@ -92,7 +91,7 @@ void register_weighted(py::module_& m) {
         weighted_sum({deltas, n, n_blocks, threads}, at<const void>(base),
                      static_cast<DType>(dtype), at<const float>(factors), at<void>(out));
       },
-      Release());
+      Native());
   m.def(
       "block_dots",
       [](const std::vector<const Delta*>& deltas, std::uint64_t n, std::uint64_t n_blocks,
@@ -100,7 +99,7 @@ void register_weighted(py::module_& m) {
         block_dots({deltas, n, n_blocks, threads}, at<const void>(grad), static_cast<DType>(dtype),
                    at<double>(out));
       },
-      Release());
+      Native());
   m.def(
       "restore",
       [](const Plan& plan, const std::vector<const Delta*>& deltas, const Limits& limits) {

@@ -1,6 +1,7 @@
 #include "engine/weighted.h"
 
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {
