@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/views.h"
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {
