@@ -130,7 +130,7 @@ class PlanFiles:
 
     def bits_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""
-        return self._place(tensor, _bits_code(tensor.dtype))
+        return self._place(tensor, bits_code(tensor.dtype))
 
     def mask_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor that is a packed mask, one bit for each element."""
@@ -176,7 +176,8 @@ def place_code(dtype: str) -> int:
     return DTYPE_CODES.get(dtype, CODES_BY_SIZE[DTYPES[dtype]])
 
 
-def _bits_code(dtype: str) -> int:
+def bits_code(dtype: str) -> int:
+    """Return a native code of a dtype's size, for values that are moved bit for bit."""
     return CODES_BY_SIZE[DTYPES[dtype]]
 
 
