@@ -1,4 +1,4 @@
-"""The L1 norms from which LiNeS takes its alpha: of the sum of the task vectors, and of the merge.
+"""Finds the L1 norms from which LiNeS takes its alpha: of summed and of merged task vectors.
 
 A survey that merges every tensor, a stretch at a time, and writes nothing: the task vectors of the
 stretch are read into float32 arrays, merged onto a base of zeros, and summed up. Stretches are the
@@ -17,11 +17,12 @@ from .._core import JobRule, Limits, Plan, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from ..engine.files import Scaled, moved, moved_operand, native, values_of
 from ..engine.jobs import Work
-from ..engine.outcomes import Survey
+from ..engine.outcomes import Statistics
 from ..engine.passes import Passes
 from ..engine.surveys.inner_products import inner_products
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Scope
 from ..spec.dtypes import DTYPE_BYTES, DTYPE_CODES
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
 
@@ -55,9 +56,11 @@ def find_alpha(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> float:
-    """alpha = |sum_t x_t|_1 / |m|_1 / N, and 0 where m is zero: of that any multiple is the base.
+    """Return alpha = |sum_t x_t|_1 / |m|_1 / N; 0 where m, and so any multiple of it, is zero.
 
     Arguments and errors are those of ``l1_norms``.
+
+    Wang et al., LiNeS, 2024, arXiv 2410.17146.
     """
     norms = l1_norms(open_plan, works, passes, limits, progress)
     return norms.summed / norms.merged / len(works[0].weights) if norms.merged else 0.0
@@ -70,14 +73,22 @@ def l1_norms(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> Norms:
-    """The norms of a merge of ``works`` by ``passes`` with a base, all surveyed but not scaled.
+    """Return the norms of a merge with a base, all surveyed but not scaled.
 
-    ``open_plan`` makes plans without jobs in which the inputs are open. InputError where a task
-    vector has a NaN or infinity, or a sum overflows.
+    Args:
+        open_plan: Makes plans without jobs in which the inputs are open.
+        works: The tensors.
+        passes: The passes of the merge.
+        limits: Threads and buffers for reading.
+        progress: Is called with the bytes moved since the last call.
+
+    Raises:
+        InputError: A task vector has a NaN or infinity, or a sum overflows.
+        StorageError: Reading fails.
     """
     survey = _Survey(open_plan, passes, limits, progress)
     tensors = [survey.measure(job, works[job], found) for job, found in passes.surveys()]
-    groups = [tensors] if passes.rule.scope == "model" else [[one] for one in tensors]
+    groups = [tensors] if passes.rule.scope is Scope.MODEL else [[one] for one in tensors]
     signs = [1 if sum(one.sign_sum for one in group) > 0 else -1 for group in groups]
     merged = [one.merged[sign] for group, sign in zip(groups, signs, strict=True) for one in group]
     return Norms(math.fsum(one.summed for one in tensors), math.fsum(merged))
@@ -97,16 +108,16 @@ class _Survey:
         self._in_memory = Limits(limits.n_threads, 1 << 20)
         self._progress = progress
         self._arrays: list[array[float]] = []
-        """Of float32: the base, which is zero, the task vectors, and what they merge to."""
+        """Float32 arrays: the base, which is zero, the task vectors, and the merged one."""
 
-    def measure(self, job: int, work: Work, survey: Survey) -> _Parts:
-        """The sums of one tensor."""
+    def measure(self, job: int, work: Work, found: Statistics) -> _Parts:
+        """Return the sums of one tensor."""
         reading = self._open_plan()
         parts = []
         for number, (first, n) in enumerate(self._stretches(job, work)):
             reading.add_job(n, [native(moved_operand(one, first)) for one in work.inputs], [])
             self._read(reading, number, work, n)
-            parts.append(self._measure(job, work, survey, first, n))
+            parts.append(self._measure(job, work, found, first, n))
         return _Parts(
             math.fsum(part.summed for part in parts),
             {sign: math.fsum(part.merged[sign] for part in parts) for sign in (1, -1)},
@@ -114,24 +125,24 @@ class _Survey:
         )
 
     def _stretches(self, job: int, work: Work) -> Iterator[tuple[int, int]]:
-        """The first element and the number of elements of each."""
+        """Yield the first element and the number of elements of each stretch."""
         grains = (one.grain for one in work.inputs if isinstance(one, Scaled))
         grain = math.lcm(self._passes.grain(job), *grains)
         n = max(_ELEMENTS // (len(work.inputs) + 1) // grain, 1) * grain
         for first in range(0, work.n_elements, n):
             yield first, min(n, work.n_elements - first)
 
-    def _measure(self, job: int, work: Work, survey: Survey, first: int, n: int) -> _Parts:
+    def _measure(self, job: int, work: Work, found: Statistics, first: int, n: int) -> _Parts:
         plan = self._plan_of_arrays(work, first)
         floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
         rule = JobRule(0, first, n, work.weights, floors, cutoffs, 1.0, 1.0, 0, -1)
         plan.combine([rule], *rule_codes(_SUM), False, False, self._in_memory)
         summed = self._norm(work, n)
         zero = self._passes.rule.zero
-        result = self._passes.merge_stretch(plan, job, survey, ZERO_SIGNS[zero], first, n)
+        result = self._passes.merge_stretch(plan, job, found, ZERO_SIGNS[zero], first, n)
         merged = dict.fromkeys((1, -1), self._norm(work, n))
         if result.cancellations and zero is Zero.MAJORITY:
-            self._passes.merge_stretch(plan, job, survey, 1, first, n)
+            self._passes.merge_stretch(plan, job, found, 1, first, n)
             merged[1] = self._norm(work, n)
         if not all(map(math.isfinite, (summed, *merged.values()))):
             raise InputError(
@@ -141,7 +152,7 @@ class _Survey:
         return _Parts(summed, merged, result.sign_sum)
 
     def _read(self, plan: Plan, job: int, work: Work, n: int) -> None:
-        """The task vectors of a stretch, a job of ``plan``, into the arrays."""
+        """Read the task vectors of a stretch, a job of ``plan``, into the arrays."""
         while len(self._arrays) <= len(work.inputs):
             self._arrays.append(array("f"))
         for one in self._arrays:
@@ -160,7 +171,7 @@ class _Survey:
             self._progress(n * sum(DTYPE_BYTES[values_of(one)[2]] for one in work.inputs))
 
     def _plan_of_arrays(self, work: Work, first: int) -> Plan:
-        """A plan of the whole tensor, in which its stretch from ``first`` on is the arrays."""
+        """Return a plan of the whole tensor, whose stretch from ``first`` on is the arrays."""
         places = [
             moved((-1, values.buffer_info()[0], _F32), -first)
             for values in self._arrays[: len(work.inputs) + 1]
@@ -170,7 +181,7 @@ class _Survey:
         return plan
 
     def _norm(self, work: Work, n: int) -> float:
-        """Of what was merged last."""
+        """Return the L1 norm of the last merged stretch."""
         plan = Plan(False)
         plan.add_job(n, [(-1, self._arrays[len(work.inputs)].buffer_info()[0], _F32)], [])
         ((row,),) = inner_products(plan, [(0, n)], 1, False, True, self._in_memory, None)

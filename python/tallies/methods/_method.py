@@ -10,13 +10,15 @@ from typing import ClassVar
 from ..linalg.gram import Gram
 from ..spec.choices import PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values, own_then_inherited
-from ..spec.rules import Blend, Coefficients, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 
 
 class Method:
     """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
 
     name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Names that other tools give the method."""
     formula: ClassVar[str]
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
@@ -89,8 +91,15 @@ def linear_rule(
     *,
     magnitudes: bool = False,
 ) -> Rule:
-    """The rule of methods that are a linear combination with coefficients from inner products."""
-    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
+    """Return the rule of a linear combination with coefficients from inner products.
+
+    Args:
+        solve: Makes the coefficients of the inner products and the tensor's parameters.
+        scope: The entries over which the inner products are formed.
+        magnitudes: Whether ``solve`` needs the sums of magnitudes as well.
+    """
+    survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 
 def mean_objection(parameters: Values) -> str | None:

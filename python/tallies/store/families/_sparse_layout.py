@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from ..._core import Source, Starts
 from ...checkpoint.layout import Entry
@@ -17,9 +17,7 @@ from ...engine.files import NOWHERE, Place, PlanFiles, place_code
 from ...errors import InputError
 from ...messages import show
 from ...spec.dtypes import CODES_BY_SIZE, DTYPES
-from ..codecs.sparse import Sparse
-
-_VALUE_DTYPES: Final = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
+from ..codecs.sparse import Sparse, ValueType
 
 
 class Values(enum.IntEnum):
@@ -37,7 +35,7 @@ class Values(enum.IntEnum):
         """Return the meaning for the parameters of the sparse codec."""
         if Sparse.codes_integers(parameters):
             return cls.REPLACED
-        return cls.QUANTIZED if parameters["values"] == "int8" else cls.ADDED
+        return cls.QUANTIZED if parameters["values"] == ValueType.INT8 else cls.ADDED
 
 
 def values_name(name: str) -> str:
@@ -75,7 +73,7 @@ def entries_of(
     values = Values.of(parameters)
     dtype = tensor.dtype
     if values is not Values.REPLACED:
-        dtype = _VALUE_DTYPES.get(parameters["values"], dtype)
+        dtype = ValueType(parameters["values"]).dtype(dtype)
     entries: list[Entry] = [
         (name, "U8", ((tensor.n_elements + 7) // 8,)),
         (values_name(name), dtype, (n_kept,)),

@@ -13,11 +13,10 @@ from ...engine.codes import KEEP_ALL, KEEP_NONE
 from ...engine.files import PlanFiles
 from ...engine.fingerprints import content, tensor_fingerprint
 from ...engine.nonfinite import REPAIR, objections
-from ...engine.surveys.trims import trim
+from ...engine.surveys.trims import rank
 from ...errors import InputError
 from ...messages import show
-from ...spec.choices import PAPER
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.choices import PAPER, Equal, Scope
 from ..codecs.sparse import Sparse
 from ..layout import Layout
 from ._sparse_layout import (
@@ -29,8 +28,6 @@ from ._sparse_layout import (
     row_length,
     values_name,
 )
-
-_RULE: Final = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
 # Thresholds searched at a time, which share the room for magnitudes listed around them.
 _SEARCHES_TOGETHER: Final = 64
@@ -148,16 +145,14 @@ def _floors(
     if Sparse.codes_integers(parameters) or not tensors:
         return [KEEP_NONE] * len(tensors)
     jobs = list(range(len(tensors)))
-    by_tensor = parameters["scope"] == "tensor"
+    by_tensor = parameters["scope"] == Scope.TENSOR
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
-        trims = [
-            trim(sum(tensors[j].n_elements for j in group), parameters["density"], _RULE, PAPER)
-            for group in groups
-        ]
-        units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]
+        sizes = [sum(tensors[job].n_elements for job in group) for group in groups]
+        ranks = [rank(size, parameters["density"], Equal.KEEP, PAPER) for size in sizes]
+        units = [Unit(group, [one.rank]) for group, one in zip(groups, ranks, strict=True)]
         thresholds = plan.select(units, False, limits, progress)
-        for group, one, (found,) in zip(groups, trims, thresholds, strict=True):
+        for group, one, (found,) in zip(groups, ranks, thresholds, strict=True):
             unranked = KEEP_ALL if one.keep_all else KEEP_NONE
             floors += [found.bits - 1 if one.rank else unranked] * len(group)
     return floors
