@@ -90,13 +90,13 @@ class FromFiles:
         files = PlanFiles(Plan(True))
         for info, tensor in outputs:
             place = files.place(info)
-            files.plan.add_job(
-                info.n_elements, [place], [(-1, tensor.data_ptr(), place[2])], grain=GRAIN
-            )
-        deltas = [parts[info.name].delta if info.name in parts else None for info, _ in outputs]
-        found = restore(files.plan, deltas, tile_limits(BUFFERS, self._threads))
-        for (info, _), lanes in zip(outputs, found, strict=True):
-            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
+            delta = [parts[info.name].delta] if info.name in parts else []
+            to = (-1, tensor.data_ptr(), place[2])
+            files.plan.add_job(info.n_elements, [place, *delta], [to], grain=GRAIN)
+        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
+        store = self._store
+        for (info, _), result in zip(outputs, found, strict=True):
+            refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -23,9 +23,9 @@ from ._sparse_layout import (
     Values,
     entries_of,
     input_place,
-    n_rows,
     part_places,
     refuse_names,
+    row_length,
     values_name,
 )
 
@@ -89,7 +89,7 @@ def pack(
         files.plan.add_job(pair[0].n_elements, inputs, [])
     floors = _floors(files.plan, list(base.values()), parameters, limits, progress)
     rules = [
-        SparseRule(job, values, floor, n_rows(tensor))
+        SparseRule(job, values, floor, row_length(tensor))
         for job, (floor, tensor) in enumerate(zip(floors, base.values(), strict=True))
     ]
     counts = count_sparse(files.plan, rules, limits, progress)
