@@ -79,8 +79,9 @@ class Family(ABC):
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         """Return the tensors that a task's file holds of one tensor of the base.
 
-        A family that learns their sizes from the values returns those of fixed size, which are a
-        lower bound on the file.
+        The first has the name of the tensor: the file of a task that left the tensor alone lacks
+        this name. A family that learns sizes from the values returns the entries of fixed size,
+        which are a lower bound on the file.
         """
 
     @abstractmethod
@@ -138,5 +139,8 @@ class Family(ABC):
         raise NotImplementedError
 
     def why_not_counted(self) -> str | None:
-        """Return why masks do not say which parameters a task uses; None if they do."""
+        """Return why masks do not say which parameters a task uses; None if they do.
+
+        Where they do, the packed mask of a tensor is the entry with the tensor's name.
+        """
         return f"{self.codec.name} keeps no masks"
