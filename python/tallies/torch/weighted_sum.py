@@ -32,6 +32,7 @@ class WeightedSum(torch.autograd.Function):
     def forward(
         ctx: Any, coefficients: torch.Tensor, base: torch.Tensor, *deltas: Delta
     ) -> torch.Tensor:
+        """Return the base plus the weighted sum of the deltas."""
         ctx.save_for_backward(*(one for one in deltas if isinstance(one, torch.Tensor)))
         ctx.encoded = [one if isinstance(one, EncodedDelta) else None for one in deltas]
         ctx.shape, ctx.dtype = coefficients.shape, coefficients.dtype
@@ -41,6 +42,7 @@ class WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the coefficients and of the base; the deltas have none."""
         dense = iter(ctx.saved_tensors)
         deltas = [one or next(dense) for one in ctx.encoded]
         dots = None
