@@ -28,7 +28,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     text = method.__doc__ or ""
     for subject in ("NaN", "zero", source[1]):
         assert subject in text
-    assert set(method.semantics) <= set(tuple(Semantics)) and method.semantics[0] == "paper"
+    assert set(method.semantics) <= set(Semantics) and method.semantics[0] == "paper"
 
 
 @pytest.mark.parametrize(("name", "semantics"), PAIRS)

@@ -47,7 +47,8 @@ def test_rules_state_the_methods() -> None:
 def test_every_method_is_complete(name: str) -> None:
     method = methods.get(name)
     assert method.name == name
-    assert set(method.semantics) <= set(tuple(Semantics))
+    assert method.__module__ == f"tallies.methods.{name}", "a method's file has its name"
+    assert set(method.semantics) <= set(Semantics)
     assert method.summary().endswith(".")
     assert "=" in method.formula
     for semantics in method.semantics:
