@@ -166,7 +166,10 @@ def test_reports_tell_models_with_other_scales_apart(tmp_path: Path) -> None:
         tensors = open_model(str(path)).tensors
         prints = {name: tensor_fingerprint(one, content(one)) for name, one in tensors.items()}
         expected.append(model_fingerprint(prints))
-    assert [report.base.fingerprint if report.base else None, *(one.fingerprint for one in report.experts)] == expected
+    assert [
+        report.base.fingerprint if report.base else None,
+        *(one.fingerprint for one in report.experts),
+    ] == expected
     assert expected[0] == expected[1] != expected[2]
     assert [one.n_equal_to_base for one in report.experts] == [4, 3]
 

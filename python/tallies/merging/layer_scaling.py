@@ -134,9 +134,28 @@ class _Survey:
 
     def _measure(self, job: int, work: Work, found: Statistics, first: int, n: int) -> _Parts:
         plan = self._plan_of_arrays(work, first)
-        floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
-        rule = JobRule(0, first, n, work.weights, floors, cutoffs, 1.0, 1.0, 0, -1)
-        plan.combine([rule], *rule_codes(_SUM), False, False, self._in_memory)
+        rule = JobRule(
+            job=0,
+            first=first,
+            n_elements=n,
+            weights=work.weights,
+            floors=[KEEP_ALL] * len(work.weights),
+            cutoffs=[work.n_elements] * len(work.weights),
+            scale=1.0,
+            divisor=1.0,
+            zero_sign=0,
+            majority=-1,
+        )
+        gate, vote, blend = rule_codes(_SUM)
+        plan.combine(
+            rules=[rule],
+            gate=gate,
+            vote=vote,
+            blend=blend,
+            fingerprints=False,
+            stop_at_overflow=False,
+            limits=self._in_memory,
+        )
         summed = self._norm(work, n)
         zero = self._passes.rule.zero
         result = self._passes.merge_stretch(plan, job, found, ZERO_SIGNS[zero], first, n)
@@ -160,7 +179,9 @@ class _Survey:
                 one.frombytes(bytes(4 * (n - len(one))))
         for expert, values in enumerate(self._arrays[1 : len(work.inputs)]):
             address = values.buffer_info()[0]
-            _, nonfinite = read_delta(plan, job, expert, address, self._limits)
+            _, nonfinite = read_delta(
+                plan=plan, job=job, expert=expert, out=address, limits=self._limits
+            )
             if nonfinite:
                 raise InputError(
                     f"tensor {show(work.name)}: the task vector of model {expert + 1} has NaN or "

@@ -70,7 +70,7 @@ class PackRecord(Record):
             base_fingerprint=model_fingerprint(base_prints),
             tensors={
                 name: Tensor(
-                    one.dtype,
+                    one.decoded_dtype,
                     one.shape,
                     made.kind(name),
                     base_prints[name],
