@@ -183,7 +183,7 @@ def test_stores_are_those_of_the_products(tmp_path: Path, kind: str, codec: str)
     pairs = [write_pair(tmp_path, seed, kind) for seed in range(3)]
     for form, (base, *experts) in zip(("fp8", "plain"), zip(*pairs, strict=True), strict=True):
         tasks = {f"task{i}": path for i, path in enumerate(experts)}
-        more = {} if codec == "bitdelta" else {"shared_dtype": "F32"}
+        more: dict[str, Any] = {} if codec == "bitdelta" else {"shared_dtype": "F32"}
         tallies.pack(base, tasks, tmp_path / f"store-{form}", codec=codec, **more)
         store = tallies.Store.open(tmp_path / f"store-{form}", base=base)
         store.unpack("task1", tmp_path / f"out-{form}")
