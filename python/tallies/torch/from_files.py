@@ -8,7 +8,7 @@ import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
-from ..engine.files import PlanFiles
+from ..engine.files import PlanFiles, native, place_code
 from ..engine.limits import tile_limits
 from ..store.opened import Store
 from ..store.restoring.checks import refuse_damaged
@@ -89,10 +89,10 @@ class FromFiles:
         """Write tensors of host memory in one pass; InputError for a base that is damaged."""
         files = PlanFiles(Plan(True))
         for info, tensor in outputs:
-            place = files.place(info)
+            base = native(files.operand(info))
             delta = [parts[info.name].delta] if info.name in parts else []
-            to = (-1, tensor.data_ptr(), place[2])
-            files.plan.add_job(info.n_elements, [place, *delta], [to], grain=GRAIN)
+            to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
+            files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
         found = restore(files.plan, tile_limits(BUFFERS, self._threads))
         store = self._store
         for (info, _), result in zip(outputs, found, strict=True):

@@ -56,6 +56,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
+    reads_scaled: ClassVar[bool] = False
+    """Whether float8 tensors with scales are packed and restored as value times scale."""
     kind: ClassVar[str]
     """The manifest's word for a tensor that this family encodes."""
 

@@ -17,6 +17,7 @@ from ...checkpoint.opening import as_model, open_model
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
+from ...messages import show
 from ...recipe.parameters import check_parameters
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
@@ -116,8 +117,12 @@ class PackPlan:
             for name in names
             if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
+        family = family_of(codec, values)
+        if not family.reads_scaled:
+            for name in coded:
+                _refuse_scaled(codec, [matched.source(model, name) for model in models])
         return cls(
-            family=family_of(codec, values),
+            family=family,
             lambdas=lambdas,
             base=origin,
             tasks=experts,
@@ -144,13 +149,15 @@ class PackPlan:
         if self.family.has_shared:
             dtype = SharedDType(self.family.parameters["shared_dtype"])
             files[SHARED] = [
-                (name, dtype.of(tensors[name].dtype), tensors[name].shape) for name in self.coded
+                (name, dtype.of(tensors[name].decoded_dtype), tensors[name].shape)
+                for name in self.coded
             ]
         n_each = self.lambdas.n_per_task
         for i, (_, _, file) in enumerate(self.task_files):
             coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]
             sources = {name: self.sources(name)[1 + i // n_each] for name in self.dense}
-            files[file] = coded + [(name, one.dtype, one.shape) for name, one in sources.items()]
+            coded += [(name, one.decoded_dtype, one.shape) for name, one in sources.items()]
+            files[file] = coded
         return Layout(files)
 
     @cached_property
@@ -204,6 +211,17 @@ def _changed(
         origin, *others = (matched.source(model, name) for model in models)
         if not all(same_tensor(one, origin) for one in others):
             yield name
+
+
+def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
+    """Raise InputError for a float8 tensor with a scale, which not all families read."""
+    for one in tensors:
+        if one.scale is not None:
+            raise InputError(
+                f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
+                f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
+                "tall, emr, magnitude or bitdelta, or dequantise the checkpoint to BF16 first"
+            )
 
 
 def _check_copied(base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match) -> None:

@@ -71,7 +71,7 @@ class PackRecord(Record):
             base_fingerprint=model_fingerprint(base_prints),
             tensors={
                 name: Tensor(
-                    one.dtype,
+                    one.decoded_dtype,
                     one.shape,
                     plan.kind(name),
                     base_prints[name],
