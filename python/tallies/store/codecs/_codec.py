@@ -76,7 +76,7 @@ class Codec:
     mask: ClassVar[Mask | None]
     """The rule of the masks; None where tasks have no masks."""
     with_sums: ClassVar[bool] = False
-    """Whether ``scales`` needs the sums of magnitudes."""
+    """True if ``scales`` needs the sums of magnitudes."""
 
     @classmethod
     def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:

@@ -59,7 +59,7 @@ def pack(
 ) -> Packed:
     """Write a file with what is kept of the tensors of ``expert`` that ``base`` names as well.
 
-    Where bits are kept (``density: exact``), NaN and infinity are elements like any other.
+    With ``density: exact`` bits are kept, and NaN and infinity are elements like any other.
 
     Args:
         base: Tensors of the base by name.
