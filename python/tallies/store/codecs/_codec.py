@@ -44,7 +44,7 @@ class SharedDType(Choice):
 
 SHARED_DTYPE = Parameter(
     SharedDType.BASE,
-    "of the shared vector: the base's, tensor by tensor, or one for all",
+    "type of the shared vector: the base's, tensor by tensor, or one for all tensors",
     choices=(*SharedDType,),
 )
 """The parameter ``shared_dtype`` of codecs that have a shared vector."""
