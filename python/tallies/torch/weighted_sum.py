@@ -32,6 +32,7 @@ class WeightedSum(torch.autograd.Function):
     def forward(
         ctx: Any, coefficients: torch.Tensor, base: torch.Tensor, *deltas: Delta
     ) -> torch.Tensor:
+        """Return the base plus the weighted sum of the deltas."""
         ctx.save_for_backward(*(one for one in deltas if isinstance(one, torch.Tensor)))
         ctx.encoded = [one if isinstance(one, EncodedDelta) else None for one in deltas]
         ctx.shape, ctx.dtype = coefficients.shape, coefficients.dtype
@@ -41,6 +42,7 @@ class WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the coefficients and of the base; the deltas have none."""
         dense = iter(ctx.saved_tensors)
         deltas = [one or next(dense) for one in ctx.encoded]
         dots = None
@@ -57,14 +59,14 @@ def _sum_on_host(
     given, out = base.contiguous(), torch.empty(base.shape, dtype=base.dtype, device=base.device)
     rows = _Rows(deltas)
     native.weighted_sum(
-        rows.native,
-        out.numel(),
-        factors.shape[1],
-        torch.get_num_threads(),
-        given.data_ptr(),
-        CODES[base.dtype],
-        factors.data_ptr(),
-        out.data_ptr(),
+        deltas=rows.native,
+        n_elements=out.numel(),
+        n_blocks=factors.shape[1],
+        threads=torch.get_num_threads(),
+        base=given.data_ptr(),
+        dtype=CODES[base.dtype],
+        factors=factors.data_ptr(),
+        out=out.data_ptr(),
     )
     return out
 
@@ -73,13 +75,13 @@ def _dots_on_host(grad: torch.Tensor, deltas: Sequence[Delta], n_blocks: int) ->
     given, rows = grad.contiguous(), _Rows(deltas)
     dots = torch.empty(len(deltas), n_blocks, dtype=torch.float64, device=grad.device)
     native.block_dots(
-        rows.native,
-        given.numel(),
-        n_blocks,
-        torch.get_num_threads(),
-        given.data_ptr(),
-        CODES[given.dtype],
-        dots.data_ptr(),
+        deltas=rows.native,
+        n_elements=given.numel(),
+        n_blocks=n_blocks,
+        threads=torch.get_num_threads(),
+        grad=given.data_ptr(),
+        dtype=CODES[given.dtype],
+        out=dots.data_ptr(),
     )
     return dots
 

@@ -115,10 +115,19 @@ def _place(job: PackJob, file: str, one: TensorInfo) -> Place:
 def _native_rule(
     job: int, n_elements: int, floors: Sequence[int], zero_sign: int, lambdas: Sequence[float]
 ) -> PackRule:
-    n = len(floors)
-    weights, cutoffs = [1.0] * n, [n_elements] * n
-    shared = JobRule(job, 0, n_elements, weights, floors, cutoffs, 1.0, 1.0, zero_sign, -1)
-    return PackRule(shared, lambdas)
+    shared = JobRule(
+        job=job,
+        first=0,
+        n_elements=n_elements,
+        weights=[1.0] * len(floors),
+        floors=floors,
+        cutoffs=[n_elements] * len(floors),
+        scale=1.0,
+        divisor=1.0,
+        zero_sign=zero_sign,
+        majority=-1,
+    )
+    return PackRule(shared=shared, lambdas=lambdas)
 
 
 def _pack(
@@ -130,14 +139,14 @@ def _pack(
         (GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]) if rule else None
     )
     results = pack(
-        plan,
-        rules,
-        codes,
-        codec.mask.value,
-        codec.with_sums,
-        job.refuse_nonfinite,
-        job.limits,
-        job.progress,
+        plan=plan,
+        rules=rules,
+        shared=codes,
+        mask=codec.mask.value,
+        with_sums=codec.with_sums,
+        stop_at_overflow=job.refuse_nonfinite,
+        limits=job.limits,
+        progress=job.progress,
     )
     for i, (name, result) in enumerate(zip(job.tensors, results, strict=True)):
         # Without a shared vector only the sums of magnitudes show what is not finite.

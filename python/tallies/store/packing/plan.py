@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
@@ -37,6 +37,15 @@ class Integers(Choice):
     """They must be the base's."""
     BASE = "base"
     """The base's are taken, whatever the tasks have."""
+
+
+class TaskFile(NamedTuple):
+    """The file of a task, or of one of its candidates."""
+
+    task: str
+    mask_lambda: float | None
+    path: str
+    """The path in the store."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +133,10 @@ class PackPlan:
         )
 
     @cached_property
-    def masks(self) -> list[tuple[str, float | None, str]]:
-        """Task, lambda and file of every task or candidate, task by task."""
+    def task_files(self) -> list[TaskFile]:
+        """The file of every task, or of each of its candidates, task by task."""
         return [
-            (task, value, self.lambdas.file(task, value))
+            TaskFile(task, value, self.lambdas.file(task, value))
             for task in self.tasks
             for value in self.lambdas.of(task)
         ]
@@ -144,7 +153,7 @@ class PackPlan:
                 for name in self.coded
             ]
         n_each = self.lambdas.n_per_task
-        for i, (_, _, file) in enumerate(self.masks):
+        for i, (_, _, file) in enumerate(self.task_files):
             coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]
             sources = {name: self.sources(name)[1 + i // n_each] for name in self.dense}
             coded += [(name, one.decoded_dtype, one.shape) for name, one in sources.items()]

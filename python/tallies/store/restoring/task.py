@@ -139,7 +139,7 @@ class Restoring:
         """
         one = self.copied(name)
         lanes = copy_out(one, write)
-        # Of a scaled tensor, the bytes that were read are not those that were handed over.
+        # A scaled tensor is handed over decoded, and its checksum is that of the stored bytes.
         self.check(one, content(one) if one.scale else lanes)
         return lanes
 
