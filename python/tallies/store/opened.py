@@ -166,7 +166,7 @@ class Store:
             if one.is_coded(name):
                 outputs[name] = [(-1, address, place_code(dtype))]
             else:
-                one.copy(name, _writer(address))
+                one.copy(name, writer_to(address))
         files = PlanFiles(Plan(True))
         one.restore(files, outputs, tile_limits(_BUFFERS, n_threads(threads)))
         return {name: arrays[one.source(name)] for name in wanted}
@@ -198,5 +198,6 @@ class Store:
         )
 
 
-def _writer(address: int) -> Callable[[bytes, int], object]:
+def writer_to(address: int) -> Callable[[bytes, int], object]:
+    """Return the function ``(data, at)`` that writes bytes of a tensor to memory."""
     return lambda chunk, at: ctypes.memmove(address + at, bytes(chunk), len(chunk))

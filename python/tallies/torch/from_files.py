@@ -9,9 +9,10 @@ import torch
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.files import PlanFiles, native, place_code
+from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits
 from ..store.families.job import GRAIN
-from ..store.opened import Store
+from ..store.opened import Store, writer_to
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
@@ -89,13 +90,18 @@ class FromFiles:
     ) -> None:
         """Write tensors of host memory in one pass; InputError for a base that is damaged."""
         files = PlanFiles(Plan(True))
+        store = self._store
+        decoded = [one for one in outputs if one[0].scale and one[0].name not in parts]
+        for info, tensor in decoded:
+            copy_out(info, writer_to(tensor.data_ptr()))
+            refuse_damaged(store.path, store.manifest, store.base, info, content(info))
+        outputs = [one for one in outputs if not one[0].scale or one[0].name in parts]
         for info, tensor in outputs:
             base = native(files.operand(info))
             delta = [parts[info.name].delta] if info.name in parts else []
             to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
             files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
         found = restore(files.plan, tile_limits(BUFFERS, self._threads))
-        store = self._store
         for (info, _), result in zip(outputs, found, strict=True):
             refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 

@@ -10,7 +10,7 @@ from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import PACKED_BITS
-from ...engine.files import Place, PlanFiles, native
+from ...engine.files import Place, PlanFiles, Scaled, native
 from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
@@ -60,7 +60,10 @@ class Masked(Family):
             )
         results = restore(files.plan, limits, progress)
         for name, result in zip(outputs, results, strict=True):
-            for one, lanes in zip(inputs[name], result.inputs, strict=True):
+            # The scales of a base are an array of their own, which its fingerprint has already.
+            n_scales = int(isinstance(files.operand(task.base[name]), Scaled))
+            found = result.inputs[:1] + result.inputs[1 + n_scales :]
+            for one, lanes in zip(inputs[name], found, strict=True):
                 task.check(one, lanes)
         return {name: result.output for name, result in zip(outputs, results, strict=True)}
 
