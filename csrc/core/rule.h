@@ -30,15 +30,6 @@ enum class Blend : std::uint8_t {
   score_weighted_mean,
 };
 
-// What becomes of each expert's delta before the gate: a dropped entry is +0, NaN always stays.
-enum class Stage : std::uint8_t {
-  none,
-  drop,          // at random, all with one probability
-  drop_by_rank,  // at random, the larger of a row the less likely
-  band,          // what lies outside two thresholds
-  row_band,      // what of a row lies outside two ranks
-};
-
 // Which elements of an expert a packed mask contains, by its delta x and the shared vector m.
 enum class MaskRule : std::uint8_t {
   tall,       // |x| > lambda |m - x|

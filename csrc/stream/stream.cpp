@@ -210,11 +210,11 @@ Tiling::Tiling(const std::vector<Job>& jobs, const Limits& limits)
 Tiling::Range Tiling::range(std::size_t tile) const {
   const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
   const auto i = static_cast<std::size_t>(after - first_tile_.begin()) - 1;
-  const std::size_t n = tile_elements_[i];
-  const std::uint64_t first = static_cast<std::uint64_t>(tile - first_tile_[i]) * n;
-  return {
-      order_[i], first,
-      static_cast<std::size_t>(std::min<std::uint64_t>(n, jobs_[order_[i]].n_elements - first))};
+  const std::uint64_t n = tile_elements_[i];
+  const std::uint64_t before = (tile - first_tile_[i]) * n;
+  const Job& job = jobs_[order_[i]];
+  return {order_[i], job.first + before,
+          static_cast<std::size_t>(std::min(n, job.n_elements - before))};
 }
 
 void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body) {

@@ -34,6 +34,7 @@ struct Job {
   std::vector<Array> inputs;
   std::vector<Output> outputs;  // empty in a survey
   std::size_t grain = kGrain;   // tiles start on multiples of it, which is one of kGrain
+  std::uint64_t first = 0;      // tiles cover the n_elements from here on, a multiple of the grain
 
   std::size_t n_rows() const;
 };
