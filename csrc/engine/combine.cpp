@@ -15,19 +15,44 @@
 namespace tallies {
 namespace {
 
+// Adds merged deltas to the base of a tile: out = base + scale * merged, of a mask only where it is
+// set, rounded once.
+class BaseAdder {
+ public:
+  // Returns the bits of the largest magnitude before the rounding.
+  std::int32_t add(const Tile& tile, std::size_t first, std::size_t n, const Source& base,
+                   const float* merged, const std::uint8_t* mask, float scale, DType out_type,
+                   void* out) {
+    std::int32_t largest = 0;
+    const bool is_direct = is_fused(out_type) && stored_type({&base, 1}) == out_type;
+    if (!is_direct) sum_.resize(n);
+    reader_.for_each_rows(
+        tile, first, n, {&base, 1}, is_direct ? As::as_stored : As::float32,
+        [&](const Rows& rows, std::size_t, std::size_t) {
+          largest = kernels().apply_merged[static_cast<int>(rows.type)](
+              rows.values[0], merged, mask, scale, is_direct ? out : sum_.data(), n);
+        },
+        n);
+    if (!is_direct) kernels().narrow[static_cast<int>(out_type)](sum_.data(), out, n);
+    return largest;
+  }
+
+ private:
+  Reader reader_;
+  std::vector<float> sum_;
+};
+
 struct Scratch {
-  Widened widened;
-  Deltas deltas;
-  Adder adder;
+  Reader reader;
+  BaseAdder adder;
   StageRunner stages;
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
-  std::vector<const void*> rows;
 };
 
-// Calls body(first, n, weights) for the parts of a tile's stretch of n elements from `first` on in
-// which the experts have one weight each, and what is drawn one period of the random numbers.
+// Calls body(first, n, weights) for the parts of n elements of a tile from `first` on in which the
+// experts have one weight each, and what is drawn one period of the random numbers.
 template <class Body>
 void split_at_rows(const Tile& tile, const Candidate& candidate, std::size_t n_experts, bool draws,
                    std::size_t first, std::size_t n, const Body& body) {
@@ -68,7 +93,7 @@ class Combine {
       : plan_(plan), tasks_(tasks), options_(options), rule_(index_of(options.rule)) {
     int n_units = 0;
     for (const CombineTask& task : tasks) {
-      Job& job = jobs_.emplace_back(job_of(plan, task.stretch));
+      Job& job = jobs_.emplace_back(job_of(plan, task.slice));
       if (const auto* const stages = std::get_if<Stages>(&task.traits))
         job.grain = grain_of(*stages, job.grain);
       CombineResult& result = empty_.emplace_back();
@@ -113,7 +138,7 @@ class Combine {
                        void* out, Scratch& scratch, CandidateResult& result) {
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
-    const std::size_t n_experts = plan_.n_experts(task.stretch.job);
+    const std::size_t n_experts = plan_.n_experts(task.slice.job);
     const bool draws = std::holds_alternative<Draws>(task.traits);
     split_at_cutoffs(
         tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
@@ -137,10 +162,10 @@ class Combine {
     CombineArgs args{};
     args.weights = weights;
     args.floors = scratch.floors.data();
-    args.n_experts = static_cast<int>(plan_.n_experts(task.stretch.job));
+    args.n_experts = static_cast<int>(plan_.n_experts(task.slice.job));
     args.scale = candidate.scale;
     args.divisor = candidate.divisor;
-    args.overflow = overflow_bits(plan_.output_types[task.stretch.job]);
+    args.overflow = overflow_bits(plan_.output_types[task.slice.job]);
     if (const auto* const scores = std::get_if<Scores>(&task.traits)) {
       args.scores = scores->scores.data();
       args.agreement = scores->agreement;
@@ -153,51 +178,45 @@ class Combine {
   void merge_stretch(const Tile& tile, const CombineTask& task, CombineArgs& args,
                      std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
                      CombineTally& tally) const {
-    const std::vector<DType>& types = plan_.input_types[task.stretch.job];
-    const DType out_type = plan_.output_types[task.stretch.job];
-    scratch.rows.resize(types.size());
-    for (std::size_t i = 0; i < types.size(); ++i)
-      scratch.rows[i] = static_cast<const char*>(tile.in[i]) + first * size_of(types[i]);
-    char* const out = static_cast<char*>(tile_out) + first * size_of(out_type);
-    args.first = tile.first + first;
-    Tile part = tile;
-    part.first = args.first;
-    part.in = scratch.rows.data();
-    part.n = n;
     if (std::holds_alternative<Stages>(task.traits) || task.consensus) {
-      merge_deltas(part, task, args, out, scratch, tally);
+      merge_deltas(tile, task, args, first, n, tile_out, scratch, tally);
       return;
     }
-    const auto run = [&](DType type, const void* const* in, void* to, std::size_t count) {
-      args.base = plan_.has_base ? in[0] : nullptr;
-      args.experts = in + plan_.has_base;
-      args.out = to;
-      args.n = count;
-      if (to != out || !accelerator_ || count * size_of(type) * types.size() < kLeastDeviceBytes)
-        kernels().combine[static_cast<int>(type)][rule_](args, tally);
-      else
-        accelerator_->combine(tile.worker, type, rule_, args, tally);
-    };
-    if (is_fused(out_type) && common_type(types) == out_type) {
-      run(out_type, scratch.rows.data(), out, n);
-      return;
-    }
-    scratch.merged.resize(kChunk);
-    scratch.widened.for_each_chunk(
-        part, types, [&](const void* const* in, std::size_t at, std::size_t count) {
-          args.first = part.first + at;
-          run(DType::f32, in, scratch.merged.data(), count);
-          kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(),
-                                                       out + at * size_of(out_type), count);
+    const std::vector<Source>& sources = plan_.sources[task.slice.job];
+    const DType out_type = plan_.output_types[task.slice.job];
+    const bool is_direct = is_fused(out_type) && stored_type(sources) == out_type;
+    if (!is_direct) scratch.merged.resize(kChunk);
+    scratch.reader.for_each_rows(
+        tile, first, n, sources, is_direct ? As::as_stored : As::float32,
+        [&](const Rows& rows, std::size_t at, std::size_t count) {
+          char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
+          args.base = plan_.has_base ? rows.values[0] : nullptr;
+          args.experts = rows.values.data() + plan_.has_base;
+          args.out = is_direct ? static_cast<void*>(out) : scratch.merged.data();
+          args.n = count;
+          args.first = tile.first + at;
+          merge_rows(tile.worker, rows, is_direct, args, tally);
+          if (!is_direct)
+            kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(), out, count);
         });
+  }
+
+  // Merges on the device what is worth a copy there.
+  void merge_rows(int worker, const Rows& rows, bool may_move, const CombineArgs& args,
+                  CombineTally& tally) const {
+    const std::size_t n_bytes = args.n * size_of(rows.type) * rows.values.size();
+    if (may_move && accelerator_ && n_bytes >= kLeastDeviceBytes)
+      accelerator_->combine(worker, rows.type, rule_, args, tally);
+    else
+      kernels().combine[static_cast<int>(rows.type)][rule_](args, tally);
   }
 
   // The same on the float32 deltas of a chunk: the stages change them, the rule blends them, and of
   // the merged delta stays what enough experts claim.
-  void merge_deltas(const Tile& part, const CombineTask& task, CombineArgs args, char* out,
-                    Scratch& scratch, CombineTally& tally) const {
-    const std::vector<DType>& types = plan_.input_types[task.stretch.job];
-    const DType out_type = plan_.output_types[task.stretch.job];
+  void merge_deltas(const Tile& tile, const CombineTask& task, CombineArgs args, std::size_t first,
+                    std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
+    const std::vector<Source>& sources = plan_.sources[task.slice.job];
+    const DType out_type = plan_.output_types[task.slice.job];
     const auto* const stages = std::get_if<Stages>(&task.traits);
     const std::size_t chunk = stages != nullptr ? chunk_elements(*stages) : kChunk;
     scratch.merged.resize(chunk);
@@ -208,30 +227,28 @@ class Combine {
     args.scale = 1.0f;
     args.overflow = overflow_bits(DType::f32);
     args.out = merged;
-    const auto* const base = static_cast<const char*>(part.in[0]);
-    std::vector<const void*> experts;
-    scratch.deltas.for_each_chunk(
-        part, types,
-        [&](const std::vector<float*>& deltas, std::size_t at, std::size_t count) {
-          for (std::size_t e = 0; stages != nullptr && e < deltas.size(); ++e)
-            scratch.stages.run(*stages, e, deltas[e], part.first + at, count);
-          experts.assign(deltas.begin(), deltas.end());
-          args.experts = experts.data();
-          args.first = part.first + at;
+    scratch.reader.for_each_rows(
+        tile, first, n, sources, As::deltas,
+        [&](const Rows& rows, std::size_t at, std::size_t count) {
+          for (std::size_t e = 0; stages != nullptr && e < rows.deltas.size(); ++e)
+            scratch.stages.run(*stages, e, rows.deltas[e], tile.first + at, count);
+          args.experts = rows.values.data();
+          args.first = tile.first + at;
           args.n = count;
           kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);
-          const std::int32_t largest = scratch.adder.add(
-              types[0], base + at * size_of(types[0]), merged,
-              task.consensus ? claim(*task.consensus, deltas, merged, chunk, count, scratch)
-                             : nullptr,
-              scale, out_type, out + at * size_of(out_type), count);
+          const std::uint8_t* const mask =
+              task.consensus ? claim(*task.consensus, rows.deltas, merged, chunk, count, scratch)
+                             : nullptr;
+          char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
+          const std::int32_t largest = scratch.adder.add(tile, at, count, sources[0], merged, mask,
+                                                         scale, out_type, out);
           tally.overflow |= largest >= overflow;
         },
         chunk);
   }
 
   // The packed mask of what enough experts claim of a merged delta.
-  static const std::uint8_t* claim(const Consensus& rule, const std::vector<float*>& deltas,
+  static const std::uint8_t* claim(const Consensus& rule, std::span<float* const> deltas,
                                    const float* merged, std::size_t chunk, std::size_t n,
                                    Scratch& scratch) {
     const std::size_t n_bytes = (chunk + 7) / 8, n_masks = deltas.size();

@@ -10,7 +10,7 @@
 namespace tallies {
 
 struct CombineTask {
-  Stretch stretch;
+  Slice slice;
   std::vector<Candidate> candidates;  // one for each row of outputs
   Traits traits;
   std::optional<Consensus> consensus;

@@ -1,4 +1,4 @@
-// Content fingerprints: sums, so that those of two stretches add up to that of both.
+// Content fingerprints: sums, so that those of two slices add up to that of both.
 #pragma once
 
 #include <array>
@@ -20,14 +20,21 @@ inline void add(std::vector<Lanes>& sums, const std::vector<Lanes>& parts) {
   for (std::size_t i = 0; i < parts.size(); ++i) add(sums[i], parts[i]);
 }
 
-// The fingerprint of a stretch of an array that begins at its element `first`.
+// Returns the fingerprint of what n elements from `first` on have of an array: of each stripe that
+// begins there. Records that elements share have none; they are tensors of their own.
 inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t first, std::size_t n) {
   Lanes lanes{};
-  kernels().fingerprint(data, array.n_bytes(n), first * array.element_bits / 8, lanes.data());
+  if (array.per != 1 && !array.is_sparse()) return lanes;
+  const Bytes bytes = array.bytes_to_read(first, n);
+  const std::uint64_t begin = (bytes.first + kStripe - 1) / kStripe * kStripe;
+  const std::uint64_t end = bytes.first + bytes.n;
+  if (begin < end)
+    kernels().fingerprint(static_cast<const char*>(data) + (begin - bytes.first), end - begin,
+                          begin, lanes.data());
   return lanes;
 }
 
-// The fingerprints of the inputs of a tile.
+// Returns the fingerprints of the inputs of a tile.
 inline std::vector<Lanes> fingerprint_inputs(const Job& job, const Tile& tile) {
   std::vector<Lanes> lanes;
   for (std::size_t i = 0; i < job.inputs.size(); ++i)
@@ -35,7 +42,7 @@ inline std::vector<Lanes> fingerprint_inputs(const Job& job, const Tile& tile) {
   return lanes;
 }
 
-// The fingerprint of the first input of every job.
+// Returns the fingerprint of the first input of every job.
 std::vector<Lanes> fingerprints(const Plan&, const Limits&, const Progress&);
 
 }  // namespace tallies

@@ -12,8 +12,7 @@ namespace tallies {
 namespace {
 
 struct Scratch {
-  Widened widened;
-  Deltas deltas;
+  Reader reader;
   std::vector<const float*> rows;
   std::vector<double> sums;
   ExactSums exact;  // of the row in hand
@@ -37,21 +36,20 @@ void measure(const std::vector<const float*>& rows, std::size_t n, bool with_mag
 }
 
 // Adds the elements [first, end) of a tile, a chunk at most, to the rows they are in.
-class Rows {
+class RowSums {
  public:
-  Rows(bool with_magnitudes, Scratch& scratch, GramRows& part)
+  RowSums(bool with_magnitudes, Scratch& scratch, GramRows& part)
       : with_magnitudes_(with_magnitudes), scratch_(scratch), part_(part) {
     scratch.exact.assign(part.n_sums, {});
   }
 
-  template <class Vectors>
-  void add(const Vectors& vectors, std::uint64_t first, std::size_t n) {
+  void add(std::span<const void* const> vectors, std::uint64_t first, std::size_t n) {
     const std::uint64_t length = part_.row_length, end = first + n;
     for (std::uint64_t at = first, to; at < end; at = to) {
       const std::uint64_t row = at / length;
       to = std::min(end, (row + 1) * length);
       scratch_.rows.clear();
-      for (const auto* vector : vectors)
+      for (const void* const vector : vectors)
         scratch_.rows.push_back(static_cast<const float*>(vector) + (at - first));
       measure(scratch_.rows, static_cast<std::size_t>(to - at), with_magnitudes_, scratch_.sums);
       if (to - at == length) {
@@ -102,7 +100,7 @@ void GramRows::add(std::uint64_t row, std::uint64_t n_elements, const ExactSums&
 
 GramRows& GramRows::operator+=(const GramRows& part) {
   if (part.row_length != row_length || part.n_sums != n_sums)
-    throw std::invalid_argument("inner products to add have other rows or vectors, expected parts "
+    throw Error(Error::Kind::request, "inner products to add have other rows or vectors, expected parts "
                                 "of one tensor");
   runs.insert(runs.end(), part.runs.begin(), part.runs.end());
   for (const auto& [row, sum] : part.open) add(row, sum.n_elements, sum.sums);
@@ -124,12 +122,12 @@ std::vector<double> GramRows::table() const {
   std::vector<double> table;
   for (const Run* const run : order) {
     if (run->first_row * n_sums != table.size())
-      throw std::invalid_argument("inner products of row " + std::to_string(table.size() / n_sums) +
+      throw Error(Error::Kind::request, "inner products of row " + std::to_string(table.size() / n_sums) +
                                   " are missing or there twice; add all parts of the tensor once");
     table.insert(table.end(), run->sums.begin(), run->sums.end());
   }
   if (!open.empty())
-    throw std::invalid_argument("inner products of row " + std::to_string(open.begin()->first) +
+    throw Error(Error::Kind::request, "inner products of row " + std::to_string(open.begin()->first) +
                                 " are incomplete; add all parts of the tensor");
   return table;
 }
@@ -140,25 +138,20 @@ std::vector<GramRows> gram(const Plan& plan, const std::vector<GramTask>& tasks,
   std::vector<Job> jobs;
   std::vector<GramRows> empty;
   for (const GramTask& task : tasks) {
-    jobs.push_back(survey_of(plan, task.stretch, kChunk));
-    const std::size_t n = jobs.back().inputs.size() - options.deltas;
+    jobs.push_back(survey_of(plan, task.slice, kChunk));
+    const std::size_t n = plan.sources[task.slice.job].size() - options.deltas;
     empty.push_back({task.row_length, n * (n + 1) / 2 + (options.with_magnitudes ? n : 0), {}, {}});
   }
   return run<Scratch>(
       plan.files, jobs, limits, progress, empty,
       [&](const Tile& tile, Scratch& scratch, GramRows& part) {
-        Rows rows(options.with_magnitudes, scratch, part);
-        const std::vector<DType>& types = plan.input_types[tasks[tile.job].stretch.job];
-        const auto add = [&](const auto& vectors, std::size_t at, std::size_t n) {
-          rows.add(vectors, tile.first + at, n);
-        };
-        if (options.deltas)
-          scratch.deltas.for_each_chunk(tile, types, add);
-        else
-          scratch.widened.for_each_chunk(
-              tile, types, [&](const void* const* in, std::size_t at, std::size_t n) {
-                add(std::span(in, types.size()), at, n);
-              });
+        RowSums rows(options.with_magnitudes, scratch, part);
+        scratch.reader.for_each_rows(
+            tile, plan.sources[tasks[tile.job].slice.job],
+            options.deltas ? As::deltas : As::float32,
+            [&](const Rows& read, std::size_t at, std::size_t n) {
+              rows.add(read.values, tile.first + at, n);
+            });
         rows.finish();
       });
 }

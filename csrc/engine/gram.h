@@ -11,7 +11,7 @@ namespace tallies {
 
 // Inner products of each row of a stretch, which begins at a chunk of its job.
 struct GramTask {
-  Stretch stretch;
+  Slice slice;
   std::uint64_t row_length;  // divides the number of elements of the job
 };
 

@@ -10,32 +10,32 @@ namespace tallies {
 namespace {
 
 struct Scratch {
-  Deltas chunks;
+  Reader reader;
   std::vector<float> variance;
   std::vector<std::int32_t> floors;
 };
 
-// Calls body(index, deltas, first, n, scratch, part) for chunks of these stretches, with their
+// Calls body(index, deltas, first, n, scratch, part) for chunks of these slices, with their
 // deltas in float32, which may be changed. Returns the parts.
 template <class Part, class Body>
-std::vector<Part> for_each_chunk(const Plan& plan, const std::vector<Stretch>& stretches,
+std::vector<Part> for_each_chunk(const Plan& plan, const std::vector<Slice>& slices,
                                  const std::vector<Part>& empty, const Limits& limits,
                                  const Progress& progress, const Body& body) {
   std::vector<Job> jobs;
-  for (const Stretch& stretch : stretches) jobs.push_back(survey_of(plan, stretch, kChunk));
+  for (const Slice& slice : slices) jobs.push_back(survey_of(plan, slice, kChunk));
   return run<Scratch>(
       plan.files, jobs, limits, progress, empty,
       [&](const Tile& tile, Scratch& scratch, Part& part) {
-        scratch.chunks.for_each_chunk(
-            tile, plan.input_types[stretches[tile.job].job],
-            [&](const std::vector<float*>& deltas, std::size_t at, std::size_t n) {
-              body(tile.job, deltas, tile.first + at, n, scratch, part);
-            });
+        scratch.reader.for_each_rows(tile, plan.sources[slices[tile.job].job], As::deltas,
+                                     [&](const Rows& rows, std::size_t at, std::size_t n) {
+                                       body(tile.job, rows.deltas, tile.first + at, n, scratch,
+                                            part);
+                                     });
       });
 }
 
 // Sets to zero, of the chunk from element `first` on, what does not pass.
-void keep_by_variance(const VarianceTask& task, const std::vector<float*>& deltas,
+void keep_by_variance(const VarianceTask& task, std::span<float* const> deltas,
                       std::uint64_t first, std::size_t n, Scratch& scratch) {
   scratch.variance.resize(kChunk);
   float* const variance = scratch.variance.data();
@@ -66,16 +66,16 @@ SquareSums& SquareSums::operator+=(const SquareSums& part) {
   return *this;
 }
 
-std::vector<Overlap> count_overlap(const Plan& plan, const std::vector<Stretch>& stretches,
+std::vector<Overlap> count_overlap(const Plan& plan, const std::vector<Slice>& slices,
                                    std::int32_t floor, const Limits& limits,
                                    const Progress& progress) {
   std::vector<Overlap> empty;
-  for (const Stretch& stretch : stretches) {
-    const std::vector<std::uint64_t> zeros(plan.n_experts(stretch.job));
+  for (const Slice& slice : slices) {
+    const std::vector<std::uint64_t> zeros(plan.n_experts(slice.job));
     empty.push_back({zeros, zeros});
   }
-  return for_each_chunk(plan, stretches, empty, limits, progress,
-                        [&](std::size_t, const std::vector<float*>& deltas, std::uint64_t,
+  return for_each_chunk(plan, slices, empty, limits, progress,
+                        [&](std::size_t, std::span<float* const> deltas, std::uint64_t,
                             std::size_t n, const Scratch&, Overlap& part) {
                           kernels().count_overlap(deltas.data(), floor,
                                                   static_cast<int>(deltas.size()), n,
@@ -85,15 +85,15 @@ std::vector<Overlap> count_overlap(const Plan& plan, const std::vector<Stretch>&
 
 std::vector<SquareSums> sum_squares(const Plan& plan, const std::vector<VarianceTask>& tasks,
                                     const Limits& limits, const Progress& progress) {
-  std::vector<Stretch> stretches;
+  std::vector<Slice> slices;
   std::vector<SquareSums> empty;
   for (const VarianceTask& task : tasks) {
-    stretches.push_back(task.stretch);
-    empty.push_back({ExactSums(plan.n_experts(task.stretch.job))});
+    slices.push_back(task.slice);
+    empty.push_back({ExactSums(plan.n_experts(task.slice.job))});
   }
   return for_each_chunk(
-      plan, stretches, empty, limits, progress,
-      [&](std::size_t index, const std::vector<float*>& deltas, std::uint64_t first, std::size_t n,
+      plan, slices, empty, limits, progress,
+      [&](std::size_t index, std::span<float* const> deltas, std::uint64_t first, std::size_t n,
           Scratch& scratch, SquareSums& part) {
         if (tasks[index].floor >= 0) keep_by_variance(tasks[index], deltas, first, n, scratch);
         for (std::size_t e = 0; e < deltas.size(); ++e)

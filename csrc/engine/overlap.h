@@ -21,13 +21,13 @@ void archive(Archive& bytes, Overlap& overlap) {
   bytes(overlap.alone, overlap.shared);
 }
 
-std::vector<Overlap> count_overlap(const Plan&, const std::vector<Stretch>&, std::int32_t floor,
+std::vector<Overlap> count_overlap(const Plan&, const std::vector<Slice>&, std::int32_t floor,
                                    const Limits&, const Progress&);
 
 // Elements whose variance over the experts, as bits, exceeds the floor, and from the cutoff on, an
 // element of the job, floor + 1; all elements with a floor below zero.
 struct VarianceTask {
-  Stretch stretch;
+  Slice slice;
   std::int32_t floor;
   std::uint64_t cutoff;
 };

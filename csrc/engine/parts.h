@@ -2,23 +2,26 @@
 #pragma once
 
 #include <bit>
+#include <cstdint>
 #include <cstring>
 #include <map>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
+
+#include "core/error.h"
 
 namespace tallies {
 
 static_assert(std::endian::native == std::endian::little, "bytes are written as they lie");
 
-// Adds each element. invalid_argument if the numbers of elements differ.
+// Adds each element. Error if the numbers of elements differ.
 template <class T>
 void add_each(std::vector<T>& sums, const std::vector<T>& parts, const char* what) {
   if (sums.size() != parts.size())
-    throw std::invalid_argument("parts to add have " + std::to_string(sums.size()) + " and " +
+    throw Error(Error::Kind::request, "parts to add have " + std::to_string(sums.size()) + " and " +
                                 std::to_string(parts.size()) + " " + what +
                                 ", expected the same number; add parts of one survey");
   for (std::size_t i = 0; i < parts.size(); ++i) sums[i] += parts[i];
@@ -60,7 +63,7 @@ class ToBytes {
   std::string bytes_;
 };
 
-// Reads the same; invalid_argument where the bytes are not such.
+// Reads the same; Error where the bytes are not such.
 class FromBytes {
  public:
   FromBytes(std::string_view mark, std::string_view bytes) : mark_(mark), left_(bytes) {
@@ -76,7 +79,7 @@ class FromBytes {
     if (!left_.empty()) refuse(std::to_string(left_.size()) + " bytes too many");
   }
   [[noreturn]] void refuse(const std::string& found) const {
-    throw std::invalid_argument("bytes of a survey: found " + found + ", expected '" +
+    throw Error(Error::Kind::request, "bytes of a survey: found " + found + ", expected '" +
                                 std::string(mark_) +
                                 "' as to_bytes of this version of tallies writes it");
   }

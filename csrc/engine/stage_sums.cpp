@@ -9,7 +9,7 @@ namespace tallies {
 namespace {
 
 struct Scratch {
-  Deltas deltas;
+  Reader reader;
   StageRunner stages;
 };
 
@@ -26,20 +26,20 @@ std::vector<StageSums> stage_sums(const Plan& plan, const std::vector<StageTask>
   std::vector<Job> jobs;
   std::vector<StageSums> empty;
   for (const StageTask& task : tasks) {
-    jobs.push_back(survey_of(plan, task.stretch, grain_of(task.stages, kChunk)));
-    const ExactSums zeros(plan.n_experts(task.stretch.job));
+    jobs.push_back(survey_of(plan, task.slice, grain_of(task.stages, kChunk)));
+    const ExactSums zeros(plan.n_experts(task.slice.job));
     empty.push_back({zeros, zeros});
   }
   return run<Scratch>(
       plan.files, jobs, limits, progress, empty,
       [&](const Tile& tile, Scratch& scratch, StageSums& part) {
         const StageTask& task = tasks[tile.job];
-        scratch.deltas.for_each_chunk(
-            tile, plan.input_types[task.stretch.job],
-            [&](const std::vector<float*>& rows, std::size_t at, std::size_t n) {
-              for (std::size_t e = 0; e < rows.size(); ++e) {
+        scratch.reader.for_each_rows(
+            tile, plan.sources[task.slice.job], As::deltas,
+            [&](const Rows& rows, std::size_t at, std::size_t n) {
+              for (std::size_t e = 0; e < rows.deltas.size(); ++e) {
                 const StageRunner::Sums sums =
-                    scratch.stages.sum(task.stages, e, rows[e], tile.first + at, n);
+                    scratch.stages.sum(task.stages, e, rows.deltas[e], tile.first + at, n);
                 part.before[e].add(sums.before);
                 part.after[e].add(sums.after);
               }

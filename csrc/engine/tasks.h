@@ -76,7 +76,7 @@ struct Scores {
 using Traits = std::variant<std::monostate, Stages, Draws, Scores>;
 
 struct StageTask {
-  Stretch stretch;
+  Slice slice;
   Stages stages;
 };
 
