@@ -81,11 +81,6 @@ void join_neighbours(std::vector<Range>& ranges) {
   ranges = std::move(joined);
 }
 
-void add(Guessed& sum, const Guessed& part) {
-  sum.ranges.insert(sum.ranges.end(), part.ranges.begin(), part.ranges.end());
-  add(sum.output, part.output);
-}
-
 class Combine {
  public:
   Combine(const Plan& plan, const std::vector<CombineTask>& tasks, const CombineOptions& options,
@@ -277,10 +272,16 @@ class Combine {
 
 }  // namespace
 
+Guessed& Guessed::operator+=(const Guessed& part) {
+  ranges.insert(ranges.end(), part.ranges.begin(), part.ranges.end());
+  add(output, part.output);
+  return *this;
+}
+
 CandidateResult& CandidateResult::operator+=(const CandidateResult& part) {
   tally.add(part.tally);
-  add(plus, part.plus);
-  add(minus, part.minus);
+  plus += part.plus;
+  minus += part.minus;
   add(output, part.output);
   return *this;
 }

@@ -22,6 +22,7 @@ using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number
 struct Guessed {
   std::vector<Range> ranges;  // in order, neighbours joined
   Lanes output{};             // content fingerprint of what was written there
+  Guessed& operator+=(const Guessed&);
 };
 
 // The result of one candidate; those of two parts of a job add up.

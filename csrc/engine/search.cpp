@@ -179,6 +179,13 @@ void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_eq
   done = true;
 }
 
+Counted Search::start(std::size_t room) const {
+  Counted part;
+  part.tried = tried;
+  part.room = room;
+  return part;
+}
+
 void Search::learn(const Counted& counted) {
   const SurveyTally& tally = counted.tally;
   const Patterns& inside = counted.inside;

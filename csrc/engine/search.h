@@ -79,6 +79,8 @@ struct Search {
   Threshold found;
   Bracket proven, tried;
 
+  // Returns what a round has counted before it starts.
+  Counted start(std::size_t room) const;
   // From what a whole round counted, from all patterns, or from a sample of n_all elements in runs
   // of kRun.
   void learn(const Counted&);

@@ -112,7 +112,7 @@ class Selecting {
     for (const auto& [u, s] : open) {
       part_of[u].resize(all_[u].size());
       part_of[u][s] = empty.size();
-      empty.push_back({.tried = all_[u][s].tried, .room = room_});
+      empty.push_back(all_[u][s].start(room_));
     }
     const Tiling tiling(ranked_.jobs(), ranked_.jobs_if([&](std::size_t unit) {
                           return !part_of[unit].empty();

@@ -77,7 +77,7 @@ Round survey_round(const Plan& plan, const std::vector<Unit>& units, const Ranki
     auto& row = part_of.emplace_back();
     for (const Search* const search : of_unit) {
       row.push_back(empty.size());
-      empty.push_back({.tried = search->tried, .room = room_for(n_open, limits)});
+      empty.push_back(search->start(room_for(n_open, limits)));
     }
   }
   Parts<Counted> parts(std::move(empty));
