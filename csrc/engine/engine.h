@@ -8,4 +8,3 @@
 #include "engine/pack.h"
 #include "engine/select.h"
 #include "engine/stage_sums.h"
-#include "engine/unpack.h"

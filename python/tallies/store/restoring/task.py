@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._core import Limits, Plan, UnpackRule, unpack
+from ..._core import Limits, Plan, Source, restore
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import chunks
 from ...checkpoint.safetensors import TensorInfo
@@ -129,16 +129,20 @@ class Restoring:
             path: core.open_to_read(path)
             for path in sorted({os.fspath(one.path) for row in inputs.values() for one in row})
         }
-        rules = []
-        for job, name in enumerate(names):
-            *floats, mask = inputs[name]
-            places = [
+        for name in names:
+            *floats, packed = inputs[name]
+            base, *shared = [
                 (numbers[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype]) for one in floats
             ]
-            places.append((numbers[os.fspath(mask.path)], mask.offset, PACKED_BITS))
-            core.add_job(self.base.tensors[name].n_elements, places, outputs[name], grain=GRAIN)
-            rules.append(UnpackRule(job, scale if has_shared else self._magnitude(name)))
-        results = unpack(core, rules, has_shared, limits, progress)
+            mask = (numbers[os.fspath(packed.path)], packed.offset, PACKED_BITS)
+            delta = (
+                Source.masked(values=shared[0], mask=mask, scale=scale)
+                if has_shared
+                else Source.signs(mask=mask, scale=self._magnitude(name))
+            )
+            n_elements = self.base.tensors[name].n_elements
+            core.add_job(n_elements, [base, delta], outputs[name], grain=GRAIN)
+        results = restore(core, limits, progress)
         for name, result in zip(names, results, strict=True):
             for one, lanes in zip(inputs[name], result.inputs, strict=True):
                 self.check(one, lanes)
