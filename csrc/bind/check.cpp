@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "engine/decode.h"
 
 namespace tallies::bind {
@@ -14,7 +15,7 @@ void check_per_expert(const Plan& plan, std::size_t job, const std::string& name
   check_length(name, found, plan.n_experts(job), "one for each expert");
 }
 
-void check(const Plan& plan, std::size_t job, const Candidate& candidate, int n_units) {
+void check_candidate(const Plan& plan, std::size_t job, const Candidate& candidate, int n_units) {
   const std::size_t n_experts = plan.n_experts(job);
   if (candidate.row_length == 0) {
     check_per_expert(plan, job, "weights", candidate.weights.size());
@@ -30,13 +31,13 @@ void check(const Plan& plan, std::size_t job, const Candidate& candidate, int n_
   check_between("majority", candidate.majority, -1, n_units - 1);
 }
 
-void check(const Draw& draw) { check_between("chance", draw.chance, 0, kCertain); }
+void check_draw(const Draw& draw) { check_between("chance", draw.chance, 0, kCertain); }
 
-void check(const Plan& plan, const Slice& slice, const Stages& stages) {
+void check_stages(const Plan& plan, const Slice& slice, const Stages& stages) {
   check_base(plan);
   check_per_expert(plan, slice.job, "stages", stages.stages.size());
   for (const Stage& stage : stages.stages) {
-    if (const auto* const draw = std::get_if<Draw>(&stage)) check(*draw);
+    if (const auto* const draw = std::get_if<Draw>(&stage)) check_draw(*draw);
     const bool by_rows =
         std::holds_alternative<DropByRank>(stage) || std::holds_alternative<RowBand>(stage);
     if (by_rows && stages.row_length == 0)
@@ -123,9 +124,9 @@ void check(const Plan& plan, std::vector<CombineTask>& tasks, const Rule& rule) 
     const std::size_t n_rows = std::max<std::size_t>(plan.jobs[job].n_rows(), 1);
     check_length("candidates", task.candidates.size(), n_rows, "one for each output");
     for (const Candidate& candidate : task.candidates)
-      check(plan, job, candidate, static_cast<int>(n_candidates));
+      check_candidate(plan, job, candidate, static_cast<int>(n_candidates));
     if (const auto* const stages = std::get_if<Stages>(&task.traits))
-      check(plan, task.slice, *stages);
+      check_stages(plan, task.slice, *stages);
     if ((rule.gate == Gate::random) != std::holds_alternative<Draws>(task.traits))
       refuse("draws", rule.gate == Gate::random ? "none" : "some",
              "one for each expert where the gate is random, else none");
@@ -134,15 +135,15 @@ void check(const Plan& plan, std::vector<CombineTask>& tasks, const Rule& rule) 
              "one for each expert where the gate is score, else none");
     if (const auto* const draws = std::get_if<Draws>(&task.traits)) {
       check_per_expert(plan, job, "draws", draws->draws.size());
-      for (const Draw& draw : draws->draws) check(draw);
+      for (const Draw& draw : draws->draws) check_draw(draw);
     }
     if (const auto* const scores = std::get_if<Scores>(&task.traits))
       check_per_expert(plan, job, "scores", scores->scores.size());
     if (!task.consensus) continue;
     check_base(plan);
     check_per_expert(plan, job, "lambdas", task.consensus->lambdas.size());
-    check_between("at_least", task.consensus->at_least, 0,
-                  static_cast<std::int64_t>(plan.n_experts(job)));
+    if (task.consensus->at_least < 0)
+      refuse("at_least", std::to_string(task.consensus->at_least), "0 or more");
   }
 }
 
@@ -152,7 +153,7 @@ void check(const Plan& plan, std::vector<StageTask>& tasks) {
       check_chunks(plan, task.slice);
     else
       check(plan, task.slice);
-    check(plan, task.slice, task.stages);
+    check_stages(plan, task.slice, task.stages);
   }
 }
 
@@ -178,7 +179,7 @@ void check(const Plan& plan, const std::vector<PackTask>& tasks, const PackOptio
   for (const PackTask& task : tasks) {
     Slice whole{task.job, 0, kRest};
     check(plan, whole);
-    check(plan, task.job, task.shared, 0);
+    check_candidate(plan, task.job, task.shared, 0);
     const std::size_t n_outputs = plan.jobs[task.job].outputs.size();
     const std::size_t n_experts = plan.n_experts(task.job);
     const bool by_lambda = options.mask == MaskRule::tall;
@@ -208,14 +209,14 @@ void check(const Plan& plan, std::vector<Unit>& units, const Ranking& ranking) {
       n_elements += slice.n_elements;
       if (scores) check_per_expert(plan, slice.job, "scores", ranking.scores.scores.size());
       if (ranking.measure == Measure::drawn)
-        check(plan, slice, ranking.draws[slice.job]);
+        check_stages(plan, slice, ranking.draws[slice.job]);
     }
     if (!(unit.share >= 0 && unit.share <= 1))
       refuse("share", std::to_string(unit.share), "0 to 1");
     if (unit.share > 0 && !ranking.is_derived())
       refuse("share", std::to_string(unit.share), "0 where magnitudes are ranked");
     for (const std::uint64_t rank : unit.ranks)
-      if (rank > n_elements) refuse("ranks", text(rank), "0 to " + text(n_elements));
+      if (rank > n_elements && unit.share == 0) refuse("ranks", text(rank), "0 to " + text(n_elements));
   }
 }
 

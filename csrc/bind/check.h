@@ -37,7 +37,6 @@ Enum to_enum(const std::string& name, int code, int n) {
   check_between(name, code, 0, n - 1);
   return static_cast<Enum>(code);
 }
-Rule to_rule(int gate, int vote, int blend);
 
 void check(const Limits&);
 void check_job(const Plan&, std::int64_t job);

@@ -92,7 +92,7 @@ class Combine {
       if (const auto* const stages = std::get_if<Stages>(&task.traits))
         job.grain = grain_of(*stages, job.grain);
       CombineResult& result = empty_.emplace_back();
-      result.inputs.resize(job.inputs.size());
+      result.inputs.resize(plan.sources[task.slice.job].size());
       result.candidates.resize(task.candidates.size());
       for (const Candidate& candidate : task.candidates)
         n_units = std::max(n_units, candidate.majority + 1);
@@ -126,7 +126,8 @@ class Combine {
       (guessed.ranges.empty() ? result.output : guessed.output) =
           fingerprint(out, *written, tile.first, tile.n);
     }
-    if (options_.fingerprints && writes) part.inputs = fingerprint_inputs(job, tile);
+    if (options_.fingerprints && writes) 
+      part.inputs = fingerprint(tile, job, plan_.sources[task.slice.job]);
   }
 
   void merge_candidate(const Tile& tile, const CombineTask& task, const Candidate& candidate,

@@ -34,11 +34,15 @@ inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t fir
   return lanes;
 }
 
-// Returns the fingerprints of the inputs of a tile.
-inline std::vector<Lanes> fingerprint_inputs(const Job& job, const Tile& tile) {
+// The same of the values of a source, without its scales.
+inline Lanes fingerprint(const Tile& tile, const Job& job, const Source& source) {
+  return fingerprint(tile.in[source.array], job.inputs[source.array], tile.first, tile.n);
+}
+
+inline std::vector<Lanes> fingerprint(const Tile& tile, const Job& job,
+                                      const std::vector<Source>& sources) {
   std::vector<Lanes> lanes;
-  for (std::size_t i = 0; i < job.inputs.size(); ++i)
-    lanes.push_back(fingerprint(tile.in[i], job.inputs[i], tile.first, tile.n));
+  for (const Source& source : sources) lanes.push_back(fingerprint(tile, job, source));
   return lanes;
 }
 

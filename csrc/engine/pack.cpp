@@ -41,7 +41,7 @@ class Pack {
     for (const PackTask& task : tasks) {
       const Job& job = jobs_.emplace_back(plan.jobs[task.job]);
       Part& part = empty_.emplace_back();
-      part.inputs.resize(job.inputs.size());
+      part.inputs.resize(plan.sources[task.job].size());
       part.outputs.resize(job.outputs.size());
       part.n_set.resize(job.outputs.size() - options.has_shared);
       part.sums.resize(plan.n_experts(task.job));
@@ -71,7 +71,7 @@ class Pack {
                                      pack_chunk(tile, task, rows.deltas, first, n, scratch, part);
                                    });
     }
-    part.inputs = fingerprint_inputs(job, tile);
+    part.inputs = fingerprint(tile, job, plan_.sources[task.job]);
     for (std::size_t i = 0; i < job.outputs.size(); ++i)
       part.outputs[i] = fingerprint(tile.out[i], job.outputs[i], tile.first, tile.n);
   }

@@ -7,7 +7,8 @@
 #include <utility>
 
 #include "cpu/ops.h"
-#include "engine/engine.h"
+#include "cpu/ops.h"
+#include "engine/plan.h"
 
 namespace tallies {
 namespace {

@@ -179,6 +179,14 @@ void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_eq
   done = true;
 }
 
+Search start_search(std::uint64_t rank, float share) {
+  Search search;
+  search.rank = share > 0 ? 1 : rank;
+  search.share = share;
+  search.done = search.rank == 0;
+  return search;
+}
+
 Counted Search::start(std::size_t room) const {
   Counted part;
   part.tried = tried;

@@ -98,6 +98,9 @@ struct Search {
   void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal);
 };
 
+// Returns a search that has not begun; with a share above zero for a rank that is not known.
+Search start_search(std::uint64_t rank, float share);
+
 template <class Archive>
 void archive(Archive& bytes, SurveyTally& tally) {
   bytes(tally.from_low, tally.above_low, tally.from_high, tally.above_high);

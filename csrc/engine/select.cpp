@@ -24,15 +24,6 @@ std::vector<std::uint64_t> elements_of(const std::vector<Unit>& units) {
   return found;
 }
 
-Search search_for(const Unit& unit, std::uint64_t rank) {
-  Search search;
-  search.rank = unit.share > 0 ? 1 : rank;
-  search.share = unit.share;
-  search.done = search.rank == 0;
-  search.found.last_job = unit.slices.size();
-  return search;
-}
-
 Searches pointers(std::vector<std::vector<Search>>& searches) {
   Searches found;
   for (auto& of_unit : searches) {
@@ -70,7 +61,8 @@ class Selecting {
     for (std::size_t u = 0; u < units.size(); ++u) {
       auto& of_unit = all_.emplace_back();
       for (const std::uint64_t rank : units[u].ranks) {
-        of_unit.push_back(search_for(units[u], rank));
+        of_unit.push_back(start_search(rank, units[u].share));
+        of_unit.back().found.last_job = units[u].slices.size();
         n_large += !of_unit.back().done && n_elements_[u] > kSmallUnit;
       }
     }

@@ -225,7 +225,7 @@ class _Merge:
 
     def _culprit(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
         for i, model in enumerate(self._models):
-            count, first = plan.find_nonfinite(job, i, limits)
+            count, first = plan.find_nonfinite(job=job, input=i, limits=limits)
             if count:
                 return (
                     f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "
