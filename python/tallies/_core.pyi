@@ -179,8 +179,7 @@ class RowBand:
 
     def __init__(self, *, n_outliers: int, n_kept: int, factor: float = 1.0) -> None: ...
 
-Stage = Draw | DropByRank | Band | RowBand
-"""The change of one expert's delta before the blend."""
+_Stage = Draw | DropByRank | Band | RowBand
 
 class Candidate:
     """The numbers that vary between outputs of one read.
@@ -230,7 +229,7 @@ class CombineTask:
         *,
         job: int | Slice,
         candidates: Sequence[Candidate],
-        stages: Sequence[Stage] = (),
+        stages: Sequence[_Stage] = (),
         row_length: int = 0,
         draws: Sequence[Draw] = (),
         scores: Sequence[tuple[float, float, float, float, float]] = (),
@@ -248,7 +247,7 @@ class StageTask:
     """A slice whose magnitudes are summed before and after its stages."""
 
     def __init__(
-        self, *, job: int | Slice, stages: Sequence[Stage], row_length: int = 0
+        self, *, job: int | Slice, stages: Sequence[_Stage], row_length: int = 0
     ) -> None: ...
 
 class GramTask:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from .._core import Candidate, CombineTask, Draw, Slice, Stage, StageTask, VarianceTask
+from .._core import Candidate, CombineTask, Draw, Slice, StageTask, VarianceTask
 from ..floats import bits_of, float32_sum
 from ..spec.rules import Blend, Gate
 from .codes import AGREEMENT_CODES, KEEP_ALL, STAGED
 from .jobs import Merge, Work
-from .outcomes import Found, ModelSurvey, Survey
+from .outcomes import Found, ModelSurvey, Stage, Survey
 from .stages import stages
 
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .._core import Stage
+from .._core import Band, Draw, DropByRank, RowBand
+
+Stage = Draw | DropByRank | Band | RowBand
+"""The change of one expert's task vector before the blend."""
 
 
 class Found(NamedTuple):

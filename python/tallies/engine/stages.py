@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from .. import _core
-from .._core import Draw, DropByRank, RowBand, Stage, Threshold
+from .._core import Draw, DropByRank, RowBand, Threshold
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
+from .outcomes import Stage
 from .random_keys import chance, key
 
 _CHUNK, _GRAIN = 2048, 64
