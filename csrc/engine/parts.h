@@ -87,10 +87,16 @@ class FromBytes {
  private:
   template <class T>
   void get(T& x) {
-    if constexpr (std::is_arithmetic_v<T>)
+    if constexpr (std::is_same_v<T, bool>) {
+      std::uint8_t byte = 0;
+      get(byte);
+      if (byte > 1) refuse("a truth value of " + std::to_string(byte));
+      x = byte == 1;
+    } else if constexpr (std::is_arithmetic_v<T>) {
       copy(&x, sizeof x);
-    else
+    } else {
       archive(*this, x);
+    }
   }
   template <class T>
   void get(std::vector<T>& all) {

@@ -12,6 +12,8 @@ namespace {
 
 // So many errors of the sample to either side of its rank.
 constexpr double kDeviations = 6;
+// More patterns than any machine lists.
+constexpr std::uint64_t kMostRoom = std::uint64_t(1) << 40;
 
 // The value of a given rank, from 0 and the largest down, among patterns; several ranks cost little
 // more than one. Half the time of std::nth_element for each.
@@ -130,7 +132,8 @@ Counted& Counted::operator+=(const Counted& part) {
 
 bool Counted::is_valid() const {
   if (tried.low < 0 || tried.high < tried.low || tried.high > kTop || shift < 0 || shift > 31 ||
-      largest < 0 || room < 1)
+      largest < 0 ||
+      room < 2 || room > kMostRoom)
     return false;
   const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
   if (!bins.empty() &&
@@ -238,7 +241,7 @@ bool Search::is_valid() const {
   const auto is_bracket = [](const Bracket& bracket) {
     return 0 <= bracket.low && bracket.low <= bracket.high && bracket.high <= kTop;
   };
-  return is_bracket(proven) && is_bracket(tried) && (done || rank > 0);
+  return is_bracket(proven) && is_bracket(tried) && (done || rank > 0) && share >= 0 && share <= 1;
 }
 
 // From all patterns of the unit.
