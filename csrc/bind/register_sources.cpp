@@ -178,12 +178,11 @@ void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inp
 }
 
 void register_sources(py::module_& m) {
-  using Release = py::call_guard<py::gil_scoped_release>;
   py::class_<GroupStarts>(m, "Starts")
       .def_property_readonly("n_set",
                              [](const GroupStarts& starts) { return starts.starts->back(); });
   m.def("count_mask", &count_in_memory, py::kw_only(), py::arg("mask"), py::arg("n_elements"),
-        Release());
+        Native());
 
   py::class_<Operand>(m, "Source")
       .def_static("plain", &plain, py::kw_only(), py::arg("values"), py::arg("replaces") = false)
@@ -202,6 +201,7 @@ void register_sources(py::module_& m) {
           "decode",
           [](const Operand& source, std::uint64_t n_elements, int threads, Address out) {
             require_elements(source, n_elements);
+            const FloatEnvironment environment;
             const py::gil_scoped_release release;
             decode_all(source, n_elements, threads, at<float>(out));
           },

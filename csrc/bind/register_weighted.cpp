@@ -29,6 +29,7 @@ void register_weighted(py::module_& m) {
       [](const std::vector<const Operand*>& deltas, std::uint64_t n, std::uint64_t n_blocks,
          int threads, Address base, int dtype, Address factors, Address out) {
         check(deltas, n, n_blocks, threads);
+        const FloatEnvironment environment;
         const py::gil_scoped_release release;
         weighted_sum({deltas, n, n_blocks, threads}, at<const void>(base), to_dtype(dtype),
                      at<const float>(factors), at<void>(out));
@@ -40,6 +41,7 @@ void register_weighted(py::module_& m) {
       [](const std::vector<const Operand*>& deltas, std::uint64_t n, std::uint64_t n_blocks,
          int threads, Address grad, int dtype, Address out) {
         check(deltas, n, n_blocks, threads);
+        const FloatEnvironment environment;
         const py::gil_scoped_release release;
         block_dots({deltas, n, n_blocks, threads}, at<const void>(grad), to_dtype(dtype),
                    at<double>(out));

@@ -7,6 +7,7 @@
 #include "engine/select.h"
 #include "engine/views.h"
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {

@@ -2,9 +2,8 @@
 
 #include <algorithm>
 
-#include "core/error.h"
-#include "engine/parts.h"
 #include "engine/rounds.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {

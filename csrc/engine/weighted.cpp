@@ -5,6 +5,7 @@
 #include "cpu/ops.h"
 #include "engine/reader.h"
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {

@@ -6,11 +6,8 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <thread>
 
-#ifdef __linux__
-#include <sched.h>
-#endif
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {
@@ -18,6 +15,7 @@ namespace {
 // Reads slower than the page cache (bytes a second) turn on fetching ahead; asking costs a third
 // of a cached read, so it is not done blindly.
 constexpr double kCachedRate = 3e9;
+constexpr std::chrono::milliseconds kReportEvery{50};
 constexpr std::size_t kAheadBytes = std::size_t(64) << 20;
 
 class Run {
@@ -38,6 +36,7 @@ class Run {
         const std::size_t number = next_.fetch_add(1, std::memory_order_relaxed);
         if (number >= tiling_.n_tiles()) break;
         run_tile(number, worker, buffers);
+        if (alone_ != nullptr && std::chrono::steady_clock::now() >= report_at_) report(*alone_);
       }
     } catch (...) {
       const std::lock_guard lock(mutex_);
@@ -49,19 +48,23 @@ class Run {
     ended_.notify_one();
   }
 
+  // Waits until so many workers have ended.
   bool wait(int n_threads, const Progress& progress) {
-    std::uint64_t reported = 0;
     std::unique_lock lock(mutex_);
     for (bool done = false; !done;) {
-      done = ended_.wait_for(lock, std::chrono::milliseconds(50),
-                             [&] { return n_ended_ == n_threads; });
-      const std::uint64_t moved = moved_.load(std::memory_order_relaxed);
+      done = ended_.wait_for(lock, kReportEvery, [&] { return n_ended_ == n_threads; });
       lock.unlock();
-      if (!progress(moved - reported)) interrupted_ = stop_ = true;
-      reported = moved;
+      report(progress);
       lock.lock();
     }
     return !interrupted_;
+  }
+
+  // Runs all tiles in the calling thread.
+  bool work_alone(const Progress& progress) {
+    alone_ = &progress;
+    work(0);
+    return wait(1, progress);
   }
 
   void rethrow() const {
@@ -82,6 +85,13 @@ class Run {
     body_({range.job, range.first, range.n, buffers.in(), buffers.out(), worker, number});
     buffers.write(job, range);
     moved_.fetch_add(job.moved_bytes(range.first, range.n), std::memory_order_relaxed);
+  }
+
+  void report(const Progress& progress) {
+    const std::uint64_t moved = moved_.load(std::memory_order_relaxed);
+    if (!progress(moved - reported_)) interrupted_ = stop_ = true;
+    reported_ = moved;
+    report_at_ = std::chrono::steady_clock::now() + kReportEvery;
   }
 
   void fetch_ahead(std::size_t number, const Tiling::Range& now, const Job& job) {
@@ -109,30 +119,14 @@ class Run {
   std::condition_variable ended_;
   int n_ended_ = 0;
   bool interrupted_ = false;
+  // Of the calling thread.
+  const Progress* alone_ = nullptr;
+  std::uint64_t reported_ = 0;
+  std::chrono::steady_clock::time_point report_at_{};
   std::exception_ptr error_;
 };
 
 }  // namespace
-
-void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body) {
-  std::atomic<std::size_t> next{0};
-  const auto work = [&] {
-    for (std::size_t i = next++; i < n; i = next++) body(i);
-  };
-  std::vector<std::thread> threads;
-  for (std::size_t t = 1; t < std::min(n, static_cast<std::size_t>(n_threads)); ++t)
-    threads.emplace_back(work);
-  work();
-  for (std::thread& thread : threads) thread.join();
-}
-
-int default_threads() {
-#ifdef __linux__
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof cores, &cores) == 0) return CPU_COUNT(&cores);
-#endif
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-}
 
 bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling,
             const Limits& limits, const Transform& body, const Progress& progress,
@@ -141,11 +135,10 @@ bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tili
   Run run(files, jobs, tiling, body, memory);
   const int n_threads = static_cast<int>(
       std::min<std::size_t>(static_cast<std::size_t>(limits.n_threads), tiling.n_tiles()));
-  std::vector<std::thread> threads;
-  for (int worker = 0; worker < n_threads; ++worker)
-    threads.emplace_back([&run, worker] { run.work(worker); });
-  const bool finished = run.wait(n_threads, progress);
-  for (std::thread& thread : threads) thread.join();
+  Threads threads(n_threads, [&run](int worker) { run.work(worker); });
+  const bool finished =
+      threads.size() > 0 ? run.wait(threads.size(), progress) : run.work_alone(progress);
+  threads.join();
   run.rethrow();
   return finished;
 }

@@ -27,14 +27,9 @@ using Transform = std::function<void(const Tile&)>;
 using Progress = std::function<bool(std::uint64_t n_bytes)>;
 
 // Runs the transform over every tile of the jobs named by the tiling. Returns false if stopped.
-// Throws the first Error of any thread after all have ended.
+// Throws the first exception of any thread after all have ended. Runs with the threads that the
+// system allows, down to the calling thread alone.
 bool stream(const Files&, const std::vector<Job>& jobs, const Tiling&, const Limits&,
             const Transform&, const Progress&, const Memory& = heap());
-
-// Calls body(i) for each i below n, from up to n_threads threads. The body must not throw.
-void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body);
-
-// Threads for those who do not choose: one for each core that this process may use.
-int default_threads();
 
 }  // namespace tallies

@@ -269,7 +269,7 @@ METHODS = sorted((PACKAGE / "methods").glob("[!_]*.py"))
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
 def test_a_method_is_one_short_file(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 60, "what it solves for has a room of its own"
+    assert len(path.read_text().splitlines()) <= 80, "what it solves for has a room of its own"
 
 
 def test_imports_have_no_cycle() -> None:
