@@ -7,14 +7,12 @@
 #include <utility>
 #include <vector>
 
+#include "core/magnitude.h"
 #include "core/rule.h"
 #include "cpu/ops.h"
 #include "stream/stream.h"
 
 namespace tallies {
-
-// The pattern that every NaN ranks as, just above infinity.
-constexpr std::int32_t kTop = 0x7f800001;
 
 // Inputs of every job are the base, if the plan has one, and then the experts.
 struct Plan {
