@@ -15,8 +15,6 @@ namespace {
 // Up to here starting a thread costs more than the whole merge: a chunk, which the stack can hold.
 constexpr std::size_t kSmall = kChunk;
 
-constexpr std::int32_t kKeepAll = -1, kKeepNone = 0x7fffffff;
-
 Array place(const void* data, DType dtype) {
   return {-1, reinterpret_cast<std::uint64_t>(data),
           static_cast<std::uint32_t>(8 * size_of(dtype))};

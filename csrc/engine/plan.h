@@ -6,13 +6,11 @@
 #include <numeric>
 #include <vector>
 
+#include "core/magnitude.h"
 #include "engine/source.h"
 #include "stream/stream.h"
 
 namespace tallies {
-
-// The pattern that every NaN ranks as, just above infinity.
-constexpr std::int32_t kTop = 0x7f800001;
 
 // Sources of every job are the base, if the plan has one, and then the experts.
 struct Plan {

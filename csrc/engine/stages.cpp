@@ -18,9 +18,6 @@ void split_at_periods(std::uint64_t first, std::size_t n, const Body& body) {
   }
 }
 
-// One pattern above a floor or ceiling, which lets all that are equal to it pass.
-std::int32_t above(std::int32_t bits) { return bits < kTop ? bits + 1 : bits; }
-
 void keep_band(const Band& rule, float* delta, std::uint64_t first, std::size_t n) {
   const std::uint64_t end = first + n;
   for (std::uint64_t at = first; at < end;) {
@@ -29,11 +26,11 @@ void keep_band(const Band& rule, float* delta, std::uint64_t first, std::size_t 
     if (at < rule.floor_cutoff)
       to = std::min(to, rule.floor_cutoff);
     else
-      floor = above(floor);
+      floor = next_rank(floor);
     if (at < rule.ceiling_cutoff)
       to = std::min(to, rule.ceiling_cutoff);
     else
-      ceiling = above(ceiling);
+      ceiling = next_rank(ceiling);
     kernels().keep_band(delta + (at - first), static_cast<std::size_t>(to - at), floor, ceiling,
                         rule.factor);
     at = to;

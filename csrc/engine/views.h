@@ -43,7 +43,7 @@ void split_at_cutoffs(std::uint64_t begin, std::size_t n, const std::vector<std:
     here = floors;
     for (std::size_t e = 0; e < cutoffs.size(); ++e) {
       if (at >= cutoffs[e])
-        here[e] = floors[e] < 0x7f800000 ? floors[e] + 1 : 0x7fffffff;  // every NaN is equal
+        here[e] = raised(floors[e]);
       else
         to = std::min(to, cutoffs[e]);
     }
