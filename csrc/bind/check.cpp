@@ -208,15 +208,15 @@ void check(const Plan& plan, std::vector<Unit>& units, const Ranking& ranking) {
       check(plan, slice);
       n_elements += slice.n_elements;
       if (scores) check_per_expert(plan, slice.job, "scores", ranking.scores.scores.size());
-      if (ranking.measure == Measure::drawn)
-        check_stages(plan, slice, ranking.draws[slice.job]);
+      if (ranking.measure == Measure::drawn) check_stages(plan, slice, ranking.draws[slice.job]);
     }
     if (!(unit.share >= 0 && unit.share <= 1))
       refuse("share", std::to_string(unit.share), "0 to 1");
     if (unit.share > 0 && !ranking.is_derived())
       refuse("share", std::to_string(unit.share), "0 where magnitudes are ranked");
     for (const std::uint64_t rank : unit.ranks)
-      if (rank > n_elements && unit.share == 0) refuse("ranks", text(rank), "0 to " + text(n_elements));
+      if (rank > n_elements && unit.share == 0)
+        refuse("ranks", text(rank), "0 to " + text(n_elements));
   }
 }
 

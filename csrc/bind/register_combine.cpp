@@ -35,9 +35,8 @@ void register_results(py::module_& m) {
 }
 
 void register_stages(py::module_& m) {
-  py::class_<Draw>(m, "Draw").def(
-      py::init<std::uint64_t, std::int32_t, float>(), py::kw_only(), py::arg("key"),
-      py::arg("chance"), py::arg("factor") = 1.0f);
+  py::class_<Draw>(m, "Draw").def(py::init<std::uint64_t, std::int32_t, float>(), py::kw_only(),
+                                  py::arg("key"), py::arg("chance"), py::arg("factor") = 1.0f);
   py::class_<DropByRank>(m, "DropByRank")
       .def(py::init<std::uint64_t, float, float, bool, float>(), py::kw_only(), py::arg("key"),
            py::arg("low"), py::arg("step"), py::arg("own_factor") = false,

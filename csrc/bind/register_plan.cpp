@@ -33,12 +33,11 @@ void register_plan(py::module_& m) {
       .def_readonly("buffer_bytes", &Limits::buffer_bytes);
 
   py::class_<Slice>(m, "Slice")
-      .def(py::init([](std::size_t job, std::uint64_t first,
-                       std::optional<std::uint64_t> n_elements) {
-             return Slice{job, first, n_elements.value_or(kRest)};
-           }),
-           py::kw_only(), py::arg("job"), py::arg("first") = 0,
-           py::arg("n_elements") = py::none());
+      .def(py::init(
+               [](std::size_t job, std::uint64_t first, std::optional<std::uint64_t> n_elements) {
+                 return Slice{job, first, n_elements.value_or(kRest)};
+               }),
+           py::kw_only(), py::arg("job"), py::arg("first") = 0, py::arg("n_elements") = py::none());
 
   py::class_<Plan>(m, "Plan")
       .def(py::init([](bool has_base) {
@@ -93,11 +92,10 @@ void register_plan(py::module_& m) {
             const auto of_job = static_cast<std::size_t>(job);
             check_between("input", input, 0,
                           static_cast<std::int64_t>(plan.sources[of_job].size()) - 1);
-            const NonFinite found =
-                run_pass(py::none(), limits, [&](const Progress& on_progress) {
-                  return find_nonfinite(plan, of_job, static_cast<std::size_t>(input), limits,
-                                        on_progress);
-                });
+            const NonFinite found = run_pass(py::none(), limits, [&](const Progress& on_progress) {
+              return find_nonfinite(plan, of_job, static_cast<std::size_t>(input), limits,
+                                    on_progress);
+            });
             return std::make_pair(found.count, found.first);
           },
           py::kw_only(), py::arg("job"), py::arg("input"), py::arg("limits"));

@@ -12,7 +12,8 @@ Unit to_unit(const std::vector<JobOrSlice>& jobs, std::vector<std::uint64_t> ran
 // Whose arguments these are: what units rank.
 Ranking to_ranking(int measure, const ScoreNumbers& scores, int agreement,
                    const std::vector<std::vector<Draw>>& draws) {
-  Ranking ranking{to_enum<Measure>("measure", measure, kMeasures), to_scores(scores, agreement), {}};
+  Ranking ranking{
+      to_enum<Measure>("measure", measure, kMeasures), to_scores(scores, agreement), {}};
   for (const std::vector<Draw>& row : draws)
     ranking.draws.push_back({std::vector<Stage>(row.begin(), row.end()), 0});
   return ranking;
@@ -72,14 +73,7 @@ void register_select(py::module_& m) {
       .def(
           "learn", [](Selection& selection, const Round& found) { learn(selection, found); },
           py::kw_only(), py::arg("round"))
-      .def("thresholds", [](const Selection& selection) {
-        std::vector<std::vector<Threshold>> found;
-        for (const Selection::Group& group : selection.groups) {
-          auto& row = found.emplace_back();
-          for (const Search& search : group.searches) row.push_back(search.found);
-        }
-        return found;
-      });
+      .def("thresholds", &Selection::thresholds);
 
   plan_class(m)
       .def(

@@ -30,7 +30,10 @@ void register_store(py::module_& m) {
       [](const Plan& plan, const std::vector<PackTask>& tasks,
          const std::optional<std::tuple<int, int, int>>& shared, int mask, bool with_sums,
          bool stop_at_overflow, const Limits& limits, py::object progress) {
-        PackOptions options{shared.has_value(), {}, to_enum<MaskRule>("mask", mask, 4), with_sums,
+        PackOptions options{shared.has_value(),
+                            {},
+                            to_enum<MaskRule>("mask", mask, 4),
+                            with_sums,
                             stop_at_overflow};
         if (shared) options.rule = std::apply(to_rule, *shared);
         check(plan, tasks, options);

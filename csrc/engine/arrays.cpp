@@ -199,7 +199,8 @@ std::int32_t kth_magnitude(View x, std::size_t n, std::uint64_t rank, int n_thre
   all.experts = {x};
   Plan plan;
   fill(plan, all);
-  return select(plan, {Unit{{{0, 0, n}}, {rank}, 0}}, {}, false, limits(n_threads), go_on)[0][0].bits;
+  return select(plan, {Unit{{{0, 0, n}}, {rank}, 0}}, {}, false, limits(n_threads), go_on)[0][0]
+      .bits;
 }
 
 std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {

@@ -126,7 +126,7 @@ class Combine {
       (guessed.ranges.empty() ? result.output : guessed.output) =
           fingerprint(out, *written, tile.first, tile.n);
     }
-    if (options_.fingerprints && writes) 
+    if (options_.fingerprints && writes)
       part.inputs = fingerprint(tile, job, plan_.sources[task.slice.job]);
   }
 
@@ -136,16 +136,16 @@ class Combine {
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
     const std::size_t n_experts = plan_.n_experts(task.slice.job);
     const bool draws = std::holds_alternative<Draws>(task.traits);
-    split_at_cutoffs(
-        tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
-        [&](std::size_t first, std::size_t n) {
-          split_at_rows(tile, candidate, n_experts, draws, first, n,
-                        [&](std::size_t at, std::size_t count, const float* weights) {
-                          CombineArgs args = args_of(task, candidate, weights, scratch);
-                          args.zero_sign = zero_sign;
-                          merge_stretch(tile, task, args, at, count, out, scratch, result.tally);
-                        });
-        });
+    split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
+                     [&](std::size_t first, std::size_t n) {
+                       split_at_rows(
+                           tile, candidate, n_experts, draws, first, n,
+                           [&](std::size_t at, std::size_t count, const float* weights) {
+                             CombineArgs args = args_of(task, candidate, weights, scratch);
+                             args.zero_sign = zero_sign;
+                             merge_stretch(tile, task, args, at, count, out, scratch, result.tally);
+                           });
+                     });
     if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
     if (result.tally.cancellations > 0)
       (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
@@ -236,8 +236,8 @@ class Combine {
               task.consensus ? claim(*task.consensus, rows.deltas, merged, chunk, count, scratch)
                              : nullptr;
           char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
-          const std::int32_t largest = scratch.adder.add(tile, at, count, sources[0], merged, mask,
-                                                         scale, out_type, out);
+          const std::int32_t largest =
+              scratch.adder.add(tile, at, count, sources[0], merged, mask, scale, out_type, out);
           tally.overflow |= largest >= overflow;
         },
         chunk);

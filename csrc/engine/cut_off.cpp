@@ -58,34 +58,34 @@ void cut_off_in(const RankedUnits& ranked, const Tiling& tiling, std::size_t uni
   }
 }
 
-bool cut_off(const RankedUnits& ranked, const Searches& searches, const Limits& limits,
+bool cut_off(const RankedUnits& ranked, Selection& selection, const Limits& limits,
              const Progress& progress) {
-  const auto is_open = [](const Search* search) {
-    return search->is_cut() && search->found.last_count == 0;
+  const auto is_open = [](const Search& search) {
+    return search.is_cut() && search.found.last_count == 0;
   };
-  const std::vector<std::size_t> jobs =
-      ranked.jobs_if([&](std::size_t unit) { return std::ranges::any_of(searches[unit], is_open); });
-  const Tiling tiling(ranked.jobs(), jobs, limits);
+  const Rounds rounds(ranked, selection, limits, progress);
+  const Tiling tiling(ranked.jobs(), ranked.jobs_if([&](std::size_t unit) {
+    return std::ranges::any_of(selection.groups[unit].searches, is_open);
+  }),
+                      limits);
   const std::size_t n = ranked.n_searches();
   std::vector<std::uint32_t> n_equal(tiling.n_tiles() * n);
-  const bool finished = Rounds(ranked, limits, progress)
-                            .count(
-                                searches, tiling,
-                                [&](const Search& search) -> std::optional<Bracket> {
-                                  if (!is_open(&search)) return {};
-                                  return Bracket{search.found.bits, search.found.bits};
-                                },
-                                [&](std::size_t s, const Tile& tile, const TileCount& count) {
-                                  n_equal[tile.number * n + s] = static_cast<std::uint32_t>(
-                                      count.tally.from_low - count.tally.above_low);
-                                });
-  if (!finished) return false;
-  for (std::size_t u = 0; u < searches.size(); ++u)
-    for (std::size_t s = 0; s < searches[u].size(); ++s)
-      if (is_open(searches[u][s]))
+  const auto bracket = [&](const Search& search) -> std::optional<Bracket> {
+    if (!is_open(search)) return {};
+    return Bracket{search.found.bits, search.found.bits};
+  };
+  if (!rounds.count_in(
+          tiling, bracket, [&](std::size_t s, const Tile& tile, const TileCount& count) {
+            n_equal[tile.number * n + s] =
+                static_cast<std::uint32_t>(count.tally.from_low - count.tally.above_low);
+          }))
+    return false;
+  for (std::size_t u = 0; u < selection.groups.size(); ++u)
+    for (std::size_t s = 0; s < selection.groups[u].searches.size(); ++s)
+      if (Search& search = selection.groups[u].searches[s]; is_open(search))
         cut_off_in(
-            ranked, tiling, u, s, *searches[u][s],
-            [&](std::size_t tile) { return n_equal[tile * n + s]; }, limits);
+            ranked, tiling, u, s, search, [&](std::size_t tile) { return n_equal[tile * n + s]; },
+            limits);
   return true;
 }
 

@@ -22,7 +22,8 @@ std::vector<Lanes> fingerprints(const Plan& plan, const Limits& limits, const Pr
   for (const Content& content : run<NoScratch>(
            plan.files, plan.jobs, limits, progress, std::vector<Content>(plan.jobs.size()),
            [&](const Tile& tile, NoScratch&, Content& part) {
-             part.lanes = fingerprint(tile.in[0], plan.jobs[tile.job].inputs[0], tile.first, tile.n);
+             part.lanes =
+                 fingerprint(tile.in[0], plan.jobs[tile.job].inputs[0], tile.first, tile.n);
            }))
     found.push_back(content.lanes);
   return found;

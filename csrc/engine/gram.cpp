@@ -100,8 +100,9 @@ void GramRows::add(std::uint64_t row, std::uint64_t n_elements, const ExactSums&
 
 GramRows& GramRows::operator+=(const GramRows& part) {
   if (part.row_length != row_length || part.n_sums != n_sums)
-    throw Error(Error::Kind::request, "inner products to add have other rows or vectors, expected parts "
-                                "of one tensor");
+    throw Error(Error::Kind::request,
+                "inner products to add have other rows or vectors, expected parts "
+                "of one tensor");
   runs.insert(runs.end(), part.runs.begin(), part.runs.end());
   for (const auto& [row, sum] : part.open) add(row, sum.n_elements, sum.sums);
   return *this;
@@ -122,13 +123,15 @@ std::vector<double> GramRows::table() const {
   std::vector<double> table;
   for (const Run* const run : order) {
     if (run->first_row * n_sums != table.size())
-      throw Error(Error::Kind::request, "inner products of row " + std::to_string(table.size() / n_sums) +
-                                  " are missing or there twice; add all parts of the tensor once");
+      throw Error(Error::Kind::request,
+                  "inner products of row " + std::to_string(table.size() / n_sums) +
+                      " are missing or there twice; add all parts of the tensor once");
     table.insert(table.end(), run->sums.begin(), run->sums.end());
   }
   if (!open.empty())
-    throw Error(Error::Kind::request, "inner products of row " + std::to_string(open.begin()->first) +
-                                " are incomplete; add all parts of the tensor");
+    throw Error(Error::Kind::request, "inner products of row " +
+                                          std::to_string(open.begin()->first) +
+                                          " are incomplete; add all parts of the tensor");
   return table;
 }
 
@@ -142,18 +145,17 @@ std::vector<GramRows> gram(const Plan& plan, const std::vector<GramTask>& tasks,
     const std::size_t n = plan.sources[task.slice.job].size() - options.deltas;
     empty.push_back({task.row_length, n * (n + 1) / 2 + (options.with_magnitudes ? n : 0), {}, {}});
   }
-  return run<Scratch>(
-      plan.files, jobs, limits, progress, empty,
-      [&](const Tile& tile, Scratch& scratch, GramRows& part) {
-        RowSums rows(options.with_magnitudes, scratch, part);
-        scratch.reader.for_each_rows(
-            tile, plan.sources[tasks[tile.job].slice.job],
-            options.deltas ? As::deltas : As::float32,
-            [&](const Rows& read, std::size_t at, std::size_t n) {
-              rows.add(read.values, tile.first + at, n);
-            });
-        rows.finish();
-      });
+  return run<Scratch>(plan.files, jobs, limits, progress, empty,
+                      [&](const Tile& tile, Scratch& scratch, GramRows& part) {
+                        RowSums rows(options.with_magnitudes, scratch, part);
+                        scratch.reader.for_each_rows(
+                            tile, plan.sources[tasks[tile.job].slice.job],
+                            options.deltas ? As::deltas : As::float32,
+                            [&](const Rows& read, std::size_t at, std::size_t n) {
+                              rows.add(read.values, tile.first + at, n);
+                            });
+                        rows.finish();
+                      });
 }
 
 }  // namespace tallies

@@ -21,7 +21,8 @@ struct GramOptions {
 };
 
 // The sums of some rows of a job: the products of vector i with the vectors up to i, for each i in
-// turn, and then, if asked for, each vector's sum of magnitudes. Those of two parts of a job add up.
+// turn, and then, if asked for, each vector's sum of magnitudes. Those of two parts of a job add
+// up.
 struct GramRows {
   struct Run {
     std::uint64_t first_row;
@@ -34,7 +35,7 @@ struct GramRows {
   };
   std::uint64_t row_length = 1;
   std::uint64_t n_sums = 0;  // per row
-  std::vector<Run> runs;   // whole rows
+  std::vector<Run> runs;     // whole rows
   std::map<std::uint64_t, OpenRow> open;
 
   static constexpr std::string_view kMark = "tallies gram 1\n";

@@ -23,20 +23,19 @@ std::vector<Part> for_each_chunk(const Plan& plan, const std::vector<Slice>& sli
                                  const Progress& progress, const Body& body) {
   std::vector<Job> jobs;
   for (const Slice& slice : slices) jobs.push_back(survey_of(plan, slice, kChunk));
-  return run<Scratch>(
-      plan.files, jobs, limits, progress, empty,
-      [&](const Tile& tile, Scratch& scratch, Part& part) {
-        scratch.reader.for_each_rows(tile, plan.sources[slices[tile.job].job], As::deltas,
-                                     [&](const Rows& rows, std::size_t at, std::size_t n) {
-                                       body(tile.job, rows.deltas, tile.first + at, n, scratch,
-                                            part);
-                                     });
-      });
+  return run<Scratch>(plan.files, jobs, limits, progress, empty,
+                      [&](const Tile& tile, Scratch& scratch, Part& part) {
+                        scratch.reader.for_each_rows(
+                            tile, plan.sources[slices[tile.job].job], As::deltas,
+                            [&](const Rows& rows, std::size_t at, std::size_t n) {
+                              body(tile.job, rows.deltas, tile.first + at, n, scratch, part);
+                            });
+                      });
 }
 
 // Sets to zero, of the chunk from element `first` on, what does not pass.
-void keep_by_variance(const VarianceTask& task, std::span<float* const> deltas,
-                      std::uint64_t first, std::size_t n, Scratch& scratch) {
+void keep_by_variance(const VarianceTask& task, std::span<float* const> deltas, std::uint64_t first,
+                      std::size_t n, Scratch& scratch) {
   scratch.variance.resize(kChunk);
   float* const variance = scratch.variance.data();
   kernels().variance(deltas.data(), static_cast<int>(deltas.size()), variance, n);
@@ -91,14 +90,14 @@ std::vector<SquareSums> sum_squares(const Plan& plan, const std::vector<Variance
     slices.push_back(task.slice);
     empty.push_back({ExactSums(plan.n_experts(task.slice.job))});
   }
-  return for_each_chunk(
-      plan, slices, empty, limits, progress,
-      [&](std::size_t index, std::span<float* const> deltas, std::uint64_t first, std::size_t n,
-          Scratch& scratch, SquareSums& part) {
-        if (tasks[index].floor >= 0) keep_by_variance(tasks[index], deltas, first, n, scratch);
-        for (std::size_t e = 0; e < deltas.size(); ++e)
-          part.sums[e].add(sum_of_squares(deltas[e], n));
-      });
+  return for_each_chunk(plan, slices, empty, limits, progress,
+                        [&](std::size_t index, std::span<float* const> deltas, std::uint64_t first,
+                            std::size_t n, Scratch& scratch, SquareSums& part) {
+                          if (tasks[index].floor >= 0)
+                            keep_by_variance(tasks[index], deltas, first, n, scratch);
+                          for (std::size_t e = 0; e < deltas.size(); ++e)
+                            part.sums[e].add(sum_of_squares(deltas[e], n));
+                        });
 }
 
 }  // namespace tallies

@@ -46,6 +46,6 @@ void archive(Archive& bytes, SquareSums& squares) {
 
 // Stretches begin at chunks.
 std::vector<SquareSums> sum_squares(const Plan&, const std::vector<VarianceTask>&, const Limits&,
-                                   const Progress&);
+                                    const Progress&);
 
 }  // namespace tallies

@@ -22,8 +22,8 @@ template <class T>
 void add_each(std::vector<T>& sums, const std::vector<T>& parts, const char* what) {
   if (sums.size() != parts.size())
     throw Error(Error::Kind::request, "parts to add have " + std::to_string(sums.size()) + " and " +
-                                std::to_string(parts.size()) + " " + what +
-                                ", expected the same number; add parts of one survey");
+                                          std::to_string(parts.size()) + " " + what +
+                                          ", expected the same number; add parts of one survey");
   for (std::size_t i = 0; i < parts.size(); ++i) sums[i] += parts[i];
 }
 
@@ -80,8 +80,8 @@ class FromBytes {
   }
   [[noreturn]] void refuse(const std::string& found) const {
     throw Error(Error::Kind::request, "bytes of a survey: found " + found + ", expected '" +
-                                std::string(mark_) +
-                                "' as to_bytes of this version of tallies writes it");
+                                          std::string(mark_) +
+                                          "' as to_bytes of this version of tallies writes it");
   }
 
  private:

@@ -87,69 +87,67 @@ void RankedUnits::list(std::size_t job, const Tile& tile, const std::vector<std:
     kernels().magnitudes[static_cast<int>(type)](base, x, n, to);
   };
   if (is_derived()) {
-    for_each_chunk(source, tile, scratch,
-                   [&](std::span<float* const> rows, const auto&, std::size_t first, std::size_t n) {
-                     for (std::size_t s = 0; s < out.size(); ++s)
-                       if (out[s] != nullptr)
-                         list_row(DType::f32, nullptr, rows[number_of(source, s)], n,
-                                  out[s] + first);
-                   });
+    for_each_chunk(
+        source, tile, scratch,
+        [&](std::span<float* const> rows, const auto&, std::size_t first, std::size_t n) {
+          for (std::size_t s = 0; s < out.size(); ++s)
+            if (out[s] != nullptr)
+              list_row(DType::f32, nullptr, rows[number_of(source, s)], n, out[s] + first);
+        });
     return;
   }
   for (std::size_t s = 0; s < out.size(); ++s)
     if (out[s] != nullptr)
-      for_one_expert(
-          source, tile, number_of(source, s), scratch.reader,
-          [&](DType type, const void* base, const void* x, std::size_t first, std::size_t n) {
-            list_row(type, base, x, n, out[s] + first);
-          });
+      for_one_expert(source, tile, number_of(source, s), scratch.reader,
+                     [&](DType type, const void* base, const void* x, std::size_t first,
+                         std::size_t n) { list_row(type, base, x, n, out[s] + first); });
 }
 
-void RankedUnits::count_magnitudes(std::size_t search, Bracket bracket, const Tile& tile,
-                                   NumberScratch& scratch, TileCount& count) const {
+void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, NumberScratch& scratch,
+                        const AddCount& add) const {
   const std::size_t source = plan_job(tile.job);
-  count.tally = {};
-  count.interior.resize(tile.n + kInteriorSlack);
-  for_one_expert(source, tile, number_of(source, search), scratch.reader,
-                 [&](DType type, const void* base, const void* x, std::size_t, std::size_t n) {
-                   SurveyTally part;
-                   kernels().survey[static_cast<int>(type)](
-                       {base, x, n, bracket.low, bracket.high,
-                        count.interior.data() + count.tally.n_interior},
-                       part);
-                   count.tally += part;
-                 });
-}
-
-void RankedUnits::count_derived(const std::vector<Wanted>& wanted, const Tile& tile,
-                                NumberScratch& scratch, std::vector<TileCount>& counts) const {
-  const std::size_t source = plan_job(tile.job);
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    counts[i].interior.resize(tile.n + kInteriorSlack);
-    counts[i].tally = {};
-    counts[i].n_nonzero = 0;
-    counts[i].largest = 0;
+  scratch.counts.resize(std::max(scratch.counts.size(), is_derived() ? wanted.size() : 1));
+  const auto start = [&](TileCount& count) {
+    count.tally = {};
+    count.n_nonzero = 0;
+    count.largest = 0;
+    count.interior.resize(tile.n + kInteriorSlack);
+  };
+  const auto survey = [](DType type, const void* base, const void* x, std::size_t n,
+                         Bracket bracket, TileCount& count) {
+    SurveyTally part;
+    std::uint32_t* const interior = count.interior.data() + count.tally.n_interior;
+    kernels().survey[static_cast<int>(type)]({base, x, n, bracket.low, bracket.high, interior},
+                                             part);
+    count.tally += part;
+  };
+  if (!is_derived()) {
+    TileCount& count = scratch.counts[0];
+    for (const Wanted& one : wanted) {
+      start(count);
+      for_one_expert(source, tile, number_of(source, one.search), scratch.reader,
+                     [&](DType type, const void* base, const void* x, std::size_t, std::size_t n) {
+                       survey(type, base, x, n, one.bracket, count);
+                     });
+      add(one.search, count);
+    }
+    return;
   }
+  for (std::size_t i = 0; i < wanted.size(); ++i) start(scratch.counts[i]);
   for_each_chunk(
       source, tile, scratch,
       [&](std::span<float* const> rows, const auto& largest, std::size_t, std::size_t n) {
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           const std::size_t number = number_of(source, wanted[i].search);
-          TileCount& count = counts[i];
-          std::uint32_t* const interior = count.interior.data() + count.tally.n_interior;
-          SurveyTally part;
-          if (wanted[i].with_nonzero) {
-            kernels().survey[0]({nullptr, rows[number], n, 1, 1, interior}, part);
-            count.n_nonzero += part.from_low;
-            part = {};
-          }
-          const Bracket bracket = wanted[i].bracket;
-          kernels().survey[0]({nullptr, rows[number], n, bracket.low, bracket.high, interior},
-                              part);
-          count.tally += part;
+          TileCount& count = scratch.counts[i];
+          if (wanted[i].with_nonzero)
+            count.n_nonzero +=
+                n - static_cast<std::size_t>(std::count(rows[number], rows[number] + n, 0.0f));
+          survey(DType::f32, nullptr, rows[number], n, wanted[i].bracket, count);
           count.largest = std::max(count.largest, largest[number]);
         }
       });
+  for (std::size_t i = 0; i < wanted.size(); ++i) add(wanted[i].search, scratch.counts[i]);
 }
 
 }  // namespace tallies

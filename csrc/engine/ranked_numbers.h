@@ -2,6 +2,8 @@
 // from all experts of an element.
 #pragma once
 
+#include <functional>
+
 #include "engine/select.h"
 #include "engine/stages.h"
 #include "engine/views.h"
@@ -15,7 +17,14 @@ struct NumberScratch {
   std::vector<float> values;
   std::vector<float*> rows;
   std::vector<std::int32_t> largest;
-  Patterns patterns;
+  std::vector<TileCount> counts;  // of derived numbers one per search
+};
+
+// A search whose numbers are counted in and around a bracket; `with_nonzero` also those not zero.
+struct Wanted {
+  std::size_t search;
+  Bracket bracket;
+  bool with_nonzero;
 };
 
 // The slices of units as the jobs of a pass.
@@ -50,17 +59,9 @@ class RankedUnits {
   void list(std::size_t job, const Tile&, const std::vector<std::uint32_t*>& out,
             NumberScratch&) const;
 
-  // Counts the numbers of a tile in and around a bracket; `with_nonzero` also those not zero.
-  void count_magnitudes(std::size_t search, Bracket, const Tile&, NumberScratch&,
-                        TileCount&) const;
-  // The same of derived numbers, for all searches that have a bracket at once.
-  struct Wanted {
-    std::size_t search;
-    Bracket bracket;
-    bool with_nonzero;
-  };
-  void count_derived(const std::vector<Wanted>&, const Tile&, NumberScratch&,
-                     std::vector<TileCount>&) const;
+  // Counts the numbers of a tile in and around brackets; calls add(search, count) for each.
+  using AddCount = std::function<void(std::size_t search, const TileCount&)>;
+  void count(const std::vector<Wanted>&, const Tile&, NumberScratch&, const AddCount& add) const;
 
  private:
   struct Owner {

@@ -9,60 +9,57 @@
 
 namespace tallies {
 
-using Searches = std::vector<std::vector<Search*>>;  // [unit][search]
-
-// A selection's passes; each returns false if the progress stopped it.
+// The rounds of a selection over the part of its units that a plan has. Each fills what is found,
+// by position of the search among all, and returns false if the progress stopped it.
 class Rounds {
  public:
-  Rounds(const RankedUnits& ranked, const Limits& limits, const Progress& progress)
-      : ranked_(ranked), limits_(limits), progress_(progress) {}
+  Rounds(const RankedUnits&, const Selection&, const Limits&, const Progress&);
+
+  std::size_t index_of(std::size_t unit, std::size_t search) const { return first_[unit] + search; }
+  std::size_t n_searches() const { return first_.back(); }
 
   // Lists a sample of the numbers that the searches [from, to) of each unit rank; all numbers of a
-  // unit of up to kSmallUnit elements. `n_elements` is per unit.
-  bool sample(const Searches&, const std::vector<std::uint64_t>& n_elements, std::size_t from,
-              std::size_t to, std::vector<std::vector<Patterns>>& samples) const;
+  // unit of up to kSmallUnit elements.
+  bool sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const;
 
-  // Counts the numbers of the jobs of a tiling in and around the brackets of each search for which
-  // bracket(search) has one; calls add(search, tile, count) for what a tile has.
+  // Counts in and around the brackets that open searches try. Calls note(search, tile, tried) with
+  // what a tile has, searches being those of its unit.
+  using Note = std::function<void(std::size_t search, const Tile&, const Tried&)>;
+  bool count(const Tiling&, std::vector<Counted>& counts, const Note& note) const;
+
+  // Counts with other brackets, for each search for which bracket(search) has one: calls
+  // add(search, tile, count) with what a tile has.
   template <class BracketOf, class Add>
-  bool count(const Searches& searches, const Tiling& tiling, const BracketOf& bracket,
-             const Add& add) const {
-    struct Scratch {
-      NumberScratch numbers;
-      std::vector<RankedUnits::Wanted> wanted;
-      std::vector<TileCount> counts;
-    };
+  bool count_in(const Tiling& tiling, const BracketOf& bracket, const Add& add) const {
     return for_each_tile<Scratch>(
         ranked_.plan().files, ranked_.jobs(), tiling, limits_, progress_,
         [&](const Tile& tile, Scratch& scratch) {
-          const std::vector<Search*>& of_unit = searches[ranked_.unit_of(tile.job)];
+          const std::size_t unit = ranked_.unit_of(tile.job);
+          const std::vector<Search>& searches = selection_.groups[unit].searches;
           scratch.wanted.clear();
-          for (std::size_t s = 0; s < of_unit.size(); ++s)
-            if (const std::optional<Bracket> tried = bracket(*of_unit[s]))
-              scratch.wanted.push_back({s, *tried, of_unit[s]->share > 0});
-          const std::size_t n = ranked_.is_derived() ? scratch.wanted.size() : 1;
-          scratch.counts.resize(std::max(scratch.counts.size(), n));
-          if (ranked_.is_derived())
-            ranked_.count_derived(scratch.wanted, tile, scratch.numbers, scratch.counts);
-          for (std::size_t i = 0; i < scratch.wanted.size(); ++i) {
-            const RankedUnits::Wanted& one = scratch.wanted[i];
-            TileCount& count = scratch.counts[ranked_.is_derived() ? i : 0];
-            if (!ranked_.is_derived())
-              ranked_.count_magnitudes(one.search, one.bracket, tile, scratch.numbers, count);
-            add(one.search, tile, count);
-          }
+          for (std::size_t s = 0; s < searches.size(); ++s)
+            if (const std::optional<Bracket> tried = bracket(searches[s]))
+              scratch.wanted.push_back({s, *tried, searches[s].share > 0});
+          ranked_.count(scratch.wanted, tile, scratch.numbers,
+                        [&](std::size_t s, const TileCount& count) { add(s, tile, count); });
         });
   }
 
  private:
+  struct Scratch {
+    NumberScratch numbers;
+    std::vector<Wanted> wanted;
+  };
   const RankedUnits& ranked_;
+  const Selection& selection_;
   const Limits& limits_;
   const Progress& progress_;
+  std::vector<std::size_t> first_;  // position of each unit's first search; at last, of all
 };
 
 // Finds where the last kept one of several equal magnitudes lies, for all searches of which only
 // some are needed and for which that is not known.
-bool cut_off(const RankedUnits&, const Searches&, const Limits&, const Progress&);
+bool cut_off(const RankedUnits&, Selection&, const Limits&, const Progress&);
 
 // The same for one search, of which n_equal(tile) says how many are equal in each tile: the tile in
 // which the rank is reached is read again.
@@ -71,14 +68,5 @@ void cut_off_in(const RankedUnits&, const Tiling&, std::size_t unit, std::size_t
 
 // The same among all patterns of a unit.
 void cut_off_among(const Unit&, const Patterns&, Search&);
-
-// Units of up to this many elements are read whole instead of being sampled: 64 Ki patterns are
-// selected in memory in less time than another pass takes to start.
-inline constexpr std::uint64_t kSmallUnit = 1 << 16;
-// Patterns that every search may list; together they may take as much memory as the buffers.
-inline constexpr std::size_t kLeastRoom = 1 << 14;
-
-// Returns the room of each of these searches.
-std::size_t room_for(std::size_t n_searches, const Limits&);
 
 }  // namespace tallies

@@ -34,7 +34,8 @@ std::size_t append_runs(const RankedUnits& ranked, std::size_t unit, std::size_t
     const Job& all = ranked.jobs()[job];
     for (; next < before + all.n_elements; next += every) {
       const std::uint64_t first = (next - before) / all.grain * all.grain;
-      const auto n = static_cast<std::size_t>(std::min<std::uint64_t>(kRun, all.n_elements - first));
+      const auto n =
+          static_cast<std::size_t>(std::min<std::uint64_t>(kRun, all.n_elements - first));
       runs.push_back({job, all.first + first, n, at});
       at += n;
       // A run that meets the end of its job leaves the rest of a small unit to the next one.
@@ -50,20 +51,17 @@ std::size_t append_runs(const RankedUnits& ranked, std::size_t unit, std::size_t
 
 }  // namespace
 
-bool Rounds::sample(const Searches& searches, const std::vector<std::uint64_t>& n_elements,
-                    std::size_t from, std::size_t to,
-                    std::vector<std::vector<Patterns>>& samples) const {
+bool Rounds::sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const {
   std::vector<SampleRun> runs;
-  samples.assign(searches.size(), {});
+  samples.assign(n_searches(), {});
   std::size_t job = 0;
-  for (std::size_t u = 0; u < searches.size(); job += ranked_.units()[u++].slices.size()) {
-    const std::vector<Search*>& of_unit = searches[u];
-    samples[u].resize(of_unit.size());
-    if (std::ranges::all_of(of_unit, [](const Search* search) { return search->rank == 0; }))
+  for (std::size_t u = 0; u < selection_.groups.size(); job += ranked_.units()[u++].slices.size()) {
+    const auto& [n_elements, searches] = selection_.groups[u];
+    if (std::ranges::all_of(searches, [](const Search& search) { return search.rank == 0; }))
       continue;
-    const std::size_t n = append_runs(ranked_, u, job, n_elements[u], runs);
-    for (std::size_t s = from; s < std::min(to, of_unit.size()); ++s)
-      if (of_unit[s]->rank > 0) samples[u][s].resize(n);
+    const std::size_t n = append_runs(ranked_, u, job, n_elements, runs);
+    for (std::size_t s = from; s < std::min(to, searches.size()); ++s)
+      if (searches[s].rank > 0) samples[index_of(u, s)].resize(n);
   }
   // Each run is a small job of its own, over the base and these experts.
   std::vector<Job> jobs;
@@ -75,10 +73,12 @@ bool Rounds::sample(const Searches& searches, const std::vector<std::uint64_t>& 
       ranked_.plan().files, jobs, Tiling(jobs, whole_runs), whole_runs, progress_,
       [&](const Tile& tile, NumberScratch& scratch) {
         const SampleRun& run = runs[tile.job];
-        std::vector<Patterns>& of_unit = samples[ranked_.unit_of(run.job)];
-        std::vector<std::uint32_t*> out(of_unit.size());
-        for (std::size_t s = 0; s < out.size(); ++s)
-          if (!of_unit[s].empty()) out[s] = of_unit[s].data() + run.at + (tile.first - run.first);
+        const std::size_t unit = ranked_.unit_of(run.job);
+        std::vector<std::uint32_t*> out(selection_.groups[unit].searches.size());
+        for (std::size_t s = 0; s < out.size(); ++s) {
+          Patterns& sample = samples[index_of(unit, s)];
+          if (!sample.empty()) out[s] = sample.data() + run.at + (tile.first - run.first);
+        }
         ranked_.list(run.job, tile, out, scratch);
       });
 }

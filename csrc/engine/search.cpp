@@ -42,8 +42,7 @@ class Ranked {
 };
 
 // How many patterns are above one, and how many are equal to it.
-std::pair<std::uint64_t, std::uint64_t> count_from(const Patterns& patterns,
-                                                   std::uint32_t bits) {
+std::pair<std::uint64_t, std::uint64_t> count_from(const Patterns& patterns, std::uint32_t bits) {
   std::uint64_t n_above = 0, n_equal = 0;
   for (const std::uint32_t pattern : patterns) {
     n_above += pattern > bits;
@@ -132,8 +131,7 @@ Counted& Counted::operator+=(const Counted& part) {
 
 bool Counted::is_valid() const {
   if (tried.low < 0 || tried.high < tried.low || tried.high > kTop || shift < 0 || shift > 31 ||
-      largest < 0 ||
-      room < 2 || room > kMostRoom)
+      largest < 0 || room < 2 || room > kMostRoom)
     return false;
   const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
   if (!bins.empty() &&
@@ -242,6 +240,15 @@ bool Search::is_valid() const {
     return 0 <= bracket.low && bracket.low <= bracket.high && bracket.high <= kTop;
   };
   return is_bracket(proven) && is_bracket(tried) && (done || rank > 0) && share >= 0 && share <= 1;
+}
+
+void Search::learn_from_sample(const Patterns& patterns, std::uint64_t n_all) {
+  if (n_all > kSmallUnit) return guess_from(patterns, n_all);
+  if (patterns.size() != n_all)
+    throw Error(Error::Kind::request, "the round has " + std::to_string(patterns.size()) +
+                                          " numbers, expected all " + std::to_string(n_all) +
+                                          " of a small unit");
+  learn_from_all(patterns);
 }
 
 // From all patterns of the unit.

@@ -60,6 +60,7 @@ struct Selection {
   bool is_sampled = false;
 
   bool is_done() const;
+  std::vector<std::vector<Threshold>> thresholds() const;
   bool is_valid() const;
 };
 
@@ -71,6 +72,8 @@ struct Round {
   Round& operator+=(const Round&);
   bool is_valid() const;
 };
+
+Selection start_selection(const std::vector<Unit>&);
 
 // The units have the parts of those that the selection is about, in the same order.
 Round survey_round(const Plan&, const std::vector<Unit>&, const Ranking&, const Selection&,

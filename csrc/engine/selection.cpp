@@ -11,17 +11,20 @@ namespace {
 
 [[noreturn]] void refuse(const std::string& what) { throw Error(Error::Kind::request, what); }
 
-Searches pointers(const Selection& selection) {
-  Searches found;
-  for (const Selection::Group& group : selection.groups) {
-    auto& row = found.emplace_back();
-    // Rounds only read them.
-    for (const Search& search : group.searches) row.push_back(const_cast<Search*>(&search));
-  }
-  return found;
-}
-
 }  // namespace
+
+Selection start_selection(const std::vector<Unit>& units) {
+  Selection selection;
+  for (const Unit& unit : units) {
+    Selection::Group& group = selection.groups.emplace_back();
+    for (const Slice& slice : unit.slices) group.n_elements += slice.n_elements;
+    for (const std::uint64_t rank : unit.ranks) {
+      group.searches.push_back(start_search(rank, unit.share));
+      group.searches.back().found.last_job = unit.slices.size();
+    }
+  }
+  return selection;
+}
 
 bool Selection::is_done() const {
   return std::ranges::all_of(groups, [](const Group& group) {
@@ -35,6 +38,15 @@ bool Selection::is_valid() const {
   });
 }
 
+std::vector<std::vector<Threshold>> Selection::thresholds() const {
+  std::vector<std::vector<Threshold>> found;
+  for (const Group& group : groups) {
+    auto& row = found.emplace_back();
+    for (const Search& search : group.searches) row.push_back(search.found);
+  }
+  return found;
+}
+
 Round& Round::operator+=(const Round& part) {
   if (samples.size() != part.samples.size())
     refuse("rounds to add have " + std::to_string(samples.size()) + " and " +
@@ -46,52 +58,23 @@ Round& Round::operator+=(const Round& part) {
 }
 
 bool Round::is_valid() const {
+  const auto is_pattern = [](std::uint32_t bits) { return bits <= std::uint32_t(kTop); };
   return std::ranges::all_of(counts, &Counted::is_valid) &&
-         std::ranges::all_of(samples, [](const Patterns& patterns) {
-           return std::ranges::all_of(
-               patterns, [](std::uint32_t pattern) { return pattern <= std::uint32_t(kTop); });
+         std::ranges::all_of(samples, [&](const Patterns& patterns) {
+           return std::ranges::all_of(patterns, is_pattern);
          });
 }
 
 Round survey_round(const Plan& plan, const std::vector<Unit>& units, const Ranking& ranking,
                    const Selection& selection, const Limits& limits, const Progress& progress) {
   const RankedUnits ranked(plan, units, ranking);
-  const Rounds rounds(ranked, limits, progress);
-  const Searches searches = pointers(selection);
+  const Rounds rounds(ranked, selection, limits, progress);
   Round round;
-  if (!selection.is_sampled) {
-    std::vector<std::uint64_t> n_elements;
-    for (const Selection::Group& group : selection.groups) n_elements.push_back(group.n_elements);
-    std::vector<std::vector<Patterns>> samples;
-    rounds.sample(searches, n_elements, 0, ranked.n_searches(), samples);
-    for (auto& of_unit : samples)
-      for (Patterns& patterns : of_unit) round.samples.push_back(std::move(patterns));
-    return round;
-  }
-  std::vector<std::vector<std::size_t>> part_of;
-  std::size_t n_open = 0;
-  for (const auto& of_unit : searches)
-    for (const Search* const search : of_unit) n_open += !search->done;
-  std::vector<Counted> empty;
-  for (const auto& of_unit : searches) {
-    auto& row = part_of.emplace_back();
-    for (const Search* const search : of_unit) {
-      row.push_back(empty.size());
-      empty.push_back(search->start(room_for(n_open, limits)));
-    }
-  }
-  Parts<Counted> parts(std::move(empty));
-  rounds.count(
-      searches, Tiling(ranked.jobs(), limits),
-      [](const Search& search) -> std::optional<Bracket> {
-        if (search.done) return {};
-        return search.tried;
-      },
-      [&](std::size_t s, const Tile& tile, const TileCount& found) {
-        parts.change(part_of[ranked.unit_of(tile.job)][s],
-                     [&](Counted& part) { return part.add(found); });
-      });
-  round.counts = parts.take();
+  if (selection.is_sampled)
+    rounds.count(Tiling(ranked.jobs(), limits), round.counts,
+                 [](std::size_t, const Tile&, const Tried&) {});
+  else
+    rounds.sample(0, ranked.n_searches(), round.samples);
   return round;
 }
 
@@ -106,18 +89,12 @@ void learn(Selection& selection, const Round& round) {
     for (Search& search : group.searches) {
       const std::size_t at = i++;
       if (search.done) continue;
-      if (selection.is_sampled) {
-        if (round.counts[at].tried != search.tried)
-          refuse("the round has tried other brackets than the selection asks for");
+      if (!selection.is_sampled)
+        search.learn_from_sample(round.samples[at], group.n_elements);
+      else if (round.counts[at].tried == search.tried)
         search.learn(round.counts[at]);
-      } else if (group.n_elements > kSmallUnit) {
-        search.guess_from(round.samples[at], group.n_elements);
-      } else if (round.samples[at].size() == group.n_elements) {
-        search.learn_from_all(round.samples[at]);
-      } else {
-        refuse("the round has " + std::to_string(round.samples[at].size()) +
-               " numbers, expected all " + std::to_string(group.n_elements) + " of a small unit");
-      }
+      else
+        refuse("the round has tried other brackets than the selection asks for");
     }
   selection.is_sampled = true;
 }

@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/tasks.h"
 #include "engine/row_ranks.h"
 #include "engine/row_select.h"
+#include "engine/tasks.h"
 
 namespace tallies {
 

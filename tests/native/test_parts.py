@@ -127,9 +127,7 @@ def test_overlap(model: Model, seed: int) -> None:
     def survey(piece: _core.Slice) -> _core.Overlap:
         return model.plan.count_overlap(jobs=[piece], floor=0, limits=LIMITS)[0]
 
-    for found, piece in zip(
-        added(model, seed, survey, _core.Overlap), model.whole(), strict=True
-    ):
+    for found, piece in zip(added(model, seed, survey, _core.Overlap), model.whole(), strict=True):
         whole = survey(piece)
         assert (found.alone, found.shared) == (whole.alone, whole.shared)
 
@@ -174,9 +172,7 @@ def _bits(values: Sequence[float]) -> bytes:
     st.booleans(),
 )
 @settings(max_examples=30, deadline=None)
-def test_selection(
-    model: Model, seed: int, density: float, measure: str, by_tensor: bool
-) -> None:
+def test_selection(model: Model, seed: int, density: float, measure: str, by_tensor: bool) -> None:
     """In rounds over parts, with a state that goes through bytes as well."""
     chooser = random.Random(seed)
     jobs = range(len(model.sizes))
@@ -287,9 +283,9 @@ def _examples() -> list[Part]:
         model.plan.sum_squares(
             tasks=[_core.VarianceTask(job=slices[0], floor=-1, cutoff=0)], limits=LIMITS
         )[0],
-        model.plan.stage_sums(
-            tasks=[_core.StageTask(job=slices[0], stages=draws)], limits=LIMITS
-        )[0],
+        model.plan.stage_sums(tasks=[_core.StageTask(job=slices[0], stages=draws)], limits=LIMITS)[
+            0
+        ],
         model.plan.gram(
             tasks=[_core.GramTask(job=slices[0], row_length=3 * CHUNK)],
             deltas=True,
@@ -308,7 +304,7 @@ def test_bad_bytes(index: int) -> None:
     read = type(part).from_bytes
     assert read(good).to_bytes() == good
     for bad in (b"", good[:-1], good + b"\0", b"x" + good, good.replace(b" 1\n", b" 2\n", 1)):
-        with pytest.raises(ValueError, match="bytes of a survey: found .*, expected 'tallies "):
+        with pytest.raises(ValueError, match=r"bytes of a survey: found .*, expected 'tallies "):
             read(bad)
     # A number of entries far beyond the bytes that are there.
     head = good.index(b"\n") + 1
@@ -327,7 +323,7 @@ def test_a_round_of_other_brackets() -> None:
     with pytest.raises(ValueError, match="has 0 searches, expected 2"):
         selection.learn(round=sample)
     counts = model.plan.survey_round(units=[unit], selection=selection, limits=LIMITS)
-    with pytest.raises(ValueError, match="has 2 and 0 searches|have 2 and 0 searches"):
+    with pytest.raises(ValueError, match="have 2 and 0 searches"):
         sample += counts
     other = _core.Selection(n_elements=[40 * CHUNK], ranks=[[100, 3000]])
     other.learn(round=sample)
