@@ -19,7 +19,7 @@ GATE_CODES: Final = {
 }
 
 STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
-"""Gates that have a ``StageRule`` for each expert."""
+"""Gates that have a stage for each expert."""
 
 VOTE_CODES: Final = {
     Vote.NONE: 0,
@@ -52,23 +52,10 @@ ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJ
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
     """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
-    if combine_stage(rule):
+    gate = rule.gate
+    if gate in STAGED and gate is not Gate.RANDOM:
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
-    else:
-        gate = rule.gate
     return GATE_CODES[gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]
-
-
-def stage_code(rule: Rule) -> int:
-    """How a rule's gate changes the deltas by itself, as ``tallies::Stage``."""
-    if rule.gate is Gate.BAND:
-        return 4 if rule.scope == "row" else 3
-    return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
-
-
-def combine_stage(rule: Rule) -> int:
-    """The same before the deltas are blended: what is drawn at random is drawn in the blend."""
-    return 0 if rule.gate is Gate.RANDOM else stage_code(rule)
 
 
 CERTAIN: Final = 1 << 30

@@ -47,7 +47,7 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
         if path not in files:
             files[path] = core.open_to_read(path)
         core.add_job(tensor.n_bytes, [(files[path], tensor.offset, _BYTE)], [])
-    return core.fingerprints(Limits(threads, _CHUNK_BYTES))
+    return core.fingerprints(limits=Limits(threads, _CHUNK_BYTES))
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:

@@ -107,7 +107,7 @@ class MatrixPasses(Passes):
                 self._plan,
                 job,
                 merged.data_ptr(),
-                self._rules.scales[job],
+                self._tasks.scales[job],
                 _ONE_THREAD,
                 self._progress,
             )

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .._core import StageRule
+from .._core import Band, Draw, DropByRank, RowBand
+
+Stage = Draw | DropByRank | Band | RowBand
+"""The change of one expert's task vector before the blend."""
 
 
 class Found(NamedTuple):
@@ -66,7 +69,7 @@ class Survey:
     found: list[Found] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     """One per expert, or as many for each row."""
-    stages: list[StageRule] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
     factors: list[float] = field(default_factory=list)
     coefficients: list[float] = field(default_factory=list)
     """The weights, where they were solved for; of rows the mean."""

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from .._core import JobResult, JobRule, Limits, Plan
+from .._core import CandidateResult, CombineResult, CombineTask, Limits, Plan
 from ..spec.rules import Gate, Rule, Vote, Zero
-from .codes import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
+from .codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from .fingerprints import add_content
 from .jobs import Merge, Work
-from .lowering import JobRules
+from .lowering import Tasks
 from .outcomes import Found, Guessed, ModelSurvey, Outcome, Survey
 from .stages import row_elements
 from .surveyor import Surveyor
@@ -58,8 +58,8 @@ class Passes:
         self._progress = progress
         self.outcomes: dict[int, Outcome] = {}
         merge = Merge(plan, works, rule, semantics, limits, labels, has_base, seed, progress)
-        self._rules = JobRules(merge)
-        self._surveyor = Surveyor(merge, self._rules)
+        self._tasks = Tasks(merge)
+        self._surveyor = Surveyor(merge, self._tasks)
         for work in works:
             plan.add_job(work.n_elements, work.inputs, work.outputs)
 
@@ -71,11 +71,11 @@ class Passes:
     @property
     def model(self) -> ModelSurvey:
         """What that survey found; may be set to what an earlier run found."""
-        return self._rules.model
+        return self._tasks.model
 
     @model.setter
     def model(self, found: ModelSurvey) -> None:
-        self._rules.model = found
+        self._tasks.model = found
 
     @property
     def settles_last(self) -> bool:
@@ -88,7 +88,7 @@ class Passes:
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""
-        self._rules.scales = [work.scale * factors[work.name] for work in self._works]
+        self._tasks.scales = [work.scale * factors[work.name] for work in self._works]
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
@@ -104,11 +104,11 @@ class Passes:
 
     def merge_stretch(
         self, plan: Plan, job: int, survey: Survey, zero_sign: int, first: int, n: int
-    ) -> JobResult:
+    ) -> CandidateResult:
         """Merge ``n`` elements of a tensor at scale 1 in a plan that has this tensor alone."""
-        rule = self._rules.make(job, zero_sign, -1, survey, first, n, alone=True)
+        rule = self._tasks.make(job, zero_sign, -1, survey, first, n, alone=True)
         (result,) = self._run([rule], plan, keeps_all=_keep_all([survey.found]))
-        return result
+        return result.candidates[0]
 
     def grain(self, job: int) -> int:
         """Elements that ``first`` in ``merge_stretch`` is a multiple of."""
@@ -139,23 +139,23 @@ class Passes:
                 if self.rule.zero is not Zero.MAJORITY:
                     add_content(outcome.output, wrong.output)
                     continue
-                stages = self._rules.stages(job, factors=outcome.factors)
+                stages = self._tasks.stages(job, factors=outcome.factors)
                 survey = Survey(outcome.found, outcome.weights, stages)
                 for first, n_elements in wrong.ranges:
-                    rules.append(self._rules.make(job, sign, -1, survey, first, n_elements))
+                    rules.append(self._tasks.make(job, sign, -1, survey, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
-            outcome = self.outcomes[job]
-            for part in (result.output, result.plus[1], result.minus[1]):
+            outcome, merged = self.outcomes[job], result.candidates[0]
+            for part in (merged.output, merged.plus[1], merged.minus[1]):
                 add_content(outcome.output, part)
-            self._note_overflow(job, outcome, outcome.overflow or result.overflow)
+            self._note_overflow(job, outcome, outcome.overflow or merged.overflow)
 
     def _combine(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> None:
         by_tensor = self.rule.scope == "tensor"
         wants_majority = self.rule.zero is Zero.MAJORITY and self.rule.vote is not Vote.NONE
         rules = [
-            self._rules.make(
+            self._tasks.make(
                 job,
                 ZERO_SIGNS[self.rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
@@ -165,20 +165,21 @@ class Passes:
         ]
         results = self._run(rules, keeps_all=_keep_all([survey.found for survey in surveys]))
         for job, survey, result in zip(jobs, surveys, results, strict=True):
+            merged = result.candidates[0]
             outcome = self.outcomes[job] = Outcome(
                 found=survey.found,
                 weights=[] if self.rule.coefficients else survey.weights,
                 coefficients=survey.coefficients,
                 factors=survey.factors,
-                conflicts=result.conflicts,
-                cancellations=result.cancellations,
-                sign_sum=result.sign_sum,
-                plus=Guessed(*result.plus),
-                minus=Guessed(*result.minus),
+                conflicts=merged.conflicts,
+                cancellations=merged.cancellations,
+                sign_sum=merged.sign_sum,
+                plus=Guessed(*merged.plus),
+                minus=Guessed(*merged.minus),
                 inputs=result.inputs,
-                output=result.output,
+                output=merged.output,
             )
-            self._note_overflow(job, outcome, result.overflow)
+            self._note_overflow(job, outcome, merged.overflow)
 
     def _note_overflow(self, job: int, outcome: Outcome, overflow: bool) -> None:
         outcome.overflow = overflow
@@ -186,19 +187,21 @@ class Passes:
             self._report_overflow(job)
 
     def _run(
-        self, rules: list[JobRule], plan: Plan | None = None, *, keeps_all: bool = False
-    ) -> list[JobResult]:
+        self, tasks: list[CombineTask], plan: Plan | None = None, *, keeps_all: bool = False
+    ) -> list[CombineResult]:
         rule = self.rule
         if keeps_all and rule.gate is Gate.VARIANCE:
             rule = replace(rule, gate=Gate.ALL)
+        gate, vote, blend = rule_codes(rule)
         return (plan or self._plan).combine(
-            rules,
-            *rule_codes(rule),
-            self._fingerprints,
-            self._stop_at_overflow,
-            self._limits,
-            self._progress,
-            combine_stage(self.rule),
+            tasks=tasks,
+            gate=gate,
+            vote=vote,
+            blend=blend,
+            fingerprints=self._fingerprints,
+            stop_at_overflow=self._stop_at_overflow,
+            limits=self._limits,
+            progress=self._progress,
         )
 
     def kept(self) -> list[int]:

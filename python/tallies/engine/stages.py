@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
-from .._core import StageRule, Threshold
+from .. import _core
+from .._core import Draw, DropByRank, RowBand, Threshold
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
+from .outcomes import Stage
 from .random_keys import chance, key
 
 _CHUNK, _GRAIN = 2048, 64
@@ -99,39 +101,62 @@ def stages(
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
     factors: Sequence[float] = (),
-) -> list[StageRule]:
+) -> list[Stage]:
     """What the rule's gate does to each expert.
 
     ``bands`` are those of the whole tensor, where the rule has such; ``factors`` those of L1
     rescaling.
     """
-    make = {Gate.RANDOM: _random, Gate.RANK: _by_rank, Gate.BAND: _row_band}[rule.gate]
-    found = []
+    found: list[Stage] = []
     for expert in range(len(tensor.densities)):
-        numbers: dict[str, Any] = (
-            {**bands[expert]} if bands else make(rule, tensor, expert, semantics)
-        )
-        if factors:
-            numbers["factor"] = factors[expert]
-        found.append(StageRule(key=key(seed, expert, tensor.name), **numbers))
+        factor = factors[expert] if factors else None
+        if bands:
+            found.append(_core.Band(**bands[expert], factor=1.0 if factor is None else factor))
+        else:
+            found.append(_MAKE[rule.gate](rule, tensor, expert, semantics, seed, factor))
     return found
 
 
-def _random(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _random(
+    rule: Rule, tensor: Staged, expert: int, semantics: str, seed: int, factor: float | None
+) -> Draw:
     density = tensor.densities[expert]
-    divides = rule.rescale == "probability" and density > 0
-    return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
+    if factor is None:
+        factor = 1 / density if rule.rescale == "probability" and density > 0 else 1.0
+    return Draw(key=key(seed, expert, tensor.name), chance=chance(density), factor=factor)
 
 
-def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _by_rank(
+    rule: Rule, tensor: Staged, expert: int, semantics: str, seed: int, factor: float | None
+) -> DropByRank:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
     else:
         low, step = density - epsilon, 2 * epsilon / (tensor.row_length - 1)
-    return {"low": low, "step": step, "own_factor": rule.rescale == "probability"}
+    return DropByRank(
+        key=key(seed, expert, tensor.name),
+        low=low,
+        step=step,
+        own_factor=rule.rescale == "probability",
+        factor=1.0 if factor is None else factor,
+    )
 
 
-def _row_band(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _row_band(
+    rule: Rule, tensor: Staged, expert: int, semantics: str, seed: int, factor: float | None
+) -> RowBand:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
-    return band(tensor.row_length, density, gamma, semantics)._asdict()
+    wanted = band(tensor.row_length, density, gamma, semantics)
+    return RowBand(
+        n_outliers=wanted.n_outliers,
+        n_kept=wanted.n_kept,
+        factor=1.0 if factor is None else factor,
+    )
+
+
+_MAKE: Final[Mapping[Gate, Callable[..., Stage]]] = {
+    Gate.RANDOM: _random,
+    Gate.RANK: _by_rank,
+    Gate.BAND: _row_band,
+}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple
 
-from .._core import JobRule, Threshold, Unit
+from .._core import Draw, Threshold, Unit
 from ..floats import bits_of
 from ..spec.rules import Gate, Scoring
-from .codes import AGREEMENT_CODES, MEASURE_CODES, STAGED, stage_code
+from .codes import AGREEMENT_CODES, MEASURE_CODES, STAGED
 from .jobs import Merge
-from .lowering import JobRules
+from .lowering import Tasks
 from .outcomes import ModelSurvey, Score, Survey
 from .stages import l1_factor
 from .surveys.inner_products import Solver
@@ -26,11 +26,11 @@ _BATCH_BYTES = 1 << 30
 
 
 class Surveyor:
-    """Runs the surveys of a merge whose ``rules`` they need and complete."""
+    """Runs the surveys of a merge whose ``tasks`` they need."""
 
-    def __init__(self, merge: Merge, rules: JobRules) -> None:
+    def __init__(self, merge: Merge, tasks: Tasks) -> None:
         self._merge = merge
-        self._rules = rules
+        self._tasks = tasks
         self._selector = Selector(merge)
         self._solver = Solver(merge, merge.rule.coefficients) if merge.rule.coefficients else None
 
@@ -44,7 +44,10 @@ class Surveyor:
         if rule.weights_of_overlap is not None:
             return ModelSurvey(weights=self._count_overlap([jobs])[0])
         if rule.gate is Gate.RANDOM:
-            draws = [self._rules.stages(job) for job in range(len(self._merge.works))]
+            draws = [
+                [stage for stage in self._tasks.stages(job) if isinstance(stage, Draw)]
+                for job in range(len(self._merge.works))
+            ]
             return ModelSurvey(found=self._selector.trim_drawn(jobs, draws))
         return ModelSurvey(found=self._selector.trims([jobs])[0])
 
@@ -97,16 +100,16 @@ class Surveyor:
         tensor_wise = merge.rule.gate is Gate.BAND and not merge.rule.by_rows
         bands = self._selector.bands(jobs) if tensor_wise else [()] * len(jobs)
         surveys = [
-            Survey(stages=self._rules.stages(job, found))
+            Survey(stages=self._tasks.stages(job, found))
             for job, found in zip(jobs, bands, strict=True)
         ]
         if merge.rule.rescale != "l1":
             return surveys
-        rules = self._job_rules(jobs, surveys)
-        sums = merge.plan.stage_sums(rules, stage_code(merge.rule), merge.limits, merge.progress)
-        for job, found, one, pair in zip(jobs, bands, surveys, sums, strict=True):
-            one.factors = [l1_factor(*both) for both in zip(*pair, strict=True)]
-            one.stages = self._rules.stages(job, found, one.factors)
+        tasks = [self._tasks.make_stage_sums(*pair) for pair in zip(jobs, surveys, strict=True)]
+        sums = merge.plan.stage_sums(tasks=tasks, limits=merge.limits, progress=merge.progress)
+        for job, found, one, two in zip(jobs, bands, surveys, sums, strict=True):
+            one.factors = [l1_factor(*both) for both in zip(two.before, two.after, strict=True)]
+            one.stages = self._tasks.stages(job, found, one.factors)
         return surveys
 
     def _sum_squares(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> list[list[float]]:
@@ -114,16 +117,11 @@ class Surveyor:
         merge, solve = self._merge, self._merge.rule.weights_of_squares
         if solve is None:
             return [[] for _ in jobs]
-        rules = self._job_rules(jobs, surveys)
-        sums = merge.plan.sum_squares(rules, merge.limits, merge.progress)
+        tasks = [self._tasks.make_square_sums(*pair) for pair in zip(jobs, surveys, strict=True)]
+        sums = merge.plan.sum_squares(tasks=tasks, limits=merge.limits, progress=merge.progress)
         return [
-            solve([one / max(merge.works[job].n_elements, 1) for one in row])
+            solve([one / max(merge.works[job].n_elements, 1) for one in row.values])
             for job, row in zip(jobs, sums, strict=True)
-        ]
-
-    def _job_rules(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> list[JobRule]:
-        return [
-            self._rules.make(job, 0, -1, survey) for job, survey in zip(jobs, surveys, strict=True)
         ]
 
     def _count_overlap(self, groups: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -133,7 +131,9 @@ class Surveyor:
             return []
         jobs = [job for group in groups for job in group]
         floor = bits_of(merge.rule.epsilon)
-        found = merge.plan.count_overlap(jobs, floor, merge.limits, merge.progress)
+        found = merge.plan.count_overlap(
+            jobs=jobs, floor=floor, limits=merge.limits, progress=merge.progress
+        )
         overlap = dict(zip(jobs, found, strict=True))
         return [
             solve(
@@ -153,13 +153,13 @@ class Surveyor:
 
         def select(ranks: Sequence[int], measure: str, scores: Sequence[Score]) -> list[Threshold]:
             (found,) = merge.plan.select(
-                [Unit(jobs, ranks)],
-                False,
-                merge.limits,
-                merge.progress,
-                MEASURE_CODES[measure],
-                [astuple(score) for score in scores],
-                AGREEMENT_CODES[scoring.agreement],
+                units=[Unit(jobs=jobs, ranks=ranks)],
+                locate=False,
+                limits=merge.limits,
+                progress=merge.progress,
+                measure=MEASURE_CODES[measure],
+                scores=[astuple(score) for score in scores],
+                agreement=AGREEMENT_CODES[scoring.agreement],
             )
             return found
 

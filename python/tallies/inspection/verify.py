@@ -38,7 +38,7 @@ def verify(
         core = Plan(False)
         file = core.open_to_read(os.fspath(tensor.path))
         core.add_job(tensor.n_elements, [(file, tensor.offset, DTYPE_CODES[tensor.dtype])], [])
-        count, first = core.find_nonfinite(0, 0, limits)
+        count, first = core.find_nonfinite(job=0, input=0, limits=limits)
         if count and nonfinite == "error":
             raise InputError(
                 f"{tensor.path}: tensor {name!r} has {count} NaN or infinite values, the first at "

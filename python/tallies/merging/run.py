@@ -214,7 +214,7 @@ class MergeRun:
         name = self._works[job].name
         found = []
         for i, model in enumerate(self._plan.models):
-            count, first = self._core.find_nonfinite(job, i, self._limits)
+            count, first = self._core.find_nonfinite(job=job, input=i, limits=self._limits)
             if count:
                 info = self._plan.match.source(model, name)
                 values = "values in float32" if info.dtype == "F64" else "values"

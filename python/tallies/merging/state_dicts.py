@@ -9,6 +9,7 @@ from .. import methods
 from .._core import Limits, Plan
 from ..checkpoint.match import Match, Model, match, row_length
 from ..engine.arrays import empty_like, is_torch, view
+from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
 from ..engine.limits import limits_in_memory, n_threads
 from ..engine.matrices import passes_for
@@ -23,6 +24,7 @@ from .layer_dropping import choose, without
 from .layer_scaling import find_alpha
 
 
+@in_float_environment
 def merge_state_dicts(
     base: Mapping[str, Any] | None,
     experts: Sequence[Mapping[str, Any]],
@@ -225,7 +227,7 @@ class _Merge:
 
     def _culprit(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
         for i, model in enumerate(self._models):
-            count, first = plan.find_nonfinite(job, i, limits)
+            count, first = plan.find_nonfinite(job=job, input=i, limits=limits)
             if count:
                 return (
                     f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "

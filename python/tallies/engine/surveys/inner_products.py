@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..._core import Limits, Plan
+from ..._core import GramTask, Limits, Plan
 from ...errors import InputError
 from ...floats import float32
 from ...linalg.gram import Gram
@@ -82,6 +82,12 @@ def inner_products(
     ``rows`` has the jobs and the length of their rows.
     """
     width = n * (n + 1) // 2 + magnitudes * n
-    found = plan.gram(rows, deltas, magnitudes, limits, progress)
-    tables = [memoryview(table).cast("d") for table in found]
+    found = plan.gram(
+        tasks=[GramTask(job=job, row_length=row_length) for job, row_length in rows],
+        deltas=deltas,
+        with_magnitudes=magnitudes,
+        limits=limits,
+        progress=progress,
+    )
+    tables = [memoryview(one.table()).cast("d") for one in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]

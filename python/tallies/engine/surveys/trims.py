@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..._core import StageRule, Threshold, Unit
+from ..._core import Draw, Threshold, Unit
 from ...errors import InputError
 from ...spec.rules import Rule
 from ..codes import KEEP_ALL, KEEP_NONE, MEASURE_CODES
@@ -24,30 +24,30 @@ class Selector:
         """The trims of each group of tensors that are ranked together."""
         trims = [self._wanted(group) for group in groups]
         units = [
-            Unit(group, [trim.rank for trim in row])
+            Unit(jobs=group, ranks=[trim.rank for trim in row])
             for group, row in zip(groups, trims, strict=True)
         ]
         locate = self._merge.rule.equal == "first"
         thresholds = self._merge.plan.select(
-            units, locate, self._merge.limits, self._merge.progress
+            units=units, locate=locate, limits=self._merge.limits, progress=self._merge.progress
         )
         return [
             [self._found(group, *pair) for pair in zip(row, found, strict=True)]
             for group, row, found in zip(groups, trims, thresholds, strict=True)
         ]
 
-    def trim_drawn(self, jobs: list[int], draws: Sequence[Sequence[StageRule]]) -> list[Found]:
+    def trim_drawn(self, jobs: list[int], draws: Sequence[Sequence[Draw]]) -> list[Found]:
         """The trim of each expert over these tensors, of what the draws of all tensors leave."""
         merge = self._merge
         wanted = trim(self._n_elements(jobs), merge.rule.trim, merge.rule, merge.semantics)
         ranks = [wanted.rank] * len(merge.labels)
         measure = MEASURE_CODES["drawn"]
         (thresholds,) = merge.plan.select(
-            [Unit(jobs, ranks)],
-            merge.rule.equal == "first",
-            merge.limits,
-            merge.progress,
-            measure,
+            units=[Unit(jobs=jobs, ranks=ranks)],
+            locate=merge.rule.equal == "first",
+            limits=merge.limits,
+            progress=merge.progress,
+            measure=measure,
             draws=draws,
         )
         return [self._found(jobs, wanted, threshold) for threshold in thresholds]
@@ -56,9 +56,13 @@ class Selector:
         """Which elements of each tensor stay, the same for all experts."""
         works = self._merge.works
         limited = [job for job in jobs if 0 < works[job].select < 1]
-        units = [Unit([job], [1], works[job].select) for job in limited]
+        units = [Unit(jobs=[job], ranks=[1], share=works[job].select) for job in limited]
         thresholds = self._merge.plan.select(
-            units, True, self._merge.limits, self._merge.progress, MEASURE_CODES["variance"]
+            units=units,
+            locate=True,
+            limits=self._merge.limits,
+            progress=self._merge.progress,
+            measure=MEASURE_CODES["variance"],
         )
         rows = {job: row[0] for job, row in zip(limited, thresholds, strict=True)}
         found = []
@@ -87,8 +91,10 @@ class Selector:
         for job, work, row in zip(jobs, works, wanted, strict=True):
             outliers = [one.n_outliers for one in row]
             lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
-            units.append(Unit([job], outliers + lasts))
-        thresholds = self._merge.plan.select(units, True, self._merge.limits, self._merge.progress)
+            units.append(Unit(jobs=[job], ranks=outliers + lasts))
+        thresholds = self._merge.plan.select(
+            units=units, locate=True, limits=self._merge.limits, progress=self._merge.progress
+        )
         n = len(self._merge.labels)
         return [
             [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]

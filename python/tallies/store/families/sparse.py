@@ -382,8 +382,10 @@ def _floors(
             trim(sum(tensors[j].n_elements for j in group), parameters["density"], _RULE, "paper")
             for group in groups
         ]
-        units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]
-        thresholds = core.select(units, False, limits, progress)
+        units = [
+            Unit(jobs=group, ranks=[one.rank]) for group, one in zip(groups, trims, strict=True)
+        ]
+        thresholds = core.select(units=units, locate=False, limits=limits, progress=progress)
         for group, one, (found,) in zip(groups, trims, thresholds, strict=True):
             unranked = KEEP_ALL if one.keep_all else KEEP_NONE
             floors += [found.bits - 1 if one.rank else unranked] * len(group)
@@ -445,7 +447,7 @@ def _objection(
     limits: Limits,
 ) -> str:
     for i, one in enumerate(pair):
-        count, first = core.find_nonfinite(job, i, limits)
+        count, first = core.find_nonfinite(job=job, input=i, limits=limits)
         if objection := nonfinite_objection(one, count, first):
             return objection
     return (

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..._core import JobRule, Limits, PackResult, PackRule, Plan, pack
+from ..._core import Candidate, Limits, PackResult, PackTask, Plan, pack
 from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, PACKED_BITS, VOTE_CODES, ZERO_SIGNS
@@ -138,29 +138,33 @@ class PackRun:
             places.append((outputs[file], made.places[file][name].offset, PACKED_BITS))
         return places
 
-    def _rule(self, job: int, name: str, floors: Sequence[int], zero: int) -> PackRule:
+    def _rule(self, job: int, name: str, floors: Sequence[int], zero: int) -> PackTask:
         n_elements = self._plan.base.tensors[name].n_elements
         n_tasks = len(self._plan.tasks)
         lambdas = [value for _, value, _ in self._plan.masks if value is not None]
-        cutoffs = [n_elements] * n_tasks
-        shared = JobRule(job, 0, n_elements, [1.0] * n_tasks, floors, cutoffs, 1.0, 1.0, zero, -1)
-        return PackRule(shared, lambdas)
+        shared = Candidate(
+            weights=[1.0] * n_tasks,
+            floors=floors,
+            cutoffs=[n_elements] * n_tasks,
+            zero_sign=zero,
+        )
+        return PackTask(job=job, shared=shared, lambdas=lambdas)
 
-    def _pack(self, core: Plan, rules: list[PackRule]) -> list[PackResult]:
+    def _pack(self, core: Plan, tasks: list[PackTask]) -> list[PackResult]:
         made = self._plan
         rule, mask = made.rule, made.codec.mask
         assert mask is not None
         results = pack(
-            core,
-            rules,
-            (GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend])
+            plan=core,
+            tasks=tasks,
+            shared=(GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend])
             if rule
             else None,
-            mask.value,
-            made.codec.with_sums,
-            self._stop,
-            self._limits,
-            self._advance if self._progress else None,
+            mask=mask.value,
+            with_sums=made.codec.with_sums,
+            stop_at_overflow=self._stop,
+            limits=self._limits,
+            progress=self._advance if self._progress else None,
         )
         for job, result in enumerate(results):
             # Without a shared vector only the sums of magnitudes show what is not finite.
@@ -172,7 +176,9 @@ class PackRun:
         made = self._plan
         name = made.masked[job]
         for i, one in enumerate(made.sources(name)):
-            if objection := nonfinite_objection(one, *core.find_nonfinite(job, i, self._limits)):
+            if objection := nonfinite_objection(
+                one, *core.find_nonfinite(job=job, input=i, limits=self._limits)
+            ):
                 return objection
         dtype = made.places[SHARED][name].dtype if made.rule else "F32"
         return (
@@ -234,7 +240,9 @@ class PackRun:
         core = Plan(False)
         place = (core.open_to_read(os.fspath(one.path)), one.offset, DTYPE_CODES[one.dtype])
         core.add_job(one.n_elements, [place], [])
-        if objection := nonfinite_objection(one, *core.find_nonfinite(0, 0, self._limits)):
+        if objection := nonfinite_objection(
+            one, *core.find_nonfinite(job=0, input=0, limits=self._limits)
+        ):
             raise InputError(objection)
 
     def check_unchanged(self) -> None:
