@@ -1,21 +1,21 @@
-"""Makes the rules of native passes: the work on a tensor, or a stretch of one, in numbers."""
+"""Makes the tasks of native passes: the work on a tensor, or a stretch of one, in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from .._core import JobRule, StageRule
+from .._core import Candidate, CombineTask, Draw, Slice, StageTask, VarianceTask
 from ..floats import bits_of, float32_sum
 from ..spec.rules import Blend, Gate
 from .codes import AGREEMENT_CODES, KEEP_ALL, STAGED
-from .jobs import Merge
-from .outcomes import Statistics, Trim
+from .jobs import Merge, Work
+from .outcomes import Stage, Statistics, Trim
 from .stages import stages
 
 
-class JobRules:
-    """Makes the native rules of the tensors of a merge, from their works and statistics."""
+class Tasks:
+    """Makes the native tasks of a merge, from its works and their statistics."""
 
     def __init__(self, merge: Merge) -> None:
         self._merge = merge
@@ -34,8 +34,8 @@ class JobRules:
         n_elements: int | None = None,
         *,
         alone: bool = False,
-    ) -> JobRule:
-        """Return the rule of a stretch of a tensor.
+    ) -> CombineTask:
+        """Return the task of combining a stretch of a tensor.
 
         Args:
             job: The number of the tensor.
@@ -44,44 +44,55 @@ class JobRules:
             found: The statistics of the tensor.
             first: The first element of the stretch.
             n_elements: The elements of the stretch; None for all of the tensor.
-            alone: Whether the rule is at scale 1 and for a plan that has no other job.
+            alone: Whether the task is at scale 1 and for a plan that has no other job.
         """
         work, rule = self._merge.works[job], self._merge.rule
-        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
-        trims = found.trims or self.model.trims
-        trims = trims or [Trim(work.n_elements, floor)] * len(work.weights)
+        trims, stages = self._trims(job, found), found.stages or self.stages(job)
         weights = found.weights or self.model.weights or work.weights
         divisor = float32_sum(work.weights) if work.divisor is None else work.divisor
-        by_rows = rule.by_rows or len(weights) > len(work.weights)
-        return JobRule(
-            job=0 if alone else job,
-            first=first,
-            n_elements=work.n_elements if n_elements is None else n_elements,
+        candidate = Candidate(
             weights=weights,
+            row_length=max(work.row_length, 1) if len(weights) > len(work.weights) else 0,
             floors=[trim.floor for trim in trims],
             cutoffs=[_cutoff(trim, 0 if found.trims else job, work.n_elements) for trim in trims],
             scale=1.0 if alone else self.scales[job],
             divisor=divisor if rule.blend is Blend.MEAN else 1.0,
             zero_sign=zero_sign,
             majority=majority,
-            lambdas=work.lambdas,
-            at_least=rule.at_least,
-            stages=found.stages or self.stages(job),
-            row_length=max(work.row_length, 1) if by_rows else 0,
+        )
+        return CombineTask(
+            job=Slice(job=0 if alone else job, first=first, n_elements=n_elements),
+            candidates=[candidate],
+            stages=[] if rule.gate is Gate.RANDOM else stages,
+            row_length=self._row_length(work),
+            draws=[stage for stage in stages if isinstance(stage, Draw)],
             scores=[astuple(score) for score in self.model.scores],
             agreement=AGREEMENT_CODES[rule.agreement],
+            lambdas=work.lambdas,
+            at_least=rule.at_least,
         )
 
-    def without_votes(self, jobs: Sequence[int], found: Sequence[Statistics]) -> list[JobRule]:
-        """Return the rules of whole tensors for a survey, which elects no signs."""
-        return [self.make(job, 0, -1, one) for job, one in zip(jobs, found, strict=True)]
+    def stage_sums(self, job: int, stages: Sequence[Stage]) -> StageTask:
+        """Return the task of summing the magnitudes of a tensor before and after its stages."""
+        return StageTask(
+            job=job, stages=stages, row_length=self._row_length(self._merge.works[job])
+        )
+
+    def square_sums(self, job: int, trim: Trim) -> VarianceTask:
+        """Return the task of summing the squares of the elements of a tensor that survive."""
+        cutoff = _cutoff(trim, 0, self._merge.works[job].n_elements)
+        return VarianceTask(job=job, floor=trim.floor, cutoff=cutoff)
+
+    def draws(self, job: int) -> list[Draw]:
+        """Return the random drop of each expert in a tensor."""
+        return [stage for stage in self.stages(job) if isinstance(stage, Draw)]
 
     def stages(
         self,
         job: int,
         bands: Sequence[Mapping[str, int]] = (),
         factors: Sequence[float] = (),
-    ) -> list[StageRule]:
+    ) -> list[Stage]:
         """Return the stage of each expert in a tensor; empty where the gate is none.
 
         Args:
@@ -94,6 +105,15 @@ class JobRules:
             return []
         work, semantics, seed = self._merge.works[job], self._merge.semantics, self._merge.seed
         return stages(rule, work, semantics, seed, bands, factors)
+
+    def _trims(self, job: int, found: Statistics) -> Sequence[Trim]:
+        work, rule = self._merge.works[job], self._merge.rule
+        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
+        all_alike = [Trim(work.n_elements, floor)] * len(work.weights)
+        return found.trims or self.model.trims or all_alike
+
+    def _row_length(self, work: Work) -> int:
+        return max(work.row_length, 1) if self._merge.rule.by_rows else 0
 
 
 def _cutoff(trim: Trim, position: int, n_elements: int) -> int:

@@ -1,16 +1,18 @@
-"""Turns a gate that is a stage before the blend into numbers, one ``StageRule`` an expert."""
+"""Turns a gate that is a stage before the blend into numbers, one stage an expert."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from .._core import StageRule, Threshold
-from ..spec.choices import MERGEKIT, Semantics
+from .. import _core as native
+from .._core import Draw, DropByRank, RowBand, Threshold
+from ..spec.choices import MERGEKIT, Rescale, Semantics
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
 from .jobs import Work
+from .outcomes import Stage
 from .random_keys import chance, key
 
 _CHUNK, _GRAIN = 2048, 64
@@ -60,7 +62,7 @@ def l1_factor(before: float, after: float) -> float:
 
 
 def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[str, int]:
-    """Return the fields of a ``StageRule`` that cut a band out of a tensor.
+    """Return the fields of a ``Band`` of a tensor.
 
     Of magnitudes equal to a threshold, the lowest index counts as the largest.
 
@@ -91,7 +93,7 @@ def stages(
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
     factors: Sequence[float] = (),
-) -> list[StageRule]:
+) -> list[Stage]:
     """Return the stage of each expert in a tensor.
 
     Args:
@@ -102,33 +104,57 @@ def stages(
         bands: The bands of the whole tensor, one per expert, where the rule has such.
         factors: The factors of L1 rescaling, one per expert.
     """
-    make = {Gate.RANDOM: _random, Gate.RANK: _by_rank, Gate.BAND: _row_band}[rule.gate]
-    found = []
+    found: list[Stage] = []
     for expert in range(len(tensor.densities)):
-        numbers: dict[str, Any] = (
-            {**bands[expert]} if bands else make(rule, tensor, expert, semantics)
-        )
-        if factors:
-            numbers["factor"] = factors[expert]
-        found.append(StageRule(key=key(seed, expert, tensor.name), **numbers))
+        factor = factors[expert] if factors else None
+        if bands:
+            found.append(native.Band(**bands[expert], factor=1.0 if factor is None else factor))
+        else:
+            found.append(_MAKE[rule.gate](rule, tensor, expert, semantics, seed, factor))
     return found
 
 
-def _random(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _random(
+    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
+) -> Draw:
     density = tensor.densities[expert]
-    divides = rule.rescale == "probability" and density > 0
-    return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
+    if factor is None:
+        divides = rule.rescale is Rescale.PROBABILITY and density > 0
+        factor = 1 / density if divides else 1.0
+    return Draw(key=key(seed, expert, tensor.name), chance=chance(density), factor=factor)
 
 
-def _by_rank(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _by_rank(
+    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
+) -> DropByRank:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
     else:
         low, step = density - epsilon, 2 * epsilon / (tensor.row_length - 1)
-    return {"low": low, "step": step, "own_factor": rule.rescale == "probability"}
+    return DropByRank(
+        key=key(seed, expert, tensor.name),
+        low=low,
+        step=step,
+        own_factor=rule.rescale is Rescale.PROBABILITY,
+        factor=1.0 if factor is None else factor,
+    )
 
 
-def _row_band(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _row_band(
+    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
+) -> RowBand:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
-    return band(tensor.row_length, density, gamma, semantics)._asdict()
+    wanted = band(tensor.row_length, density, gamma, semantics)
+    return RowBand(
+        n_outliers=wanted.n_outliers,
+        n_kept=wanted.n_kept,
+        factor=1.0 if factor is None else factor,
+    )
+
+
+_MAKE: Final[Mapping[Gate, Callable[..., Stage]]] = {
+    Gate.RANDOM: _random,
+    Gate.RANK: _by_rank,
+    Gate.BAND: _row_band,
+}

@@ -25,20 +25,19 @@ class Bands(Survey):
         """Return the stages of each tensor, one per expert."""
         jobs = [job for group in groups for job in group]
         bands = _bands(context, jobs)
-        found = [
-            Statistics(stages=context.rules.stages(job, row))
+        if context.merge.rule.rescale is Rescale.L1:
+            return rescaled(context, jobs, bands)
+        return [
+            Statistics(stages=context.tasks.stages(job, row))
             for job, row in zip(jobs, bands, strict=True)
         ]
-        if context.merge.rule.rescale is not Rescale.L1:
-            return found
-        return rescaled(context, jobs, found, bands)
 
 
 SURVEY = Bands
 
 
 def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
-    """Return the bands of each tensor, one per expert, as fields of ``StageRule``."""
+    """Return the bands of each tensor, one per expert, as fields of ``Band``."""
     merge = context.merge
     works = [merge.works[job] for job in jobs]
     wanted = [
@@ -52,7 +51,7 @@ def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]
     for job, work, row in zip(jobs, works, wanted, strict=True):
         outliers = [one.n_outliers for one in row]
         lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
-        units.append(Unit([job], outliers + lasts))
+        units.append(Unit(jobs=[job], ranks=outliers + lasts))
     thresholds = merge.plan.select(
         units=units, locate=True, limits=merge.limits, progress=merge.progress
     )

@@ -32,12 +32,12 @@ class DrawnTrims(Survey):
         n_elements, equal = context.n_elements(group), merge.rule.equal
         wanted = rank(n_elements, self.density, equal, merge.semantics)
         (thresholds,) = merge.plan.select(
-            units=[Unit(list(group), [wanted.rank] * len(merge.labels))],
+            units=[Unit(jobs=group, ranks=[wanted.rank] * len(merge.labels))],
             locate=equal is Equal.FIRST,
             limits=merge.limits,
             progress=merge.progress,
             measure=Measure.DRAWN,
-            draws=[context.rules.stages(job) for job in range(len(merge.works))],
+            draws=[context.tasks.draws(job) for job in range(len(merge.works))],
         )
         return Statistics(
             trims=[trim(context, group, wanted, threshold, equal) for threshold in thresholds]

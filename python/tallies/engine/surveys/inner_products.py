@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..._core import Limits, Plan
+from ..._core import GramTask, Limits, Plan
 from ...errors import InputError
 from ...floats import float32
 from ...linalg.gram import Gram
@@ -109,7 +109,11 @@ def inner_products(
     """
     width = n * (n + 1) // 2 + magnitudes * n
     found = plan.gram(
-        rows=rows, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
+        tasks=[GramTask(job=job, row_length=row_length) for job, row_length in rows],
+        deltas=deltas,
+        with_magnitudes=magnitudes,
+        limits=limits,
+        progress=progress,
     )
-    tables = [memoryview(table).cast("d") for table in found]
+    tables = [memoryview(one.table()).cast("d") for one in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]

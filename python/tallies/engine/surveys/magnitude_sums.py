@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..codes import stage_code
 from ..outcomes import Statistics
 from ..stages import l1_factor
 from .survey import Context, Survey
@@ -19,35 +18,35 @@ class MagnitudeSums(Survey):
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the stages of each tensor with their factors, one per expert."""
         jobs = [job for group in groups for job in group]
-        return rescaled(context, jobs, [Statistics() for _ in jobs], [()] * len(jobs))
+        return rescaled(context, jobs, [()] * len(jobs))
 
 
 SURVEY = MagnitudeSums
 
 
 def rescaled(
-    context: Context,
-    jobs: Sequence[int],
-    found: Sequence[Statistics],
-    bands: Sequence[Sequence[Mapping[str, int]]],
+    context: Context, jobs: Sequence[int], bands: Sequence[Sequence[Mapping[str, int]]]
 ) -> list[Statistics]:
-    """Return the statistics of tensors with factors that restore the sums of magnitudes.
+    """Return the stages of tensors, with factors that restore the sums of magnitudes.
 
     Args:
         context: The merge.
         jobs: Numbers of the tensors.
-        found: The statistics of each tensor so far, with its stages if they follow from bands.
         bands: The bands of each tensor, one per expert; empty where the stage has none.
     """
-    merge, rules = context.merge, context.rules
+    merge, tasks = context.merge, context.tasks
     sums = merge.plan.stage_sums(
-        rules=rules.without_votes(jobs, found),
-        stage=stage_code(merge.rule),
+        tasks=[
+            tasks.stage_sums(job, tasks.stages(job, band))
+            for job, band in zip(jobs, bands, strict=True)
+        ],
         limits=merge.limits,
         progress=merge.progress,
     )
-    factors = [[l1_factor(*both) for both in zip(*pair, strict=True)] for pair in sums]
+    factors = [
+        [l1_factor(*both) for both in zip(one.before, one.after, strict=True)] for one in sums
+    ]
     return [
-        Statistics(factors=row, stages=rules.stages(job, band, row))
+        Statistics(factors=row, stages=tasks.stages(job, band, row))
         for job, band, row in zip(jobs, bands, factors, strict=True)
     ]
