@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import InputError, StorageError
+from ..errors import InputError, StorageError, TalliesError
 from .files import refuse_undecodable
 
 _RENAME_EXCHANGE = 2
@@ -98,8 +98,14 @@ class Destination:
         return existing
 
     def check_space(self, n_bytes: int) -> None:
-        """Raise InputError unless the file system has room for ``n_bytes`` more."""
-        status = os.statvfs(self._existing_parent)
+        """Check that the file system has room for ``n_bytes`` more.
+
+        Raises:
+            InputError: The file system has less room.
+            StorageError: The file system cannot be asked.
+        """
+        with self._translating():
+            status = os.statvfs(self._existing_parent)
         free = status.f_bavail * status.f_frsize
         for parent, _, files in os.walk(self.workspace):
             with contextlib.suppress(OSError):
@@ -112,16 +118,28 @@ class Destination:
 
     @contextlib.contextmanager
     def writing(self, resume: bool, sync: bool = False) -> Iterator[Path]:
-        """The directory to write to, for this process alone; with ``resume`` as it was left.
+        """Yield the directory to write to, which becomes the output when the block ends well.
 
-        When the block ends well the directory becomes the output, in place of an older one if there
-        is one; with ``sync`` it is flushed to disk first. When it raises, everything is removed;
-        but with ``resume``, unless the request or an input is wrong, kept for another run.
+        No other process writes to the directory meanwhile. An output that was there before is
+        replaced at once. When the block raises, the directory is removed; with ``resume`` it is
+        kept for another run, unless the request or an input is wrong.
+
+        Args:
+            resume: Begin with the content that an earlier run left in the directory.
+            sync: Flush the directory to disk before it becomes the output.
+
+        Yields:
+            The directory, which exists.
+
+        Raises:
+            InputError: Another run writes to the same place, or the output is occupied.
+            StorageError: The system refused to read or write something, in the block or after it.
         """
         keep = False
         try:
             self._open(resume)
-            yield self._new
+            with self._translating():
+                yield self._new
             self._publish(sync)
         except InputError:
             raise
@@ -130,6 +148,17 @@ class Destination:
             raise
         finally:
             self._close(keep)
+
+    @contextlib.contextmanager
+    def _translating(self) -> Iterator[None]:
+        """Raise StorageError in place of an error of the system, with the file that it names."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, TalliesError):
+                raise
+            place = error.filename or self.path
+            raise StorageError(f"{place}: {error.strerror or error}") from error
 
     def _open(self, resume: bool) -> None:
         try:

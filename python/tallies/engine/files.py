@@ -1,8 +1,118 @@
-"""Turns stored tensors into the places that native passes read and write."""
+"""The files of a native plan, and the places of tensors in them.
+
+The one module that turns a stored tensor into an input or output of a native pass.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, TypeAlias
+
 from .._core import Plan
+from ..checkpoint.safetensors import TensorInfo
+from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
+from .codes import PACKED_BITS
+from .copies import CopiesInOrder
+
+Place: TypeAlias = tuple[int, int, int]
+"""An array as native passes take it: file number and byte offset, or -1 and address; dtype code."""
+
+NOWHERE: Final[Place] = (PACKED_BITS, 0, PACKED_BITS)
+"""The place of an array that a job lacks."""
+
+_BYTE: Final = CODES_BY_SIZE[1]
+
+
+def moved(place: Place, n_elements: int) -> Place:
+    """Return the place ``n_elements`` further into an array of values."""
+    file, offset, code = place
+    return (file, offset + n_elements * DTYPE_BYTES[code], code)
+
+
+class PlanFiles:
+    """The open files of a native plan, each opened once.
+
+    Args:
+        plan: The plan in which the files are opened. It closes them when it goes.
+        paths: Files to open for reading at once. Others open when a tensor in them is asked for.
+
+    Raises:
+        StorageError: A file cannot be opened. All methods that open a file raise the same.
+    """
+
+    def __init__(self, plan: Plan, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
+        self.plan = plan
+        self._numbers: dict[str, int] = {}
+        self._created: set[str] = set()
+        self._copies = CopiesInOrder()
+        for path in paths:
+            self._number(path)
+
+    def create(self, path: str | os.PathLike[str], n_bytes: int) -> None:
+        """Open a file for writing and make room for ``n_bytes``; earlier bytes in it stay."""
+        self._numbers[os.fspath(path)] = self.plan.open_to_write(os.fspath(path), n_bytes)
+        self._created.add(os.fspath(path))
+
+    def write_head(self, path: str | os.PathLike[str], head: bytes) -> None:
+        """Write the first bytes of a created file, such as its header."""
+        self.plan.write(self._numbers[os.fspath(path)], head, 0)
+
+    def place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor's values; of their bits, where the dtype does not merge."""
+        return self._place(tensor, place_code(tensor.dtype))
+
+    def bits_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""
+        return self._place(tensor, _bits_code(tensor.dtype))
+
+    def mask_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor that is a packed mask, one bit for each element."""
+        return self._place(tensor, PACKED_BITS)
+
+    def bytes_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor as ``tensor.n_bytes`` elements of one byte."""
+        return self._place(tensor, _BYTE)
+
+    def write(self, tensor: TensorInfo, data: bytes, at: int = 0) -> None:
+        """Write bytes of a tensor of a created file, from the tensor's byte ``at`` on."""
+        self.plan.write(self._numbers[os.fspath(tensor.path)], data, tensor.offset + at)
+
+    def writer(self, tensor: TensorInfo) -> Callable[[bytes, int], None]:
+        """Return the function ``(data, at)`` that writes bytes of a tensor of a created file."""
+        return partial(self.write, tensor)
+
+    def open_again(self, has_base: bool = True) -> Plan:
+        """Return a new plan in which the files to read are open under the same numbers.
+
+        The numbers of created files are those of a file of no bytes there.
+        """
+        plan = Plan(has_base)
+        for path in self._numbers:
+            plan.open_to_read(os.devnull if path in self._created else path)
+        return plan
+
+    def _number(self, path: str | os.PathLike[str]) -> int:
+        name = os.fspath(path)
+        if name not in self._numbers:
+            self._numbers[name] = self.plan.open_to_read(name)
+        return self._numbers[name]
+
+    def _place(self, tensor: TensorInfo, code: int) -> Place:
+        if tensor.strides is not None:
+            path, offset = self._copies.find(tensor)
+            return (self._number(path), offset, code)
+        return (self._number(tensor.path), tensor.offset, code)
+
+
+def place_code(dtype: str) -> int:
+    """Return the native code of a dtype; for one that does not merge, a code of its size."""
+    return DTYPE_CODES.get(dtype, CODES_BY_SIZE[DTYPES[dtype]])
+
+
+def _bits_code(dtype: str) -> int:
+    return CODES_BY_SIZE[DTYPES[dtype]]
 
 
 class Writer:
@@ -15,7 +125,3 @@ class Writer:
 
     def __call__(self, data: bytes, at: int) -> None:
         self._core.write(self._file, data, self._offset + at)
-
-
-Place = tuple[int, int, int]
-"""Where an array lies: file number and byte offset, or -1 and address; and its dtype's code."""

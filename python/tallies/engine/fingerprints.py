@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -12,9 +11,7 @@ from typing import Protocol
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
-from ..spec.dtypes import DTYPE_CODES
-
-_BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
+from .files import PlanFiles
 
 
 class Stored(Protocol):
@@ -40,14 +37,10 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 
 def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
     """That of many tensors, read at the speed of memory or disk by several threads."""
-    core = Plan(False)
-    files: dict[str, int] = {}
+    files = PlanFiles(Plan(False))
     for tensor in tensors:
-        path = os.fspath(tensor.path)
-        if path not in files:
-            files[path] = core.open_to_read(path)
-        core.add_job(tensor.n_bytes, [(files[path], tensor.offset, _BYTE)], [])
-    return core.fingerprints(Limits(threads, _CHUNK_BYTES))
+        files.plan.add_job(tensor.n_bytes, [files.bytes_place(tensor)], [])
+    return files.plan.fingerprints(Limits(threads, _CHUNK_BYTES))
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:

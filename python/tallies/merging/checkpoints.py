@@ -13,7 +13,6 @@ from ..engine import device as accelerate
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
-from ..errors import StorageError, TalliesError
 from ..recipe.config import MergeConfig
 from ..sizes import parse_size
 from .checks import check_inputs
@@ -92,27 +91,21 @@ def merge(
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_memory, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
-    try:
-        auxiliary = auxiliary_sizes(made.donor)
-        others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
-        destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
-        n_openings = 1 + min(made.modifiers.n_surveys, 1)
-        allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
-        run = MergeRun(made, limits, n_threads(threads), parse_size(max_memory), progress)
-        run.warnings += [on_cpu] if on_cpu else []
-        check_inputs(made)
-        with destination.writing(resume, sync) as directory:
-            journal = Journal(destination.workspace, run.key())
-            result = run.write_tensors(directory, journal)
-            for path in auxiliary:
-                copy_file(made.donor.path / path, directory / path)
-            seconds = time.perf_counter() - start
-            report = result.report(destination.path, [*auxiliary], seconds, n_threads(threads))
-            run.check_unchanged()
-            (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
-    except OSError as error:
-        if isinstance(error, TalliesError):
-            raise
-        place = error.filename or destination.path
-        raise StorageError(f"{place}: {error.strerror or error}") from error
+    auxiliary = auxiliary_sizes(made.donor)
+    others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
+    destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
+    n_openings = 1 + min(made.modifiers.n_surveys, 1)
+    allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
+    run = MergeRun(made, limits, n_threads(threads), parse_size(max_memory), progress)
+    run.warnings += [on_cpu] if on_cpu else []
+    check_inputs(made)
+    with destination.writing(resume, sync) as directory:
+        journal = Journal(destination.workspace, run.key())
+        result = run.write_tensors(directory, journal)
+        for path in auxiliary:
+            copy_file(made.donor.path / path, directory / path)
+        seconds = time.perf_counter() - start
+        report = result.report(destination.path, [*auxiliary], seconds, n_threads(threads))
+        run.check_unchanged()
+        (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._core import JobRule, Limits, Plan, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
-from ..engine.files import Place
+from ..engine.files import moved
 from ..engine.jobs import Work
 from ..engine.outcomes import Survey
 from ..engine.passes import Passes
@@ -104,7 +104,7 @@ class _Survey:
         reading = self._open_plan()
         parts = []
         for number, (first, n) in enumerate(self._stretches(job, work)):
-            reading.add_job(n, [_moved(place, first) for place in work.inputs], [])
+            reading.add_job(n, [moved(place, first) for place in work.inputs], [])
             self._read(reading, number, work, n)
             parts.append(self._measure(job, work, survey, first, n))
         return _Parts(
@@ -161,7 +161,7 @@ class _Survey:
     def _plan_of_arrays(self, work: Work, first: int) -> Plan:
         """A plan of the whole tensor, in which its stretch from ``first`` on is the arrays."""
         places = [
-            _moved((-1, values.buffer_info()[0], _F32), -first)
+            moved((-1, values.buffer_info()[0], _F32), -first)
             for values in self._arrays[: len(work.inputs) + 1]
         ]
         plan = Plan(True)
@@ -174,8 +174,3 @@ class _Survey:
         plan.add_job(n, [(-1, self._arrays[len(work.inputs)].buffer_info()[0], _F32)], [])
         ((row,),) = inner_products(plan, [(0, n)], 1, False, True, self._in_memory, None)
         return row[1]
-
-
-def _moved(place: Place, n_elements: int) -> Place:
-    file, offset, code = place
-    return (file, offset + n_elements * DTYPE_BYTES[code], code)

@@ -14,7 +14,7 @@ from ..checkpoint.match import Match, Model, match, row_length
 from ..checkpoint.opening import as_model, open_model
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.codes import MAX_EXPERTS
-from ..engine.files import Place
+from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.trims import model_densities
@@ -24,7 +24,6 @@ from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..sizes import _bytes, parse_size
-from ..spec.dtypes import DTYPE_CODES
 from ..spec.rules import Gate, Rule
 
 
@@ -124,36 +123,30 @@ class MergePlan:
         """The directories or files that the models are."""
         return [one.path for one in (self.template, self.donor, *self.experts)]
 
-    def works(
-        self, inputs: Mapping[str, int], outputs: Mapping[str, tuple[int, int]]
-    ) -> list[Work]:
-        """The merged tensors as the passes take them, at the method's own scale.
+    def works(self, files: PlanFiles, outputs: Mapping[str, TensorInfo]) -> list[Work]:
+        """Return the merged tensors as the passes take them, at the method's own scale.
 
-        ``inputs`` numbers the open files; ``outputs`` gives each output tensor's file and offset.
+        Args:
+            files: The open files of the native plan, inputs and outputs.
+            outputs: Each output tensor by name.
         """
-        entries = {entry[0]: entry for shard in self.shards for entry in shard.tensors}
         aliases: dict[str, list[str]] = {}
         for alias, canonical in self.match.tied.items():
             aliases.setdefault(canonical, []).append(alias)
-
-        def place(info: TensorInfo) -> Place:
-            return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
-
         works = []
         for name in self.match.merged:
             infos = [self.match.source(model, name) for model in self.models]
-            values = self.parameters[name]
-            code = DTYPE_CODES[entries[name][1]]
+            names = (name, *aliases.get(name, []))
             works.append(
                 Work(
                     name=name,
                     n_elements=infos[0].n_elements,
-                    inputs=tuple(place(info) for info in infos),
-                    outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
+                    inputs=tuple(files.place(info) for info in infos),
+                    outputs=tuple(files.place(outputs[one]) for one in names),
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
                     shape=tuple(infos[0].shape),
-                    **settings(values, len(self.experts)),
+                    **settings(self.parameters[name], len(self.experts)),
                 )
             )
         return works

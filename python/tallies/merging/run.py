@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..checkpoint.data import chunks, same_bytes
 from ..checkpoint.files import refuse_changed, stamps
 from ..checkpoint.layout import INDEX_NAME, Shard, index_file, tensor_bytes
 from ..checkpoint.safetensors import TensorInfo
+from ..engine.files import PlanFiles
 from ..engine.jobs import Work
 from ..engine.matrices import passes_for
 from ..engine.passes import Passes
@@ -47,8 +47,7 @@ class MergeRun:
         self._outputs: dict[str, TensorInfo] = {}
         self._dropped: list[list[str]] = []
         """For each expert, the layers of its task vector that are left out."""
-        self._paths = made.input_files()
-        self._stamps = stamps([Path(path) for path in self._paths])
+        self._stamps = stamps([Path(path) for path in made.input_files()])
         self.warnings: list[str] = list(made.warnings)
 
     def key(self) -> dict[str, Any]:
@@ -61,7 +60,8 @@ class MergeRun:
         if not journal.load():
             _remove_all(directory)
             journal.begin()
-        files = self._open_files(directory)
+        self._files = PlanFiles(self._core, made.input_files())
+        self._create_files(directory)
         self._drop_layers(journal)
         passes = self._passes()
         finished = self._restore(passes, journal, directory)
@@ -72,10 +72,10 @@ class MergeRun:
         for shard in made.shards:
             if shard.name in finished:
                 continue
-            self._core.write(files[shard.name], made.header(shard)[0], 0)
+            self._files.write_head(directory / shard.name, made.header(shard)[0])
             jobs = self._jobs(shard)
             passes.combine(jobs)
-            self._copy_tensors(files[shard.name], shard)
+            self._copy_tensors(shard)
             journal.record_file(shard.name, {job: passes.outcomes[job] for job in jobs})
         passes.settle_majority()
         if (index := index_file(made.shards)) is not None:
@@ -86,24 +86,19 @@ class MergeRun:
             made, self._works, self._outputs, passes, self._dropped, journal.alpha, warnings
         )
 
-    def _open_files(self, directory: Path) -> dict[str, int]:
-        """Open all inputs, make room for all outputs; the latters' numbers by name."""
-        inputs = {path: self._core.open_to_read(path) for path in self._paths}
-        files, places = {}, {}
+    def _create_files(self, directory: Path) -> None:
+        """Make room for all output files and number the tensors to merge."""
         for shard in self._plan.shards:
             head, offsets = self._plan.header(shard)
             path = directory / shard.name
-            file = self._core.open_to_write(os.fspath(path), len(head) + shard.n_bytes)
-            files[shard.name] = file
+            self._files.create(path, len(head) + shard.n_bytes)
             for entry, offset in zip(shard.tensors, offsets, strict=True):
                 name, dtype, shape = entry
-                places[name] = (file, offset)
                 self._outputs[name] = TensorInfo(
                     name, dtype, tuple(shape), path, offset, tensor_bytes(entry)
                 )
-        self._works = self._plan.works(inputs, places)
+        self._works = self._plan.works(self._files, self._outputs)
         self._number = {work.name: job for job, work in enumerate(self._works)}
-        return files
 
     def _drop_layers(self, journal: Journal) -> None:
         """Put the base in the place of the models in the layers that they lose."""
@@ -111,7 +106,7 @@ class MergeRun:
         if made.modifiers.drop_layers is None:
             return
         if journal.dropped is None:
-            survey = self._plan_to_read()
+            survey = self._files.open_again()
             progress = self._advance if self._progress else None
             n_experts = len(made.experts)
             journal.record_dropped(
@@ -127,16 +122,9 @@ class MergeRun:
         if journal.alpha is None:
             progress = self._advance if self._progress else None
             journal.record_alpha(
-                find_alpha(self._plan_to_read, self._works, passes, self._limits, progress)
+                find_alpha(self._files.open_again, self._works, passes, self._limits, progress)
             )
         return journal.alpha
-
-    def _plan_to_read(self) -> Plan:
-        """A plan with the inputs open, numbered as in that of the merge."""
-        plan = Plan(True)
-        for path in self._paths:
-            plan.open_to_read(path)
-        return plan
 
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]
@@ -239,11 +227,11 @@ class MergeRun:
             for objection in self._objections(job)
         ]
 
-    def _copy_tensors(self, file: int, shard: Shard) -> None:
+    def _copy_tensors(self, shard: Shard) -> None:
         for name in self._copied_in(shard):
-            at = self._outputs[name].offset
+            at = 0
             for chunk in chunks(self._plan.template.tensors[name]):
-                self._core.write(file, bytes(chunk), at)
+                self._files.write(self._outputs[name], bytes(chunk), at)
                 at += len(chunk)
 
     def check_unchanged(self) -> None:

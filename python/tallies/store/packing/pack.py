@@ -10,7 +10,7 @@ from typing import Any
 from ...checkpoint.destination import Destination
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
-from ...errors import InputError, StorageError, TalliesError
+from ...errors import InputError
 from ...sizes import parse_size
 from ..codecs._codec import Codec
 from ..codecs._low_rank import LowRankCodec
@@ -63,20 +63,14 @@ def pack(
     if nonfinite not in ("error", "propagate"):
         raise InputError(f"nonfinite: found {nonfinite!r}, expected 'error' or 'propagate'")
     destination = Destination(out, made.roots(), overwrite)
-    try:
-        destination.check_space(made.n_bytes + _OTHER_BYTES)
-        allow_open_files(len(made.input_files()) + len(made.masks) + 1)
-        run = _run_of(made.codec)(made, limits, progress, stop_at_overflow=nonfinite == "error")
-        with destination.writing(resume=False, sync=sync) as directory:
-            manifest = run.write(directory)
-            run.check_unchanged()
-            manifest.write(directory)
-            run.finish_progress()
-    except OSError as error:
-        if isinstance(error, TalliesError):
-            raise
-        place = error.filename or destination.path
-        raise StorageError(f"{place}: {error.strerror or error}") from error
+    destination.check_space(made.n_bytes + _OTHER_BYTES)
+    allow_open_files(len(made.input_files()) + len(made.masks) + 1)
+    run = _run_of(made.codec)(made, limits, progress, stop_at_overflow=nonfinite == "error")
+    with destination.writing(resume=False, sync=sync) as directory:
+        manifest = run.write(directory)
+        run.check_unchanged()
+        manifest.write(directory)
+        run.finish_progress()
     return run.record.report(
         destination.path, manifest, time.perf_counter() - start, n_threads(threads)
     )

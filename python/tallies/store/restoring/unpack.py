@@ -19,7 +19,6 @@ from ...engine.files import Place, Writer
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import done_line, peak_memory_bytes
-from ...errors import StorageError, TalliesError
 from ...sizes import parse_size
 from ...spec.dtypes import DTYPE_CODES
 from .task import Restoring
@@ -101,34 +100,28 @@ def unpack(
         if progress is not None:
             progress(min(moved, 2 * n_bytes), 2 * n_bytes)
 
-    try:
-        destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
-        allow_open_files(len(sources) + len(shards))
-        before = stamps(sources)
-        with destination.writing(resume=False, sync=sync) as directory:
-            core = Plan(True)
-            places = _places(core, directory, shards, heads)
-            outputs: dict[str, list[Place]] = {}
-            lanes: dict[str, list[int]] = {}
-            for name in tensors:
-                file, offset = places[name]
-                if one.is_made(name):
-                    code = DTYPE_CODES.get(one.dtype(name), 0)
-                    outputs.setdefault(one.source(name), []).append((file, offset, code))
-                else:
-                    lanes[name] = one.copy(name, Writer(core, file, offset))
-            made = one.make(core, outputs, limits, advance)
-            lanes |= {name: made[one.source(name)] for name in tensors if one.is_made(name)}
-            if (index := index_file(shards)) is not None:
-                (directory / INDEX_NAME).write_bytes(index)
-            for path in auxiliary:
-                copy_file(donor.path / path, directory / path)
-            refuse_changed(before)
-    except OSError as error:
-        if isinstance(error, TalliesError):
-            raise
-        place = error.filename or destination.path
-        raise StorageError(f"{place}: {error.strerror or error}") from error
+    destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
+    allow_open_files(len(sources) + len(shards))
+    before = stamps(sources)
+    with destination.writing(resume=False, sync=sync) as directory:
+        core = Plan(True)
+        places = _places(core, directory, shards, heads)
+        outputs: dict[str, list[Place]] = {}
+        lanes: dict[str, list[int]] = {}
+        for name in tensors:
+            file, offset = places[name]
+            if one.is_made(name):
+                code = DTYPE_CODES.get(one.dtype(name), 0)
+                outputs.setdefault(one.source(name), []).append((file, offset, code))
+            else:
+                lanes[name] = one.copy(name, Writer(core, file, offset))
+        made = one.make(core, outputs, limits, advance)
+        lanes |= {name: made[one.source(name)] for name in tensors if one.is_made(name)}
+        if (index := index_file(shards)) is not None:
+            (directory / INDEX_NAME).write_bytes(index)
+        for path in auxiliary:
+            copy_file(donor.path / path, directory / path)
+        refuse_changed(before)
     advance(2 * n_bytes - moved)
     seconds = time.perf_counter() - start
     fingerprint = model_fingerprint(
