@@ -26,7 +26,7 @@ from tallies.demo.model import Encoder, accuracy, prototypes, save
 from tallies.demo.pipeline import Exam
 from tallies.demo.tasks import TASKS, generator, split
 from tallies.demo.train import train_base, train_expert
-from tallies.store import codecs
+from tallies.store.codecs import registry as codecs
 
 if not __package__:  # run as a file
     sys.path[0], __package__ = str(Path(__file__).parents[1]), "bench"

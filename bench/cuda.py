@@ -24,8 +24,6 @@ import torch
 
 from tallies import _core, cuda
 from tallies.torch import ops
-from tests import cuda_table
-from tests.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 from tests.reference.blend import disjoint_merge
 from tests.reference.dtype import Array, widen
 from tests.reference.elect import elect_signs
@@ -33,6 +31,8 @@ from tests.reference.masks import apply_mask, magnitude_mask, pack_bits, tall_ma
 from tests.reference.select import magnitude_bits
 from tests.reference.sums import in_order_sum
 from tests.reference.task_arithmetic import add_to_base, task_vectors
+from tests.support import cuda_table
+from tests.support.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 
 from . import cuda_torch
 from .harness import Row, note, save, table

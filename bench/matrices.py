@@ -13,8 +13,8 @@ from functools import partial
 
 import torch
 
-from tallies import spectral
-from tallies.matrix_passes import single_threads
+from tallies.linalg import spectral
+from tallies.linalg.threads import single_threads
 
 from .checkpoints import Llama
 from .harness import Row, n_cores, note, save, table

@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tallies.layout import parse_size
-from tallies.store import codecs
+from tallies.sizes import parse_size
+from tallies.store.codecs import registry as codecs
 
 from . import checkpoints, child, runs, sizes
 from .checkpoints import Llama
@@ -191,7 +191,7 @@ class Bench:
             self._runs.expect_same("load tall", checkpoint_digest(out))
 
     def _load(self, row: Row) -> None:
-        report = self._program(row, "load", self._store(self._models), _TASK)
+        report = self._program(row, "support.load", self._store(self._models), _TASK)
         self._runs.expect_same("load tall", report["digest"])
 
     def _program(self, row: Row, module: str, *arguments: object) -> dict[str, Any]:
@@ -211,15 +211,15 @@ class Bench:
         n_store, n_base = runs.size(tensor_files(store)), runs.size(tensor_files(models[0]))
 
         def pack(row: Row) -> None:
-            self._program(row, "plain", "pack", self._runs.out, *models)
+            self._program(row, "rivals.plain", "pack", self._runs.out, *models)
             check_same_content(store, self._runs.out)
 
         def load(row: Row) -> None:
-            report = self._program(row, "load", store, _TASK)
+            report = self._program(row, "support.load", store, _TASK)
             self._runs.expect_same("load a layer", report["digest"])
 
         def unpack(row: Row) -> None:
-            report = self._program(row, "plain", "unpack", store, models[0], _TASK)
+            report = self._program(row, "rivals.plain", "unpack", store, models[0], _TASK)
             self._runs.expect_same("load a layer", report["digest"])
 
         return [

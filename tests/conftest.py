@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tallies import cpu
-from tests.cmake import build
+from tests.support.cmake import build
 
 # No deadline: the machines that run this are shared, and a slow example is not a wrong one.
 settings.register_profile("tallies", deadline=None, print_blob=True)

@@ -15,11 +15,11 @@ from .errors import InputError, StorageError, TalliesError
 
 if TYPE_CHECKING:
     from . import cpu, cuda, kernels
-    from .merging import merge
-    from .planning import MergePlan, plan
-    from .recipe import MergeConfig
-    from .report import MergeReport
-    from .state_dicts import merge_state_dicts
+    from .merging.checkpoints import merge
+    from .merging.plan import MergePlan, plan
+    from .merging.report import MergeReport
+    from .merging.state_dicts import merge_state_dicts
+    from .recipe.config import MergeConfig
     from .store import PackReport, Store, pack
 
 __all__ = [
@@ -43,15 +43,15 @@ __all__ = [
 
 # No module has the name of a function: importing it would put the module in the function's place.
 _HOME = {
-    "MergeConfig": "recipe",
-    "MergePlan": "planning",
-    "MergeReport": "report",
-    "PackReport": "store.report",
-    "Store": "store.reading",
-    "merge": "merging",
-    "merge_state_dicts": "state_dicts",
-    "pack": "store.packing",
-    "plan": "planning",
+    "MergeConfig": "recipe.config",
+    "MergePlan": "merging.plan",
+    "MergeReport": "merging.report",
+    "PackReport": "store.packing.report",
+    "Store": "store.opened",
+    "merge": "merging.checkpoints",
+    "merge_state_dicts": "merging.state_dicts",
+    "pack": "store.packing.pack",
+    "plan": "merging.plan",
 }
 
 

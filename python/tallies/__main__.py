@@ -1,5 +1,7 @@
 """``python -m tallies``."""
 
+from __future__ import annotations
+
 from .cli import main
 
 main()

@@ -9,19 +9,19 @@ True
 
 from __future__ import annotations
 
-from . import _core
+import tallies._core as native
 
 
 def targets() -> list[str]:
     """The instruction sets that this machine runs, best first."""
-    return _core.targets()
+    return native.targets()
 
 
 def target() -> str:
     """The instruction set in use. Raises InputError when the forced one is not available."""
-    return _core.target()
+    return native.target()
 
 
 def set_target(name: str) -> None:
     """Use this instruction set from now on; InputError for one that ``targets()`` lacks."""
-    _core.set_target(name)
+    native.set_target(name)

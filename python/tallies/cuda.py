@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import _core
+from ._core import cuda_devices, cuda_problem
 
 
 class Device(NamedTuple):
@@ -25,9 +25,9 @@ class Device(NamedTuple):
 
 def devices() -> list[Device]:
     """The devices that the kernels can run on, none if there is a `problem`."""
-    return [Device(*device) for device in _core.cuda_devices()]
+    return [Device(*device) for device in cuda_devices()]
 
 
 def problem() -> str | None:
     """Why no device can be used, as one sentence, or None when one can."""
-    return _core.cuda_problem() or None
+    return cuda_problem() or None

@@ -52,7 +52,7 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
-            from ..suggest import unknown
+            from ..messages import unknown
 
             raise click.UsageError(f"command {unknown(args[0], _COMMANDS)}", ctx)
         return super().resolve_command(ctx, args)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..report import Progress
+from ..engine.usage import Progress
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import InputError
-from ..methods._spec import SEMANTICS
-from ..recipe import MergeConfig
-from ..recipe_text import parse_options
+from ..recipe.config import MergeConfig
+from ..recipe.text import parse_options
+from ..spec.parameters import SEMANTICS
 
 F = TypeVar("F", bound=Callable[..., Any])
 

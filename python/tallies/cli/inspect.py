@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ..inspect import inspect
-from ..store.looking import inspect_store, is_store
+from ..inspection.checkpoints import inspect
+from ..inspection.stores import inspect_store, is_store
 
 
 @click.command()

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from ..merging import merge
-from ..planning import plan
+from ..merging.checkpoints import merge
+from ..merging.plan import plan
 from ._bar import bar
 from ._options import request, request_options, run_options
 

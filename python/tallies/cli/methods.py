@@ -6,9 +6,9 @@ import json
 
 import click
 
-from .. import pages
 from ..errors import InputError
-from ..suggest import unknown
+from ..messages import unknown
+from . import _pages as pages
 
 
 @click.command()

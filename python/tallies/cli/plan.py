@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..planning import plan
+from ..merging.plan import plan
 from ._options import request, request_options
 
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from ..verifying import verify
+from ..inspection.verify import verify
 
 
 @click.command()

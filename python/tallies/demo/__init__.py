@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tallies.errors import InputError, StorageError
+from ..errors import InputError, StorageError
 
 DEFAULT_DIRECTORY = "tallies-demo"
 
@@ -41,7 +41,7 @@ def run(
     """
     _require_libraries()
     path = _claim(Path(directory or DEFAULT_DIRECTORY), seed)
-    from tallies.demo import pipeline
+    from . import pipeline
 
     pipeline.run(path, seed, echo, base_steps=base_steps, expert_steps=expert_steps)
 

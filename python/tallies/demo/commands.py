@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tallies.errors import InputError, StorageError
+from ..errors import InputError, StorageError
 
 Report = dict[str, Any]
 """What a command says of itself, with ``seconds`` and ``peak_memory_bytes``."""

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, normalize
 
-from tallies.demo.tasks import Images
+from .tasks import Images
 
 N_PIXELS = 64
 N_CLASSES = 10

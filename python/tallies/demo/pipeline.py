@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tallies.demo.commands import Report, merge, pack, unpack
-from tallies.demo.model import Encoder, accuracy, load, prototypes, save
-from tallies.demo.table import Row, table
-from tallies.demo.tasks import N_VAL, TASKS, Images, generator, split
-from tallies.demo.train import N_BASE_IMAGES, N_BASE_TASKS, train_base, train_expert
+from .commands import Report, merge, pack, unpack
+from .model import Encoder, accuracy, load, prototypes, save
+from .table import Row, table
+from .tasks import N_VAL, TASKS, Images, generator, split
+from .train import N_BASE_IMAGES, N_BASE_TASKS, train_base, train_expert
 
 TASK_ARITHMETIC_SCALE = 0.3
 TIES_DENSITY = 0.2

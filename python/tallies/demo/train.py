@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from tallies.demo.model import N_CLASSES, WIDTH, Encoder, logits
-from tallies.demo.tasks import TASKS, Images, View, generator, plain
+from .model import N_CLASSES, WIDTH, Encoder, logits
+from .tasks import TASKS, Images, View, generator, plain
 
 N_PER_BATCH = 128
 N_BASE_IMAGES = 200

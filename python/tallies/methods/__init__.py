@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..suggest import unknown
-from ._spec import Method
+from ..messages import unknown
+from ._method import Method
 from .breadcrumbs import Breadcrumbs
 from .breadcrumbs_ties import BreadcrumbsTies
 from .codiemb import CoDiEmb

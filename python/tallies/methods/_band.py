@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter
 from ._parameters import a_density
-from ._spec import Parameter
 
 PAPER = "Davari and Belilovsky 2023, arXiv 2312.06795"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._spec import Parameter, Values
+from ..spec.parameters import Parameter, Values
 
 PAPER = "Deep et al. 2024, arXiv 2406.11617"
 

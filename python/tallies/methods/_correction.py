@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import spectral
-from ._adam import Adam
+from ..linalg import spectral
+from ..linalg.adam import Adam
 from ._matrix import Deltas, Tensor
 
 _RATE = 1e-4

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
+from ._method import Method
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._spec import Parameter, Values
+from ..spec.parameters import Parameter, Values
 
 
 def a_density(default: float, **others: Any) -> Parameter:

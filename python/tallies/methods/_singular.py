@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import spectral
+from ..linalg import spectral
 from ._matrix import MatrixMethod, Tensor, an_exclude
 
 Triplets = tuple[Tensor, Tensor, Tensor]

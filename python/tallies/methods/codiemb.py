@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ._gram import Gram
+from ..linalg.gram import Gram
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Rule
+from ._method import Method, linear_rule
 from ._parameters import a_scale
-from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class CoDiEmb(Method):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
 from . import _parameters as has
-from ._spec import BLENDS_OF_AGREEING, Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
+from ._method import Method
 
 _OURS, _BENCH = ("paper", "mergekit"), ("fusionbench",)
 

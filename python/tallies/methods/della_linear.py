@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
 from ._chance_by_rank import DENSITY, EPSILON, PAPER, chance_objection
+from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
 
 class DellaLinear(Method):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
 from ._correction import corrected_sum
 from ._matrix import Deltas, MatrixMethod, Tensor, an_others
 from ._parameters import a_density
-from ._spec import Blend, Gate, Parameter, Rule, Values, Vote
 
 
 class Doge(MatrixMethod):

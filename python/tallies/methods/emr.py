@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Values
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ._method import Method
 from ._parameters import a_scale
-from ._spec import Blend, Gate, Method, Rule, Values, Vote, Zero
 
 
 class Emr(Method):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import spectral
+from ..linalg import spectral
+from ..spec.parameters import Values
 from ._matrix import Deltas, Tensor
 from ._singular import SingularMethod
-from ._spec import Values
 
 
 class IsoC(SingularMethod):

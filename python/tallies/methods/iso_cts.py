@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import spectral
+from ..linalg import spectral
+from ..spec.parameters import Parameter, Values
 from ._matrix import Deltas, Tensor
 from ._singular import SingularMethod, orthogonal
-from ._spec import Parameter, Values
 
 
 class IsoCts(SingularMethod):

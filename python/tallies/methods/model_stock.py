@@ -6,9 +6,11 @@ import itertools
 import math
 from functools import partial
 
-from ._gram import Gram
+from ..linalg.gram import Gram
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Rule
+from ._method import Method, linear_rule
 from ._parameters import a_scale
-from ._spec import Method, Parameter, Rule, Values, linear_rule
 
 
 class ModelStock(Method):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ._gram import Gram
-from ._spec import Method, Parameter, Rule, Values, linear_rule
+from ..linalg.gram import Gram
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Rule
+from ._method import Method, linear_rule
 from .slerp import on_arc, on_line
 
 

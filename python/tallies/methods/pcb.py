@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Scoring, Vote
+from ._method import Method
 from ._parameters import a_scale, a_weight
-from ._spec import Blend, Gate, Method, Parameter, Rule, Scoring, Values, Vote
 
 _VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
 _MOST_MODELS = 88

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
+from ._method import Method
 
 
 class Ram(Method):

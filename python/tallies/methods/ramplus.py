@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..floats import float32
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
+from ._method import Method
 
 
 class RamPlus(Method):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ._method import Method
 from ._parameters import an_int8_mask
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 
 class Sce(Method):

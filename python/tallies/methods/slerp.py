@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ._gram import Gram
-from ._spec import Method, Parameter, Rule, Values, linear_rule
+from ..linalg.gram import Gram
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Rule
+from ._method import Method, linear_rule
 
 
 class Slerp(Method):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .. import spectral
+from ..linalg import spectral
+from ..spec.parameters import Parameter, Values
 from ._matrix import Deltas, MatrixMethod, Tensor
-from ._spec import Parameter, Values
 
 
 class Star(MatrixMethod):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import Blend, Gate, Rule, Vote
+from ._method import Method, mean_objection
 from ._parameters import a_scale, a_weight, an_int8_mask
-from ._spec import Blend, Gate, Method, Parameter, Rule, Values, Vote, mean_objection
 
 
 class TaskArithmetic(Method):

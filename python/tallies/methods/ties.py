@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ._method import Method
 from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
-from ._spec import BLENDS_OF_AGREEING, Blend, Gate, Method, Parameter, Rule, Values, Vote, Zero
 
 _OURS, _PAPER, _PEFT, _BENCH = ("paper", "mergekit"), ("paper",), ("peft",), ("fusionbench",)
 _VOTES = {"total": Vote.UNWEIGHTED_SUM, "frequency": Vote.UNWEIGHTED_COUNT}

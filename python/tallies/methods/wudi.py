@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..spec.parameters import Parameter, Values
 from ._interference import Interference
 from ._matrix import Deltas, MatrixMethod, Tensor, an_others
-from ._spec import Parameter, Values
 
 # What the implementations differ in: the power p of |x_t|_F, and the rate of Adam.
 _VARIANTS = {"vision": (1, 1e-5), "language": (2, 2e-5)}

@@ -1,11 +1,13 @@
 """Many experts in the space of one, and back: packing, opening, changing."""
 
-from .counting import consensus
+from __future__ import annotations
+
+from .counts import consensus
 from .editing import add, choose, remove
-from .packing import pack
-from .reading import Store
-from .report import PackReport
-from .unpacking import UnpackReport
+from .opened import Store
+from .packing.pack import pack
+from .packing.report import PackReport
+from .restoring.unpack import UnpackReport
 
 __all__ = [
     "PackReport",

@@ -13,16 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..destination import only_one
+from ..checkpoint.destination import only_one
 from ..errors import InputError, StorageError
-from ..suggest import unknown
-from . import codecs
-from ._codec import Mask
+from ..messages import unknown
+from .codecs import registry as codecs
+from .codecs._codec import Mask
 from .lambdas import DEFAULT, text
 from .manifest import STORED, Manifest, open_files
 from .names import check_task_names
-from .packing import pack
-from .report import PackReport
+from .packing.pack import pack
+from .packing.report import PackReport
 
 _WORK = ".adding"
 

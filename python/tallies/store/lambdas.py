@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..suggest import show, unknown
+from ..messages import show, unknown
 
 DEFAULT = 0.4
 

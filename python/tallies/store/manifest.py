@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._version import __version__
+from ..checkpoint.safetensors import TensorInfo, read_header
 from ..errors import InputError, StorageError
-from ..headers import TensorInfo, read_header
-from ..suggest import show
+from ..messages import show
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..errors import InputError
-from ..suggest import show
+from ..messages import show
 
 _MOST_BYTES = 128
 _RESERVED = set('/\\:*?"<>|')

@@ -12,11 +12,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ..arguments import number
+from ..engine.codes import MAX_EXPERTS
 from ..errors import InputError
-from ..native import MAX_EXPERTS
-from ..store.reading import Store
-from ..suggest import show
+from ..kernels.arguments import number
+from ..messages import show
+from ..store.opened import Store
 from . import ops
 
 _REFUSED: Final = re.compile(r"tallies::\w+: (.*)", re.DOTALL)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _core
+from .._core import Delta
+from ..engine.limits import n_threads
 from ..errors import InputError
-from ..native import DTYPE_CODES
-from ..state_dicts import n_threads
+from ..messages import show
+from ..spec.dtypes import DTYPE_CODES
 from ..store.manifest import STORED
-from ..store.reading import Store
-from ..store.restoring import Restoring
-from ..suggest import show
+from ..store.opened import Store
+from ..store.restoring.task import Restoring
 from .arguments import refuse_no_store
 from .functions import unpack_bits
 from .held import Held, hold, read
@@ -25,7 +25,7 @@ class EncodedDelta:
     """One tensor of one task's vector; ``weighted_merge`` takes it in place of a dense tensor."""
 
     shape: torch.Size
-    native: _core.Delta
+    native: Delta
     memory: tuple[torch.Tensor, ...]
     """What it is made of: packed mask, values kept, shared vector. To be left as it is."""
 
@@ -89,7 +89,7 @@ def _deltas(
     deltas = {}
     for name in names:
         base = one.base.tensors[name]
-        native, memory = _core.Delta.zero(base.n_elements), tuple[torch.Tensor, ...]()
+        native, memory = Delta.zero(base.n_elements), tuple[torch.Tensor, ...]()
         if name in held:
             part = held[name]
             native, memory = part.native, part.memory
@@ -99,13 +99,13 @@ def _deltas(
     return deltas
 
 
-def _difference(part: Held, base: torch.Tensor) -> tuple[_core.Delta, tuple[torch.Tensor, ...]]:
+def _difference(part: Held, base: torch.Tensor) -> tuple[Delta, tuple[torch.Tensor, ...]]:
     """What is added to the base, of what takes its place."""
     n = base.numel()
     code = DTYPE_CODES["F32"]
     if len(part.memory) == 1:
         values = part.memory[0].float() - base.float()
-        return _core.Delta.dense(values.data_ptr(), code, n), (values,)
+        return Delta.dense(values.data_ptr(), code, n), (values,)
     mask, kept = part.memory
     values = kept.float() - base.reshape(-1)[unpack_bits(mask, n)].float()
-    return _core.Delta.sparse(mask.data_ptr(), values.data_ptr(), code, n), (mask, values)
+    return Delta.sparse(mask.data_ptr(), values.data_ptr(), code, n), (mask, values)

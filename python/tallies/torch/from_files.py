@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from .. import _core
-from ..headers import DTYPES, TensorInfo
-from ..native import DTYPE_CODES
-from ..resources import tile_limits
-from ..store.pack_plan import GRAIN
-from ..store.reading import Store
-from ..store.restoring import Restoring, refuse_damaged
-from ..store.sparse_files import CODES_BY_SIZE
+from .._core import Plan, restore
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.limits import tile_limits
+from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
+from ..store.families.masked import GRAIN
+from ..store.opened import Store
+from ..store.restoring.checks import refuse_damaged
+from ..store.restoring.task import Restoring
 from . import staging
 from .held import BUFFERS, Held, hold
 
@@ -70,7 +70,7 @@ class FromFiles:
         self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, Held]
     ) -> None:
         """One pass for tensors of host memory; InputError for a base that is damaged."""
-        core = _core.Plan(True)
+        core = Plan(True)
         files: dict[str, int] = {}
         for info, tensor in outputs:
             path = os.fspath(info.path)
@@ -84,7 +84,7 @@ class FromFiles:
                 grain=GRAIN,
             )
         deltas = [parts[info.name].native if info.name in parts else None for info, _ in outputs]
-        found = _core.restore(core, deltas, tile_limits(BUFFERS, self._threads))
+        found = restore(core, deltas, tile_limits(BUFFERS, self._threads))
         for (info, _), lanes in zip(outputs, found, strict=True):
             refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
 

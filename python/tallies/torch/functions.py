@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from . import arguments
-from . import ops as ops
 
 Deltas = Sequence[Tensor] | Tensor
 Weights = Sequence[float] | Tensor | None

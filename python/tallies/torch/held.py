@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 import torch
 
-from .. import _core
-from ..headers import DTYPES, TensorInfo
-from ..native import DTYPE_CODES
-from ..resources import tile_limits
-from ..store import codecs, sparse_files
-from ..store.arrays import new_array
+from .._core import Delta, Plan, restore
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.arrays import new_array
+from ..engine.limits import tile_limits
+from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
+from ..store.codecs import registry as codecs
+from ..store.codecs.sparse import Sparse
+from ..store.families import sparse as sparse_files
+from ..store.families.masked import GRAIN, scale_name
 from ..store.manifest import SHARED, STORED
-from ..store.pack_plan import GRAIN, scale_name
-from ..store.restoring import Restoring
-from ..store.sparse import Sparse
+from ..store.restoring.task import Restoring
 
 BUFFERS = "256MiB"
 
@@ -28,7 +29,7 @@ _BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
 class Held:
     """What makes one tensor of a task from the base's."""
 
-    native: _core.Delta
+    native: Delta
     memory: tuple[torch.Tensor, ...]
     """What ``native`` points to."""
     replaces: bool
@@ -70,19 +71,19 @@ def _multiplied(one: Restoring, names: Sequence[str], threads: int) -> dict[str,
         base = one.base.tensors[name]
         arrays[name], address = new_array(name, one.dtype(name), base.shape, "torch")
         places[name] = [(-1, address, DTYPE_CODES[one.dtype(name)])]
-    one.make(_core.Plan(True), places, tile_limits(BUFFERS, threads))
+    one.make(Plan(True), places, tile_limits(BUFFERS, threads))
     held = {}
     for name, array in arrays.items():
-        code = sparse_files.CODES_BY_SIZE[DTYPES[one.dtype(name)]]
+        code = CODES_BY_SIZE[DTYPES[one.dtype(name)]]
         n = one.base.tensors[name].n_elements
-        native = _core.Delta.replaced(0, array.data_ptr(), code, n)
+        native = Delta.replaced(0, array.data_ptr(), code, n)
         held[name] = Held(native, (array,), True)
     return held
 
 
 def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torch.Tensor]:
     """Tensors of store or base, compared with their checksums."""
-    core = _core.Plan(True)
+    core = Plan(True)
     files = {path: core.open_to_read(path) for path in {os.fspath(info.path) for info in infos}}
     arrays = []
     for info in infos:
@@ -90,7 +91,7 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
         arrays.append(array)
         place = (files[os.fspath(info.path)], info.offset, _BYTE)
         core.add_job(info.n_bytes, [place], [(-1, address, _BYTE)], grain=GRAIN)
-    found = _core.restore(core, [None] * len(infos), tile_limits(BUFFERS, threads))
+    found = restore(core, [None] * len(infos), tile_limits(BUFFERS, threads))
     for info, lanes in zip(infos, found, strict=True):
         one.check(info, lanes)
     return arrays
@@ -117,16 +118,16 @@ def _held(
     n = base.n_elements
     addresses = [array.data_ptr() for array in memory]
     if one.kind(name) != "masked":
-        code = sparse_files.CODES_BY_SIZE[DTYPES[parts[0].dtype]]
-        return Held(_core.Delta.replaced(0, addresses[0], code, n), tuple(memory), True)
+        code = CODES_BY_SIZE[DTYPES[parts[0].dtype]]
+        return Held(Delta.replaced(0, addresses[0], code, n), tuple(memory), True)
     if codecs.get(one.manifest.codec) is Sparse:
         native = sparse_files.in_memory(base, parts, addresses, one.manifest.parameters)
         return Held(native, tuple(memory), Sparse.is_exact(one.manifest.parameters))
     if SHARED not in one.files:
         mask, magnitude = memory
-        return Held(_core.Delta.signs(mask.data_ptr(), float(magnitude), n), (mask,), False)
+        return Held(Delta.signs(mask.data_ptr(), float(magnitude), n), (mask,), False)
     vector = shared[name]
     code = DTYPE_CODES[one.files[SHARED][name].dtype]
     scale = one.manifest.tasks[one.task].scale
-    native = _core.Delta.masked(vector.data_ptr(), code, addresses[0], scale, n)
+    native = Delta.masked(vector.data_ptr(), code, addresses[0], scale, n)
     return Held(native, (*memory, vector), False, scale)

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..arguments import number, whole
 from ..errors import InputError
-from ..suggest import show, unknown
+from ..kernels.arguments import number, whole
+from ..messages import show, unknown
 from .encoded import EncodedDelta
 from .weighted import Deltas, Tensors, merged_names, weighted_merge
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from .. import _core
+import tallies._core as native
 
 OLDEST: Final = (2, 10)
 """The first torch whose stable ABI has all that the operators use."""
@@ -65,7 +65,7 @@ def load_for_cuda(folder: Path) -> str | None:
 
 
 # Beside the compiled module, which in an editable installation is not beside this file.
-_FOLDER: Final = Path(_core.__file__).parent
+_FOLDER: Final = Path(native.__file__).parent
 load(_FOLDER / "_torch.so", "tallies_torch_register")
 CUDA_PROBLEM: Final = load_for_cuda(_FOLDER)
 """Why there are no operators for CUDA tensors, None if there are."""

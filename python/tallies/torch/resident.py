@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import InputError
-from ..store.reading import Store
-from ..store.restoring import Restoring
-from ..suggest import show
+from ..messages import show
+from ..store.opened import Store
+from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
 from .functions import apply_mask
 from .held import Held, hold

@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import torch
 
-from .. import _core
+from .._core import fingerprint
+from ..engine.arrays import new_array
+from ..engine.fingerprints import tensor_fingerprint
+from ..engine.limits import n_threads
 from ..errors import InputError, TalliesError
-from ..files import tensor_fingerprint
-from ..state_dicts import n_threads
-from ..store.arrays import new_array
-from ..store.reading import Store
-from ..store.restoring import Restoring
-from ..suggest import show
+from ..messages import show
+from ..store.opened import Store
+from ..store.restoring.task import Restoring
 from . import staging
 from .arguments import refuse_no_store
 from .from_files import FromFiles
@@ -218,7 +218,7 @@ class TaskSwitcher:
         for name, tensor in tensors.items():
             known = self._store.manifest.tensors[name]
             here = tensor.detach().cpu()
-            lanes = _core.fingerprint(here.data_ptr(), here.nbytes, 0)
+            lanes = fingerprint(here.data_ptr(), here.nbytes, 0)
             if tensor_fingerprint(known, lanes) != known.fingerprint:
                 raise InputError(
                     f"model: tensor {show(name)} has other values than the base "

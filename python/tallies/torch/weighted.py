@@ -9,10 +9,11 @@ from typing import Any, TypeAlias, overload
 import torch
 from torch.autograd.function import once_differentiable
 
-from .. import _core
+import tallies._core as native
+
 from ..errors import InputError
-from ..native import DTYPE_CODES
-from ..suggest import show, unknown
+from ..messages import show, unknown
+from ..spec.dtypes import DTYPE_CODES
 from . import ops
 from .encoded import EncodedDelta
 from .functions import block_dots
@@ -250,7 +251,7 @@ def _sum_on_host(
 ) -> torch.Tensor:
     given, out = base.contiguous(), torch.empty(base.shape, dtype=base.dtype, device=base.device)
     rows = _Rows(deltas)
-    _core.weighted_sum(
+    native.weighted_sum(
         rows.native,
         out.numel(),
         factors.shape[1],
@@ -266,7 +267,7 @@ def _sum_on_host(
 def _dots_on_host(grad: torch.Tensor, deltas: Sequence[Delta], n_blocks: int) -> torch.Tensor:
     given, rows = grad.contiguous(), _Rows(deltas)
     dots = torch.empty(len(deltas), n_blocks, dtype=torch.float64, device=grad.device)
-    _core.block_dots(
+    native.block_dots(
         rows.native,
         given.numel(),
         n_blocks,
@@ -311,6 +312,6 @@ class _Rows:
         self.native = [
             one.native
             if isinstance(one, EncodedDelta)
-            else _core.Delta.dense(one.data_ptr(), _CODES[one.dtype], one.numel())
+            else native.Delta.dense(one.data_ptr(), _CODES[one.dtype], one.numel())
             for one in self._kept
         ]

@@ -1,0 +1,1 @@
+"""A model as named sources: formats in, files out, no arithmetic."""

@@ -1,0 +1,81 @@
+"""Checkpoints as maps from tensor name to byte range, and what lies beside them.
+
+Only headers, indexes and config.json are read, never tensor data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .json_text import json_object, read_text, refuse_unreadable
+from .safetensors import TensorInfo
+from .shards import find_shards, is_auxiliary, read_shards, refuse_absent, refuse_other_file
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a model on disk by name, in the order of the names' UTF-8 bytes.
+
+    ``metadata`` joins the ``__metadata__`` of the files; where they differ, the first file's stays.
+
+    ``Checkpoint.open("llama-3.2-1b").tensors["model.norm.weight"].shape`` is ``(2048,)``.
+    """
+
+    path: Path
+    tensors: dict[str, TensorInfo]
+    files: tuple[Path, ...]
+    metadata: dict[str, str]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read the headers of a ``.safetensors`` file, or of a directory with one or with an index.
+
+        Raises ``InputError`` for anything but a complete, well-formed checkpoint, ``StorageError``
+        where the system cannot read it.
+        """
+        root = Path(path)
+        shards: Mapping[Path, set[str] | None]
+        if os.path.isdir(path):
+            shards = find_shards(root)
+        elif os.path.isfile(path):
+            refuse_other_file(root)
+            shards = {root: None}
+        else:
+            refuse_absent(os.fspath(path))
+        tensors, metadata = read_shards(shards)
+        # Code points sort as their UTF-8 bytes do: no need to encode the names.
+        return cls(root, dict(sorted(tensors.items())), tuple(sorted(shards)), metadata)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of tensor data, headers not counted."""
+        return sum(tensor.n_bytes for tensor in self.tensors.values())
+
+    def config(self) -> dict[str, Any]:
+        """config.json of a directory; empty without one, and for a single file."""
+        path = self.path / "config.json"
+        return json_object(read_text(path), str(path)) if os.path.isfile(path) else {}
+
+    def auxiliary_files(self) -> list[Path]:
+        """Relative paths of the files to copy byte for byte: configuration, tokenizer and the like.
+
+        Everything below the directory but weights of any format, their indexes, ``tallies.json``
+        and what is hidden; nothing for a single file. Links to files count as files (hub caches
+        consist of them), links to directories are not followed, a link to nothing raises
+        ``InputError``.
+        """
+        if not os.path.isdir(self.path):
+            return []
+        files: list[Path] = []
+        for parent, directories, names in os.walk(self.path, onerror=refuse_unreadable):
+            directories[:] = [name for name in directories if not name.startswith(".")]
+            files += [Path(parent, name) for name in names if is_auxiliary(name)]
+        for path in files:
+            if not os.path.exists(path):
+                raise InputError(f"{path}: is a link to nothing; restore the file or remove it")
+        return sorted(path.relative_to(self.path) for path in files if os.path.isfile(path))

@@ -1,0 +1,257 @@
+"""The output directory: absent or complete, never half.
+
+Everything is written into a hidden working directory beside it, and takes its name at the end. What
+a killed run leaves is that working directory: the next run to the same place resumes or removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..errors import InputError, StorageError
+from .files import refuse_undecodable
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_FULL = (errno.ENOTEMPTY, errno.EEXIST)
+# Some network file systems have no locks. A run is not refused for that.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+class Destination:
+    """Where a result is to appear. Raises InputError if it must not, before anything is written."""
+
+    def __init__(
+        self, out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], overwrite: bool
+    ) -> None:
+        self._given = os.fspath(out)
+        self.path = self._resolve()
+        self.workspace = self.path.with_name(f".{self.path.name}.tallies-partial")
+        """The hidden directory; beside the new content it may hold what is not part of that."""
+        self._new = self.workspace / "new"
+        self._old = self.workspace / "old"
+        self._overwrite = overwrite
+        self._lock: int | None = None
+        self._new_parents: list[Path] = []
+        for one in inputs:
+            self._refuse_overlap(one)
+        self._refuse_occupied()
+        self._existing_parent = self._find_parent()
+
+    def _refuse(self, why: str) -> InputError:
+        return InputError(f"output {self._given!r}: {why}")
+
+    def _resolve(self) -> Path:
+        try:
+            path = Path(os.path.realpath(self._given))
+        except ValueError:
+            raise self._refuse("expected a path") from None
+        refuse_undecodable(path)
+        if not self._given:
+            raise self._refuse("expected a directory to create")
+        if os.path.ismount(path):
+            raise self._refuse(
+                "is the root of a file system, whose place a new directory cannot take; name a "
+                "directory inside it"
+            )
+        with contextlib.suppress(OSError):
+            here = Path.cwd()
+            if path == here or path in here.parents:
+                raise self._refuse("is or contains the current directory; name one inside it")
+        return path
+
+    def _refuse_overlap(self, one: str | os.PathLike[str]) -> None:
+        place = Path(os.path.realpath(one))
+        for mine in (self.path, self.workspace):
+            if mine == place or mine in place.parents:
+                raise self._refuse(f"is or contains the input {one}; choose another")
+            if os.path.isdir(place) and place in mine.parents:
+                raise self._refuse(f"lies inside the input {one}; choose another")
+
+    def _refuse_occupied(self) -> None:
+        try:
+            full = os.path.lexists(self.path) and os.listdir(self.path)
+        except NotADirectoryError:
+            raise self._refuse("is a file, expected a directory to create") from None
+        except OSError as error:
+            raise self._refuse(
+                f"cannot be listed: {error.strerror or error}; choose another"
+            ) from None
+        if full and not self._overwrite:
+            raise self._refuse("is not empty; pass --overwrite to replace it")
+
+    def _find_parent(self) -> Path:
+        existing = next(p for p in self.path.parents if os.path.lexists(p))
+        # As the user in effect: the real one may be another.
+        own = os.access in os.supports_effective_ids
+        if not os.path.isdir(existing) or not os.access(
+            existing, os.W_OK | os.X_OK, effective_ids=own
+        ):
+            raise self._refuse(f"{existing} is not a directory that can be written")
+        return existing
+
+    def check_space(self, n_bytes: int) -> None:
+        """Raise InputError unless the file system has room for ``n_bytes`` more."""
+        status = os.statvfs(self._existing_parent)
+        free = status.f_bavail * status.f_frsize
+        for parent, _, files in os.walk(self.workspace):
+            with contextlib.suppress(OSError):
+                free += sum(os.lstat(os.path.join(parent, f)).st_blocks * 512 for f in files)
+        if free < n_bytes:
+            raise InputError(
+                f"output {self.path}: needs {n_bytes} bytes, but the file system has only {free} "
+                "free; make room, or choose another place"
+            )
+
+    @contextlib.contextmanager
+    def writing(self, resume: bool, sync: bool = False) -> Iterator[Path]:
+        """The directory to write to, for this process alone; with ``resume`` as it was left.
+
+        When the block ends well the directory becomes the output, in place of an older one if there
+        is one; with ``sync`` it is flushed to disk first. When it raises, everything is removed;
+        but with ``resume``, unless the request or an input is wrong, kept for another run.
+        """
+        keep = False
+        try:
+            self._open(resume)
+            yield self._new
+            self._publish(sync)
+        except InputError:
+            raise
+        except BaseException:
+            keep = resume
+            raise
+        finally:
+            self._close(keep)
+
+    def _open(self, resume: bool) -> None:
+        try:
+            self._new_parents = [p for p in self.path.parents if not os.path.lexists(p)]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            if self._old.exists() and not self.path.exists():
+                # A run was killed between the two renames of an exchange.
+                os.rename(self._old, self.path)
+            shutil.rmtree(self._old, ignore_errors=True)
+            self._refuse_occupied()
+            if not resume:
+                self._empty()
+            self._new.mkdir(exist_ok=True)
+        except BlockingIOError:
+            raise InputError(
+                f"output {self.path}: another run is writing it; wait for it, or choose another"
+            ) from None
+        except OSError as error:
+            raise StorageError(
+                f"{self.workspace}: cannot be set up: {error.strerror or error}"
+            ) from None
+
+    def _take_lock(self) -> None:
+        name = self.workspace / "lock"
+        while self._lock is None:
+            # The last holder may be removing the file and the directory at this very moment.
+            with contextlib.suppress(FileNotFoundError):
+                self.workspace.mkdir(exist_ok=True)
+                lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
+                try:
+                    _lock(lock)
+                    if os.path.samestat(os.fstat(lock), os.stat(name)):
+                        self._lock = lock
+                finally:
+                    if self._lock is None:
+                        os.close(lock)
+
+    def _publish(self, sync: bool) -> None:
+        try:
+            if sync:
+                for parent, _, files in os.walk(self._new):
+                    for path in (*(os.path.join(parent, file) for file in files), parent):
+                        _flush(path)
+            try:
+                os.rename(self._new, self.path)  # replaces an empty directory, nothing else
+            except OSError as error:
+                if error.errno not in _FULL or not self._overwrite:
+                    raise
+                self._exchange()
+            if sync:
+                _flush(self.path.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path}: cannot be put in place: {error.strerror or error}"
+            ) from None
+
+    def _exchange(self) -> None:
+        """Swap the new directory and the output, at once where the system can."""
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is not None:
+            names = (os.fsencode(self._new), os.fsencode(self.path))
+            if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+                return
+            code = ctypes.get_errno()
+            if code not in (errno.EINVAL, errno.ENOSYS):
+                raise OSError(code, os.strerror(code))
+        os.rename(self.path, self._old)
+        try:
+            os.rename(self._new, self.path)
+        except OSError:
+            os.rename(self._old, self.path)
+            raise
+
+    def _close(self, keep: bool) -> None:
+        """Let go of the working directory and, unless it is kept, remove it."""
+        if self._lock is not None:
+            if not keep:
+                # The lock goes last: whoever takes it next finds nothing that is being removed.
+                with contextlib.suppress(OSError):
+                    self._empty(ignore_errors=True)
+                    os.unlink(self.workspace / "lock")
+            os.close(self._lock)
+            self._lock = None
+        for directory in (self.workspace, *self._new_parents):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def _empty(self, ignore_errors: bool = False) -> None:
+        for entry in list(os.scandir(self.workspace)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors)
+            elif entry.name != "lock":
+                os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file; BlockingIOError if another process does."""
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(file)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+    finally:
+        os.close(file)
+
+
+def _lock(file: int) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _flush(path: str | os.PathLike[str]) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,62 @@
+"""What is on disk and not merged: reading, comparing, copying and fingerprinting it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..errors import InputError, StorageError
+from .checkpoint import Checkpoint
+
+
+def refuse_undecodable(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for a path that is not text: no report or recipe could name it."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{os.fspath(path)!r}: the path is not UTF-8; rename it") from None
+
+
+def stamps(paths: Sequence[os.PathLike[str]]) -> dict[str, tuple[int, int]]:
+    """Size and time of last change of files, to see whether they were changed meanwhile."""
+    found = {}
+    for path in paths:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+        found[os.fspath(path)] = (status.st_size, status.st_mtime_ns)
+    return found
+
+
+def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
+    """Raise StorageError if a file changed since its ``stamps`` were taken."""
+    for path, stamp in stamps([Path(path) for path in before]).items():
+        if stamp != before[path]:
+            raise StorageError(
+                f"{path}: changed while it was being read (from {before[path][0]} to {stamp[0]} "
+                "bytes, or its time); try again when nothing writes to it"
+            )
+
+
+def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
+    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
+    sizes = {}
+    for path in donor.auxiliary_files():
+        try:
+            with open(donor.path / path, "rb") as file:
+                sizes[path] = os.fstat(file.fileno()).st_size
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return sizes
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a small file, with the directories it lies in; StorageError when that fails."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise StorageError(f"{source}: cannot be copied: {error.strerror or error}") from None

@@ -1,0 +1,85 @@
+"""JSON that strangers wrote: read in bounded size, with integers that cannot overflow."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeGuard
+
+from ..errors import InputError, StorageError
+from ..messages import _brief, show
+
+MAX_HEADER_BYTES: Final = 100_000_000
+"""The longest header that the stock library reads; our bound on index and config.json as well."""
+
+_MAX_DIGITS: Final = 18  # 10**18 < 2**63: an integer this short fits every counter downstream
+
+DAMAGED: Final = "the file is damaged: copy or download it again"
+_brief.maxstring = _brief.maxother = 120
+
+
+def read_text(path: Path) -> bytes:
+    """The bytes of a file of JSON; InputError for one that is too long."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(MAX_HEADER_BYTES + 1)
+    except OSError as error:
+        refuse_unreadable(error, path)
+    if len(text) > MAX_HEADER_BYTES:
+        raise InputError(f"{path}: expected JSON of at most {MAX_HEADER_BYTES} bytes; {DAMAGED}")
+    return text
+
+
+def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
+    """The object that a text is; InputError that begins with ``where`` for anything else."""
+    hook = _unique if unique_keys else None
+    try:
+        value: object = json.loads(text.decode(), object_pairs_hook=hook, parse_int=_integer)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 from byte {error.start} on; {DAMAGED}") from None
+    except RecursionError:
+        raise InputError(f"{where}: JSON nested beyond all sense; {DAMAGED}") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not valid JSON: {error}; {DAMAGED}") from None
+    if not is_object(value):
+        raise InputError(f"{where}: found {show(value)}, expected a JSON object; {DAMAGED}")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; a key given twice has no meaning that all readers share."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"the key {show(key)} appears twice")
+    return unique
+
+
+def _integer(digits: str) -> int | float:
+    """As in the stock library's parser, ``-0`` and integers beyond its range are no integers."""
+    return int(digits) if len(digits) <= _MAX_DIGITS and digits != "-0" else float(digits)
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Whether a JSON value is an object."""
+    return isinstance(value, dict)
+
+
+def is_texts(value: object) -> TypeGuard[dict[str, str]]:
+    """Whether a JSON value is an object of strings, all of them encodable."""
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        return False
+    try:
+        "".join((*value, *value.values())).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def refuse_unreadable(error: OSError, path: Path | None = None) -> NoReturn:
+    """Raise InputError for a file that is not there, else StorageError."""
+    file = path or error.filename
+    if isinstance(error, FileNotFoundError):
+        raise InputError(f"{file}: no such file; copy or download it again") from None
+    raise StorageError(f"{file}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,150 @@
+"""The header of a safetensors file: which tensors it has, and where each of them lies.
+
+It is hostile text, so it is checked in full here, and nothing downstream checks again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeGuard
+
+from ..errors import InputError, StorageError
+from ..messages import show
+from ..spec.dtypes import _OTHER_DTYPES, DTYPES
+from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+
+_ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
+
+_MAX_TENSOR_BYTES: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor lies: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    n_bytes: int
+
+    @property
+    def n_elements(self) -> int:
+        """The product of the shape; 1 for a scalar."""
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
+    """The tensors of one safetensors file, in the order of its header, and its ``__metadata__``.
+
+    Accepts what the stock library accepts, less what that resolves in silence (duplicate or unknown
+    keys, entries that are no objects); raises ``InputError`` for all else.
+    """
+    text, data_begin, file_size = _read_header_text(path)
+    entries = json_object(text, f"{path}: header", unique_keys=True)
+    metadata = entries.pop("__metadata__", {})
+    if not is_texts(metadata):
+        raise InputError(
+            f"{path}: header: __metadata__ is {show(metadata)}, expected an object of strings; "
+            f"{DAMAGED}"
+        )
+    tensors = []
+    for name, entry in entries.items():
+        try:
+            name.encode()  # "\ud800" is JSON, but not text
+            dtype, shape, begin, end = _parse_entry(entry)
+        except ValueError as error:
+            raise InputError(f"{path}: tensor {show(name)}: {error}") from None
+        tensors.append(TensorInfo(name, dtype, shape, path, data_begin + begin, end - begin))
+    data_end = _tile(path, tensors, data_begin)
+    if file_size < data_end:
+        raise InputError(
+            f"{path}: truncated: has {file_size} bytes, the header needs {data_end}; {DAMAGED}"
+        )
+    if file_size > data_end:
+        raise InputError(
+            f"{path}: has {file_size} bytes, but the last tensor ends at {data_end}; {DAMAGED}"
+        )
+    return tensors, metadata
+
+
+def _read_header_text(path: Path) -> tuple[bytes, int, int]:
+    """The JSON of a header, the offset at which the data begin, and the size of the file."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < 8:
+                raise InputError(
+                    f"{path}: truncated: has {size} bytes, the length of the header alone takes 8; "
+                    f"{DAMAGED}"
+                )
+            n_header = int.from_bytes(file.read(8), "little")
+            if n_header > MAX_HEADER_BYTES:
+                raise InputError(
+                    f"{path}: header of {n_header} bytes, expected at most {MAX_HEADER_BYTES}; "
+                    "not a safetensors file"
+                )
+            if n_header > size - 8:
+                raise InputError(
+                    f"{path}: truncated: has {size} bytes, the header alone takes {8 + n_header}; "
+                    f"{DAMAGED}"
+                )
+            text = file.read(n_header)
+    except OSError as error:
+        refuse_unreadable(error, path)
+    if len(text) < n_header:
+        raise StorageError(f"{path}: shrank while it was read; wait for its writer, then run again")
+    return text, 8 + n_header, size
+
+
+def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
+    """dtype, shape, begin and end of a tensor; ``ValueError`` tells what was found and expected."""
+    if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
+        raise ValueError(
+            f"found {show(entry)}, expected an object of dtype, shape and data_offsets; {DAMAGED}"
+        )
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        wrong = "not supported" if dtype in _OTHER_DTYPES else "unknown"
+        raise ValueError(f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}")
+    if not _is_sizes(shape):
+        raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")
+    if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(
+            f"data_offsets {show(offsets)}, expected [begin, end], 0 <= begin <= end; {DAMAGED}"
+        )
+    n_bytes = DTYPES[dtype]
+    for size in shape:
+        n_bytes *= size
+        if n_bytes > _MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+            raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
+    begin, end = offsets
+    if end - begin != n_bytes:
+        raise ValueError(
+            f"data_offsets {show(offsets)} span {end - begin} bytes, expected {n_bytes} for "
+            f"{dtype} of shape {show(shape)}; {DAMAGED}"
+        )
+    return dtype, tuple(shape), begin, end
+
+
+def _tile(path: Path, tensors: Iterable[TensorInfo], data_begin: int) -> int:
+    """Where the data end, if the tensors lie end to end: no holes, no overlaps."""
+    end = data_begin
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
+        if tensor.offset != end:
+            wrong = "overlaps the one before" if tensor.offset < end else "leaves a hole before it"
+            raise InputError(
+                f"{path}: tensor {show(tensor.name)} begins at data byte "
+                f"{tensor.offset - data_begin}, expected {end - data_begin}: it {wrong}; {DAMAGED}"
+            )
+        end += tensor.n_bytes
+    return end
+
+
+def _is_sizes(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)

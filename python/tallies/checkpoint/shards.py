@@ -1,0 +1,209 @@
+"""The weight files of a model: one, or those that an index names; and what is taken for neither."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Final, NoReturn
+
+from ..errors import InputError
+from ..messages import show, some
+from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
+from .safetensors import TensorInfo, read_header
+
+_ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+
+_WEIGHTS: Final = re.compile(
+    r"\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|ot|npz|pkl)"
+    r"(?:\.index(?:\.[\w-]+)?\.json)?\Z",
+    re.IGNORECASE,
+)
+
+_PART: Final = re.compile(r"-0*(\d+)-of-0*(\d+)\.safetensors\Z")
+
+_CONVERT: Final = (
+    "convert the model to safetensors first (with transformers: from_pretrained, save_pretrained)"
+)
+
+
+def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
+    """The weight files of a directory, and the names its index places in each (None: no index)."""
+    names = _visible_files(root)
+    if any(name in names for name in _ADAPTER_FILES):
+        _refuse_adapter(root)
+    weights = [name for name in names if name.endswith(".safetensors")]
+    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
+    if len(indexes) > 1:
+        raise InputError(
+            f"{root}: holds {len(indexes)} indexes ({some(indexes)}), expected one; "
+            "move the other variants elsewhere"
+        )
+    if indexes:
+        shards = _read_index(root / indexes[0])
+        if "model.safetensors" in weights and root / "model.safetensors" not in shards:
+            raise InputError(
+                f"{root}: holds model.safetensors and {indexes[0]}, which does not name it; "
+                "remove whichever is stale"
+            )
+        return shards
+    if not weights:
+        _refuse_no_weights(root, names)
+    if len(weights) > 1:
+        _refuse_no_index(root, weights)
+    part = _PART.search(weights[0])
+    if part and part[2] != "1":
+        raise InputError(
+            f"{root}: holds {weights[0]}, part {part[1]} of {part[2]}, and no index; "
+            "download the rest of the model"
+        )
+    return {root / weights[0]: None}
+
+
+def _read_index(index: Path) -> Mapping[Path, set[str]]:
+    """The files of a ``weight_map``, all inside its directory, and the names it places in each."""
+    content = json_object(read_text(index), str(index), unique_keys=True)
+    weight_map = content.get("weight_map")
+    if not is_texts(weight_map) or not weight_map:
+        raise InputError(
+            f"{index}: weight_map is {show(weight_map)}, expected an object of file names; "
+            f"{DAMAGED}"
+        )
+    shards: dict[Path, set[str]] = {}
+    by_file: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        by_file.setdefault(file, set()).add(name)
+    for file, names in by_file.items():
+        _check_inside(index, file, min(names))
+        shards.setdefault(index.parent / file, set()).update(names)
+    if absent := [path.name for path in shards if not os.path.isfile(path)]:
+        raise InputError(
+            f"{index}: names {len(shards)} files, of which {len(absent)} are absent "
+            f"({some(absent)}); download the rest of the model"
+        )
+    return dict(sorted(shards.items()))
+
+
+def _check_inside(index: Path, file: str, tensor: str) -> None:
+    """Refuse a file of an index that is not a ``.safetensors`` file below its directory.
+
+    The file itself may be a link, as in a hub cache; a directory on the way may not lead outside.
+    """
+    # Windows' reading of a path sees every separator, drive and root that any system may see.
+    parts = PureWindowsPath(file)
+    plain = file.isprintable() and not parts.anchor and ".." not in parts.parts
+    if plain and file.endswith(".safetensors"):
+        parent = os.path.realpath((index.parent / file).parent)
+        if Path(parent).is_relative_to(os.path.realpath(index.parent)):
+            return
+    raise InputError(
+        f"{index}: places tensor {show(tensor)} in {show(file)}, expected a .safetensors file "
+        "inside the directory of the index; download the index again"
+    )
+
+
+def read_shards(
+    shards: Mapping[Path, set[str] | None],
+) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Read all headers; each file must hold exactly the names that the index places in it."""
+    tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] = {}
+    strays: list[TensorInfo] = []
+    for path, names in shards.items():
+        found, texts = read_header(path)
+        metadata = texts | metadata
+        here = {tensor.name: tensor for tensor in found if names is None or tensor.name in names}
+        strays += [tensor for tensor in found if tensor.name not in here]
+        if names and (absent := sorted(names - here.keys())):
+            raise InputError(
+                f"{path}: holds {len(here)} of the {len(names)} tensors that the index places in "
+                f"it, not {some(absent)}; download this file and the index again"
+            )
+        tensors |= here
+    for tensor in strays:
+        home = tensors.get(tensor.name)
+        raise InputError(
+            f"{tensor.path}: holds tensor {show(tensor.name)}, which the index "
+            + (f"places in {home.path.name}" if home else "does not name")
+            + f" ({len(strays)} such); download this file and the index again"
+        )
+    return tensors, metadata
+
+
+def is_auxiliary(name: str) -> bool:
+    """Whether a file beside the weights, by its name, is copied along with them."""
+    return not (_WEIGHTS.search(name) or name.startswith(".") or name == "tallies.json")
+
+
+def _visible_files(root: Path) -> list[str]:
+    """Names of the files in a directory, links to nothing included: those must not pass unseen."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".")
+                and (entry.is_file() or not os.path.exists(entry.path))
+            )
+    except OSError as error:
+        refuse_unreadable(error, root)
+
+
+def refuse_absent(path: str) -> NoReturn:
+    """Raise InputError for a path that is neither file nor directory."""
+    if not path or os.path.exists(path):
+        raise InputError(f"{path!r}: expected a directory or a .safetensors file")
+    if "+" in path:
+        raise InputError(
+            f"{path}: no such file or directory; a model with an adapter (model+adapter) is not "
+            "supported: merge the adapter into its model first (PEFT: merge_and_unload)"
+        )
+    raise InputError(
+        f"{path}: no such file or directory; expected a directory or a .safetensors file (download "
+        "models of a hub first)"
+    )
+
+
+def _refuse_adapter(path: Path) -> NoReturn:
+    raise InputError(
+        f"{path}: is an adapter, expected a model; merge it into its base model first "
+        "(PEFT: merge_and_unload)"
+    )
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raise InputError for a file that is no ``.safetensors`` file."""
+    if path.name in _ADAPTER_FILES:
+        _refuse_adapter(path)
+    if path.name.endswith(".index.json"):
+        raise InputError(f"{path}: is an index; give the directory that holds it")
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: expected a .safetensors file or a directory; {_CONVERT}")
+
+
+def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
+    others = list(filter(_WEIGHTS.search, names))
+    if others:
+        raise InputError(f"{root}: holds no .safetensors file, only {some(others)}; {_CONVERT}")
+    below = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
+    if below:
+        raise InputError(
+            f"{root}: holds no .safetensors file itself; give one of its sub-directories "
+            f"({some(list(dict.fromkeys(below)))})"
+        )
+    raise InputError(f"{root}: holds no .safetensors file; give the directory of a model")
+
+
+def _refuse_no_index(root: Path, weights: Sequence[str]) -> NoReturn:
+    homes: dict[str, str] = {}
+    twice = ""
+    for file in weights:
+        for tensor in read_header(root / file)[0]:
+            home = homes.setdefault(tensor.name, file)
+            if home != file and not twice:
+                twice = f"; tensor {show(tensor.name)} is in {show(home)} and in {show(file)}"
+    raise InputError(
+        f"{root}: holds {len(weights)} .safetensors files ({some(weights)}) and no index{twice}; "
+        "give the one file that is meant, or download model.safetensors.index.json"
+    )

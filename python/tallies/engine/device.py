@@ -1,0 +1,68 @@
+"""Whether a merge runs on a CUDA device, and what it takes of one; the bytes are the same."""
+
+from __future__ import annotations
+
+from .. import cuda
+from .._core import Limits, link_rate, merge_rate, rules
+from ..errors import InputError
+from ..sizes import parse_size
+from ..spec.rules import Rule
+from .codes import rule_codes
+from .limits import tile_limits
+
+# Fewer and larger copies; the second-level cache does not matter there.
+_TILE_BYTES = 1 << 24
+# Of a worker's share of the device: the rest is what arrays round up and the counts take.
+_USED = 15 / 16
+_LEAST_BYTES = 1 << 20
+
+
+def limits(
+    device: str, max_memory: str | int, max_vram: str | int, threads: int, rule: Rule, experts: int
+) -> tuple[Limits, str | None]:
+    """The buffers of a merge, with memory of the device if it is used; and why it is not.
+
+    Raises InputError for a ``device`` other than "cpu" and "cuda", and for a ``max_vram`` that is
+    no size or less than 1 MiB a thread.
+    """
+    on_cpu = tile_limits(max_memory, threads)
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"device: found {device!r}, expected 'cpu' or 'cuda'")
+    share = int(parse_size(max_vram) / threads * _USED)
+    if device == "cuda" and share < _LEAST_BYTES:
+        raise InputError(
+            f"max_vram: found {max_vram!r} for {threads} threads, expected at least 2MiB for each; "
+            "raise it, or use fewer threads"
+        )
+    reason = _reason(rule, experts, threads) if device == "cuda" else None
+    if device == "cpu" or reason is not None:
+        return on_cpu, reason and f"--device cuda: merged on the processor instead: {reason}"
+    buffer = min(on_cpu.buffer_bytes, share)
+    return Limits(threads, buffer, _TILE_BYTES, share * threads), None
+
+
+def _reason(rule: Rule, experts: int, threads: int) -> str | None:
+    """Why the processor is to be preferred."""
+    problem = cuda.problem()
+    if problem is not None:
+        return problem
+    words = (rule.gate.value, rule.vote.value, rule.blend.value)
+    if rule.at_least > 0 or words not in rules():
+        return "this method has no kernel for devices"
+    return _slower(rule, experts, threads)
+
+
+def _slower(rule: Rule, experts: int, threads: int) -> str | None:
+    """What says that the device would be slower, by a measurement of some milliseconds.
+
+    Every byte of the inputs must be copied to the device before it can be merged there. Where the
+    threads of the processor merge bytes faster than that, the device can only lose.
+    """
+    link = link_rate()
+    merge = threads * merge_rate(*rule_codes(rule), experts)
+    if link > merge:
+        return None
+    return (
+        f"it gets its inputs at {link / 1e9:.3g} GB/s, and {threads} threads of the processor "
+        f"merge them at up to {merge / 1e9:.3g} GB/s"
+    )

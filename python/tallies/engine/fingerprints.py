@@ -1,0 +1,91 @@
+"""Fingerprints of stored tensors and of whole models."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from .._core import Limits, Plan, fingerprint
+from ..checkpoint.data import _CHUNK_BYTES, chunks
+from ..checkpoint.safetensors import TensorInfo
+from ..spec.dtypes import DTYPE_CODES
+
+_BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
+
+
+class Stored(Protocol):
+    """A tensor's face: what its fingerprint holds beside its content."""
+
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+def content(tensor: TensorInfo, first: int = 0) -> list[int]:
+    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h.
+
+    For a stretch of a larger tensor, ``first`` is the byte of that at which it begins.
+    """
+    lanes = [0] * 8
+    for chunk in chunks(tensor):
+        add_content(lanes, _content(chunk, first))
+        first += len(chunk)
+    return lanes
+
+
+def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
+    """That of many tensors, read at the speed of memory or disk by several threads."""
+    core = Plan(False)
+    files: dict[str, int] = {}
+    for tensor in tensors:
+        path = os.fspath(tensor.path)
+        if path not in files:
+            files[path] = core.open_to_read(path)
+        core.add_job(tensor.n_bytes, [(files[path], tensor.offset, _BYTE)], [])
+    return core.fingerprints(Limits(threads, _CHUNK_BYTES))
+
+
+def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
+    """Hand over a tensor's bytes, piece by piece with the position of each; their fingerprint."""
+    lanes = [0] * 8
+    at = 0
+    for chunk in chunks(tensor):
+        data = bytes(chunk)
+        write(data, at)
+        add_content(lanes, _content(chunk, at))
+        at += len(data)
+    return lanes
+
+
+def _content(chunk: bytearray, first: int) -> list[int]:
+    address = ctypes.addressof(ctypes.c_char.from_buffer(chunk)) if chunk else 0
+    return fingerprint(address, len(chunk), first)
+
+
+def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
+    """The same for bytes in memory."""
+    return _content(bytearray(data), first)
+
+
+def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
+    """Sixteen hexadecimal digits that stand for a tensor's dtype, shape and content."""
+    face = f"{tensor.dtype}{list(tensor.shape)}".encode()
+    return hashlib.blake2b(face + struct.pack("<8Q", *lanes), digest_size=8).hexdigest()
+
+
+def model_fingerprint(tensors: Mapping[str, str]) -> str:
+    """Thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors, key=str.encode):
+        digest.update(f"{name}\0{tensors[name]}\n".encode())
+    return digest.hexdigest()
+
+
+def add_content(lanes: list[int], part: Sequence[int]) -> None:
+    """Add content fingerprints in place: those of two stretches make that of both."""
+    lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]

@@ -1,0 +1,71 @@
+"""What a run may take of the machine: memory for tiles, open files; and what it took."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from .._core import Limits
+from ..errors import InputError
+from ..messages import show
+from ..sizes import parse_size
+
+# A tile and its scratch take about four times the buffer; the rest of the budget is what the
+# lists of a selection, the plan and the interpreter take.
+_BUFFER_SHARE = 8
+_LEAST_BUFFER_BYTES = 1 << 16
+_MOST_BUFFER_BYTES = 1 << 24
+# Open files that are no input or output.
+_OTHER_FILES = 32
+
+
+def tile_limits(max_memory: str | int, threads: int) -> Limits:
+    """The buffers of a run that is to stay within ``max_memory``."""
+    share = parse_size(max_memory) // (_BUFFER_SHARE * threads)
+    return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
+
+
+def check_rows(n_bytes: int, name: str, max_memory: str | int, threads: int) -> None:
+    """Raise InputError if each thread's share of ``max_memory`` has no room for whole rows.
+
+    ``n_bytes`` is what those of tensor ``name`` take in one thread.
+    """
+    if n_bytes > max(parse_size(max_memory) // threads, _MOST_BUFFER_BYTES):
+        raise InputError(
+            f"tensor {name!r}: whole rows take {n_bytes >> 20} MiB in each of {threads} threads, "
+            f"expected at most their share of --max-memory {max_memory}; raise it to "
+            f"{(n_bytes * threads >> 20) + 1}MiB, or take fewer --threads"
+        )
+
+
+def allow_open_files(n_files: int) -> None:
+    """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
+    n_files += _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= n_files:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+    except (ValueError, OSError):
+        raise InputError(
+            f"needs {n_files} open files, but the limit is {hard} (ulimit -Hn); raise it, or use "
+            "larger files: models in fewer shards, a larger --max-shard-size"
+        ) from None
+
+
+_BUFFER_BYTES = 1 << 20
+
+
+def n_threads(threads: int | None) -> int:
+    """The number of threads asked for, or of the cores this process may use."""
+    if threads is None:
+        affinity = getattr(os, "sched_getaffinity", None)
+        return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
+        raise InputError(f"threads: found {show(threads)}, expected a number from 1 to 1024")
+    return threads
+
+
+def limits_in_memory(threads: int | None) -> Limits:
+    """Limits of a pass over arrays in memory, which take no buffers of their own."""
+    return Limits(n_threads(threads), _BUFFER_BYTES)

@@ -1,0 +1,265 @@
+"""The passes of methods that merge whole matrices: one matrix of all experts at a time and worker.
+
+A matrix's task vectors are read, float32, when the method asks for them; what it returns is written
+by the native code, as in other merges. Each worker's linear algebra runs on one thread, so that the
+number of workers changes no bit; another processor or torch may.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from .._core import Limits, Plan, read_delta, write_merged
+from ..errors import InputError
+from ..linalg import spectral
+from ..linalg.threads import single_threads
+from ..methods._matrix import MatrixMethod
+from ..methods._method import Method
+from .jobs import Work
+from .outcomes import Found, Outcome
+from .passes import Passes
+
+if TYPE_CHECKING:
+    import torch
+
+_ONE_THREAD = Limits(1, 1 << 20)
+
+
+class MatrixPasses(Passes):
+    """Runs the passes of a method that merges whole matrices; other tensors as its rule says.
+
+    ``max_bytes`` bounds the memory of the matrices in hand; None leaves only ``n_workers`` to.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        works: Sequence[Work],
+        method: type[MatrixMethod],
+        constants: Mapping[str, Any],
+        semantics: str,
+        limits: Limits,
+        *,
+        n_workers: int,
+        max_bytes: int | None = None,
+        **options: Any,
+    ) -> None:
+        is_matrix = [
+            method.takes(work.name, work.shape, work.parameters, semantics) for work in works
+        ]
+        to_base = constants["others"] == "base"
+        works = [
+            work if matrix else _as_other(work, to_base=to_base)
+            for work, matrix in zip(works, is_matrix, strict=True)
+        ]
+        rule = method.rule(dict(constants), semantics)
+        super().__init__(plan, works, rule, semantics, limits, **options)
+        self._method = method
+        self._n_workers = n_workers
+        self._budget = _Budget(max_bytes)
+        self._is_matrix = is_matrix
+
+    def survey_model(self) -> None:
+        """Find the thresholds that hold over all matrices together."""
+        jobs = [job for job, is_matrix in enumerate(self._is_matrix) if is_matrix]
+        self.model = self._surveyor.survey_model(jobs)
+
+    def combine(self, jobs: Sequence[int]) -> None:
+        """Merge these tensors and write them."""
+        super().combine([job for job in jobs if not self._is_matrix[job]])
+        # The largest first: they take longest, and the most memory.
+        matrices = sorted(
+            (job for job in jobs if self._is_matrix[job]), key=self._n_bytes, reverse=True
+        )
+        if not matrices:
+            return
+        with single_threads(self._n_workers) as pool:
+            outcomes = [pool.submit(self._merge, job) for job in matrices]
+            try:
+                for job, outcome in zip(matrices, outcomes, strict=True):
+                    self.outcomes[job] = outcome.result()
+                    self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _n_bytes(self, job: int) -> int:
+        rows, columns = self._works[job].shape
+        return self._method.n_bytes((rows, columns), len(self._labels))
+
+    def _merge(self, job: int) -> Outcome:
+        import torch
+
+        work = self._works[job]
+        with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
+            deltas = _Deltas(self._plan, work, job, self.model.found, self._progress)
+            try:
+                merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
+            except _NonFiniteError:
+                merged = torch.full(work.shape, torch.nan)
+            merged = merged.contiguous()
+            output, overflow = write_merged(
+                self._plan,
+                job,
+                merged.data_ptr(),
+                self._rules.scales[job],
+                _ONE_THREAD,
+                self._progress,
+            )
+            return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
+
+
+def _as_other(work: Work, *, to_base: bool) -> Work:
+    """The work of a tensor that is no matrix: a mean is over the number of experts."""
+    n = len(work.weights)
+    return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
+
+
+class _NonFiniteError(Exception):
+    """A task vector has a NaN or infinity, or the sum of several has."""
+
+
+class _Deltas:
+    """The task vectors of one tensor, each read from where it lies when it is asked for."""
+
+    def __init__(
+        self, plan: Plan, work: Work, job: int, survey: Sequence[Found], progress: Any
+    ) -> None:
+        self._plan, self._work, self._job = plan, work, job
+        self._survey, self._progress = survey, progress
+        self._base: list[int] = []
+        self._experts: dict[int, list[int]] = {}
+        rows, columns = work.shape
+        self.shape = (rows, columns)
+
+    def __len__(self) -> int:
+        return len(self._work.weights)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[expert] for expert in range(len(self)))
+
+    def __getitem__(self, expert: int) -> torch.Tensor:
+        weight = self._work.weights[expert]
+        delta = self._read(expert)
+        return delta if weight == 1 else self._checked(delta.mul_(weight))
+
+    def sum(self) -> torch.Tensor:
+        """All of them added up in float32, in the order of the experts."""
+        total = self[0]
+        for expert in range(1, len(self)):
+            total += self[expert]
+        return self._checked(total)
+
+    def kept(self, expert: int) -> torch.Tensor:
+        """Which entries stay by the threshold over all matrices."""
+        import torch
+
+        delta = self._read(expert)
+        if not self._survey:
+            return torch.ones(self.shape, dtype=torch.bool)
+        return delta.abs_().view(torch.int32) > self._survey[expert].floor
+
+    def fingerprints(self) -> list[list[int]]:
+        """Of what was read, the base first; what the method did not ask for is read now."""
+        for expert in range(len(self)):
+            if expert not in self._experts:
+                self._read(expert, accept=True)
+        return [self._base, *(self._experts[expert] for expert in range(len(self)))]
+
+    def _read(self, expert: int, *, accept: bool = False) -> torch.Tensor:
+        import torch
+
+        delta = torch.empty(self.shape)
+        progress = None if expert in self._experts else self._progress
+        (self._base, lanes), nonfinite = read_delta(
+            self._plan, self._job, expert, delta.data_ptr(), _ONE_THREAD, progress
+        )
+        self._experts[expert] = lanes
+        if nonfinite and not accept:
+            raise _NonFiniteError
+        return delta
+
+    def _checked(self, x: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        if not math.isfinite(torch.linalg.vector_norm(x, math.inf)):
+            raise _NonFiniteError
+        return x
+
+
+class _Budget:
+    """Memory that workers take turns at."""
+
+    def __init__(self, max_bytes: int | None) -> None:
+        self._left = max_bytes
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, n_bytes: int) -> Iterator[None]:
+        """Wait until so much is left, and hold it."""
+        if self._left is None:
+            yield
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: self._left is None or self._left >= n_bytes)
+            self._left -= n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += n_bytes
+                self._changed.notify_all()
+
+
+def passes_for(
+    method: type[Method],
+    plan: Plan,
+    works: Sequence[Work],
+    constants: Mapping[str, Any],
+    semantics: str,
+    limits: Limits,
+    *,
+    n_workers: int,
+    max_bytes: int | None = None,
+    **options: Any,
+) -> Passes:
+    """The passes of a method of any kind."""
+    if issubclass(method, MatrixMethod):
+        spectral.require(method.name)
+        kinds = (method, constants, semantics, limits)
+        return MatrixPasses(
+            plan, works, *kinds, n_workers=n_workers, max_bytes=max_bytes, **options
+        )
+    rule = method.rule(dict(constants), semantics)
+    return Passes(plan, works, rule, semantics, limits, **options)
+
+
+def refuse_too_large(
+    method: type[Method],
+    tensors: Iterable[tuple[str, tuple[int, ...], Mapping[str, Any]]],
+    n_experts: int,
+    semantics: str,
+    max_bytes: int,
+) -> None:
+    """Raise InputError if a matrix does not fit into the budget, or torch is not there.
+
+    ``tensors`` are names, shapes and parameters.
+    """
+    if not issubclass(method, MatrixMethod):
+        return
+    spectral.require(method.name)
+    for name, shape, parameters in tensors:
+        if not method.takes(name, shape, parameters, semantics):
+            continue
+        needed = method.n_bytes((shape[0], shape[1]), n_experts)
+        if needed > max_bytes:
+            raise InputError(
+                f"{method.name}: tensor {name!r} {list(shape)} is merged as a whole, which takes "
+                f"{-(-needed >> 20)} MiB, and max_memory allows {max_bytes >> 20} MiB; raise "
+                "--max-memory, or leave it to the other tensors' rule: --param exclude=NAME"
+            )

@@ -1,0 +1,1 @@
+"""One file a survey: statistics that a combine needs first."""

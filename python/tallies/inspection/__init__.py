@@ -1,0 +1,1 @@
+"""Looks at checkpoints and stores; never writes."""

@@ -1,0 +1,1 @@
+"""Pure mathematics on matrices: Gram matrices, singular values, inverse roots."""

@@ -1,0 +1,42 @@
+"""What only the data of the inputs show: tensors that must be equal and are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..checkpoint.data import same_bytes
+from ..checkpoint.match import Model
+from ..errors import InputError
+from .plan import MergePlan
+
+
+def check_inputs(made: MergePlan) -> None:
+    """Read what must be equal and refuse what is not: copied and tied tensors."""
+    for model in unique_models(made):
+        for alias, canonical in model.tied.items():
+            if not same_bytes(model.tensors[alias], model.tensors[canonical]):
+                raise InputError(
+                    f"{model.label}: tensors {alias!r} and {canonical!r} differ, but "
+                    "config.json ties them (tie_word_embeddings); set that to false, or make "
+                    "them equal"
+                )
+    accept = made.config.constants()["integers"] == "base"
+    for name in made.match.copied:
+        first = made.template.tensors[name]
+        for model in unique_models(made):
+            other = model.tensors[name]
+            if not accept and not same_bytes(first, other):
+                raise InputError(
+                    f"{model.label}: tensor {name!r} is {other.dtype} and differs from that of "
+                    f"{made.template.path}; integers are not merged: pass "
+                    "--param integers=base to take the base's"
+                )
+
+
+def unique_models(made: MergePlan) -> Iterator[Model]:
+    """The models of a merge, each once."""
+    seen = set()
+    for model in made.models:
+        if model.label not in seen:
+            seen.add(model.label)
+            yield model

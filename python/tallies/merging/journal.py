@@ -1,0 +1,149 @@
+"""What a run has finished, kept beside its output so that another run can go on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.fingerprints import add_content, content
+from ..engine.outcomes import Found, Guessed, ModelSurvey, Outcome, Score
+from ..spec.dtypes import DTYPES
+
+NAME = "journal"
+
+
+class Journal:
+    """The survey and the finished files of a run, one record a line.
+
+    It counts only for a run with the same ``key``: the same plan over the same, unchanged inputs.
+    Each line begins with a digest, so that what a killed run or a damaged disk left is told from
+    what was recorded.
+    """
+
+    def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
+        text = json.dumps([__version__, key], sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()
+        self._path = directory / NAME
+        self.survey = ModelSurvey()
+        """What holds over all tensors, once found."""
+        self.dropped: list[list[str]] | None = None
+        """For each model, the layers of its task vector that are left out, once chosen."""
+        self.alpha: float | None = None
+        """The factor of the first layer, once found."""
+        self.finished: dict[str, dict[int, Outcome]] = {}
+        """Outcomes of the merged tensors of each finished file, by the tensor's number."""
+
+    def load(self) -> bool:
+        """Read what an earlier run left; False if there is nothing, or of another merge."""
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return False
+        n_bytes = 0
+        for line, record in zip(lines, _records(lines), strict=False):
+            if n_bytes == 0 and record != {"key": self._key}:
+                return False
+            n_bytes += len(line)
+            if "survey" in record:
+                self.survey = ModelSurvey(
+                    [Found(*row) for row in record["survey"]],
+                    record["weights"],
+                    [Score(**score) for score in record["scores"]],
+                )
+            elif "dropped" in record:
+                self.dropped = record["dropped"]
+            elif "alpha" in record:
+                self.alpha = record["alpha"]
+            elif "file" in record:
+                outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
+                self.finished[record["file"]] = outcomes
+        os.truncate(self._path, n_bytes)
+        return n_bytes > 0
+
+    def begin(self) -> None:
+        """Start the file anew, in place of what another run left."""
+        self._path.write_bytes(_line({"key": self._key}))
+
+    def record_survey(self, survey: ModelSurvey) -> None:
+        """Note what holds over all tensors."""
+        self.survey = survey
+        scores = [asdict(one) for one in survey.scores]
+        self._append({"survey": survey.found, "weights": survey.weights, "scores": scores})
+
+    def record_dropped(self, dropped: list[list[str]]) -> None:
+        """Note which layers of the models are left out."""
+        self.dropped = dropped
+        self._append({"dropped": dropped})
+
+    def record_alpha(self, alpha: float) -> None:
+        """Note the factor of the first layer."""
+        self.alpha = alpha
+        self._append({"alpha": alpha})
+
+    def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
+        """Note that a file is finished, but for votes that were guessed."""
+        self.finished[name] = dict(outcomes)
+        data = {str(job): asdict(outcome) for job, outcome in outcomes.items()}
+        self._append({"file": name, "outcomes": data})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with open(self._path, "ab") as file:
+            file.write(_line(record))
+
+
+def holds(tensor: TensorInfo, outcome: Outcome, majority: int | None) -> bool:
+    """Whether a tensor of a finished file still holds what the combine wrote.
+
+    ``majority`` is the sign of the elected signs, once all files were finished: stretches that took
+    the other sign are then left out, for some of them may have been repeated.
+    """
+    found = content(tensor)
+    expected = list(outcome.output)
+    for guessed, sign in ((outcome.plus, 1), (outcome.minus, -1)):
+        if majority in (None, sign):
+            add_content(expected, guessed.output)
+            continue
+        for first, n_elements in guessed.ranges:
+            at, n_bytes = (DTYPES[tensor.dtype] * n for n in (first, n_elements))
+            stretch = replace(tensor, offset=tensor.offset + at, n_bytes=n_bytes)
+            add_content(found, [-lane for lane in content(stretch, at)])
+    return found == expected
+
+
+def _records(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    """The records of whole lines, up to the first that is not as it was written."""
+    for line in lines:
+        record = line[_N_DIGEST:-1]
+        if line != _with_digest(record):
+            return
+        yield json.loads(record)
+
+
+_N_DIGEST = 16
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return _with_digest(json.dumps(record).encode())
+
+
+def _with_digest(record: bytes) -> bytes:
+    digest = hashlib.blake2b(record, digest_size=_N_DIGEST // 2).hexdigest()
+    return digest.encode() + record + b"\n"
+
+
+def _outcome(data: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        **{
+            **data,
+            "found": [Found(*row) for row in data["found"]],
+            "plus": Guessed(*data["plus"]),
+            "minus": Guessed(*data["minus"]),
+        }
+    )

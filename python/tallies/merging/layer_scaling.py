@@ -1,0 +1,181 @@
+"""The L1 norms from which LiNeS takes its alpha: of the sum of the task vectors, and of the merge.
+
+A survey that merges every tensor, a stretch at a time, and writes nothing: the task vectors of the
+stretch are read into float32 arrays, merged onto a base of zeros, and summed up. Stretches are the
+same for any budget and number of threads, and so are the norms. The arrays take 8 MiB, or what one
+chunk of whole rows takes.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from .._core import JobRule, Limits, Plan, read_delta
+from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
+from ..engine.files import Place
+from ..engine.jobs import Work
+from ..engine.outcomes import Survey
+from ..engine.passes import Passes
+from ..engine.surveys.inner_products import inner_products
+from ..errors import InputError
+from ..messages import show
+from ..spec.dtypes import DTYPE_BYTES, DTYPE_CODES
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+
+_ELEMENTS = 1 << 21
+_F32 = DTYPE_CODES["F32"]
+_SUM = Rule(Gate.ALL, Vote.NONE, Blend.SUM)
+
+
+class Norms(NamedTuple):
+    """L1 norms over all tensors; x_t are the weighted task vectors, m is merged at scale 1."""
+
+    summed: float
+    """|sum_t x_t|_1"""
+    merged: float
+    """|m|_1"""
+
+
+class _Parts(NamedTuple):
+    """The sums of a tensor or a stretch of one."""
+
+    summed: float
+    merged: dict[int, float]
+    """By the sign that cancelled votes take."""
+    sign_sum: int
+
+
+def find_alpha(
+    open_plan: Callable[[], Plan],
+    works: Sequence[Work],
+    passes: Passes,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> float:
+    """alpha = |sum_t x_t|_1 / |m|_1 / N, and 0 where m is zero: of that any multiple is the base.
+
+    Arguments and errors are those of ``l1_norms``.
+    """
+    norms = l1_norms(open_plan, works, passes, limits, progress)
+    return norms.summed / norms.merged / len(works[0].weights) if norms.merged else 0.0
+
+
+def l1_norms(
+    open_plan: Callable[[], Plan],
+    works: Sequence[Work],
+    passes: Passes,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> Norms:
+    """The norms of a merge of ``works`` by ``passes`` with a base, all surveyed but not scaled.
+
+    ``open_plan`` makes plans without jobs in which the inputs are open. InputError where a task
+    vector has a NaN or infinity, or a sum overflows.
+    """
+    survey = _Survey(open_plan, passes, limits, progress)
+    tensors = [survey.measure(job, works[job], found) for job, found in passes.surveys()]
+    groups = [tensors] if passes.rule.scope == "model" else [[one] for one in tensors]
+    signs = [1 if sum(one.sign_sum for one in group) > 0 else -1 for group in groups]
+    merged = [one.merged[sign] for group, sign in zip(groups, signs, strict=True) for one in group]
+    return Norms(math.fsum(one.summed for one in tensors), math.fsum(merged))
+
+
+class _Survey:
+    def __init__(
+        self,
+        open_plan: Callable[[], Plan],
+        passes: Passes,
+        limits: Limits,
+        progress: Callable[[int], object] | None,
+    ) -> None:
+        self._open_plan = open_plan
+        self._passes = passes
+        self._limits = limits
+        self._in_memory = Limits(limits.n_threads, 1 << 20)
+        self._progress = progress
+        self._arrays: list[array[float]] = []
+        """Of float32: the base, which is zero, the task vectors, and what they merge to."""
+
+    def measure(self, job: int, work: Work, survey: Survey) -> _Parts:
+        """The sums of one tensor."""
+        reading = self._open_plan()
+        parts = []
+        for number, (first, n) in enumerate(self._stretches(job, work)):
+            reading.add_job(n, [_moved(place, first) for place in work.inputs], [])
+            self._read(reading, number, work, n)
+            parts.append(self._measure(job, work, survey, first, n))
+        return _Parts(
+            math.fsum(part.summed for part in parts),
+            {sign: math.fsum(part.merged[sign] for part in parts) for sign in (1, -1)},
+            sum(part.sign_sum for part in parts),
+        )
+
+    def _stretches(self, job: int, work: Work) -> Iterator[tuple[int, int]]:
+        """The first element and the number of elements of each."""
+        grain = self._passes.grain(job)
+        n = max(_ELEMENTS // (len(work.inputs) + 1) // grain, 1) * grain
+        for first in range(0, work.n_elements, n):
+            yield first, min(n, work.n_elements - first)
+
+    def _measure(self, job: int, work: Work, survey: Survey, first: int, n: int) -> _Parts:
+        plan = self._plan_of_arrays(work, first)
+        floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
+        rule = JobRule(0, first, n, work.weights, floors, cutoffs, 1.0, 1.0, 0, -1)
+        plan.combine([rule], *rule_codes(_SUM), False, False, self._in_memory)
+        summed = self._norm(work, n)
+        zero = self._passes.rule.zero
+        result = self._passes.merge_stretch(plan, job, survey, ZERO_SIGNS[zero], first, n)
+        merged = dict.fromkeys((1, -1), self._norm(work, n))
+        if result.cancellations and zero is Zero.MAJORITY:
+            self._passes.merge_stretch(plan, job, survey, 1, first, n)
+            merged[1] = self._norm(work, n)
+        if not all(map(math.isfinite, (summed, *merged.values()))):
+            raise InputError(
+                f"tensor {show(work.name)}: what its task vectors merge to overflows float32, and "
+                "alpha 'auto' of layer_scaling needs its norm; lower the weights"
+            )
+        return _Parts(summed, merged, result.sign_sum)
+
+    def _read(self, plan: Plan, job: int, work: Work, n: int) -> None:
+        """The task vectors of a stretch, a job of ``plan``, into the arrays."""
+        while len(self._arrays) <= len(work.inputs):
+            self._arrays.append(array("f"))
+        for one in self._arrays:
+            if len(one) < n:
+                one.frombytes(bytes(4 * (n - len(one))))
+        for expert, values in enumerate(self._arrays[1 : len(work.inputs)]):
+            address = values.buffer_info()[0]
+            _, nonfinite = read_delta(plan, job, expert, address, self._limits)
+            if nonfinite:
+                raise InputError(
+                    f"tensor {show(work.name)}: the task vector of model {expert + 1} has NaN or "
+                    "infinite values, and alpha 'auto' of layer_scaling needs its norm; repair "
+                    "the model, or give a number"
+                )
+        if self._progress is not None:
+            self._progress(n * sum(DTYPE_BYTES[code] for _, _, code in work.inputs))
+
+    def _plan_of_arrays(self, work: Work, first: int) -> Plan:
+        """A plan of the whole tensor, in which its stretch from ``first`` on is the arrays."""
+        places = [
+            _moved((-1, values.buffer_info()[0], _F32), -first)
+            for values in self._arrays[: len(work.inputs) + 1]
+        ]
+        plan = Plan(True)
+        plan.add_job(work.n_elements, places[:-1], places[-1:])
+        return plan
+
+    def _norm(self, work: Work, n: int) -> float:
+        """Of what was merged last."""
+        plan = Plan(False)
+        plan.add_job(n, [(-1, self._arrays[len(work.inputs)].buffer_info()[0], _F32)], [])
+        ((row,),) = inner_products(plan, [(0, n)], 1, False, True, self._in_memory, None)
+        return row[1]
+
+
+def _moved(place: Place, n_elements: int) -> Place:
+    file, offset, code = place
+    return (file, offset + n_elements * DTYPE_BYTES[code], code)

@@ -1,0 +1,299 @@
+"""Recipe and headers become a plan: what happens to every tensor, read and written where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.layout import Shard, header, layout_shards, tensor_bytes
+from ..checkpoint.match import Match, Model, match, row_length
+from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.codes import MAX_EXPERTS
+from ..engine.files import Place
+from ..engine.jobs import Work, settings
+from ..engine.stages import row_elements
+from ..engine.surveys.trims import model_densities
+from ..errors import InputError
+from ..messages import counted
+from ..methods._matrix import MatrixMethod
+from ..recipe.config import MergeConfig
+from ..recipe.modifiers import Modifiers
+from ..sizes import _bytes, parse_size
+from ..spec.dtypes import DTYPE_CODES
+from ..spec.rules import Gate, Rule
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """What a merge would do, from headers alone; no tensor data is read to make it.
+
+    ``str(plan)`` explains it to a person, ``to_json_dict()`` to a program.
+    """
+
+    config: MergeConfig
+    rule: Rule
+    template: Checkpoint
+    """The base, or the first model where there is none: names, dtypes and what is copied."""
+    donor: Checkpoint
+    """Where configuration and tokenizer files come from."""
+    experts: tuple[Checkpoint, ...]
+    models: tuple[Model, ...]
+    """What the kernels read: the base if the method uses it, then the experts."""
+    match: Match
+    parameters: Mapping[str, Mapping[str, Any]]
+    """By merged tensor, the parameters with gradients and filters worked out."""
+    modifiers: Modifiers
+    shards: tuple[Shard, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the method forms task vectors."""
+        return len(self.models) > len(self.experts)
+
+    @property
+    def labels(self) -> list[str]:
+        """The experts, as messages name them."""
+        return [model.label for model in self.models[self.has_base :]]
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Scalars that are merged; tied ones count once."""
+        return sum(self.template.tensors[name].n_elements for name in self.match.merged)
+
+    @cached_property
+    def bytes_written(self) -> int:
+        """Bytes of the result's tensor files."""
+        return sum(shard.n_bytes + len(self.header(shard)[0]) for shard in self.shards)
+
+    @cached_property
+    def bytes_surveyed(self) -> int:
+        """Bytes that the surveys read before the combine, if each takes one pass."""
+        # The survey of norms merges, and so needs what the surveys of each tensor find.
+        again = self.modifiers.needs_norms and self.rule.survey == "tensor"
+        n_surveys = self.modifiers.n_surveys + (1 + again) * self.rule.n_surveys
+        return n_surveys * self.bytes_combined
+
+    @cached_property
+    def bytes_combined(self) -> int:
+        """Bytes of all models that the combine reads."""
+        return sum(
+            self.match.source(model, name).n_bytes
+            for name in self.match.merged
+            for model in self.models
+        )
+
+    @cached_property
+    def row_bytes(self) -> tuple[int, str] | None:
+        """The most memory of a thread that whole rows take, and of which tensor.
+
+        None where the gate needs no rows.
+        """
+        if not self.rule.by_rows:
+            return None
+        most = (0, "")
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            shape = infos[0].shape
+            tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
+            n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
+            per_element = n_bytes / max(infos[0].n_elements, 1)
+            most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
+        return most
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written, if the search takes one pass: the whole of a progress bar."""
+        return self.bytes_surveyed + self.bytes_combined + self.bytes_written
+
+    def header(self, shard: Shard) -> tuple[bytes, list[int]]:
+        """The first bytes of an output file and the offset of each of its tensors."""
+        return header(shard.tensors, {"format": "pt"})
+
+    def input_files(self) -> list[str]:
+        """All files of tensors that are read, once each."""
+        files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
+        return sorted(files)
+
+    def input_roots(self) -> list[Any]:
+        """The directories or files that the models are."""
+        return [one.path for one in (self.template, self.donor, *self.experts)]
+
+    def works(
+        self, inputs: Mapping[str, int], outputs: Mapping[str, tuple[int, int]]
+    ) -> list[Work]:
+        """The merged tensors as the passes take them, at the method's own scale.
+
+        ``inputs`` numbers the open files; ``outputs`` gives each output tensor's file and offset.
+        """
+        entries = {entry[0]: entry for shard in self.shards for entry in shard.tensors}
+        aliases: dict[str, list[str]] = {}
+        for alias, canonical in self.match.tied.items():
+            aliases.setdefault(canonical, []).append(alias)
+
+        def place(info: TensorInfo) -> Place:
+            return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
+
+        works = []
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            values = self.parameters[name]
+            code = DTYPE_CODES[entries[name][1]]
+            works.append(
+                Work(
+                    name=name,
+                    n_elements=infos[0].n_elements,
+                    inputs=tuple(place(info) for info in infos),
+                    outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
+                    row_length=row_length(infos[0]),
+                    n_input_bytes=sum(info.n_bytes for info in infos),
+                    shape=tuple(infos[0].shape),
+                    **settings(values, len(self.experts)),
+                )
+            )
+        return works
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The plan as plain data."""
+        return {
+            "recipe": self.config.to_json_dict(),
+            "method": self.config.merge_method,
+            "semantics": self.config.semantics,
+            "rule": {
+                "gate": self.rule.gate.value,
+                "vote": self.rule.vote.value,
+                "blend": self.rule.blend.value,
+                "scope": self.rule.scope,
+                "equal": self.rule.equal,
+            },
+            "n_parameters": self.n_parameters,
+            "passes": self.passes(),
+            "bytes_read": self.bytes_surveyed + self.bytes_combined,
+            "bytes_written": self.bytes_written,
+            "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in self.shards],
+            "tensors": {
+                entry[0]: {
+                    "action": self.action(entry[0]),
+                    "dtype": entry[1],
+                    "shape": list(entry[2]),
+                    "file": shard.name,
+                    "n_bytes": tensor_bytes(entry),
+                    **_plain(self.parameters.get(entry[0], {})),
+                }
+                for shard in self.shards
+                for entry in shard.tensors
+            },
+            "auxiliary_files": [str(path) for path in self.donor.auxiliary_files()],
+            "warnings": list(self.warnings),
+        }
+
+    def action(self, name: str) -> str:
+        """What happens to a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
+        if name in self.match.tied:
+            return "tie"
+        return "copy" if name in self._copied else "merge"
+
+    @cached_property
+    def _copied(self) -> frozenset[str]:
+        return frozenset(self.match.copied)
+
+    def passes(self) -> list[str]:
+        """The passes over the data, in words."""
+        first = ["survey of layers"] if self.modifiers.drop_layers else []
+        first += ["survey of norms"] if self.modifiers.needs_norms else []
+        if issubclass(self.config.method, MatrixMethod):
+            if self.rule.gate is Gate.MAGNITUDE:
+                first.append("survey of all matrices together")
+            return [*first, "matrices, one at a time, and combine of the other tensors"]
+        survey = "survey of inner products" if self.rule.coefficients else "survey"
+        surveys = [survey, "second survey"][: self.rule.n_surveys]
+        if not surveys:
+            return [*first, "combine"]
+        if self.rule.survey == "model":
+            return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
+        return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
+
+    def __str__(self) -> str:
+        n_files = len(self.shards)
+        lines = [
+            f"{self.config.merge_method} ({self.config.semantics} semantics) of "
+            f"{counted(len(self.experts), 'model')}",
+            *([f"  base    {self.template.path}"] if self.has_base else []),
+            *(f"  model   {expert.path}" for expert in self.experts),
+            f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
+            f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
+            f"passes    {'; '.join(self.passes())}",
+            f"reads     {_bytes(self.bytes_surveyed + self.bytes_combined)}",
+            f"writes    {_bytes(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
+            f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
+            *(f"warning   {warning}" for warning in self.warnings),
+        ]
+        return "\n".join(lines)
+
+
+def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
+    """Check a request against the headers of its models and plan the merge.
+
+    ``config`` is a recipe file, a dict or a MergeConfig. Raises InputError for everything that
+    would make the merge fail and that headers can show: tensors that are missing, extra or of
+    another shape, types that do not merge, files that are damaged, parameters that do not fit.
+    """
+    config = MergeConfig.load(config)
+    entries, warnings = config.experts()
+    if len(entries) > MAX_EXPERTS:
+        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+    opened: dict[str, Checkpoint] = {}
+
+    def checkpoint(path: str) -> Checkpoint:
+        if path not in opened:
+            opened[path] = open_model(path)
+        return opened[path]
+
+    base = checkpoint(config.base_model) if config.base_model else None
+    experts = tuple(checkpoint(entry.model) for entry in entries)
+    template = base or experts[0]
+    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
+    matched = match(as_model(template), models)
+    names = matched.merged
+    resolver = config.resolver(names)
+    parameters = {name: resolver.parameters_for(name) for name in names}
+    rule = config.rule()
+    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
+        rows = [parameters[name]["density"] for name in names]
+        model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
+    if config.dtype is not None and config.out_dtype is None:
+        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
+    modifiers = config.modifiers()
+    warnings.extend(modifiers.unused_filters(names))
+    copied = frozenset(matched.copied)
+    outputs = [
+        (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
+        for name, info in template.tensors.items()
+    ]
+    return MergePlan(
+        config=config,
+        rule=rule,
+        template=template,
+        donor=checkpoint(config.files_from) if config.files_from else template,
+        experts=experts,
+        models=tuple(models),
+        match=matched,
+        parameters=parameters,
+        modifiers=modifiers,
+        shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
+        warnings=(*warnings, *resolver.warnings),
+    )
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in parameters.items()
+        if name != "integers"
+    }

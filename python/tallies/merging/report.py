@@ -1,0 +1,138 @@
+"""What a merge did, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .._version import __version__
+from ..engine.usage import done_line
+from ..messages import counted
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """One model that went in. ``kept_fraction`` and ``threshold`` are those of its trim."""
+
+    path: str
+    fingerprint: str
+    """Of all tensors that were read: names, dtypes, shapes and contents."""
+    n_equal_to_base: int = 0
+    """Merged tensors whose bytes are those of the base."""
+    kept: int | None = None
+    kept_fraction: float | None = None
+    threshold: float | None = None
+    """The smallest magnitude that stays, where one holds for the whole model."""
+    coefficient: float | None = None
+    """What its weights or task vector were multiplied by, where one holds for the whole model."""
+    dropped_layers: list[str] = field(default_factory=list)
+    """Layers in which its task vector was left out."""
+
+
+@dataclass(frozen=True)
+class OutputReport:
+    """The checkpoint that came out."""
+
+    path: str
+    fingerprint: str
+    files: dict[str, int]
+    """Bytes of every tensor file."""
+    n_bytes: int
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What a merge did; also in ``tallies.json`` beside the result.
+
+    Counts are of elements unless the name says otherwise; a sign conflict is an element in which
+    entries of both signs survived the trim and none was NaN, a cancellation one among them whose
+    vote was exactly zero. Methods that elect no sign have neither.
+    """
+
+    recipe: dict[str, Any]
+    method: str
+    semantics: str
+    base: ModelReport | None
+    experts: list[ModelReport]
+    output: OutputReport
+    tensors_merged: int
+    tensors_copied: int
+    tensors_tied: int
+    parameters: int
+    """Scalars that were merged; tied ones count once."""
+    sign_conflicts: int
+    sign_conflict_fraction: float
+    cancellations: int
+    majority_sign: int | None
+    """The sign that cancelled votes took, where one holds for the whole model."""
+    combined_again: int
+    """Elements repeated because the majority of the signs was known only at the end."""
+    tensors_skipped: int = 0
+    """Always 0: a tensor is merged, copied or tied, or the merge fails."""
+    thresholds: dict[str, list[float | None]] = field(default_factory=dict)
+    """By tensor, one per expert, where each tensor has its own."""
+    coefficients: dict[str, list[float]] = field(default_factory=dict)
+    """What was solved for each tensor, one per expert; for rows their mean."""
+    alpha: float | None = None
+    """Of ``layer_scaling``, where it followed from norms."""
+    auxiliary_files: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: float = 0.0
+    gb_per_second: float = 0.0
+    """Bytes read and written, in units of 10^9, over ``seconds``."""
+    peak_memory_bytes: int = 0
+    """Largest resident memory of the process so far."""
+    threads: int = 0
+    target: str = ""
+    """The instruction set in use."""
+    tallies: str = __version__
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The report as JSON, indented; numbers that are not finite, which JSON lacks, are null."""
+        data = _without_nonfinite(self.to_json_dict())
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.method} ({self.semantics} semantics) of "
+            f"{counted(len(self.experts), 'model')} -> {self.output.path}",
+            f"tensors    {self.tensors_merged} merged ({self.parameters:,} parameters), "
+            f"{self.tensors_copied} copied, {self.tensors_tied} tied",
+        ]
+        for expert in self.experts:
+            line = f"model      {expert.path}"
+            if expert.kept_fraction is not None:
+                line += f": kept {expert.kept_fraction:.4%}"
+            if expert.threshold is not None:
+                line += f", |delta| >= {expert.threshold:.6g}"
+            if expert.coefficient is not None:
+                line += f": coefficient {expert.coefficient:.6g}"
+            if expert.dropped_layers:
+                line += f", without {counted(len(expert.dropped_layers), 'layer')}"
+            lines.append(line)
+        if self.alpha is not None:
+            lines.append(f"layers     alpha {self.alpha:.6g}")
+        if self.majority_sign is not None or self.sign_conflicts:
+            lines.append(
+                f"signs      {self.sign_conflict_fraction:.4%} of the elements in conflict, "
+                f"{self.cancellations:,} cancelled"
+            )
+        lines += [f"warning    {warning}" for warning in self.warnings]
+        lines.append(f"{done_line(self)}, result {self.output.fingerprint}")
+        return "\n".join(lines)
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nonfinite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_nonfinite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,167 @@
+"""What came of a merge: its report, with fingerprints of everything that went in and came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._core import target
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.fingerprints import content, model_fingerprint, tensor_fingerprint
+from ..engine.jobs import Work
+from ..engine.passes import Passes
+from ..engine.usage import peak_memory_bytes
+from ..floats import float_of
+from ..spec.rules import Gate, Vote
+from .plan import MergePlan
+from .report import MergeReport, ModelReport, OutputReport
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """A merge whose tensors are written."""
+
+    plan: MergePlan
+    works: Sequence[Work]
+    outputs: Mapping[str, TensorInfo]
+    passes: Passes
+    dropped: Sequence[list[str]]
+    """For each expert, the layers of its task vector that were left out; empty without such."""
+    alpha: float | None
+    """The factor of the first layer, where it followed from norms."""
+    warnings: Sequence[str]
+
+    def report(
+        self, path: Path, auxiliary: Sequence[Path], seconds: float, threads: int
+    ) -> MergeReport:
+        """The report on a merge into ``path``, with ``auxiliary`` files beside the tensors."""
+        warnings = [*self.warnings]
+        made, passes = self.plan, self.passes
+        inputs = self._fingerprints()
+        output = self._output_fingerprint()
+        kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
+        reports = []
+        for e, expert in enumerate(made.experts):
+            n_equal = self._n_equal_to_base(e) if made.has_base else 0
+            reports.append(
+                ModelReport(
+                    path=str(expert.path),
+                    fingerprint=inputs[e + made.has_base],
+                    n_equal_to_base=n_equal,
+                    dropped_layers=self.dropped[e] if self.dropped else [],
+                    kept=kept[e] if kept else None,
+                    kept_fraction=kept[e] / made.n_parameters
+                    if kept and made.n_parameters
+                    else None,
+                    threshold=_magnitude(passes.model.found[e].bits)
+                    if passes.model.found
+                    else None,
+                    coefficient=passes.model.weights[e] if passes.model.weights else None,
+                )
+            )
+            if made.match.merged and n_equal == len(made.match.merged):
+                warnings.append(
+                    f"model {str(expert.path)!r}: all merged tensors equal the base's; its task "
+                    "vector is zero and adds nothing (is it the base itself?)"
+                )
+        if made.has_base and output == inputs[0]:
+            warnings.append("the result equals the base bit for bit")
+        outcomes = passes.outcomes.values()
+        conflicts = sum(outcome.conflicts for outcome in outcomes)
+        read = made.bytes_surveyed + made.bytes_combined
+        whole_model = made.rule.scope == "model" and made.rule.vote is not Vote.NONE
+        return MergeReport(
+            recipe=made.config.to_json_dict(),
+            method=made.config.merge_method,
+            semantics=made.config.semantics,
+            base=ModelReport(str(made.template.path), inputs[0]) if made.has_base else None,
+            experts=reports,
+            output=OutputReport(
+                path=str(path),
+                fingerprint=output,
+                files={s.name: len(made.header(s)[0]) + s.n_bytes for s in made.shards},
+                n_bytes=made.bytes_written,
+            ),
+            tensors_merged=len(made.match.merged),
+            tensors_copied=len(made.match.copied),
+            tensors_tied=len(made.match.tied),
+            parameters=made.n_parameters,
+            sign_conflicts=conflicts,
+            sign_conflict_fraction=conflicts / max(made.n_parameters, 1),
+            cancellations=sum(outcome.cancellations for outcome in outcomes),
+            majority_sign=passes.majority(passes.outcomes) if whole_model else None,
+            combined_again=sum(outcome.n_repeated for outcome in outcomes),
+            thresholds={
+                self.works[job].name: [_magnitude(found.bits) for found in outcome.found]
+                for job, outcome in sorted(passes.outcomes.items())
+                if outcome.found and made.rule.gate is Gate.MAGNITUDE
+            },
+            coefficients={
+                self.works[job].name: outcome.coefficients
+                for job, outcome in sorted(passes.outcomes.items())
+                if outcome.coefficients
+            },
+            alpha=self.alpha,
+            auxiliary_files=[str(file) for file in auxiliary],
+            warnings=warnings,
+            bytes_read=read,
+            bytes_written=made.bytes_written,
+            seconds=seconds,
+            gb_per_second=(read + made.bytes_written) / 1e9 / seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            threads=threads,
+            target=target(),
+        )
+
+    def _is_dropped(self, job: int, expert: int) -> bool:
+        """Whether the base stands for this expert's tensor."""
+        work = self.works[job]
+        return bool(self.dropped) and work.inputs[expert + 1] == work.inputs[0]
+
+    def _fingerprints(self) -> list[str]:
+        """One per model, in the order of ``plan.models``."""
+        made = self.plan
+        found = []
+        for i, model in enumerate(made.models):
+            tensors = {}
+            for job, work in enumerate(self.works):
+                if work.name in model.tensors:
+                    info = made.match.source(model, work.name)
+                    dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
+                    lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
+                    tensors[work.name] = tensor_fingerprint(info, lanes)
+            for alias, canonical in {**made.match.tied, **model.tied}.items():
+                if alias in model.tensors and canonical in tensors:
+                    tensors[alias] = tensors[canonical]
+            for name in made.match.copied:
+                info = model.tensors[name]
+                tensors[name] = tensor_fingerprint(info, content(info))
+            found.append(model_fingerprint(tensors))
+        return found
+
+    def _output_fingerprint(self) -> str:
+        made = self.plan
+        tensors = {
+            work.name: tensor_fingerprint(self.outputs[work.name], self.passes.outcomes[job].output)
+            for job, work in enumerate(self.works)
+        }
+        for alias, canonical in made.match.tied.items():
+            tensors[alias] = tensors[canonical]
+        for name in made.match.copied:
+            copied = content(made.template.tensors[name])
+            tensors[name] = tensor_fingerprint(self.outputs[name], copied)
+        return model_fingerprint(tensors)
+
+    def _n_equal_to_base(self, expert: int) -> int:
+        def equal(job: int, work: Work) -> bool:
+            outcome = self.passes.outcomes[job]
+            same_type = work.inputs[0][2] == work.inputs[expert + 1][2]
+            same = same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            return same and not self._is_dropped(job, expert)
+
+        return sum(equal(job, work) for job, work in enumerate(self.works))
+
+
+def _magnitude(bits: int | None) -> float | None:
+    return None if bits is None else float_of(bits)

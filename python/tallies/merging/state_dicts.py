@@ -1,0 +1,277 @@
+"""Merging models that are in memory, as dicts of numpy arrays or torch tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from .. import methods
+from .._core import Limits, Plan
+from ..checkpoint.match import Match, Model, match, row_length
+from ..engine.arrays import empty_like, is_torch, view
+from ..engine.jobs import Work, settings
+from ..engine.limits import limits_in_memory, n_threads
+from ..engine.matrices import passes_for
+from ..engine.passes import Passes
+from ..errors import InputError
+from ..messages import show, unknown
+from ..methods._method import Method
+from ..recipe.modifiers import KEYS as MODIFIERS
+from ..recipe.modifiers import Modifiers
+from ..recipe.parameters import Resolver, check_parameters
+from .layer_dropping import choose, without
+from .layer_scaling import find_alpha
+
+
+def merge_state_dicts(
+    base: Mapping[str, Any] | None,
+    experts: Sequence[Mapping[str, Any]],
+    *,
+    method: str = "ties",
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    semantics: str = "paper",
+    nonfinite: str = "error",
+    threads: int | None = None,
+    post_scale: Any = None,
+    layer_scaling: Mapping[str, Any] | None = None,
+    drop_layers: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
+
+    ``base`` and every expert map names to numpy arrays or torch tensors of equal shapes, of
+    float32, float16, bfloat16, float64 or float8, mixed freely; ``base`` is None for methods
+    without one. ``weights`` has one number per expert; ``parameters`` are the method's, and a
+    per-model one may be a sequence of one value per expert. Integer and boolean tensors are copied
+    from the base and must be equal in the experts (``integers="base"`` accepts the base's). Names
+    that share their memory in the base and in every expert are tied: counted once, and tied in the
+    result.
+
+    ``post_scale``, ``layer_scaling`` ({"alpha": ... or "auto", "beta": ...}) and ``drop_layers``
+    ({"score": ..., "ratio": ...}) change the task vectors of any method that has a base, as in
+    recipes.
+
+    Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are
+    never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an
+    infinite or NaN value raises InputError unless ``nonfinite`` is "warn" or "propagate". ``seed``
+    matters to random methods only. Raises InputError for anything that does not match.
+
+    >>> import numpy as np
+    >>> base = {"w": np.zeros(4, np.float32)}
+    >>> a, b = {"w": np.float32([4, 1, -2, 0])}, {"w": np.float32([2, -3, 1, 0])}
+    >>> merge_state_dicts(base, [a, b], density=1.0)["w"]
+    array([ 3., -3., -2.,  0.], dtype=float32)
+    """
+    found = methods.get(method)
+    if semantics not in found.semantics:
+        raise InputError(f"semantics {unknown(semantics, found.semantics)}")
+    if nonfinite not in ("error", "warn", "propagate"):
+        raise InputError(f"nonfinite {unknown(nonfinite, ('error', 'warn', 'propagate'))}")
+    if not experts:
+        raise InputError("experts: found none, expected at least one state dict")
+    if found.needs_base and base is None:
+        raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
+    if base is not None and found.base_is_first:
+        experts, base = [base, *experts], None
+    if problem := found.number_objection(len(experts)):
+        raise InputError(f"experts: {problem}")
+    uses_base = found.forms_task_vectors(base is not None)
+    given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
+    modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
+    return _Merge(base if uses_base else None, experts, found, semantics).run(
+        weights, parameters, modifiers, nonfinite, threads, seed
+    )
+
+
+class _Merge:
+    def __init__(
+        self,
+        base: Mapping[str, Any] | None,
+        experts: Sequence[Mapping[str, Any]],
+        method: type[Method],
+        semantics: str,
+    ) -> None:
+        self._method, self._semantics = method, semantics
+        self._has_base = base is not None
+        dicts = [base, *experts] if base is not None else list(experts)
+        labels = (["base"] if base is not None else []) + [
+            f"expert {i}" for i in range(len(experts))
+        ]
+        self._models = [_model(label, one) for label, one in zip(labels, dicts, strict=True)]
+        self._labels = labels[self._has_base :]
+        self._template = dicts[0]
+
+    def run(
+        self,
+        weights: Sequence[float] | None,
+        parameters: Mapping[str, Any],
+        modifiers: Modifiers,
+        nonfinite: str,
+        threads: int | None,
+        seed: int,
+    ) -> dict[str, Any]:
+        matched = match(self._models[0], self._models[1:])
+        shared, per_model = self._split(weights, parameters)
+        resolver = Resolver(
+            self._method, self._semantics, shared, per_model, self._labels, matched.merged
+        )
+        constants = {
+            name: shared.get(name, parameter.default)
+            for name, parameter in self._method.parameters(self._semantics).items()
+            if not (parameter.per_model or parameter.per_tensor)
+        }
+        self._check_copied(matched, constants["integers"] == "base")
+        result = {name: empty_like(self._template[name]) for name in matched.merged}
+        works = [self._work(name, matched, resolver, result) for name in matched.merged]
+        limits = limits_in_memory(threads)
+        plan = Plan(self._has_base)
+        if modifiers.drop_layers:
+            survey = Plan(True)
+            dropped = choose(modifiers, survey, works, len(self._labels), limits)
+            works = without(works, dropped, modifiers.layers(matched.merged))
+
+        def refuse(job: int) -> None:
+            raise InputError(self._culprit(plan, limits, job, works[job].name))
+
+        passes = passes_for(
+            self._method,
+            plan,
+            works,
+            constants,
+            self._semantics,
+            limits,
+            n_workers=n_threads(threads),
+            labels=self._labels,
+            has_base=self._has_base,
+            seed=seed,
+            stop_at_overflow=nonfinite == "error",
+            report_overflow=refuse if nonfinite == "error" else None,
+        )
+        if passes.by_model and works:
+            passes.survey_model()
+        alpha = None
+        if modifiers.needs_norms:
+            alpha = find_alpha(lambda: Plan(True), works, passes, limits)
+        passes.scale(modifiers.factors(matched.merged, alpha))
+        passes.combine(range(len(works)))
+        passes.settle_majority()
+        if nonfinite == "warn":
+            self._warn(plan, limits, passes, works)
+        return self._finish(matched, result)
+
+    def _split(
+        self, weights: Sequence[float] | None, parameters: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Checked parameters: those that all experts share, and those of each."""
+        known = self._method.parameters(self._semantics)
+        shared = dict(parameters)
+        own: list[dict[str, Any]] = [{} for _ in self._labels]
+        if weights is not None and "weight" in parameters:
+            raise InputError("weights: given as 'weight' as well; keep one of the two")
+        given = {} if weights is None else {"weight": weights}
+        for name, parameter in known.items():
+            value = shared.get(name)
+            if parameter.per_model and _is_list_of_values(value):
+                given[name] = shared.pop(name)
+        for name, values in given.items():
+            values = list(values) if isinstance(values, Iterable) else [values]
+            if len(values) != len(own):
+                raise InputError(
+                    f"{name}: found {len(values)} values, expected one for each of the "
+                    f"{len(own)} experts"
+                )
+            for one, value in zip(own, values, strict=True):
+                one[name] = value
+        check = [
+            check_parameters(one, self._method, self._semantics, where=label, per_model=True)
+            for one, label in zip(own, self._labels, strict=True)
+        ]
+        return check_parameters(shared, self._method, self._semantics), check
+
+    def _work(
+        self, name: str, matched: Match, resolver: Resolver, result: Mapping[str, Any]
+    ) -> Work:
+        values: dict[str, Any] = resolver.parameters_for(name)
+        inputs = [matched.source(model, name) for model in self._models]
+        return Work(
+            name=name,
+            n_elements=inputs[0].n_elements,
+            inputs=tuple(array.place for array in inputs),
+            outputs=(view(name, result[name]).place,),
+            row_length=row_length(inputs[0]),
+            n_input_bytes=0,
+            shape=inputs[0].shape,
+            **settings(values, len(self._labels)),
+        )
+
+    def _check_copied(self, matched: Match, accept: bool) -> None:
+        import numpy as np
+
+        for name in matched.copied:
+            first = self._models[0].tensors[name]
+            for model in self._models[1:]:
+                other = matched.source(model, name)
+                a, b = (
+                    array.owner.numpy() if is_torch(array.owner) else array.owner
+                    for array in (first, other)
+                )
+                if not accept and not np.array_equal(a, b):
+                    raise InputError(
+                        f"{model.label}: tensor {show(name)} is {other.dtype} and differs from "
+                        f"{self._models[0].label}'s; integers are not merged: pass "
+                        "integers='base' to take the base's"
+                    )
+
+    def _culprit(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
+        for i, model in enumerate(self._models):
+            count, first = plan.find_nonfinite(job, i, limits)
+            if count:
+                return (
+                    f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "
+                    f"first at element {first}; repair it, or pass nonfinite='propagate'"
+                )
+        dtype = self._models[0].tensors[name].dtype
+        return (
+            f"tensor {show(name)}: the merged values overflow {dtype}; lower the scale or the "
+            "weights, or pass nonfinite='propagate'"
+        )
+
+    def _warn(self, plan: Plan, limits: Limits, passes: Passes, works: Sequence[Work]) -> None:
+        import warnings
+
+        for job, outcome in passes.outcomes.items():
+            if outcome.overflow:
+                warnings.warn(self._culprit(plan, limits, job, works[job].name), stacklevel=4)
+
+    def _finish(self, matched: Match, result: dict[str, Any]) -> dict[str, Any]:
+        for name in matched.copied:
+            value = self._template[name]
+            result[name] = value.clone() if is_torch(value) else value.copy()
+        for name, value in result.items():
+            like = self._template[name]
+            if is_torch(like) and like.device.type != "cpu":
+                result[name] = value.to(like.device)
+        for alias, canonical in matched.tied.items():
+            result[alias] = result[canonical]
+        return {name: result[name] for name in self._template}
+
+
+def _is_list_of_values(value: Any) -> bool:
+    """Whether a per-model parameter was given as one value per expert, not as filter rules."""
+    return isinstance(value, (list, tuple)) and not any(isinstance(v, Mapping) for v in value)
+
+
+def _model(label: str, tensors: Mapping[str, Any]) -> Model:
+    """A state dict as a model, with names tied that share the same memory in the same shape."""
+    if not isinstance(tensors, Mapping):
+        raise InputError(f"{label}: found {type(tensors).__name__}, expected a dict of tensors")
+    arrays = {name: view(name, value) for name, value in tensors.items()}
+    first: dict[tuple[Any, ...], str] = {}
+    tied = {}
+    # In the order of the names, so that which one is canonical does not depend on the dict's.
+    for name, array in sorted(arrays.items(), key=lambda item: item[0].encode()):
+        key = (array.given, array.shape, array.dtype)
+        if array.n_elements and first.setdefault(key, name) != name:
+            tied[name] = first[key]
+    return Model(label, arrays, tied)

@@ -1,0 +1,1 @@
+"""The user's request: read, checked, and worked out by tensor."""

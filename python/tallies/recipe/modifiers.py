@@ -1,0 +1,182 @@
+"""What changes the task vectors of any method that has a base: factors by layer, layers left out.
+
+Three keys of a recipe beside ``parameters``:
+
+* ``post_scale``: a factor on the merged task vector, on top of the method's own scale; it may vary
+  over tensors.
+* ``layer_scaling`` (LiNeS): a factor that grows with depth, alpha + beta * t, t the position of the
+  tensor's layer from 0 to 1 as ``gradient`` has it; tensors outside the layers have t = 0. With N
+  models ``alpha: auto`` is |sum_t x_t|_1 / |m|_1 / N, the norms over the whole model, x_t the
+  weighted task vectors and m what the method merges them to at scale 1; 0 where m is.
+* ``drop_layers`` (LwPTV): of each model, the share of layers with the lowest or highest score is
+  left out: its task vector is zero there, which every method then takes as it takes zeros.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+from ..errors import InputError
+from ..linalg.gram import Gram
+from ..messages import show
+from ..methods._matrix import MatrixMethod
+from ..methods._method import Method
+from ..spec.parameters import Parameter
+from .layers import layer_of, layer_positions
+from .parameters import check_parameters, number
+from .settings import Setting, evaluate, filters, matches, normalise
+
+KEYS = ("post_scale", "layer_scaling", "drop_layers")
+
+
+class _Options:
+    """Options of a modifier, checked as the parameters of a method are."""
+
+    name: ClassVar[str]
+    semantics: ClassVar[tuple[str, ...]] = ("paper",)
+
+    @classmethod
+    def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
+        return {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+
+
+class LayerScaling(_Options):
+    """Wang et al., LiNeS, 2024, arXiv 2410.17146."""
+
+    name = "layer_scaling"
+
+    alpha = Parameter(None, "factor of the first layer and outside the layers", words=("auto",))
+    beta = Parameter(None, "what the last layer's factor has more")
+
+
+class DropLayers(_Options):
+    """Zhang et al., LwPTV, 2025, arXiv 2506.09093; its score is not public, so it is an option."""
+
+    name = "drop_layers"
+
+    score = Parameter(None, "what layers are ranked by", choices=("size", "cosine", "distance"))
+    ratio = Parameter(None, "share of the layers that is left out", low=0, high=1)
+    drop = Parameter("lowest", "which end of the ranking", choices=("lowest", "highest"))
+    unit = Parameter("layer", "what counts as one", choices=("layer", "tensor"))
+
+
+def check(key: str, value: object) -> Any:
+    """The checked value of one of ``KEYS``; InputError that says what is wrong with it."""
+    if key == "post_scale":
+        try:
+            return normalise(value, partial(number, parameter=Parameter(1.0, "")))
+        except ValueError as problem:
+            raise InputError(f"{key}: {problem}") from None
+    options = LayerScaling if key == LayerScaling.name else DropLayers
+    expected = ", ".join(options.parameters())
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key}: found {show(value)}, expected a mapping with {expected}")
+    given = check_parameters(value, options, "paper", where=key)
+    for name, parameter in options.parameters().items():
+        if parameter.default is None and name not in given:
+            raise InputError(f"{key}: {name!r} is missing, expected {expected}")
+    return given
+
+
+@dataclass(frozen=True)
+class Modifiers:
+    """The checked modifiers of a merge."""
+
+    post_scale: Setting = 1.0
+    layer_scaling: Mapping[str, Any] | None = None
+    drop_layers: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, object], method: type[Method], *, has_base: bool) -> Modifiers:
+        """Those given, by key; None counts as not given. InputError for methods without a base."""
+        found = {key: value for key, value in given.items() if value is not None}
+        if found and not method.forms_task_vectors(has_base):
+            raise InputError(
+                f"{next(iter(found))}: {method.name} forms no task vectors"
+                + (" without a base" if method.base_is_optional else "")
+                + ", and this changes nothing else; remove it"
+            )
+        made = cls(**{key: check(key, value) for key, value in found.items()})
+        if made.needs_norms and issubclass(method, MatrixMethod):
+            raise InputError(
+                f"layer_scaling: {method.name} merges whole matrices, and alpha 'auto' needs the "
+                "norm of all that is merged beforehand; give a number"
+            )
+        return made
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether alpha follows from L1 norms, which a survey finds."""
+        return self.layer_scaling is not None and self.layer_scaling["alpha"] == "auto"
+
+    @property
+    def n_surveys(self) -> int:
+        """Surveys before those of the method."""
+        return self.needs_norms + (self.drop_layers is not None)
+
+    def factors(self, names: Sequence[str], alpha: float | None = None) -> dict[str, float]:
+        """What the merged task vector of each tensor is multiplied by.
+
+        ``alpha`` takes the place of ``auto``.
+        """
+        positions = layer_positions(names)
+        scaling = self.layer_scaling or {"alpha": 1.0, "beta": 0.0}
+        first = scaling["alpha"] if alpha is None else alpha
+        factors = {}
+        for name, position in positions.items():
+            by_depth = first + scaling["beta"] * position
+            post = evaluate(self.post_scale, name, position)
+            factors[name] = by_depth * (1.0 if post is None else float(post))
+        return factors
+
+    def unused_filters(self, names: Sequence[str]) -> Iterator[str]:
+        """Warnings about filters that fit no tensor."""
+        for pattern in filters(self.post_scale):
+            if not any(matches(pattern, name) for name in names):
+                yield f"post_scale: filter {pattern!r} fits no tensor"
+
+    def layers(self, names: Iterable[str]) -> dict[str, list[str]]:
+        """The layers that ``drop_layers`` ranks, in order, and their tensors."""
+        found: dict[str, list[str]] = {}
+        by_tensor = (self.drop_layers or {}).get("unit") == "tensor"
+        for name in names:
+            if layer := name if by_tensor else layer_of(name):
+                found.setdefault(layer, []).append(name)
+        return found
+
+    def dropped(self, grams: Mapping[str, Gram], sizes: Mapping[str, int]) -> list[list[str]]:
+        """For each model, the layers that it loses, from the inner products of its task vectors.
+
+        ``sizes`` are the layers' numbers of elements. Of equal scores the first layer goes first; a
+        layer with a NaN or infinity stays, so that it is not hidden.
+        """
+        options = self.drop_layers or {}
+        sign = -1 if options.get("drop") == "highest" else 1
+        n_dropped = int(len(grams) * options["ratio"])
+        n_models = next(iter(grams.values())).n if grams else 0
+
+        def rank(model: int, layer: str) -> tuple[bool, float]:
+            if not grams[layer].is_finite():
+                return (True, 0.0)
+            return (False, sign * score(options["score"], grams[layer], model, sizes[layer]))
+
+        return [sorted(grams, key=partial(rank, model))[:n_dropped] for model in range(n_models)]
+
+
+def score(name: str, gram: Gram, model: int, n_elements: int) -> float:
+    """The score of one model's task vector x in one layer; m is the mean of all models' there.
+
+    ``size``: |x| / sqrt(n_elements); ``cosine``: the cosine between x and m, 0 where one of them is
+    zero; ``distance``: |x - m| / sqrt(n_elements).
+    """
+    own = [float(t == model) for t in range(gram.n)]
+    mean = [1 / gram.n] * gram.n
+    if name == "cosine":
+        size = math.sqrt(gram.dot(model, model) * max(gram.product(mean, mean), 0.0))
+        return gram.product(own, mean) / size if size > 0 else 0.0
+    x = own if name == "size" else [a - b for a, b in zip(own, mean, strict=True)]
+    return math.sqrt(max(gram.product(x, x), 0.0) / max(n_elements, 1))

@@ -1,0 +1,214 @@
+"""The parameters of a request: checked against its method, then resolved for each tensor."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Protocol
+
+from ..errors import InputError
+from ..messages import show, unknown
+from ..methods._method import Method
+from ..spec.parameters import Parameter
+from .layers import layer_positions
+from .settings import Scalar, Setting, evaluate, filters, matches, normalise
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+# mergekit's parameters that have one value which changes nothing, and what the others would need.
+_ONLY_FALSE = {
+    "rescale": "rescaling trimmed task vectors is not done; leave it out, or raise 'scale'"
+}
+
+
+def check_parameters(
+    given: Mapping[str, object],
+    method: Parametrised,
+    semantics: str,
+    *,
+    where: str = "parameters",
+    per_model: bool = False,
+) -> dict[str, Setting]:
+    """The given parameters under their proper names, as settings of checked values.
+
+    ``per_model`` says that they belong to one model. Numbers become float; text that reads as a
+    number counts as one, because YAML takes ``1e-3`` for text. Raises InputError that names
+    everything that is wrong: unknown names, wrong types, NaN, values out of range, parameters that
+    the semantics lacks or that cannot be given for a model.
+    """
+    checked: dict[str, Setting] = {}
+    problems = []
+    for name, value in given.items():
+        try:
+            if name in _ONLY_FALSE and name not in method.parameters(semantics):
+                _refuse_true(name, value)
+                continue
+            proper, parameter = _find(name, method, semantics)
+            if proper in checked:
+                raise ValueError(f"{proper!r} is given under two names; keep one")
+            checked[proper] = _check(value, parameter, per_model)
+        except ValueError as problem:
+            problems.append(f"{where}: {name}: {problem}")
+    if problems:
+        raise InputError("; ".join(problems))
+    return checked
+
+
+class Parametrised(Protocol):
+    """What has parameters by name: a method or a codec."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def semantics(self) -> tuple[str, ...]: ...
+    def parameters(self, semantics: str = ...) -> dict[str, Parameter]: ...
+
+
+class Resolver:
+    """The parameters of each tensor, with gradients, rules and defaults worked out.
+
+    A model's own setting comes first, then the shared one, then the default; a rule list in which
+    nothing fits the name counts as not given. ``models`` holds one checked dict per expert, in
+    order, and ``labels`` what to call them. ``warnings`` names the filters that fit no tensor.
+    """
+
+    def __init__(
+        self,
+        method: type[Method],
+        semantics: str,
+        shared: Mapping[str, Setting],
+        models: Sequence[Mapping[str, Setting]],
+        labels: Sequence[str],
+        names: Iterable[str],
+    ) -> None:
+        self._method = method
+        self._parameters = method.parameters(semantics)
+        self._shared = shared
+        self._models = models
+        self._labels = labels
+        self._positions = layer_positions(names)
+        self.warnings = tuple(self._unused_filters())
+
+    def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
+        """The values for tensor ``name``; per-model parameters are tuples in the order of experts.
+
+        Raises InputError when a required parameter has no value here, or when the method cannot
+        work with these values; KeyError when the resolver was not given this name.
+        """
+        values: dict[str, Scalar | tuple[Scalar, ...]] = {
+            key: tuple(
+                self._value(name, key, (own, self._shared), label)
+                for own, label in zip(self._models, self._labels, strict=True)
+            )
+            if parameter.per_model
+            else self._value(name, key, (self._shared,), "parameters")
+            for key, parameter in self._parameters.items()
+        }
+        if objection := self._method.objection(values):
+            raise InputError(f"{self._method.name}: tensor {name!r}: {objection}")
+        return values
+
+    def _value(
+        self, name: str, key: str, sources: Iterable[Mapping[str, Setting]], label: str
+    ) -> Scalar:
+        position = self._positions[name]
+        sources = list(sources)
+        for source in sources:
+            if key in source:
+                value = evaluate(source[key], name, position)
+                if value is not None:
+                    return value
+        default = self._parameters[key].default
+        if default is None and not any(key in source for source in sources):
+            raise InputError(
+                f"{label}: {key!r} is missing, and {self._method.name} has no default for it"
+            )
+        if default is None:
+            raise InputError(
+                f"{label}: no rule of {key!r} fits tensor {name!r}, and it has no default; "
+                "add a last rule without a filter"
+            )
+        return default
+
+    def _unused_filters(self) -> Iterable[str]:
+        sources = [("parameters", self._shared), *zip(self._labels, self._models, strict=True)]
+        for label, source in sources:
+            for key, setting in source.items():
+                for pattern in filters(setting):
+                    if not any(matches(pattern, name) for name in self._positions):
+                        yield f"{label}: filter {pattern!r} of {key!r} fits no tensor"
+
+
+def _find(name: str, method: Parametrised, semantics: str) -> tuple[str, Parameter]:
+    """The parameter of this name or alias, under its proper name."""
+    parameters = method.parameters(semantics)
+    proper = {alias: key for key, value in parameters.items() for alias in (key, *value.aliases)}
+    if name in proper:
+        return proper[name], parameters[proper[name]]
+    others = [other for other in method.semantics if name in method.parameters(other)]
+    if others:
+        raise ValueError(
+            f"{method.name} has it only in {', '.join(others)} semantics, and this merge has "
+            f"{semantics}; remove it, or set 'semantics: {others[0]}'"
+        )
+    raise ValueError(f"parameter of {method.name} {unknown(name, proper)}")
+
+
+def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:
+    if per_model and not parameter.per_model:
+        raise ValueError("is not a parameter of one model; give it under the recipe's 'parameters'")
+    setting = normalise(value, partial(_scalar, parameter=parameter))
+    if isinstance(setting, list) and not (parameter.per_model or parameter.per_tensor):
+        raise ValueError(f"found {show(value)}, expected one value: it holds for the whole merge")
+    return setting
+
+
+def _scalar(value: object, parameter: Parameter) -> Scalar:
+    if parameter.choices is not None:
+        if parameter.switch and str(value).lower() in _BOOLEANS:
+            on = parameter.choices[0] if parameter.default == "none" else str(parameter.default)
+            return on if _boolean(value) else "none"
+        if not isinstance(value, str) or value not in parameter.choices:
+            raise ValueError(unknown(value, parameter.choices))
+        return value
+    if isinstance(parameter.default, bool):
+        return _boolean(value)
+    if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):
+        return value
+    return number(value, parameter)
+
+
+def _boolean(value: object) -> bool:
+    try:
+        return _BOOLEANS[str(value).lower()]
+    except KeyError:
+        raise ValueError(f"found {show(value)}, expected true or false") from None
+
+
+def number(value: object, parameter: Parameter) -> float:
+    """A finite number in the parameter's range; ValueError that says what was found."""
+    low = -math.inf if parameter.low is None else parameter.low
+    high = math.inf if parameter.high is None else parameter.high
+    complaint = ValueError(
+        f"found {show(value)}, expected a {'whole' if parameter.whole else 'finite'} number"
+        + (f" from {low:g} to {high:g}" if (low, high) != (-math.inf, math.inf) else "")
+        + "".join(f" or {word!r}" for word in parameter.words)
+    )
+    if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
+        raise complaint
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise complaint from None
+    if not math.isfinite(number) or not low <= number <= high:
+        raise complaint
+    if parameter.whole and number != int(number):
+        raise complaint
+    return number
+
+
+def _refuse_true(name: str, value: object) -> None:
+    if _boolean(value):
+        raise ValueError(_ONLY_FALSE[name])

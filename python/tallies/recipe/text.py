@@ -1,0 +1,136 @@
+"""Recipes as text, in files and on the command line, read into plain data.
+
+The text may come from anywhere, so its length and the data it stands for are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import yaml
+
+from ..errors import InputError
+from ..messages import show
+
+# Recipes are typed by hand; these bounds only stop files that are something else.
+_MAX_BYTES = 1 << 20
+_MAX_VALUES = 100_000
+# A report holds what was found out about every tensor beside the recipe.
+_MAX_REPORT_BYTES = 1 << 28
+
+# At the last colon, and only before key=value: a path may hold colons too.
+_MODEL_OPTION = re.compile(r"(?P<path>.+):(?P<pairs>[A-Za-z_]\w*=[^:]*)", re.DOTALL)
+_COMMA = re.compile(r",(?=[^,=\[\]]+=)")  # before the next key=, not inside a gradient
+
+
+def read_file(path: str) -> dict[str, Any]:
+    """The recipe in a YAML or ``.json`` file, or under ``recipe`` in a report of a merge.
+
+    Raises InputError for what cannot be read or parsed, for keys given twice, and for data that is
+    no mapping or larger than a recipe.
+    """
+    try:
+        with open(path, "rb") as file:
+            limit = _MAX_REPORT_BYTES if path.endswith(".json") else _MAX_BYTES
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}), expected a recipe file") from None
+    if len(raw) > limit:
+        raise InputError(f"is longer than {limit} bytes, expected a recipe file")
+    parse = _parse_json if path.endswith(".json") else _parse_yaml
+    data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
+    if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
+        data = data["recipe"]
+    _check_size(data)
+    if not isinstance(data, dict):
+        raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
+    return data
+
+
+def parse_model(text: str) -> dict[str, Any]:
+    """``DIR[:key=value,...]`` as an entry of a recipe's ``models``.
+
+    A path that exists as it stands is one, whatever colons it holds.
+    """
+    option = None if os.path.exists(text) else _MODEL_OPTION.fullmatch(text)
+    if option is None:
+        return {"model": text}
+    path, pairs = option["path"], _COMMA.split(option["pairs"])
+    return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}
+
+
+def parse_options(text: str, where: str) -> dict[str, Any]:
+    """``key=value,...`` as a mapping; values are YAML."""
+    return parse_pairs(_COMMA.split(text), where)
+
+
+def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
+    """``key=value`` texts as a mapping; values are YAML."""
+    pairs: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key):
+            raise InputError(f"{where}: found {show(text)}, expected key=value")
+        if key in pairs:
+            raise InputError(f"{where}: {show(key)} is given twice")
+        try:
+            pairs[key] = _parse(_parse_yaml, value)
+            _check_size(pairs[key])
+        except InputError as error:
+            raise InputError(f"{where}: the value of {show(key)} {error}") from None
+    return pairs
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key may stand only once; the stock loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise ValueError(f"line {line}: the key {show(key.value)} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in data:
+            raise ValueError(f"the key {show(key)} is given twice")
+        data[key] = value
+    return data
+
+
+def _parse(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
+
+
+def _check_size(data: Any) -> None:
+    """Refuse what YAML aliases can make of a short text: huge, or endless, data."""
+    waiting, n_values = [data], 0
+    while waiting:
+        value = waiting.pop()
+        n_values += 1
+        if n_values > _MAX_VALUES:
+            raise InputError(f"holds more than {_MAX_VALUES} values, expected a recipe")
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)

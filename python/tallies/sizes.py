@@ -1,0 +1,43 @@
+"""Sizes in bytes, as people write and read them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Final
+
+from .errors import InputError
+from .messages import show
+
+_UNITS: Final = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+_SIZE: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]i?B)?\s*", re.IGNORECASE)
+
+
+def parse_size(size: str | int) -> int:
+    """Bytes of a size such as ``5GB`` (5 * 10**9), ``1GiB`` (2**30), ``1.5GiB`` or a plain number.
+
+    Parts of a byte are dropped. Raises ``InputError`` for anything else and for less than a byte.
+
+    >>> parse_size("256MiB")
+    268435456
+    """
+    n_bytes = 0
+    if isinstance(size, int) and not isinstance(size, bool):
+        n_bytes = size
+    elif isinstance(size, str) and (match := _SIZE.fullmatch(size)):
+        n_bytes = int(Decimal(match[1]) * _UNITS.get((match[2] or "").upper(), 1))
+    if not 0 < n_bytes < 2**63:
+        raise InputError(f"size {show(size)}: expected such as '5GB', '1GiB', '256MiB' or 1000000")
+    return n_bytes
+
+
+def _bytes(n: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return f"{n} bytes"

@@ -1,0 +1,1 @@
+"""States what a method may choose, as data: dtypes, rules, parameters."""

@@ -1,0 +1,1 @@
+"""One file a codec: facts that packing and restoring follow."""

@@ -1,0 +1,1 @@
+"""The files of each kind of codec: their layout, packing and restoring."""

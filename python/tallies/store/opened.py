@@ -1,0 +1,179 @@
+"""``Store``: an open store over its base."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._core import Plan
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.arrays import new_array
+from ..engine.files import Place
+from ..engine.fingerprints import contents, tensor_fingerprint
+from ..engine.limits import n_threads, tile_limits
+from ..errors import InputError
+from ..messages import show
+from ..spec.dtypes import DTYPE_CODES
+from .manifest import Manifest, open_files
+from .restoring.checks import restored_names
+from .restoring.task import Restoring
+from .restoring.unpack import UnpackReport, unpack
+
+_BUFFERS = "256MiB"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Many experts of one base: ``Store.open(path).load("math")`` is one of them.
+
+    Everything that is read is compared with its checksum; InputError names what is damaged.
+    """
+
+    path: Path
+    base: Checkpoint
+    manifest: Manifest
+    files: Mapping[str, Mapping[str, TensorInfo]]
+    """By file of the store, where each of its tensors lies."""
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        base: str | os.PathLike[str] | None = None,
+        *,
+        check_base: bool = True,
+    ) -> Store:
+        """Open a store over ``base``, by default the one it was packed from.
+
+        With ``check_base`` the whole base is read and compared, at the speed of the disk; without,
+        each of its tensors is when it is used. InputError for a store that is damaged or of a newer
+        format, and for another base.
+        """
+        root = Path(path)
+        manifest = Manifest.read(root)
+        files = open_files(root, manifest)
+        if base is None and not os.path.exists(manifest.base_path):
+            raise InputError(
+                f"{root}: its base was packed from {manifest.base_path}, which is not there; name "
+                "the base (base=, --base)"
+            )
+        origin = Checkpoint.open(manifest.base_path if base is None else base)
+        store = cls(root, origin, manifest, files)
+        store._check_base(by_content=check_base)
+        return store
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of the tasks."""
+        return tuple(self.manifest.tasks)
+
+    @property
+    def codec(self) -> str:
+        """The name of the codec."""
+        return self.manifest.codec
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The codec's parameters."""
+        return dict(self.manifest.parameters)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the store's files; the base is not in it."""
+        return sum((self.path / file).stat().st_size for file in self.files)
+
+    def load(
+        self,
+        task: str,
+        *,
+        framework: str = "numpy",
+        mask_lambda: float | None = None,
+        threads: int | None = None,
+    ) -> dict[str, Any]:
+        """All tensors of a task in memory, by name: arrays, or tensors with ``framework="torch"``.
+
+        base + scale * (mask ? shared : +0), the product and the sum rounded in float32, the result
+        once to the base's dtype. ``mask_lambda`` names one of several candidates. Tied names share
+        one array.
+
+        >>> Store.open("store").load("math")["head.weight"]  # doctest: +SKIP
+        """
+        return self._load(task, self.manifest.tensors, framework, mask_lambda, threads)
+
+    def tensor(
+        self,
+        task: str,
+        name: str,
+        *,
+        framework: str = "numpy",
+        mask_lambda: float | None = None,
+    ) -> Any:
+        """One tensor of a task; reads only what it needs."""
+        names = restored_names(self.manifest, [name])
+        return self._load(task, names, framework, mask_lambda, None)[name]
+
+    def unpack(self, task: str, out: str | os.PathLike[str], **options: Any) -> UnpackReport:
+        """Write a task's checkpoint into the new directory ``out``; options as for ``unpack``."""
+        return unpack(self.restoring(task, options.pop("mask_lambda", None)), out, **options)
+
+    def restoring(self, task: str, mask_lambda: float | None = None) -> Restoring:
+        """What makes the tensors of a task; InputError for one that is not there."""
+        return Restoring.of(self.path, self.manifest, self.files, self.base, task, mask_lambda)
+
+    def _load(
+        self,
+        task: str,
+        names: Iterable[str],
+        framework: str,
+        mask_lambda: float | None,
+        threads: int | None,
+    ) -> dict[str, Any]:
+        one = self.restoring(task, mask_lambda)
+        made: dict[str, Any] = {}
+        outputs: dict[str, list[Place]] = {}
+        wanted = list(names)
+        for name in dict.fromkeys(map(one.source, wanted)):
+            dtype = one.dtype(name)
+            made[name], address = new_array(
+                name, dtype, self.manifest.tensors[name].shape, framework
+            )
+            if one.is_made(name):
+                outputs[name] = [(-1, address, DTYPE_CODES.get(dtype, 0))]
+            else:
+                one.copy(name, _writer(address))
+        one.make(Plan(True), outputs, tile_limits(_BUFFERS, n_threads(threads)))
+        return {name: made[one.source(name)] for name in wanted}
+
+    def _check_base(self, *, by_content: bool) -> None:
+        """Raise InputError unless the base is the one that the store was made from."""
+        found, expected = self.base.tensors, self.manifest.tensors
+        for name in sorted(found.keys() ^ expected.keys()):
+            where = "lacks" if name in expected else "has"
+            raise self._refuse_base(f"{where} tensor {show(name)}")
+        for name, tensor in expected.items():
+            if (found[name].dtype, found[name].shape) != (tensor.dtype, tensor.shape):
+                raise self._refuse_base(
+                    f"tensor {show(name)} is {found[name].dtype} {list(found[name].shape)}, "
+                    f"expected {tensor.dtype} {list(tensor.shape)}"
+                )
+        if not by_content:
+            return
+        infos = list(found.values())
+        for info, lanes in zip(infos, contents(infos, n_threads(None)), strict=True):
+            if tensor_fingerprint(info, lanes) != expected[info.name].fingerprint:
+                raise self._refuse_base(f"tensor {show(info.name)} has other values")
+
+    def _refuse_base(self, why: str) -> InputError:
+        return InputError(
+            f"{self.base.path}: is not the base of {self.path}: {why}; name the base that it was "
+            f"packed from (fingerprint {self.manifest.base_fingerprint})"
+        )
+
+
+def _writer(address: int) -> Callable[[bytes, int], object]:
+    return lambda chunk, at: ctypes.memmove(address + at, bytes(chunk), len(chunk))

@@ -1,0 +1,1 @@
+"""Packs tasks into a store."""

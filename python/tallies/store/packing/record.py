@@ -1,0 +1,148 @@
+"""What a packing read and wrote, as the store's manifest and the report say it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..._core import target
+from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tied import tied_pairs
+from ...engine.fingerprints import content, model_fingerprint, tensor_fingerprint
+from ...engine.usage import peak_memory_bytes
+from ..lambdas import text
+from ..manifest import Manifest, Task, Tensor
+from .plan import PackPlan
+from .report import PackReport, TaskReport
+
+
+class PackRecord:
+    """Checksums of the files of a packing, and fingerprints of what went into them."""
+
+    def __init__(self, made: PackPlan) -> None:
+        self._plan = made
+        self.checksums: dict[str, dict[str, str]] = {}
+        """By file and tensor."""
+        self.file_bytes: dict[str, int] = {}
+        self.prints: list[dict[str, str]] = [{} for _ in range(len(made.tasks) + 1)]
+        """By tensor: of the base, then of each task."""
+
+    def note_read(self, name: str, lanes: Sequence[Sequence[int]]) -> None:
+        """Fingerprints of a tensor of the base and of all tasks."""
+        sources = self._plan.sources(name)
+        for one, found, prints in zip(sources, lanes, self.prints, strict=True):
+            prints[name] = tensor_fingerprint(one, found)
+
+    def note_written(self, file: str, info: TensorInfo, lanes: Sequence[int]) -> None:
+        """The checksum of a tensor of a file."""
+        self.checksums[file][info.name] = tensor_fingerprint(info, lanes)
+
+    def note_unpacked(self) -> None:
+        """Fingerprints of what no pass read, so that whole models have one."""
+        made = self._plan
+        models = (made.base, *made.tasks.values())
+        for name in (*made.match.merged, *made.match.copied):
+            for one, prints in zip(made.sources(name), self.prints, strict=True):
+                if name in prints:
+                    continue
+                frozen = made.kind(name) == "frozen" and name in self.prints[0]
+                prints[name] = (
+                    self.prints[0][name] if frozen else tensor_fingerprint(one, content(one))
+                )
+        for model, prints in zip(models, self.prints, strict=True):
+            for alias, canonical in tied_pairs(model):
+                if canonical in prints:
+                    prints.setdefault(alias, prints[canonical])
+
+    def manifest(self, n_set: Sequence[int], scales: Sequence[float]) -> Manifest:
+        """What the store says of itself; ``n_set`` has the bits set in each mask."""
+        made = self._plan
+        base_prints, *task_prints = self.prints
+        tasks = {}
+        for i, (name, checkpoint) in enumerate(made.tasks.items()):
+            own = [(n, mask) for n, mask in zip(n_set, made.masks, strict=True) if mask[0] == name]
+            several = made.lambdas.n_per_task > 1
+            tasks[name] = Task(
+                source=os.path.abspath(checkpoint.path),
+                fingerprint=model_fingerprint(task_prints[i]),
+                scale=scales[i],
+                mask_lambda=None if several else own[0][1][1],
+                n_set={text(value): n for n, (_, value, _) in own},
+                file=None if several else own[0][1][2],
+                candidates={text(value): file for _, (_, value, file) in own} if several else {},
+            )
+        return Manifest(
+            codec=made.codec.name,
+            parameters=dict(made.parameters),
+            base_path=os.path.abspath(made.base.path),
+            base_fingerprint=model_fingerprint(base_prints),
+            tensors={
+                name: Tensor(
+                    one.dtype,
+                    one.shape,
+                    made.kind(name),
+                    base_prints[name],
+                    made.match.tied.get(name),
+                )
+                for name, one in made.base.tensors.items()
+            },
+            tasks=tasks,
+            checksums={file: dict(sorted(sums.items())) for file, sums in self.checksums.items()},
+        )
+
+    def report(self, path: Path, manifest: Manifest, seconds: float, threads: int) -> PackReport:
+        """What was done."""
+        made = self._plan
+        warnings = [
+            f"task {name!r}: {task.path} equals the base bit for bit"
+            for name, task in made.tasks.items()
+            if manifest.tasks[name].fingerprint == manifest.base_fingerprint
+        ]
+        base_bytes, expert_bytes = made.base.n_bytes, sum(t.n_bytes for t in made.tasks.values())
+        n_trained = made.n_masked + sum(made.base.tensors[n].n_elements for n in made.dense)
+        n_all = sum(
+            one.n_elements for n, one in made.base.tensors.items() if n not in made.match.tied
+        )
+        return PackReport(
+            path=str(path),
+            codec=manifest.codec,
+            parameters=manifest.parameters,
+            base=str(made.base.path),
+            base_fingerprint=manifest.base_fingerprint,
+            tasks=[
+                TaskReport(
+                    name=name,
+                    source=task.source,
+                    fingerprint=task.fingerprint,
+                    scale=task.scale,
+                    set_fraction={
+                        key: n / made.n_masked if made.n_masked else 0.0
+                        for key, n in task.n_set.items()
+                    },
+                    n_bytes=sum(
+                        self.file_bytes[file]
+                        for file in ([task.file] if task.file else task.candidates.values())
+                    ),
+                )
+                for name, task in manifest.tasks.items()
+            ],
+            tensors_masked=len(made.masked),
+            tensors_dense=len(made.dense),
+            tensors_frozen=len(made.frozen),
+            tensors_copied=sum(made.kind(n) == "copied" for n in made.base.tensors),
+            parameters_masked=made.n_masked,
+            parameters_trained=n_trained,
+            parameters_frozen=n_all - n_trained,
+            n_bytes=sum(self.file_bytes.values()),
+            base_bytes=base_bytes,
+            expert_bytes=expert_bytes,
+            has_shared=made.rule is not None,
+            warnings=warnings,
+            bytes_read=made.bytes_read,
+            seconds=seconds,
+            gb_per_second=(made.bytes_read + sum(self.file_bytes.values())) / 1e9 / seconds,
+            peak_memory_bytes=peak_memory_bytes(),
+            threads=threads,
+            target=target(),
+        )

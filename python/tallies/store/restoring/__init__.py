@@ -1,0 +1,1 @@
+"""Restores tasks from a store."""

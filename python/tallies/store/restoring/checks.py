@@ -1,0 +1,44 @@
+"""Checks of a store before a task is restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from ...checkpoint.checkpoint import Checkpoint
+from ...checkpoint.safetensors import TensorInfo
+from ...engine.fingerprints import tensor_fingerprint
+from ...errors import InputError
+from ...messages import show, unknown
+from ..manifest import Manifest
+
+Write = Callable[[bytes, int], object]
+"""Called with some bytes of a tensor and the first one's position in it."""
+
+
+def refuse_damaged(
+    store: Path, manifest: Manifest, base: Checkpoint, one: TensorInfo, lanes: Sequence[int]
+) -> None:
+    """Raise InputError unless a tensor of store or base has the content that was packed."""
+    found = tensor_fingerprint(one, lanes)
+    if one.path in base.files:
+        expected, what = manifest.tensors[one.name].fingerprint, "is not the store's base"
+        way_out = f"name the base that the store was packed from, {manifest.base_path}"
+    else:
+        file = one.path.relative_to(store).as_posix()
+        expected, what = manifest.checksums[file][one.name], "is damaged"
+        way_out = "restore the file, or pack again"
+    if found != expected:
+        raise InputError(
+            f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
+            f"{expected}; {way_out}"
+        )
+
+
+def restored_names(manifest: Manifest, names: Iterable[str]) -> list[str]:
+    """The names asked for; InputError for one that the base lacks."""
+    found = list(names)
+    for name in found:
+        if name not in manifest.tensors:
+            raise InputError(f"tensor {unknown(name, manifest.tensors)}")
+    return found

@@ -1,0 +1,363 @@
+"""Merges of encoded task vectors, by blocks: against the reference, and from stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tallies import InputError, Store, _core, pack
+from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
+from tallies.store.manifest import STORED
+from tallies.torch.encoded import EncodedDelta, store_deltas
+from tallies.torch.merged_module import MergedModule
+from tallies.torch.weighted import weighted_merge
+from tests.reference import weighted as reference
+from tests.support import strategies
+from tests.support.everywhere import assert_everywhere
+from tests.support.strategies import KERNEL_DTYPES
+from tests.torch.test_torch_live import (
+    CODECS,
+    TASKS,
+    Net,
+    bits,
+    copies,
+    expert_of,
+    flip_last_byte,
+    packed,
+)
+
+Array = npt.NDArray[Any]
+
+CELL = reference.CELL
+EDGES = (reference.CHUNK - 1, reference.CHUNK + 9, CELL + 70)
+
+
+def tensor_of(array: Array) -> torch.Tensor:
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    import ml_dtypes
+
+    if tensor.dtype == torch.bfloat16:
+        return tensor.detach().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()
+
+
+class Encoded(NamedTuple):
+    """A delta, and what it stands for."""
+
+    delta: torch.Tensor | EncodedDelta
+    dense: npt.NDArray[np.float32]
+
+
+@st.composite
+def encoded(draw: st.DrawFn, n: int) -> Encoded:
+    """A task vector of n elements in one of the forms of stores; long ones repeat themselves."""
+
+    def values(dtype: Any, size: int) -> Array:
+        few = draw(strategies.arrays(dtype, min(size, 150), min(size, 200)))
+        return np.resize(few, size)
+
+    form = draw(st.sampled_from(["zero", "dense", "masked", "signs", "sparse", "quantized"]))
+    dtype = draw(st.sampled_from(KERNEL_DTYPES))
+    code = DTYPE_CODES[DTYPE_OF_ARRAY[dtype.name]]
+    mask = np.resize(draw(strategies.arrays(np.float32, min(n, 150), min(n, 200))) > 0, n)
+    bits_set = torch.from_numpy(np.packbits(mask, bitorder="little"))
+    scale = float(np.float32(draw(st.sampled_from([1.0, -0.3, 0.0, 1e30, -1e-40]))))
+    native, dense = _core.Delta.zero(n), np.zeros(n, np.float32)
+    memory: list[torch.Tensor] = [bits_set]
+    if form == "dense":
+        x = values(dtype, n)
+        return Encoded(tensor_of(x), reference.widen(x))
+    if form == "masked":
+        x = values(dtype, n)
+        memory.append(tensor_of(x))
+        native = _core.Delta.masked(memory[1].data_ptr(), code, bits_set.data_ptr(), scale, n)
+        dense = reference.masked(x, bits_set.numpy(), scale)
+    elif form == "signs":
+        native = _core.Delta.signs(bits_set.data_ptr(), scale, n)
+        dense = reference.signs(bits_set.numpy(), scale, n)
+    elif form == "sparse":
+        x = values(dtype, int(mask.sum()))
+        memory.append(tensor_of(x))
+        native = _core.Delta.sparse(bits_set.data_ptr(), memory[1].data_ptr(), code, n)
+        dense = reference.sparse(bits_set.numpy(), x, n)
+    elif form == "quantized":
+        x = np.resize(np.arange(-127, 128, 3), int(mask.sum())).astype(np.int8)
+        n_rows = draw(st.sampled_from([rows for rows in (1, 2, 3, 7) if n % rows == 0]))
+        scales = values(np.float32, n_rows)
+        memory += [torch.from_numpy(x), torch.from_numpy(scales)]
+        addresses = [one.data_ptr() for one in memory]
+        native = _core.Delta.quantized(*addresses, n_rows, n)
+        dense = reference.sparse(bits_set.numpy(), x, n, scales)
+    return Encoded(EncodedDelta(torch.Size([n]), native, tuple(memory)), dense)
+
+
+@given(data=st.data())
+@settings(max_examples=40)
+def test_decoding(data: st.DataObject) -> None:
+    delta, dense = data.draw(encoded(data.draw(strategies.sizes() | st.sampled_from(EDGES))))
+    if isinstance(delta, EncodedDelta):
+        assert_everywhere(lambda: delta.dense().numpy(), reference.narrow(dense, np.float32))
+
+
+@given(data=st.data())
+@settings(max_examples=30)
+def test_merge_and_gradient_of_encoded_deltas(data: st.DataObject) -> None:
+    n = data.draw(strategies.sizes() | st.sampled_from(EDGES))
+    rows = [data.draw(encoded(n)) for _ in range(data.draw(st.sampled_from([1, 2, 3, 4, 5, 9])))]
+    few = [
+        data.draw(strategies.arrays(data.draw(st.sampled_from(KERNEL_DTYPES)), min(n, 150), 200))
+        for _ in range(2)
+    ]
+    base = np.resize(few[0], n)
+    grad = reference.narrow(np.resize(few[1], n), base.dtype)
+    n_blocks = data.draw(st.sampled_from([None, 1, 2, 3, 7, 70]))
+    shape = (len(rows),) if n_blocks is None else (len(rows), 1, n_blocks)
+    drawn = data.draw(strategies.arrays(np.float32, 9, 40))
+    factors = np.resize(drawn, shape)
+    deltas, dense = [row.delta for row in rows], [row.dense for row in rows]
+
+    def merged() -> tuple[Array, Array]:
+        coefficients = torch.tensor(factors, dtype=torch.float64, requires_grad=True)
+        out = weighted_merge(tensor_of(base), deltas, coefficients)
+        out.backward(tensor_of(grad))
+        assert coefficients.grad is not None
+        return array_of(out), coefficients.grad.reshape(len(rows), -1).numpy()
+
+    by_block = factors.reshape(len(rows), -1)
+    assert_everywhere(lambda: merged()[0], reference.weighted_sum(base, dense, by_block), base)
+    expected = reference.block_dots(grad, dense, by_block.shape[1])
+    assert_everywhere(lambda: merged()[1], expected, base, grad)
+
+
+def test_threads_change_no_bit() -> None:
+    n = 3 * CELL + 17
+    base, grad, delta = torch.randn(3, n).unbind()
+    before = torch.get_num_threads()
+    seen = set()
+    try:
+        for n_threads in (1, 2, 5):
+            torch.set_num_threads(n_threads)
+            coefficients = torch.full((1, 1, 2), 0.3, dtype=torch.float64, requires_grad=True)
+            merged = weighted_merge(base, [delta], coefficients)
+            merged.backward(grad)
+            assert coefficients.grad is not None
+            seen.add((bits(merged), bits(coefficients.grad)))
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3, 50])
+def test_the_gradient_of_blocks_is_that_of_the_plain_expression(n_blocks: int) -> None:
+    base, seed = torch.randn(6, 7), torch.randn(6, 7)
+    deltas = torch.randn(3, 6, 7)
+    coefficients = torch.randn(3, 1, n_blocks, requires_grad=True)
+    weighted_merge({"w": base}, [{"w": one} for one in deltas], coefficients)["w"].backward(seed)
+    plain = coefficients.detach().requires_grad_()
+    block_of = torch.tensor(
+        [k for k, block in enumerate(reference.blocks(42, n_blocks)) for _ in range(42)[block]]
+    )
+    merged = base + (plain[:, 0][:, block_of].reshape(3, 6, 7) * deltas).sum(0)
+    merged.backward(seed)
+    assert coefficients.grad is not None and plain.grad is not None
+    assert torch.allclose(coefficients.grad, plain.grad, rtol=1e-5, atol=1e-6)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the bytes of all tensors that operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> torch.Tensor:
+        result: torch.Tensor = func(*args, **(kwargs or {}))
+        self.seen[result.data_ptr()] = result.nbytes
+        return result
+
+
+def test_no_temporary_of_the_tensor_s_size(tmp_path: Path) -> None:
+    base = {"w": torch.randn(CELL, 4)}
+    store = packed(tmp_path, base, "tall")
+    coefficients = torch.full((3,), 0.3, requires_grad=True)
+    deltas = store_deltas(store)
+    merged = weighted_merge(base, deltas, coefficients)["w"]
+    seed = torch.randn(merged.shape)
+    known = {tensor.data_ptr() for tensor in (base["w"], merged, seed, coefficients)}
+    with Sizes() as forward:
+        again = weighted_merge(base, deltas, coefficients)["w"]
+    with Sizes() as backward:
+        merged.backward(seed)
+    for sizes, expected in ((forward, [again.nbytes]), (backward, [])):
+        large = [
+            n_bytes
+            for address, n_bytes in sizes.seen.items()
+            if n_bytes > merged.nbytes / 100 and address not in known
+        ]
+        assert sizes.seen and large == expected
+
+
+# Stores.
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_deltas_of_a_store(tmp_path: Path, codec: str) -> None:
+    base = copies(Net())
+    store = packed(tmp_path, base, codec)
+    deltas = store_deltas(store)
+    names = [name for name in base if store.manifest.tensors[name].kind in STORED]
+    for t, (task, delta) in enumerate(zip(TASKS, deltas, strict=True)):
+        assert sorted(delta) == sorted(names)
+        loaded = store.load(task, framework="torch")
+        for name in names:
+            dense = delta[name].dense()
+            assert dense.shape == delta[name].shape == base[name].shape
+            kind = store.manifest.tensors[name].kind
+            if codec == "exact" or kind == "dense":
+                expected = expert_of(base, t)[name].float() - base[name].float()
+                assert bits(dense) == bits(expected)
+            elif kind == "factored":
+                assert bits(dense) == bits(loaded[name].float() - base[name].float())
+            else:
+                assert bits((base[name].float() + dense).to(base[name].dtype)) == bits(loaded[name])
+
+    coefficients = torch.randn(3, len(names), 2, dtype=torch.float64)
+    results = []
+    for rows in (deltas, [{name: one.dense() for name, one in row.items()} for row in deltas]):
+        given = coefficients.clone().requires_grad_()
+        merged = weighted_merge(base, rows, given)
+        sum(merged[name].float().square().sum() for name in names).backward()  # type: ignore[union-attr]
+        assert given.grad is not None
+        results.append((given.grad, *(merged[name] for name in names)))
+    assert [bits(one) for one in results[0]] == [bits(one) for one in results[1]]
+
+
+def test_the_shared_vector_is_in_memory_once(tmp_path: Path) -> None:
+    store = packed(tmp_path, copies(Net()), "emr")
+    one, *others = (deltas["embed.weight"].memory[1] for deltas in store_deltas(store))
+    assert [other.data_ptr() for other in others] == [one.data_ptr()] * (len(TASKS) - 1)
+
+
+def test_tensors_that_a_task_left_alone_are_zero(tmp_path: Path) -> None:
+    base = copies(Net())
+    save_file(base, tmp_path / "base.safetensors")
+    changed = {"math": "embed.weight", "code": "gain"}
+    for task, name in changed.items():
+        save_file({**base, name: expert_of(base, 1)[name]}, tmp_path / f"{task}.safetensors")
+    tasks = {task: tmp_path / f"{task}.safetensors" for task in changed}
+    pack(tmp_path / "base.safetensors", tasks, tmp_path / "store", codec="sparse")
+    store = Store.open(tmp_path / "store")
+    for task, deltas in zip(("code", "math"), store_deltas(store, ["code", "math"]), strict=True):
+        assert {name for name, one in deltas.items() if one.dense().any()} == {changed[task]}
+        assert deltas.keys() == set(changed.values())
+
+
+def test_what_a_store_cannot_give(tmp_path: Path) -> None:
+    base = copies(Net())
+    store = packed(tmp_path, base, "tall", **{"lambda": [0.2, 1.0]})
+    with pytest.raises(InputError, match="has candidates for lambda"):
+        store_deltas(store)
+    assert len(store_deltas(store, mask_lambda=1.0)) == 3
+    with pytest.raises(InputError, match="'maht' is not known"):
+        store_deltas(store, ["maht"], mask_lambda=1.0)
+    flip_last_byte(store.path / "shared.safetensors")
+    with pytest.raises(InputError, match=r"shared\.safetensors: tensor .* is damaged"):
+        store_deltas(store, mask_lambda=1.0)
+
+
+def test_changed_integers_have_no_delta(tmp_path: Path) -> None:
+    base = copies(Net())
+    save_file(base, tmp_path / "base.safetensors")
+    save_file({**base, "ids": base["ids"] + 1}, tmp_path / "math.safetensors")
+    tasks = {"math": tmp_path / "math.safetensors"}
+    pack(tmp_path / "base.safetensors", tasks, tmp_path / "store", codec="sparse", density="exact")
+    with pytest.raises(InputError, match=r"'math' changed tensor 'ids', which is I64"):
+        store_deltas(Store.open(tmp_path / "store"))
+
+
+# Modules.
+
+
+def test_a_module_merged_from_a_store(tmp_path: Path) -> None:
+    module = Net()
+    base = copies(module)
+    store = packed(tmp_path, base, "tall")
+    merged = MergedModule(module, base, store_deltas(store, ["math"]), initial=1.0)
+    for name, expected in store.load("math", framework="torch").items():
+        assert bits(merged.merged()[name]) == bits(expected)
+
+
+class Losses:
+    """A module merged from random deltas, and two losses of it."""
+
+    def __init__(self, **options: Any) -> None:
+        module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+        base = copies(module)
+        deltas = [{name: torch.randn_like(one) for name, one in base.items()} for _ in range(3)]
+        self.merged = MergedModule(module, base, deltas, **options)
+        self.batches = torch.randn(2, 4, 6)
+
+    def backward(self) -> None:
+        for batch in self.batches:
+            self.merged(batch).square().sum().backward()
+
+    def gradient(self) -> torch.Tensor:
+        grad = self.merged.coefficients.grad
+        assert grad is not None
+        self.merged.coefficients.grad = None
+        return grad
+
+
+@pytest.mark.parametrize("options", [{}, {"per_tensor": True}, {"blocks": 3}])
+def test_one_merge_for_several_losses(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = Losses(**options)
+    losses.backward()
+    expected = losses.gradient()
+    calls = []
+    native = _core.block_dots
+    monkeypatch.setattr(_core, "block_dots", lambda *given: calls.append(0) or native(*given))
+    with losses.merged.merged_once():
+        losses.backward()
+        assert losses.merged.coefficients.grad is None
+    assert len(calls) == len(losses.merged.names) == 4
+    assert torch.allclose(losses.gradient(), expected, rtol=1e-4)
+    assert (
+        losses.merged.coefficients.shape
+        == {
+            "{}": (3,),
+            "{'per_tensor': True}": (3, 4),
+            "{'blocks': 3}": (3, 4, 3),
+        }[str(options)]
+    )
+
+
+def test_a_block_of_calls_that_fails_or_asks_for_no_gradient() -> None:
+    losses = Losses()
+    with losses.merged.merged_once():
+        losses.merged(losses.batches[0])
+    assert losses.merged.coefficients.grad is None
+    with pytest.raises(KeyError), losses.merged.merged_once():
+        raise KeyError
+    losses.backward()
+    assert losses.gradient().shape == (3,)
+    for blocks in (0, 2.5, True):
+        with pytest.raises(InputError, match="blocks: found"):
+            Losses(blocks=blocks)
