@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from io import FileIO
 
 from ..errors import StorageError
-from .safetensors import TensorInfo
+from ..spec.dtypes import DTYPES
+from .strided import EndsEarly, blocks
+from .tensors import TensorInfo
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
 # smaller: tensors that differ mostly do so at once. Multiples of 64.
@@ -14,30 +18,84 @@ _CHUNK_BYTES = 1 << 20
 
 
 def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
-    """The bytes of a tensor, a bounded piece at a time; StorageError when they cannot be read."""
+    """Yield the stored bytes of a tensor in row-major order, a bounded piece at a time.
+
+    The pieces of two tensors of one size have the same sizes, whatever their strides. The scale of
+    a scaled tensor is not applied.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    read = _read_row_major if tensor.strides is None else _read_strided
     try:
         with open(tensor.path, "rb", buffering=0) as file:
-            file.seek(tensor.offset)
-            left = tensor.n_bytes
-            n_bytes = _FIRST_CHUNK_BYTES
-            while left:
-                chunk = bytearray(min(n_bytes, left))
-                n_bytes = min(2 * n_bytes, _CHUNK_BYTES)
-                view = memoryview(chunk)
-                while view:
-                    n = file.readinto(view)
-                    if not n:
-                        raise StorageError(
-                            f"{tensor.path}: tensor {tensor.name!r} ends {left} bytes early; the "
-                            "file was truncated while being read"
-                        )
-                    view = view[n:]
-                yield chunk
-                left -= len(chunk)
+            yield from read(file, tensor)
+    except EndsEarly:
+        raise StorageError(
+            f"{tensor.path}: tensor {tensor.name!r} ends early; the file was truncated while being "
+            "read"
+        ) from None
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{tensor.path}: cannot be read: {error.strerror}") from None
+
+
+def read_rows(tensor: TensorInfo, first: int, last: int) -> bytearray:
+    """Read the stored bytes of some rows of a matrix; a tensor of one dimension is one row.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    columns = tensor.shape[-1]
+    step = tensor.strides[-2] if tensor.strides and len(tensor.shape) > 1 else columns
+    item_bytes = DTYPES[tensor.dtype]
+    part = replace(
+        tensor,
+        offset=tensor.offset + first * step * item_bytes,
+        shape=(last - first, columns),
+        n_bytes=(last - first) * columns * item_bytes,
+        strides=tensor.strides and (step, tensor.strides[-1]),
+    )
+    return bytearray().join(chunks(part))
+
+
+def _piece_sizes(n_bytes: int) -> Iterator[int]:
+    size = _FIRST_CHUNK_BYTES
+    while n_bytes:
+        yield min(size, n_bytes)
+        n_bytes -= min(size, n_bytes)
+        size = min(2 * size, _CHUNK_BYTES)
+
+
+def _read_row_major(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+    file.seek(tensor.offset)
+    left = tensor.n_bytes
+    for size in _piece_sizes(tensor.n_bytes):
+        chunk = bytearray(size)
+        view = memoryview(chunk)
+        while view:
+            n = file.readinto(view)
+            if not n:
+                raise StorageError(
+                    f"{tensor.path}: tensor {tensor.name!r} ends {left} bytes early; the "
+                    "file was truncated while being read"
+                )
+            view = view[n:]
+        yield chunk
+        left -= len(chunk)
+
+
+def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+    assert tensor.strides is not None
+    item_bytes = DTYPES[tensor.dtype]
+    read = blocks(file.fileno(), tensor.offset, tensor.shape, tensor.strides, item_bytes)
+    ready = bytearray()
+    for size in _piece_sizes(tensor.n_bytes):
+        while len(ready) < size:
+            ready += next(read)
+        yield ready[:size]
+        del ready[:size]
 
 
 def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:

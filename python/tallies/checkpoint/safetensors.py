@@ -5,10 +5,8 @@ It is hostile text, so it is checked in full here, and nothing downstream checks
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -16,27 +14,10 @@ from ..errors import InputError, StorageError
 from ..messages import show
 from ..spec.dtypes import _OTHER_DTYPES, DTYPES
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+from .tensors import MAX_TENSOR_BYTES
+from .tensors import TensorInfo as TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
-
-_MAX_TENSOR_BYTES: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where one tensor lies: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    offset: int
-    n_bytes: int
-
-    @property
-    def n_elements(self) -> int:
-        """The product of the shape; 1 for a scalar."""
-        return math.prod(self.shape)
 
 
 def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
@@ -121,7 +102,7 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
     n_bytes = DTYPES[dtype]
     for size in shape:
         n_bytes *= size
-        if n_bytes > _MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+        if n_bytes > MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
             raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
     begin, end = offsets
     if end - begin != n_bytes:

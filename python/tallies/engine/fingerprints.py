@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -13,6 +12,7 @@ from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
 from ..spec.dtypes import DTYPE_CODES
+from .files import Inputs
 
 _BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
 
@@ -41,12 +41,9 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
     """That of many tensors, read at the speed of memory or disk by several threads."""
     core = Plan(False)
-    files: dict[str, int] = {}
+    inputs = Inputs(core)
     for tensor in tensors:
-        path = os.fspath(tensor.path)
-        if path not in files:
-            files[path] = core.open_to_read(path)
-        core.add_job(tensor.n_bytes, [(files[path], tensor.offset, _BYTE)], [])
+        core.add_job(tensor.n_bytes, [inputs.place(tensor, _BYTE)], [])
     return core.fingerprints(Limits(threads, _CHUNK_BYTES))
 
 

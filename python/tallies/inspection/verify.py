@@ -7,9 +7,10 @@ from typing import Any
 
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
+from ..engine.files import Inputs
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
-from ..spec.dtypes import DTYPE_CODES, FLOATS
+from ..spec.dtypes import FLOATS
 
 
 def verify(
@@ -36,8 +37,8 @@ def verify(
         if tensor.dtype not in FLOATS:
             continue
         core = Plan(False)
-        file = core.open_to_read(os.fspath(tensor.path))
-        core.add_job(tensor.n_elements, [(file, tensor.offset, DTYPE_CODES[tensor.dtype])], [])
+        inputs = Inputs(core)
+        core.add_job(tensor.n_elements, [inputs.place(tensor)], [])
         count, first = core.find_nonfinite(0, 0, limits)
         if count and nonfinite == "error":
             raise InputError(

@@ -12,9 +12,8 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layout import Shard, header, layout_shards, tensor_bytes
 from ..checkpoint.match import Match, Model, match, row_length
 from ..checkpoint.opening import as_model, open_model
-from ..checkpoint.safetensors import TensorInfo
 from ..engine.codes import MAX_EXPERTS
-from ..engine.files import Place
+from ..engine.files import Inputs
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.trims import model_densities
@@ -124,20 +123,15 @@ class MergePlan:
         """The directories or files that the models are."""
         return [one.path for one in (self.template, self.donor, *self.experts)]
 
-    def works(
-        self, inputs: Mapping[str, int], outputs: Mapping[str, tuple[int, int]]
-    ) -> list[Work]:
+    def works(self, inputs: Inputs, outputs: Mapping[str, tuple[int, int]]) -> list[Work]:
         """The merged tensors as the passes take them, at the method's own scale.
 
-        ``inputs`` numbers the open files; ``outputs`` gives each output tensor's file and offset.
+        ``inputs`` has the open files; ``outputs`` gives each output tensor's file and offset.
         """
         entries = {entry[0]: entry for shard in self.shards for entry in shard.tensors}
         aliases: dict[str, list[str]] = {}
         for alias, canonical in self.match.tied.items():
             aliases.setdefault(canonical, []).append(alias)
-
-        def place(info: TensorInfo) -> Place:
-            return (inputs[os.fspath(info.path)], info.offset, DTYPE_CODES[info.dtype])
 
         works = []
         for name in self.match.merged:
@@ -148,7 +142,7 @@ class MergePlan:
                 Work(
                     name=name,
                     n_elements=infos[0].n_elements,
-                    inputs=tuple(place(info) for info in infos),
+                    inputs=tuple(inputs.place(info) for info in infos),
                     outputs=tuple((*outputs[n], code) for n in (name, *aliases.get(name, []))),
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),

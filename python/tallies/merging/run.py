@@ -13,6 +13,7 @@ from ..checkpoint.data import chunks, same_bytes
 from ..checkpoint.files import refuse_changed, stamps
 from ..checkpoint.layout import INDEX_NAME, Shard, index_file, tensor_bytes
 from ..checkpoint.safetensors import TensorInfo
+from ..engine.files import Inputs
 from ..engine.jobs import Work
 from ..engine.matrices import passes_for
 from ..engine.passes import Passes
@@ -88,7 +89,7 @@ class MergeRun:
 
     def _open_files(self, directory: Path) -> dict[str, int]:
         """Open all inputs, make room for all outputs; the latters' numbers by name."""
-        inputs = {path: self._core.open_to_read(path) for path in self._paths}
+        self._inputs = Inputs(self._core, self._paths)
         files, places = {}, {}
         for shard in self._plan.shards:
             head, offsets = self._plan.header(shard)
@@ -101,7 +102,7 @@ class MergeRun:
                 self._outputs[name] = TensorInfo(
                     name, dtype, tuple(shape), path, offset, tensor_bytes(entry)
                 )
-        self._works = self._plan.works(inputs, places)
+        self._works = self._plan.works(self._inputs, places)
         self._number = {work.name: job for job, work in enumerate(self._works)}
         return files
 
@@ -133,10 +134,7 @@ class MergeRun:
 
     def _plan_to_read(self) -> Plan:
         """A plan with the inputs open, numbered as in that of the merge."""
-        plan = Plan(True)
-        for path in self._paths:
-            plan.open_to_read(path)
-        return plan
+        return self._inputs.open_again(Plan(True))
 
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]

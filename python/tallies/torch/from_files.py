@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
+from ..engine.files import Inputs
 from ..engine.limits import tile_limits
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
 from ..store.families.masked import GRAIN
@@ -71,15 +71,12 @@ class FromFiles:
     ) -> None:
         """One pass for tensors of host memory; InputError for a base that is damaged."""
         core = Plan(True)
-        files: dict[str, int] = {}
+        inputs = Inputs(core)
         for info, tensor in outputs:
-            path = os.fspath(info.path)
-            if path not in files:
-                files[path] = core.open_to_read(path)
             code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
             core.add_job(
                 info.n_elements,
-                [(files[path], info.offset, code)],
+                [inputs.place(info, code)],
                 [(-1, tensor.data_ptr(), code)],
                 grain=GRAIN,
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ import torch
 from .._core import Delta, Plan, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
+from ..engine.files import Inputs
 from ..engine.limits import tile_limits
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
 from ..store.codecs import registry as codecs
@@ -84,13 +84,12 @@ def _multiplied(one: Restoring, names: Sequence[str], threads: int) -> dict[str,
 def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torch.Tensor]:
     """Tensors of store or base, compared with their checksums."""
     core = Plan(True)
-    files = {path: core.open_to_read(path) for path in {os.fspath(info.path) for info in infos}}
+    inputs = Inputs(core)
     arrays = []
     for info in infos:
         array, address = new_array(info.name, info.dtype, info.shape, "torch")
         arrays.append(array)
-        place = (files[os.fspath(info.path)], info.offset, _BYTE)
-        core.add_job(info.n_bytes, [place], [(-1, address, _BYTE)], grain=GRAIN)
+        core.add_job(info.n_bytes, [inputs.place(info, _BYTE)], [(-1, address, _BYTE)], grain=GRAIN)
     found = restore(core, [None] * len(infos), tile_limits(BUFFERS, threads))
     for info, lanes in zip(infos, found, strict=True):
         one.check(info, lanes)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..._core import Limits, Plan, combine, narrow, read_delta, widen
+from ...checkpoint.data import read_rows
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
-from ...engine.files import Place
+from ...engine.files import Inputs, Place
 from ...engine.fingerprints import add_content, content_of
-from ...errors import InputError, StorageError
+from ...errors import InputError
 from ...linalg import spectral
 from ...linalg.threads import single_threads
 from ...spec.dtypes import DTYPE_CODES, DTYPES
@@ -199,16 +200,7 @@ def _read(one: TensorInfo, first: int, last: int) -> tuple[npt.NDArray[np.float3
 
     columns = one.shape[-1]
     n_bytes = columns * DTYPES[one.dtype]
-    data = bytearray((last - first) * n_bytes)
-    try:
-        with open(one.path, "rb") as file:
-            file.seek(one.offset + first * n_bytes)
-            if file.readinto(data) != len(data):
-                raise StorageError(f"{one.path}: tensor {one.name!r} was cut off while being read")
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(f"{one.path}: cannot be read: {error.strerror}") from None
+    data = read_rows(one, first, last)
     values = np.empty((last - first, columns), np.float32)
     widen(_address(data), DTYPE_CODES[one.dtype], values.ctypes.data, values.size)
     return values, content_of(data, first * n_bytes)
@@ -231,7 +223,7 @@ class LowRankRun(PackRun):
     def write(self, directory: Path) -> Manifest:
         made = self._plan
         core = Plan(True)
-        inputs = {path: core.open_to_read(path) for path in made.input_files()}
+        inputs = Inputs(core, made.input_files())
         outputs = self._open_outputs(core, directory)
         for name in made.masked:
             core.add_job(made.base.tensors[name].n_elements, self._inputs(name, inputs), [])

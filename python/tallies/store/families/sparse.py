@@ -29,7 +29,7 @@ from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry, header, tensor_bytes
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import KEEP_ALL, KEEP_NONE, PACKED_BITS
-from ...engine.files import Place
+from ...engine.files import Inputs, Place
 from ...engine.fingerprints import content, tensor_fingerprint
 from ...engine.nonfinite import nonfinite_objection
 from ...engine.surveys.trims import trim
@@ -152,9 +152,9 @@ def pack(
     if kind == _REPLACED:
         _refuse_other_dtypes(pairs)
     core = Plan(True)
-    files = _Readers(core)
+    inputs = Inputs(core)
     for pair in pairs:
-        core.add_job(pair[0].n_elements, [files.place(one, kind) for one in pair], [])
+        core.add_job(pair[0].n_elements, [inputs.place(one, _code(one, kind)) for one in pair], [])
     floors = _floors(core, list(base.values()), parameters, limits, progress)
     rules = [
         SparseRule(job, kind, floor, n_rows(tensor))
@@ -219,18 +219,18 @@ def unpack(
     StorageError when reading or writing fails.
     """
     kind = _kind(parameters)
-    files = _Readers(core)
+    inputs = Inputs(core)
     tensors = []
     for name, places in outputs.items():
         _refuse_other_entries(name, base[name], stored, parameters)
-        place = files.place(base[name], kind)
+        place = inputs.place(base[name], _code(base[name], kind))
         tensors.append(
             SparseTensor(
                 base[name].n_elements,
                 kind,
                 n_rows(base[name]),
                 place,
-                _places(stored, name, files.number(stored[name].path), kind),
+                _places(stored, name, inputs.place(stored[name], PACKED_BITS)[0], kind),
                 [(file, offset, place[2]) for file, offset, _ in places],
             )
         )
@@ -281,23 +281,6 @@ def in_memory(
         delta = Delta.sparse(mask, values, code, n)
     _refuse_other_count(stored[1], delta.n_kept)
     return delta
-
-
-class _Readers:
-    """The input files of a plan, each opened once."""
-
-    def __init__(self, core: Plan) -> None:
-        self._core = core
-        self._numbers: dict[Path, int] = {}
-
-    def number(self, path: Path) -> int:
-        if path not in self._numbers:
-            self._numbers[path] = self._core.open_to_read(os.fspath(path))
-        return self._numbers[path]
-
-    def place(self, tensor: TensorInfo, kind: int) -> Place:
-        """Where a tensor of a model lies."""
-        return (self.number(tensor.path), tensor.offset, _code(tensor, kind))
 
 
 def _kind(parameters: Mapping[str, Any]) -> int:

@@ -12,7 +12,7 @@ from ..._core import JobRule, Limits, PackResult, PackRule, Plan, pack
 from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, PACKED_BITS, VOTE_CODES, ZERO_SIGNS
-from ...engine.files import Place, Writer
+from ...engine.files import Inputs, Place, Writer
 from ...engine.fingerprints import content_of, copy_out
 from ...engine.jobs import Work
 from ...engine.nonfinite import nonfinite_objection
@@ -52,7 +52,7 @@ class PackRun:
         made = self._plan
         floors, zero_sign = self._survey()
         core = Plan(True)
-        inputs = {path: core.open_to_read(path) for path in made.input_files()}
+        inputs = Inputs(core, made.input_files())
         outputs = self._open_outputs(core, directory)
         rules = []
         for job, name in enumerate(made.masked):
@@ -100,7 +100,7 @@ class PackRun:
             else Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
         )
         core = Plan(True)
-        inputs = {path: core.open_to_read(path) for path in made.input_files()}
+        inputs = Inputs(core, made.input_files())
         works = [
             Work(
                 name=name,
@@ -122,11 +122,8 @@ class PackRun:
             zero = passes.majority(everything)
         return [found.floor for found in passes.model.found], zero
 
-    def _inputs(self, name: str, files: Mapping[str, int]) -> list[Place]:
-        return [
-            (files[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype])
-            for one in self._plan.sources(name)
-        ]
+    def _inputs(self, name: str, inputs: Inputs) -> list[Place]:
+        return [inputs.place(one) for one in self._plan.sources(name)]
 
     def _outputs(self, name: str, outputs: Mapping[str, int]) -> list[Place]:
         made = self._plan
@@ -232,8 +229,8 @@ class PackRun:
 
     def _refuse_nonfinite(self, one: TensorInfo) -> None:
         core = Plan(False)
-        place = (core.open_to_read(os.fspath(one.path)), one.offset, DTYPE_CODES[one.dtype])
-        core.add_job(one.n_elements, [place], [])
+        inputs = Inputs(core)
+        core.add_job(one.n_elements, [inputs.place(one)], [])
         if objection := nonfinite_objection(one, *core.find_nonfinite(0, 0, self._limits)):
             raise InputError(objection)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import chunks
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import PACKED_BITS
-from ...engine.files import Place
+from ...engine.files import Inputs, Place
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
 from ...messages import unknown
-from ...spec.dtypes import DTYPE_CODES
 from ..codecs import registry as codecs
 from ..codecs._low_rank import LowRankCodec
 from ..codecs.sparse import Sparse
@@ -125,17 +123,12 @@ class Restoring:
         )
         scale = self.manifest.tasks[self.task].scale
         inputs = {name: self._inputs(name, has_shared) for name in names}
-        numbers = {
-            path: core.open_to_read(path)
-            for path in sorted({os.fspath(one.path) for row in inputs.values() for one in row})
-        }
+        opened = Inputs(core)
         rules = []
         for job, name in enumerate(names):
             *floats, mask = inputs[name]
-            places = [
-                (numbers[os.fspath(one.path)], one.offset, DTYPE_CODES[one.dtype]) for one in floats
-            ]
-            places.append((numbers[os.fspath(mask.path)], mask.offset, PACKED_BITS))
+            places = [opened.place(one) for one in floats]
+            places.append(opened.place(mask, PACKED_BITS))
             core.add_job(self.base.tensors[name].n_elements, places, outputs[name], grain=GRAIN)
             rules.append(UnpackRule(job, scale if has_shared else self._magnitude(name)))
         results = unpack(core, rules, has_shared, limits, progress)
