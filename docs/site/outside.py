@@ -9,9 +9,10 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +30,8 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages from outside."""
+    from mkdocs.structure.files import File
+
     for source, target in PAGES.items():
         if target != "index.md":
             text = (ROOT / source).read_text()

@@ -7,11 +7,13 @@ import importlib
 import os
 import pkgutil
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,6 +177,20 @@ def test_pages_point_to_what_is_there(page: Path) -> None:
         and not (page.parent / path).exists()
     ]
     assert not gone
+
+
+def test_links_of_the_site_reach_every_page() -> None:
+    outside = runpy.run_path(str(ROOT / "docs" / "site" / "outside.py"))
+    sources = {f"docs/{page.name}": page.name for page in (ROOT / "docs").glob("*.md")}
+    sources |= {source: target for source, target in outside["PAGES"].items() if "/" in target}
+    linked = set()
+    for source, target in sources.items():
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=target))
+        text = outside["on_page_markdown"]((ROOT / source).read_text(), page)
+        for link in re.findall(r"(?<!!)\[[^\]]+\]\(([^)#\s]+)", text):
+            if "://" not in link:
+                linked.add(os.path.normpath(Path(target).parent / link))
+    assert linked == set(sources.values()) - {"index.md"}
 
 
 # Openings after which a reader has to look for the noun.
