@@ -47,7 +47,7 @@ docs: $(VENV)/test
 
 # The documentation as a site in build/site. Any broken link is an error.
 site: $(VENV)/site
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Built from the sdist, in isolation, and tried where nothing else is installed.
 wheel: $(VENV)/wheel
