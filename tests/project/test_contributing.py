@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tallies import merge_state_dicts, methods
 from tallies.methods._method import Method
+from tests.project.test_architecture import ROOMS
 from tests.support.strategies import Group, groups, scales
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
@@ -65,3 +66,10 @@ def test_the_example_equals_its_reference(
     reference = loaded("reference", "tests.reference").loudest
     expected = reference(models.base, models.experts, density, weights, scale)
     assert found.tobytes() == expected.tobytes()
+
+
+def test_the_page_has_the_rooms_in_their_order() -> None:
+    table = PAGE.partition("| room | content |")[2].partition("\n\n")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [room for cell in first_cells for room in re.findall(r"`(\w+)`", cell)]
+    assert named == [room for room in ROOMS if "." not in room and room != "__main__"]
