@@ -403,7 +403,7 @@ def test_debugging_shows_the_traceback_before_the_line(models: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(begin)
         assert done.stderr.endswith(quiet.err)
-        assert ("recipe.py" in done.stderr) == (value == "1")
+        assert ("recipe/text.py" in done.stderr) == (value == "1")
 
 
 def test_a_reader_that_leaves_is_no_failure() -> None:

@@ -17,7 +17,7 @@ from tallies import InputError, cpu, merge, methods
 from tallies.cli import group
 from tallies.methods._matrix import MatrixMethod
 from tallies.methods._method import Method
-from tallies.spec.parameters import SEMANTICS
+from tallies.spec.choices import Semantics
 from tallies.spec.rules import Blend, Rule, Vote
 from tallies.store.codecs import registry as codecs
 from tests.reference.dtype import Array, Floats
@@ -91,7 +91,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     text = method.__doc__ or ""
     for subject in ("NaN", "zero", source[1]):
         assert subject in text
-    assert set(method.semantics) <= set(SEMANTICS) and method.semantics[0] == "paper"
+    assert set(method.semantics) <= set(tuple(Semantics)) and method.semantics[0] == "paper"
 
 
 @pytest.mark.parametrize(("name", "semantics"), PAIRS)
