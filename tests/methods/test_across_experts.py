@@ -12,8 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallies import InputError, merge, merge_state_dicts
-from tests.support.checkpoints import assert_holds, write
-from tests.support.everywhere import assert_same_bits, on_every_target
 from tests.reference.dtype import Array, Floats
 from tests.reference.elementary import exp, tanh
 from tests.reference.emr import unified_vector
@@ -22,6 +20,8 @@ from tests.reference.pcb import pcb
 from tests.reference.ram import amplifications, ram
 from tests.reference.sce import sce
 from tests.reference.task_arithmetic import add_to_base, task_vectors
+from tests.support.checkpoints import assert_holds, write
+from tests.support.everywhere import assert_same_bits, on_every_target
 from tests.support.strategies import Models, models, weights
 
 Tensors = dict[str, Array]

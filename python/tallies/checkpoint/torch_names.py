@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from ..messages import show
-from ..spec.dtypes import _NAMES as TORCH_NAMES
+from ..spec.dtypes import TABLE
 
 STORAGES: Final[Mapping[str, str | None]] = {
     "DoubleStorage": "F64",
@@ -153,7 +153,7 @@ _BUILDERS: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
 _NAMES: Final[Mapping[tuple[str, str], Name]] = {
     **{place: Name(".".join(place), build) for place, build in _BUILDERS.items()},
     **{("torch", name): Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
-    **{("torch", name): Name(f"torch.{name}", None, dtype) for dtype, name in TORCH_NAMES.items()},
+    **{("torch", one.array_name): Name(f"torch.{one.array_name}", None, one.name) for one in TABLE},
     ("torch.storage", "UntypedStorage"): Name("torch.storage.UntypedStorage"),
 }
 

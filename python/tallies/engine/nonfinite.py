@@ -1,15 +1,90 @@
-"""Objections to values that are not finite."""
+"""Finds the inputs of a job that have NaN or infinite values, and words the objections to them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .._core import Limits, Plan
 from ..checkpoint.safetensors import TensorInfo
+from .files import PlanFiles
+
+REPAIR = "repair the model, or pass --nonfinite propagate"
+"""The way out that objections name, unless they are given another."""
+
+
+@dataclass(frozen=True)
+class NonfiniteInput:
+    """An input of a job that has NaN or infinite values, as float32 reads them."""
+
+    number: int
+    """The position of the input in its job, from 0."""
+    count: int
+    """The number of its NaN and infinite values."""
+    first: int
+    """The element at which the first of them lies."""
+
+
+def nonfinite_inputs(
+    plan: Plan, job: int, n_inputs: int, limits: Limits
+) -> Iterator[NonfiniteInput]:
+    """Yield the inputs of a job that have NaN or infinite values, in their order.
+
+    Args:
+        plan: The native plan that has the job.
+        job: The number of the job in the plan.
+        n_inputs: The number of inputs of the job, the base among them.
+        limits: Threads and buffers of the pass, which reads each input once.
+
+    Raises:
+        StorageError: Reading fails.
+    """
+    for number in range(n_inputs):
+        count, first = plan.find_nonfinite(job, number, limits)
+        if count:
+            yield NonfiniteInput(number, count, first)
+
+
+def objections(
+    plan: Plan, job: int, tensors: Sequence[TensorInfo], limits: Limits
+) -> Iterator[str]:
+    """Yield an objection to each of a job's inputs that has NaN or infinite values.
+
+    ``tensors`` are the stored tensors that the job reads, in the order of its inputs. The other
+    arguments and the errors are those of ``nonfinite_inputs``.
+    """
+    for found in nonfinite_inputs(plan, job, len(tensors), limits):
+        yield objection(tensors[found.number], found.count, found.first)
+
+
+def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:
+    """Return how many values of a stored tensor are NaN or infinite, and where the first lies.
+
+    Args:
+        tensor: A tensor of a dtype that merges.
+        limits: Threads and buffers of the pass, which reads the tensor once.
+
+    Returns:
+        The number of such values and the first one's element; 0 and 0 where all are finite.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    files = PlanFiles(Plan(False))
+    files.plan.add_job(tensor.n_elements, [files.place(tensor)], [])
+    return files.plan.find_nonfinite(0, 0, limits)
+
+
+def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = REPAIR) -> str:
+    """Return the objection to ``count`` NaN or infinite values of a tensor, one or more."""
+    # A finite float64 beyond the range of float32 counts as infinite.
+    values = "values in float32" if tensor.dtype == "F64" else "values"
+    return (
+        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite {values}, the first at "
+        f"element {first}, expected finite ones{f'; {way_out}' if way_out else ''}"
+    )
 
 
 def nonfinite_objection(tensor: TensorInfo, count: int, first: int) -> str | None:
-    """What is wrong with a tensor that has so many NaN or infinite values; None if it has none."""
-    if not count:
-        return None
-    return (
-        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite values, the first at "
-        f"element {first}, expected finite ones; repair the model, or pass --nonfinite propagate"
-    )
+    """Return the objection to a tensor's NaN or infinite values; None if it has none."""
+    return objection(tensor, count, first) if count else None

@@ -104,8 +104,7 @@ def merge(
         result = run.write_tensors(directory, journal)
         for path in auxiliary:
             copy_file(made.donor.path / path, directory / path)
-        seconds = time.perf_counter() - start
-        report = result.report(destination.path, [*auxiliary], seconds, n_threads(threads))
+        report = result.report(destination.path, [*auxiliary], start, n_threads(threads))
         run.check_unchanged()
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

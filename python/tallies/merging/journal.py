@@ -15,11 +15,12 @@ from ..checkpoint.safetensors import TensorInfo
 from ..engine.fingerprints import add_content, content
 from ..engine.outcomes import Found, Guessed, ModelSurvey, Outcome, Score
 from ..spec.dtypes import DTYPES
+from .steps import Findings
 
 NAME = "journal"
 
 
-class Journal:
+class Journal(Findings):
     """The survey and the finished files of a run, one record a line.
 
     It counts only for a run with the same ``key``: the same plan over the same, unchanged inputs.
@@ -28,15 +29,10 @@ class Journal:
     """
 
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
+        super().__init__()
         text = json.dumps([__version__, key], sort_keys=True)
         self._key = hashlib.sha256(text.encode()).hexdigest()
         self._path = directory / NAME
-        self.survey = ModelSurvey()
-        """What holds over all tensors, once found."""
-        self.dropped: list[list[str]] | None = None
-        """For each model, the layers of its task vector that are left out, once chosen."""
-        self.alpha: float | None = None
-        """The factor of the first layer, once found."""
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
@@ -73,18 +69,18 @@ class Journal:
 
     def record_survey(self, survey: ModelSurvey) -> None:
         """Note what holds over all tensors."""
-        self.survey = survey
+        super().record_survey(survey)
         scores = [asdict(one) for one in survey.scores]
         self._append({"survey": survey.found, "weights": survey.weights, "scores": scores})
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note which layers of the models are left out."""
-        self.dropped = dropped
+        super().record_dropped(dropped)
         self._append({"dropped": dropped})
 
     def record_alpha(self, alpha: float) -> None:
         """Note the factor of the first layer."""
-        self.alpha = alpha
+        super().record_alpha(alpha)
         self._append({"alpha": alpha})
 
     def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:

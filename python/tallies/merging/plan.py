@@ -25,6 +25,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..sizes import _bytes, parse_size
 from ..spec.rules import Gate, Rule
+from .steps import Request
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,14 @@ class MergePlan:
         return most
 
     @property
+    def bytes_read(self) -> int:
+        """Bytes of all models that the surveys and the combine read."""
+        return self.bytes_surveyed + self.bytes_combined
+
+    @property
     def bytes_moved(self) -> int:
-        """Bytes read and written, if the search takes one pass: the whole of a progress bar."""
-        return self.bytes_surveyed + self.bytes_combined + self.bytes_written
+        """Bytes read and written: the whole of a progress bar."""
+        return self.bytes_read + self.bytes_written
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
         """The first bytes of an output file and the offset of each of its tensors."""
@@ -151,6 +157,21 @@ class MergePlan:
             )
         return works
 
+    def request(self) -> Request:
+        """Return the merge as the steps take it."""
+        config = self.config
+        return Request(
+            method=config.method,
+            constants=config.constants(),
+            semantics=config.semantics,
+            modifiers=self.modifiers,
+            names=self.match.merged,
+            labels=self.labels,
+            has_base=self.has_base,
+            seed=config.seed,
+            nonfinite=config.nonfinite,
+        )
+
     def to_json_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
         return {
@@ -166,7 +187,7 @@ class MergePlan:
             },
             "n_parameters": self.n_parameters,
             "passes": self.passes(),
-            "bytes_read": self.bytes_surveyed + self.bytes_combined,
+            "bytes_read": self.bytes_read,
             "bytes_written": self.bytes_written,
             "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in self.shards],
             "tensors": {
@@ -221,7 +242,7 @@ class MergePlan:
             f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
             f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
             f"passes    {'; '.join(self.passes())}",
-            f"reads     {_bytes(self.bytes_surveyed + self.bytes_combined)}",
+            f"reads     {_bytes(self.bytes_read)}",
             f"writes    {_bytes(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
             f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
             *(f"warning   {warning}" for warning in self.warnings),

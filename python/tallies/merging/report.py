@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._version import __version__
-from ..engine.usage import done_line
+from ..engine.usage import Usage, done_line
 from ..messages import counted
 
 
@@ -43,7 +43,7 @@ class OutputReport:
 
 
 @dataclass(frozen=True)
-class MergeReport:
+class MergeReport(Usage):
     """What a merge did; also in ``tallies.json`` beside the result.
 
     Counts are of elements unless the name says otherwise; a sign conflict is an element in which
@@ -79,21 +79,14 @@ class MergeReport:
     """Of ``layer_scaling``, where it followed from norms."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    bytes_read: int = 0
-    bytes_written: int = 0
-    seconds: float = 0.0
-    gb_per_second: float = 0.0
-    """Bytes read and written, in units of 10^9, over ``seconds``."""
-    peak_memory_bytes: int = 0
-    """Largest resident memory of the process so far."""
-    threads: int = 0
     target: str = ""
     """The instruction set in use."""
     tallies: str = __version__
 
     def to_json_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
+        """Return the report as plain data."""
+        data = super().to_json_dict()
+        return data | {name: data.pop(name) for name in ("target", "tallies")}
 
     def to_json(self) -> str:
         """The report as JSON, indented; numbers that are not finite, which JSON lacks, are null."""

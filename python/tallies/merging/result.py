@@ -11,7 +11,7 @@ from ..checkpoint.safetensors import TensorInfo
 from ..engine.fingerprints import content, model_fingerprint, tensor_fingerprint
 from ..engine.jobs import Work
 from ..engine.passes import Passes
-from ..engine.usage import peak_memory_bytes
+from ..engine.usage import measure
 from ..floats import float_of
 from ..spec.rules import Gate, Vote
 from .plan import MergePlan
@@ -33,9 +33,16 @@ class MergeResult:
     warnings: Sequence[str]
 
     def report(
-        self, path: Path, auxiliary: Sequence[Path], seconds: float, threads: int
+        self, path: Path, auxiliary: Sequence[Path], start: float, threads: int
     ) -> MergeReport:
-        """The report on a merge into ``path``, with ``auxiliary`` files beside the tensors."""
+        """Return the report on the merge.
+
+        Args:
+            path: The directory of the result.
+            auxiliary: The files beside its tensors.
+            start: ``time.perf_counter()`` at the start of the merge.
+            threads: Threads that the merge used.
+        """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
         inputs = self._fingerprints()
@@ -69,7 +76,6 @@ class MergeResult:
             warnings.append("the result equals the base bit for bit")
         outcomes = passes.outcomes.values()
         conflicts = sum(outcome.conflicts for outcome in outcomes)
-        read = made.bytes_surveyed + made.bytes_combined
         whole_model = made.rule.scope == "model" and made.rule.vote is not Vote.NONE
         return MergeReport(
             recipe=made.config.to_json_dict(),
@@ -105,13 +111,8 @@ class MergeResult:
             alpha=self.alpha,
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
-            bytes_read=read,
-            bytes_written=made.bytes_written,
-            seconds=seconds,
-            gb_per_second=(read + made.bytes_written) / 1e9 / seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            threads=threads,
             target=target(),
+            **measure(start, made.bytes_read, made.bytes_written, threads),
         )
 
     def _is_dropped(self, job: int, expert: int) -> bool:

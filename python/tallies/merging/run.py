@@ -1,9 +1,11 @@
-"""A merge on disk while it runs: the open files, the passes, and what can be gone on from."""
+"""A merge on disk while it runs: its open files, and what another run can go on from."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +15,28 @@ from ..checkpoint.files import refuse_changed, stamps
 from ..checkpoint.layout import INDEX_NAME, Shard, index_file, tensor_bytes
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.files import PlanFiles
-from ..engine.jobs import Work
-from ..engine.matrices import passes_for
+from ..engine.nonfinite import objections
 from ..engine.passes import Passes
-from ..engine.usage import Progress
-from ..errors import InputError
+from ..engine.usage import Advance, Progress
 from .journal import Journal, holds
-from .layer_dropping import choose, without
-from .layer_scaling import find_alpha
 from .plan import MergePlan
 from .result import MergeResult
+from .steps import Steps
 
 
 class MergeRun:
-    """One merge: the open files, the passes and what they found out."""
+    """One merge on disk.
+
+    Args:
+        made: The plan of the merge.
+        limits: Threads and buffers of the passes.
+        threads: Threads for all else.
+        max_bytes: Memory for the matrices in hand.
+        progress: Is called with the bytes moved so far and in all.
+
+    Raises:
+        StorageError: An input is not there.
+    """
 
     def __init__(
         self,
@@ -40,54 +50,77 @@ class MergeRun:
         self._limits = limits
         self._threads = threads
         self._max_bytes = max_bytes
-        self._progress = progress
-        self._moved = 0
-        self._core = Plan(made.has_base)
-        self._works: list[Work] = []
+        self._advance = Advance(progress, made.bytes_moved)
         self._outputs: dict[str, TensorInfo] = {}
-        self._dropped: list[list[str]] = []
-        """For each expert, the layers of its task vector that are left out."""
         self._stamps = stamps([Path(path) for path in made.input_files()])
         self.warnings: list[str] = list(made.warnings)
 
     def key(self) -> dict[str, Any]:
-        """What the journal of a run must agree in for another to go on from there."""
+        """Return the data that the journal of a run must agree in for another to go on from it."""
         return {"plan": self._plan.to_json_dict(), "inputs": self._stamps}
 
     def write_tensors(self, directory: Path, journal: Journal) -> MergeResult:
-        """Write every tensor file that the journal does not call finished, and the index."""
+        """Write every tensor file that the journal does not call finished, and the index.
+
+        Args:
+            directory: Where the files of the result lie.
+            journal: The record of an earlier run, or an empty one.
+
+        Raises:
+            InputError: Values or parameters cannot be merged.
+            StorageError: Reading or writing fails.
+        """
         made = self._plan
         if not journal.load():
             _remove_all(directory)
             journal.begin()
-        self._files = PlanFiles(self._core, made.input_files())
-        self._create_files(directory)
-        self._drop_layers(journal)
-        passes = self._passes()
-        finished = self._restore(passes, journal, directory)
-        if passes.by_model and not passes.model and self._works:
-            passes.survey_model()
-            journal.record_survey(passes.model)
-        passes.scale(made.modifiers.factors(made.match.merged, self._alpha(passes, journal)))
-        for shard in made.shards:
-            if shard.name in finished:
-                continue
+        self._files = PlanFiles(Plan(made.has_base), made.input_files())
+        self._create_outputs(directory)
+        self._works = made.works(self._files, self._outputs)
+        self._number = {work.name: job for job, work in enumerate(self._works)}
+        steps = Steps(
+            made.request(),
+            self._files.plan,
+            self._files.open_again,
+            self._works,
+            journal,
+            self._limits,
+            n_workers=self._threads,
+            max_bytes=self._max_bytes,
+            fingerprints=True,
+            objections=self._objections,
+            progress=self._advance if self._advance else None,
+        )
+        finished = self._restore(steps.passes, journal, directory)
+        shards = [shard for shard in made.shards if shard.name not in finished]
+
+        def finish(number: int) -> None:
+            shard = shards[number]
             self._files.write_head(directory / shard.name, made.header(shard)[0])
-            jobs = self._jobs(shard)
-            passes.combine(jobs)
             self._copy_tensors(shard)
-            journal.record_file(shard.name, {job: passes.outcomes[job] for job in jobs})
-        passes.settle_majority()
+            outcomes = {job: steps.passes.outcomes[job] for job in self._jobs(shard)}
+            journal.record_file(shard.name, outcomes)
+
+        steps.run([self._jobs(shard) for shard in shards], finish)
         if (index := index_file(made.shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
-        self._advance(made.bytes_moved)
-        warnings = [*self.warnings, *self._overflows(passes)]
+        self._advance.finish()
         return MergeResult(
-            made, self._works, self._outputs, passes, self._dropped, journal.alpha, warnings
+            plan=made,
+            works=steps.works,
+            outputs=self._outputs,
+            passes=steps.passes,
+            dropped=journal.dropped or [],
+            alpha=journal.alpha,
+            warnings=[*self.warnings, *steps.warnings()],
         )
 
-    def _create_files(self, directory: Path) -> None:
-        """Make room for all output files and number the tensors to merge."""
+    def check_unchanged(self) -> None:
+        """Raise StorageError if an input changed while it was being read."""
+        refuse_changed(self._stamps)
+
+    def _create_outputs(self, directory: Path) -> None:
+        """Make room for all output files."""
         for shard in self._plan.shards:
             head, offsets = self._plan.header(shard)
             path = directory / shard.name
@@ -97,135 +130,12 @@ class MergeRun:
                 self._outputs[name] = TensorInfo(
                     name, dtype, tuple(shape), path, offset, tensor_bytes(entry)
                 )
-        self._works = self._plan.works(self._files, self._outputs)
-        self._number = {work.name: job for job, work in enumerate(self._works)}
-
-    def _drop_layers(self, journal: Journal) -> None:
-        """Put the base in the place of the models in the layers that they lose."""
-        made = self._plan
-        if made.modifiers.drop_layers is None:
-            return
-        if journal.dropped is None:
-            survey = self._files.open_again()
-            progress = self._advance if self._progress else None
-            n_experts = len(made.experts)
-            journal.record_dropped(
-                choose(made.modifiers, survey, self._works, n_experts, self._limits, progress)
-            )
-        self._dropped = journal.dropped or []
-        self._works = without(self._works, self._dropped, made.modifiers.layers(made.match.merged))
-
-    def _alpha(self, passes: Passes, journal: Journal) -> float | None:
-        """The factor of the first layer, where it follows from norms."""
-        if not self._plan.modifiers.needs_norms:
-            return None
-        if journal.alpha is None:
-            progress = self._advance if self._progress else None
-            journal.record_alpha(
-                find_alpha(self._files.open_again, self._works, passes, self._limits, progress)
-            )
-        return journal.alpha
 
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]
 
     def _copied_in(self, shard: Shard) -> list[str]:
         return [name for name, _, _ in shard.tensors if self._plan.action(name) == "copy"]
-
-    def _passes(self) -> Passes:
-        stop = self._plan.config.nonfinite == "error"
-
-        def refuse(job: int) -> None:
-            raise InputError(self._objections(job)[0])
-
-        config = self._plan.config
-        return passes_for(
-            config.method,
-            self._core,
-            self._works,
-            config.constants(),
-            config.semantics,
-            self._limits,
-            n_workers=self._threads,
-            max_bytes=self._max_bytes,
-            labels=self._plan.labels,
-            has_base=self._plan.has_base,
-            seed=self._plan.config.seed,
-            fingerprints=True,
-            stop_at_overflow=stop,
-            report_overflow=refuse if stop else None,
-            progress=self._advance if self._progress else None,
-        )
-
-    def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
-        """Take over what an earlier run left; the files that still hold what it finished."""
-        passes.model = journal.survey
-        for outcomes in journal.finished.values():
-            passes.outcomes.update(outcomes)
-        settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
-        majority = passes.majority(passes.outcomes) if settling else None
-
-        def is_intact(shard: Shard) -> bool:
-            """Whether the file survived what ended the earlier run, such as a power failure."""
-            head, _ = self._plan.header(shard)
-            with open(directory / shard.name, "rb") as file:
-                if file.read(len(head)) != head:
-                    return False
-            copied = all(
-                same_bytes(self._outputs[name], self._plan.template.tensors[name])
-                for name in self._copied_in(shard)
-            )
-            return copied and all(
-                holds(self._outputs[name], passes.outcomes[job], majority)
-                for job in self._jobs(shard)
-                for name in self._names(job)
-            )
-
-        shards = [shard for shard in self._plan.shards if shard.name in journal.finished]
-        with ThreadPoolExecutor(self._threads) as pool:
-            intact = list(pool.map(is_intact, shards))
-        return {shard.name for shard, good in zip(shards, intact, strict=True) if good}
-
-    def _names(self, job: int) -> list[str]:
-        """Under which names a tensor is written: its own and those tied to it."""
-        own = self._works[job].name
-        return [own, *(alias for alias, name in self._plan.match.tied.items() if name == own)]
-
-    def _advance(self, n_bytes: int) -> None:
-        whole = self._plan.bytes_moved
-        self._moved += n_bytes
-        if self._progress is not None:
-            self._progress(min(self._moved, whole), whole)
-
-    def _objections(self, job: int) -> list[str]:
-        """What made a tensor's result infinite or NaN: inputs, or else the merge itself."""
-        name = self._works[job].name
-        found = []
-        for i, model in enumerate(self._plan.models):
-            count, first = self._core.find_nonfinite(job, i, self._limits)
-            if count:
-                info = self._plan.match.source(model, name)
-                values = "values in float32" if info.dtype == "F64" else "values"
-                found.append(
-                    f"{info.path}: tensor {name!r} has {count} NaN or infinite {values}, the first "
-                    f"at element {first}, expected finite ones; repair the model, or pass "
-                    "--nonfinite propagate"
-                )
-        return found or [
-            f"tensor {name!r}: merged values overflow {self._outputs[name].dtype}; lower the scale "
-            "or the weights, write a wider --out-dtype, or pass --nonfinite propagate"
-        ]
-
-    def _overflows(self, passes: Passes) -> list[str]:
-        """Warnings about results that are not finite, where they are to be warned of."""
-        if self._plan.config.nonfinite != "warn":
-            return []
-        return [
-            objection
-            for job, outcome in sorted(passes.outcomes.items())
-            if outcome.overflow
-            for objection in self._objections(job)
-        ]
 
     def _copy_tensors(self, shard: Shard) -> None:
         for name in self._copied_in(shard):
@@ -234,9 +144,50 @@ class MergeRun:
                 self._files.write(self._outputs[name], bytes(chunk), at)
                 at += len(chunk)
 
-    def check_unchanged(self) -> None:
-        """Raise StorageError if an input changed while it was being read."""
-        refuse_changed(self._stamps)
+    def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
+        """Take over the outcomes of an earlier run; return the files that still hold its work."""
+        for outcomes in journal.finished.values():
+            passes.outcomes.update(outcomes)
+        settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
+        majority = passes.majority(passes.outcomes) if settling else None
+        is_intact = partial(self._is_intact, directory, passes, majority)
+        shards = [shard for shard in self._plan.shards if shard.name in journal.finished]
+        with ThreadPoolExecutor(self._threads) as pool:
+            intact = list(pool.map(is_intact, shards))
+        return {shard.name for shard, good in zip(shards, intact, strict=True) if good}
+
+    def _is_intact(
+        self, directory: Path, passes: Passes, majority: int | None, shard: Shard
+    ) -> bool:
+        """Return whether a file survived the end of the earlier run, such as a power failure."""
+        head, _ = self._plan.header(shard)
+        with open(directory / shard.name, "rb") as file:
+            if file.read(len(head)) != head:
+                return False
+        copied = all(
+            same_bytes(self._outputs[name], self._plan.template.tensors[name])
+            for name in self._copied_in(shard)
+        )
+        return copied and all(
+            holds(self._outputs[name], passes.outcomes[job], majority)
+            for job in self._jobs(shard)
+            for name in self._names(job)
+        )
+
+    def _names(self, job: int) -> list[str]:
+        """Return the names under which a tensor is written: its own and those tied to it."""
+        own = self._works[job].name
+        return [own, *(alias for alias, name in self._plan.match.tied.items() if name == own)]
+
+    def _objections(self, job: int) -> Iterator[str]:
+        """Yield the inputs that made a result infinite or NaN, or else the merge itself."""
+        made, name = self._plan, self._works[job].name
+        tensors = [made.match.source(model, name) for model in made.models]
+        found = list(objections(self._files.plan, job, tensors, self._limits))
+        yield from found or [
+            f"tensor {name!r}: merged values overflow {self._outputs[name].dtype}; lower the scale "
+            "or the weights, write a wider --out-dtype, or pass --nonfinite propagate"
+        ]
 
 
 def _remove_all(directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .. import methods
@@ -11,8 +12,7 @@ from ..checkpoint.match import Match, Model, match, row_length
 from ..engine.arrays import empty_like, is_torch, view
 from ..engine.jobs import Work, settings
 from ..engine.limits import limits_in_memory, n_threads
-from ..engine.matrices import passes_for
-from ..engine.passes import Passes
+from ..engine.nonfinite import nonfinite_inputs
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
@@ -20,8 +20,7 @@ from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
 from ..spec.choices import Semantics
-from .layer_dropping import choose, without
-from .layer_scaling import find_alpha
+from .steps import Findings, Request, Steps
 
 
 def merge_state_dicts(
@@ -127,38 +126,35 @@ class _Merge:
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
         limits = limits_in_memory(threads)
         plan = Plan(self._has_base)
-        if modifiers.drop_layers:
-            survey = Plan(True)
-            dropped = choose(modifiers, survey, works, len(self._labels), limits)
-            works = without(works, dropped, modifiers.layers(matched.merged))
-
-        def refuse(job: int) -> None:
-            raise InputError(self._culprit(plan, limits, job, works[job].name))
-
-        passes = passes_for(
-            self._method,
-            plan,
-            works,
-            constants,
-            self._semantics,
-            limits,
-            n_workers=n_threads(threads),
+        names = matched.merged
+        request = Request(
+            method=self._method,
+            constants=constants,
+            semantics=self._semantics,
+            modifiers=modifiers,
+            names=names,
             labels=self._labels,
             has_base=self._has_base,
             seed=seed,
-            stop_at_overflow=nonfinite == "error",
-            report_overflow=refuse if nonfinite == "error" else None,
+            nonfinite=nonfinite,
         )
-        if passes.by_model and works:
-            passes.survey_model()
-        alpha = None
-        if modifiers.needs_norms:
-            alpha = find_alpha(lambda: Plan(True), works, passes, limits)
-        passes.scale(modifiers.factors(matched.merged, alpha))
-        passes.combine(range(len(works)))
-        passes.settle_majority()
-        if nonfinite == "warn":
-            self._warn(plan, limits, passes, works)
+
+        def objections(job: int) -> Iterator[str]:
+            yield self._objection(plan, limits, job, names[job])
+
+        steps = Steps(
+            request,
+            plan,
+            lambda: Plan(True),
+            works,
+            Findings(),
+            limits,
+            n_workers=n_threads(threads),
+            objections=objections,
+        )
+        steps.run([range(len(works))])
+        for warning in steps.warnings():
+            warnings.warn(warning, stacklevel=3)
         return self._finish(matched, result)
 
     def _split(
@@ -224,26 +220,19 @@ class _Merge:
                         "integers='base' to take the base's"
                     )
 
-    def _culprit(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
-        for i, model in enumerate(self._models):
-            count, first = plan.find_nonfinite(job, i, limits)
-            if count:
-                return (
-                    f"{model.label}: tensor {show(name)} has {count} NaN or infinite values, the "
-                    f"first at element {first}; repair it, or pass nonfinite='propagate'"
-                )
+    def _objection(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
+        """Return the first reason why a tensor's result is infinite or NaN."""
+        for found in nonfinite_inputs(plan, job, len(self._models), limits):
+            return (
+                f"{self._models[found.number].label}: tensor {show(name)} has {found.count} NaN or "
+                f"infinite values, the first at element {found.first}; repair it, or pass "
+                "nonfinite='propagate'"
+            )
         dtype = self._models[0].tensors[name].dtype
         return (
             f"tensor {show(name)}: the merged values overflow {dtype}; lower the scale or the "
             "weights, or pass nonfinite='propagate'"
         )
-
-    def _warn(self, plan: Plan, limits: Limits, passes: Passes, works: Sequence[Work]) -> None:
-        import warnings
-
-        for job, outcome in passes.outcomes.items():
-            if outcome.overflow:
-                warnings.warn(self._culprit(plan, limits, job, works[job].name), stacklevel=4)
 
     def _finish(self, matched: Match, result: dict[str, Any]) -> dict[str, Any]:
         for name in matched.copied:

@@ -51,12 +51,7 @@ class Sce(Method):
             return [one / total for one in mean_squares]
 
         return Rule(
-<<<<<<< HEAD
             *(Gate.VARIANCE, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
-            *("tensor", "first"),
-=======
-            *(Gate.SPREAD, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
             *(Scope.TENSOR, Equal.FIRST),
->>>>>>> py-spec
             weights_of_squares=share,
         )

@@ -1,0 +1,184 @@
+"""The order of a merge: one for tensors on disk and in memory.
+
+Layers are dropped, thresholds or weights over the whole model are found, the merged task vectors
+get their factors, groups of tensors are combined, and cancelled votes take the majority's sign.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .._core import Limits, Plan
+from ..engine.jobs import Work
+from ..engine.matrices import passes_for
+from ..engine.outcomes import ModelSurvey
+from ..errors import InputError
+from ..methods._method import Method
+from ..recipe.modifiers import Modifiers
+from .layer_dropping import choose, without
+from .layer_scaling import find_alpha
+
+
+@dataclass(frozen=True)
+class Request:
+    """A merge as it was asked for, wherever its tensors lie."""
+
+    method: type[Method]
+    constants: Mapping[str, Any]
+    """The parameters that hold for all tensors and models."""
+    semantics: str
+    modifiers: Modifiers
+    names: Sequence[str]
+    """The tensors to merge."""
+    labels: Sequence[str]
+    """The experts, as messages name them."""
+    has_base: bool
+    seed: int
+    nonfinite: str
+
+
+class Findings:
+    """The findings that hold over all tensors; empty until their survey is taken."""
+
+    def __init__(self) -> None:
+        self.survey = ModelSurvey()
+        """The trims, weights or scores of the model."""
+        self.dropped: list[list[str]] | None = None
+        """For each expert, the layers of its task vector that are left out."""
+        self.alpha: float | None = None
+        """The factor of the first layer, where it follows from norms."""
+
+    def record_survey(self, survey: ModelSurvey) -> None:
+        """Note the trims, weights or scores of the model."""
+        self.survey = survey
+
+    def record_dropped(self, dropped: list[list[str]]) -> None:
+        """Note the layers that each expert loses."""
+        self.dropped = dropped
+
+    def record_alpha(self, alpha: float) -> None:
+        """Note the factor of the first layer."""
+        self.alpha = alpha
+
+
+class Steps:
+    """Takes the steps of a merge.
+
+    Args:
+        request: The merge.
+        plan: A native plan without jobs, in which inputs and outputs are open.
+        open_plan: Makes plans without jobs, with a base, in which the inputs are open.
+        works: The tensors to merge, in the order of ``request.names``.
+        findings: The findings of an earlier run, or none; gets those of this run.
+        limits: Threads and buffers of the passes.
+        n_workers: Threads that merge whole matrices.
+        max_bytes: Memory for the matrices in hand; None for any.
+        fingerprints: Whether fingerprints of inputs and outputs are needed.
+        objections: Yields the reasons why a tensor, by its number, got NaN or infinite values.
+        progress: Is called with the bytes moved since the last call.
+
+    Raises:
+        InputError: A step finds values or parameters that cannot be merged.
+        StorageError: Reading or writing fails.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        plan: Plan,
+        open_plan: Callable[[], Plan],
+        works: Sequence[Work],
+        findings: Findings,
+        limits: Limits,
+        *,
+        n_workers: int,
+        max_bytes: int | None = None,
+        fingerprints: bool = False,
+        objections: Callable[[int], Iterator[str]],
+        progress: Callable[[int], object] | None = None,
+    ) -> None:
+        self._request = request
+        self._open_plan = open_plan
+        self._findings = findings
+        self._limits = limits
+        self._objections = objections
+        self._progress = progress
+        self.works = self._drop_layers(works)
+        refuses = request.nonfinite == "error"
+        self.passes = passes_for(
+            request.method,
+            plan,
+            self.works,
+            request.constants,
+            request.semantics,
+            limits,
+            n_workers=n_workers,
+            max_bytes=max_bytes,
+            labels=request.labels,
+            has_base=request.has_base,
+            seed=request.seed,
+            fingerprints=fingerprints,
+            stop_at_overflow=refuses,
+            report_overflow=self._refuse if refuses else None,
+            progress=progress,
+        )
+        self.passes.model = findings.survey
+
+    def run(
+        self,
+        groups: Iterable[Sequence[int]],
+        finish: Callable[[int], object] = lambda group: None,
+    ) -> None:
+        """Merge groups of tensors, each a sequence of numbers of works.
+
+        ``finish`` is called with the number of each group, once the group's tensors are written but
+        for votes that were guessed.
+        """
+        self._survey()
+        self.passes.scale(self._request.modifiers.factors(self._request.names, self._alpha()))
+        for number, jobs in enumerate(groups):
+            self.passes.combine(jobs)
+            finish(number)
+        self.passes.settle_majority()
+
+    def warnings(self) -> list[str]:
+        """Return the objections to merged tensors that are not finite, if they are to be warned of.
+
+        Tensors come in the order of their numbers.
+        """
+        if self._request.nonfinite != "warn":
+            return []
+        outcomes = sorted(self.passes.outcomes.items())
+        return [why for job, one in outcomes if one.overflow for why in self._objections(job)]
+
+    def _drop_layers(self, works: Sequence[Work]) -> Sequence[Work]:
+        """Put the base in the place of the experts in the layers that they lose."""
+        request, findings = self._request, self._findings
+        modifiers = request.modifiers
+        if modifiers.drop_layers is None:
+            return works
+        if findings.dropped is None:
+            n_experts = len(request.labels)
+            findings.record_dropped(
+                choose(modifiers, self._open_plan(), works, n_experts, self._limits, self._progress)
+            )
+        return without(works, findings.dropped or [], modifiers.layers(request.names))
+
+    def _survey(self) -> None:
+        if self.passes.by_model and not self.passes.model and self.works:
+            self.passes.survey_model()
+            self._findings.record_survey(self.passes.model)
+
+    def _alpha(self) -> float | None:
+        if not self._request.modifiers.needs_norms:
+            return None
+        if self._findings.alpha is None:
+            self._findings.record_alpha(
+                find_alpha(self._open_plan, self.works, self.passes, self._limits, self._progress)
+            )
+        return self._findings.alpha
+
+    def _refuse(self, job: int) -> None:
+        raise InputError(next(self._objections(job)))
