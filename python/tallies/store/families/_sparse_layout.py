@@ -1,0 +1,145 @@
+"""The tensors that hold a sparse task vector: mask, values and scales of each tensor.
+
+For each tensor NAME a task's file has the packed mask NAME, the kept values NAME::values in
+row-major order and, for int8 values, a factor NAME::scales for each row.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ...checkpoint.layout import Entry
+from ...checkpoint.safetensors import TensorInfo
+from ...engine.files import NOWHERE, Place, PlanFiles, place_code
+from ...errors import InputError
+from ...messages import show
+from ...spec.dtypes import CODES_BY_SIZE, DTYPES
+from ..codecs.sparse import Sparse
+
+_VALUE_DTYPES: Final = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
+
+
+class Values(enum.IntEnum):
+    """The meaning of kept values, as ``tallies::SparseValues``."""
+
+    REPLACED = 0
+    """The expert's own bits."""
+    ADDED = 1
+    """Entries of the task vector."""
+    QUANTIZED = 2
+    """Entries of the task vector in 8 bits, with a scale for each row."""
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Values:
+        """Return the meaning for the parameters of the sparse codec."""
+        if Sparse.codes_integers(parameters):
+            return cls.REPLACED
+        return cls.QUANTIZED if parameters["values"] == "int8" else cls.ADDED
+
+
+def values_name(name: str) -> str:
+    """Return the name under which a task's file has the kept values of a tensor."""
+    return f"{name}::values"
+
+
+def scales_name(name: str) -> str:
+    """Return the name under which a task's file has the row scales of int8 values."""
+    return f"{name}::scales"
+
+
+def n_rows(tensor: TensorInfo) -> int:
+    """Return the number of scales that int8 values of a tensor have."""
+    return tensor.shape[0] if len(tensor.shape) > 1 else 1
+
+
+def part_names(name: str, values: Values) -> list[str]:
+    """Return the names of all parts of a tensor: mask, values and perhaps scales."""
+    scales = [scales_name(name)] if values is Values.QUANTIZED else []
+    return [name, values_name(name), *scales]
+
+
+def entries_of(
+    name: str, tensor: TensorInfo, n_kept: int, parameters: Mapping[str, Any]
+) -> list[Entry]:
+    """Return the tensors of a task's file for one of the base, ``n_kept`` of whose elements stay.
+
+    Args:
+        name: The name of the tensor in the store.
+        tensor: The tensor of the base.
+        n_kept: The number of elements that the mask contains.
+        parameters: All parameters of the sparse codec.
+    """
+    values = Values.of(parameters)
+    dtype = tensor.dtype
+    if values is not Values.REPLACED:
+        dtype = _VALUE_DTYPES.get(parameters["values"], dtype)
+    entries: list[Entry] = [
+        (name, "U8", ((tensor.n_elements + 7) // 8,)),
+        (values_name(name), dtype, (n_kept,)),
+    ]
+    if values is Values.QUANTIZED:
+        entries.append((scales_name(name), "F32", (n_rows(tensor),)))
+    return entries
+
+
+def input_place(files: PlanFiles, tensor: TensorInfo, values: Values) -> Place:
+    """Return the place of a tensor of a model; of its bits where bits are kept."""
+    return files.bits_place(tensor) if values is Values.REPLACED else files.place(tensor)
+
+
+def part_places(
+    files: PlanFiles, tensors: Mapping[str, TensorInfo], name: str, values: Values
+) -> tuple[Place, Place, Place]:
+    """Return the places of mask, values and scales of a tensor."""
+    scales = tensors.get(scales_name(name)) if values is Values.QUANTIZED else None
+    return (
+        files.mask_place(tensors[name]),
+        input_place(files, tensors[values_name(name)], values),
+        files.place(scales) if scales else NOWHERE,
+    )
+
+
+def values_code(stored: TensorInfo, values: Values) -> int:
+    """Return the native code of the dtype of kept values."""
+    if values is Values.REPLACED:
+        return CODES_BY_SIZE[DTYPES[stored.dtype]]
+    return place_code(stored.dtype)
+
+
+def refuse_names(tensors: Mapping[str, TensorInfo], parameters: Mapping[str, Any]) -> None:
+    """Raise InputError if a tensor has the name under which parts of another are kept."""
+    for name in tensors:
+        for taken in part_names(name, Values.of(parameters))[1:]:
+            if taken in tensors:
+                raise InputError(
+                    f"{tensors[taken].path}: has a tensor {show(taken)}, which is what a store "
+                    f"calls a part of tensor {show(name)}; rename one of them"
+                )
+
+
+def refuse_other_entries(
+    name: str, tensor: TensorInfo, stored: Mapping[str, TensorInfo], parameters: Mapping[str, Any]
+) -> None:
+    """Raise InputError unless a task's file has all parts of a tensor, of dtypes that fit."""
+    values = stored.get(values_name(name))
+    n_kept = values.n_elements if values is not None else 0
+    for part, dtype, shape in entries_of(name, tensor, n_kept, parameters):
+        found = stored.get(part)
+        if found is None or (found.dtype, found.shape) != (dtype, tuple(shape)):
+            what = f"{found.dtype} {list(found.shape)}" if found is not None else "none"
+            path = next((one.path for one in stored.values()), "the task's file")
+            raise InputError(
+                f"{path}: tensor {show(part)}: found {what}, expected {dtype} {list(shape)}; "
+                "restore the file"
+            )
+
+
+def refuse_other_count(values: TensorInfo, n_kept: int) -> None:
+    """Raise InputError unless there are as many values as the mask has bits set."""
+    if values.n_elements != n_kept:
+        raise InputError(
+            f"{values.path}: tensor {show(values.name)} has {values.n_elements} values, expected "
+            f"{n_kept}, as many as the mask has bits; restore the file"
+        )

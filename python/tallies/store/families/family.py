@@ -1,0 +1,142 @@
+"""The contract of a family: a kind of codec, and how its tensors are packed and restored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+from ..._core import Delta, Limits
+from ...checkpoint.layout import Entry
+from ...checkpoint.safetensors import TensorInfo
+from ...engine.files import Place, PlanFiles
+from ..codecs._codec import Codec
+from .job import PackJob
+
+Progress: TypeAlias = Callable[[int], object]
+"""Called with the bytes moved since the last call."""
+
+
+@dataclass(frozen=True)
+class StoredTask:
+    """One task of a store, as its family reads it."""
+
+    base: Mapping[str, TensorInfo]
+    own: Mapping[str, TensorInfo]
+    """Tensors of the task's own file."""
+    shared: Mapping[str, TensorInfo]
+    """Tensors of the shared file; empty where nothing is shared."""
+    scale: float
+    """The task's factor on the shared vector."""
+    check: Callable[[TensorInfo, Sequence[int]], None]
+    """Raises InputError for a tensor whose content fingerprint is not the packed one."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The native decoder that makes one tensor of a task from the base's."""
+
+    delta: Delta
+    replaces: bool = False
+    """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
+    mask_scale: float | None = None
+    """For a mask and the shared vector alone: the factor of the vector where the mask is set."""
+
+
+class Family(ABC):
+    """Packs and restores the tensors of one kind of codec.
+
+    A subclass in a module of ``tallies.store.families`` is a family; codecs name it in their
+    ``family``. Packing, restoring and switching know this contract and nothing else of a codec.
+
+    Args:
+        codec: A codec of this family.
+        parameters: All parameters of the codec by name.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[str]
+    """The manifest's word for a tensor that this family encodes."""
+
+    def __init__(self, codec: type[Codec], parameters: Mapping[str, Any]) -> None:
+        self.codec = codec
+        self.parameters = parameters
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether all tasks share a vector, so that a task depends on the others."""
+        return self.codec.shared_rule(self.parameters) is not None
+
+    def check_request(self, tensors: Sequence[TensorInfo], max_memory: int) -> None:  # noqa: B027
+        """Refuse tensors of the base that cannot be packed, before anything is written.
+
+        Raises:
+            InputError: A tensor does not fit into ``max_memory`` bytes, or a package is missing.
+        """
+
+    @abstractmethod
+    def entries(self, tensor: TensorInfo) -> list[Entry]:
+        """Return the tensors that a task's file holds of one tensor of the base.
+
+        A family that learns their sizes from the values returns those of fixed size, which are a
+        lower bound on the file.
+        """
+
+    @abstractmethod
+    def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
+        """Write the encoded tensors of all tasks, and note fingerprints in ``job.record``.
+
+        Returns:
+            The bits set, or values kept, in each file of ``job.files``; each task's scale.
+
+        Raises:
+            InputError: A value is not finite, or overflows the dtype that it is stored in.
+            StorageError: Reading or writing fails.
+        """
+
+    @abstractmethod
+    def restore(
+        self,
+        task: StoredTask,
+        files: PlanFiles,
+        outputs: Mapping[str, Sequence[Place]],
+        limits: Limits,
+        progress: Progress | None = None,
+    ) -> dict[str, list[int]]:
+        """Restore the encoded tensors that ``outputs`` names, each to all of its places.
+
+        Args:
+            task: The task, whose ``check`` is given everything that is read.
+            files: Files of a plan without jobs, among them those of ``outputs``.
+            outputs: Places of the restored tensors, in the dtype of the base.
+            limits: Threads and the size of buffers.
+            progress: Called with the bytes moved since the last call.
+
+        Returns:
+            The content fingerprint of each restored tensor.
+
+        Raises:
+            InputError: Something that was read is not what was packed.
+            StorageError: Reading or writing fails.
+        """
+
+    def in_memory(self, task: StoredTask, name: str) -> list[TensorInfo] | None:
+        """Return the stored tensors from which ``encoded`` decodes a tensor.
+
+        Returns:
+            Tensors of ``task.own`` and ``task.shared``; None where a tensor can only be restored.
+        """
+        return None
+
+    def encoded(self, task: StoredTask, name: str, addresses: Sequence[int]) -> Encoded:
+        """Return the decoder of a tensor whose ``in_memory`` tensors lie at these addresses.
+
+        Raises:
+            InputError: The parts do not fit each other.
+        """
+        raise NotImplementedError
+
+    def why_not_counted(self) -> str | None:
+        """Return why masks do not say which parameters a task uses; None if they do."""
+        return f"{self.codec.name} keeps no masks"

@@ -1,0 +1,78 @@
+"""One packing as its family sees it: tensors to encode, files to write, limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..._core import Limits, Plan
+from ...checkpoint.safetensors import TensorInfo
+from ...engine.files import PlanFiles
+from ...engine.nonfinite import nonfinite_objection
+from ..layout import Layout
+from ..manifest import SHARED
+from ..record import Record
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """The tensors that a family encodes, and where their encodings go."""
+
+    tensors: Mapping[str, Sequence[TensorInfo]]
+    """By name, the tensor in the base and then in each task."""
+    tasks: Sequence[str]
+    files: Sequence[str]
+    """The file of each task in the store, or of each of its candidates, task by task."""
+    lambdas: Sequence[float]
+    """The lambda of each file's masks; empty for codecs without one."""
+    layout: Layout
+    directory: Path
+    """The store, which is being written."""
+    input_files: Sequence[str]
+    limits: Limits
+    refuse_nonfinite: bool
+    record: Record
+    progress: Callable[[int], object] | None
+
+    @property
+    def n_elements(self) -> list[int]:
+        """Elements of each tensor."""
+        return [base.n_elements for base, *_ in self.tensors.values()]
+
+    @cached_property
+    def places(self) -> dict[str, dict[str, TensorInfo]]:
+        """By file and name, the tensors of the layout."""
+        return self.layout.places(self.directory)
+
+    @cached_property
+    def plan_files(self) -> PlanFiles:
+        """The open inputs of a plan, and the files of the layout, which the first use creates."""
+        files = self.open_inputs()
+        for file in self.layout.entries:
+            self.record.add_file(file, self.layout.file_bytes(file))
+        self.layout.create(files, self.directory)
+        return files
+
+    def open_inputs(self) -> PlanFiles:
+        """Open the inputs in a new plan."""
+        return PlanFiles(Plan(True), map(os.fspath, self.input_files))
+
+    def objection(self, plan: Plan, job: int, name: str) -> str:
+        """Return the error for a job whose inputs, or the shared vector, are not finite."""
+        for i, one in enumerate(self.tensors[name]):
+            if found := nonfinite_objection(one, *plan.find_nonfinite(job, i, self.limits)):
+                return found
+        dtype = self.places[SHARED][name].dtype if SHARED in self.layout.entries else "F32"
+        return (
+            f"tensor {name!r}: the shared vector overflows {dtype}; pass --param shared_dtype=F32, "
+            "or --nonfinite propagate"
+        )
+
+    def write(self, file: str, name: str, data: bytes, lanes: Sequence[int]) -> None:
+        """Write a tensor of the layout whole, and note its content fingerprint."""
+        tensor = self.places[file][name]
+        self.plan_files.write(tensor, data)
+        self.record.note_written(file, tensor, lanes)

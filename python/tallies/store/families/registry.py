@@ -1,0 +1,32 @@
+"""The families of codecs by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from ..codecs import registry as codecs
+from ..discovery import classes_in
+from .family import Family
+
+
+@cache
+def _families() -> dict[str, type[Family]]:
+    package = __name__.rpartition(".")[0]
+    found = classes_in(package, Family)  # type: ignore[type-abstract]
+    return {family.name: family for family in found if family is not Family}
+
+
+def family_of(codec: str, parameters: Mapping[str, Any]) -> Family:
+    """Return the family that packs and restores a codec's tensors.
+
+    Args:
+        codec: The name of a codec.
+        parameters: All parameters of the codec by name.
+
+    Raises:
+        InputError: No codec has this name.
+    """
+    found = codecs.get(codec)
+    return _families()[found.family](found, parameters)
