@@ -17,7 +17,7 @@ import click
 import numpy as np
 import pytest
 
-from tallies import __version__, cpu, cuda, methods
+from tallies import __version__, cli, cpu, cuda, methods
 from tallies.cli import group
 from tests.reference.linear import linear
 from tests.reference.task_arithmetic import task_arithmetic
@@ -80,7 +80,7 @@ def test_no_command_is_a_question_for_help() -> None:
         assert status in " ".join(text.split())
 
 
-@pytest.mark.parametrize("name", ["merge", "plan", "inspect", "methods", "info", "demo"])
+@pytest.mark.parametrize("name", group.list_commands(click.Context(group)))
 def test_every_command_and_option_has_help(name: str) -> None:
     text = printed(name, "--help")
     assert text == printed(name, "-h")
@@ -90,6 +90,18 @@ def test_every_command_and_option_has_help(name: str) -> None:
     for option in command.params:
         if isinstance(option, click.Option):
             assert all(one in text for one in option.opts)
+            assert option.help is not None
+            assert option.help.endswith(".") and option.help[0].isupper(), option.name
+
+
+def test_commands_are_the_files_in_reading_order() -> None:
+    folder = Path(cli.__file__).parent
+    files = {path.stem for path in folder.glob("[!_]*.py")}
+    names = group.list_commands(click.Context(group))
+    assert {*names} == files and names[:3] == ["merge", "plan", "pack"]
+    for name in names:
+        first = (folder / f"{name}.py").read_text().splitlines()[0]
+        assert first.startswith('"""') and first.endswith('."""'), "the line of --help"
 
 
 def test_the_options_of_merge_are_those_agreed_on() -> None:
@@ -202,6 +214,17 @@ def test_quiet_prints_nothing(models: Path) -> None:
     assert printed("merge", "ties.yml", "out", "--quiet", "--progress") == ""
     assert_holds(models / "out", EXPECTED)
     assert printed("merge", "ties.yml", "--quiet", "--dry-run") == ""
+
+
+def test_options_win_over_the_recipe(models: Path) -> None:
+    stated = {"seed": 7, "semantics": "mergekit", "nonfinite": "warn", "out_dtype": "float16"}
+    recipe = "".join(f"{key}: {value}\n" for key, value in stated.items())
+    (models / "stated.yml").write_text((models / "ties.yml").read_text() + recipe)
+    for given in ([], ["--seed", 0], ["--semantics", "paper"], ["--nonfinite", "error"]):
+        plan = json.loads(printed("plan", "stated.yml", "--json", *given))["recipe"]
+        wanted = {key: str(value) for key, value in stated.items()} | {"out_dtype": "F16"}
+        wanted |= {given[0].removeprefix("--"): str(given[1])} if given else {}
+        assert {key: str(plan.get(key, "0")) for key in stated} == wanted
 
 
 def test_overwrite_replaces_what_is_there(models: Path) -> None:
@@ -403,7 +426,7 @@ def test_debugging_shows_the_traceback_before_the_line(models: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(begin)
         assert done.stderr.endswith(quiet.err)
-        assert ("recipe/text.py" in done.stderr) == (value == "1")
+        assert ("recipe/config.py" in done.stderr) == (value == "1")
 
 
 def test_a_reader_that_leaves_is_no_failure() -> None:

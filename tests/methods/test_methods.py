@@ -47,15 +47,15 @@ def merged(
 ) -> Model:
     """The merge of these models by way of files, with the base where the method can have one.
 
-    A weight is 1, a density 0.2 and t 0.5 if they must be given. Parameters that the method does
-    not have are left out.
+    A weight is 1, a density 0.2 and others 0.5 if they must be given. Parameters that the method
+    does not have are left out.
     """
     known = methods.get(method).parameters(semantics)
     if "weight" in known:
         parameters.setdefault("weight", 1.0)
-    for required, value in (("density", 0.2), ("t", 0.5)):
-        if required in known and known[required].default is None:
-            parameters.setdefault(required, value)
+    for key, parameter in known.items():
+        if parameter.default is None:
+            parameters.setdefault(key, {"density": 0.2}.get(key, 0.5))
     recipe = {
         "merge_method": method,
         "semantics": semantics,

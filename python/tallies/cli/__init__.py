@@ -1,9 +1,14 @@
-"""The command line. Commands are imported when they are called, so that ``--help`` is quick."""
+"""The command line: every file of this folder without a leading underscore is a command.
+
+The docstring of a command's file is the command's line of ``--help``. A command is imported when it
+is called, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import sys
 import traceback
 from typing import NoReturn
@@ -14,31 +19,36 @@ from .._version import __version__
 from ..errors import TalliesError
 from ._signals import Stopped, stoppable
 
-_COMMANDS = {
-    "merge": "Merge checkpoints into a new one.",
-    "plan": "Say what a merge would do; reads headers only.",
-    "pack": "Keep many experts of one base in a store.",
-    "unpack": "Write the checkpoint of one task of a store.",
-    "add": "Add a task to a store.",
-    "remove": "Remove a task from a store.",
-    "choose": "Keep one of the candidate masks of a task.",
-    "consensus": "Count how many tasks of a store use each parameter.",
-    "inspect": "Show what is in a checkpoint or a store.",
-    "verify": "Read a checkpoint or a store and say whether it is whole.",
-    "methods": "List the merge methods and codecs, or show one.",
-    "info": "Show versions and the instruction set in use.",
-    "demo": "Train small models on the spot, merge and pack them, and compare.",
-}
+_READING_ORDER = (
+    *("merge", "plan"),
+    *("pack", "unpack", "add", "remove", "choose", "consensus"),
+    *("inspect", "verify"),
+    *("methods", "info", "demo"),
+)
+"""The order of ``--help``. Commands that are not named here follow, by name."""
 
 _INTERRUPTED = 130
 
 
+def _commands() -> list[str]:
+    """Return the names of the commands, in reading order."""
+    files = {one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_")}
+    named = [name for name in _READING_ORDER if name in files]
+    return [*named, *sorted(files.difference(named))]
+
+
+def _summary(name: str) -> str:
+    """Return the docstring of a command's file, its first line, without importing the file."""
+    source = pkgutil.get_data(__name__, f"{name}.py") or b""
+    return source.partition(b"\n")[0].decode().strip('"')
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return _commands()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _commands():
             return None
         module = importlib.import_module(f"{__name__}.{cmd_name}")
         command: click.Command = module.command
@@ -46,15 +56,15 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, _summary(name)) for name in _commands()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+        if args and not args[0].startswith("-") and args[0] not in _commands():
             from ..messages import unknown
 
-            raise click.UsageError(f"command {unknown(args[0], _COMMANDS)}", ctx)
+            raise click.UsageError(f"command {unknown(args[0], _commands())}", ctx)
         return super().resolve_command(ctx, args)
 
 

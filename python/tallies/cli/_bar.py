@@ -1,4 +1,4 @@
-"""Progress on standard error."""
+"""Show progress on standard error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from ..engine.usage import Progress
 
 @contextmanager
 def bar(label: str, asked: bool | None, quiet: bool) -> Iterator[Progress | None]:
-    """One bar by bytes, with the rate and the time left; by default on a terminal only."""
+    """Show one bar that counts bytes, with the rate and the time left.
+
+    Args:
+        label: The word before the bar.
+        asked: True and False show and hide the bar; None shows it on a terminal only.
+        quiet: Hides the bar in any case.
+
+    Yields:
+        The function that takes the bytes done and the bytes in all, or None without a bar.
+    """
     if quiet or not (sys.stderr.isatty() if asked is None else asked):
         yield None
         return

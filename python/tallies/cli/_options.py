@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Define options that several commands share."""
 
 from __future__ import annotations
 
@@ -20,49 +20,75 @@ def one_of(*choices: Choice) -> click.Choice[str]:
     return click.Choice([choice.value for choice in choices])
 
 
+memory_option = click.option(
+    "--max-memory",
+    default="1GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Upper bound for buffer memory.",
+)
+threads_option = click.option(
+    "--threads", type=int, help="Number of threads. Default: one for each core."
+)
+store_base_option = click.option(
+    "--base", metavar="DIR", help="The store's base. Default: its path when the store was packed."
+)
+
+
+def json_option(result: str) -> Callable[[F], F]:
+    """Return the option ``--json`` of a command that prints this result."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print the {result} as JSON.")
+
+
 def request_options(function: F) -> F:
-    """What to merge: a recipe file, or a method with its models."""
+    """Add the options that state a merge: a method with its models, and a recipe's other keys."""
     options = [
-        click.option("--method", metavar="NAME", help="Merge method; see 'tallies methods'."),
-        click.option("--base", metavar="DIR", help="The model that the others were tuned from."),
+        click.option("--method", metavar="NAME", help="Merge method; 'tallies methods' lists all."),
+        click.option("--base", metavar="DIR", help="Model that the other models were tuned from."),
         click.option(
             "--model",
             "models",
             multiple=True,
             metavar="DIR[:key=value,...]",
-            help="A model to merge, with parameters of its own. Repeat for each.",
+            help="Model to merge, with parameters of its own. Repeat the option for each model.",
         ),
         click.option(
             "--param",
             "params",
             multiple=True,
             metavar="key=value",
-            help="A parameter of the method. Repeat for each.",
+            help="Parameter of the method. Repeat the option for each parameter.",
         ),
         click.option("--post-scale", metavar="NUMBER", help="Factor on the merged task vector."),
         click.option(
             "--layer-scaling",
             metavar="alpha=NUMBER|auto,beta=NUMBER",
-            help="Factor on it that grows from the first layer to the last (LiNeS).",
+            help="Factor on the merged task vector that grows from first to last layer (LiNeS).",
         ),
         click.option(
             "--drop-layers",
             metavar="score=NAME,ratio=NUMBER",
-            help="Leave out the layers of lowest score of each model (LwPTV).",
+            help="Drop the layers of lowest score from each model (LwPTV).",
         ),
-        click.option("--out-dtype", metavar="DTYPE", help="Of the result. Default: the base's."),
-        click.option("--seed", type=int, help="For random methods. Default: 0."),
+        click.option(
+            "--out-dtype", metavar="DTYPE", help="Dtype of the result. Default: the base's."
+        ),
+        click.option("--seed", type=int, help="Seed of random methods. Default: 0."),
         click.option(
             "--semantics",
             type=one_of(*Semantics),
-            help="Whose variant of the method. Default: paper.",
+            help="Author whose variant of the method to follow. Default: paper.",
         ),
         click.option(
             "--nonfinite",
             type=one_of(*Nonfinite),
-            help="What to do about NaN and infinite values. Default: error.",
+            help="Treatment of NaN and infinite values. Default: error.",
         ),
-        click.option("--max-shard-size", metavar="SIZE", help="Of a file. Default: 5GB."),
+        click.option(
+            "--max-shard-size",
+            metavar="SIZE",
+            help="Upper bound for the size of an output shard. Default: 5GB.",
+        ),
         click.option(
             "--files-from",
             metavar="DIR",
@@ -75,17 +101,23 @@ def request_options(function: F) -> F:
 
 
 def run_options(function: F) -> F:
-    """How to run: memory, threads, output."""
+    """Add the options of a run: memory, threads, output, and what is printed."""
     options = [
+        memory_option,
+        threads_option,
         click.option(
-            "--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers."
+            "--overwrite", is_flag=True, help="Replace the contents of the output directory."
         ),
-        click.option("--threads", type=int, help="Default: all cores."),
-        click.option("--overwrite", is_flag=True, help="Replace what is in the output directory."),
-        click.option("--sync", is_flag=True, help="Flush the result to disk before it appears."),
+        click.option(
+            "--sync", is_flag=True, help="Flush the output to disk before the output appears."
+        ),
         click.option("--quiet", is_flag=True, help="Print nothing but errors."),
-        click.option("--json", "as_json", is_flag=True, help="Print the report as JSON."),
-        click.option("--progress/--no-progress", default=None, help="Default: on a terminal."),
+        json_option("report"),
+        click.option(
+            "--progress/--no-progress",
+            default=None,
+            help="Show a progress bar. Default: on a terminal only.",
+        ),
     ]
     for option in reversed(options):
         function = option(function)
@@ -93,7 +125,11 @@ def run_options(function: F) -> F:
 
 
 def pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
-    """``NAME=VALUE`` options as a dict; InputError for another form and for a name given twice."""
+    """Return ``NAME=VALUE`` options as a dict.
+
+    Raises:
+        InputError: An option has another form, or a name is given twice.
+    """
     found: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -106,7 +142,7 @@ def pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
 
 
 def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
-    """The request that the options make, on top of the recipe file if there is one."""
+    """Return the request that the options make, on top of the recipe file if there is one."""
     method, base = chosen.pop("method"), chosen.pop("base")
     models, params = chosen.pop("models"), chosen.pop("params")
     for key in ("layer_scaling", "drop_layers"):

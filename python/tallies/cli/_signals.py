@@ -1,4 +1,4 @@
-"""Signals that ask a command to stop: it cleans up, then exits with 128 plus their number."""
+"""Turn signals that ask a command to stop into an exception, so that the command cleans up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(KeyboardInterrupt):
-    """What such a signal raises."""
+    """A signal asked the command to stop; the exit status is 128 plus its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -21,9 +21,9 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise ``Stopped`` at the first such signal; later ones must not cut the cleaning up short.
+    """Raise ``Stopped`` at the first such signal, and ignore later ones during the cleaning up.
 
-    Signals that are ignored stay so (nohup). Only the main thread can handle any.
+    Signals that were ignored before (by nohup) stay ignored. Only the main thread handles signals.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""``tallies add``."""
+"""Add a task to a store."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import click
 
 from ..errors import InputError
 from ..store import add
-from ._options import pairs
+from ._options import json_option, memory_option, pairs, store_base_option, threads_option
 
 
 @click.command()
 @click.argument("store")
-@click.option("--task", "tasks", multiple=True, metavar="NAME=DIR", required=True)
-@click.option("--base", metavar="DIR", help="Default: where it was when the store was packed.")
-@click.option("--lambda", "mask_lambda", type=float, help="Of the new task's mask, for 'tall'.")
-@click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers.")
-@click.option("--threads", type=int, help="Default: all cores.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    required=True,
+    help="Name of the new task and its expert.",
+)
+@store_base_option
+@click.option(
+    "--lambda", "mask_lambda", type=float, help="Lambda of the new task's mask, for codec 'tall'."
+)
+@memory_option
+@threads_option
+@json_option("report")
 def command(
     store: str,
     tasks: tuple[str, ...],
@@ -28,7 +37,7 @@ def command(
 ) -> None:
     """Add a task to a STORE.
 
-    Codecs with a shared vector pack all tasks again, from the experts that the store remembers.
+    A codec with a shared vector packs all tasks again, from the paths of the experts in the store.
     """
     named = pairs(tasks, "--task", "math=models/math")
     if len(named) != 1:

@@ -1,4 +1,4 @@
-"""``tallies choose``."""
+"""Keep one of the candidate masks of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tallies consensus``."""
+"""Count how many tasks of a store use each parameter."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from ..store import consensus
+from ._options import json_option
 
 
 @click.command()
 @click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("counts")
 def command(store: str, as_json: bool) -> None:
     """Count how many tasks of a STORE use each parameter, per tensor and in all."""
     found = consensus(store)

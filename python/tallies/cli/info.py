@@ -1,4 +1,4 @@
-"""``tallies info``."""
+"""Show versions and the instruction set in use."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import click
 
 from .. import cpu, cuda
 from .._version import __version__
+from ._options import json_option
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option("facts")
 def command(as_json: bool) -> None:
     """Show versions, the instruction set in use and CUDA devices."""
     facts = {
@@ -38,7 +39,7 @@ def command(as_json: bool) -> None:
 
 
 def _version(package: str) -> str | None:
-    """The installed version, without importing the package."""
+    """Return the installed version, without importing the package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""``tallies inspect``."""
+"""Show what is in a checkpoint or a store."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ import click
 
 from ..inspection.checkpoints import inspect
 from ..inspection.stores import inspect_store, is_store
+from ._options import json_option, threads_option
 
 
 @click.command()
 @click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@click.option("--fingerprints/--no-fingerprints", default=True, help="Read all data, or headers.")
-@click.option("--threads", type=int, help="Default: all cores.")
+@json_option("description")
+@click.option(
+    "--fingerprints/--no-fingerprints",
+    default=True,
+    help="Read all data and show fingerprints, or read headers only.",
+)
+@threads_option
 def command(path: str, as_json: bool, fingerprints: bool, threads: int | None) -> None:
     """Show the tensors of a checkpoint with sizes and fingerprints, or the tasks of a store."""
     if is_store(path):

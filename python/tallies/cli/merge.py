@@ -1,4 +1,4 @@
-"""``tallies merge``."""
+"""Merge checkpoints into a new one."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ from ._options import request, request_options, run_options
 @click.option("--out", metavar="DIR", help="Directory to create.")
 @request_options
 @run_options
-@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option(
-    "--max-vram", default="4GiB", show_default=True, help="Bound of the buffers on a CUDA device."
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Processor that merges the tiles.",
 )
-@click.option("--resume", is_flag=True, help="Go on from where an interrupted run stopped.")
-@click.option("--dry-run", is_flag=True, help="The same as 'tallies plan'.")
+@click.option(
+    "--max-vram",
+    default="4GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Upper bound for buffer memory on a CUDA device.",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the plan, as 'tallies plan' does, and merge nothing."
+)
 def command(
     config: str | None,
     out_argument: str | None,

@@ -1,4 +1,4 @@
-"""``tallies methods``."""
+"""List the merge methods and codecs, or show one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import click
 from ..errors import InputError
 from ..messages import unknown
 from . import _pages as pages
+from ._options import json_option
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-@click.option("--markdown", is_flag=True, help="Print it as Markdown.")
+@json_option("facts")
+@click.option("--markdown", is_flag=True, help="Print the facts as Markdown.")
 def command(name: str | None, as_json: bool, markdown: bool) -> None:
     """List the merge methods and the codecs of stores, or show one."""
     chosen = pages.described(name)

@@ -1,4 +1,4 @@
-"""``tallies pack``."""
+"""Keep many experts of one base in a store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,29 @@ from ._options import one_of, pairs, run_options
 
 
 @click.command()
-@click.option("--base", required=True, metavar="DIR", help="The model that all were tuned from.")
-@click.option("--task", "tasks", multiple=True, metavar="NAME=DIR", help="Repeat for each expert.")
+@click.option(
+    "--base", required=True, metavar="DIR", help="Model that all experts were tuned from."
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Task and its expert. Repeat for each.",
+)
 @click.option("--out", required=True, metavar="STORE", help="Directory to create.")
-@click.option("--codec", default="tall", show_default=True, help="See 'tallies methods'.")
-@click.option("--param", "params", multiple=True, metavar="key=value", help="Of the codec.")
-@click.option("--nonfinite", type=one_of(Nonfinite.ERROR, Nonfinite.PROPAGATE), default="error")
+@click.option(
+    "--codec", default="tall", show_default=True, help="Codec; 'tallies methods' lists all."
+)
+@click.option(
+    "--param", "params", multiple=True, metavar="key=value", help="Parameter of the codec."
+)
+@click.option(
+    "--nonfinite",
+    type=one_of(Nonfinite.ERROR, Nonfinite.PROPAGATE),
+    default="error",
+    help="Treatment of NaN and infinite values. Default: error.",
+)
 @run_options
 def command(
     base: str,

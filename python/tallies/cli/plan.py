@@ -1,4 +1,4 @@
-"""``tallies plan``."""
+"""Say what a merge would do; reads headers only."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from ..merging.plan import plan
-from ._options import request, request_options
+from ._options import json_option, request, request_options
 
 
 @click.command()
 @click.argument("config", required=False, metavar="[CONFIG]")
 @request_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, with every tensor.")
+@json_option("plan, with every tensor,")
 def command(config: str | None, as_json: bool, **chosen: Any) -> None:
     """Say what a merge would do; reads headers only."""
     made = plan(request(config, chosen))

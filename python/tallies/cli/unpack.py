@@ -1,4 +1,4 @@
-"""``tallies unpack``."""
+"""Write the checkpoint of one task of a store."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ import click
 
 from ..store import Store
 from ._bar import bar
-from ._options import run_options
+from ._options import run_options, store_base_option
 
 
 @click.command()
 @click.argument("store")
 @click.argument("task")
 @click.argument("out")
-@click.option("--base", metavar="DIR", help="Default: where it was when the store was packed.")
-@click.option("--lambda", "mask_lambda", type=float, help="Which of several candidates.")
-@click.option("--max-shard-size", default="5GB", show_default=True, metavar="SIZE")
-@click.option("--files-from", metavar="DIR", help="Whose small files to copy. Default: the base.")
+@store_base_option
+@click.option(
+    "--lambda", "mask_lambda", type=float, help="Lambda of the mask, where there are candidates."
+)
+@click.option(
+    "--max-shard-size",
+    default="5GB",
+    show_default=True,
+    metavar="SIZE",
+    help="Upper bound for the size of an output shard.",
+)
+@click.option(
+    "--files-from",
+    metavar="DIR",
+    help="Model whose configuration and tokenizer files to copy. Default: the base.",
+)
 @run_options
 def command(
     store: str,

@@ -1,4 +1,4 @@
-"""``tallies verify``."""
+"""Read a checkpoint or a store and say whether it is whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from ..inspection.verify import verify
 from ..spec.choices import Nonfinite
-from ._options import one_of
+from ._options import json_option, memory_option, one_of, threads_option
 
 
 @click.command()
@@ -18,11 +18,11 @@ from ._options import one_of
     type=one_of(Nonfinite.ERROR, Nonfinite.WARN),
     default="error",
     show_default=True,
-    help="What to do about NaN and infinite values of a checkpoint.",
+    help="Treatment of NaN and infinite values of a checkpoint.",
 )
-@click.option("--max-memory", default="1GiB", show_default=True, metavar="SIZE", help="Of buffers.")
-@click.option("--threads", type=int, help="Default: all cores.")
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@memory_option
+@threads_option
+@json_option("result")
 def command(path: str, nonfinite: str, max_memory: str, threads: int | None, as_json: bool) -> None:
     """Read a checkpoint or a store and say whether it is whole."""
     found = verify(path, nonfinite=nonfinite, max_memory=max_memory, threads=threads)

@@ -17,6 +17,7 @@ from ..engine.outcomes import ModelSurvey
 from ..errors import InputError
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
+from ..spec.choices import Semantics
 from .layer_dropping import choose, without
 from .layer_scaling import find_alpha
 
@@ -28,7 +29,7 @@ class Request:
     method: type[Method]
     constants: Mapping[str, Any]
     """The parameters that hold for all tensors and models."""
-    semantics: str
+    semantics: Semantics
     modifiers: Modifiers
     names: Sequence[str]
     """The tensors to merge."""

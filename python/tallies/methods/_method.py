@@ -17,6 +17,8 @@ class Method:
     """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
 
     name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Names that other tools give the method."""
     formula: ClassVar[str]
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True

@@ -27,6 +27,7 @@ class RamPlus(Method):
     """
 
     name = "ramplus"
+    aliases = ("ramplus_tl",)
     formula = "out = base + l_t (f_t - base) where t alone changed it, else the mean of the changes"
     paper = "Reinforced Agent Merging 2026, arXiv 2601.13572"
     semantics = (PAPER, MERGEKIT)

@@ -21,7 +21,7 @@ _EXPECTED = {
 """Plain words for pydantic's types of errors."""
 
 
-def _one_line(error: ValidationError) -> str:
+def one_line(error: ValidationError) -> str:
     return "; ".join(
         _complaint(one["loc"], one["type"], one["msg"], one["input"], one.get("ctx", {}))
         for one in error.errors(include_url=False)

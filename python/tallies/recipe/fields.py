@@ -1,0 +1,87 @@
+"""The values of a recipe's keys: parsed from text, checked, and refused with words to act on."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, StrictInt
+
+from .. import methods
+from ..messages import show, unknown
+from ..sizes import parse_size
+from ..spec import dtypes
+from ..spec.choices import Choice, Nonfinite, Semantics
+from . import modifiers
+
+
+def _method(value: object) -> object:
+    name = methods.proper_name(value)
+    if name not in methods.names():
+        raise ValueError(unknown(name, methods.names()))
+    return name
+
+
+def _choice_of(kind: type[Choice]) -> BeforeValidator:
+    def parse(value: object) -> Choice:
+        if value not in tuple(kind):
+            raise ValueError(unknown(value, tuple(kind)))
+        return kind(value)
+
+    return BeforeValidator(parse)
+
+
+def _dtype(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    dtype = dtypes.named(value)
+    if dtype not in dtypes.FLOATS:
+        raise ValueError(unknown(value, dtypes.RECIPE_NAMES))
+    return dtype
+
+
+def _path(value: object) -> object:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        return path
+    try:
+        possible = path and b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"found {show(path)}, expected a path")
+    return path
+
+
+def _size(value: object) -> object:
+    if isinstance(value, (str, int)):
+        parse_size(value)
+    return value
+
+
+def modifier(key: str) -> BeforeValidator:
+    """Return the check of one of ``modifiers.KEYS``; None counts as not given."""
+    return BeforeValidator(lambda value: None if value is None else modifiers.check(key, value))
+
+
+MethodName = Annotated[str, BeforeValidator(_method)]
+"""The name of a merge method; another tool's name becomes the method's own."""
+
+SemanticsWord = Annotated[Semantics, _choice_of(Semantics)]
+NonfiniteWord = Annotated[Nonfinite, _choice_of(Nonfinite)]
+
+DtypeName = Annotated[str, BeforeValidator(_dtype)]
+"""The safetensors name of a floating-point type, however a user spells the type."""
+
+PathText = Annotated[str, BeforeValidator(_path)]
+"""Text that can be a path of the file system."""
+
+SizeText = Annotated[str | StrictInt, BeforeValidator(_size)]
+"""A size as it was written, because recipes are written back; ``parse_size`` takes the value."""
+
+Seed = Annotated[StrictInt, Field(ge=0, lt=1 << 64)]
+
+Parameters = Annotated[
+    dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)
+]
+"""Parameters by name; an empty value in YAML counts as none."""

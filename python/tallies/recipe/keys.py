@@ -1,0 +1,57 @@
+"""The keys of a recipe: unknown ones, and those of mergekit that ask for something else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import InputError
+from ..messages import show, unknown
+
+_NOT_DONE = {
+    "slices": "merging ranges of layers is not done; list whole models under 'models'",
+    "modules": "merging by module is not done; list whole models under 'models' and use filters",
+    "chat_template": "templates are not written; remove it and add the template to the result",
+}
+_TOKENIZER = (
+    "rows of embeddings are not moved between vocabularies; use 'base' when all models have the "
+    "tokens of the base, else align the models first"
+)
+
+
+def known_keys(
+    data: Mapping[str, Any], known: Iterable[str], known_of_a_model: Iterable[str]
+) -> dict[str, Any]:
+    """Return a recipe without the keys that ask for nothing.
+
+    Args:
+        data: The recipe as plain data.
+        known: The keys that a recipe may have.
+        known_of_a_model: The keys that an entry of ``models`` may have.
+
+    Raises:
+        InputError: A key is unknown, or asks for something that merges of whole models do not do;
+            the message names all of them.
+    """
+    data = dict(data)
+    problems = [
+        f"{key}: {reason}" for key, reason in _NOT_DONE.items() if data.pop(key, None) is not None
+    ]
+    for key in ("tokenizer", "tokenizer_source"):
+        source = data.pop(key, None)
+        if isinstance(source, Mapping) and source.keys() == {"source"}:
+            source = source["source"]
+        if source not in (None, "base", data.get("base_model")):
+            problems.append(f"{key}: found {show(source)}; {_TOKENIZER}")
+    problems += _unknown(data, [*known], "")
+    entries = data.get("models")
+    for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
+        problems += _unknown(entry, [*known_of_a_model], f"models[{index}]: ")
+    if problems:
+        raise InputError("; ".join(problems))
+    return data
+
+
+def _unknown(data: object, known: list[str], where: str) -> list[str]:
+    keys = data if isinstance(data, Mapping) else ()
+    return [f"{where}key {unknown(key, known)}" for key in keys if key not in known]

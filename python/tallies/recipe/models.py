@@ -1,0 +1,126 @@
+"""The models of a recipe: their order, the ones that take part, and the ones that are refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import InputError
+from ..methods._method import Method
+from ..spec.choices import Semantics
+from .fields import Parameters, PathText
+
+
+class ModelEntry(BaseModel):
+    """One model of a merge, a directory or a ``.safetensors`` file, with parameters of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: PathText
+    parameters: Parameters = {}
+
+    @property
+    def label(self) -> str:
+        """The model in messages."""
+        return f"model {self.model!r}"
+
+
+def taking_part(
+    entries: Sequence[ModelEntry], base_model: str | None, method: type[Method]
+) -> tuple[list[ModelEntry], list[str]]:
+    """Return the models that take part, in order, and warnings about entries that look wrong.
+
+    The base itself is left out where there are task vectors: its own is zero. A method for which a
+    base is the first of the models has the base there, listed or not.
+    """
+    base = base_model and os.path.realpath(base_model)
+    takes_base = method.forms_task_vectors(has_base=True)
+    experts, warnings = [], []
+    seen: set[str] = set()
+    for entry in _in_order(entries, base_model, method):
+        path = os.path.realpath(entry.model)
+        if path == base and takes_base:
+            warnings.append(f"{entry.label} is the base_model and adds nothing: left out")
+            continue
+        if path in seen:
+            warnings.append(f"{entry.label} is listed again and counts again")
+        seen.add(path)
+        experts.append(entry)
+    if base and not takes_base and base not in seen:
+        warnings.append(f"base_model {base_model!r} takes no part in {method.name}")
+    return experts, warnings
+
+
+def _in_order(
+    entries: Sequence[ModelEntry], base_model: str | None, method: type[Method]
+) -> list[ModelEntry]:
+    """Return the models, and before them the base where the method has the base first."""
+    if not base_model or not method.base_is_first:
+        return list(entries)
+    base = os.path.realpath(base_model)
+    listed = [entry for entry in entries if os.path.realpath(entry.model) == base]
+    others = [entry for entry in entries if entry not in listed]
+    return [*(listed or [ModelEntry(model=base_model)]), *others]
+
+
+def refuse_models(
+    experts: Sequence[ModelEntry],
+    base_model: str | None,
+    method: type[Method],
+    semantics: Semantics,
+    shared: Mapping[str, Any],
+) -> None:
+    """Refuse a merge that these models cannot make.
+
+    Args:
+        experts: The models that take part.
+        base_model: The path of the base.
+        method: The merge method.
+        semantics: The author whose variant of the method the merge follows.
+        shared: The parameters that all models share.
+
+    Raises:
+        InputError: The number of models does not suit the method, mergekit would merge another
+            model too, or a parameter without a default is missing.
+    """
+    if not experts:
+        raise InputError("models: found only the base_model, expected a model tuned from it")
+    if problem := method.number_objection(len(experts)):
+        raise InputError(f"models: {problem}")
+    takes_base = method.forms_task_vectors(has_base=True) or method.base_is_first
+    if semantics is Semantics.MERGEKIT and base_model and not takes_base:
+        _refuse_unlisted_base(experts, base_model, method)
+    for key, parameter in method.parameters(semantics).items():
+        if parameter.default is None and key not in shared:
+            _refuse_missing(key, experts if parameter.per_model else None, method, semantics)
+
+
+def _refuse_unlisted_base(
+    experts: Iterable[ModelEntry], base_model: str, method: type[Method]
+) -> None:
+    paths = {os.path.realpath(entry.model) for entry in experts}
+    if os.path.realpath(base_model) not in paths:
+        raise InputError(
+            f"base_model: mergekit averages {base_model!r} in under {method.name}; list it "
+            "under 'models' with its weight, or remove it"
+        )
+
+
+def _refuse_missing(
+    key: str, experts: Iterable[ModelEntry] | None, method: type[Method], semantics: Semantics
+) -> None:
+    """Refuse a parameter that nobody gives; ``experts`` is None where models have none of it."""
+    if experts is None:
+        raise InputError(
+            f"parameters: {key!r} is missing, and {method.name} has no default for it; add "
+            f"'{key}: VALUE' (--param {key}=VALUE)"
+        )
+    for entry in experts:
+        if key not in entry.parameters:
+            raise InputError(
+                f"{entry.label}: {key!r} is missing, and {method.name} has no default for it in "
+                f"{semantics} semantics; add '{key}: 1.0'"
+            )
