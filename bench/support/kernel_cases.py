@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tallies import _core
 from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES
-from tallies.spec.dtypes import DTYPE_CODES
+from tallies.spec.dtypes import DTYPE_CODES, TABLE
 from tallies.spec.rules import Blend, Gate, Vote
 from tests.reference import dtype as formats
 from tests.reference.blend import disjoint_merge
@@ -30,10 +30,10 @@ CHECKED = 4096
 GRAIN = 64
 """Kernels start at multiples of this many elements, as tiles do."""
 
-_DTYPES: dict[str, npt.DTypeLike] = {
-    "F32": np.float32,
-    "BF16": ml_dtypes.bfloat16,
-    "F16": np.float16,
+_DTYPES = {
+    one.name: np.dtype(getattr(ml_dtypes, one.array_name, one.array_name))
+    for one in TABLE
+    if one.is_fused
 }
 _WEIGHTS = (1.0, 0.7, 0.4)
 _N_MASKS = 8

@@ -1,8 +1,16 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
-``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory;
-``pack`` keeps many experts in a ``Store``; ``kernels`` work on single arrays; ``cpu`` names and
-chooses instruction sets. Importing the package imports neither numpy nor torch.
+``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory, and
+``pack`` keeps many experts in a ``Store``. The modules:
+
+* ``kernels``: the steps of a merge on NumPy arrays;
+* ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
+* ``methods``: the merge methods and the facts about each;
+* ``store``: packing experts, changing a store, restoring tasks;
+* ``inspection``: looks at checkpoints and stores;
+* ``cpu`` and ``cuda``: instruction sets and devices.
+
+Every name is imported at its first use, so that ``import tallies`` imports neither NumPy nor torch.
 """
 
 from __future__ import annotations
@@ -14,7 +22,8 @@ from ._version import __version__
 from .errors import InputError, StorageError, TalliesError
 
 if TYPE_CHECKING:
-    from . import cpu, cuda, kernels
+    from . import cpu, cuda, inspection, kernels, methods, store
+    from . import torch as torch
     from .merging.checkpoints import merge
     from .merging.plan import MergePlan, plan
     from .merging.report import MergeReport
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from .recipe.config import MergeConfig
     from .store import PackReport, Store, pack
 
+# Without ``torch``, so that a star import does not import torch.
 __all__ = [
     "InputError",
     "MergeConfig",
@@ -34,14 +44,19 @@ __all__ = [
     "__version__",
     "cpu",
     "cuda",
+    "inspection",
     "kernels",
     "merge",
     "merge_state_dicts",
+    "methods",
     "pack",
     "plan",
+    "store",
 ]
 
-# No module has the name of a function: importing it would put the module in the function's place.
+_MODULES = ("cpu", "cuda", "inspection", "kernels", "methods", "store", "torch")
+
+# No module at the top has the name of a function: importing it would replace the function.
 _HOME = {
     "MergeConfig": "recipe.config",
     "MergePlan": "merging.plan",
@@ -56,8 +71,12 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("cpu", "cuda", "kernels"):
+    if name in _MODULES:
         return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_MODULES})

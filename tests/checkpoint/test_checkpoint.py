@@ -419,7 +419,7 @@ def test_fifty_thousand_tensors_in_shards(tmp_path: Path) -> None:
 
 def test_import_needs_neither_numpy_nor_torch() -> None:
     code = (
-        "import sys, tallies.checkpoint, tallies.layout; "
+        "import sys, tallies.checkpoint.checkpoint, tallies.checkpoint.layout; "
         "print(sorted({'numpy', 'torch', 'safetensors'} & sys.modules.keys()))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

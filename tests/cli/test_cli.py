@@ -204,6 +204,17 @@ def test_quiet_prints_nothing(models: Path) -> None:
     assert printed("merge", "ties.yml", "--quiet", "--dry-run") == ""
 
 
+def test_options_win_over_the_recipe(models: Path) -> None:
+    stated = {"seed": 7, "semantics": "mergekit", "nonfinite": "warn", "out_dtype": "float16"}
+    recipe = "".join(f"{key}: {value}\n" for key, value in stated.items())
+    (models / "stated.yml").write_text((models / "ties.yml").read_text() + recipe)
+    for given in ([], ["--seed", 0], ["--semantics", "paper"], ["--nonfinite", "error"]):
+        plan = json.loads(printed("plan", "stated.yml", "--json", *given))["recipe"]
+        wanted = {key: str(value) for key, value in stated.items()} | {"out_dtype": "F16"}
+        wanted |= {given[0].removeprefix("--"): str(given[1])} if given else {}
+        assert {key: str(plan.get(key, "0")) for key in stated} == wanted
+
+
 def test_overwrite_replaces_what_is_there(models: Path) -> None:
     (models / "out").mkdir()
     (models / "out/mine.txt").write_text("x")
@@ -403,7 +414,7 @@ def test_debugging_shows_the_traceback_before_the_line(models: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith(begin)
         assert done.stderr.endswith(quiet.err)
-        assert ("recipe.py" in done.stderr) == (value == "1")
+        assert ("recipe/text.py" in done.stderr) == (value == "1")
 
 
 def test_a_reader_that_leaves_is_no_failure() -> None:

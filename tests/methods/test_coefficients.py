@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from tallies import InputError, merge, merge_state_dicts, methods, plan
 from tallies.linalg.gram import Gram
+from tallies.methods._matrix import MatrixMethod
+from tallies.spec.choices import PAPER, Scope
 from tallies.spec.rules import Coefficients
 from tests.reference import coefficients as reference
 from tests.reference.dtype import narrow, widen
@@ -27,31 +29,34 @@ from tests.support.everywhere import assert_same_bits, on_every_target
 
 Array = npt.NDArray[Any]
 
+
+def is_solved(name: str) -> bool:
+    """Return whether a method's coefficients are solved from inner products."""
+    parameters = {key: one.default for key, one in methods.get(name).parameters().items()}
+    solvable = not issubclass(methods.get(name), MatrixMethod)
+    return solvable and methods.get(name).rule(parameters, PAPER).coefficients is not None
+
+
+def needed(name: str) -> dict[str, Any]:
+    """Return a value for each parameter that must be given."""
+    return {key: 0.3 for key, one in methods.get(name).parameters().items() if one.default is None}
+
+
 MERGES: dict[str, dict[str, Any]] = {
-    "metagpt": {},
-    "model_stock": {},
-    "slerp": {"t": 0.3},
-    "nuslerp": {"weight": [0.25, 0.5]},
-    "multislerp": {},
-    "karcher": {},
-    "codiemb": {},
+    name: needed(name) for name in methods.names() if is_solved(name)
 }
 """Every method of this kind, with the parameters that it must be given."""
 
-SOLVED = [
-    ("metagpt", {}),
-    ("metagpt", {"scope": "tensor", "scale": 0.5}),
-    ("model_stock", {}),
+SOLVED: list[tuple[str, dict[str, Any]]] = [
+    *MERGES.items(),
+    ("metagpt", {"scope": Scope.TENSOR, "scale": 0.5}),
     ("model_stock", {"average": "angles", "scale": 1.5}),
     ("model_stock", {"filter_wise": True}),
-    ("slerp", {"t": 0.3}),
     ("nuslerp", {"weight": (0.25, 0.5)}),
     ("nuslerp", {"flatten": False}),
-    ("multislerp", {}),
-    ("karcher", {}),
-    ("codiemb", {}),
     ("codiemb", {"norm": "l1", "exponent": 2.0, "prefer": "smaller"}),
 ]
+"""All of them, and further parameters of some."""
 
 
 def f32(*values: float) -> npt.NDArray[np.float32]:
@@ -75,13 +80,10 @@ def gram_sums(vectors: Array, *, magnitudes: bool) -> list[float]:
     return sums + (sizes.tolist() if magnitudes else [])
 
 
-def test_all_methods_of_this_kind_are_tested() -> None:
-    def is_solved(name: str) -> bool:
-        parameters = {key: one.default for key, one in methods.get(name).parameters().items()}
-        return methods.get(name).rule(parameters, "paper").coefficients is not None
-
-    assert {name for name in methods.names() if is_solved(name)} == MERGES.keys()
-    assert {name for name, _ in SOLVED} == MERGES.keys()
+def test_methods_of_this_kind_are_found() -> None:
+    assert {"metagpt", "model_stock", "slerp", "nuslerp"} < MERGES.keys()
+    assert {"multislerp", "karcher", "codiemb"} < MERGES.keys()
+    assert MERGES["slerp"] == {"t": 0.3}
 
 
 # The house: survey, solve, combine.
@@ -95,7 +97,7 @@ def expected(
     parameters = {key: one.default for key, one in method.parameters().items()} | dict(given)
     if "weight" in parameters and not isinstance(parameters["weight"], tuple):
         parameters["weight"] = (parameters["weight"],) * len(experts)
-    stated = method.rule(parameters, "paper").coefficients
+    stated = method.rule(parameters, PAPER).coefficients
     assert stated is not None
     template = base or experts[0]
     vectors = {

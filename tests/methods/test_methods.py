@@ -17,7 +17,7 @@ from tallies import InputError, cpu, merge, methods
 from tallies.cli import group
 from tallies.methods._matrix import MatrixMethod
 from tallies.methods._method import Method
-from tallies.spec.parameters import SEMANTICS
+from tallies.spec.choices import Semantics
 from tallies.spec.rules import Blend, Rule, Vote
 from tallies.store.codecs import registry as codecs
 from tests.reference.dtype import Array, Floats
@@ -47,15 +47,15 @@ def merged(
 ) -> Model:
     """The merge of these models by way of files, with the base where the method can have one.
 
-    A weight is 1, a density 0.2 and t 0.5 if they must be given. Parameters that the method does
-    not have are left out.
+    A weight is 1, a density 0.2 and others 0.5 if they must be given. Parameters that the method
+    does not have are left out.
     """
     known = methods.get(method).parameters(semantics)
     if "weight" in known:
         parameters.setdefault("weight", 1.0)
-    for required, value in (("density", 0.2), ("t", 0.5)):
-        if required in known and known[required].default is None:
-            parameters.setdefault(required, value)
+    for key, parameter in known.items():
+        if parameter.default is None:
+            parameters.setdefault(key, {"density": 0.2}.get(key, 0.5))
     recipe = {
         "merge_method": method,
         "semantics": semantics,
@@ -91,7 +91,7 @@ def test_a_method_says_what_it_is(name: str) -> None:
     text = method.__doc__ or ""
     for subject in ("NaN", "zero", source[1]):
         assert subject in text
-    assert set(method.semantics) <= set(SEMANTICS) and method.semantics[0] == "paper"
+    assert set(method.semantics) <= set(tuple(Semantics)) and method.semantics[0] == "paper"
 
 
 @pytest.mark.parametrize(("name", "semantics"), PAIRS)

@@ -315,6 +315,20 @@ def test_public_names_are_taken_lazily() -> None:
     )
 
 
+def test_the_front_door_lists_and_resolves_its_modules() -> None:
+    modules = ["cpu", "cuda", "inspection", "kernels", "methods", "store", "torch"]
+    in_fresh_python(
+        "import tallies\n"
+        f"assert {modules} == [n for n in dir(tallies) if n in {modules}]\n"
+        "assert {*tallies.__all__} < {*dir(tallies)}\n"
+        "assert tallies.methods.get('ties').name == 'ties'\n"
+        "assert tallies.torch.TaskSwitcher.__module__ == 'tallies.torch.task_switcher'\n"
+        "assert [getattr(tallies, n).__name__ for n in dir(tallies) if n in "
+        f"{modules}] == ['tallies.' + n for n in {modules}]\n"
+        "assert not hasattr(tallies, 'recipes')\n"
+    )
+
+
 # The objects of the kernels
 
 

@@ -20,7 +20,7 @@ from tallies.recipe.config import MergeConfig
 from tallies.recipe.layers import layer_positions
 from tallies.recipe.parameters import check_parameters
 from tallies.recipe.settings import evaluate, normalise
-from tallies.spec.parameters import SEMANTICS
+from tallies.spec.choices import Equal, Nonfinite, Scope, Semantics
 from tallies.spec.rules import Blend, Gate, Vote, Zero
 
 LLAMA = [
@@ -205,6 +205,46 @@ def test_to_json_dict_repeats_the_merge(tmp_path: Path, monkeypatch: pytest.Monk
     report = write(tmp_path / "tallies.json", json.dumps({"tallies": "0.1", "recipe": plain}))
     assert MergeConfig.load(report) == config
     assert plain["models"][0]["model"] == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("key", "stated", "default"),
+    [
+        ("seed", 7, 0),
+        ("semantics", "mergekit", "paper"),
+        ("nonfinite", "warn", "error"),
+        ("max_shard_size", "1GiB", "5GB"),
+        ("out_dtype", "F32", "BF16"),
+    ],
+)
+def test_a_value_given_wins_and_none_keeps_the_recipes(
+    key: str, stated: object, default: object
+) -> None:
+    """A given value wins even where it is the default of recipes without the key."""
+    config = MergeConfig.load(request(**{key: stated}))
+    assert getattr(config.replace(**{key: None}), key) == stated
+    assert getattr(config.replace(**{key: default}), key) == default
+    again = config.replace(**{key: default}).to_json_dict()
+    assert again[key] == default
+
+
+def test_words_are_parsed_and_written_as_text() -> None:
+    config = MergeConfig.load(
+        request(semantics="mergekit", nonfinite="warn", max_shard_size="1KiB")
+    )
+    assert config.semantics is Semantics.MERGEKIT and config.nonfinite is Nonfinite.WARN
+    assert config.max_shard_bytes == 1024
+    data = config.to_json_dict()
+    words = [data[key] for key in ("semantics", "nonfinite", "max_shard_size")]
+    assert words == ["mergekit", "warn", "1KiB"] and {type(word) for word in words} == {str}
+
+
+def test_parameters_that_are_words_are_parsed_and_written_as_text() -> None:
+    config = MergeConfig.load(request(parameters={"scope": "tensor", "equal": "first"}))
+    assert config.parameters["scope"] is Scope.TENSOR and config.rule().equal is Equal.FIRST
+    assert json.dumps(config.to_json_dict()["parameters"]) == (
+        '{"scope": "tensor", "equal": "first"}'
+    )
 
 
 def test_replace_checks_again() -> None:
@@ -689,7 +729,7 @@ def test_rules_state_the_methods() -> None:
 def test_every_method_is_complete(name: str) -> None:
     method = methods.get(name)
     assert method.name == name
-    assert set(method.semantics) <= set(SEMANTICS)
+    assert set(method.semantics) <= set(tuple(Semantics))
     assert method.summary().endswith(".")
     assert "=" in method.formula
     for semantics in method.semantics:
@@ -707,7 +747,7 @@ def test_an_unknown_method_is_named() -> None:
 
 def test_parameters_are_checked_without_heavy_imports() -> None:
     code = (
-        "import sys, tallies.methods, tallies.parameters\n"
+        "import sys, tallies.methods, tallies.recipe.parameters\n"
         "heavy = {'numpy', 'torch', 'pydantic', 'yaml'} & set(sys.modules)\n"
         "print(sorted(heavy))"
     )

@@ -11,6 +11,9 @@ from .dtype import Array, Floats, ieee, narrow, widen
 from .linear import linear
 from .sums import Weights
 
+EXAMPLES = ({}, {"scale": 0.3}, {"normalize": True, "scale": -0.5})
+"""Parameters with which the method is compared with ``task_arithmetic``."""
+
 
 @ieee
 def task_vectors(base: Array, experts: Sequence[Array]) -> Floats:

@@ -13,23 +13,13 @@ import numpy.typing as npt
 import safetensors
 from safetensors.numpy import save_file
 
+from tallies.spec.dtypes import TABLE
 from tests.support.everywhere import assert_same_bits
 
 Array = npt.NDArray[Any]
 Model = dict[str, Array]
 
-DTYPES = {
-    "F64": np.dtype(np.float64),
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
-    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
-    "I64": np.dtype(np.int64),
-    "I32": np.dtype(np.int32),
-    "U8": np.dtype(np.uint8),
-    "BOOL": np.dtype(np.bool_),
-}
+DTYPES = {one.name: np.dtype(getattr(ml_dtypes, one.array_name, one.array_name)) for one in TABLE}
 """NumPy's types by the names that safetensors gives them."""
 
 FILE = "model.safetensors"

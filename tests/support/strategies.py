@@ -11,23 +11,14 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from tallies import _core
+from tallies.spec import dtypes
 
 Array = npt.NDArray[Any]
 
-DTYPES = tuple(
-    np.dtype(name)
-    for name in (
-        np.float32,
-        ml_dtypes.bfloat16,
-        np.float16,
-        np.float64,
-        ml_dtypes.float8_e4m3fn,
-        ml_dtypes.float8_e5m2,
-    )
-)
+DTYPES = tuple(np.dtype(getattr(ml_dtypes, name, name)) for name in dtypes.DTYPE_OF_ARRAY)
 """Every format a checkpoint may hold."""
 
-KERNEL_DTYPES = DTYPES[:3]
+KERNEL_DTYPES = tuple(dtype for dtype in DTYPES if dtype.name in dtypes.KERNEL_DTYPES)
 """The formats of the kernels on arrays: float32, bfloat16, float16."""
 
 FINITE_ATOMS = (0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -2.0, 0.0625, -0.3, 3e-3)

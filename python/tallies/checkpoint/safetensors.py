@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 
 from ..errors import InputError, StorageError
 from ..messages import show
-from ..spec.dtypes import _OTHER_DTYPES, DTYPES
+from ..spec.dtypes import DTYPES, UNSUPPORTED
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
 from .tensors import MAX_TENSOR_BYTES
 from .tensors import TensorInfo as TensorInfo
@@ -91,7 +91,7 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        wrong = "not supported" if dtype in _OTHER_DTYPES else "unknown"
+        wrong = "not supported" if dtype in UNSUPPORTED else "unknown"
         raise ValueError(f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}")
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")

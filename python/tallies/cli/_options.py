@@ -10,9 +10,14 @@ import click
 from ..errors import InputError
 from ..recipe.config import MergeConfig
 from ..recipe.text import parse_options
-from ..spec.parameters import SEMANTICS
+from ..spec.choices import Choice, Nonfinite, Semantics
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def one_of(*choices: Choice) -> click.Choice[str]:
+    """Return the click type of an option that takes one of these words."""
+    return click.Choice([choice.value for choice in choices])
 
 
 def request_options(function: F) -> F:
@@ -49,12 +54,12 @@ def request_options(function: F) -> F:
         click.option("--seed", type=int, help="For random methods. Default: 0."),
         click.option(
             "--semantics",
-            type=click.Choice(SEMANTICS),
+            type=one_of(*Semantics),
             help="Whose variant of the method. Default: paper.",
         ),
         click.option(
             "--nonfinite",
-            type=click.Choice(["error", "warn", "propagate"]),
+            type=one_of(*Nonfinite),
             help="What to do about NaN and infinite values. Default: error.",
         ),
         click.option("--max-shard-size", metavar="SIZE", help="Of a file. Default: 5GB."),

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..spec.choices import Nonfinite
 from ..store import pack
 from ._bar import bar
-from ._options import pairs, run_options
+from ._options import one_of, pairs, run_options
 
 
 @click.command()
@@ -18,7 +19,7 @@ from ._options import pairs, run_options
 @click.option("--out", required=True, metavar="STORE", help="Directory to create.")
 @click.option("--codec", default="tall", show_default=True, help="See 'tallies methods'.")
 @click.option("--param", "params", multiple=True, metavar="key=value", help="Of the codec.")
-@click.option("--nonfinite", type=click.Choice(["error", "propagate"]), default="error")
+@click.option("--nonfinite", type=one_of(Nonfinite.ERROR, Nonfinite.PROPAGATE), default="error")
 @run_options
 def command(
     base: str,

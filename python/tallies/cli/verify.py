@@ -7,13 +7,15 @@ import json
 import click
 
 from ..inspection.verify import verify
+from ..spec.choices import Nonfinite
+from ._options import one_of
 
 
 @click.command()
 @click.argument("path")
 @click.option(
     "--nonfinite",
-    type=click.Choice(["error", "warn"]),
+    type=one_of(Nonfinite.ERROR, Nonfinite.WARN),
     default="error",
     show_default=True,
     help="What to do about NaN and infinite values of a checkpoint.",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import show, unknown
-from ..spec.dtypes import _NAMES, DTYPE_CODES, DTYPE_OF_ARRAY
+from ..spec.dtypes import BY_NAME, DTYPE_CODES, DTYPE_OF_ARRAY
 from .files import Place
 
 
@@ -95,7 +95,7 @@ def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tu
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {unknown(framework, FRAMEWORKS)}")
-    known = _NAMES.get(dtype)
+    known = BY_NAME.get(dtype)
     if known is None:
         raise InputError(
             f"tensor {name!r}: arrays of dtype {dtype} are not supported; unpack to disk"
@@ -103,11 +103,11 @@ def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tu
     if framework == "torch":
         import torch
 
-        tensor = torch.empty(tuple(shape), dtype=getattr(torch, known))
+        tensor = torch.empty(tuple(shape), dtype=getattr(torch, known.array_name))
         return tensor, tensor.data_ptr()
     import numpy as np
 
-    if dtype == "BF16" or dtype.startswith("F8"):
+    if known.in_ml_dtypes:
         try:
             import ml_dtypes
         except ImportError:
@@ -115,7 +115,7 @@ def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tu
                 f"tensor {name!r} is {dtype}, which NumPy lacks; install ml_dtypes, or pass "
                 "framework='torch'"
             ) from None
-        array = np.empty(tuple(shape), getattr(ml_dtypes, known))
+        array = np.empty(tuple(shape), getattr(ml_dtypes, known.array_name))
     else:
-        array = np.empty(tuple(shape), known)
+        array = np.empty(tuple(shape), known.array_name)
     return array, array.ctypes.data

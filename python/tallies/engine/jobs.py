@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core import Limits, Plan
+from ..spec.choices import Semantics
 from ..spec.rules import Rule
 from .files import Place
 
@@ -50,7 +51,7 @@ class Merge:
     works: Sequence[Work]
     """In the order in which equal magnitudes are preferred; jobs of the plan."""
     rule: Rule
-    semantics: str
+    semantics: Semantics
     limits: Limits
     labels: Sequence[str]
     """The experts, as messages name them."""

@@ -20,6 +20,7 @@ from ..linalg import spectral
 from ..linalg.threads import single_threads
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
+from ..spec.choices import Semantics
 from .jobs import Work
 from .outcomes import Found, Outcome
 from .passes import Passes
@@ -42,7 +43,7 @@ class MatrixPasses(Passes):
         works: Sequence[Work],
         method: type[MatrixMethod],
         constants: Mapping[str, Any],
-        semantics: str,
+        semantics: Semantics,
         limits: Limits,
         *,
         n_workers: int,
@@ -221,7 +222,7 @@ def passes_for(
     plan: Plan,
     works: Sequence[Work],
     constants: Mapping[str, Any],
-    semantics: str,
+    semantics: Semantics,
     limits: Limits,
     *,
     n_workers: int,
@@ -243,7 +244,7 @@ def refuse_too_large(
     method: type[Method],
     tensors: Iterable[tuple[str, tuple[int, ...], Mapping[str, Any]]],
     n_experts: int,
-    semantics: str,
+    semantics: Semantics,
     max_bytes: int,
 ) -> None:
     """Raise InputError if a matrix does not fit into the budget, or torch is not there.

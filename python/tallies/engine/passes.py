@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .._core import JobResult, JobRule, Limits, Plan
+from ..spec.choices import Semantics
 from ..spec.rules import Gate, Rule, Vote, Zero
 from .codes import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
 from .fingerprints import add_content
@@ -35,7 +36,7 @@ class Passes:
         plan: Plan,
         works: Sequence[Work],
         rule: Rule,
-        semantics: str,
+        semantics: Semantics,
         limits: Limits,
         *,
         labels: Sequence[str],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from .._core import StageRule, Threshold
+from ..spec.choices import MERGEKIT, Semantics
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
 from .random_keys import chance, key
@@ -40,16 +41,17 @@ class Staged(Protocol):
     def epsilons(self) -> tuple[float, ...]: ...
 
 
-def band(n: int, density: float, gamma: float, semantics: str) -> Band:
+def band(n: int, density: float, gamma: float, semantics: Semantics) -> Band:
     """The band of ``n`` entries: int(n gamma) are too large, int(n density) of the others stay.
 
     In mergekit semantics fewer are too large where else fewer would stay, and density 1 keeps all.
 
-    >>> band(10, 0.5, 0.2, "paper"), band(10, 0.9, 0.2, "paper"), band(10, 0.9, 0.2, "mergekit")
+    >>> from tallies.spec.choices import PAPER
+    >>> band(10, 0.5, 0.2, PAPER), band(10, 0.9, 0.2, PAPER), band(10, 0.9, 0.2, MERGEKIT)
     (Band(n_outliers=2, n_kept=5), Band(n_outliers=2, n_kept=8), Band(n_outliers=1, n_kept=9))
     """
     n_outliers, n_kept = int(n * gamma), int(n * density)
-    if semantics != "mergekit":
+    if semantics is not MERGEKIT:
         return Band(n_outliers, min(n_kept, n - n_outliers))
     return Band(0, n) if density >= 1 else Band(min(n_outliers, n - n_kept), n_kept)
 
@@ -95,7 +97,7 @@ def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[s
 def stages(
     rule: Rule,
     tensor: Staged,
-    semantics: str,
+    semantics: Semantics,
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
     factors: Sequence[float] = (),
@@ -117,13 +119,13 @@ def stages(
     return found
 
 
-def _random(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _random(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
     density = tensor.densities[expert]
     divides = rule.rescale == "probability" and density > 0
     return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
 
 
-def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
@@ -132,6 +134,6 @@ def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[st
     return {"low": low, "step": step, "own_factor": rule.rescale == "probability"}
 
 
-def _row_band(rule: Rule, tensor: Staged, expert: int, semantics: str) -> dict[str, Any]:
+def _row_band(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
     return band(tensor.row_length, density, gamma, semantics)._asdict()

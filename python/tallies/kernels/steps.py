@@ -17,6 +17,7 @@ from ..engine.passes import Passes
 from ..errors import InputError
 from ..merging.state_dicts import merge_state_dicts
 from ..messages import show
+from ..spec.choices import PAPER, Equal
 from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
 from . import arguments
 from .arguments import Array, narrowed, place, widened
@@ -78,9 +79,9 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
         scale=1.0,
         n_input_bytes=0,
     )
-    rule = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM, equal=equal)
+    rule = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM, equal=Equal(equal))
     limits = limits_in_memory(None)
-    passes = Passes(native.Plan(False), [work], rule, "paper", limits, labels=["x"])
+    passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"])
     passes.survey_model()
     passes.combine([0])
     (found,) = passes.model.found
@@ -268,7 +269,7 @@ def combine(
     )
     limits = limits_in_memory(threads)
     labels = [f"experts[{i}]" for i in range(len(rows))]
-    passes = Passes(native.Plan(base is not None), [work], rule, "paper", limits, labels=labels)
+    passes = Passes(native.Plan(base is not None), [work], rule, PAPER, limits, labels=labels)
     if passes.by_model:
         passes.survey_model()
     passes.combine([0])
@@ -285,7 +286,7 @@ def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> R
         )
     policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
     arguments.choice("equal", equal, ("keep", "first"))
-    return Rule(Gate(gate), Vote(vote), Blend(blend), policy, equal=equal)
+    return Rule(Gate(gate), Vote(vote), Blend(blend), policy, equal=Equal(equal))
 
 
 def _densities(

@@ -22,7 +22,7 @@ from ..messages import counted
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..sizes import _bytes, parse_size
+from ..sizes import _bytes
 from ..spec.dtypes import DTYPE_CODES
 from ..spec.rules import Gate, Rule
 
@@ -280,7 +280,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, parse_size(config.max_shard_size))),
+        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )
 

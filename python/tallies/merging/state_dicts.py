@@ -19,6 +19,7 @@ from ..methods._method import Method
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
+from ..spec.choices import Semantics
 from .layer_dropping import choose, without
 from .layer_scaling import find_alpha
 
@@ -79,7 +80,7 @@ def merge_state_dicts(
     uses_base = found.forms_task_vectors(base is not None)
     given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
     modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
-    return _Merge(base if uses_base else None, experts, found, semantics).run(
+    return _Merge(base if uses_base else None, experts, found, Semantics(semantics)).run(
         weights, parameters, modifiers, nonfinite, threads, seed
     )
 
@@ -90,7 +91,7 @@ class _Merge:
         base: Mapping[str, Any] | None,
         experts: Sequence[Mapping[str, Any]],
         method: type[Method],
-        semantics: str,
+        semantics: Semantics,
     ) -> None:
         self._method, self._semantics = method, semantics
         self._has_base = base is not None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Rescale, Scope
 from ..spec.parameters import Parameter
 from ._parameters import a_density
 
-PAPER = "Davari and Belilovsky 2023, arXiv 2312.06795"
+CITATION = "Davari and Belilovsky 2023, arXiv 2312.06795"
 
-DENSITY = a_density(0.15, by_semantics={"mergekit": 1.0})
+DENSITY = a_density(0.15, by_semantics={MERGEKIT: 1.0})
 GAMMA = Parameter(
-    0.006, "share too large", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.01}
+    0.006, "share too large", low=0, high=1, per_model=True, by_semantics={MERGEKIT: 0.01}
 )
-SCOPE = Parameter("row", "ranks over", choices=("row", "tensor"), semantics=("paper",))
-RESCALE = Parameter("none", "what stays is scaled by", choices=("l1", "none"), switch=True)
+SCOPE = Parameter(Scope.ROW, "ranks over", choices=(Scope.ROW, Scope.TENSOR), semantics=(PAPER,))
+RESCALE = Parameter(
+    Rescale.NONE, "what stays is scaled by", choices=(Rescale.L1, Rescale.NONE), switch=True
+)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT
 from ..spec.parameters import Parameter, Values
 
-PAPER = "Deep et al. 2024, arXiv 2406.11617"
+CITATION = "Deep et al. 2024, arXiv 2406.11617"
 
 DENSITY = Parameter(
-    0.7, "mean chance to stay", low=0, high=1, per_model=True, by_semantics={"mergekit": 1.0}
+    0.7,
+    "mean chance to stay",
+    low=0,
+    high=1,
+    per_model=True,
+    by_semantics={MERGEKIT: 1.0},
 )
 EPSILON = Parameter(
-    0.07, "largest change of it", low=0, high=1, per_model=True, by_semantics={"mergekit": 0.15}
+    0.07,
+    "largest change of it",
+    low=0,
+    high=1,
+    per_model=True,
+    by_semantics={MERGEKIT: 0.15},
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -61,11 +62,13 @@ class MatrixMethod(Method):
     others = an_others("mean")
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return Rule(Gate.ALL, Vote.NONE, _BLENDS[parameters["others"]])
 
     @classmethod
-    def takes(cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: str) -> bool:
+    def takes(
+        cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: Semantics
+    ) -> bool:
         """Whether a tensor is merged as a matrix."""
         parts = [part.strip() for part in str(parameters["exclude"]).split(",")]
         return len(shape) == 2 and min(shape) > 0 and not any(p and p in name for p in parts)
@@ -81,6 +84,6 @@ class MatrixMethod(Method):
     """Whether all task vectors are held at once."""
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         """The merged task vector; ``parameters`` are those of the tensor."""
         raise TypeError(f"{cls.__name__} states no function of matrices")

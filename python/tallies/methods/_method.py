@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ..linalg.gram import Gram
+from ..spec.choices import PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values, own_then_inherited
 from ..spec.rules import Blend, Coefficients, Gate, Rule, Vote
 
@@ -16,6 +17,8 @@ class Method:
     """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
 
     name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Names that other tools give the method."""
     formula: ClassVar[str]
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
@@ -25,7 +28,7 @@ class Method:
     """Without ``needs_base``: a base that is given is the first of the models."""
     least_models: ClassVar[int] = 1
     most_models: ClassVar[int | None] = None
-    semantics: ClassVar[tuple[str, ...]] = ("paper",)
+    semantics: ClassVar[tuple[Semantics, ...]] = (PAPER,)
     has_order: ClassVar[bool] = False
     """Whether the same experts in another order give another result, beyond rounding."""
     keeps_one_expert: ClassVar[bool] = True
@@ -58,7 +61,7 @@ class Method:
         return f"exactly {least}" if least == most else f"{least} to {most}"
 
     @classmethod
-    def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
+    def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
         """Parameters by name: the method's in the order of the class, then those it inherits."""
         return {
             name: replace(value, default=value.by_semantics.get(semantics, value.default))
@@ -72,7 +75,7 @@ class Method:
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         """The rule for these (validated) parameters; plain methods ignore both."""
         raise TypeError(f"{cls.__name__} states no rule")
 
@@ -84,7 +87,7 @@ class Method:
 
 def linear_rule(
     solve: Callable[[Gram, Values], list[float]],
-    scope: str = "tensor",
+    scope: Scope = Scope.TENSOR,
     *,
     magnitudes: bool = False,
 ) -> Rule:

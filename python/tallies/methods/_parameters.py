@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..spec.choices import FUSIONBENCH, MERGEKIT, Rescale
 from ..spec.parameters import Parameter, Values
 
 
@@ -26,11 +27,11 @@ def a_scale(**others: Any) -> Parameter:
 def a_rescale(**others: Any) -> Parameter:
     """What makes up for the entries that a random drop takes away."""
     return Parameter(
-        "probability",
+        Rescale.PROBABILITY,
         "what stays is scaled by",
-        choices=("probability", "l1", "none"),
+        choices=(Rescale.PROBABILITY, Rescale.L1, Rescale.NONE),
         switch=True,
-        by_semantics={"mergekit": "l1"},
+        by_semantics={MERGEKIT: Rescale.L1},
         **others,
     )
 
@@ -42,13 +43,13 @@ def a_merge_func(**others: Any) -> Parameter:
 
 def a_trim_density(**others: Any) -> Parameter:
     """The share of each task vector that a trim leaves of what a drop has left."""
-    about, to_a_fifth = "share that stays of what was drawn", {"fusionbench": 0.2}
+    about, to_a_fifth = "share that stays of what was drawn", {FUSIONBENCH: 0.2}
     return Parameter(1.0, about, low=0, high=1, by_semantics=to_a_fifth, **others)
 
 
 def trim_objection(parameters: Values) -> str | None:
     """Why what was drawn cannot be trimmed, or None."""
-    if parameters.get("trim_density", 1.0) < 1 and parameters["rescale"] == "l1":
+    if parameters.get("trim_density", 1.0) < 1 and parameters["rescale"] is Rescale.L1:
         return "what 'rescale: l1' scales cannot be trimmed; change it or 'trim_density'"
     return None
 

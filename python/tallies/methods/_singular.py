@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..linalg import spectral
+from ..spec.choices import FUSIONBENCH, PAPER
 from ._matrix import MatrixMethod, Tensor, an_exclude
 
 Triplets = tuple[Tensor, Tensor, Tensor]
@@ -14,9 +15,9 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 class SingularMethod(MatrixMethod):
     """A method published for CLIP models, whose projection of texts its code leaves alone."""
 
-    semantics = ("paper", "fusionbench")
+    semantics = (PAPER, FUSIONBENCH)
 
-    exclude = an_exclude("text_projection", by_semantics={"fusionbench": ""})
+    exclude = an_exclude("text_projection", by_semantics={FUSIONBENCH: ""})
 
 
 def orthogonal(parts: Sequence[Triplets]) -> tuple[Tensor, Tensor]:

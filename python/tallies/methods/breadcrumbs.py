@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
-from ._band import DENSITY, GAMMA, PAPER, RESCALE, SCOPE
+from ._band import CITATION, DENSITY, GAMMA, RESCALE, SCOPE
 from ._method import Method, mean_objection
 from ._parameters import a_scale, a_weight, an_int8_mask
 
@@ -29,8 +30,8 @@ class Breadcrumbs(Method):
 
     name = "breadcrumbs"
     formula = "out = base + scale * sum_t w_t band(f_t - base)"
-    paper = PAPER
-    semantics = ("paper", "mergekit")
+    paper = CITATION
+    semantics = (PAPER, MERGEKIT)
 
     density, gamma = DENSITY, GAMMA
     weight = a_weight()
@@ -40,8 +41,8 @@ class Breadcrumbs(Method):
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        scope = parameters.get("scope", "tensor")
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        scope = parameters.get("scope", Scope.TENSOR)
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.BAND, Vote.NONE, blend, scope=scope, rescale=parameters["rescale"])
 

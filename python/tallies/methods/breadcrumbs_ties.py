@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
-from ._band import DENSITY, GAMMA, PAPER, RESCALE, SCOPE
+from ._band import CITATION, DENSITY, GAMMA, RESCALE, SCOPE
 from ._method import Method
 from ._parameters import a_scale, a_weight, an_int8_mask
 
@@ -23,8 +24,8 @@ class BreadcrumbsTies(Method):
 
     name = "breadcrumbs_ties"
     formula = "out = base + scale * sum of the w_t band(f_t - base) that have the elected sign"
-    paper = PAPER
-    semantics = ("paper", "mergekit")
+    paper = CITATION
+    semantics = (PAPER, MERGEKIT)
 
     density, gamma = DENSITY, GAMMA
     weight = a_weight()
@@ -34,8 +35,8 @@ class BreadcrumbsTies(Method):
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        scope = parameters.get("scope", "tensor")
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        scope = parameters.get("scope", Scope.TENSOR)
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg.gram import Gram
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -34,7 +35,7 @@ class CoDiEmb(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return linear_rule(coefficients, magnitudes=parameters["norm"] == "l1")
 
 

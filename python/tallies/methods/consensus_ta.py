@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -31,5 +32,5 @@ class ConsensusTa(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return Rule(Gate.ALL, Vote.NONE, Blend.SUM, at_least=int(parameters["k"]))

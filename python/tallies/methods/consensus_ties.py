@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -33,5 +34,5 @@ class ConsensusTies(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING, at_least=int(parameters["k"]))

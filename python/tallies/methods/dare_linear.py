@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
-_WEIGHTED = ("paper", "mergekit", "peft")
+_WEIGHTED = (PAPER, MERGEKIT, PEFT)
 
 
 class DareLinear(Method):
@@ -31,7 +32,7 @@ class DareLinear(Method):
     name = "dare_linear"
     formula = "out = base + scale * sum_t w_t drop(f_t - base) / density"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = (*_WEIGHTED, "fusionbench")
+    semantics = (*_WEIGHTED, FUSIONBENCH)
     has_order = True
 
     density = Parameter(
@@ -40,16 +41,16 @@ class DareLinear(Method):
         low=0,
         high=1,
         per_model=True,
-        by_semantics={"mergekit": 1.0, "fusionbench": 0.5},
+        by_semantics={MERGEKIT: 1.0, FUSIONBENCH: 0.5},
     )
     weight = a_weight(semantics=_WEIGHTED)
-    scale = a_scale(by_semantics={"fusionbench": 0.3})
+    scale = a_scale(by_semantics={FUSIONBENCH: 0.3})
     rescale = a_rescale()
     normalize = Parameter(False, "divide by the sum of the weights", semantics=_WEIGHTED)
     int8_mask = an_int8_mask(semantics=_WEIGHTED)
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters.get("normalize") else Blend.SUM
         return Rule(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
 

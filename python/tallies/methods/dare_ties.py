@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Rescale, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
 from . import _parameters as has
 from ._method import Method
 
-_OURS, _BENCH = ("paper", "mergekit"), ("fusionbench",)
+_OURS, _BENCH = (PAPER, MERGEKIT), (FUSIONBENCH,)
 
 
 class DareTies(Method):
@@ -33,26 +34,26 @@ class DareTies(Method):
     name = "dare_ties"
     formula = "out = base + scale * mean of the w_t drop(f_t - base) / density of the elected sign"
     paper = "Yu et al. 2023, arXiv 2311.03099"
-    semantics = (*_OURS, "peft", *_BENCH)
+    semantics = (*_OURS, PEFT, *_BENCH)
     has_order = True
 
-    density = has.a_density(0.1, by_semantics={"mergekit": 1.0, "peft": None, "fusionbench": 0.5})
-    weight = has.a_weight(semantics=(*_OURS, "peft"))
-    scale = has.a_scale(semantics=_OURS + _BENCH, by_semantics={"fusionbench": 0.5})
+    density = has.a_density(0.1, by_semantics={MERGEKIT: 1.0, PEFT: None, FUSIONBENCH: 0.5})
+    weight = has.a_weight(semantics=(*_OURS, PEFT))
+    scale = has.a_scale(semantics=_OURS + _BENCH, by_semantics={FUSIONBENCH: 0.5})
     rescale = has.a_rescale(semantics=_OURS + _BENCH)
-    trim_density = has.a_trim_density(semantics=("paper", *_BENCH))
-    normalize = Parameter(True, "mean, not sum", by_semantics={"mergekit": False}, semantics=_OURS)
+    trim_density = has.a_trim_density(semantics=(PAPER, *_BENCH))
+    normalize = Parameter(True, "mean, not sum", by_semantics={MERGEKIT: False}, semantics=_OURS)
     merge_func = has.a_merge_func(semantics=_BENCH)
     int8_mask = has.an_int8_mask(semantics=_OURS)
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        if semantics == "peft":
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        if semantics is PEFT:
             voted = (Vote.UNWEIGHTED_SUM, Blend.MEAN_OF_AGREEING, Zero.POSITIVE)
-            return Rule(Gate.RANDOM, *voted, rescale="probability")
+            return Rule(Gate.RANDOM, *voted, rescale=Rescale.PROBABILITY)
         func = parameters.get("merge_func") or ("mean" if parameters["normalize"] else "sum")
         zero, trim = Zero.MAJORITY, parameters.get("trim_density", 1.0)
-        if semantics == "mergekit":
+        if semantics is MERGEKIT:
             zero, func = Zero.POSITIVE, "weighted_mean" if parameters["normalize"] else "sum"
         agreed = (Gate.RANDOM, Vote.SUM, BLENDS_OF_AGREEING[func], zero)
         return Rule(*agreed, rescale=parameters["rescale"], trim=trim)

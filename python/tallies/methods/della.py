@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
-from ._chance_by_rank import DENSITY, EPSILON, PAPER, chance_objection
+from ._chance_by_rank import CITATION, DENSITY, EPSILON, chance_objection
 from ._method import Method
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
@@ -30,8 +31,8 @@ class Della(Method):
 
     name = "della"
     formula = "out = base + scale * mean of the w_t drop(f_t - base) / p that have the elected sign"
-    paper = PAPER
-    semantics = ("paper", "mergekit")
+    paper = CITATION
+    semantics = (PAPER, MERGEKIT)
     has_order = True
 
     density, epsilon = DENSITY, EPSILON
@@ -42,11 +43,11 @@ class Della(Method):
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]
-        return Rule(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, "tensor", rescale=rescale)
+        return Rule(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, Scope.TENSOR, rescale=rescale)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
-from ._chance_by_rank import DENSITY, EPSILON, PAPER, chance_objection
+from ._chance_by_rank import CITATION, DENSITY, EPSILON, chance_objection
 from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
@@ -23,8 +24,8 @@ class DellaLinear(Method):
 
     name = "della_linear"
     formula = "out = base + scale * sum_t w_t drop(f_t - base) / p"
-    paper = PAPER
-    semantics = ("paper", "mergekit")
+    paper = CITATION
+    semantics = (PAPER, MERGEKIT)
     has_order = True
 
     density, epsilon = DENSITY, EPSILON
@@ -35,7 +36,7 @@ class DellaLinear(Method):
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.RANK, Vote.NONE, blend, rescale=parameters["rescale"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import FUSIONBENCH, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._correction import corrected_sum
@@ -31,7 +32,7 @@ class Doge(MatrixMethod):
     name = "doge"
     formula = "out = base + scale * sum_t c_t mask_t (x_t + D), c_t = coefficient / |x_t|_F"
     paper = "Wei et al. 2025, arXiv 2501.01230"
-    semantics = ("paper", "fusionbench")
+    semantics = (PAPER, FUSIONBENCH)
     keeps_one_expert = False
     copies = 8.0
     copies_per_expert = True
@@ -43,16 +44,18 @@ class Doge(MatrixMethod):
     others = an_others("base", choices=("base",))
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
     @classmethod
-    def takes(cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: str) -> bool:
+    def takes(
+        cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: Semantics
+    ) -> bool:
         named = "encoder" in name and "weight" in name and "layer_norm" not in name
-        return (named or semantics == "paper") and super().takes(name, shape, parameters, semantics)
+        return (named or semantics is PAPER) and super().takes(name, shape, parameters, semantics)
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         n_shared = min(deltas.shape) // int(parameters["subspace"])
         norm, n_steps = float(parameters["coefficient"]), int(parameters["steps"])
         return corrected_sum(deltas, norm, n_shared, n_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import Semantics
 from ..spec.parameters import Values
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
 from ._method import Method
@@ -28,5 +29,5 @@ class Emr(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return Rule(Gate.ALL, Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)

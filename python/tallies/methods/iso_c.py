@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg import spectral
+from ..spec.choices import Semantics
 from ..spec.parameters import Values
 from ._matrix import Deltas, Tensor
 from ._singular import SingularMethod
@@ -28,6 +29,6 @@ class IsoC(SingularMethod):
     keeps_one_expert = False
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         factor, total = spectral.polar(deltas.sum())
         return factor.mul_(total / min(deltas.shape))

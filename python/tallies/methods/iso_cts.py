@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg import spectral
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ._matrix import Deltas, Tensor
 from ._singular import SingularMethod, orthogonal
@@ -31,7 +32,7 @@ class IsoCts(SingularMethod):
     common_space_fraction = Parameter(0.8, "share f of the sum's directions", low=0, high=1)
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         r = min(deltas.shape)
         k, d = ranks(r, float(parameters["common_space_fraction"]), len(deltas))
         u_k, s_k, v_k = spectral.thin_svd(deltas.sum(), k)

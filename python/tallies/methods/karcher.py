@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..linalg.gram import Gram
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -27,13 +28,13 @@ class Karcher(Method):
     formula = "out = (mean of |f_t|) * unit vector of least sum of squared angles to all f_t"
     paper = "Karcher 1977; for models arXiv 2603.04972"
     needs_base = False
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
     max_iter = Parameter(10, "moves at most", low=0, high=10000, whole=True)
     tol = Parameter(1e-5, "length of a move that ends them", low=0)
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return linear_rule(coefficients)
 
 

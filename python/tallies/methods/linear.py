@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method, mean_objection
@@ -24,13 +25,13 @@ class Linear(Method):
     formula = "out = sum_t w_t f_t / sum_t w_t"
     paper = "Wortsman et al. 2022, arXiv 2203.05482"
     needs_base = False
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
-    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
+    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
     normalize = Parameter(True, "divide by the sum of the weights")
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.ALL, Vote.NONE, blend)
 

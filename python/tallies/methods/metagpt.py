@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg.gram import Gram
+from ..spec.choices import Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -26,10 +27,10 @@ class MetaGpt(Method):
     paper = "Zhou et al. 2024, arXiv 2406.11385"
 
     scale = a_scale()
-    scope = Parameter("model", "norms of", choices=("model", "tensor"))
+    scope = Parameter(Scope.MODEL, "norms of", choices=(Scope.MODEL, Scope.TENSOR))
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return linear_rule(coefficients, scope=parameters["scope"])
 
 

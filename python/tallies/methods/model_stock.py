@@ -7,6 +7,7 @@ import math
 from functools import partial
 
 from ..linalg.gram import Gram
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -31,26 +32,26 @@ class ModelStock(Method):
     name = "model_stock"
     formula = "out = base + scale * N c / (1 + (N - 1) c) * mean of x_t, c the mean cosine of pairs"
     paper = "Jang et al. 2024, arXiv 2403.19522"
-    semantics = ("paper", "mergekit", "fusionbench")
+    semantics = (PAPER, MERGEKIT, FUSIONBENCH)
     least_models = 2
 
-    average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=("paper",))
-    filter_wise = Parameter(False, "for each row", semantics=("paper", "mergekit"))
+    average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=(PAPER,))
+    filter_wise = Parameter(False, "for each row", semantics=(PAPER, MERGEKIT))
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        scope = "row" if parameters.get("filter_wise") else "tensor"
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        scope = Scope.ROW if parameters.get("filter_wise") else Scope.TENSOR
         return linear_rule(partial(coefficients, semantics=semantics), scope=scope)
 
 
-def coefficients(gram: Gram, parameters: Values, semantics: str) -> list[float]:
+def coefficients(gram: Gram, parameters: Values, semantics: Semantics) -> list[float]:
     """The ratio, in equal parts."""
     n, pairs = gram.n, itertools.combinations(range(gram.n), 2)
-    angles = semantics == "fusionbench" or parameters.get("average") == "angles"
+    angles = semantics is FUSIONBENCH or parameters.get("average") == "angles"
     least, more = (
-        (1e-6 if semantics == "mergekit" else 0),
-        (1e-8 if semantics == "fusionbench" else 0),
+        (1e-6 if semantics is MERGEKIT else 0),
+        (1e-8 if semantics is FUSIONBENCH else 0),
     )
     cosines = [gram.cosine(s, t, least, more) for s, t in pairs]
     terms = [math.acos(c) for c in cosines] if angles else cosines

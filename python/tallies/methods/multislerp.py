@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg.gram import Gram
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule, mean_objection
@@ -28,15 +29,15 @@ class MultiSlerp(Method):
     paper = "Goddard 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea"
     needs_base = False
     base_is_optional = True
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
-    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
+    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
     normalize = Parameter(True, "divide the weights by their sum", aliases=("normalize_weights",))
     scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
-    eps = Parameter(1e-8, "mergekit's; added to norms", low=0, semantics=("mergekit",))
+    eps = Parameter(1e-8, "mergekit's; added to norms", low=0, semantics=(MERGEKIT,))
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return linear_rule(coefficients)
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg.gram import Gram
+from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -30,17 +31,17 @@ class NuSlerp(Method):
     paper = "Goddard et al. 2024, arXiv 2403.13257"
     needs_base = False
     base_is_optional = True
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
     least_models = most_models = 2
 
-    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={"mergekit": None})
+    weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
     scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
     flatten = Parameter(True, "angles of tensors; false: of rows", aliases=("nuslerp_flatten",))
-    nuslerp_row_wise = Parameter(False, "only with flatten", semantics=("mergekit",))
+    nuslerp_row_wise = Parameter(False, "only with flatten", semantics=(MERGEKIT,))
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        return linear_rule(coefficients, scope="tensor" if parameters["flatten"] else "row")
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        return linear_rule(coefficients, Scope.TENSOR if parameters["flatten"] else Scope.ROW)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

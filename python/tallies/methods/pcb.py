@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Scoring, Vote
 from ._method import Method
@@ -39,7 +40,7 @@ class Pcb(Method):
     scale = a_scale()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         variant = _VARIANTS[parameters["variant"]]
         scoring = Scoring(parameters["ratio"], variant.clip, variant.company)
         return Rule(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN, scoring=scoring)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -23,11 +24,11 @@ class Ram(Method):
     name = "ram"
     formula = "out = base + mean of the f_t - base larger than epsilon"
     paper = "Reinforced Agent Merging 2026, arXiv 2601.13572"
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
     epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         epsilon = parameters["epsilon"]
         return Rule(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN, epsilon=epsilon)

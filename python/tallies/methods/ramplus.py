@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..floats import float32
+from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -26,17 +27,22 @@ class RamPlus(Method):
     """
 
     name = "ramplus"
+    aliases = ("ramplus_tl",)
     formula = "out = base + l_t (f_t - base) where t alone changed it, else the mean of the changes"
     paper = "Reinforced Agent Merging 2026, arXiv 2601.13572"
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
     epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
     r = Parameter(0.1, "how much an expert's share of company amplifies", low=0)
     alpha = Parameter(0.2, "the most that counts of it", low=0)
-    scope = Parameter("tensor", "counts over", choices=("model", "tensor"), semantics=("paper",))
+    scope = Parameter(
+        *(Scope.TENSOR, "counts over"),
+        choices=(Scope.MODEL, Scope.TENSOR),
+        semantics=(PAPER,),
+    )
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         r, alpha = float32(parameters["r"]), float32(parameters["alpha"])
         least = float32(parameters["epsilon"])
 
@@ -45,7 +51,7 @@ class RamPlus(Method):
             rho = [float32(float32(s) / (float32(a) or least or 1.0)) for a, s in rows]
             return [float32(1 + float32(r * min(one, alpha))) for one in rho]
 
-        scope = "tensor" if semantics == "mergekit" else parameters["scope"]
+        scope = parameters.get("scope", Scope.TENSOR)
         return Rule(
             *(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN),
             scope=scope,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..spec.choices import MERGEKIT, PAPER, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
 from ._method import Method
@@ -31,16 +32,16 @@ class Sce(Method):
     name = "sce"
     formula = "out = base + mean of the f_t - base that agree, by mean square, where they vary most"
     paper = "Wan et al. 2024, arXiv 2408.07990"
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
     select_topk = Parameter(1.0, "share of the elements that stays", low=0, high=1, per_tensor=True)
     fallback = Parameter(
-        False, "equal weights where all changes are small", by_semantics={"mergekit": True}
+        False, "equal weights where all changes are small", by_semantics={MERGEKIT: True}
     )
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         least = 1e-6 if parameters["fallback"] else 0.0
 
         def share(mean_squares: Sequence[float]) -> list[float]:
@@ -51,6 +52,6 @@ class Sce(Method):
 
         return Rule(
             *(Gate.SPREAD, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
-            *("tensor", "first"),
+            *(Scope.TENSOR, Equal.FIRST),
             weights_of_squares=share,
         )

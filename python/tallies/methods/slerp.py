@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from ..linalg.gram import Gram
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
 from ._method import Method, linear_rule
@@ -30,14 +31,14 @@ class Slerp(Method):
     paper = "Shoemake 1985, doi 10.1145/325334.325242"
     needs_base = False
     base_is_first = True
-    semantics = ("paper", "mergekit", "fusionbench")
+    semantics = (PAPER, MERGEKIT, FUSIONBENCH)
     has_order = True
     least_models = most_models = 2
 
     t = Parameter(None, "share of the way to the second model", low=0, high=1, per_tensor=True)
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         return linear_rule(coefficients)
 
 

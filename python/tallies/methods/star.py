@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg import spectral
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
 from ._matrix import Deltas, MatrixMethod, Tensor
 
@@ -30,7 +31,7 @@ class Star(MatrixMethod):
     eta = Parameter(40.0, "percent of the sum of singular values that stays", low=0, high=100)
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         import torch
 
         merged = torch.zeros(deltas.shape, dtype=torch.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method, mean_objection
@@ -25,7 +26,7 @@ class TaskArithmetic(Method):
     name = "task_arithmetic"
     formula = "out = base + scale * sum_t w_t (f_t - base)"
     paper = "Ilharco et al. 2023, arXiv 2212.04089"
-    semantics = ("paper", "mergekit")
+    semantics = (PAPER, MERGEKIT)
 
     weight = a_weight()
     scale = a_scale()
@@ -33,7 +34,7 @@ class TaskArithmetic(Method):
     int8_mask = an_int8_mask()
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.ALL, Vote.NONE, blend)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
 from ._method import Method
 from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
 
-_OURS, _PAPER, _PEFT, _BENCH = ("paper", "mergekit"), ("paper",), ("peft",), ("fusionbench",)
+_OURS = (PAPER, MERGEKIT)
+_SCOPES = (Scope.MODEL, Scope.TENSOR)
 _VOTES = {"total": Vote.UNWEIGHTED_SUM, "frequency": Vote.UNWEIGHTED_COUNT}
 
 
@@ -33,28 +35,28 @@ class Ties(Method):
     name = "ties"
     formula = "out = base + scale * mean of the trimmed w_t (f_t - base) that have the elected sign"
     paper = "Yadav et al. 2023, arXiv 2306.01708"
-    semantics = _OURS + _PEFT + _BENCH
+    semantics = (*_OURS, PEFT, FUSIONBENCH)
 
-    density = a_density(0.2, by_semantics={"mergekit": 1.0, "peft": None})
-    weight = a_weight(semantics=_OURS + _PEFT)
-    scale = a_scale(semantics=_OURS + _BENCH, by_semantics={"fusionbench": 0.3})
-    scope = Parameter("model", "ranks over", choices=("model", "tensor"), semantics=_PAPER)
-    equal = Parameter("keep", "equal magnitudes", choices=("keep", "first"), semantics=_PAPER)
+    density = a_density(0.2, by_semantics={MERGEKIT: 1.0, PEFT: None})
+    weight = a_weight(semantics=(*_OURS, PEFT))
+    scale = a_scale(semantics=(*_OURS, FUSIONBENCH), by_semantics={FUSIONBENCH: 0.3})
+    scope = Parameter(Scope.MODEL, "ranks over", choices=_SCOPES, semantics=(PAPER,))
+    equal = Parameter(Equal.KEEP, "equal magnitudes", choices=(*Equal,), semantics=(PAPER,))
     normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
-    majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=_PEFT)
-    merge_func = a_merge_func(semantics=_BENCH)
+    majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=(PEFT,))
+    merge_func = a_merge_func(semantics=(FUSIONBENCH,))
     int8_mask = an_int8_mask(semantics=_OURS)
 
     @classmethod
-    def rule(cls, parameters: Values, semantics: str) -> Rule:
-        gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, "tensor", "first")
-        if semantics == "peft":
+    def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
+        gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, Scope.TENSOR, Equal.FIRST)
+        if semantics is PEFT:
             vote = _VOTES[parameters["majority_sign_method"]]
             return Rule(gate, vote, Blend.MEAN_OF_AGREEING, *of_tensor)
-        if semantics == "fusionbench":
+        if semantics is FUSIONBENCH:
             return Rule(gate, Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
-        mean = Blend.MEAN_OF_AGREEING if semantics == "paper" else Blend.WEIGHTED_MEAN_OF_AGREEING
+        mean = Blend.MEAN_OF_AGREEING if semantics is PAPER else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
-        if semantics == "mergekit":
+        if semantics is MERGEKIT:
             return Rule(gate, Vote.SUM, blend, *of_tensor)
         return Rule(gate, Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])

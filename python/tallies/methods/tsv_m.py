@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..linalg import spectral
+from ..spec.choices import Semantics
 from ..spec.parameters import Values
 from ._matrix import Deltas, Tensor
 from ._singular import SingularMethod, orthogonal
@@ -29,7 +30,7 @@ class TsvM(SingularMethod):
     copies = 6.0
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
         import torch
 
         k = min(deltas.shape) // len(deltas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..spec.choices import FUSIONBENCH, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ._interference import Interference
 from ._matrix import Deltas, MatrixMethod, Tensor, an_others
@@ -33,18 +34,18 @@ class Wudi(MatrixMethod):
     name = "wudi"
     formula = "out = base + scale * M, M towards the least sum_t |(M - x_t) x_t^T|^2 / |x_t|^p"
     paper = "Cheng et al. 2025, arXiv 2503.08099"
-    semantics = ("paper", "fusionbench")
+    semantics = (PAPER, FUSIONBENCH)
     keeps_one_expert = False
     copies = 8.0
 
-    variant = Parameter("vision", "published one", choices=(*_VARIANTS,), semantics=("paper",))
+    variant = Parameter("vision", "published one", choices=(*_VARIANTS,), semantics=(PAPER,))
     solver = Parameter(
         "adam", "as published, or the minimum itself", choices=("adam", "closed_form")
     )
     steps = Parameter(
-        300, "of Adam", low=0, high=100000, whole=True, by_semantics={"fusionbench": 400}
+        300, "of Adam", low=0, high=100000, whole=True, by_semantics={FUSIONBENCH: 400}
     )
-    others = an_others("base", by_semantics={"fusionbench": "mean"})
+    others = an_others("base", by_semantics={FUSIONBENCH: "mean"})
 
     @classmethod
     def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:
@@ -52,8 +53,8 @@ class Wudi(MatrixMethod):
         return super().n_bytes(shape, n_experts) + 8 * 8 * shape[1] ** 2
 
     @classmethod
-    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: str) -> Tensor:
-        power, rate = _VARIANTS[parameters["variant"]] if semantics == "paper" else _FUSIONBENCH
+    def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
+        power, rate = _VARIANTS[parameters["variant"]] if semantics is PAPER else _FUSIONBENCH
         interference = Interference(deltas, power)
         if parameters["solver"] == "closed_form":
             return interference.minimum()

@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import (
@@ -27,8 +27,8 @@ from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
 from ..sizes import parse_size
-from ..spec.dtypes import _DTYPES, _SHORT_DTYPES
-from ..spec.parameters import SEMANTICS
+from ..spec.choices import Choice, Nonfinite, Semantics
+from ..spec.dtypes import FLOATS, RECIPE_NAMES, named
 from ..spec.rules import Rule
 from . import modifiers
 from .complaints import _one_line
@@ -49,20 +49,26 @@ _TOKENIZER = (
 def _dtype(value: object) -> object:
     if not isinstance(value, str):
         return value
-    name = value.lower().removeprefix("torch.")
-    dtype = _DTYPES.get(name) or _SHORT_DTYPES.get(name)
-    if dtype is None:
-        raise ValueError(unknown(value, _DTYPES))
+    dtype = named(value)
+    if dtype not in FLOATS:
+        raise ValueError(unknown(value, RECIPE_NAMES))
     return dtype
 
 
-def _one_of(choices: Callable[[], Sequence[str]]) -> BeforeValidator:
-    def check(value: object) -> object:
-        if value not in choices():
-            raise ValueError(unknown(value, choices()))
-        return value
+def _choice_of(kind: type[Choice]) -> BeforeValidator:
+    def check(value: object) -> Choice:
+        if value not in tuple(kind):
+            raise ValueError(unknown(value, tuple(kind)))
+        return kind(value)
 
     return BeforeValidator(check)
+
+
+def _method(value: object) -> object:
+    name = methods.proper_name(value)
+    if name not in methods.names():
+        raise ValueError(unknown(name, methods.names()))
+    return name
 
 
 def _path(value: object) -> object:
@@ -118,8 +124,8 @@ class MergeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    merge_method: Annotated[str, _one_of(methods.names), BeforeValidator(methods.proper_name)]
-    semantics: Annotated[str, _one_of(lambda: SEMANTICS)] = "paper"
+    merge_method: Annotated[str, BeforeValidator(_method)]
+    semantics: Annotated[Semantics, _choice_of(Semantics)] = Semantics.PAPER
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]
     parameters: Parameters = {}
@@ -131,7 +137,7 @@ class MergeConfig(BaseModel):
     """The dtype of the result when there is no ``out_dtype``, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None
     seed: Annotated[StrictInt, Field(ge=0, lt=1 << 64)] = 0
-    nonfinite: Annotated[str, _one_of(lambda: ("error", "warn", "propagate"))] = "error"
+    nonfinite: Annotated[Nonfinite, _choice_of(Nonfinite)] = Nonfinite.ERROR
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files the result gets; without it, the base."""
     max_shard_size: Annotated[str | StrictInt, BeforeValidator(_size)] = "5GB"
@@ -203,6 +209,11 @@ class MergeConfig(BaseModel):
     def output_dtype(self) -> str | None:
         """The safetensors name of the result's dtype; None: tensor by tensor that of the base."""
         return self.out_dtype or self.dtype
+
+    @property
+    def max_shard_bytes(self) -> int:
+        """Upper bound for the bytes of an output shard."""
+        return parse_size(self.max_shard_size)
 
     def constants(self) -> dict[str, Any]:
         """The parameters that have one value for the whole merge."""
@@ -294,7 +305,7 @@ class MergeConfig(BaseModel):
 
     @field_validator("semantics")
     @classmethod
-    def _check_semantics(cls, semantics: str, info: ValidationInfo) -> str:
+    def _check_semantics(cls, semantics: Semantics, info: ValidationInfo) -> Semantics:
         name = info.data.get("merge_method")
         if name and semantics not in methods.get(name).semantics:
             known = " and ".join(methods.get(name).semantics)
@@ -345,7 +356,7 @@ class MergeConfig(BaseModel):
         paths = {os.path.realpath(entry.model) for entry in experts}
         takes_base = self.method.forms_task_vectors(has_base=True) or self.method.base_is_first
         base = None if takes_base else self.base_model
-        if self.semantics == "mergekit" and base and os.path.realpath(base) not in paths:
+        if self.semantics is Semantics.MERGEKIT and base and os.path.realpath(base) not in paths:
             raise InputError(
                 f"base_model: mergekit averages {base!r} in under {self.merge_method}; list it "
                 "under 'models' with its weight, or remove it"

@@ -25,6 +25,7 @@ from ..linalg.gram import Gram
 from ..messages import show
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_of, layer_positions
 from .parameters import check_parameters, number
@@ -37,10 +38,10 @@ class _Options:
     """Options of a modifier, checked as the parameters of a method are."""
 
     name: ClassVar[str]
-    semantics: ClassVar[tuple[str, ...]] = ("paper",)
+    semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)
 
     @classmethod
-    def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
+    def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:
         return {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
 
 
@@ -75,7 +76,7 @@ def check(key: str, value: object) -> Any:
     expected = ", ".join(options.parameters())
     if not isinstance(value, Mapping):
         raise InputError(f"{key}: found {show(value)}, expected a mapping with {expected}")
-    given = check_parameters(value, options, "paper", where=key)
+    given = check_parameters(value, options, Semantics.PAPER, where=key)
     for name, parameter in options.parameters().items():
         if parameter.default is None and name not in given:
             raise InputError(f"{key}: {name!r} is missing, expected {expected}")

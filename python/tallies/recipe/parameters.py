@@ -11,6 +11,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
+from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_positions
 from .settings import Scalar, Setting, evaluate, filters, matches, normalise
@@ -26,7 +27,7 @@ _ONLY_FALSE = {
 def check_parameters(
     given: Mapping[str, object],
     method: Parametrised,
-    semantics: str,
+    semantics: Semantics,
     *,
     where: str = "parameters",
     per_model: bool = False,
@@ -62,8 +63,8 @@ class Parametrised(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def semantics(self) -> tuple[str, ...]: ...
-    def parameters(self, semantics: str = ...) -> dict[str, Parameter]: ...
+    def semantics(self) -> tuple[Semantics, ...]: ...
+    def parameters(self, semantics: Semantics = ...) -> dict[str, Parameter]: ...
 
 
 class Resolver:
@@ -77,7 +78,7 @@ class Resolver:
     def __init__(
         self,
         method: type[Method],
-        semantics: str,
+        semantics: Semantics,
         shared: Mapping[str, Setting],
         models: Sequence[Mapping[str, Setting]],
         labels: Sequence[str],
@@ -141,7 +142,7 @@ class Resolver:
                         yield f"{label}: filter {pattern!r} of {key!r} fits no tensor"
 
 
-def _find(name: str, method: Parametrised, semantics: str) -> tuple[str, Parameter]:
+def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, Parameter]:
     """The parameter of this name or alias, under its proper name."""
     parameters = method.parameters(semantics)
     proper = {alias: key for key, value in parameters.items() for alias in (key, *value.aliases)}
@@ -168,11 +169,11 @@ def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:
 def _scalar(value: object, parameter: Parameter) -> Scalar:
     if parameter.choices is not None:
         if parameter.switch and str(value).lower() in _BOOLEANS:
-            on = parameter.choices[0] if parameter.default == "none" else str(parameter.default)
-            return on if _boolean(value) else "none"
+            on = parameter.choices[0] if parameter.default == "none" else parameter.default
+            value = on if _boolean(value) else "none"
         if not isinstance(value, str) or value not in parameter.choices:
             raise ValueError(unknown(value, parameter.choices))
-        return value
+        return parameter.choices[parameter.choices.index(value)]
     if isinstance(parameter.default, bool):
         return _boolean(value)
     if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):

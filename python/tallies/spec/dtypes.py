@@ -1,83 +1,107 @@
-"""The element types of tensors: one table of names, codes and sizes."""
+"""The element types of tensors: one table, and lookups in it.
+
+A new type is a row here and, if the native code merges it, in csrc/core/dtype.h.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-DTYPES: Final[Mapping[str, int]] = {
-    "F64": 8,
-    "F32": 4,
-    "F16": 2,
-    "BF16": 2,
-    "F8_E4M3": 1,
-    "F8_E5M2": 1,
-    "I64": 8,
-    "I32": 4,
-    "I16": 2,
-    "I8": 1,
-    "U64": 8,
-    "U32": 4,
-    "U16": 2,
-    "U8": 1,
-    "BOOL": 1,
-}
-"""Bytes of an element, by the name that safetensors gives the dtype."""
 
-FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-"""The floating-point ones among ``DTYPES``."""
+@dataclass(frozen=True)
+class DType:
+    """One element type under all its names."""
 
-_OTHER_DTYPES: Final = ("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64")
+    name: str
+    """The name that safetensors gives it."""
+    n_bytes: int
+    """Bytes of an element."""
+    array_name: str
+    """The name that numpy (or ml_dtypes) and torch give it."""
+    code: int | None = None
+    """The number of ``tallies::DType``, for types that merge; None for types that are copied."""
+    short_name: str = ""
+    """A further spelling in recipes."""
+    is_fused: bool = False
+    """The kernels read and write the type without a detour through float32."""
+    in_ml_dtypes: bool = False
+    """NumPy itself lacks the type."""
 
-DTYPE_CODES: Final = {"F32": 0, "BF16": 1, "F16": 2, "F64": 3, "F8_E4M3": 4, "F8_E5M2": 5}
-"""Safetensors names of the types that merge, as ``tallies::DType``."""
+    @property
+    def is_float(self) -> bool:
+        """Return whether the type is a floating-point one; all of those merge."""
+        return self.code is not None
 
-DTYPE_BYTES: Final = (4, 2, 2, 8, 1, 1)
-"""Of one value, by code."""
 
-DTYPE_OF_ARRAY: Final = {
-    "float32": "F32",
-    "bfloat16": "BF16",
-    "float16": "F16",
-    "float64": "F64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-}
-"""Safetensors names by the names that numpy (with ml_dtypes) and torch give the same types."""
+TABLE: Final = (
+    DType("F64", 8, "float64", 3, "fp64"),
+    DType("F32", 4, "float32", 0, "fp32", is_fused=True),
+    DType("F16", 2, "float16", 2, "fp16", is_fused=True),
+    DType("BF16", 2, "bfloat16", 1, is_fused=True, in_ml_dtypes=True),
+    DType("F8_E4M3", 1, "float8_e4m3fn", 4, in_ml_dtypes=True),
+    DType("F8_E5M2", 1, "float8_e5m2", 5, in_ml_dtypes=True),
+    DType("I64", 8, "int64"),
+    DType("I32", 4, "int32"),
+    DType("I16", 2, "int16"),
+    DType("I8", 1, "int8"),
+    DType("U64", 8, "uint64"),
+    DType("U32", 4, "uint32"),
+    DType("U16", 2, "uint16"),
+    DType("U8", 1, "uint8"),
+    DType("BOOL", 1, "bool"),
+)
 
-KERNEL_DTYPES: Final = ("float32", "float16", "bfloat16")
+UNSUPPORTED: Final = (
+    *("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"),
+)
+"""Further types of safetensors, which are refused by name."""
+
+_BY_CODE: Final = {one.code: one for one in TABLE if one.code is not None}
+_MERGED: Final = tuple(_BY_CODE[code] for code in range(len(_BY_CODE)))
+
+BY_NAME: Final[Mapping[str, DType]] = {one.name: one for one in TABLE}
+"""All types, by the name that safetensors gives them."""
+
+DTYPES: Final[Mapping[str, int]] = {one.name: one.n_bytes for one in TABLE}
+"""Bytes of an element, by the name that safetensors gives the type."""
+
+FLOATS: Final = frozenset(one.name for one in TABLE if one.is_float)
+"""The floating-point types, which merge."""
+
+DTYPE_CODES: Final[Mapping[str, int]] = {one.name: code for code, one in enumerate(_MERGED)}
+"""Numbers of ``tallies::DType``, by the name that safetensors gives the type."""
+
+DTYPE_BYTES: Final = tuple(one.n_bytes for one in _MERGED)
+"""Bytes of an element, by ``tallies::DType``."""
+
+DTYPE_OF_ARRAY: Final[Mapping[str, str]] = {one.array_name: one.name for one in _MERGED}
+"""Safetensors names of the types that merge, by the name that numpy and torch give them."""
+
+KERNEL_DTYPES: Final = tuple(one.array_name for one in TABLE if one.is_fused)
 """Numpy's names of the types that the kernels read and write without a detour."""
-_DTYPES = {
-    "bfloat16": "BF16",
-    "float16": "F16",
-    "float32": "F32",
-    "float64": "F64",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
+
+CODES_BY_SIZE: Final[Mapping[int, int]] = {
+    DTYPES[name]: DTYPE_CODES[name] for name in ("F8_E4M3", "BF16", "F32", "F64")
 }
-_SHORT_DTYPES = {name.lower(): name for name in _DTYPES.values()} | {
-    "fp16": "F16",
-    "fp32": "F32",
-    "fp64": "F64",
+"""One ``tallies::DType`` for each size in bytes, for passes that only move bits."""
+
+RECIPE_NAMES: Final = tuple(sorted(one.array_name for one in _MERGED))
+"""The types of a result, as a recipe spells them."""
+
+_SPELLINGS: Final = {
+    spelling: one.name
+    for one in TABLE
+    for spelling in (one.array_name, one.name.lower(), one.short_name)
+    if spelling
 }
 
-_NAMES: Final = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
 
-CODES_BY_SIZE = {DTYPES[dtype]: DTYPE_CODES[dtype] for dtype in ("F8_E4M3", "BF16", "F32", "F64")}
-"""Codes of types that stand for all of their size in bytes, where bits are only moved."""
+def named(text: str) -> str | None:
+    """Return the safetensors name of a type that a user spells, or None for another text.
+
+    >>> named("float16"), named("BF16"), named("torch.float32"), named("fp64"), named("half")
+    ('F16', 'BF16', 'F32', 'F64', None)
+    """
+    return _SPELLINGS.get(text.lower().removeprefix("torch."))

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .choices import Semantics
+
 Values = Mapping[str, Any]
 """What checked parameters are set to; of a tensor, resolved for it."""
-
-SEMANTICS = ("paper", "mergekit", "peft", "fusionbench")
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Parameter:
     per_model: bool = False
     per_tensor: bool = False
     aliases: tuple[str, ...] = ()
-    semantics: tuple[str, ...] = SEMANTICS
+    semantics: tuple[Semantics, ...] = tuple(Semantics)
     """The semantics in which the parameter exists."""
-    by_semantics: Mapping[str, float | str | bool | None] = field(default_factory=dict)
+    by_semantics: Mapping[Semantics, float | str | bool | None] = field(default_factory=dict)
     """Defaults of the semantics in which they differ."""
 
 

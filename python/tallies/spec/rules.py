@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..linalg.gram import Gram
+from .choices import Equal, Rescale, Scope
 from .parameters import Values
 
 
@@ -91,7 +92,7 @@ class Coefficients:
 
     solve: Callable[[Gram, Values], list[float]]
     """From the inner products and the tensor's parameters; ValueError where there is no answer."""
-    scope: str = "tensor"
+    scope: Scope = Scope.TENSOR
     """What the inner products are of: ``model``, ``tensor``, or ``row`` of the last dimension."""
     magnitudes: bool = False
     """Whether sums of magnitudes are needed as well."""
@@ -105,9 +106,9 @@ class Rule:
     vote: Vote
     blend: Blend
     zero: Zero = Zero.MAJORITY
-    scope: str = "model"
-    equal: str = "keep"
-    rescale: str = "none"
+    scope: Scope = Scope.MODEL
+    equal: Equal = Equal.KEEP
+    rescale: Rescale = Rescale.NONE
     """What survivors of a stage are multiplied by: ``probability``, the inverse of their chance to
     stay; ``l1``, what restores the sum of magnitudes of each tensor; ``none``."""
     trim: float = 1.0
@@ -134,18 +135,20 @@ class Rule:
         return selects + sum(one is not None for one in solved) or int(self.survey is not None)
 
     @property
-    def survey(self) -> str | None:
+    def survey(self) -> Scope | None:
         """Over what something is found out before the combine: ``model``, ``tensor`` or nothing."""
         if self.coefficients is not None:
-            return "model" if self.coefficients.scope == "model" else "tensor"
+            return Scope.MODEL if self.coefficients.scope is Scope.MODEL else Scope.TENSOR
         if self.gate is Gate.SCORE or self.trim < 1:
-            return "model"
+            return Scope.MODEL
         if self.gate is Gate.MAGNITUDE or self.weights_of_census is not None:
             return self.scope
-        by_tensor = self.gate is Gate.SPREAD or (self.gate is Gate.BAND and self.scope == "tensor")
-        return "tensor" if by_tensor or self.rescale == "l1" else None
+        by_tensor = self.gate is Gate.SPREAD or (
+            self.gate is Gate.BAND and self.scope is Scope.TENSOR
+        )
+        return Scope.TENSOR if by_tensor or self.rescale is Rescale.L1 else None
 
     @property
     def by_rows(self) -> bool:
         """Whether an entry is compared with those of its row, along the last dimension."""
-        return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope == "row")
+        return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope is Scope.ROW)

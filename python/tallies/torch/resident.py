@@ -9,13 +9,14 @@ import torch
 
 from ..errors import InputError
 from ..messages import show
+from ..spec.dtypes import KERNEL_DTYPES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
 from .functions import apply_mask
 from .held import Held, hold
 
-_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import tallies._core as native
 
 from ..errors import InputError
 from ..messages import show, unknown
-from ..spec.dtypes import DTYPE_CODES
+from ..spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES
 from . import ops
 from .encoded import EncodedDelta
 from .functions import block_dots
@@ -22,11 +22,7 @@ Delta: TypeAlias = torch.Tensor | EncodedDelta
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 Deltas: TypeAlias = Mapping[str, torch.Tensor] | Mapping[str, EncodedDelta] | Mapping[str, Delta]
 
-_CODES = {
-    torch.float32: DTYPE_CODES["F32"],
-    torch.float16: DTYPE_CODES["F16"],
-    torch.bfloat16: DTYPE_CODES["BF16"],
-}
+_CODES = {getattr(torch, name): DTYPE_CODES[DTYPE_OF_ARRAY[name]] for name in KERNEL_DTYPES}
 
 
 @overload

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..._core import StageRule, Threshold, Unit
 from ...errors import InputError
+from ...spec.choices import Equal, Semantics
 from ...spec.rules import Rule
 from ..codes import KEEP_ALL, KEEP_NONE, MEASURE_CODES
 from ..jobs import Merge
@@ -27,7 +28,7 @@ class Selector:
             Unit(group, [trim.rank for trim in row])
             for group, row in zip(groups, trims, strict=True)
         ]
-        locate = self._merge.rule.equal == "first"
+        locate = self._merge.rule.equal is Equal.FIRST
         thresholds = self._merge.plan.select(
             units, locate, self._merge.limits, self._merge.progress
         )
@@ -44,7 +45,7 @@ class Selector:
         measure = MEASURE_CODES["drawn"]
         (thresholds,) = merge.plan.select(
             [Unit(jobs, ranks)],
-            merge.rule.equal == "first",
+            merge.rule.equal is Equal.FIRST,
             merge.limits,
             merge.progress,
             measure,
@@ -110,7 +111,7 @@ class Selector:
             n = self._n_elements(group) if trim.keep_all else 0
             return Found(n, KEEP_ALL if trim.keep_all else KEEP_NONE)
         floor = threshold.bits - 1
-        if self._merge.rule.equal == "keep":
+        if self._merge.rule.equal is Equal.KEEP:
             return Found(threshold.n_above + threshold.n_equal, floor, threshold.bits)
         if threshold.last_job == len(group):
             return Found(trim.rank, floor, threshold.bits)
@@ -130,7 +131,7 @@ ALL = Trim(0, keep_all=True)
 NONE = Trim(0)
 
 
-def trim(n_elements: int, density: float, rule: Rule, semantics: str) -> Trim:
+def trim(n_elements: int, density: float, rule: Rule, semantics: Semantics) -> Trim:
     """The trim of ``n_elements`` entries to ``density`` under a rule and semantics.
 
     ``equal: keep`` is the TIES authors' rule: k = int(n * density), the threshold is the (n - k)-th
@@ -138,8 +139,10 @@ def trim(n_elements: int, density: float, rule: Rule, semantics: str) -> Trim:
     ``equal: first`` keeps exactly k. mergekit keeps at least one entry of a tensor.
 
     >>> from tallies.methods import get
-    >>> trim(10, 0.2, get("ties").rule({"scope": "model", "equal": "keep", "normalize": True},
-    ...                                "paper"), "paper")
+    >>> from tallies.spec.choices import Scope
+    >>> trim(10, 0.2, get("ties").rule(
+    ...     {"scope": Scope.MODEL, "equal": Equal.KEEP, "normalize": True}, Semantics.PAPER
+    ... ), Semantics.PAPER)
     Trim(rank=3, keep_all=False)
     """
     if n_elements == 0 or density >= 1:
@@ -147,11 +150,11 @@ def trim(n_elements: int, density: float, rule: Rule, semantics: str) -> Trim:
     if density <= 0:
         return NONE
     k = int(n_elements * density)
-    if semantics == "mergekit":
+    if semantics is Semantics.MERGEKIT:
         k = max(1, k)
     if k >= n_elements:
         return ALL
-    if rule.equal == "keep":
+    if rule.equal is Equal.KEEP:
         return Trim(k + 1)
     return Trim(k) if k > 0 else NONE
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ...spec.choices import Semantics
 from ...spec.parameters import Parameter, own_then_inherited
 from ...spec.rules import Rule
 
@@ -50,7 +51,7 @@ class Codec:
     name: ClassVar[str]
     formula: ClassVar[str]
     paper: ClassVar[str]
-    semantics: ClassVar[tuple[str, ...]] = ("paper",)
+    semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)
     mask: ClassVar[Mask | None]
     """None where tasks have no masks."""
     kind: ClassVar[str] = "masked"
@@ -58,7 +59,7 @@ class Codec:
     with_sums: ClassVar[bool] = False
 
     @classmethod
-    def parameters(cls, semantics: str = "paper") -> dict[str, Parameter]:
+    def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:
         """Parameters by name: the codec's in the order of the class, then those it inherits."""
         return {
             name: value

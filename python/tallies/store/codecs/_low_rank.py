@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from ...checkpoint.layout import Entry
+from ...spec.dtypes import named
 from ...spec.parameters import Parameter
 from ._codec import Codec
-
-_VALUE_DTYPES = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
 
 
 class LowRankCodec(Codec):
@@ -41,7 +40,7 @@ class LowRankCodec(Codec):
         m, n = shape
         k = int(min(m, n) * parameters["fraction"])
         own = dtype if dtype in ("BF16", "F16") else "F32"
-        values = _VALUE_DTYPES.get(parameters["values"], own)
+        values = named(parameters["values"]) or own
         return [(name, values, (m, k)), (s_name(name), "F32", (k,)), (v_name(name), values, (k, n))]
 
 

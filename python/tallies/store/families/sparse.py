@@ -35,7 +35,8 @@ from ...engine.nonfinite import nonfinite_objection
 from ...engine.surveys.trims import trim
 from ...errors import InputError
 from ...messages import show
-from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
+from ...spec.choices import PAPER
+from ...spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES, named
 from ...spec.rules import Blend, Gate, Rule, Vote
 from ..codecs.sparse import Sparse
 from ..manifest import Manifest
@@ -48,7 +49,6 @@ Progress = Callable[[int], object]
 # How values are kept, as tallies::SparseValues.
 _REPLACED, _ADDED, _QUANTIZED = range(3)
 
-_VALUE_DTYPES = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
 
 _RULE = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
@@ -106,7 +106,7 @@ def entries_of(
     """What a task's file holds of a tensor of the base when ``n_set`` of its elements are kept."""
     dtype = tensor.dtype
     if _kind(parameters) != _REPLACED:
-        dtype = _VALUE_DTYPES.get(parameters["values"], dtype)
+        dtype = named(parameters["values"]) or dtype
     entries: list[Entry] = [
         (name, "U8", ((tensor.n_elements + 7) // 8,)),
         (values_name(name), dtype, (n_set,)),
@@ -342,7 +342,12 @@ def _floors(
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         trims = [
-            trim(sum(tensors[j].n_elements for j in group), parameters["density"], _RULE, "paper")
+            trim(
+                sum(tensors[j].n_elements for j in group),
+                parameters["density"],
+                _RULE,
+                PAPER,
+            )
             for group in groups
         ]
         units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]

@@ -18,6 +18,7 @@ from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...recipe.parameters import check_parameters
+from ...spec.choices import PAPER
 from ...spec.rules import Rule
 from ..codecs import registry as codecs
 from ..codecs._codec import Codec, Mask
@@ -61,7 +62,7 @@ class PackPlan:
         lambdas = take_lambdas(given, list(tasks), found.mask is Mask.TALL)
         values: dict[str, Any] = {
             **{name: one.default for name, one in found.parameters().items()},
-            **check_parameters(given, found, "paper"),
+            **check_parameters(given, found, PAPER),
         }
         values.pop("mask_lambda", None)
         n_masks = len(tasks) * lambdas.n_per_task

@@ -19,6 +19,7 @@ from ...engine.nonfinite import nonfinite_objection
 from ...engine.passes import Passes
 from ...engine.usage import Progress
 from ...errors import InputError
+from ...spec.choices import PAPER
 from ...spec.dtypes import DTYPE_CODES
 from ...spec.rules import Blend, Gate, Rule, Vote
 from ..codecs._codec import Sums
@@ -114,7 +115,7 @@ class PackRun:
             )
             for name in made.masked
         ]
-        passes = Passes(core, works, rule, "paper", self._limits, labels=list(made.tasks))
+        passes = Passes(core, works, rule, PAPER, self._limits, labels=list(made.tasks))
         passes.survey_model()
         if elects:
             everything = range(len(works))

@@ -1,0 +1,66 @@
+"""The words that users choose between, as enumerations."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Choice(str, enum.Enum):
+    """A word of a fixed list: equal to its text, and written as its text in messages and JSON.
+
+    ``Semantics("mergekit")`` parses a text; a text outside the list raises ValueError.
+
+    >>> Semantics("mergekit") is Semantics.MERGEKIT, f"{Semantics.MERGEKIT}", Semantics.MERGEKIT
+    (True, 'mergekit', 'mergekit')
+    """
+
+    __str__ = str.__str__
+    __repr__ = str.__repr__
+
+
+class Semantics(Choice):
+    """The author whose variant of a method a merge follows."""
+
+    PAPER = "paper"
+    MERGEKIT = "mergekit"
+    PEFT = "peft"
+    FUSIONBENCH = "fusionbench"
+
+
+PAPER, MERGEKIT, PEFT, FUSIONBENCH = Semantics
+
+
+class Nonfinite(Choice):
+    """The treatment of NaN and infinite values."""
+
+    ERROR = "error"
+    WARN = "warn"
+    PROPAGATE = "propagate"
+
+
+class Scope(Choice):
+    """The entries over which ranks, counts, norms or inner products are formed."""
+
+    MODEL = "model"
+    TENSOR = "tensor"
+    ROW = "row"
+    """A vector along the last dimension."""
+
+
+class Equal(Choice):
+    """The entries that survive a trim among those of a magnitude equal to the threshold."""
+
+    KEEP = "keep"
+    """All of them, so that more than k entries may survive."""
+    FIRST = "first"
+    """The first in row-major order, so that exactly k entries survive."""
+
+
+class Rescale(Choice):
+    """The factor on the survivors of a random drop or a band."""
+
+    NONE = "none"
+    PROBABILITY = "probability"
+    """The inverse of an entry's probability to survive."""
+    L1 = "l1"
+    """The factor that restores the sum of magnitudes of each tensor."""
