@@ -15,6 +15,7 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import auxiliary_sizes, copy_file, refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, Shard, header, index_file, layout_shards
+from ...engine.environment import in_float_environment
 from ...engine.files import Place, Writer
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
@@ -62,6 +63,7 @@ class UnpackReport:
         )
 
 
+@in_float_environment
 def unpack(
     one: Restoring,
     out: str | os.PathLike[str],
