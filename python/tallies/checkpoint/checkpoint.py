@@ -30,6 +30,8 @@ class Checkpoint:
     tensors: dict[str, TensorInfo]
     files: tuple[Path, ...]
     metadata: dict[str, str]
+    left_out: tuple[str, ...] = ()
+    """Names in the files that are no tensors of the model: factors of quantised weights."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -75,6 +77,8 @@ class Checkpoint:
         for parent, directories, names in os.walk(self.path, onerror=refuse_unreadable):
             directories[:] = [name for name in directories if not name.startswith(".")]
             files += [Path(parent, name) for name in names if is_auxiliary(name)]
+        if self.left_out:  # ModelOpt's declaration of what the result is no longer
+            files = [path for path in files if path.name != "hf_quant_config.json"]
         for path in files:
             if not os.path.exists(path):
                 raise InputError(f"{path}: is a link to nothing; restore the file or remove it")

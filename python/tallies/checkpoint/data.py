@@ -9,7 +9,7 @@ from io import FileIO
 from ..errors import StorageError
 from ..spec.dtypes import DTYPES
 from .strided import EndsEarly, blocks
-from .tensors import TensorInfo
+from .tensors import Scale, TensorInfo
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
 # smaller: tensors that differ mostly do so at once. Multiples of 64.
@@ -99,10 +99,24 @@ def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
 
 
 def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
-    """Whether two tensors have one dtype and hold the same bytes."""
-    return a.dtype == b.dtype and same_bytes(a, b)
+    """Tell if two tensors have one dtype and hold the same bytes, and the same scales."""
+    return same_form(a, b) and same_bytes(a, b)
+
+
+def same_form(a: TensorInfo, b: TensorInfo) -> bool:
+    """Tell if two tensors are read alike: by dtype, and by the scales that they may have."""
+    return a.dtype == b.dtype and _same_scales(a.scale, b.scale)
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
-    """Whether two tensors hold the same bytes."""
+    """Tell if two tensors hold the same bytes, and the same scales if they have any."""
+    if not _same_scales(a.scale, b.scale):
+        return False
     return a.n_bytes == b.n_bytes and all(x == y for x, y in zip(chunks(a), chunks(b), strict=True))
+
+
+def _same_scales(a: Scale | None, b: Scale | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    blocks = (a.block_rows, a.block_columns)
+    return blocks == (b.block_rows, b.block_columns) and same_tensor(a.tensor, b.tensor)

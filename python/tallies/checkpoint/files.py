@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, StorageError
 from .checkpoint import Checkpoint
+from .quantised import quantisation, without_quantisation
 
 
 def refuse_undecodable(path: str | os.PathLike[str]) -> None:
@@ -51,6 +53,25 @@ def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
         except OSError as error:
             raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return sizes
+
+
+def copy_auxiliary(donor: Checkpoint, path: Path, directory: Path) -> None:
+    """Copy one of a model's auxiliary files, by its relative path, beside a result.
+
+    A config.json that declares quantised weights loses the declaration: no result is quantised.
+
+    Raises:
+        StorageError: If the file cannot be read or written.
+    """
+    config = donor.config() if path == Path("config.json") else {}
+    if not quantisation(config):
+        copy_file(donor.path / path, directory / path)
+        return
+    text = json.dumps(without_quantisation(config), indent=2, ensure_ascii=False) + "\n"
+    try:
+        (directory / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{directory / path}: cannot be written: {error.strerror}") from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from .checkpoint import Checkpoint
 from .files import refuse_undecodable
 from .match import Model
-from .quantised import refuse_quantised, refuse_scaled_fp8
+from .quantised import refuse_other_scales, refuse_quantised
+from .scaled import with_scales
 from .tied import tied_pairs
 
 
 def open_model(path: str) -> Checkpoint:
-    """A checkpoint whose floating-point values are plain ones; InputError for quantised models."""
+    """Open a model whose floating-point tensors are values, or values times scales.
+
+    Raises:
+        InputError: For all that ``Checkpoint.open`` refuses, and for quantised weights of other
+            kinds.
+        StorageError: Where the system cannot read the files.
+    """
     refuse_undecodable(path)
-    checkpoint = Checkpoint.open(path)
-    refuse_scaled_fp8(checkpoint)
+    checkpoint = with_scales(Checkpoint.open(path))
+    refuse_other_scales(checkpoint)
     refuse_quantised(checkpoint)
     return checkpoint
 

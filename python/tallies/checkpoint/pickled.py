@@ -9,6 +9,7 @@ code or exhaust the C stack.
 
 from __future__ import annotations
 
+import io
 import pickletools
 from collections.abc import Mapping
 from typing import Any, Final
@@ -39,10 +40,14 @@ def load(data: bytes) -> object:
             says which.
     """
     machine = _Machine()
-    for opcode, argument, _ in pickletools.genops(data):
+    stream = io.BytesIO(data)
+    while code := stream.read(1):
+        opcode = _OPCODES.get(code.decode("latin-1"))
+        if opcode is None:
+            raise ValueError(f"has the instruction {code!r}, which nobody knows")
         if opcode.name == "STOP":
             return machine.pop()
-        machine.step(opcode.name, argument)
+        machine.step(opcode, stream)
     raise ValueError("the pickle ends early")
 
 
@@ -53,17 +58,22 @@ class _Machine:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
-    def step(self, name: str, argument: Any) -> None:
+    def step(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> None:
+        """Do one instruction, whose argument the stream has next."""
+        name = opcode.name
+        method = getattr(self, f"_{name.lower()}", None)
+        if not (method or name in _CONSTANTS or name in _LITERALS or name in _IGNORED):
+            raise ValueError(f"has the instruction {name}, expected tensors and containers")
+        if name == "GLOBAL":  # two lines of text, in which no escapes are undone
+            argument: Any = (_read_line(stream), _read_line(stream))
+        else:
+            argument = opcode.arg.reader(stream) if opcode.arg else None
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
             self._stack.append(argument)
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif (method := getattr(self, f"_{name.lower()}", None)) is not None:
+        elif method:
             method(argument)
-        else:
-            raise ValueError(f"has the instruction {name}, expected tensors and containers")
 
     def pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -163,8 +173,8 @@ class _Machine:
 
     _binget = _long_binget = _get
 
-    def _global(self, text: str) -> None:
-        self._stack.append(find(*text.split(" ", 1)))
+    def _global(self, names: tuple[str, str]) -> None:
+        self._stack.append(find(*names))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
@@ -194,12 +204,23 @@ class _Machine:
         self._stack.append(storage(self.pop()))
 
 
+def _read_line(stream: io.BytesIO) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("ends within a name")
+    return line[:-1].decode()
+
+
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
+
 _CONSTANTS: Final[Mapping[str, object]] = {
     "NONE": None,
     "NEWTRUE": True,
     "NEWFALSE": False,
     "EMPTY_TUPLE": (),
 }
+
+_IGNORED: Final = frozenset({"PROTO", "FRAME"})
 
 _LITERALS: Final = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}

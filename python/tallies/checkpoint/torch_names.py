@@ -158,7 +158,7 @@ _NAMES: Final[Mapping[tuple[str, str], Name]] = {
 }
 
 
-def find(module: str, name: str = "") -> Name:
+def find(module: str, name: str) -> Name:
     found = _NAMES.get((module, name))
     if found is None and module == "torch" and name.endswith("Storage"):
         raise ValueError(f"has a tensor of torch.{name}, which is not supported")

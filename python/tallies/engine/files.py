@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from .._core import Plan
+from .._core import Plan, Source
 from ..checkpoint.safetensors import TensorInfo
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
 from .codes import PACKED_BITS
@@ -25,10 +26,62 @@ NOWHERE: Final[Place] = (PACKED_BITS, 0, PACKED_BITS)
 _BYTE: Final = CODES_BY_SIZE[1]
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """A float8 tensor that is read as its values times scales, one for each block of a matrix."""
+
+    values: Place
+    scales: Place
+    row_length: int | None = None
+    """Elements of a row, of the tensor's last dimension; None where one scale is for all."""
+    block_rows: int | None = None
+    block_columns: int | None = None
+
+    @property
+    def grain(self) -> int:
+        """The elements of the rows that share scales: ``moved`` takes multiples."""
+        return (self.block_rows or 1) * (self.row_length or 1)
+
+    def native(self) -> Source:
+        """Return the same as native passes take it."""
+        return Source.scaled(
+            values=self.values,
+            scales=self.scales,
+            row_length=self.row_length,
+            block_rows=self.block_rows,
+            block_columns=self.block_columns,
+        )
+
+
+Operand: TypeAlias = Place | Scaled
+"""An input of a job, as the place of its values or as a form of them that is read by decoding."""
+
+
+def native(operand: Operand) -> Place | Source:
+    """Return an input of a job as native passes take it."""
+    return operand.native() if isinstance(operand, Scaled) else operand
+
+
+def values_of(operand: Operand) -> Place:
+    """Return the place of an input's stored values."""
+    return operand.values if isinstance(operand, Scaled) else operand
+
+
 def moved(place: Place, n_elements: int) -> Place:
     """Return the place ``n_elements`` further into an array of values."""
     file, offset, code = place
     return (file, offset + n_elements * DTYPE_BYTES[code], code)
+
+
+def moved_operand(operand: Operand, n_elements: int) -> Operand:
+    """Return an input ``n_elements`` further on, a multiple of ``Scaled.grain``."""
+    if not isinstance(operand, Scaled):
+        return moved(operand, n_elements)
+    scales = operand.scales
+    if operand.row_length and operand.block_columns:
+        across = -(-operand.row_length // operand.block_columns)
+        scales = moved(scales, n_elements // operand.grain * across)
+    return replace(operand, values=moved(operand.values, n_elements), scales=scales)
 
 
 class PlanFiles:
@@ -62,6 +115,17 @@ class PlanFiles:
     def place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor's values; of their bits, where the dtype does not merge."""
         return self._place(tensor, place_code(tensor.dtype))
+
+    def operand(self, tensor: TensorInfo) -> Operand:
+        """Return a tensor as an input of a job: its values, times its scale if it has one."""
+        values = self.place(tensor)
+        if tensor.scale is None or not tensor.n_elements:
+            return values
+        scales = self.place(tensor.scale.tensor)
+        if tensor.scale.tensor.n_elements == 1:
+            return Scaled(values, scales)
+        blocks = (tensor.scale.block_rows, tensor.scale.block_columns)
+        return Scaled(values, scales, tensor.shape[-1], *blocks)
 
     def bits_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""

@@ -66,8 +66,14 @@ def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
 
 
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
-    """Sixteen hexadecimal digits that stand for a tensor's dtype, shape and content."""
+    """Return sixteen hexadecimal digits that stand for a tensor's dtype, shape and content.
+
+    Those of a scaled tensor stand for its scale as well, which is read.
+    """
     face = f"{tensor.dtype}{list(tensor.shape)}".encode()
+    if isinstance(tensor, TensorInfo) and tensor.scale is not None:
+        scale = tensor.scale.tensor
+        face += tensor_fingerprint(scale, content(scale)).encode()
     return hashlib.blake2b(face + struct.pack("<8Q", *lanes), digest_size=8).hexdigest()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
-from ..engine.files import PlanFiles
+from ..checkpoint.scaled import with_scales
+from ..engine.files import PlanFiles, native
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..spec.dtypes import FLOATS
@@ -30,7 +31,7 @@ def verify(
 
     if is_store(path):
         return verify_store(path, threads=threads)
-    checkpoint = Checkpoint.open(path)
+    checkpoint = with_scales(Checkpoint.open(path))
     limits = tile_limits(max_memory, n_threads(threads))
     found = {}
     for name, tensor in checkpoint.tensors.items():
@@ -38,7 +39,7 @@ def verify(
             continue
         core = Plan(False)
         inputs = PlanFiles(core)
-        core.add_job(tensor.n_elements, [inputs.place(tensor)], [])
+        core.add_job(tensor.n_elements, [native(inputs.operand(tensor))], [])
         count, first = core.find_nonfinite(0, 0, limits)
         if count and nonfinite == "error":
             raise InputError(

@@ -13,6 +13,7 @@ from ..checkpoint.layout import Shard, header, layout_shards, tensor_bytes
 from ..checkpoint.match import Match, Model, match, row_length
 from ..checkpoint.opening import as_model, open_model
 from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
@@ -147,7 +148,7 @@ class MergePlan:
                 Work(
                     name=name,
                     n_elements=infos[0].n_elements,
-                    inputs=tuple(files.place(info) for info in infos),
+                    inputs=tuple(files.operand(info) for info in infos),
                     outputs=tuple(files.place(outputs[one]) for one in names),
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
@@ -287,9 +288,11 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
+        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
         for name, info in template.tensors.items()
+        for shape in [info.shape]
     ]
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
     return MergePlan(
         config=config,
         rule=rule,

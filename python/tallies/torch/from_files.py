@@ -74,16 +74,18 @@ class FromFiles:
         inputs = PlanFiles(core)
         for info, tensor in outputs:
             code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
+            delta = [parts[info.name].native] if info.name in parts else []
             core.add_job(
                 info.n_elements,
-                [inputs.place(info)],
+                [inputs.place(info), *delta],
                 [(-1, tensor.data_ptr(), code)],
                 grain=GRAIN,
             )
-        deltas = [parts[info.name].native if info.name in parts else None for info, _ in outputs]
-        found = restore(core, deltas, tile_limits(BUFFERS, self._threads))
-        for (info, _), lanes in zip(outputs, found, strict=True):
-            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
+        found = restore(core, tile_limits(BUFFERS, self._threads))
+        for (info, _), result in zip(outputs, found, strict=True):
+            refuse_damaged(
+                self._store.path, self._store.manifest, self._store.base, info, result.inputs[0]
+            )
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

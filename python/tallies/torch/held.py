@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .._core import Delta, Plan, restore
+from .._core import Plan, Source, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
+from ..engine.codes import PACKED_BITS
 from ..engine.files import PlanFiles
 from ..engine.limits import tile_limits
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
@@ -29,7 +30,7 @@ _BYTE = DTYPE_CODES["F8_E4M3"]  # any type of one byte
 class Held:
     """What makes one tensor of a task from the base's."""
 
-    native: Delta
+    native: Source
     memory: tuple[torch.Tensor, ...]
     """What ``native`` points to."""
     replaces: bool
@@ -75,8 +76,7 @@ def _multiplied(one: Restoring, names: Sequence[str], threads: int) -> dict[str,
     held = {}
     for name, array in arrays.items():
         code = CODES_BY_SIZE[DTYPES[one.dtype(name)]]
-        n = one.base.tensors[name].n_elements
-        native = Delta.replaced(0, array.data_ptr(), code, n)
+        native = Source.plain(values=(-1, array.data_ptr(), code), replaces=True)
         held[name] = Held(native, (array,), True)
     return held
 
@@ -90,9 +90,9 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
         array, address = new_array(info.name, info.dtype, info.shape, "torch")
         arrays.append(array)
         core.add_job(info.n_bytes, [inputs.bytes_place(info)], [(-1, address, _BYTE)], grain=GRAIN)
-    found = restore(core, [None] * len(infos), tile_limits(BUFFERS, threads))
-    for info, lanes in zip(infos, found, strict=True):
-        one.check(info, lanes)
+    found = restore(core, tile_limits(BUFFERS, threads))
+    for info, result in zip(infos, found, strict=True):
+        one.check(info, result.inputs[0])
     return arrays
 
 
@@ -114,19 +114,19 @@ def _held(
     shared: dict[str, torch.Tensor],
 ) -> Held:
     base = one.base.tensors[name]
-    n = base.n_elements
     addresses = [array.data_ptr() for array in memory]
     if one.kind(name) != "masked":
         code = CODES_BY_SIZE[DTYPES[parts[0].dtype]]
-        return Held(Delta.replaced(0, addresses[0], code, n), tuple(memory), True)
+        native = Source.plain(values=(-1, addresses[0], code), replaces=True)
+        return Held(native, tuple(memory), True)
     if codecs.get(one.manifest.codec) is Sparse:
         native = sparse_files.in_memory(base, parts, addresses, one.manifest.parameters)
         return Held(native, tuple(memory), Sparse.is_exact(one.manifest.parameters))
+    mask = (-1, addresses[0], PACKED_BITS)
     if SHARED not in one.files:
-        mask, magnitude = memory
-        return Held(Delta.signs(mask.data_ptr(), float(magnitude), n), (mask,), False)
+        return Held(Source.signs(mask=mask, scale=float(memory[1])), (memory[0],), False)
     vector = shared[name]
     code = DTYPE_CODES[one.files[SHARED][name].dtype]
     scale = one.manifest.tasks[one.task].scale
-    native = Delta.masked(vector.data_ptr(), code, addresses[0], scale, n)
+    native = Source.masked(values=(-1, vector.data_ptr(), code), mask=mask, scale=scale)
     return Held(native, (*memory, vector), False, scale)

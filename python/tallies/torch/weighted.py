@@ -308,6 +308,6 @@ class _Rows:
         self.native = [
             one.native
             if isinstance(one, EncodedDelta)
-            else native.Delta.dense(one.data_ptr(), _CODES[one.dtype], one.numel())
+            else native.Source.plain(values=(-1, one.data_ptr(), _CODES[one.dtype]))
             for one in self._kept
         ]

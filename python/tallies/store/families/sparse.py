@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ..._core import (
-    Delta,
     Limits,
     Plan,
+    Source,
     SparseRule,
-    SparseTensor,
     SparseWritten,
+    Starts,
     Unit,
+    count_mask,
     count_masks,
     count_sparse,
     pack_sparse,
-    unpack_sparse,
+    restore,
 )
 from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry, header, tensor_bytes
@@ -100,6 +101,11 @@ def n_rows(tensor: TensorInfo) -> int:
     return tensor.shape[0] if len(tensor.shape) > 1 else 1
 
 
+def row_length(tensor: TensorInfo) -> int:
+    """Return how many elements of a tensor share the scale of int8 values; at least 1."""
+    return max(tensor.n_elements // max(n_rows(tensor), 1), 1)
+
+
 def entries_of(
     name: str, tensor: TensorInfo, n_set: int, parameters: Mapping[str, Any]
 ) -> list[Entry]:
@@ -157,7 +163,7 @@ def pack(
         core.add_job(pair[0].n_elements, [_place(inputs, one, kind) for one in pair], [])
     floors = _floors(core, list(base.values()), parameters, limits, progress)
     rules = [
-        SparseRule(job, kind, floor, n_rows(tensor))
+        SparseRule(job, kind, floor, row_length(tensor))
         for job, (floor, tensor) in enumerate(zip(floors, base.values(), strict=True))
     ]
     counts = count_sparse(core, rules, limits, progress)
@@ -220,29 +226,30 @@ def unpack(
     """
     kind = _kind(parameters)
     inputs = PlanFiles(core)
-    tensors = []
-    for name, places in outputs.items():
+    entries = []
+    for name in outputs:
         _refuse_other_entries(name, base[name], stored, parameters)
-        place = _place(inputs, base[name], kind)
-        tensors.append(
-            SparseTensor(
-                base[name].n_elements,
-                kind,
-                n_rows(base[name]),
-                place,
-                _places(stored, name, inputs.mask_place(stored[name])[0], kind),
-                [(file, offset, place[2]) for file, offset, _ in places],
-            )
+        entries.append(_places(stored, name, inputs.mask_place(stored[name])[0], kind))
+    masks = [
+        (base[name].n_elements, mask) for name, (mask, _, _) in zip(outputs, entries, strict=True)
+    ]
+    counts = count_masks(core, masks, limits, progress)
+    for name, starts in zip(outputs, counts, strict=True):
+        _refuse_other_count(stored[values_name(name)], starts.n_set)
+    for (name, places), one, starts in zip(outputs.items(), entries, counts, strict=True):
+        tensor = base[name]
+        place = _place(inputs, tensor, kind)
+        core.add_job(
+            tensor.n_elements,
+            [place, _source(tensor, one, starts, kind)],
+            [(file, offset, place[2]) for file, offset, _ in places],
         )
-    counts = count_masks(core, tensors, limits, progress)
-    for name, n_set in zip(outputs, counts.n_set, strict=True):
-        _refuse_other_count(stored[values_name(name)], n_set)
-    results = unpack_sparse(core, tensors, counts, limits, progress)
+    results = restore(core, limits, progress)
     return {
         name: Unpacked(
-            base=result.base,
-            mask=result.mask,
-            values=result.values,
+            base=result.inputs[0],
+            mask=result.inputs[2],
+            values=result.inputs[1],
             scales=content(stored[scales_name(name)]) if kind == _QUANTIZED else None,
             output=result.output,
             overflow=result.overflow,
@@ -264,23 +271,36 @@ def in_memory(
     stored: Sequence[TensorInfo],
     addresses: Sequence[int],
     parameters: Mapping[str, Any],
-) -> Delta:
-    """What is kept of a tensor of the base, once its ``parts`` were read to these addresses.
+) -> Source:
+    """Return what a task stores of a tensor, once its ``parts`` were read to these addresses.
 
-    Where bits are kept, they take the place of the base's; else they are added. InputError for
-    another number of values than the mask has bits.
+    Where bits are stored, they replace those of the base; else they are added.
+
+    Raises:
+        InputError: The mask has another number of bits than there are values.
     """
     kind = _kind(parameters)
     mask, values, *scales = addresses
-    n, code = tensor.n_elements, _code(stored[1], kind)
-    if kind == _REPLACED:
-        delta = Delta.replaced(mask, values, code, n)
-    elif kind == _QUANTIZED:
-        delta = Delta.quantized(mask, values, scales[0], n_rows(tensor), n)
-    else:
-        delta = Delta.sparse(mask, values, code, n)
-    _refuse_other_count(stored[1], delta.n_kept)
-    return delta
+    starts = count_mask(mask=mask, n_elements=tensor.n_elements)
+    _refuse_other_count(stored[1], starts.n_set)
+    places = (
+        (-1, mask, PACKED_BITS),
+        (-1, values, _code(stored[1], kind)),
+        (-1, scales[0], DTYPE_CODES["F32"]) if scales else _NOWHERE,
+    )
+    return _source(tensor, places, starts, kind)
+
+
+def _source(
+    tensor: TensorInfo, places: tuple[Place, Place, Place], starts: Starts, kind: int
+) -> Source:
+    """Return a task's part of a tensor, whose mask, values and scales lie at these places."""
+    mask, values, scales = places
+    if kind == _QUANTIZED:
+        return Source.quantized(
+            values=values, mask=mask, scales=scales, starts=starts, row_length=row_length(tensor)
+        )
+    return Source.sparse(values=values, mask=mask, starts=starts, replaces=kind == _REPLACED)
 
 
 def _kind(parameters: Mapping[str, Any]) -> int:

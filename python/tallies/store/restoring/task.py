@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..._core import Limits, Plan, UnpackRule, unpack
+from ..._core import Limits, Plan, Source, restore
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import chunks
 from ...checkpoint.safetensors import TensorInfo
@@ -123,14 +123,18 @@ class Restoring:
         scale = self.manifest.tasks[self.task].scale
         inputs = {name: self._inputs(name, has_shared) for name in names}
         opened = PlanFiles(core)
-        rules = []
-        for job, name in enumerate(names):
-            *floats, mask = inputs[name]
-            places = [opened.place(one) for one in floats]
-            places.append(opened.mask_place(mask))
-            core.add_job(self.base.tensors[name].n_elements, places, outputs[name], grain=GRAIN)
-            rules.append(UnpackRule(job, scale if has_shared else self._magnitude(name)))
-        results = unpack(core, rules, has_shared, limits, progress)
+        for name in names:
+            *floats, packed = inputs[name]
+            base, *shared = [opened.place(one) for one in floats]
+            mask = opened.mask_place(packed)
+            delta = (
+                Source.masked(values=shared[0], mask=mask, scale=scale)
+                if has_shared
+                else Source.signs(mask=mask, scale=self._magnitude(name))
+            )
+            n_elements = self.base.tensors[name].n_elements
+            core.add_job(n_elements, [base, delta], outputs[name], grain=GRAIN)
+        results = restore(core, limits, progress)
         for name, result in zip(names, results, strict=True):
             for one, lanes in zip(inputs[name], result.inputs, strict=True):
                 self.check(one, lanes)

@@ -13,7 +13,7 @@ from typing import Any
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
-from ...checkpoint.files import auxiliary_sizes, copy_file, refuse_changed, stamps
+from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, Shard, header, index_file, layout_shards
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, Writer
@@ -122,7 +122,7 @@ def unpack(
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
         for path in auxiliary:
-            copy_file(donor.path / path, directory / path)
+            copy_auxiliary(donor, path, directory)
         refuse_changed(before)
     advance(2 * n_bytes - moved)
     seconds = time.perf_counter() - start
