@@ -11,6 +11,7 @@ from typing import Protocol
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
+from .decoding import decoded_chunks
 from .files import PlanFiles
 
 
@@ -44,10 +45,16 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
-    """Hand over a tensor's bytes, piece by piece with the position of each; their fingerprint."""
+    """Hand over a tensor's bytes, piece by piece with the position of each.
+
+    Those of a scaled tensor are decoded.
+
+    Returns:
+        The content fingerprint of the bytes that were handed over.
+    """
     lanes = [0] * 8
     at = 0
-    for chunk in chunks(tensor):
+    for chunk in decoded_chunks(tensor) if tensor.scale else chunks(tensor):
         data = bytes(chunk)
         write(data, at)
         add_content(lanes, _content(chunk, at))

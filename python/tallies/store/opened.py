@@ -13,12 +13,11 @@ from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
-from ..engine.files import Place
+from ..engine.files import Place, PlanFiles, place_code
 from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
-from ..spec.dtypes import DTYPE_CODES
 from .manifest import Manifest, open_files
 from .restoring.checks import restored_names
 from .restoring.task import Restoring
@@ -134,20 +133,19 @@ class Store:
         threads: int | None,
     ) -> dict[str, Any]:
         one = self.restoring(task, mask_lambda)
-        made: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         outputs: dict[str, list[Place]] = {}
         wanted = list(names)
         for name in dict.fromkeys(map(one.source, wanted)):
-            dtype = one.dtype(name)
-            made[name], address = new_array(
-                name, dtype, self.manifest.tensors[name].shape, framework
-            )
-            if one.is_made(name):
-                outputs[name] = [(-1, address, DTYPE_CODES.get(dtype, 0))]
+            dtype, shape = one.dtype(name), self.manifest.tensors[name].shape
+            arrays[name], address = new_array(name, dtype, shape, framework)
+            if one.is_coded(name):
+                outputs[name] = [(-1, address, place_code(dtype))]
             else:
                 one.copy(name, _writer(address))
-        one.make(Plan(True), outputs, tile_limits(_BUFFERS, n_threads(threads)))
-        return {name: made[one.source(name)] for name in wanted}
+        files = PlanFiles(Plan(True))
+        one.restore(files, outputs, tile_limits(_BUFFERS, n_threads(threads)))
+        return {name: arrays[one.source(name)] for name in wanted}
 
     def _check_base(self, *, by_content: bool) -> None:
         """Raise InputError unless the base is the one that the store was made from."""

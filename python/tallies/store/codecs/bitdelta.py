@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...spec.parameters import Parameter
-from ._codec import Codec, Mask
+from ._codec import Codec, Mask, has_part
 
 
 class BitDelta(Codec):
@@ -24,6 +24,7 @@ class BitDelta(Codec):
     name = "bitdelta"
     formula = "f_t ~ base + sign(x_t) mean|x_t| for each matrix, sign(0) = +1"
     paper = "Liu et al. 2024, arXiv 2402.10193"
+    position = 5
     mask = Mask.SIGN
     with_sums = True
 
@@ -32,6 +33,5 @@ class BitDelta(Codec):
     )
 
     @classmethod
-    def is_masked(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
-        parts = [part.strip() for part in str(parameters["dense"]).split(",")]
-        return len(shape) == 2 and not any(part and part in name for part in parts)
+    def is_coded(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
+        return len(shape) == 2 and not has_part(name, str(parameters["dense"]))

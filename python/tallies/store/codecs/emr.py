@@ -28,6 +28,7 @@ class Emr(Codec):
     name = "emr"
     formula = "f_t ~ base + scale_t (x_t m > 0) m, m = elected sign times largest agreeing |x_t|"
     paper = "Huang et al. 2024, arXiv 2405.17461"
+    position = 2
     mask = Mask.SAME_SIGN
     with_sums = True
 

@@ -28,6 +28,8 @@ class Sparse(Codec):
     name = "sparse"
     formula = "f_t ~ base + (x_t where |x_t| >= threshold_t, else 0); exact: f_t itself"
     paper = "trimming as in Yadav et al. 2023, arXiv 2306.01708"
+    position = 4
+    family = "sparse"
     mask = Mask.MAGNITUDE
 
     density = Parameter(
@@ -45,6 +47,5 @@ class Sparse(Codec):
     )
 
     @classmethod
-    def is_exact(cls, parameters: Mapping[str, Any]) -> bool:
-        """Whether elements are kept bit for bit, so that integers and booleans are coded too."""
+    def codes_integers(cls, parameters: Mapping[str, Any]) -> bool:
         return bool(parameters["density"] == "exact")

@@ -26,6 +26,7 @@ class Tall(Codec):
     name = "tall"
     formula = "f_t ~ base + (|x_t| > lambda |m - x_t|) m, m = sum_t x_t"
     paper = "Wang et al. 2024, arXiv 2405.07813"
+    position = 1
     mask = Mask.TALL
 
     mask_lambda = Parameter(0.4, "how easily a mask is set", low=0, aliases=("lambda",))

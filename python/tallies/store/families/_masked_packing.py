@@ -15,6 +15,7 @@ from ...engine.fingerprints import content_of
 from ...engine.jobs import Work
 from ...engine.passes import Passes
 from ...errors import InputError
+from ...spec.choices import PAPER
 from ...spec.rules import Blend, Gate, Rule, Vote
 from ..codecs._codec import Codec, Sums
 from ..manifest import SHARED
@@ -91,7 +92,7 @@ def _survey(
         for name, sources in job.tensors.items()
     ]
     surveyed = rule if elects and rule is not None else _TRIM
-    passes = Passes(files.plan, works, surveyed, "paper", job.limits, labels=list(job.tasks))
+    passes = Passes(files.plan, works, surveyed, PAPER, job.limits, labels=list(job.tasks))
     passes.survey_model()
     if elects:
         everything = range(len(works))

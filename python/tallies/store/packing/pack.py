@@ -13,12 +13,6 @@ from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
 from ...sizes import parse_size
-from ..codecs._codec import Codec
-from ..codecs._low_rank import LowRankCodec
-from ..codecs.sparse import Sparse
-from ..families import low_rank as low_rank_files
-from ..families.low_rank import LowRankRun
-from ..families.sparse import SparseRun
 from .plan import PackPlan
 from .report import PackReport
 from .run import PackRun
@@ -58,16 +52,13 @@ def pack(
     start = time.perf_counter()
     made = PackPlan.make(base, tasks, codec, parameters, integers)
     limits = tile_limits(max_memory, n_threads(threads))
-    if issubclass(made.codec, LowRankCodec):
-        low_rank_files.refuse_too_large(
-            codec, made.base.tensors, made.masked, parse_size(max_memory)
-        )
+    made.family.check_request([made.base.tensors[n] for n in made.coded], parse_size(max_memory))
     if nonfinite not in ("error", "propagate"):
         raise InputError(f"nonfinite: found {nonfinite!r}, expected 'error' or 'propagate'")
     destination = Destination(out, made.roots(), overwrite)
-    destination.check_space(made.n_bytes + _OTHER_BYTES)
+    destination.check_space(made.layout.n_bytes + _OTHER_BYTES)
     allow_open_files(len(made.input_files()) + len(made.masks) + 1)
-    run = _run_of(made.codec)(made, limits, progress, stop_at_overflow=nonfinite == "error")
+    run = PackRun(made, limits, progress, refuse_nonfinite=nonfinite == "error")
     with destination.writing(resume=False, sync=sync) as directory:
         manifest = run.write(directory)
         run.check_unchanged()
@@ -76,9 +67,3 @@ def pack(
     return run.record.report(
         destination.path, manifest, time.perf_counter() - start, n_threads(threads)
     )
-
-
-def _run_of(codec: type[Codec]) -> type[PackRun]:
-    if issubclass(codec, LowRankCodec):
-        return LowRankRun
-    return SparseRun if codec is Sparse else PackRun

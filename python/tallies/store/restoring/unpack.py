@@ -7,21 +7,20 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
-from ...checkpoint.layout import INDEX_NAME, Shard, header, index_file, layout_shards
+from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
 from ...engine.environment import in_float_environment
-from ...engine.files import Place, Writer
+from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import done_line, peak_memory_bytes
 from ...sizes import parse_size
-from ...spec.dtypes import DTYPE_CODES
+from ..layout import Layout
 from .task import Restoring
 
 _OTHER_BYTES = 1 << 20
@@ -89,8 +88,8 @@ def unpack(
     shards = layout_shards(entries, parse_size(max_shard_size))
     donor = one.base if files_from is None else Checkpoint.open(files_from)
     auxiliary = auxiliary_sizes(donor)
-    heads = {shard.name: header(shard.tensors, {"format": "pt"}) for shard in shards}
-    n_bytes = sum(shard.n_bytes + len(heads[shard.name][0]) for shard in shards)
+    layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
+    n_bytes = layout.n_bytes
     destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
     limits = tile_limits(max_memory, n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
@@ -106,19 +105,18 @@ def unpack(
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
-        core = Plan(True)
-        places = _places(core, directory, shards, heads)
+        files = PlanFiles(Plan(True))
+        layout.create(files, directory)
+        places = {name: at for row in layout.places(directory).values() for name, at in row.items()}
         outputs: dict[str, list[Place]] = {}
         lanes: dict[str, list[int]] = {}
         for name in tensors:
-            file, offset = places[name]
-            if one.is_made(name):
-                code = DTYPE_CODES.get(one.dtype(name), 0)
-                outputs.setdefault(one.source(name), []).append((file, offset, code))
+            if one.is_coded(name):
+                outputs.setdefault(one.source(name), []).append(files.place(places[name]))
             else:
-                lanes[name] = one.copy(name, Writer(core, file, offset))
-        made = one.make(core, outputs, limits, advance)
-        lanes |= {name: made[one.source(name)] for name in tensors if one.is_made(name)}
+                lanes[name] = one.copy(name, files.writer(places[name]))
+        restored = one.restore(files, outputs, limits, advance)
+        lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
         for path in auxiliary:
@@ -127,10 +125,7 @@ def unpack(
     advance(2 * n_bytes - moved)
     seconds = time.perf_counter() - start
     fingerprint = model_fingerprint(
-        {
-            name: tensor_fingerprint(_Face(one.dtype(name), tensors[name].shape), lanes[name])
-            for name in tensors
-        }
+        {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
     )
     task = one.manifest.tasks[one.task]
     return UnpackReport(
@@ -141,7 +136,7 @@ def unpack(
         source=task.source,
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
-        files={shard.name: shard.n_bytes + len(heads[shard.name][0]) for shard in shards},
+        files={file: layout.file_bytes(file) for file in layout.entries},
         auxiliary_files=[str(path) for path in auxiliary],
         bytes_read=one.n_bytes_read(),
         bytes_written=n_bytes,
@@ -150,26 +145,3 @@ def unpack(
         peak_memory_bytes=peak_memory_bytes(),
         threads=n_threads(threads),
     )
-
-
-@dataclass(frozen=True)
-class _Face:
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def _places(
-    core: Plan,
-    directory: Path,
-    shards: list[Shard],
-    heads: dict[str, tuple[bytes, list[int]]],
-) -> dict[str, tuple[int, int]]:
-    """Create the output files; the file and the offset of every tensor."""
-    places = {}
-    for shard in shards:
-        head, offsets = heads[shard.name]
-        path = os.fspath(directory / shard.name)
-        file = core.open_to_write(path, len(head) + shard.n_bytes)
-        core.write(file, head, 0)
-        places.update({e[0]: (file, at) for e, at in zip(shard.tensors, offsets, strict=True)})
-    return places
