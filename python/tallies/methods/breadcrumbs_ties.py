@@ -11,12 +11,13 @@ from ._parameters import a_scale, a_weight, an_int8_mask
 
 
 class BreadcrumbsTies(Method):
-    """Drop the smallest and the largest entries, elect signs, add what agrees.
+    """Drop the smallest and the largest entries, elect signs, add the values that agree.
 
-    y_t = w_t band(f_t - base); s = sign(sum_t y_t), + where that is zero; out = base + scale *
-    sum{y_t : sign(y_t) = s}, over the sum of the weights that agree when ``normalize`` is true.
+    y_t = w_t band(f_t - base); s = sign(sum_t y_t), + where the sum is zero; out = base + scale *
+    sum{y_t : sign(y_t) = s}, divided by the sum of the weights that agree when ``normalize`` is
+    true.
 
-    The band, its ranks, equal magnitudes, NaN and mergekit semantics are as in ``breadcrumbs``.
+    The band, its ranks, equal magnitudes, NaN and mergekit semantics are those of ``breadcrumbs``.
     Zeros never agree.
 
     Davari and Belilovsky, Model Breadcrumbs, 2023, arXiv 2312.06795.

@@ -1,4 +1,4 @@
-"""DELLA without the election: drop the smaller of a row more likely, rescale, add."""
+"""DELLA without the election: drop small entries with higher probability, rescale, add."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
 
 class DellaLinear(Method):
-    """Drop entries at random, small ones rather, and add what stays, scaled up.
+    """Drop entries at random, small ones with higher probability, and add the rescaled survivors.
 
     out = base + scale * sum_t w_t drop(f_t - base), the sum divided by sum_t w_t when ``normalize``
     is true.
 
-    The drop by ranks, its random numbers, ``rescale``, equal magnitudes, zeros and NaN are as in
+    The drop by ranks, its random numbers, ``rescale``, equal magnitudes, zeros and NaN are those of
     ``della``.
 
     Deep et al., DELLA-Merging, 2024, arXiv 2406.11617.

@@ -1,4 +1,4 @@
-"""TIES: trim, elect signs, merge what agrees."""
+"""TIES: trim, elect signs, merge the values that agree."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ class Ties(Method):
 
     y_t = w_t trim(f_t - base); s = sign(sum_t y_t); out = base + scale * mean{y_t : sign(y_t) = s}.
 
-    Equal magnitudes at the threshold all stay (``equal: keep``), or the first in order so that
-    exactly k stay (``equal: first``). Zeros never agree and never count. A sum of exactly zero
-    takes the majority of the elected signs over the scope, and the negative sign when that is zero
-    too. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. Without
-    ``normalize`` the values that agree are summed.
+    All entries of a magnitude equal to the threshold survive the trim (``equal: keep``), or the
+    first in order so that exactly k survive (``equal: first``). Zeros never agree and never count.
+    A sum of exactly zero takes the majority of the elected signs over the scope, and the negative
+    sign when the majority is zero too. A NaN or infinity is an error unless the merge's
+    ``nonfinite`` says otherwise. Without ``normalize`` the values that agree are summed.
 
-    mergekit: max(1, int(n * density)) of a tensor stay, none for density 0; a zero sum is positive;
-    the mean is sum y / sum w over what agrees. peft: int(n * density) of a tensor; the sum (or with
-    ``frequency`` most of the entries) elects before the weights, positive at zero; the mean is over
-    the count. fusionbench: the paper's without weights, but for ``merge_func`` and the scale.
+    mergekit: max(1, int(n * density)) entries of a tensor survive, none for density 0; a zero sum
+    is positive; the mean is sum y / sum w over the values that agree. peft: int(n * density)
+    entries of a tensor survive; the sum of the unweighted entries (or with ``frequency`` the sign
+    of most) elects, positive at zero; the mean divides by the count. fusionbench: the paper's
+    variant without weights, with ``merge_func`` and another scale.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
     """
@@ -40,10 +41,12 @@ class Ties(Method):
     density = a_density(0.2, by_semantics={MERGEKIT: 1.0, PEFT: None})
     weight = a_weight(semantics=(*_OURS, PEFT))
     scale = a_scale(semantics=(*_OURS, FUSIONBENCH), by_semantics={FUSIONBENCH: 0.3})
-    scope = Parameter(Scope.MODEL, "ranks over", choices=_SCOPES, semantics=(PAPER,))
-    equal = Parameter(Equal.KEEP, "equal magnitudes", choices=(*Equal,), semantics=(PAPER,))
-    normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
-    majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=(PEFT,))
+    scope = Parameter(Scope.MODEL, "entries ranked together", choices=_SCOPES, semantics=(PAPER,))
+    equal = Parameter(
+        Equal.KEEP, "entries equal to the threshold", choices=(*Equal,), semantics=(PAPER,)
+    )
+    normalize = Parameter(True, "mean of values that agree; false: sum", semantics=_OURS)
+    majority_sign_method = Parameter("total", "election", choices=(*_VOTES,), semantics=(PEFT,))
     merge_func = a_merge_func(semantics=(FUSIONBENCH,))
     int8_mask = an_int8_mask(semantics=_OURS)
 
