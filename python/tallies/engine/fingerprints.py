@@ -1,4 +1,4 @@
-"""Fingerprints of stored tensors and of whole models."""
+"""Computes fingerprints of stored tensors and of whole models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .files import PlanFiles
 
 
 class Stored(Protocol):
-    """A tensor's face: what its fingerprint holds beside its content."""
+    """The facts of a tensor that its fingerprint has beside its content."""
 
     @property
     def dtype(self) -> str: ...
@@ -25,9 +25,9 @@ class Stored(Protocol):
 
 
 def content(tensor: TensorInfo, first: int = 0) -> list[int]:
-    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h.
+    """Return the eight 64-bit sums that stand for a tensor's content.
 
-    For a stretch of a larger tensor, ``first`` is the byte of that at which it begins.
+    For a stretch of a larger tensor, ``first`` is the byte of the tensor at which it begins.
     """
     lanes = [0] * 8
     for chunk in chunks(tensor):
@@ -37,7 +37,7 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 
 
 def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
-    """That of many tensors, read at the speed of memory or disk by several threads."""
+    """Return the content fingerprints of many tensors, read by several threads."""
     files = PlanFiles(Plan(False))
     for tensor in tensors:
         files.plan.add_job(tensor.n_bytes, [files.bytes_place(tensor)], [])
@@ -68,7 +68,7 @@ def _content(chunk: bytearray, first: int) -> list[int]:
 
 
 def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
-    """The same for bytes in memory."""
+    """Return the content fingerprint of bytes in memory."""
     return _content(bytearray(data), first)
 
 
@@ -85,7 +85,7 @@ def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
 
 
 def model_fingerprint(tensors: Mapping[str, str]) -> str:
-    """Thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
+    """Return thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors, key=str.encode):
         digest.update(f"{name}\0{tensors[name]}\n".encode())
@@ -93,5 +93,5 @@ def model_fingerprint(tensors: Mapping[str, str]) -> str:
 
 
 def add_content(lanes: list[int], part: Sequence[int]) -> None:
-    """Add content fingerprints in place: those of two stretches make that of both."""
+    """Add the content fingerprint of another stretch in place; the sum is that of both."""
     lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]

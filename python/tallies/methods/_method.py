@@ -10,7 +10,7 @@ from typing import ClassVar
 from ..linalg.gram import Gram
 from ..spec.choices import PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values, own_then_inherited
-from ..spec.rules import Blend, Coefficients, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 
 
 class Method:
@@ -96,15 +96,15 @@ def linear_rule(
     *,
     magnitudes: bool = False,
 ) -> Rule:
-    """Return the rule of a linear combination whose coefficients follow from inner products.
+    """Return the rule of a linear combination with coefficients from inner products.
 
     Args:
-        solve: The function from the inner products and the tensor's parameters to one coefficient
-            a model; a ValueError says that there are none.
-        scope: The vectors of the inner products: models, tensors or rows.
-        magnitudes: ``solve`` needs the sums of magnitudes too.
+        solve: Makes the coefficients of the inner products and the tensor's parameters.
+        scope: The entries over which the inner products are formed.
+        magnitudes: Whether ``solve`` needs the sums of magnitudes as well.
     """
-    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
+    survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 
 def mean_objection(parameters: Values) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, Vote, staged
 from ._band import CITATION, DENSITY, GAMMA, RESCALE, SCOPE
 from ._method import Method, mean_objection
 from ._parameters import a_scale, a_weight, an_int8_mask
@@ -44,7 +44,7 @@ class Breadcrumbs(Method):
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         scope = parameters.get("scope", Scope.TENSOR)
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
-        return Rule(Gate.BAND, Vote.NONE, blend, scope=scope, rescale=parameters["rescale"])
+        return staged(Gate.BAND, Vote.NONE, blend, scope=scope, rescale=parameters["rescale"])
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero, staged
 from ._band import CITATION, DENSITY, GAMMA, RESCALE, SCOPE
 from ._method import Method
 from ._parameters import a_scale, a_weight, an_int8_mask
@@ -41,4 +41,4 @@ class BreadcrumbsTies(Method):
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]
-        return Rule(Gate.BAND, Vote.SUM, blend, Zero.POSITIVE, scope, rescale=rescale)
+        return staged(Gate.BAND, Vote.SUM, blend, Zero.POSITIVE, scope, rescale=rescale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Rule, Vote, trimmed
 from ._method import Method
 from ._parameters import a_scale
 
@@ -36,4 +36,4 @@ class ConsensusTies(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING, at_least=int(parameters["k"]))
+        return trimmed(Vote.SUM, Blend.SUM_OF_AGREEING, at_least=int(parameters["k"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, Vote, staged
 from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
@@ -52,7 +52,7 @@ class DareLinear(Method):
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters.get("normalize") else Blend.SUM
-        return Rule(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
+        return staged(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

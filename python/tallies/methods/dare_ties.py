@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Rescale, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero, staged
 from . import _parameters as has
 from ._method import Method
 
@@ -51,13 +51,13 @@ class DareTies(Method):
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         if semantics is PEFT:
             voted = (Vote.UNWEIGHTED_SUM, Blend.MEAN_OF_AGREEING, Zero.POSITIVE)
-            return Rule(Gate.RANDOM, *voted, rescale=Rescale.PROBABILITY)
+            return staged(Gate.RANDOM, *voted, rescale=Rescale.PROBABILITY)
         func = parameters.get("merge_func") or ("mean" if parameters["normalize"] else "sum")
         zero, trim = Zero.MAJORITY, parameters.get("trim_density", 1.0)
         if semantics is MERGEKIT:
             zero, func = Zero.POSITIVE, "weighted_mean" if parameters["normalize"] else "sum"
         agreed = (Gate.RANDOM, Vote.SUM, BLENDS_OF_AGREEING[func], zero)
-        return Rule(*agreed, rescale=parameters["rescale"], trim=trim)
+        return staged(*agreed, rescale=parameters["rescale"], trim=trim)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

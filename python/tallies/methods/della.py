@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero, staged
 from ._chance_by_rank import CITATION, DENSITY, EPSILON, chance_objection
 from ._method import Method
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
@@ -48,7 +48,7 @@ class Della(Method):
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]
-        return Rule(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, Scope.TENSOR, rescale=rescale)
+        return staged(Gate.RANK, Vote.SUM, blend, Zero.POSITIVE, Scope.TENSOR, rescale=rescale)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

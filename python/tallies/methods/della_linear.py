@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, Vote, staged
 from ._chance_by_rank import CITATION, DENSITY, EPSILON, chance_objection
 from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
@@ -38,7 +38,7 @@ class DellaLinear(Method):
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
-        return Rule(Gate.RANK, Vote.NONE, blend, rescale=parameters["rescale"])
+        return staged(Gate.RANK, Vote.NONE, blend, rescale=parameters["rescale"])
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

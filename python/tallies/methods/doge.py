@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Rule, Vote, trimmed
 from ._correction import corrected_sum
 from ._matrix import Deltas, MatrixMethod, Tensor, an_others
 from ._parameters import a_density
@@ -45,7 +45,7 @@ class Doge(MatrixMethod):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        return Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
+        return trimmed(Vote.NONE, Blend.SUM)
 
     @classmethod
     def takes(

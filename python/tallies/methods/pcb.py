@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from ..spec.choices import Semantics
+from ..spec.choices import Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Scoring, Vote
+from ..spec.rules import Agreement, Blend, Gate, Rule, SurveyRule, Vote
 from ._method import Method
 from ._parameters import a_scale, a_weight
 
-_VARIANTS = {"global": Scoring(0.0, 1e-4, "sum"), "vision": Scoring(0.0, 0.01, "signs")}
+_VARIANTS = {"global": (1e-4, Agreement.SUM), "vision": (0.01, Agreement.SIGNS)}
+"""The share that is clipped, and the quantity that entries agree with."""
 _MOST_MODELS = 88
 
 
@@ -42,9 +43,13 @@ class Pcb(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        variant = _VARIANTS[parameters["variant"]]
-        scoring = Scoring(parameters["ratio"], variant.clip, variant.agreement)
-        return Rule(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN, scoring=scoring)
+        clip, agreement = _VARIANTS[parameters["variant"]]
+        facts = {"ratio": parameters["ratio"], "clip": clip}
+        return Rule(
+            *(Gate.SCORE, Vote.NONE, Blend.SCORE_WEIGHTED_MEAN),
+            agreement=agreement,
+            survey=SurveyRule("scores", Scope.MODEL, facts=facts),
+        )
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

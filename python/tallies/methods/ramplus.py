@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..floats import float32
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 from ._method import Method
 
 
@@ -58,5 +58,5 @@ class RamPlus(Method):
             *(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN),
             scope=scope,
             epsilon=parameters["epsilon"],
-            weights_of_overlap=amplify,
+            survey=SurveyRule("overlap_counts", scope, amplify),
         )

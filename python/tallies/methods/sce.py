@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ..spec.choices import MERGEKIT, PAPER, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote, Zero
 from ._method import Method
 from ._parameters import an_int8_mask
 
@@ -54,5 +54,5 @@ class Sce(Method):
         return Rule(
             *(Gate.VARIANCE, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
             *(Scope.TENSOR, Equal.FIRST),
-            weights_of_squares=share,
+            survey=SurveyRule("variances", solve=share),
         )

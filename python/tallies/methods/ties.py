@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Rule, Vote, Zero, trimmed
 from ._method import Method
 from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
 
@@ -52,14 +52,14 @@ class Ties(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, Scope.TENSOR, Equal.FIRST)
+        of_tensor = (Zero.POSITIVE, Scope.TENSOR, Equal.FIRST)
         if semantics is PEFT:
             vote = _VOTES[parameters["majority_sign_method"]]
-            return Rule(gate, vote, Blend.MEAN_OF_AGREEING, *of_tensor)
+            return trimmed(vote, Blend.MEAN_OF_AGREEING, *of_tensor)
         if semantics is FUSIONBENCH:
-            return Rule(gate, Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
+            return trimmed(Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
         mean = Blend.MEAN_OF_AGREEING if semantics is PAPER else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
         if semantics is MERGEKIT:
-            return Rule(gate, Vote.SUM, blend, *of_tensor)
-        return Rule(gate, Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])
+            return trimmed(Vote.SUM, blend, *of_tensor)
+        return trimmed(Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])

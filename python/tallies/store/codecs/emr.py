@@ -8,7 +8,7 @@ from typing import Any
 
 from ...floats import float32_sum
 from ...spec.parameters import Parameter
-from ...spec.rules import Blend, Gate, Rule, Vote, Zero
+from ...spec.rules import Blend, Rule, Vote, Zero, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask, Sums
 
 
@@ -37,7 +37,7 @@ class Emr(Codec):
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)
+        return trimmed(Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)
 
     @classmethod
     def scales(

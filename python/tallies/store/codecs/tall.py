@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...spec.parameters import Parameter
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.rules import Blend, Gate, Rule, Vote, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask
 
 
@@ -38,7 +38,7 @@ class Tall(Codec):
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:
         if parameters["shared"] == "ta":
             return Rule(Gate.ALL, Vote.NONE, Blend.SUM)
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
+        return trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
 
     @classmethod
     def ranked_density(cls, parameters: Mapping[str, Any]) -> float | None:

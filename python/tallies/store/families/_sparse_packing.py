@@ -13,11 +13,10 @@ from ...engine.codes import KEEP_ALL, KEEP_NONE
 from ...engine.files import PlanFiles
 from ...engine.fingerprints import content, tensor_fingerprint
 from ...engine.nonfinite import REPAIR, objections
-from ...engine.surveys.trims import trim
+from ...engine.surveys.trims import rank
 from ...errors import InputError
 from ...messages import show
-from ...spec.choices import PAPER
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.choices import PAPER, Equal
 from ..codecs.sparse import Sparse
 from ..layout import Layout
 from ._sparse_layout import (
@@ -29,8 +28,6 @@ from ._sparse_layout import (
     row_length,
     values_name,
 )
-
-_RULE: Final = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM)
 
 # Thresholds searched at a time, which share the room for magnitudes listed around them.
 _SEARCHES_TOGETHER: Final = 64
@@ -152,7 +149,9 @@ def _floors(
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         trims = [
-            trim(sum(tensors[j].n_elements for j in group), parameters["density"], _RULE, PAPER)
+            rank(
+                sum(tensors[j].n_elements for j in group), parameters["density"], Equal.KEEP, PAPER
+            )
             for group in groups
         ]
         units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]
