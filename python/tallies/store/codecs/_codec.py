@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...spec.choices import Semantics
+from ...spec.choices import Choice, Semantics
 from ...spec.parameters import Parameter, own_then_inherited
 from ...spec.rules import Rule
 
@@ -28,10 +28,24 @@ class Mask(enum.Enum):
     """x is not below zero"""
 
 
+class SharedDType(Choice):
+    """The dtype of the shared vector."""
+
+    BASE = "base"
+    """The base's, tensor by tensor."""
+    F32 = "F32"
+    BF16 = "BF16"
+    F16 = "F16"
+
+    def of(self, dtype: str) -> str:
+        """Return the dtype of the shared vector for a tensor of the base of this dtype."""
+        return dtype if self is SharedDType.BASE else str(self)
+
+
 SHARED_DTYPE = Parameter(
-    "base",
+    SharedDType.BASE,
     "of the shared vector: the base's, tensor by tensor, or one for all",
-    choices=("base", "F32", "BF16", "F16"),
+    choices=(*SharedDType,),
 )
 """The parameter ``shared_dtype`` of codecs that have a shared vector."""
 
@@ -56,8 +70,6 @@ class Codec:
     name: ClassVar[str]
     formula: ClassVar[str]
     paper: ClassVar[str]
-    position: ClassVar[int] = 1000
-    """Place of the codec in lists; codecs of equal positions are sorted by name."""
     family: ClassVar[str] = "masked"
     """Name of the family in ``tallies.store.families`` that packs and restores tensors."""
     semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)

@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...spec.choices import Choice
 from ...spec.parameters import Parameter
 from ._codec import Codec, has_part
+
+
+class VectorType(Choice):
+    """The type of the singular vectors."""
+
+    BASE = "base"
+    """The base's where that is bfloat16 or float16, else float32."""
+    BF16 = "bf16"
+    F16 = "f16"
+    F32 = "f32"
+
+    def dtype(self, base: str) -> str:
+        """Return the dtype of the vectors for a matrix of the base of this dtype."""
+        if self is VectorType.BASE:
+            return base if base in ("BF16", "F16") else "F32"
+        return self.upper()
 
 
 class LowRankCodec(Codec):
@@ -19,9 +36,9 @@ class LowRankCodec(Codec):
         0.1, "singular triplets that are kept: int(min(m, n) * fraction)", low=0, high=1
     )
     values = Parameter(
-        "base",
+        VectorType.BASE,
         "type of the vectors: the base's where that is bf16 or f16, else f32; or another",
-        choices=("base", "bf16", "f16", "f32"),
+        choices=(*VectorType,),
     )
     exclude = Parameter("", "parts of names, between commas, of matrices that are kept as they are")
 

@@ -24,7 +24,6 @@ class BitDelta(Codec):
     name = "bitdelta"
     formula = "f_t ~ base + sign(x_t) mean|x_t| for each matrix, sign(0) = +1"
     paper = "Liu et al. 2024, arXiv 2402.10193"
-    position = 5
     mask = Mask.SIGN
     with_sums = True
 

@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...floats import float32_sum
+from ...spec.choices import Choice
 from ...spec.parameters import Parameter
 from ...spec.rules import Blend, Rule, Vote, Zero, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask, Sums
+
+
+class Ratio(Choice):
+    """The author whose ratio makes a task's factor."""
+
+    CODE = "code"
+    """Means over each tensor are added up, as in the authors' code."""
+    PAPER = "paper"
+    """Sums over all elements, as in the paper."""
 
 
 class Emr(Codec):
@@ -28,11 +38,10 @@ class Emr(Codec):
     name = "emr"
     formula = "f_t ~ base + scale_t (x_t m > 0) m, m = elected sign times largest agreeing |x_t|"
     paper = "Huang et al. 2024, arXiv 2405.17461"
-    position = 2
     mask = Mask.SAME_SIGN
     with_sums = True
 
-    rescale = Parameter("code", "whose ratio the factors are", choices=("code", "paper"))
+    rescale = Parameter(Ratio.CODE, "whose ratio the factors are", choices=(*Ratio,))
     shared_dtype = SHARED_DTYPE
 
     @classmethod
@@ -43,7 +52,7 @@ class Emr(Codec):
     def scales(
         cls, parameters: Mapping[str, Any], sums: Sequence[Sums], n_tasks: int
     ) -> list[float]:
-        by_code = parameters["rescale"] == "code"
+        by_code = parameters["rescale"] == Ratio.CODE
         scales = []
         for task in range(n_tasks):
             own, kept = (

@@ -24,7 +24,6 @@ class Magnitude(Codec):
     name = "magnitude"
     formula = "f_t ~ base + (|x_t| >= threshold_t) m, m = sum_t x_t"
     paper = "baseline of Wang et al. 2024, arXiv 2405.07813"
-    position = 3
     mask = Mask.MAGNITUDE
 
     density = Parameter(0.1, "share of each task vector that its mask contains", low=0, high=1)

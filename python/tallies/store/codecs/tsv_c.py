@@ -23,4 +23,3 @@ class TsvC(LowRankCodec):
     name = "tsv_c"
     formula = "f_t ~ base + U_k diag(s_k) V_k^T of f_t - base = U diag(s) V^T"
     paper = "Gargiulo et al. 2025, arXiv 2412.00081"
-    position = 6

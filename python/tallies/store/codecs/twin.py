@@ -30,7 +30,6 @@ class Twin(LowRankCodec):
     name = "twin"
     formula = "f_t ~ base + m + U_k diag(s_k) V_k^T of f_t - base - m, m = scale sum_t (f_t - base)"
     paper = "Lu et al. 2024, arXiv 2406.15479"
-    position = 7
 
     scale = Parameter(0.29, "factor on the sum of the task vectors in the shared expert")
     shared_dtype = SHARED_DTYPE

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
-from ...spec.dtypes import named
+from ..codecs._low_rank import VectorType
 
 
 def s_name(name: str) -> str:
@@ -34,7 +34,6 @@ def entries_of(tensor: TensorInfo, parameters: Mapping[str, Any]) -> list[Entry]
     """
     m, n = tensor.shape
     k = int(min(m, n) * parameters["fraction"])
-    own = tensor.dtype if tensor.dtype in ("BF16", "F16") else "F32"
-    values = named(parameters["values"]) or own
+    values = VectorType(parameters["values"]).dtype(tensor.dtype)
     u, s, v = part_names(tensor.name)
     return [(u, values, (m, k)), (s, "F32", (k,)), (v, values, (k, n))]

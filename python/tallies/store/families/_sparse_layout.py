@@ -16,8 +16,8 @@ from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import NOWHERE, Place, PlanFiles, place_code
 from ...errors import InputError
 from ...messages import show
-from ...spec.dtypes import CODES_BY_SIZE, DTYPES, named
-from ..codecs.sparse import Sparse
+from ...spec.dtypes import CODES_BY_SIZE, DTYPES
+from ..codecs.sparse import Sparse, ValueType
 
 
 class Values(enum.IntEnum):
@@ -35,7 +35,7 @@ class Values(enum.IntEnum):
         """Return the meaning for the parameters of the sparse codec."""
         if Sparse.codes_integers(parameters):
             return cls.REPLACED
-        return cls.QUANTIZED if parameters["values"] == "int8" else cls.ADDED
+        return cls.QUANTIZED if parameters["values"] == ValueType.INT8 else cls.ADDED
 
 
 def values_name(name: str) -> str:
@@ -73,7 +73,7 @@ def entries_of(
     values = Values.of(parameters)
     dtype = tensor.dtype
     if values is not Values.REPLACED:
-        dtype = named(parameters["values"]) or dtype
+        dtype = ValueType(parameters["values"]).dtype(dtype)
     entries: list[Entry] = [
         (name, "U8", ((tensor.n_elements + 7) // 8,)),
         (values_name(name), dtype, (n_kept,)),

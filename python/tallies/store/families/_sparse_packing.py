@@ -16,7 +16,7 @@ from ...engine.nonfinite import REPAIR, objections
 from ...engine.surveys.trims import rank
 from ...errors import InputError
 from ...messages import show
-from ...spec.choices import PAPER, Equal
+from ...spec.choices import PAPER, Equal, Scope
 from ..codecs.sparse import Sparse
 from ..layout import Layout
 from ._sparse_layout import (
@@ -145,7 +145,7 @@ def _floors(
     if Sparse.codes_integers(parameters) or not tensors:
         return [KEEP_NONE] * len(tensors)
     jobs = list(range(len(tensors)))
-    by_tensor = parameters["scope"] == "tensor"
+    by_tensor = parameters["scope"] == Scope.TENSOR
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         trims = [

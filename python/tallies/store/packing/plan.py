@@ -18,14 +18,24 @@ from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...recipe.parameters import check_parameters
-from ...spec.choices import PAPER
+from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
+from ..codecs._codec import SharedDType
 from ..families.family import Family
 from ..families.registry import family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
+
+
+class Integers(Choice):
+    """The treatment of integers and booleans, where the codec does not encode them."""
+
+    EQUAL = "equal"
+    """They must be the base's."""
+    BASE = "base"
+    """The base's are taken, whatever the tasks have."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class PackPlan:
         tasks: Mapping[str, str | os.PathLike[str]],
         codec: str,
         parameters: Mapping[str, Any],
-        integers: str,
+        integers: Integers,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
 
@@ -60,7 +70,7 @@ class PackPlan:
             tasks: Checkpoints by the names of their tasks.
             codec: The name of a codec.
             parameters: Parameters of the codec; those that are missing take their defaults.
-            integers: "equal" or "base".
+            integers: The treatment of integers and booleans.
 
         Raises:
             InputError: The request or an input is wrong.
@@ -86,8 +96,8 @@ class PackPlan:
         models = [as_model(one) for one in (origin, *experts.values())]
         matched = match(models[0], models)
         with_integers = found.codes_integers(values)
-        if not with_integers:
-            _check_copied(origin, experts, matched, integers)
+        if not with_integers and integers is Integers.EQUAL:
+            _check_copied(origin, experts, matched)
         names = sorted(
             (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
         )
@@ -123,10 +133,9 @@ class PackPlan:
         tensors = self.base.tensors
         files: dict[str, list[Entry]] = {}
         if self.family.has_shared:
-            dtype = self.family.parameters["shared_dtype"]
+            dtype = SharedDType(self.family.parameters["shared_dtype"])
             files[SHARED] = [
-                (name, tensors[name].dtype if dtype == "base" else dtype, tensors[name].shape)
-                for name in self.coded
+                (name, dtype.of(tensors[name].dtype), tensors[name].shape) for name in self.coded
             ]
         n_each = self.lambdas.n_per_task
         for i, (_, _, file) in enumerate(self.masks):
@@ -188,13 +197,9 @@ def _changed(
             yield name
 
 
-def _check_copied(
-    base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match, integers: str
-) -> None:
+def _check_copied(base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match) -> None:
     """Raise InputError where integers or booleans of a task differ from the base's."""
-    if integers not in ("equal", "base"):
-        raise InputError(f"integers: found {integers!r}, expected 'equal' or 'base'")
-    for name in matched.copied if integers == "equal" else ():
+    for name in matched.copied:
         for task in tasks.values():
             if not same_bytes(base.tensors[name], task.tensors[name]):
                 raise InputError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..._core import target
 from ...checkpoint.tied import tied_pairs
 from ...engine.fingerprints import content, model_fingerprint, tensor_fingerprint
-from ...engine.usage import peak_memory_bytes
+from ...engine.usage import measure
 from ..lambdas import text
 from ..manifest import Manifest, Task, Tensor
 from ..record import Record
@@ -82,8 +82,15 @@ class PackRecord(Record):
             checksums={file: dict(sorted(sums.items())) for file, sums in self.checksums.items()},
         )
 
-    def report(self, path: Path, manifest: Manifest, seconds: float, threads: int) -> PackReport:
-        """Return the report of a packing into ``path`` that took so many seconds."""
+    def report(self, path: Path, manifest: Manifest, start: float, threads: int) -> PackReport:
+        """Return the report of a packing that ends now.
+
+        Args:
+            path: The store.
+            manifest: The manifest of the store.
+            start: ``time.perf_counter()`` at the start of the packing.
+            threads: Threads that it used.
+        """
         made = self._plan
         warnings = [
             f"task {name!r}: {task.path} equals the base bit for bit"
@@ -95,6 +102,7 @@ class PackRecord(Record):
         n_all = sum(
             one.n_elements for n, one in made.base.tensors.items() if n not in made.match.tied
         )
+        n_bytes = sum(self.file_bytes.values())
         return PackReport(
             path=str(path),
             codec=manifest.codec,
@@ -125,15 +133,11 @@ class PackRecord(Record):
             parameters_masked=made.n_coded,
             parameters_trained=n_trained,
             parameters_frozen=n_all - n_trained,
-            n_bytes=sum(self.file_bytes.values()),
+            n_bytes=n_bytes,
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,
             has_shared=made.family.has_shared,
             warnings=warnings,
-            bytes_read=made.bytes_read,
-            seconds=seconds,
-            gb_per_second=(made.bytes_read + sum(self.file_bytes.values())) / 1e9 / seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            threads=threads,
             target=target(),
+            **measure(start, made.bytes_read, n_bytes, threads),
         )

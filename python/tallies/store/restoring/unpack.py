@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
@@ -18,7 +16,7 @@ from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
-from ...engine.usage import done_line, peak_memory_bytes
+from ...engine.usage import Advance, Progress, Usage, done_line, measure
 from ...sizes import parse_size
 from ..layout import Layout
 from .task import Restoring
@@ -26,9 +24,9 @@ from .task import Restoring
 _OTHER_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class UnpackReport:
-    """What unpacking did. ``exact`` says that the result is the expert bit for bit."""
+@dataclass(frozen=True, kw_only=True)
+class UnpackReport(Usage):
+    """The report on an unpacked task."""
 
     store: str
     task: str
@@ -37,21 +35,12 @@ class UnpackReport:
     source: str
     fingerprint: str
     exact: bool
+    """Whether the result is the expert bit for bit."""
     files: dict[str, int]
     auxiliary_files: list[str]
-    bytes_read: int
-    bytes_written: int
-    seconds: float
-    gb_per_second: float
-    peak_memory_bytes: int
-    threads: int
-
-    def to_json_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
 
     def to_json(self) -> str:
-        """The report as JSON, indented."""
+        """Return the report as indented JSON."""
         return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:
@@ -73,14 +62,31 @@ def unpack(
     files_from: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> UnpackReport:
-    """Write a task's checkpoint into the new directory ``out``, tile by tile in bounded memory.
+    """Write the checkpoint of one task into a new directory, tile by tile in bounded memory.
 
-    Configuration, tokenizer and other small files are the base's, or those of ``files_from``.
-    Everything read is compared with its checksum; ``out`` appears by a rename when it is complete.
-    Raises InputError for a damaged store or another base, StorageError when reading or writing
-    fails.
+    Everything that is read is compared with its checksum. The directory appears by a rename when
+    it is complete.
+
+    Args:
+        one: The task.
+        out: The directory to create.
+        max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
+        threads: The number of threads; by default, all cores.
+        max_shard_size: The largest tensor file, as bytes or as text.
+        files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
+            by default, the base.
+        overwrite: Replace a directory that is not empty.
+        sync: Flush the files to disk before the directory appears.
+        progress: Called with the bytes moved so far and the bytes to move in all.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The store is damaged, the base is another one, or the output is occupied.
+        StorageError: Reading or writing fails.
     """
     start = time.perf_counter()
     tensors = one.manifest.tensors
@@ -93,14 +99,7 @@ def unpack(
     destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
     limits = tile_limits(max_memory, n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
-    moved = 0
-
-    def advance(more: int) -> None:
-        nonlocal moved
-        moved += more
-        if progress is not None:
-            progress(min(moved, 2 * n_bytes), 2 * n_bytes)
-
+    advance = Advance(progress, 2 * n_bytes)
     destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
@@ -122,8 +121,7 @@ def unpack(
         for path in auxiliary:
             copy_auxiliary(donor, path, directory)
         refuse_changed(before)
-    advance(2 * n_bytes - moved)
-    seconds = time.perf_counter() - start
+    advance.finish()
     fingerprint = model_fingerprint(
         {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
     )
@@ -138,10 +136,5 @@ def unpack(
         exact=fingerprint == task.fingerprint,
         files={file: layout.file_bytes(file) for file in layout.entries},
         auxiliary_files=[str(path) for path in auxiliary],
-        bytes_read=one.n_bytes_read(),
-        bytes_written=n_bytes,
-        seconds=seconds,
-        gb_per_second=(one.n_bytes_read() + n_bytes) / 1e9 / seconds,
-        peak_memory_bytes=peak_memory_bytes(),
-        threads=n_threads(threads),
+        **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
