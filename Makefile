@@ -96,7 +96,7 @@ $(VENV)/torch $(MERGEKIT_VENV)/torch: %/torch: %/made
 	@touch $@
 
 $(VENV)/tools: $(VENV)/torch
-	$(BIN)/python $(INSTALL) 'scikit-build-core>=0.11' 'pybind11>=3.0' 'cmake>=3.25' ninja
+	$(BIN)/python $(INSTALL) 'scikit-build-core>=0.11' 'pybind11>=3.0' 'cmake>=3.28' ninja
 	@touch $@
 
 # The package with one of its extras. Without isolation the objects of the last build are reused.

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "cpu/ops.h"
-#include "engine/engine.h"
+#include "cpu/ops.h"
 #include "engine/row_select.h"
 
 namespace tallies {

@@ -40,7 +40,7 @@ def nonfinite_inputs(
         StorageError: Reading fails.
     """
     for number in range(n_inputs):
-        count, first = plan.find_nonfinite(job, number, limits)
+        count, first = plan.find_nonfinite(job=job, input=number, limits=limits)
         if count:
             yield NonfiniteInput(number, count, first)
 
@@ -72,7 +72,7 @@ def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:
     """
     files = PlanFiles(Plan(False))
     files.plan.add_job(tensor.n_elements, [native(files.operand(tensor))], [])
-    return files.plan.find_nonfinite(0, 0, limits)
+    return files.plan.find_nonfinite(job=0, input=0, limits=limits)
 
 
 def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = REPAIR) -> str:

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ..._core import JobRule, PackResult, PackRule, pack
+from ..._core import Candidate, PackResult, PackTask, pack
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES, ZERO_SIGNS
 from ...engine.files import Place
@@ -48,10 +48,8 @@ def pack_masks(
             apart=True,
             grain=GRAIN,
         )
-    rules = [
-        _native_rule(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)
-    ]
-    results = _pack(codec, rule, rules, job)
+    tasks = [_task(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)]
+    results = _pack(codec, rule, tasks, job)
     for (name, sources), result in zip(job.tensors.items(), results, strict=True):
         for (file, one), lanes in zip(outputs[name], result.outputs, strict=True):
             job.record.note_written(file, one, lanes)
@@ -112,17 +110,18 @@ def _place(job: PackJob, file: str, one: TensorInfo) -> Place:
     return files.place(one) if file == SHARED else files.mask_place(one)
 
 
-def _native_rule(
+def _task(
     job: int, n_elements: int, floors: Sequence[int], zero_sign: int, lambdas: Sequence[float]
-) -> PackRule:
+) -> PackTask:
     n = len(floors)
-    weights, cutoffs = [1.0] * n, [n_elements] * n
-    shared = JobRule(job, 0, n_elements, weights, floors, cutoffs, 1.0, 1.0, zero_sign, -1)
-    return PackRule(shared, lambdas)
+    shared = Candidate(
+        weights=[1.0] * n, floors=floors, cutoffs=[n_elements] * n, zero_sign=zero_sign
+    )
+    return PackTask(job=job, shared=shared, lambdas=lambdas)
 
 
 def _pack(
-    codec: type[Codec], rule: Rule | None, rules: Sequence[PackRule], job: PackJob
+    codec: type[Codec], rule: Rule | None, tasks: Sequence[PackTask], job: PackJob
 ) -> list[PackResult]:
     assert codec.mask is not None
     plan = job.plan_files.plan
@@ -130,14 +129,14 @@ def _pack(
         (GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]) if rule else None
     )
     results = pack(
-        plan,
-        rules,
-        codes,
-        codec.mask.value,
-        codec.with_sums,
-        job.refuse_nonfinite,
-        job.limits,
-        job.progress,
+        plan=plan,
+        tasks=tasks,
+        shared=codes,
+        mask=codec.mask.value,
+        with_sums=codec.with_sums,
+        stop_at_overflow=job.refuse_nonfinite,
+        limits=job.limits,
+        progress=job.progress,
     )
     for i, (name, result) in enumerate(zip(job.tensors, results, strict=True)):
         # Without a shared vector only the sums of magnitudes show what is not finite.

@@ -154,8 +154,10 @@ def _floors(
             )
             for group in groups
         ]
-        units = [Unit(group, [one.rank]) for group, one in zip(groups, trims, strict=True)]
-        thresholds = plan.select(units, False, limits, progress)
+        units = [
+            Unit(jobs=group, ranks=[one.rank]) for group, one in zip(groups, trims, strict=True)
+        ]
+        thresholds = plan.select(units=units, locate=False, limits=limits, progress=progress)
         for group, one, (found,) in zip(groups, trims, thresholds, strict=True):
             unranked = KEEP_ALL if one.keep_all else KEEP_NONE
             floors += [found.bits - 1 if one.rank else unranked] * len(group)
