@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from . import cpu, cuda, inspection, kernels, methods, store
     from . import torch as torch
     from .merging.checkpoints import merge
-    from .merging.plan import MergePlan, plan
+    from .merging.plan import MergePlan
+    from .merging.planning import plan
     from .merging.report import MergeReport
     from .merging.state_dicts import merge_state_dicts
     from .recipe.config import MergeConfig
@@ -66,7 +67,7 @@ _HOME = {
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",
     "pack": "store.packing.pack",
-    "plan": "merging.plan",
+    "plan": "merging.planning",
 }
 
 

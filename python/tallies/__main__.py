@@ -1,4 +1,4 @@
-"""``python -m tallies``."""
+"""Run the command line: ``python -m tallies``."""
 
 from __future__ import annotations
 

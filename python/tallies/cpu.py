@@ -1,7 +1,7 @@
-"""The instruction sets that the kernels are compiled for; all give the same bits.
+"""List and choose the instruction sets of the kernels; all give the same bits.
 
-The best one that the machine runs is chosen at the first call; the environment variable
-``TALLIES_CPU_TARGET`` forces another.
+The first call chooses the best instruction set that the machine runs. The environment variable
+``TALLIES_CPU_TARGET`` forces another one.
 
 >>> target() in targets()
 True
@@ -13,15 +13,26 @@ import tallies._core as native
 
 
 def targets() -> list[str]:
-    """The instruction sets that this machine runs, best first."""
+    """Return the instruction sets that this machine runs, best first."""
     return native.targets()
 
 
 def target() -> str:
-    """The instruction set in use. Raises InputError when the forced one is not available."""
+    """Return the instruction set in use.
+
+    Raises:
+        InputError: The machine lacks the instruction set that ``TALLIES_CPU_TARGET`` names.
+    """
     return native.target()
 
 
 def set_target(name: str) -> None:
-    """Use this instruction set from now on; InputError for one that ``targets()`` lacks."""
+    """Use this instruction set from now on.
+
+    Args:
+        name: One of ``targets()``.
+
+    Raises:
+        InputError: The machine lacks the instruction set.
+    """
     native.set_target(name)

@@ -1,7 +1,7 @@
-"""CUDA devices, and why there is none.
+"""List the CUDA devices, or say why there is none.
 
-The kernels of devices are in a library of their own (``_cuda.so``, built where nvcc is), which is
-opened at the first call. The environment variable ``TALLIES_CUDA_LIBRARY`` names another.
+The kernels of devices are in a library of their own (``_cuda.so``, built where nvcc is); the first
+call opens that library. The environment variable ``TALLIES_CUDA_LIBRARY`` names another.
 
 >>> bool(devices()) == (problem() is None)
 True
@@ -15,7 +15,7 @@ from ._core import cuda_devices, cuda_problem
 
 
 class Device(NamedTuple):
-    """A CUDA device, its memory in bytes."""
+    """One CUDA device; ``n_bytes`` is the size of its memory."""
 
     name: str
     architecture: str
@@ -24,10 +24,10 @@ class Device(NamedTuple):
 
 
 def devices() -> list[Device]:
-    """The devices that the kernels can run on, none if there is a `problem`."""
+    """Return the devices that the kernels can run on, none if there is a ``problem``."""
     return [Device(*device) for device in cuda_devices()]
 
 
 def problem() -> str | None:
-    """Why no device can be used, as one sentence, or None when one can."""
+    """Return one sentence on why no device can be used, or None when a device can."""
     return cuda_problem() or None

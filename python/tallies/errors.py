@@ -1,10 +1,10 @@
-"""The two ways a run can fail; each knows the exit status of the command line."""
+"""The two kinds of failure, each with its exit status of the command line."""
 
 from __future__ import annotations
 
 
 class TalliesError(Exception):
-    """Base of every error raised on purpose; its text is one line for a person to read."""
+    """Base of every error raised on purpose; the text is one line for a person to read."""
 
     exit_status = 3
 

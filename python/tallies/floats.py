@@ -1,4 +1,4 @@
-"""Numbers of float32 in Python."""
+"""Round, read and add Python numbers as float32."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import struct
 from collections.abc import Sequence
 
 LARGEST = float.fromhex("0x1.fffffep127")
-"""The largest finite number."""
+"""The largest finite float32."""
 
 
 def float32(x: float) -> float:
-    """The nearest number of float32, infinity beyond the largest."""
+    """Return the nearest float32, an infinity beyond the largest finite one."""
     try:
         return float(struct.unpack("<f", struct.pack("<f", x))[0])
     except OverflowError:
@@ -18,17 +18,17 @@ def float32(x: float) -> float:
 
 
 def float_of(bits: int) -> float:
-    """The number of this pattern."""
+    """Return the float32 with this bit pattern."""
     return float(struct.unpack("<f", struct.pack("<I", bits))[0])
 
 
 def bits_of(x: float) -> int:
-    """The pattern of the nearest number."""
+    """Return the bit pattern of the nearest float32."""
     return int(struct.unpack("<I", struct.pack("<f", x))[0])
 
 
 def float32_sum(values: Sequence[float]) -> float:
-    """The sum in float32, in order, each value rounded first, as the kernels would add them."""
+    """Return the float32 sum in order, each value rounded first, as the kernels add values."""
     total = 0.0
     for value in values:
         total = float32(total + float32(value))

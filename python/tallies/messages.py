@@ -1,4 +1,4 @@
-"""Words for messages: what was found, shortened or counted, and what was perhaps meant."""
+"""Word messages: shorten and count what was found, and suggest what was meant."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final
 
 
 def counted(n: int, noun: str) -> str:
-    """``1 model``, ``2 models``."""
+    """Return a number and its noun: ``1 model``, ``2 models``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'density'?"``, or nothing when no known word is near.
+    """Return ``"; did you mean 'density'?"``, or nothing when no known word is near.
 
     Case and ``-`` for ``_`` do not count as differences, so ``Task-Arithmetic`` finds
     ``task_arithmetic``.
@@ -30,7 +30,7 @@ def _fold(word: str) -> str:
 
 
 def unknown(word: object, known: Iterable[str]) -> str:
-    """``'desnity' is not known; did you mean 'density'? (known: density, weight)``."""
+    """Return ``'desnity' is not known; did you mean 'density'? (known: density, weight)``."""
     names = list(known)
     hint = did_you_mean(word, names) if isinstance(word, str) else ""
     return f"{show(word)} is not known{hint} (known: {', '.join(names)})"
@@ -42,5 +42,5 @@ show: Final[Callable[[object], str]] = _brief.repr
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names of a list, for a message."""
+    """Return the first three names of a list, for a message."""
     return ", ".join(map(show, names[:3])) + (", ..." if len(names) > 3 else "")

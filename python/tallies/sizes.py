@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write and read them."""
+"""Read and write sizes in bytes as people do."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ _SIZE: Final = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([KMGT]i?B)?\s*
 
 
 def parse_size(size: str | int) -> int:
-    """Bytes of a size such as ``5GB`` (5 * 10**9), ``1GiB`` (2**30), ``1.5GiB`` or a plain number.
+    """Return the bytes of a size such as ``5GB`` (5 * 10**9), ``1.5GiB`` (1.5 * 2**30) or a number.
 
-    Parts of a byte are dropped. Raises ``InputError`` for anything else and for less than a byte.
+    Args:
+        size: Text with a decimal (KB, MB, GB, TB) or binary (KiB, MiB, GiB, TiB) unit in any case,
+            or a number of bytes. Parts of a byte are dropped.
+
+    Raises:
+        InputError: The size is another text or value, or less than a byte.
 
     >>> parse_size("256MiB")
     268435456

@@ -508,7 +508,6 @@ def test_files_beyond_the_bound_are_not_read(tmp_path: Path) -> None:
         ("a.weight", "a.input_scale"),
         ("a.weight", "a.scale_weight"),
         ("a.weight", "a.scale"),
-        ("weight", "scale"),
     ],
 )
 def test_scales_of_other_names_are_refused_across_shards(

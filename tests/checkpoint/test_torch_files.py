@@ -153,6 +153,26 @@ def test_parameters_and_metadata(tmp_path: Path) -> None:
     assert_reads(tmp_path / "parameters.pth", parameters)
 
 
+@pytest.mark.parametrize("stem", ["modèle", "a model.v1", "模型", "x" * 200])
+def test_names_of_files(tmp_path: Path, stem: str) -> None:
+    """The archive's top directory is named after the file."""
+    state = {"a": torch.arange(5.0)}
+    torch.save(state, tmp_path / f"{stem}.pt")
+    assert_reads(tmp_path / f"{stem}.pt", state)
+
+
+def test_archives_of_other_writers(tmp_path: Path) -> None:
+    """Headers in the form for files beyond 4 GiB, and a comment behind the directory."""
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(path, "w") as made:
+        made.comment = b"a comment"
+        for name, data in (("m/data.pkl", tensor_pickle()), ("m/data/0", bytes(range(16)))):
+            with made.open(name, "w", force_zip64=True) as entry:
+                entry.write(data)
+    (tensor,) = Checkpoint.open(path).tensors.values()
+    assert b"".join(chunks(tensor)) == bytes(range(16))
+
+
 def test_pieces_of_two_tensors_of_one_size_fit(tmp_path: Path) -> None:
     wide = torch.randn(700, 900)
     torch.save({"plain": wide, "transposed": wide.t().contiguous().t()}, tmp_path / "a.pt")

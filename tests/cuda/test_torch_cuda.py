@@ -32,9 +32,9 @@ from tallies.torch import arguments, from_files, ops
 from tests.project.test_bench import TINY
 from tests.support import strategies
 from tests.support.everywhere import assert_same_bits
+from tests.support.operators import CASES, array_of, tensor_of
 from tests.support.strategies import KERNEL_DTYPES
-from tests.torch.test_torch_live import TASKS, Net, assert_is, copies, packed
-from tests.torch.test_torch_ops import CASES, array_of, tensor_of
+from tests.support.switching import TASKS, Net, assert_is, copies, packed
 
 CELL = 1 << 16
 """Elements over which sums of products are added up before they are added to the others."""

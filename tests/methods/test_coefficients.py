@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallies import InputError, merge, merge_state_dicts, methods, plan
+from tallies.engine.surveys.inner_products import InnerProducts
+from tallies.engine.surveys.survey import survey_of
 from tallies.linalg.gram import Gram
 from tallies.methods._matrix import MatrixMethod
 from tallies.spec.choices import PAPER, Scope
-from tallies.spec.rules import Coefficients
 from tests.reference import coefficients as reference
 from tests.reference.dtype import narrow, widen
 from tests.reference.linear import linear
@@ -34,7 +35,8 @@ def is_solved(name: str) -> bool:
     """Return whether a method's coefficients are solved from inner products."""
     parameters = {key: one.default for key, one in methods.get(name).parameters().items()}
     solvable = not issubclass(methods.get(name), MatrixMethod)
-    return solvable and methods.get(name).rule(parameters, PAPER).coefficients is not None
+    survey = methods.get(name).rule(parameters, PAPER).survey if solvable else None
+    return survey is not None and survey.name == "inner_products"
 
 
 def needed(name: str) -> dict[str, Any]:
@@ -63,14 +65,15 @@ def f32(*values: float) -> npt.NDArray[np.float32]:
     return np.array(values, np.float32)
 
 
-def solved(rows: npt.NDArray[Any], stated: Coefficients, parameters: Mapping[str, Any]) -> Array:
+def solved(rows: npt.NDArray[Any], survey: InnerProducts, parameters: Mapping[str, Any]) -> Array:
     """The coefficients [n_rows, N] of each row of `rows` [n_rows, N, length], as float32."""
     n = rows.shape[1]
     found = []
     for row in rows:
-        sums = gram_sums(row, magnitudes=stated.magnitudes)
+        sums = gram_sums(row, magnitudes=survey.magnitudes)
         gram = Gram(n, sums)
-        found.append(stated.solve(gram, parameters) if gram.is_finite() else [np.nan] * n)
+        assert survey.solve is not None
+        found.append(survey.solve(gram, parameters) if gram.is_finite() else [np.nan] * n)
     return np.array(found, np.float32)
 
 
@@ -97,8 +100,10 @@ def expected(
     parameters = {key: one.default for key, one in method.parameters().items()} | dict(given)
     if "weight" in parameters and not isinstance(parameters["weight"], tuple):
         parameters["weight"] = (parameters["weight"],) * len(experts)
-    stated = method.rule(parameters, PAPER).coefficients
-    assert stated is not None
+    rule = method.rule(parameters, PAPER).survey
+    assert rule is not None
+    stated = survey_of(rule)
+    assert isinstance(stated, InnerProducts) and stated.solve is not None
     template = base or experts[0]
     vectors = {
         key: task_vectors(base[key], [one[key] for one in experts])
@@ -107,7 +112,7 @@ def expected(
         for key in template
     }
     by_model = None
-    if stated.scope == "model":
+    if stated.scope is Scope.MODEL:
         n = len(experts)
         parts = [gram_sums(x.reshape(n, -1), magnitudes=False) for x in vectors.values() if x.size]
         total = Gram.total(n, parts)
@@ -115,7 +120,7 @@ def expected(
         by_model = np.array(solution, np.float32)
     result = {}
     for key, x in vectors.items():
-        length = x.shape[-1] if stated.scope == "row" and x.ndim > 2 else x[0].size
+        length = x.shape[-1] if stated.scope is Scope.ROW and x.ndim > 2 else x[0].size
         if by_model is None and x.size:
             rows = np.moveaxis(x.reshape(len(x), -1, length), 0, 1)
             weights = solved(rows, stated, parameters)

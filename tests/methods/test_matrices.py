@@ -278,8 +278,9 @@ def test_the_closed_form_of_wudi_is_where_the_gradient_is_zero(deltas: Array, va
         (x.T @ x / np.linalg.norm(x) ** power for x in xs), np.zeros((deltas.shape[2],) * 2)
     )
     assume(has_clear_rank(grams))
-    assert_near(found, reference.wudi_minimum(deltas, power))
-    scale = np.linalg.norm(grams) * np.linalg.norm(found)
+    assert_near(found, reference.wudi_minimum(deltas, power), deltas=deltas)
+    size = max(np.linalg.norm(found), 2.0**-20 * np.linalg.norm(deltas))
+    scale = np.linalg.norm(grams) * size
     assert np.linalg.norm(reference.wudi_gradient(deltas, found, power)) <= 1e-6 * scale
 
 

@@ -41,22 +41,29 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         raise StorageError(f"{tensor.path}: cannot be read: {error.strerror}") from None
 
 
-def read_rows(tensor: TensorInfo, first: int, last: int) -> bytearray:
-    """Read the stored bytes of some rows of a matrix; a tensor of one dimension is one row.
+def read_range(tensor: TensorInfo, first: int, n_bytes: int) -> bytearray:
+    """Return ``n_bytes`` stored bytes of a tensor, from byte ``first`` of its elements in order on.
+
+    For a matrix with strides, the range is of whole rows.
 
     Raises:
-        StorageError: If the bytes cannot be read.
+        StorageError: If the file cannot be read, or ends within the tensor.
     """
-    columns = tensor.shape[-1]
-    step = tensor.strides[-2] if tensor.strides and len(tensor.shape) > 1 else columns
     item_bytes = DTYPES[tensor.dtype]
-    part = replace(
-        tensor,
-        offset=tensor.offset + first * step * item_bytes,
-        shape=(last - first, columns),
-        n_bytes=(last - first) * columns * item_bytes,
-        strides=tensor.strides and (step, tensor.strides[-1]),
-    )
+    if tensor.strides is None:
+        part = replace(tensor, offset=tensor.offset + first, n_bytes=n_bytes)
+    else:
+        row_bytes = tensor.shape[-1] * item_bytes
+        rows, step = range(first // row_bytes, (first + n_bytes) // row_bytes), 0
+        if len(tensor.shape) > 1:
+            step = tensor.strides[-2]
+        part = replace(
+            tensor,
+            offset=tensor.offset + rows.start * step * item_bytes,
+            shape=(len(rows), tensor.shape[-1]),
+            n_bytes=n_bytes,
+            strides=(step, tensor.strides[-1]),
+        )
     return bytearray().join(chunks(part))
 
 

@@ -202,7 +202,7 @@ def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     others = list(filter(_WEIGHTS.search, names))
     if others:
         raise InputError(f"{root}: holds no .safetensors file, only {some(others)}; {_CONVERT}")
-    below = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
+    below = sorted(path.parent.name for path in root.glob("*/*") if path.suffix in SUFFIXES)
     if below:
         raise InputError(
             f"{root}: holds no .safetensors file itself; give one of its sub-directories "

@@ -52,3 +52,9 @@ class Scale:
     block_rows: int
     block_columns: int
     decoded_dtype: str
+
+    def rows_and_blocks(self, scaled: TensorInfo) -> tuple[int, int, int] | tuple[()]:
+        """Return the length of a row and the block of ``scaled``; nothing for one factor in all."""
+        if self.tensor.n_elements == 1:
+            return ()
+        return (scaled.shape[-1], self.block_rows, self.block_columns)

@@ -1,4 +1,4 @@
-"""What the methods and codecs state, as text: a list, a page, Markdown, and plain data."""
+"""Print the facts of methods and codecs as a list, a page, Markdown, and plain data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Described = type[Method] | type[Codec]
 
 
 def described(name: str | None = None) -> list[Described]:
-    """All merge methods and then all codecs, or those of this name: there may be one of each."""
+    """Return all merge methods and then all codecs, or the method and the codec of this name."""
     found: list[Described] = [methods.get(one) for one in methods.names()]
     found += [codecs.get(one) for one in codecs.names()]
     return [one for one in found if name in (None, one.name)]
 
 
 def entry(method: Described) -> str:
-    """A few lines: summary, formula, parameters with defaults and ranges, paper, semantics."""
+    """Return a few lines: summary, formula, parameters with ranges, paper, semantics."""
     given = "; ".join(
         f"{name}={_default(parameter, method)}{_brief_range(parameter)}"
         for name, parameter in _parameters(method).items()
@@ -37,7 +37,7 @@ def entry(method: Described) -> str:
 
 
 def page(method: Described) -> str:
-    """All that is known of a method or codec: docstring, parameters, semantics, models."""
+    """Return all that a method or codec states: docstring, parameters, semantics, models."""
     lines = [f"{method.name}: {inspect.getdoc(method)}", "", "Parameters:"]
     for name, parameter in _parameters(method).items():
         traits = "; ".join([f"default {_default(parameter, method)}", *_traits(parameter, method)])
@@ -49,7 +49,7 @@ def page(method: Described) -> str:
 
 
 def markdown(chosen: Iterable[Described]) -> str:
-    """A page for people who read on the web: a section for each method or codec."""
+    """Return a page of Markdown with a section for each method or codec."""
     sections = [
         "# Methods and codecs\n\n"
         "Printed by `tallies methods --markdown`; `tallies methods NAME` shows one of them.\n"
@@ -127,7 +127,7 @@ def _brief_range(parameter: Parameter) -> str:
 
 
 def _parameters(method: Described) -> dict[str, Parameter]:
-    """Of all semantics, the first one's default."""
+    """Return the parameters of all semantics, each with the default of the first."""
     found: dict[str, Parameter] = {}
     for semantics in method.semantics:
         for name, parameter in method.parameters(semantics).items():
@@ -150,7 +150,7 @@ def _default(parameter: Parameter, method: Described) -> str:
 
 
 def facts(method: Described) -> dict[str, Any]:
-    """The same as plain data."""
+    """Return the facts of a method or codec as plain data."""
     return {
         "name": method.name,
         "summary": method.summary(),

@@ -8,7 +8,7 @@ import click
 
 from ..errors import InputError
 from ..merging.checkpoints import merge
-from ..merging.plan import plan
+from ..merging.planning import plan
 from ._bar import bar
 from ._options import request, request_options, run_options
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..merging.plan import plan
+from ..merging.planning import plan
 from ._options import json_option, request, request_options
 
 

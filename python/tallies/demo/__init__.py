@@ -1,4 +1,4 @@
-"""``tallies demo``: models trained on the spot, merged and packed by the command line, tested."""
+"""Train small models, merge and pack them through the command line, and test the results."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def run(
     same machine, whatever its number of cores.
 
     Args:
-        directory: where checkpoints go; ``tallies-demo`` here if None. Must be new, empty or that
-            of an earlier demo, whose files are written over.
-        seed: of the split of the images, of their noise and of the training.
-        echo: takes each line of output, without its newline.
-        base_steps, expert_steps: steps of training; fewer are for a quick look at the machinery.
+        directory: The directory of the checkpoints, ``tallies-demo`` by default. The directory must
+            be new, empty or an earlier demo's, whose files are overwritten.
+        seed: The seed of the images' split and noise, and of the training.
+        echo: The function that takes each line of output, without its newline.
+        base_steps: Training steps of the base; fewer give a quick look at the machinery.
+        expert_steps: Training steps of each expert.
 
     Raises:
-        InputError: torch, scikit-learn or safetensors is missing; the directory is somebody else's.
-        StorageError: the directory cannot be made, or a command failed to read or write.
+        InputError: Torch, scikit-learn or safetensors is missing, or the directory holds files of
+            something else.
+        StorageError: The directory cannot be made, or a command failed to read or write.
     """
     _require_libraries()
     path = _claim(Path(directory or DEFAULT_DIRECTORY), seed)

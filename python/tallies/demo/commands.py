@@ -1,4 +1,4 @@
-"""The command line itself, each time in a process of its own, as a user would run it."""
+"""Run the command line as a user would, each time in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError, StorageError
 
 Report = dict[str, Any]
-"""What a command says of itself, with ``seconds`` and ``peak_memory_bytes``."""
+"""A command's own report, with ``seconds`` and ``peak_memory_bytes``."""
 
 
 def merge(
@@ -24,7 +24,9 @@ def merge(
 ) -> Report:
     """Run ``tallies merge`` and return its report.
 
-    Raises InputError or StorageError with the line the command printed when it failed; so do all.
+    Raises:
+        InputError: The command refused its input; the message has the line that it printed.
+        StorageError: The command failed to read or write; the message has the line that it printed.
     """
     arguments = ["--method", method, "--base", str(base)]
     for expert in experts:
@@ -35,7 +37,7 @@ def merge(
 
 
 def pack(codec: str, base: Path, experts: Mapping[str, Path], out: Path) -> Report:
-    """Run ``tallies pack`` on experts by the name of their task, and return its report."""
+    """Run ``tallies pack`` on experts by task, and return its report; raise as ``merge`` does."""
     arguments = ["--codec", codec, "--base", str(base)]
     for task, expert in experts.items():
         arguments += ["--task", f"{task}={expert}"]
@@ -43,7 +45,7 @@ def pack(codec: str, base: Path, experts: Mapping[str, Path], out: Path) -> Repo
 
 
 def unpack(store: Path, task: str, out: Path) -> Report:
-    """Run ``tallies unpack`` and return its report."""
+    """Run ``tallies unpack`` and return its report; raise as ``merge`` does."""
     return _run("unpack", task, [str(store), task, str(out)])
 
 

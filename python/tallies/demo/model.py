@@ -1,4 +1,4 @@
-"""The encoder that is trained and merged, the heads that are neither, and checkpoints of it."""
+"""The encoder that is trained and merged, its checkpoints, and heads that are neither."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ N_BLOCKS = 3
 WIDTH = 256
 HIDDEN = 512
 SHARPNESS = 20.0
-"""What cosines are multiplied by to become logits."""
+"""The factor from cosines to logits."""
 
 
 class Block(nn.Module):
-    """``x + down(gelu(up(norm(x))))``."""
+    """A residual block: ``x + down(gelu(up(norm(x))))``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Block(nn.Module):
         self.down = nn.Linear(HIDDEN, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``[n, 256]`` to features of the same shape."""
+        """Map features ``[n, 256]`` to features of the same shape."""
         y: Tensor = self.down(gelu(self.up(self.norm(x))))
         return x + y
 
@@ -46,26 +46,26 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Images ``[n, 8, 8]`` in [0, 1] to unit vectors ``[n, 256]``."""
+        """Map images ``[n, 8, 8]`` in [0, 1] to unit vectors ``[n, 256]``."""
         centred = 2 * pixels.flatten(1) - 1
         return normalize(self.norm(self.blocks(self.embed(centred))), dim=1)
 
 
 def logits(features: Tensor, head: Tensor) -> Tensor:
-    """``20 cos(feature, class)``: features ``[n, 256]`` and a head ``[10, 256]`` to ``[n, 10]``."""
+    """Return ``20 cos(feature, class)``, [n, 10], of features [n, 256] and a head [10, 256]."""
     return SHARPNESS * features @ normalize(head, dim=1).T
 
 
 @torch.no_grad()
 def prototypes(encoder: Encoder, images: Images) -> Tensor:
-    """A head ``[10, 256]`` that is never trained: the mean feature of each class."""
+    """Return an untrained head ``[10, 256]``: the mean feature of each class."""
     features = encoder(images.pixels)
     return torch.stack([features[images.labels == c].mean(0) for c in range(N_CLASSES)])
 
 
 @torch.no_grad()
 def accuracy(encoder: Encoder, head: Tensor, images: Images) -> float:
-    """Percentage of images whose class has the largest logit."""
+    """Return the percentage of images whose class has the largest logit."""
     right = logits(encoder(images.pixels), head).argmax(1) == images.labels
     return 100 * right.double().mean().item()
 
@@ -85,9 +85,10 @@ def save(encoder: Encoder, directory: Path) -> None:
 
 
 def load(directory: Path) -> Encoder:
-    """The encoder in a checkpoint directory, from however many shards.
+    """Read the encoder in a checkpoint directory, from any number of shards.
 
-    Raises RuntimeError when a tensor is missing, unknown or of another shape.
+    Raises:
+        RuntimeError: A tensor is missing, unknown or of another shape.
     """
     encoder = Encoder()
     state: dict[str, Tensor] = {}

@@ -1,4 +1,4 @@
-"""The main job from end to end: train, save, merge, pack, unpack, load, test, print."""
+"""Run the demo from end to end: train, save, merge, pack, unpack, load, test, print."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLUMNS = 98
 def run(
     directory: Path, seed: int, echo: Callable[[str], None], *, base_steps: int, expert_steps: int
 ) -> None:
-    """Do it all inside a directory that is ours; see ``tallies.demo.run``."""
+    """Run the demo inside a directory that is marked as a demo's; see ``tallies.demo.run``."""
     with _one_thread():
         echo(f"Training a base and {len(TASKS)} experts; half a minute of one core.")
         start = time.perf_counter()
@@ -79,7 +79,7 @@ def run(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums in one order whatever the machine; layers this small gain next to nothing from two."""
+    """Compute on one thread: sums have one order, and layers this small gain little from two."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -90,23 +90,23 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Exam:
-    """Every task's head and images."""
+    """The head and the images of every task."""
 
     heads: Mapping[str, Tensor]
     images: Mapping[str, Images]
 
     def accuracies(self, encoder: Encoder) -> dict[str, float]:
-        """Accuracy in percent on each task."""
+        """Return the accuracy on each task, in percent."""
         return {task: accuracy(encoder, self.heads[task], self.images[task]) for task in self.heads}
 
     def mean(self, encoder: Encoder) -> float:
-        """Mean accuracy over the tasks, in percent."""
+        """Return the mean accuracy over the tasks, in percent."""
         return Row("", self.accuracies(encoder)).mean
 
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged model, read back from its checkpoint, and what the merge cost."""
+    """A merged model, read back from its checkpoint, and the cost of the merge."""
 
     method: str
     encoder: Encoder
@@ -125,12 +125,12 @@ def _merge(directory: Path, method: str, **parameters: float) -> Merged:
 
 @dataclass(frozen=True)
 class Stored:
-    """All experts in one store, and each read back from the checkpoint it unpacks to."""
+    """All experts in one store, each read back from its unpacked checkpoint."""
 
     report: Report
-    """Of packing."""
+    """The report of packing."""
     encoders: Mapping[str, Encoder]
-    """By task."""
+    """The restored encoders by task."""
 
 
 def _store(directory: Path, codec: str) -> Stored:
@@ -160,7 +160,7 @@ def _experts(directory: Path) -> dict[str, Path]:
 
 
 def _seen(images: Images, seed: int, purpose: str) -> dict[str, Images]:
-    """The images as each task shows them, moved and made noisy once and for all."""
+    """Return the images as each task shows them, moved and made noisy once and for all."""
     return {task: images.seen(view, generator(seed, purpose, task)) for task, view in TASKS.items()}
 
 

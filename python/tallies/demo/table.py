@@ -1,4 +1,4 @@
-"""The table of results, which fits a terminal of 100 columns."""
+"""Lay out the table of results in at most 100 columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracy in percent on each task, and what the merge cost if there was one."""
+    """The accuracy on each task in percent, and the cost of the merge if there was one."""
 
     name: str
     accuracies: Mapping[str, float]
@@ -17,20 +17,21 @@ class Row:
 
     @property
     def mean(self) -> float:
-        """Mean accuracy over the tasks, in percent."""
+        """The mean accuracy over the tasks, in percent."""
         return sum(self.accuracies.values()) / len(self.accuracies)
 
     def normalised(self, experts: Row) -> float:
-        """Mean over the tasks of ``accuracy / accuracy of the task's expert``, in percent.
+        """Return the mean over the tasks of ``accuracy / accuracy of the expert``, in percent.
 
-        Raises ZeroDivisionError where an expert is always wrong.
+        Raises:
+            ZeroDivisionError: An expert is always wrong.
         """
         shares = [value / experts.accuracies[task] for task, value in self.accuracies.items()]
         return 100 * sum(shares) / len(shares)
 
 
 def table(rows: Sequence[Row], experts: Row) -> list[str]:
-    """Lines of right-aligned columns: the tasks, the mean, ``norm``, and the merge's s and MiB."""
+    """Return lines of right-aligned columns: tasks, mean, ``norm``, and the merge's s and MiB."""
     cells = [["", *experts.accuracies, "mean", "norm", "s", "MiB"]]
     for row in rows:
         percentages = [*row.accuracies.values(), row.mean, row.normalised(experts)]

@@ -1,4 +1,4 @@
-"""Eight tasks from scikit-learn's handwritten digits: the same ten classes, seen in eight ways."""
+"""Make eight tasks from scikit-learn's handwritten digits: ten classes, seen in eight ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHECKERS = _EVEN_ROWS ^ _EVEN_COLUMNS
 
 
 def plain(pixels: Tensor) -> Tensor:
-    """Digits as they are."""
+    """Return the digits unchanged."""
     return pixels
 
 
@@ -52,7 +52,7 @@ TASKS: dict[str, View] = {
     "roll": lambda pixels: pixels.roll((4, 4), (1, 2)),
     "rot180": lambda pixels: _invert(pixels.flip(1, 2), _EVEN_COLUMNS),
 }
-"""What each task does to images ``[n, 8, 8]``; fixed, whatever the seed."""
+"""The change that each task makes to images ``[n, 8, 8]``; the seed has no part in the change."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,19 @@ class Images:
         return Images(self.pixels[chosen], self.labels[chosen])
 
     def seen(self, view: View, random: torch.Generator) -> Images:
-        """The same images moved by up to a pixel, then through the view, then with pixel noise."""
+        """Return the images moved by up to a pixel, then changed by the view, then with noise."""
         pixels = view(shift(self.pixels, random))
         return Images(pixels + NOISE * torch.randn(pixels.shape, generator=random), self.labels)
 
 
 def generator(seed: int, *purpose: str) -> torch.Generator:
-    """Random numbers for one purpose of a run, independent of those drawn for any other."""
+    """Return a generator for one purpose of a run, independent of all others."""
     digest = hashlib.sha256(" ".join([str(seed), *purpose]).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:6], "little"))
 
 
 def split(seed: int) -> tuple[Images, Images, Images]:
-    """Images to train, validate and test on, split before any view so that no digit leaks."""
+    """Return images to train, validate and test on, split before any view so that none leaks."""
     digits = load_digits()
     images = Images(torch.tensor(digits.images).float() / 16, torch.tensor(digits.target))
     order = torch.randperm(len(images.labels), generator=generator(seed, "split"))
@@ -87,7 +87,7 @@ def split(seed: int) -> tuple[Images, Images, Images]:
 
 
 def shift(pixels: Tensor, random: torch.Generator) -> Tensor:
-    """Each image ``[n, 8, 8]`` moved by -1, 0 or 1 pixel down and right; paper moves in."""
+    """Move each image of ``[n, 8, 8]`` by -1, 0 or 1 pixel down and right; paper moves in."""
     windows = torch.nn.functional.pad(pixels, (1, 1, 1, 1)).unfold(1, 8, 1).unfold(2, 8, 1)
     down, right = torch.randint(3, (2, len(pixels)), generator=random)
     return windows[torch.arange(len(pixels)), down, right]

@@ -1,4 +1,4 @@
-"""Training of the base and of its experts: half a minute of one processor core in all."""
+"""Train the base and its experts: half a minute of one processor core in all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Merges of experts behave as they do with large models only where the base knows 
 def _loss(
     encoder: Encoder, head: Tensor, images: Images, views: list[View], random: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of one random batch, shared out evenly among the views."""
+    """Return the cross-entropy of one random batch, shared out evenly among the views."""
     drawn = torch.randint(len(images.labels), (N_PER_BATCH,), generator=random)
     shares = drawn.tensor_split(len(views))
     batch = [images[share].seen(view, random) for share, view in zip(shares, views, strict=True)]
@@ -36,7 +36,7 @@ def _loss(
 
 
 def train_base(images: Images, *, seed: int, n_steps: int) -> Encoder:
-    """An encoder that knows something of half the tasks; the head it learns with is dropped."""
+    """Train an encoder that knows something of half the tasks; its head is thrown away."""
     random = generator(seed, "base")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.initial_seed())
@@ -55,7 +55,7 @@ def train_base(images: Images, *, seed: int, n_steps: int) -> Encoder:
 def train_expert(
     base: Encoder, head: Tensor, task: str, images: Images, *, seed: int, n_steps: int
 ) -> Encoder:
-    """A copy of the base trained further on one task, against a head that stays as it is."""
+    """Train a copy of the base further on one task, against a head that does not change."""
     random = generator(seed, "expert", task)
     encoder = copy.deepcopy(base)
     optimizer = AdamW(encoder.parameters(), lr=3e-4, weight_decay=0.01)

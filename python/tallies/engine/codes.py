@@ -1,13 +1,15 @@
-"""Python's words in the numbers that the native module takes."""
+"""Turns choices into the numbers that native passes take."""
 
 from __future__ import annotations
 
+import enum
 from typing import Final
 
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.choices import Scope
+from ..spec.rules import Agreement, Blend, Gate, Rule, Vote, Zero
 
 PACKED_BITS: Final = -1
-"""Stands for a dtype where an array is a packed mask."""
+"""The code of a packed mask, in the place of a dtype."""
 
 GATE_CODES: Final = {
     Gate.ALL: 0,
@@ -40,18 +42,26 @@ BLEND_CODES: Final = {
     Blend.SCORE_WEIGHTED_MEAN: 8,
 }
 
-MEASURE_CODES: Final = {"magnitude": 0, "variance": 1, "score": 2, "negative_score": 3, "drawn": 4}
-"""What a selection ranks, as ``tallies::Measure``."""
 
-AGREEMENT_CODES: Final = {"sum": 0, "signs": 1}
-"""What entries agree with in a score, as ``tallies::Agreement``."""
+class Measure(enum.IntEnum):
+    """The quantity that a selection ranks, as ``tallies::Measure``."""
+
+    MAGNITUDE = 0
+    VARIANCE = 1
+    SCORE = 2
+    NEGATIVE_SCORE = 3
+    DRAWN = 4
+
+
+AGREEMENT_CODES: Final = {Agreement.SUM: 0, Agreement.SIGNS: 1}
+"""The numbers of ``tallies::Agreement``."""
 
 ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJORITY: -1}
-"""The sign of a vote of exactly zero; of the majority, what it is when that is zero as well."""
+"""The sign of a vote of exactly zero; for ``MAJORITY``, of a majority that is zero as well."""
 
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
-    """Gate, vote and blend; behind a stage all entries pass, by a gate that is compiled."""
+    """Return the codes of gate, vote and blend; behind a stage, of a gate that lets all pass."""
     if combine_stage(rule):
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
     else:
@@ -60,14 +70,14 @@ def rule_codes(rule: Rule) -> tuple[int, int, int]:
 
 
 def stage_code(rule: Rule) -> int:
-    """How a rule's gate changes the deltas by itself, as ``tallies::Stage``."""
+    """Return the stage that a rule's gate is, as ``tallies::Stage``; 0 for gates that are none."""
     if rule.gate is Gate.BAND:
-        return 4 if rule.scope == "row" else 3
+        return 4 if rule.scope is Scope.ROW else 3
     return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
 
 
 def combine_stage(rule: Rule) -> int:
-    """The same before the deltas are blended: what is drawn at random is drawn in the blend."""
+    """Return the stage before the blend: 0 as well for a random drop, which the blend has."""
     return 0 if rule.gate is Gate.RANDOM else stage_code(rule)
 
 
@@ -75,16 +85,16 @@ CERTAIN: Final = 1 << 30
 """A probability of 1, ``tallies::kCertain``."""
 
 NAN_BITS: Final = 0x7F800001
-"""What every NaN ranks as among magnitudes."""
+"""The bits as which every NaN ranks among magnitudes."""
 
 MAX_EXPERTS: Final = 256
-"""Experts in one call, ``tallies::kMaxExperts``."""
+"""The most experts in one call, ``tallies::kMaxExperts``."""
 
 INFINITY_BITS: Final = 0x7F800000
-"""Of float32; as magnitudes, all NaN lie above it."""
+"""The bits of infinity in float32; as magnitudes, all NaN lie above it."""
 
 KEEP_ALL: Final = -1
-"""The floor below every magnitude: entries with bits(|x|) above a floor stay."""
+"""The floor below every magnitude: entries with bits(|x|) above a floor survive."""
 
 KEEP_NONE: Final = 0x7FFFFFFF
 """The floor above every magnitude."""

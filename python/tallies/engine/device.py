@@ -1,4 +1,4 @@
-"""Whether a merge runs on a CUDA device, and what it takes of one; the bytes are the same."""
+"""Chooses between the processor and a CUDA device for a merge; the bytes are the same."""
 
 from __future__ import annotations
 
@@ -20,10 +20,21 @@ _LEAST_BYTES = 1 << 20
 def limits(
     device: str, max_memory: str | int, max_vram: str | int, threads: int, rule: Rule, experts: int
 ) -> tuple[Limits, str | None]:
-    """The buffers of a merge, with memory of the device if it is used; and why it is not.
+    """Return the limits of a merge, with memory of the device if it is used.
 
-    Raises InputError for a ``device`` other than "cpu" and "cuda", and for a ``max_vram`` that is
-    no size or less than 1 MiB a thread.
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+        max_memory: Upper bound for buffers, bytes or a text.
+        max_vram: Upper bound for buffers on the device.
+        threads: The threads of the merge.
+        rule: The work on each tensor.
+        experts: The number of experts.
+
+    Returns:
+        The limits, and the reason why the device was asked for and is not used, or None.
+
+    Raises:
+        InputError: ``device`` is another word, or ``max_vram`` leaves a thread less than 1 MiB.
     """
     on_cpu = tile_limits(max_memory, threads)
     if device not in ("cpu", "cuda"):
@@ -42,7 +53,7 @@ def limits(
 
 
 def _reason(rule: Rule, experts: int, threads: int) -> str | None:
-    """Why the processor is to be preferred."""
+    """Return why the processor is to be preferred, or None."""
     problem = cuda.problem()
     if problem is not None:
         return problem
@@ -53,7 +64,7 @@ def _reason(rule: Rule, experts: int, threads: int) -> str | None:
 
 
 def _slower(rule: Rule, experts: int, threads: int) -> str | None:
-    """What says that the device would be slower, by a measurement of some milliseconds.
+    """Return why the device would be slower, by a measurement of some milliseconds, or None.
 
     Every byte of the inputs must be copied to the device before it can be merged there. Where the
     threads of the processor merge bytes faster than that, the device can only lose.

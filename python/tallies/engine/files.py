@@ -42,6 +42,14 @@ class Scaled:
         """The elements of the rows that share scales: ``moved`` takes multiples."""
         return (self.block_rows or 1) * (self.row_length or 1)
 
+    def moved(self, n_elements: int) -> Scaled:
+        """Return the same, ``n_elements`` further on, a multiple of ``grain``."""
+        scales = self.scales
+        if self.row_length and self.block_columns:
+            across = -(-self.row_length // self.block_columns)
+            scales = moved(scales, n_elements // self.grain * across)
+        return replace(self, values=moved(self.values, n_elements), scales=scales)
+
     def native(self) -> Source:
         """Return the same as native passes take it."""
         return Source.scaled(
@@ -74,14 +82,10 @@ def moved(place: Place, n_elements: int) -> Place:
 
 
 def moved_operand(operand: Operand, n_elements: int) -> Operand:
-    """Return an input ``n_elements`` further on, a multiple of ``Scaled.grain``."""
-    if not isinstance(operand, Scaled):
-        return moved(operand, n_elements)
-    scales = operand.scales
-    if operand.row_length and operand.block_columns:
-        across = -(-operand.row_length // operand.block_columns)
-        scales = moved(scales, n_elements // operand.grain * across)
-    return replace(operand, values=moved(operand.values, n_elements), scales=scales)
+    """Return an input ``n_elements`` further on, for a scaled one a multiple of its grain."""
+    if isinstance(operand, Scaled):
+        return operand.moved(n_elements)
+    return moved(operand, n_elements)
 
 
 class PlanFiles:
@@ -122,14 +126,11 @@ class PlanFiles:
         if tensor.scale is None or not tensor.n_elements:
             return values
         scales = self.place(tensor.scale.tensor)
-        if tensor.scale.tensor.n_elements == 1:
-            return Scaled(values, scales)
-        blocks = (tensor.scale.block_rows, tensor.scale.block_columns)
-        return Scaled(values, scales, tensor.shape[-1], *blocks)
+        return Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
 
     def bits_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""
-        return self._place(tensor, _bits_code(tensor.dtype))
+        return self._place(tensor, bits_code(tensor.dtype))
 
     def mask_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor that is a packed mask, one bit for each element."""
@@ -175,7 +176,8 @@ def place_code(dtype: str) -> int:
     return DTYPE_CODES.get(dtype, CODES_BY_SIZE[DTYPES[dtype]])
 
 
-def _bits_code(dtype: str) -> int:
+def bits_code(dtype: str) -> int:
+    """Return a native code of a dtype's size, for values that are moved bit for bit."""
     return CODES_BY_SIZE[DTYPES[dtype]]
 
 

@@ -1,4 +1,4 @@
-"""Fingerprints of stored tensors and of whole models."""
+"""Computes fingerprints of stored tensors and of whole models."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Protocol
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
+from .decoding import decoded_chunks
 from .files import PlanFiles
 
 
 class Stored(Protocol):
-    """A tensor's face: what its fingerprint holds beside its content."""
+    """The facts of a tensor that its fingerprint has beside its content."""
 
     @property
     def dtype(self) -> str: ...
@@ -24,9 +25,9 @@ class Stored(Protocol):
 
 
 def content(tensor: TensorInfo, first: int = 0) -> list[int]:
-    """The eight 64-bit sums that stand for a tensor's content; see csrc/kernels/fingerprint.h.
+    """Return the eight 64-bit sums that stand for a tensor's content.
 
-    For a stretch of a larger tensor, ``first`` is the byte of that at which it begins.
+    For a stretch of a larger tensor, ``first`` is the byte of the tensor at which it begins.
     """
     lanes = [0] * 8
     for chunk in chunks(tensor):
@@ -36,7 +37,7 @@ def content(tensor: TensorInfo, first: int = 0) -> list[int]:
 
 
 def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
-    """That of many tensors, read at the speed of memory or disk by several threads."""
+    """Return the content fingerprints of many tensors, read by several threads."""
     files = PlanFiles(Plan(False))
     for tensor in tensors:
         files.plan.add_job(tensor.n_bytes, [files.bytes_place(tensor)], [])
@@ -44,10 +45,16 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
-    """Hand over a tensor's bytes, piece by piece with the position of each; their fingerprint."""
+    """Hand over a tensor's bytes, piece by piece with the position of each.
+
+    Those of a scaled tensor are decoded.
+
+    Returns:
+        The content fingerprint of the bytes that were handed over.
+    """
     lanes = [0] * 8
     at = 0
-    for chunk in chunks(tensor):
+    for chunk in decoded_chunks(tensor) if tensor.scale else chunks(tensor):
         data = bytes(chunk)
         write(data, at)
         add_content(lanes, _content(chunk, at))
@@ -61,7 +68,7 @@ def _content(chunk: bytearray, first: int) -> list[int]:
 
 
 def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
-    """The same for bytes in memory."""
+    """Return the content fingerprint of bytes in memory."""
     return _content(bytearray(data), first)
 
 
@@ -78,7 +85,7 @@ def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
 
 
 def model_fingerprint(tensors: Mapping[str, str]) -> str:
-    """Thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
+    """Return thirty-two hexadecimal digits that stand for all tensors of a model, by name."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors, key=str.encode):
         digest.update(f"{name}\0{tensors[name]}\n".encode())
@@ -86,5 +93,5 @@ def model_fingerprint(tensors: Mapping[str, str]) -> str:
 
 
 def add_content(lanes: list[int], part: Sequence[int]) -> None:
-    """Add content fingerprints in place: those of two stretches make that of both."""
+    """Add the content fingerprint of another stretch in place; the sum is that of both."""
     lanes[:] = [(a + b) % (1 << 64) for a, b in zip(lanes, part, strict=True)]

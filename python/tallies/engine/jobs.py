@@ -1,4 +1,4 @@
-"""What is to be done: the tensors of a merge, their parameters in numbers, and how they merge."""
+"""States the tensors of a merge: their places, and their parameters in numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import Operand, Place
 
 @dataclass(frozen=True)
 class Work:
-    """One tensor to merge: where its values lie and what its parameters are."""
+    """One tensor to merge."""
 
     name: str
     n_elements: int
@@ -23,33 +23,33 @@ class Work:
     outputs: tuple[Place, ...]
     weights: tuple[float, ...]
     densities: tuple[float, ...]
-    """Empty for rules whose gate lets all entries pass."""
+    """The share of each expert's entries that survives; empty where the gate lets all pass."""
     scale: float
     n_input_bytes: int
     lambdas: tuple[float, ...] = ()
-    """Of the masks by which the experts claim elements; empty for rules without a consensus."""
+    """The lambdas of the masks by which experts claim elements; empty without a consensus."""
     shape: tuple[int, ...] = ()
     row_length: int = 1
-    """Elements of the last dimension; of all, where there is but one dimension."""
+    """The elements of the last dimension; of all, where there is but one dimension."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The method's parameters for this tensor, from which coefficients are solved."""
     gammas: tuple[float, ...] = ()
-    """Shares that are too large, for the band."""
+    """The share of each expert's entries that is too large, for bands."""
     epsilons: tuple[float, ...] = ()
-    """How far chances differ from the density, for chances by rank."""
+    """The difference of chances from the density, for chances by rank."""
     select: float = 1.0
     """The share of the elements on which the experts differ that stays under the variance gate."""
     divisor: float | None = None
-    """What a mean divides by, if that is not the sum of the weights."""
+    """The divisor of a mean, if that is not the sum of the weights."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """What is merged and how, and within which limits."""
+    """The tensors of a merge, the rule for them, and the limits of its passes."""
 
     plan: Plan
     works: Sequence[Work]
-    """In the order in which equal magnitudes are preferred; jobs of the plan."""
+    """The jobs of the plan, in the order in which equal magnitudes are preferred."""
     rule: Rule
     semantics: Semantics
     limits: Limits
@@ -61,7 +61,10 @@ class Merge:
 
 
 def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
-    """What a Work takes of a tensor's resolved parameters; 1 for what the method does not have."""
+    """Return the fields of a ``Work`` that follow from a tensor's resolved parameters.
+
+    Weights, scale and share are 1 where the method has no such parameter.
+    """
     epsilons = values.get("epsilon", ())
     return {
         "weights": values.get("weight", (1.0,) * n_experts),

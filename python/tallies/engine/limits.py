@@ -1,4 +1,4 @@
-"""What a run may take of the machine: memory for tiles, open files; and what it took."""
+"""Bounds what a run takes of the machine: threads, memory for tiles, open files."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ _OTHER_FILES = 32
 
 
 def tile_limits(max_memory: str | int, threads: int) -> Limits:
-    """The buffers of a run that is to stay within ``max_memory``."""
+    """Return the limits of a run that is to stay within ``max_memory``, bytes or a text."""
     share = parse_size(max_memory) // (_BUFFER_SHARE * threads)
     return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
 
 
 def check_rows(n_bytes: int, name: str, max_memory: str | int, threads: int) -> None:
-    """Raise InputError if each thread's share of ``max_memory`` has no room for whole rows.
+    """Raise InputError if a thread's share of ``max_memory`` has no room for whole rows.
 
-    ``n_bytes`` is what those of tensor ``name`` take in one thread.
+    Args:
+        n_bytes: The bytes that rows of the tensor take in one thread.
+        name: The name of the tensor.
+        max_memory: The upper bound for buffers.
+        threads: The threads that share it.
     """
     if n_bytes > max(parse_size(max_memory) // threads, _MOST_BUFFER_BYTES):
         raise InputError(
@@ -39,7 +43,13 @@ def check_rows(n_bytes: int, name: str, max_memory: str | int, threads: int) -> 
 
 
 def allow_open_files(n_files: int) -> None:
-    """All files stay open: 64 experts of 30 files exceed the usual soft limit of 1024."""
+    """Raise the soft limit of open files to ``n_files`` and some more, if it is lower.
+
+    All files of a merge stay open: 64 experts of 30 files exceed the usual limit of 1024.
+
+    Raises:
+        InputError: The hard limit is lower.
+    """
     n_files += _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= n_files:
@@ -57,7 +67,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 def n_threads(threads: int | None) -> int:
-    """The number of threads asked for, or of the cores this process may use."""
+    """Return the number of threads asked for; for None, of the cores this process may use."""
     if threads is None:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
@@ -67,5 +77,5 @@ def n_threads(threads: int | None) -> int:
 
 
 def limits_in_memory(threads: int | None) -> Limits:
-    """Limits of a pass over arrays in memory, which take no buffers of their own."""
+    """Return the limits of a pass over arrays in memory, which take no buffers of their own."""
     return Limits(n_threads(threads), _BUFFER_BYTES)

@@ -1,8 +1,8 @@
-"""The passes of methods that merge whole matrices: one matrix of all experts at a time and worker.
+"""The passes of methods that merge whole matrices, one matrix of all experts in each worker.
 
-A matrix's task vectors are read, float32, when the method asks for them; what it returns is written
-by the native code, as in other merges. Each worker's linear algebra runs on one thread, so that the
-number of workers changes no bit; another processor or torch may.
+A matrix's task vectors are read, float32, when the method asks for them; the native code writes the
+merged one, as in other merges. Each worker's linear algebra runs on one thread, so that the number
+of workers changes no bit; another processor or torch may.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
 from .jobs import Work
-from .outcomes import Found, Outcome
+from .outcomes import Outcome, Trim
 from .passes import Passes
 
 if TYPE_CHECKING:
@@ -34,7 +34,16 @@ _ONE_THREAD = Limits(1, 1 << 20)
 class MatrixPasses(Passes):
     """Runs the passes of a method that merges whole matrices; other tensors as its rule says.
 
-    ``max_bytes`` bounds the memory of the matrices in hand; None leaves only ``n_workers`` to.
+    Args:
+        plan: A native plan without jobs, in which the files of the tensors are open.
+        works: The tensors.
+        method: The method.
+        constants: The parameters that hold for all tensors and models.
+        semantics: The author whose variant is meant.
+        limits: Threads and buffers of the other tensors' passes.
+        n_workers: The number of matrices that are merged at a time.
+        max_bytes: Upper bound for the memory of the matrices in hand; None for none.
+        options: Further arguments of ``Passes``.
     """
 
     def __init__(
@@ -98,25 +107,25 @@ class MatrixPasses(Passes):
 
         work = self._works[job]
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = _Deltas(self._plan, work, job, self.model.found, self._progress)
+            deltas = _Deltas(self._plan, work, job, self.model.trims, self._progress)
             try:
                 merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
             except _NonFiniteError:
                 merged = torch.full(work.shape, torch.nan)
             merged = merged.contiguous()
             output, overflow = write_merged(
-                self._plan,
-                job,
-                merged.data_ptr(),
-                self._rules.scales[job],
-                _ONE_THREAD,
-                self._progress,
+                plan=self._plan,
+                job=job,
+                merged=merged.data_ptr(),
+                scale=self._rules.scales[job],
+                limits=_ONE_THREAD,
+                progress=self._progress,
             )
             return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
 
 
 def _as_other(work: Work, *, to_base: bool) -> Work:
-    """The work of a tensor that is no matrix: a mean is over the number of experts."""
+    """Return the work of a tensor that is no matrix: a mean is over the number of experts."""
     n = len(work.weights)
     return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
 
@@ -129,10 +138,10 @@ class _Deltas:
     """The task vectors of one tensor, each read from where it lies when it is asked for."""
 
     def __init__(
-        self, plan: Plan, work: Work, job: int, survey: Sequence[Found], progress: Any
+        self, plan: Plan, work: Work, job: int, trims: Sequence[Trim], progress: Any
     ) -> None:
         self._plan, self._work, self._job = plan, work, job
-        self._survey, self._progress = survey, progress
+        self._trims, self._progress = trims, progress
         self._base: list[int] = []
         self._experts: dict[int, list[int]] = {}
         rows, columns = work.shape
@@ -150,23 +159,23 @@ class _Deltas:
         return delta if weight == 1 else self._checked(delta.mul_(weight))
 
     def sum(self) -> torch.Tensor:
-        """All of them added up in float32, in the order of the experts."""
+        """Return the sum of all in float32, in the order of the experts."""
         total = self[0]
         for expert in range(1, len(self)):
             total += self[expert]
         return self._checked(total)
 
     def kept(self, expert: int) -> torch.Tensor:
-        """Which entries stay by the threshold over all matrices."""
+        """Return the mask of the entries that survive the threshold over all matrices."""
         import torch
 
         delta = self._read(expert)
-        if not self._survey:
+        if not self._trims:
             return torch.ones(self.shape, dtype=torch.bool)
-        return delta.abs_().view(torch.int32) > self._survey[expert].floor
+        return delta.abs_().view(torch.int32) > self._trims[expert].floor
 
     def fingerprints(self) -> list[list[int]]:
-        """Of what was read, the base first; what the method did not ask for is read now."""
+        """Return the fingerprints of base and experts; reads those that were not asked for."""
         for expert in range(len(self)):
             if expert not in self._experts:
                 self._read(expert, accept=True)
@@ -178,7 +187,12 @@ class _Deltas:
         delta = torch.empty(self.shape)
         progress = None if expert in self._experts else self._progress
         (self._base, lanes), nonfinite = read_delta(
-            self._plan, self._job, expert, delta.data_ptr(), _ONE_THREAD, progress
+            plan=self._plan,
+            job=self._job,
+            expert=expert,
+            out=delta.data_ptr(),
+            limits=_ONE_THREAD,
+            progress=progress,
         )
         self._experts[expert] = lanes
         if nonfinite and not accept:
@@ -194,7 +208,7 @@ class _Deltas:
 
 
 class _Budget:
-    """Memory that workers take turns at."""
+    """Shares memory among workers."""
 
     def __init__(self, max_bytes: int | None) -> None:
         self._left = max_bytes
@@ -202,7 +216,7 @@ class _Budget:
 
     @contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
-        """Wait until so much is left, and hold it."""
+        """Wait until so much is left, and take it for the time of the block."""
         if self._left is None:
             yield
             return
@@ -229,7 +243,11 @@ def passes_for(
     max_bytes: int | None = None,
     **options: Any,
 ) -> Passes:
-    """The passes of a method of any kind."""
+    """Return the passes of a method of any kind; arguments as for ``MatrixPasses``.
+
+    Raises:
+        InputError: The method merges matrices, and torch is not installed.
+    """
     if issubclass(method, MatrixMethod):
         spectral.require(method.name)
         kinds = (method, constants, semantics, limits)
@@ -247,9 +265,17 @@ def refuse_too_large(
     semantics: Semantics,
     max_bytes: int,
 ) -> None:
-    """Raise InputError if a matrix does not fit into the budget, or torch is not there.
+    """Refuse a merge whose matrices do not fit into the budget.
 
-    ``tensors`` are names, shapes and parameters.
+    Args:
+        method: The method.
+        tensors: Name, shape and parameters of each tensor.
+        n_experts: The number of experts.
+        semantics: The author whose variant is meant.
+        max_bytes: The budget.
+
+    Raises:
+        InputError: A matrix does not fit, or torch is not installed.
     """
     if not issubclass(method, MatrixMethod):
         return

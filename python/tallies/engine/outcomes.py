@@ -1,4 +1,4 @@
-"""What the passes of a merge find out, as plain data that a journal can keep."""
+"""States what the passes of a merge find, as plain data that a journal can keep."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import NamedTuple
 from .._core import StageRule
 
 
-class Found(NamedTuple):
-    """How one expert is trimmed over one or all tensors, and how many of its entries stay."""
+class Trim(NamedTuple):
+    """The trim of one expert over one or all tensors."""
 
     n_kept: int
+    """The number of entries that survive."""
     floor: int
-    """Entries with bits(|x|) above it stay."""
+    """Entries with bits(|x|) above this number survive."""
     bits: int | None = None
-    """Of the smallest magnitude that stays; None where no rank was needed."""
+    """The bits of the smallest magnitude that survives; None where no rank was needed."""
     last_job: int | None = None
+    """The tensor up to which entries equal to the threshold survive; None: all of them do."""
     last_count: int = 0
-    """Entries equal to it stay up to so many elements of that tensor; None: all of them stay."""
+    """The number of that tensor's first elements in which they survive."""
 
 
 class Guessed(NamedTuple):
@@ -31,71 +33,69 @@ class Guessed(NamedTuple):
 
 @dataclass
 class Outcome:
-    """What the passes found out about one tensor; plain data, so that a journal can keep it."""
+    """The findings of all passes over one tensor; plain data, so that a journal can keep them."""
 
-    found: list[Found] = field(default_factory=list)
+    trims: list[Trim] = field(default_factory=list)
     """The tensor's own trims, one per expert; empty where they hold for the whole model."""
     weights: list[float] = field(default_factory=list)
-    """Those that a survey of the tensor found; empty where they were given."""
+    """The weights that a survey of the tensor found; empty where they were given or solved for."""
     conflicts: int = 0
     """Elements in which survivors have both signs."""
     cancellations: int = 0
-    """Those among them in which the vote is exactly zero."""
+    """Conflicts in which the vote is exactly zero."""
     sign_sum: int = 0
     """Elements elected positive minus elements elected negative."""
     plus: Guessed = field(default_factory=Guessed)
-    """Where cancelled votes were taken for positive, and what was written there."""
+    """The stretches in which cancelled votes were taken for positive."""
     minus: Guessed = field(default_factory=Guessed)
     n_repeated: int = 0
     """Elements combined once more because the majority of the signs was guessed wrong."""
     overflow: bool = False
     coefficients: list[float] = field(default_factory=list)
-    """What was solved for this tensor, one per expert, of rows the mean; else empty."""
+    """The weights that were solved for this tensor, one per expert; of rows the mean."""
     inputs: list[list[int]] = field(default_factory=list)
     """Content fingerprints, as eight sums of 64 bits each."""
     output: list[int] = field(default_factory=list)
-    """That of the result; while votes are guessed, of where none is."""
+    """The result's; while votes are guessed, without the stretches that have a guess."""
     factors: list[float] = field(default_factory=list)
-    """Of the experts, where each tensor's sum of magnitudes is restored."""
+    """The factors of L1 rescaling, one per expert."""
 
 
 @dataclass
-class Survey:
-    """What was found out about a tensor before its combine; empty where nothing was."""
+class Statistics:
+    """The findings of a survey over one tensor, or over all together; empty where there are none.
 
-    found: list[Found] = field(default_factory=list)
+    Plain data but for ``stages``, which no statistics of a whole model have.
+    """
+
+    trims: list[Trim] = field(default_factory=list)
+    """One per expert."""
     weights: list[float] = field(default_factory=list)
     """One per expert, or as many for each row."""
-    stages: list[StageRule] = field(default_factory=list)
-    factors: list[float] = field(default_factory=list)
-    coefficients: list[float] = field(default_factory=list)
-    """The weights, where they were solved for; of rows the mean."""
-
-
-@dataclass(frozen=True)
-class ModelSurvey:
-    """What was found out about all tensors together; empty where nothing was."""
-
-    found: list[Found] = field(default_factory=list)
-    """The trims, one per expert."""
-    weights: list[float] = field(default_factory=list)
     scores: list[Score] = field(default_factory=list)
-    """What entries are scored by, one per expert."""
+    """One per expert."""
+    stages: list[StageRule] = field(default_factory=list)
+    """One per expert."""
+    factors: list[float] = field(default_factory=list)
+    """The factors of L1 rescaling, one per expert."""
+    coefficients: list[float] = field(default_factory=list)
+    """The weights of a tensor that were solved for, one per expert; of rows the mean."""
 
     def __bool__(self) -> bool:
-        return bool(self.found or self.weights or self.scores)
+        return bool(self.trims or self.weights or self.scores)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What the scores of one expert are made of, over a whole model."""
+    """The numbers from which the scores of one expert are formed, over a whole model."""
 
     low: float
+    """The smallest magnitude; smaller ones are clipped to it."""
     high: float
-    """Magnitudes are clipped to these."""
+    """The largest magnitude; larger ones are clipped to it."""
     per_width: float
     """One over the width between the two."""
     threshold: float = float("inf")
-    """Scores above it count."""
+    """The score above which scores count."""
     per_range: float = 1.0
     """One over the range from the threshold to the largest score."""

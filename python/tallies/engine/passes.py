@@ -1,10 +1,10 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
-A merge is at most two kinds of pass: a survey, which finds exact thresholds or sums, and the
-combine, which writes. Where each tensor has its own the two alternate over batches of tensors, so
-that the second read of a batch comes from the page cache. An exactly zero vote takes
-the majority of the elected signs, which is known only at the end: the combine assumes the majority
-so far, and the stretches for which that was wrong are combined once more.
+A merge is at most two kinds of pass: a survey, which finds statistics, and the combine, which
+writes. Where each tensor has statistics of its own the two alternate over batches of tensors, so
+that the second read of a batch comes from the page cache. An exactly zero vote takes the majority
+of the elected signs, which is known only at the end: the combine assumes the majority so far, and
+the stretches for which that was wrong are combined once more.
 """
 
 from __future__ import annotations
@@ -13,23 +13,35 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from .._core import JobResult, JobRule, Limits, Plan
-from ..spec.choices import Semantics
+from ..spec.choices import Scope, Semantics
 from ..spec.rules import Gate, Rule, Vote, Zero
 from .codes import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
 from .files import native
 from .fingerprints import add_content
 from .jobs import Merge, Work
 from .lowering import JobRules
-from .outcomes import Found, Guessed, ModelSurvey, Outcome, Survey
+from .outcomes import Guessed, Outcome, Statistics, Trim
 from .stages import row_elements
 from .surveyor import Surveyor
 
 
 class Passes:
-    """Runs the passes over ``works``, whose order is that in which equal magnitudes are preferred.
+    """Runs the passes of a merge.
 
-    ``report_overflow`` is called with a tensor that got a value which is not finite in its dtype,
-    as soon as that is known; it may raise.
+    Args:
+        plan: A native plan without jobs, in which the files of the tensors are open.
+        works: The tensors, in the order in which equal magnitudes are preferred.
+        rule: The work on each tensor.
+        semantics: The author whose variant is meant.
+        limits: Threads and buffers.
+        labels: The experts, as messages name them.
+        has_base: Whether the first input of each tensor is a base.
+        seed: The seed of random gates.
+        fingerprints: Whether fingerprints of inputs and outputs are needed.
+        stop_at_overflow: Whether a pass ends at the first value that is not finite.
+        report_overflow: Is called with the number of a tensor that got a value which is not finite
+            in its dtype, as soon as that is known; may raise.
+        progress: Is called with the bytes moved since the last call.
     """
 
     def __init__(
@@ -67,25 +79,25 @@ class Passes:
 
     @property
     def by_model(self) -> bool:
-        """Whether one survey over all tensors comes before the combine."""
-        return self.rule.survey == "model"
+        """True where one survey over all tensors comes before the combine."""
+        return self._surveyor.of_model
 
     @property
-    def model(self) -> ModelSurvey:
-        """What that survey found; may be set to what an earlier run found."""
+    def model(self) -> Statistics:
+        """The statistics of all tensors together, of this run or an earlier one."""
         return self._rules.model
 
     @model.setter
-    def model(self, found: ModelSurvey) -> None:
+    def model(self, found: Statistics) -> None:
         self._rules.model = found
 
     @property
     def settles_last(self) -> bool:
-        """Whether the signs' majority is that of the whole model, known when all is merged."""
-        return self.rule.scope == "model"
+        """True where the majority of signs is the whole model's, known when all is merged."""
+        return self.rule.scope is Scope.MODEL
 
     def survey_model(self) -> None:
-        """Find what holds over all tensors together: thresholds, weights or scores."""
+        """Find the statistics that hold for all tensors together."""
         self.model = self._surveyor.survey_model(list(range(len(self._works))))
 
     def scale(self, factors: Mapping[str, float]) -> None:
@@ -94,26 +106,29 @@ class Passes:
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
-        for batch, surveys in self._surveyor.batches(jobs):
-            self._combine(batch, surveys)
+        for batch, found in self._surveyor.batches(jobs):
+            self._combine(batch, found)
             if not self.settles_last:
                 self._settle([job] for job in batch)
 
-    def surveys(self) -> Iterator[tuple[int, Survey]]:
-        """Every tensor and what its combine needs to know of it."""
-        for batch, surveys in self._surveyor.batches(range(len(self._works))):
-            yield from zip(batch, surveys, strict=True)
+    def surveys(self) -> Iterator[tuple[int, Statistics]]:
+        """Yield the number of every tensor, and the statistics that its combine needs."""
+        for batch, found in self._surveyor.batches(range(len(self._works))):
+            yield from zip(batch, found, strict=True)
 
     def merge_stretch(
-        self, plan: Plan, job: int, survey: Survey, zero_sign: int, first: int, n: int
+        self, plan: Plan, job: int, found: Statistics, zero_sign: int, first: int, n: int
     ) -> JobResult:
-        """Merge ``n`` elements of a tensor at scale 1 in a plan that has this tensor alone."""
-        rule = self._rules.make(job, zero_sign, -1, survey, first, n, alone=True)
-        (result,) = self._run([rule], plan, keeps_all=_keep_all([survey.found]))
+        """Merge ``n`` elements of a tensor from ``first`` on, at scale 1.
+
+        ``plan`` has this tensor alone.
+        """
+        rule = self._rules.make(job, zero_sign, -1, found, first, n, alone=True)
+        (result,) = self._run([rule], plan, keeps_all=_keep_all([found.trims]))
         return result
 
     def grain(self, job: int) -> int:
-        """Elements that ``first`` in ``merge_stretch`` is a multiple of."""
+        """Return the elements of which ``first`` in ``merge_stretch`` is a multiple."""
         work = self._works[job]
         return row_elements(work.row_length, work.n_elements)[0] if self.rule.by_rows else 64
 
@@ -123,7 +138,7 @@ class Passes:
             self._settle([range(len(self._works))])
 
     def majority(self, jobs: Iterable[int]) -> int:
-        """The sign of the elected signs' sum over these tensors; negative when it is zero."""
+        """Return the sign of the sum of elected signs over these tensors; -1 for a sum of zero."""
         return 1 if sum(self.outcomes[job].sign_sum for job in jobs) > 0 else -1
 
     def _settle(self, groups: Iterable[Sequence[int]]) -> None:
@@ -141,10 +156,13 @@ class Passes:
                 if self.rule.zero is not Zero.MAJORITY:
                     add_content(outcome.output, wrong.output)
                     continue
-                stages = self._rules.stages(job, factors=outcome.factors)
-                survey = Survey(outcome.found, outcome.weights, stages)
+                found = Statistics(
+                    trims=outcome.trims,
+                    weights=outcome.weights,
+                    stages=self._rules.stages(job, factors=outcome.factors),
+                )
                 for first, n_elements in wrong.ranges:
-                    rules.append(self._rules.make(job, sign, -1, survey, first, n_elements))
+                    rules.append(self._rules.make(job, sign, -1, found, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
@@ -153,25 +171,25 @@ class Passes:
                 add_content(outcome.output, part)
             self._note_overflow(job, outcome, outcome.overflow or result.overflow)
 
-    def _combine(self, jobs: Sequence[int], surveys: Sequence[Survey]) -> None:
-        by_tensor = self.rule.scope == "tensor"
+    def _combine(self, jobs: Sequence[int], statistics: Sequence[Statistics]) -> None:
+        by_tensor = self.rule.scope is Scope.TENSOR
         wants_majority = self.rule.zero is Zero.MAJORITY and self.rule.vote is not Vote.NONE
         rules = [
             self._rules.make(
                 job,
                 ZERO_SIGNS[self.rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
-                survey,
+                found,
             )
-            for i, (job, survey) in enumerate(zip(jobs, surveys, strict=True))
+            for i, (job, found) in enumerate(zip(jobs, statistics, strict=True))
         ]
-        results = self._run(rules, keeps_all=_keep_all([survey.found for survey in surveys]))
-        for job, survey, result in zip(jobs, surveys, results, strict=True):
+        results = self._run(rules, keeps_all=_keep_all([found.trims for found in statistics]))
+        for job, found, result in zip(jobs, statistics, results, strict=True):
             outcome = self.outcomes[job] = Outcome(
-                found=survey.found,
-                weights=[] if self.rule.coefficients else survey.weights,
-                coefficients=survey.coefficients,
-                factors=survey.factors,
+                trims=found.trims,
+                weights=[] if found.coefficients else found.weights,
+                coefficients=found.coefficients,
+                factors=found.factors,
                 conflicts=result.conflicts,
                 cancellations=result.cancellations,
                 sign_sum=result.sign_sum,
@@ -193,23 +211,26 @@ class Passes:
         rule = self.rule
         if keeps_all and rule.gate is Gate.VARIANCE:
             rule = replace(rule, gate=Gate.ALL)
+        gate, vote, blend = rule_codes(rule)
         return (plan or self._plan).combine(
-            rules,
-            *rule_codes(rule),
-            self._fingerprints,
-            self._stop_at_overflow,
-            self._limits,
-            self._progress,
-            combine_stage(self.rule),
+            rules=rules,
+            gate=gate,
+            vote=vote,
+            blend=blend,
+            fingerprints=self._fingerprints,
+            stop_at_overflow=self._stop_at_overflow,
+            limits=self._limits,
+            progress=self._progress,
+            stage=combine_stage(self.rule),
         )
 
     def kept(self) -> list[int]:
-        """Entries of each expert that the magnitude gate kept, over all tensors."""
-        if self.model.found:
-            return [found.n_kept for found in self.model.found]
-        rows = [outcome.found for outcome in self.outcomes.values()]
+        """Return the entries of each expert that survive the trim, over all tensors."""
+        if self.model.trims:
+            return [trim.n_kept for trim in self.model.trims]
+        rows = [outcome.trims for outcome in self.outcomes.values()]
         return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
 
 
-def _keep_all(found: Sequence[list[Found]]) -> bool:
-    return all(trim.floor == KEEP_ALL for row in found for trim in row)
+def _keep_all(rows: Sequence[Sequence[Trim]]) -> bool:
+    return all(trim.floor == KEEP_ALL for row in rows for trim in row)

@@ -1,4 +1,4 @@
-"""What the random numbers of a merge are a function of."""
+"""Makes the keys and chances of the random numbers of a merge."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .codes import CERTAIN
 
 
 def key(seed: int, expert: int, tensor: str) -> int:
-    """The key of one expert's random numbers in one tensor, 64 bits.
+    """Return the 64-bit key of one expert's random numbers in one tensor.
 
     ``expert`` is its position: models in another order draw other numbers.
 
@@ -20,7 +20,7 @@ def key(seed: int, expert: int, tensor: str) -> int:
 
 
 def chance(probability: float) -> int:
-    """How many of the ``CERTAIN`` random numbers let an entry stay; the nearest whole number.
+    """Return how many of ``CERTAIN`` random numbers let an entry survive, rounded to nearest.
 
     >>> chance(0.0), chance(0.5), chance(1.0)
     (0, 536870912, 1073741824)

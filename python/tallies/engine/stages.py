@@ -1,4 +1,4 @@
-"""Stages: what becomes of each task vector of a tensor before the blend, in numbers."""
+"""Turns a gate that is a stage before the blend into numbers, one ``StageRule`` an expert."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _LEAST_SUM = 1e-7
 
 
 class Band(NamedTuple):
-    """How many of some entries are too large, and how many of the others, the largest, stay."""
+    """The numbers of entries that are too large, and of the largest others, which survive."""
 
     n_outliers: int
     n_kept: int
 
 
 class Staged(Protocol):
-    """What a stage needs to know of a tensor."""
+    """The facts of a tensor from which its stages follow."""
 
     @property
     def name(self) -> str: ...
@@ -42,9 +42,10 @@ class Staged(Protocol):
 
 
 def band(n: int, density: float, gamma: float, semantics: Semantics) -> Band:
-    """The band of ``n`` entries: int(n gamma) are too large, int(n density) of the others stay.
+    """Return the band of ``n`` entries: int(n gamma) are too large, int(n density) others survive.
 
-    In mergekit semantics fewer are too large where else fewer would stay, and density 1 keeps all.
+    In mergekit semantics fewer are too large where else fewer would survive, and density 1 keeps
+    all.
 
     >>> from tallies.spec.choices import PAPER
     >>> band(10, 0.5, 0.2, PAPER), band(10, 0.9, 0.2, PAPER), band(10, 0.9, 0.2, MERGEKIT)
@@ -57,7 +58,7 @@ def band(n: int, density: float, gamma: float, semantics: Semantics) -> Band:
 
 
 def row_elements(row_length: int, n_elements: int) -> tuple[int, int]:
-    """The least elements of a tile and of a chunk of whole rows, as in csrc/engine/stages.cpp.
+    """Return the least elements of a tile and of a chunk of whole rows, as the engine cuts them.
 
     >>> row_elements(4096, 10**9), row_elements(100, 10**9), row_elements(100, 10**3)
     ((4096, 4096), (8000, 2000), (1000, 2000))
@@ -68,17 +69,22 @@ def row_elements(row_length: int, n_elements: int) -> tuple[int, int]:
 
 
 def l1_factor(before: float, after: float) -> float:
-    """What restores a sum of magnitudes; 1 where one is nearly zero or not finite."""
+    """Return the factor that restores a sum of magnitudes; 1 where a sum is tiny or not finite."""
     if not _LEAST_SUM <= min(before, after) <= max(before, after) < math.inf:
         return 1.0
     return before / after
 
 
 def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[str, int]:
-    """The band of a tensor of ``n`` elements from its thresholds.
+    """Return the fields of a ``StageRule`` that cut a band out of a tensor.
 
-    They are those of its last outlier and of the last entry that stays; of the magnitudes equal to
-    one, the lowest index counts as the largest.
+    Of magnitudes equal to a threshold, the lowest index counts as the largest.
+
+    Args:
+        n: The elements of the tensor.
+        wanted: The band.
+        outlier: The threshold of the last outlier.
+        last: The threshold of the last entry that survives.
     """
 
     def cutoff(found: Threshold) -> int:
@@ -102,10 +108,15 @@ def stages(
     bands: Sequence[Mapping[str, int]] = (),
     factors: Sequence[float] = (),
 ) -> list[StageRule]:
-    """What the rule's gate does to each expert.
+    """Return the stage of each expert in a tensor.
 
-    ``bands`` are those of the whole tensor, where the rule has such; ``factors`` those of L1
-    rescaling.
+    Args:
+        rule: A rule whose gate is a stage.
+        tensor: The tensor.
+        semantics: The author whose variant is meant.
+        seed: The seed of random gates.
+        bands: The bands of the whole tensor, one per expert, where the rule has such.
+        factors: The factors of L1 rescaling, one per expert.
     """
     make = {Gate.RANDOM: _random, Gate.RANK: _by_rank, Gate.BAND: _row_band}[rule.gate]
     found = []

@@ -1,4 +1,4 @@
-"""What is in a checkpoint: tensors, sizes and fingerprints."""
+"""Describes a checkpoint: its tensors, sizes and fingerprints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from ..engine.limits import n_threads
 def inspect(
     path: str | os.PathLike[str], *, fingerprints: bool = True, threads: int | None = None
 ) -> dict[str, Any]:
-    """The tensors of a checkpoint as plain data, by name.
+    """Describe the tensors of a checkpoint as plain data.
 
-    With ``fingerprints`` all data is read, at about the speed of the disk; that of the whole
-    checkpoint is the one that reports of merges name. Raises InputError for a damaged checkpoint.
+    Args:
+        path: The checkpoint.
+        fingerprints: Read all data, at about the speed of the disk, and add fingerprints. The
+            reports of merges name the same ``fingerprint`` of a whole checkpoint.
+        threads: The number of threads; by default, all cores.
+
+    Returns:
+        ``path``, ``files`` with their sizes, counts, ``metadata``, ``fingerprint``, and ``tensors``
+        by name with dtype, shape, bytes, file and fingerprint.
+
+    Raises:
+        InputError: The checkpoint is damaged.
+        StorageError: A file cannot be read.
     """
     checkpoint = Checkpoint.open(path)
     tensors = list(checkpoint.tensors.values())

@@ -1,4 +1,4 @@
-"""What is in a store, and whether it is intact."""
+"""Describes a store, and checks whether it is intact."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ from ..store.manifest import NAME, Manifest, open_files
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
-    """Whether a directory is a store, damaged or not."""
+    """Return whether a directory is a store, damaged or not."""
     return os.path.isfile(Path(path) / NAME)
 
 
 def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a store holds, as plain data; reads headers only."""
+    """Describe a store as plain data; only headers are read.
+
+    Args:
+        path: The store.
+
+    Returns:
+        ``path``, ``codec``, ``parameters``, ``base``, sizes of files, ``tasks`` and ``tensors`` by
+        name.
+
+    Raises:
+        InputError: The directory is no store, or a damaged one.
+        StorageError: A file cannot be read.
+    """
     root = Path(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
@@ -53,7 +65,19 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def verify_store(path: str | os.PathLike[str], *, threads: int | None = None) -> dict[str, Any]:
-    """Read all of a store and compare it with its checksums; InputError names what is damaged."""
+    """Read all of a store and compare it with its checksums.
+
+    Args:
+        path: The store.
+        threads: The number of threads; by default, all cores.
+
+    Returns:
+        ``path``, ``kind``, and the number of files, tensors and bytes.
+
+    Raises:
+        InputError: A tensor or a file is damaged; the message names it.
+        StorageError: A file cannot be read.
+    """
     root = Path(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)

@@ -1,16 +1,16 @@
-"""Whether a checkpoint or a store is whole."""
+"""Checks whether a checkpoint or a store is whole."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.scaled import with_scales
-from ..engine.files import PlanFiles, native
 from ..engine.limits import n_threads, tile_limits
+from ..engine.nonfinite import find_nonfinite, objection
 from ..errors import InputError
+from ..spec.choices import Nonfinite
 from ..spec.dtypes import FLOATS
 
 
@@ -21,11 +21,24 @@ def verify(
     max_memory: str | int = "1GiB",
     threads: int | None = None,
 ) -> dict[str, Any]:
-    """Check headers, index and sizes of a checkpoint, and that its values are finite.
+    """Check a checkpoint or a store.
 
-    A store is compared with its checksums. Returns what was looked at, as plain data; raises
-    InputError for the first thing that is wrong. With ``nonfinite="warn"`` infinite and NaN values
-    are listed, not refused.
+    Headers, index and sizes of a checkpoint are checked, and its values must be finite. All of a
+    store is compared with its checksums.
+
+    Args:
+        path: The checkpoint or the store.
+        nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
+        max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
+        threads: The number of threads; by default, all cores.
+
+    Returns:
+        The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
+        number of such values and the first one's element.
+
+    Raises:
+        InputError: The first fault that was found.
+        StorageError: A file cannot be read.
     """
     from .stores import is_store, verify_store
 
@@ -37,15 +50,9 @@ def verify(
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype not in FLOATS:
             continue
-        core = Plan(False)
-        inputs = PlanFiles(core)
-        core.add_job(tensor.n_elements, [native(inputs.operand(tensor))], [])
-        count, first = core.find_nonfinite(0, 0, limits)
-        if count and nonfinite == "error":
-            raise InputError(
-                f"{tensor.path}: tensor {name!r} has {count} NaN or infinite values, the first at "
-                f"element {first}, expected finite ones"
-            )
+        count, first = find_nonfinite(tensor, limits)
+        if count and nonfinite == Nonfinite.ERROR:
+            raise InputError(objection(tensor, count, first, way_out=None))
         if count:
             found[name] = {"count": count, "first": first}
     return {

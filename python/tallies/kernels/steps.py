@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..merging.state_dicts import merge_state_dicts
 from ..messages import show
 from ..spec.choices import PAPER, Equal
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero, trimmed
 from . import arguments
 from .arguments import Array, narrowed, place, widened
 
@@ -79,12 +79,12 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
         scale=1.0,
         n_input_bytes=0,
     )
-    rule = Rule(Gate.MAGNITUDE, Vote.NONE, Blend.SUM, equal=Equal(equal))
+    rule = trimmed(Vote.NONE, Blend.SUM, equal=Equal(equal))
     limits = limits_in_memory(None)
     passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"])
     passes.survey_model()
     passes.combine([0])
-    (found,) = passes.model.found
+    (found,) = passes.model.trims
     if found.floor == KEEP_ALL:
         # Only here do zeros stay, and the kernel's sums, which start at +0, have lost their sign.
         n_kept = values.size if found.last_job is None else found.last_count
@@ -286,7 +286,9 @@ def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> R
         )
     policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
     arguments.choice("equal", equal, ("keep", "first"))
-    return Rule(Gate(gate), Vote(vote), Blend(blend), policy, equal=Equal(equal))
+    if Gate(gate) is Gate.MAGNITUDE:
+        return trimmed(Vote(vote), Blend(blend), policy, equal=Equal(equal))
+    return Rule(Gate(gate), Vote(vote), Blend(blend), policy)
 
 
 def _densities(

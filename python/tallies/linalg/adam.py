@@ -1,4 +1,4 @@
-"""Adam, as the methods that optimise a matrix use it."""
+"""Adam, for methods that optimise a matrix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class Adam:
-    """How far Adam has moved a matrix from where it began, with the usual betas and epsilon.
+    """The displacement ``moved`` of a matrix from its start, with the usual betas and epsilon.
+
+    Args:
+        like: A matrix of the shape, dtype and device of the gradients.
+        rate: The learning rate.
 
     Kingma and Ba, Adam: A Method for Stochastic Optimization, 2015, arXiv 1412.6980.
     """
@@ -24,7 +28,7 @@ class Adam:
         self._n_steps = 0
 
     def step(self, gradient: torch.Tensor) -> None:
-        """One step against the gradient."""
+        """Take one step against the gradient."""
         self._n_steps += 1
         self._mean.lerp_(gradient, 1 - _BETA1)
         self._square.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)

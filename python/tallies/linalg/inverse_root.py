@@ -1,8 +1,8 @@
-"""G^{-1/2} of a well-conditioned Gram matrix, as a short sum of shifted inverses.
+"""Compute G^{-1/2} of a well-conditioned Gram matrix, as a short sum of shifted inverses.
 
 x^{-1/2} is 2/pi times the integral of 1 / (t^2 + x) over t from 0 on. With t = sqrt(low) sc(u) the
 integrand is periodic in u, so that midpoints converge exponentially: float32 takes 4 terms for a
-condition of 9, 6 for 64. Each is a Cholesky factorisation and products, all in float32.
+condition of 9, 6 for 64. Each term is a Cholesky factorisation and products, all in float32.
 
 Hale, Higham and Trefethen, Computing A^alpha, log(A), and Related Matrix Functions by Contour
 Integrals, 2008.
@@ -16,32 +16,33 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import torch
 
-# Condition of the Gram matrix up to which shifted inverses in float32 are accurate enough.
+# Shifted inverses in float32 are accurate enough up to this condition of the Gram matrix.
 _CONDITION: Final = 64.0
 # Mean of the diagonal above which no product in float32 that counts has been lost.
 _LEAST: Final = 2.0**-80
 # Largest error of the sum, as a share of the root: eight times the float32 epsilon.
 _TOLERANCE: Final = 2.0**-20
-# Steps of Lanczos, and how far beyond what they find the extreme eigenvalues are taken to lie.
+# Steps of Lanczos, and factors from its extreme values to bounds of the extreme eigenvalues.
 _STEPS: Final = 24
 _BELOW, _ABOVE = 0.8, 1.05
 # Share of a vector that is rounding.
 _ROUNDING: Final = 1e-5
-# Random vectors on which the root is tried, and the largest error on them, as a share: a hundredth
-# of what one wrong direction of 4096 causes.
+# Random vectors that test the root, and the largest error on them, as a share: a hundredth of the
+# error from one wrong direction of 4096.
 _N_PROBES: Final = 8
 _PROBE_ERROR: Final = 1e-4
-# Columns by which a hopeless matrix is recognised, a hundredth of the work that it saves.
+# Columns that show whether a matrix is hopeless, for a hundredth of the work that they save.
 _COLUMNS: Final = 256
-# Order from which an inverse is made of those of its quarters, by products.
+# From this order on, an inverse is put together of inverses of half the order, by products.
 _SPLIT: Final = 512
 
 
 def may_have_root(x: torch.Tensor) -> bool:
-    """Whether the Gram matrix of x may be well-conditioned enough.
+    """Return whether the Gram matrix of x may be well-conditioned enough.
 
-    That of a random matrix is with two rows for a column. That of all columns has no better a
-    condition than that of some of them, whose eigenvalues lie between its own.
+    The Gram matrix of a random matrix is well-conditioned with two rows for each column. The
+    eigenvalues of the Gram matrix of some columns lie between those of the whole Gram matrix, so
+    the whole one is conditioned no better.
     """
     import torch
 
@@ -53,11 +54,15 @@ def may_have_root(x: torch.Tensor) -> bool:
 
 
 def inverse_root(gram: torch.Tensor) -> torch.Tensor | None:
-    """G^{-1/2} in float32 of a symmetric G [n, n] in float64, or None.
+    """Return G^{-1/2}, float32 [n, n], or None.
 
-    None where G is not positive definite with a condition of at most 64, or so small or large that
-    it may have come about by underflow or overflow in float32. The condition is estimated, and the
-    root then tried on random vectors.
+    Args:
+        gram: A symmetric G [n, n], float64, which is read whole.
+
+    Returns:
+        The root; None where G is not positive definite with a condition of at most 64, and where G
+        is so small or large that underflow or overflow in float32 may have made it. The condition
+        is an estimate; random vectors test the root.
     """
     import torch
 
@@ -82,7 +87,7 @@ def inverse_root(gram: torch.Tensor) -> torch.Tensor | None:
 
 
 def terms(low: float, high: float) -> list[tuple[float, float]]:
-    """The fewest (s, w) for which the sum of w / (s + x) is x^{-1/2} from ``low`` to ``high``."""
+    """Return the fewest (s, w) for which sum w / (s + x) is x^{-1/2} from ``low`` to ``high``."""
     grid = [low * (high / low) ** (i / 64) for i in range(65)]
     n = 1
     while True:
@@ -94,6 +99,7 @@ def terms(low: float, high: float) -> list[tuple[float, float]]:
 
 
 def _midpoints(low: float, high: float, n: int) -> list[tuple[float, float]]:
+    """Return the (s, w) of the n midpoints."""
     # Jacobi's functions by the arithmetic-geometric mean, which converges quadratically.
     means, gaps = [1.0], [math.sqrt(1 - low / high)]
     other = math.sqrt(low / high)
@@ -116,7 +122,7 @@ def _midpoints(low: float, high: float, n: int) -> list[tuple[float, float]]:
 
 
 def _inverse(a: torch.Tensor) -> torch.Tensor:
-    """The inverse of a symmetric positive definite matrix, of which the lower part is read."""
+    """Invert a symmetric positive definite matrix; only the lower part is read."""
     import torch
 
     n = len(a)
@@ -136,7 +142,7 @@ def _inverse(a: torch.Tensor) -> torch.Tensor:
 
 
 def _extremes(g: torch.Tensor) -> tuple[float, float]:
-    """Estimates of the smallest and largest eigenvalue, from within, by Lanczos."""
+    """Estimate the smallest and the largest eigenvalue, from within, by Lanczos."""
     import torch
 
     basis: list[torch.Tensor] = []

@@ -1,10 +1,10 @@
-"""Singular values, vectors and polar factors of whole matrices, from the smaller Gram matrix.
+"""Compute singular values, vectors and polar factors from the smaller Gram matrix.
 
-An eigendecomposition of x^T x squares the condition of x: what is smaller than 1e-4 of the largest
-singular value is lost in rounding. So those directions are set apart and looked at once more, by
-themselves; with that, singular values down to the float32 epsilon of the largest have the accuracy
-that a float32 result can show. Smaller ones count as zero: x is float32 data, and directions that
-are rounding errors would differ from one LAPACK to the next.
+An eigendecomposition of x^T x squares the condition of x: rounding loses singular values below 1e-4
+of the largest. A second decomposition takes the directions of those alone, so that singular values
+down to the float32 epsilon of the largest have the accuracy that a float32 result can show. Smaller
+singular values count as zero: x is float32 data, and directions of rounding errors would differ
+from one LAPACK to the next.
 """
 
 from __future__ import annotations
@@ -20,22 +20,29 @@ if TYPE_CHECKING:
     import torch
 
 EPSILON: Final = 2.0**-23
-"""Singular values that are not above this share of the largest count as zero."""
+"""Singular values of this share of the largest, and smaller ones, count as zero."""
 
 # Share of the largest singular value down to which the Gram matrix itself is accurate enough.
 _SEPARATE = 1e-4
 # Condition up to which a product with the inverse root in float32 is as good as one in float64.
 _FLOAT32_CONDITION = 16.0
-# Columns from which a sum of shifted inverses is faster than an eigendecomposition.
+# From this many columns on, a sum of shifted inverses is faster than an eigendecomposition.
 _SHIFTED = 512
 # Elements of the rows that are widened to float64 at a time: 32 MiB.
 _BLOCK = 1 << 22
-# Columns of a Gram matrix computed together: only what is on or below its diagonal is needed.
+# Columns of a Gram matrix computed together: only the part on and below the diagonal is needed.
 _PANEL = 512
 
 
 def require(who: str) -> Any:
-    """The module torch; InputError where it is not installed. ``who`` needs it."""
+    """Return the module torch.
+
+    Args:
+        who: The method or codec that needs torch, for the message.
+
+    Raises:
+        InputError: Torch is not installed.
+    """
     try:
         import torch
     except ImportError:
@@ -47,7 +54,7 @@ def require(who: str) -> Any:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The singular values above zero of a matrix x with as many rows as columns, or more."""
+    """The singular values above zero of a matrix x with at least as many rows as columns."""
 
     s: torch.Tensor
     """[k], descending, float64."""
@@ -58,10 +65,15 @@ class Spectrum:
 
 
 def spectrum(x: torch.Tensor, floor: float = 0.0) -> Spectrum:
-    """Singular values of x [m, n], m >= n, above ``floor`` and above zero, and their vectors.
+    """Return the singular values of x above ``floor`` and above zero, and their vectors.
 
-    x is float32 or float64 and finite. Vectors of equal singular values are any basis of their
-    space.
+    Args:
+        x: A finite matrix [m, n], m >= n, float32 or float64.
+        floor: Lower bound for the singular values.
+
+    Returns:
+        Singular values and vectors in float64. The vectors of equal singular values are an
+        arbitrary basis of their space.
     """
     import torch
 
@@ -74,7 +86,7 @@ def spectrum(x: torch.Tensor, floor: float = 0.0) -> Spectrum:
     s, large, small = s[:n_large], v[:, :n_large], v[:, n_large:]
     left = large / s
     if small.shape[1] and cut < _SEPARATE * most:
-        # Without their part in the large directions, which is theirs by rounding alone.
+        # Rounding alone gives the small directions a part in the large ones.
         image = _gram_times(x, small)
         small = small - left @ (left.T @ image)
         eigenvalues, vectors = torch.linalg.eigh(_lower_gram(x, right=small))
@@ -89,10 +101,16 @@ def spectrum(x: torch.Tensor, floor: float = 0.0) -> Spectrum:
 def thin_svd(
     x: torch.Tensor, most: int | None = None, floor: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """x = U diag(s) V^T with the ``most`` largest singular values; U, s and V^T in float64.
+    """Decompose x = U diag(s) V^T with the largest singular values.
 
-    Only singular values above ``floor`` and above zero are there, descending, so there may be
-    fewer, and none for a matrix of zeros.
+    Args:
+        x: A finite matrix [m, n], float32 or float64.
+        most: Upper bound for the number of singular values.
+        floor: Lower bound for the singular values.
+
+    Returns:
+        U [m, k], s [k] and V^T [k, n] in float64. The singular values descend and are above zero,
+        so that a matrix of zeros has none.
     """
     if x.shape[0] < x.shape[1]:
         v, s, u = thin_svd(x.T, most, floor)
@@ -103,10 +121,14 @@ def thin_svd(
 
 
 def polar(x: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """U V^T over the singular values above zero, and their sum; x = U diag(s) V^T.
+    """Return the polar factor U V^T of x = U diag(s) V^T, and the sum of the singular values.
 
-    The factor has the dtype of x. It is the matrix with orthonormal rows or columns nearest to x
-    when x has full rank, a partial isometry otherwise, and zero for a matrix of zeros.
+    Args:
+        x: A finite matrix [m, n], float32 or float64.
+
+    Returns:
+        The factor, of the shape and dtype of x: the nearest matrix with orthonormal rows or columns
+        where x has full rank, a partial isometry otherwise, zero for a matrix of zeros.
     """
     import torch
 
@@ -128,7 +150,7 @@ def polar(x: torch.Tensor) -> tuple[torch.Tensor, float]:
 
 
 def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """x @ right, computed in the dtype of ``right`` a block of rows at a time."""
+    """Multiply x @ right in the dtype of ``right``, a block of rows at a time."""
     import torch
 
     out = torch.empty(x.shape[0], right.shape[1], dtype=dtype)
@@ -140,9 +162,10 @@ def _times(x: torch.Tensor, right: torch.Tensor, dtype: torch.dtype) -> torch.Te
 def _lower_gram(
     x: torch.Tensor, dtype: torch.dtype | None = None, right: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """(x right)^T (x right) on and below the diagonal, float64; without ``right``, x^T x.
+    """Return (x right)^T (x right), or x^T x without ``right``, on and below the diagonal.
 
-    In ``dtype``, float64 without one, are the products of some thousand rows at a time.
+    The sum is float64. Products of some thousand rows at a time are in ``dtype``, by default
+    float64.
     """
     import torch
 
@@ -158,7 +181,7 @@ def _lower_gram(
 
 
 def _gram_times(x: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """x^T (x right) in float64."""
+    """Return x^T (x right) in float64."""
     import torch
 
     out = torch.zeros_like(right)

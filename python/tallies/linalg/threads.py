@@ -1,19 +1,15 @@
-"""Limits the threads of linear algebra."""
+"""Limit the threads of linear algebra."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 @contextmanager
 def single_threads(n_workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Workers in each of which torch computes on one thread."""
+    """Yield a pool of workers, in each of which torch computes on one thread."""
     import torch
 
     before = torch.get_num_threads()

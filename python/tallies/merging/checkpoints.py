@@ -18,7 +18,7 @@ from ..recipe.config import MergeConfig
 from ..sizes import parse_size
 from .checks import check_inputs
 from .journal import Journal
-from .plan import plan
+from .planning import plan
 from .report import MergeReport
 from .run import MergeRun
 
@@ -38,42 +38,55 @@ def merge(
     threads: int | None = None,
     device: str = "cpu",
     max_vram: str | int = "4GiB",
-    max_shard_size: str | int = "5GB",
-    seed: int = 0,
-    nonfinite: str = "error",
-    semantics: str = "paper",
+    max_shard_size: str | int | None = None,
+    seed: int | None = None,
+    nonfinite: str | None = None,
+    semantics: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Merge checkpoints on disk into the new directory ``out``, tile by tile in bounded memory.
-
-    ``config`` is a recipe file, a dict, a MergeConfig, or the ``tallies.json`` of an earlier merge,
-    which repeats it. ``max_memory`` bounds the buffers, whatever the sizes and number of models;
-    ``threads`` is None for all cores. ``device="cuda"`` merges the tiles on the first CUDA device,
-    in buffers of at most ``max_vram`` there, or on the processor where there is none, the method
-    has no kernel for it or the way there is too slow; the report's warnings then say so. None of
-    these changes a byte of the result. ``max_shard_size``,
-    ``seed``, ``nonfinite`` ("error", "warn" or "propagate" infinite and NaN values) and
-    ``semantics`` replace what the recipe says unless left at their defaults.
+    """Merge checkpoints on disk into a new directory, tile by tile in bounded memory.
 
     Inputs are widened to float32, sums run in float32 in the order of the experts, and each result
-    is rounded once, to nearest even. ``out`` appears by a rename when it is complete. A run that
-    failed or was killed leaves nothing in its place; with ``resume`` it keeps its finished files
-    for the next run with ``resume``. ``sync`` flushes the files to disk first, for power failures.
+    is rounded once, to nearest even. Threads, memory and device change no byte of the result.
 
-    Raises InputError when the request or an input is wrong, before anything is written to ``out``;
-    StorageError when reading or writing fails.
+    ``out`` appears by a rename when it is complete. A run that failed or was killed leaves nothing
+    in its place.
+
+    Args:
+        config: A recipe file, a mapping, a ``MergeConfig``, or the ``tallies.json`` of an earlier
+            merge, which is then repeated.
+        out: The directory to create.
+        max_memory: Upper bound for buffers, whatever the sizes and the number of models.
+        threads: Number of threads; None for all cores.
+        device: ``"cpu"``, or ``"cuda"`` to merge the tiles on the first CUDA device. Where there is
+            none, where the method has no kernel for it or the way there is too slow, the processor
+            merges; the report's warnings then say so.
+        max_vram: Upper bound for buffers on the device.
+        max_shard_size: Upper bound for the tensors of an output shard. Like the next three it
+            replaces the recipe's value, and None keeps that.
+        seed: Seed of the random methods.
+        nonfinite: ``"error"``, ``"warn"`` of, or ``"propagate"`` NaN and infinite values.
+        semantics: The author whose variant of the method is meant, such as ``"mergekit"``.
+        resume: Go on from the finished files of a run that had ``resume`` as well and failed.
+        overwrite: Replace a directory that is there.
+        sync: Flush the files to disk before the rename, for power failures.
+        progress: Is called with the bytes moved so far and the bytes to move in all.
+
+    Returns:
+        The report that is also in the ``tallies.json`` beside the result.
+
+    Raises:
+        InputError: The request or an input is wrong; before anything is written to ``out``.
+        StorageError: Reading or writing fails.
 
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
     request = MergeConfig.load(config).replace(
-        seed=seed or None,
-        nonfinite=None if nonfinite == "error" else nonfinite,
-        semantics=None if semantics == "paper" else semantics,
-        max_shard_size=None if max_shard_size == "5GB" else max_shard_size,
+        seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
     )
     start = time.perf_counter()
     made = plan(request)

@@ -13,7 +13,7 @@ from typing import Any
 from .._version import __version__
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.fingerprints import add_content, content
-from ..engine.outcomes import Found, Guessed, ModelSurvey, Outcome, Score
+from ..engine.outcomes import Guessed, Outcome, Score, Statistics, Trim
 from ..spec.dtypes import DTYPES
 from .steps import Findings
 
@@ -48,10 +48,10 @@ class Journal(Findings):
                 return False
             n_bytes += len(line)
             if "survey" in record:
-                self.survey = ModelSurvey(
-                    [Found(*row) for row in record["survey"]],
-                    record["weights"],
-                    [Score(**score) for score in record["scores"]],
+                self.model = Statistics(
+                    trims=[Trim(*row) for row in record["survey"]],
+                    weights=record["weights"],
+                    scores=[Score(**score) for score in record["scores"]],
                 )
             elif "dropped" in record:
                 self.dropped = record["dropped"]
@@ -67,11 +67,11 @@ class Journal(Findings):
         """Start the file anew, in place of what another run left."""
         self._path.write_bytes(_line({"key": self._key}))
 
-    def record_survey(self, survey: ModelSurvey) -> None:
-        """Note what holds over all tensors."""
-        super().record_survey(survey)
-        scores = [asdict(one) for one in survey.scores]
-        self._append({"survey": survey.found, "weights": survey.weights, "scores": scores})
+    def record_model(self, found: Statistics) -> None:
+        """Note the statistics of the model."""
+        super().record_model(found)
+        scores = [asdict(one) for one in found.scores]
+        self._append({"survey": found.trims, "weights": found.weights, "scores": scores})
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note which layers of the models are left out."""
@@ -138,7 +138,7 @@ def _outcome(data: Mapping[str, Any]) -> Outcome:
     return Outcome(
         **{
             **data,
-            "found": [Found(*row) for row in data["found"]],
+            "trims": [Trim(*row) for row in data["trims"]],
             "plus": Guessed(*data["plus"]),
             "minus": Guessed(*data["minus"]),
         }

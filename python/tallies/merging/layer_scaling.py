@@ -17,11 +17,12 @@ from .._core import JobRule, Limits, Plan, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from ..engine.files import Scaled, moved, moved_operand, native, values_of
 from ..engine.jobs import Work
-from ..engine.outcomes import Survey
+from ..engine.outcomes import Statistics
 from ..engine.passes import Passes
 from ..engine.surveys.inner_products import inner_products
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Scope
 from ..spec.dtypes import DTYPE_BYTES, DTYPE_CODES
 from ..spec.rules import Blend, Gate, Rule, Vote, Zero
 
@@ -77,7 +78,7 @@ def l1_norms(
     """
     survey = _Survey(open_plan, passes, limits, progress)
     tensors = [survey.measure(job, works[job], found) for job, found in passes.surveys()]
-    groups = [tensors] if passes.rule.scope == "model" else [[one] for one in tensors]
+    groups = [tensors] if passes.rule.scope is Scope.MODEL else [[one] for one in tensors]
     signs = [1 if sum(one.sign_sum for one in group) > 0 else -1 for group in groups]
     merged = [one.merged[sign] for group, sign in zip(groups, signs, strict=True) for one in group]
     return Norms(math.fsum(one.summed for one in tensors), math.fsum(merged))
@@ -99,14 +100,14 @@ class _Survey:
         self._arrays: list[array[float]] = []
         """Of float32: the base, which is zero, the task vectors, and what they merge to."""
 
-    def measure(self, job: int, work: Work, survey: Survey) -> _Parts:
+    def measure(self, job: int, work: Work, found: Statistics) -> _Parts:
         """The sums of one tensor."""
         reading = self._open_plan()
         parts = []
         for number, (first, n) in enumerate(self._stretches(job, work)):
             reading.add_job(n, [native(moved_operand(one, first)) for one in work.inputs], [])
             self._read(reading, number, work, n)
-            parts.append(self._measure(job, work, survey, first, n))
+            parts.append(self._measure(job, work, found, first, n))
         return _Parts(
             math.fsum(part.summed for part in parts),
             {sign: math.fsum(part.merged[sign] for part in parts) for sign in (1, -1)},
@@ -121,17 +122,17 @@ class _Survey:
         for first in range(0, work.n_elements, n):
             yield first, min(n, work.n_elements - first)
 
-    def _measure(self, job: int, work: Work, survey: Survey, first: int, n: int) -> _Parts:
+    def _measure(self, job: int, work: Work, found: Statistics, first: int, n: int) -> _Parts:
         plan = self._plan_of_arrays(work, first)
         floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
         rule = JobRule(0, first, n, work.weights, floors, cutoffs, 1.0, 1.0, 0, -1)
         plan.combine([rule], *rule_codes(_SUM), False, False, self._in_memory)
         summed = self._norm(work, n)
         zero = self._passes.rule.zero
-        result = self._passes.merge_stretch(plan, job, survey, ZERO_SIGNS[zero], first, n)
+        result = self._passes.merge_stretch(plan, job, found, ZERO_SIGNS[zero], first, n)
         merged = dict.fromkeys((1, -1), self._norm(work, n))
         if result.cancellations and zero is Zero.MAJORITY:
-            self._passes.merge_stretch(plan, job, survey, 1, first, n)
+            self._passes.merge_stretch(plan, job, found, 1, first, n)
             merged[1] = self._norm(work, n)
         if not all(map(math.isfinite, (summed, *merged.values()))):
             raise InputError(

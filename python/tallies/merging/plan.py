@@ -1,4 +1,4 @@
-"""Recipe and headers become a plan: what happens to every tensor, read and written where."""
+"""States the plan of a merge: the treatment of every tensor, and where it is read and written."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import Shard, header, layout_shards, tensor_bytes
-from ..checkpoint.match import Match, Model, match, row_length
-from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.layout import Shard, header, tensor_bytes
+from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.safetensors import TensorInfo
-from ..checkpoint.scaled import is_scaled, scaled_warning
-from ..engine.codes import MAX_EXPERTS
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
-from ..engine.surveys.trims import model_densities
-from ..errors import InputError
+from ..engine.surveys.survey import Survey, survey_of
 from ..messages import counted
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
@@ -31,9 +27,9 @@ from .steps import Request
 
 @dataclass(frozen=True)
 class MergePlan:
-    """What a merge would do, from headers alone; no tensor data is read to make it.
+    """The plan of a merge, made of headers alone.
 
-    ``str(plan)`` explains it to a person, ``to_json_dict()`` to a program.
+    ``str(plan)`` explains the plan to a person, ``to_json_dict()`` to a program.
     """
 
     config: MergeConfig
@@ -41,10 +37,10 @@ class MergePlan:
     template: Checkpoint
     """The base, or the first model where there is none: names, dtypes and what is copied."""
     donor: Checkpoint
-    """Where configuration and tokenizer files come from."""
+    """The model whose configuration and tokenizer files the result gets."""
     experts: tuple[Checkpoint, ...]
     models: tuple[Model, ...]
-    """What the kernels read: the base if the method uses it, then the experts."""
+    """The inputs of the passes: the base if the method uses one, then the experts."""
     match: Match
     parameters: Mapping[str, Mapping[str, Any]]
     """By merged tensor, the parameters with gradients and filters worked out."""
@@ -54,13 +50,18 @@ class MergePlan:
 
     @property
     def has_base(self) -> bool:
-        """Whether the method forms task vectors."""
+        """True where the method forms task vectors."""
         return len(self.models) > len(self.experts)
 
     @property
     def labels(self) -> list[str]:
         """The experts, as messages name them."""
         return [model.label for model in self.models[self.has_base :]]
+
+    @cached_property
+    def survey(self) -> Survey | None:
+        """The survey that the method needs before the combine."""
+        return survey_of(self.rule.survey) if self.rule.survey else None
 
     @cached_property
     def n_parameters(self) -> int:
@@ -76,9 +77,11 @@ class MergePlan:
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
         # The survey of norms merges, and so needs what the surveys of each tensor find.
-        again = self.modifiers.needs_norms and self.rule.survey == "tensor"
-        n_surveys = self.modifiers.n_surveys + (1 + again) * self.rule.n_surveys
-        return n_surveys * self.bytes_combined
+        n_passes = self.modifiers.n_surveys
+        if self.survey is not None:
+            again = self.modifiers.needs_norms and not self.survey.of_model
+            n_passes += (1 + again) * self.survey.n_passes
+        return n_passes * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -91,7 +94,7 @@ class MergePlan:
 
     @cached_property
     def row_bytes(self) -> tuple[int, str] | None:
-        """The most memory of a thread that whole rows take, and of which tensor.
+        """The most bytes that whole rows take in a thread, and the tensor that they belong to.
 
         None where the gate needs no rows.
         """
@@ -118,16 +121,16 @@ class MergePlan:
         return self.bytes_read + self.bytes_written
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
-        """The first bytes of an output file and the offset of each of its tensors."""
+        """Return the first bytes of an output shard and the offset of each of its tensors."""
         return header(shard.tensors, {"format": "pt"})
 
     def input_files(self) -> list[str]:
-        """All files of tensors that are read, once each."""
+        """Return all files of tensors that are read, once each."""
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
         return sorted(files)
 
     def input_roots(self) -> list[Any]:
-        """The directories or files that the models are."""
+        """Return the directories or files that the models are."""
         return [one.path for one in (self.template, self.donor, *self.experts)]
 
     def works(self, files: PlanFiles, outputs: Mapping[str, TensorInfo]) -> list[Work]:
@@ -174,7 +177,7 @@ class MergePlan:
         )
 
     def to_json_dict(self) -> dict[str, Any]:
-        """The plan as plain data."""
+        """Return the plan as plain data."""
         return {
             "recipe": self.config.to_json_dict(),
             "method": self.config.merge_method,
@@ -208,7 +211,7 @@ class MergePlan:
         }
 
     def action(self, name: str) -> str:
-        """What happens to a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
+        """Return the treatment of a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
         if name in self.match.tied:
             return "tie"
         return "copy" if name in self._copied else "merge"
@@ -218,18 +221,17 @@ class MergePlan:
         return frozenset(self.match.copied)
 
     def passes(self) -> list[str]:
-        """The passes over the data, in words."""
+        """Return the passes over the data, in words."""
         first = ["survey of layers"] if self.modifiers.drop_layers else []
         first += ["survey of norms"] if self.modifiers.needs_norms else []
         if issubclass(self.config.method, MatrixMethod):
             if self.rule.gate is Gate.MAGNITUDE:
                 first.append("survey of all matrices together")
             return [*first, "matrices, one at a time, and combine of the other tensors"]
-        survey = "survey of inner products" if self.rule.coefficients else "survey"
-        surveys = [survey, "second survey"][: self.rule.n_surveys]
-        if not surveys:
+        if self.survey is None:
             return [*first, "combine"]
-        if self.rule.survey == "model":
+        surveys = [self.survey.title, "second survey"][: self.survey.n_passes]
+        if self.survey.of_model:
             return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
@@ -249,63 +251,6 @@ class MergePlan:
             *(f"warning   {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)
-
-
-def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
-    """Check a request against the headers of its models and plan the merge.
-
-    ``config`` is a recipe file, a dict or a MergeConfig. Raises InputError for everything that
-    would make the merge fail and that headers can show: tensors that are missing, extra or of
-    another shape, types that do not merge, files that are damaged, parameters that do not fit.
-    """
-    config = MergeConfig.load(config)
-    entries, warnings = config.experts()
-    if len(entries) > MAX_EXPERTS:
-        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    opened: dict[str, Checkpoint] = {}
-
-    def checkpoint(path: str) -> Checkpoint:
-        if path not in opened:
-            opened[path] = open_model(path)
-        return opened[path]
-
-    base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model) for entry in entries)
-    template = base or experts[0]
-    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models)
-    names = matched.merged
-    resolver = config.resolver(names)
-    parameters = {name: resolver.parameters_for(name) for name in names}
-    rule = config.rule()
-    if rule.gate is Gate.MAGNITUDE and rule.scope == "model":
-        rows = [parameters[name]["density"] for name in names]
-        model_densities(rows, [model.label for model in models[uses_base:]])  # type: ignore[arg-type]
-    if config.dtype is not None and config.out_dtype is None:
-        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
-    modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
-    copied = frozenset(matched.copied)
-    outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
-        for name, info in template.tensors.items()
-        for shape in [info.shape]
-    ]
-    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
-    return MergePlan(
-        config=config,
-        rule=rule,
-        template=template,
-        donor=checkpoint(config.files_from) if config.files_from else template,
-        experts=experts,
-        models=tuple(models),
-        match=matched,
-        parameters=parameters,
-        modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
-        warnings=(*warnings, *resolver.warnings),
-    )
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

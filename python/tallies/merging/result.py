@@ -14,6 +14,7 @@ from ..engine.jobs import Work
 from ..engine.passes import Passes
 from ..engine.usage import measure
 from ..floats import float_of
+from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
@@ -62,8 +63,8 @@ class MergeResult:
                     kept_fraction=kept[e] / made.n_parameters
                     if kept and made.n_parameters
                     else None,
-                    threshold=_magnitude(passes.model.found[e].bits)
-                    if passes.model.found
+                    threshold=_magnitude(passes.model.trims[e].bits)
+                    if passes.model.trims
                     else None,
                     coefficient=passes.model.weights[e] if passes.model.weights else None,
                 )
@@ -77,7 +78,7 @@ class MergeResult:
             warnings.append("the result equals the base bit for bit")
         outcomes = passes.outcomes.values()
         conflicts = sum(outcome.conflicts for outcome in outcomes)
-        whole_model = made.rule.scope == "model" and made.rule.vote is not Vote.NONE
+        whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
             recipe=made.config.to_json_dict(),
             method=made.config.merge_method,
@@ -100,9 +101,9 @@ class MergeResult:
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
             combined_again=sum(outcome.n_repeated for outcome in outcomes),
             thresholds={
-                self.works[job].name: [_magnitude(found.bits) for found in outcome.found]
+                self.works[job].name: [_magnitude(trim.bits) for trim in outcome.trims]
                 for job, outcome in sorted(passes.outcomes.items())
-                if outcome.found and made.rule.gate is Gate.MAGNITUDE
+                if outcome.trims and made.rule.gate is Gate.MAGNITUDE
             },
             coefficients={
                 self.works[job].name: outcome.coefficients

@@ -20,7 +20,7 @@ from ..methods._method import Method
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
-from ..spec.choices import Semantics
+from ..spec.choices import Nonfinite, Semantics
 from .steps import Findings, Request, Steps
 
 
@@ -138,7 +138,7 @@ class _Merge:
             labels=self._labels,
             has_base=self._has_base,
             seed=seed,
-            nonfinite=nonfinite,
+            nonfinite=Nonfinite(nonfinite),
         )
 
         def objections(job: int) -> Iterator[str]:

@@ -13,11 +13,11 @@ from typing import Any
 from .._core import Limits, Plan
 from ..engine.jobs import Work
 from ..engine.matrices import passes_for
-from ..engine.outcomes import ModelSurvey
+from ..engine.outcomes import Statistics
 from ..errors import InputError
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
-from ..spec.choices import Semantics
+from ..spec.choices import Nonfinite, Semantics
 from .layer_dropping import choose, without
 from .layer_scaling import find_alpha
 
@@ -37,23 +37,23 @@ class Request:
     """The experts, as messages name them."""
     has_base: bool
     seed: int
-    nonfinite: str
+    nonfinite: Nonfinite
 
 
 class Findings:
     """The findings that hold over all tensors; empty until their survey is taken."""
 
     def __init__(self) -> None:
-        self.survey = ModelSurvey()
-        """The trims, weights or scores of the model."""
+        self.model = Statistics()
+        """The statistics of the model."""
         self.dropped: list[list[str]] | None = None
         """For each expert, the layers of its task vector that are left out."""
         self.alpha: float | None = None
         """The factor of the first layer, where it follows from norms."""
 
-    def record_survey(self, survey: ModelSurvey) -> None:
-        """Note the trims, weights or scores of the model."""
-        self.survey = survey
+    def record_model(self, found: Statistics) -> None:
+        """Note the statistics of the model."""
+        self.model = found
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note the layers that each expert loses."""
@@ -107,7 +107,7 @@ class Steps:
         self._objections = objections
         self._progress = progress
         self.works = self._drop_layers(works)
-        refuses = request.nonfinite == "error"
+        refuses = request.nonfinite is Nonfinite.ERROR
         self.passes = passes_for(
             request.method,
             plan,
@@ -125,7 +125,7 @@ class Steps:
             report_overflow=self._refuse if refuses else None,
             progress=progress,
         )
-        self.passes.model = findings.survey
+        self.passes.model = findings.model
 
     def run(
         self,
@@ -149,7 +149,7 @@ class Steps:
 
         Tensors come in the order of their numbers.
         """
-        if self._request.nonfinite != "warn":
+        if self._request.nonfinite is not Nonfinite.WARN:
             return []
         outcomes = sorted(self.passes.outcomes.items())
         return [why for job, one in outcomes if one.overflow for why in self._objections(job)]
@@ -170,7 +170,7 @@ class Steps:
     def _survey(self) -> None:
         if self.passes.by_model and not self.passes.model and self.works:
             self.passes.survey_model()
-            self._findings.record_survey(self.passes.model)
+            self._findings.record_model(self.passes.model)
 
     def _alpha(self) -> float | None:
         if not self._request.modifiers.needs_norms:

@@ -1,4 +1,4 @@
-"""What ``breadcrumbs`` and ``breadcrumbs_ties`` have in common: the band of what stays."""
+"""The band of magnitudes that survives in ``breadcrumbs`` and ``breadcrumbs_ties``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ CITATION = "Davari and Belilovsky 2023, arXiv 2312.06795"
 
 DENSITY = a_density(0.15, by_semantics={MERGEKIT: 1.0})
 GAMMA = Parameter(
-    0.006, "share too large", low=0, high=1, per_model=True, by_semantics={MERGEKIT: 0.01}
+    0.006,
+    "share of the largest entries that is dropped",
+    low=0,
+    high=1,
+    per_model=True,
+    by_semantics={MERGEKIT: 0.01},
 )
-SCOPE = Parameter(Scope.ROW, "ranks over", choices=(Scope.ROW, Scope.TENSOR), semantics=(PAPER,))
+SCOPE = Parameter(
+    Scope.ROW, "entries ranked together", choices=(Scope.ROW, Scope.TENSOR), semantics=(PAPER,)
+)
 RESCALE = Parameter(
-    Rescale.NONE, "what stays is scaled by", choices=(Rescale.L1, Rescale.NONE), switch=True
+    Rescale.NONE, "factor on survivors", choices=(Rescale.L1, Rescale.NONE), switch=True
 )

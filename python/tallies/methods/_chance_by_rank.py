@@ -1,4 +1,4 @@
-"""What ``della`` and ``della_linear`` have in common: a chance to stay by the rank in a row."""
+"""The probability by rank in a row that an entry survives, in ``della`` and ``della_linear``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CITATION = "Deep et al. 2024, arXiv 2406.11617"
 
 DENSITY = Parameter(
     0.7,
-    "mean chance to stay",
+    "mean probability that an entry survives",
     low=0,
     high=1,
     per_model=True,
@@ -17,7 +17,7 @@ DENSITY = Parameter(
 )
 EPSILON = Parameter(
     0.07,
-    "largest change of it",
+    "largest difference of the probability from density",
     low=0,
     high=1,
     per_model=True,
@@ -26,7 +26,7 @@ EPSILON = Parameter(
 
 
 def chance_objection(parameters: Values) -> str | None:
-    """Why density +- epsilon are no chances, or None."""
+    """Return why density +- epsilon are no probabilities, or None."""
     for density, epsilon in zip(parameters["density"], parameters["epsilon"], strict=True):
         if 0 < density < 1 and not epsilon < min(density, 1 - density):
             return (

@@ -1,4 +1,4 @@
-"""One correction of all task vectors of a matrix, outside the subspace that they share."""
+"""Correct all task vectors of a matrix by one matrix, outside their shared subspace."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ _RATE = 1e-4
 
 
 def corrected_sum(deltas: Deltas, norm: float, n_shared: int, n_steps: int) -> Tensor:
-    """sum_t c_t mask_t (x_t + D) over the task vectors x_t that are not zero, c_t = norm / |x_t|_F.
+    """Return sum_t c_t mask_t (x_t + D) over the task vectors x_t that are not zero.
 
-    mask_t is what the trim keeps; D is their ``correction`` outside ``n_shared`` directions.
+    c_t is norm / |x_t|_F, mask_t the mask of the trim, and D the ``correction``.
+
+    Args:
+        deltas: The task vectors.
+        norm: The norm of each task vector in the sum.
+        n_shared: The number of directions of the shared subspace.
+        n_steps: Steps of Adam.
     """
     import torch
 
@@ -30,9 +36,9 @@ def corrected_sum(deltas: Deltas, norm: float, n_shared: int, n_steps: int) -> T
 
 
 def shared_subspace(xs: Tensor, n_each: int, n_shared: int) -> Tensor:
-    """The ``n_shared`` largest directions, as columns, of those that the matrices ``xs`` have.
+    """Return the ``n_shared`` largest directions, as columns, among those of all matrices.
 
-    Each has its ``n_each`` largest left singular vectors.
+    Each of the matrices ``xs`` adds its ``n_each`` largest left singular vectors.
     """
     import torch
 
@@ -41,10 +47,10 @@ def shared_subspace(xs: Tensor, n_each: int, n_shared: int) -> Tensor:
 
 
 def correction(xs: Tensor, coefficients: Tensor, subspace: Tensor, n_steps: int) -> Tensor:
-    """The D to which Adam moves from zero down sum_t,i <x_ti, x_ti - sum_s c_s (x_si + D_i)>^2.
+    """Move D from zero by Adam down sum_t,i <x_ti, x_ti - sum_s c_s (x_si + D_i)>^2; return D.
 
-    i are the rows of the matrices x_t = ``xs[t]``; of each gradient only what is orthogonal to the
-    columns of ``subspace`` counts.
+    x_ti is row i of ``xs[t]``. From each gradient the part in the columns of ``subspace`` is
+    removed.
     """
     import torch
 

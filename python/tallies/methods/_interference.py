@@ -1,4 +1,4 @@
-"""How much a merged matrix disturbs each task in the directions of its own task vector."""
+"""The interference of a merged matrix with each task in its task vector's own directions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from ._matrix import Deltas, Tensor
 class Interference:
     """f(M) = sum_t |(M - x_t) x_t^T|_F^2 / |x_t|_F^p over the task vectors x_t of a matrix.
 
-    Its gradient is 2 (M H - T) with the float64 sums H = sum_t x_t^T x_t / |x_t|_F^p, [n, n], and T
-    = sum_t x_t x_t^T x_t / |x_t|_F^p, [m, n]. Task vectors of zero take no part.
+    The gradient is 2 (M H - T) with the float64 sums H = sum_t x_t^T x_t / |x_t|_F^p, [n, n], and
+    T = sum_t x_t x_t^T x_t / |x_t|_F^p, [m, n]. Task vectors of zero take no part.
+
+    Args:
+        deltas: The task vectors x_t.
+        power: The power p.
     """
 
     def __init__(self, deltas: Deltas, power: int) -> None:
@@ -27,7 +31,7 @@ class Interference:
                 self._target.addmm_(x, gram)
 
     def minimum(self) -> Tensor:
-        """The M of least norm where f is least, T H^+."""
+        """Return the minimum of f with the least norm, T H^+."""
         import torch
 
         values, vectors = torch.linalg.eigh(self._curvature)
@@ -36,10 +40,10 @@ class Interference:
         return torch.mm(self._target @ vectors / values[kept], vectors.T).float()
 
     def descend(self, start: Tensor, n_steps: int, rate: float) -> Tensor:
-        """Where so many steps of Adam lead from ``start``, which is moved there."""
+        """Move ``start`` by Adam, in place, and return it."""
         import torch
 
-        # The gradient at the start in float64; from there on what has been moved is small.
+        # The gradient at the start is float64; the displacement from there on is small.
         slope = (start.double() @ self._curvature - self._target).float()
         curvature = self._curvature.float()
         adam = Adam(start, rate)

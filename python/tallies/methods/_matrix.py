@@ -1,4 +1,4 @@
-"""What a method may state that works on whole matrices: a function of their task vectors."""
+"""The facts of a method that merges whole matrices by a function of their task vectors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     import torch
 
 Tensor: TypeAlias = "torch.Tensor"
-"""Without importing torch."""
+"""``torch.Tensor``, without an import of torch."""
 
 _BLENDS = {"mean": Blend.MEAN, "sum": Blend.SUM, "base": Blend.SUM}
 
 
 class Deltas(Protocol):
-    """The task vectors x_t of one matrix, float32 tensors that are read when they are asked for."""
+    """The task vectors x_t of one matrix: float32 tensors, each read when a method asks for it."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, expert: int) -> Tensor: ...
@@ -30,22 +30,22 @@ class Deltas(Protocol):
     def shape(self) -> tuple[int, int]: ...
 
     def sum(self) -> Tensor:
-        """All of them added up in float32, in the order of the experts."""
+        """Add up all task vectors in float32, in the order of the experts."""
         ...
 
     def kept(self, expert: int) -> Tensor:
-        """Which entries the method's trim keeps, boolean; all without the parameter ``density``."""
+        """Return the boolean mask of an expert's trim, all true without ``density``."""
         ...
 
 
 def an_exclude(default: str, **others: Any) -> Parameter:
-    """Which matrices are not merged as matrices."""
-    about = "parts of names, between commas, of matrices merged like other tensors"
+    """Return the parameter that excludes matrices by name."""
+    about = "parts of names, between commas, of matrices merged as other tensors"
     return Parameter(default, about, **others)
 
 
 def an_others(default: str, choices: tuple[str, ...] = (*_BLENDS,), **others: Any) -> Parameter:
-    """What becomes of tensors that are no matrices."""
+    """Return the parameter that states the blend of tensors that are no matrices."""
     about = "tensors that are no matrices: mean or sum of the task vectors, or the base alone"
     return Parameter(default, about, choices=choices, **others)
 
@@ -54,7 +54,7 @@ class MatrixMethod(Method):
     """A method that merges tensors with two dimensions as matrices, and others by a plain rule."""
 
     copies: ClassVar[float] = 3.0
-    """Float32 matrices of the tensor's size that the method holds at once."""
+    """The number of float32 matrices of the tensor's size that the method holds at once."""
 
     weight = Parameter(1.0, "factor on the task vector", per_model=True)
     scale = a_scale()
@@ -69,21 +69,30 @@ class MatrixMethod(Method):
     def takes(
         cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: Semantics
     ) -> bool:
-        """Whether a tensor is merged as a matrix."""
+        """Return whether a tensor is merged as a matrix."""
         parts = [part.strip() for part in str(parameters["exclude"]).split(",")]
         return len(shape) == 2 and min(shape) > 0 and not any(p and p in name for p in parts)
 
     @classmethod
     def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:
-        """Memory that merging a matrix takes: copies of it, and what its algebra works in."""
+        """Return the bytes that merging a matrix takes: copies, and work of the linear algebra."""
         m, n = max(shape), min(shape)
         copies = cls.copies + (n_experts if cls.copies_per_expert else 0)
         return int(4 * copies * m * n + 8 * 8 * n * n) + (1 << 26)
 
     copies_per_expert: ClassVar[bool] = False
-    """Whether all task vectors are held at once."""
+    """The method holds all task vectors at once."""
 
     @classmethod
     def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:
-        """The merged task vector; ``parameters`` are those of the tensor."""
+        """Return the merged task vector of one matrix.
+
+        Args:
+            deltas: The task vectors [m, n], float32.
+            parameters: The parameters of this tensor.
+            semantics: The author whose variant of the method to follow.
+
+        Returns:
+            A float32 tensor [m, n], before the scale.
+        """
         raise TypeError(f"{cls.__name__} states no function of matrices")

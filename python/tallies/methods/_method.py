@@ -1,4 +1,4 @@
-"""What a method may state: parameters, and one choice each of gate, vote and blend."""
+"""The facts of a method: parameters, and one choice each of gate, vote and blend."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import ClassVar
 from ..linalg.gram import Gram
 from ..spec.choices import PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values, own_then_inherited
-from ..spec.rules import Blend, Coefficients, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 
 
 class Method:
-    """A merge method. Subclasses are facts; ``tallies.methods`` lists them."""
+    """A merge method; each subclass states the facts of one."""
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -23,16 +23,16 @@ class Method:
     paper: ClassVar[str]
     needs_base: ClassVar[bool] = True
     base_is_optional: ClassVar[bool] = False
-    """Without ``needs_base``: a base that is given is what task vectors are formed from."""
+    """Task vectors are formed from a base that is given; for methods without ``needs_base``."""
     base_is_first: ClassVar[bool] = False
-    """Without ``needs_base``: a base that is given is the first of the models."""
+    """A base that is given is the first of the models; for methods without ``needs_base``."""
     least_models: ClassVar[int] = 1
     most_models: ClassVar[int | None] = None
     semantics: ClassVar[tuple[Semantics, ...]] = (PAPER,)
     has_order: ClassVar[bool] = False
-    """Whether the same experts in another order give another result, beyond rounding."""
+    """The order of the experts changes the result by more than rounding."""
     keeps_one_expert: ClassVar[bool] = True
-    """Whether one expert, untrimmed and unscaled, is the result."""
+    """One expert, untrimmed and unscaled, is the result."""
 
     integers = Parameter(
         "equal",
@@ -42,19 +42,19 @@ class Method:
 
     @classmethod
     def forms_task_vectors(cls, has_base: bool) -> bool:
-        """Whether the base is subtracted from the models, for a merge with or without one."""
+        """Return whether a merge with or without a base subtracts the base from the models."""
         return cls.needs_base or (cls.base_is_optional and has_base)
 
     @classmethod
     def number_objection(cls, n_models: int) -> str | None:
-        """Why so many models, the base not counted, cannot be merged, or None."""
+        """Return why so many models, the base not counted, cannot be merged, or None."""
         if cls.least_models <= n_models <= (cls.most_models or n_models):
             return None
         return f"found {n_models}, and {cls.name} merges {cls.number_of_models()}"
 
     @classmethod
     def number_of_models(cls) -> str:
-        """How many models the method merges, in words; the base is not counted."""
+        """Return the number of models that the method merges, in words; the base is not counted."""
         least, most = cls.least_models, cls.most_models
         if most is None:
             return f"at least {least}"
@@ -62,7 +62,7 @@ class Method:
 
     @classmethod
     def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
-        """Parameters by name: the method's in the order of the class, then those it inherits."""
+        """Return the parameters of a variant by name: the method's own, then inherited ones."""
         return {
             name: replace(value, default=value.by_semantics.get(semantics, value.default))
             for name, value in own_then_inherited(cls).items()
@@ -71,17 +71,22 @@ class Method:
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        """The rule for these (validated) parameters; plain methods ignore both."""
+        """Return the rule by which the method merges a tensor.
+
+        Args:
+            parameters: Checked values of the parameters that hold for the whole merge.
+            semantics: The author whose variant of the method to follow.
+        """
         raise TypeError(f"{cls.__name__} states no rule")
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:
-        """Why a tensor cannot be merged with these (resolved) parameters, or None."""
+        """Return why a tensor cannot be merged with these resolved parameters, or None."""
         return None
 
 
@@ -91,14 +96,21 @@ def linear_rule(
     *,
     magnitudes: bool = False,
 ) -> Rule:
-    """The rule of methods that are a linear combination with coefficients from inner products."""
-    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, coefficients=Coefficients(solve, scope, magnitudes))
+    """Return the rule of a linear combination with coefficients from inner products.
+
+    Args:
+        solve: Makes the coefficients of the inner products and the tensor's parameters.
+        scope: The entries over which the inner products are formed.
+        magnitudes: Whether ``solve`` needs the sums of magnitudes as well.
+    """
+    survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
+    return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 
 def mean_objection(parameters: Values) -> str | None:
-    """The objection of methods that divide by the sum of the weights: it must not cancel."""
+    """Return the objection to weights that cancel, for methods that divide by their sum."""
     weights = parameters["weight"]
-    # Below 1e-6 of their size, what remains of the float32 sum is rounding error.
+    # A float32 sum below 1e-6 of its terms is rounding error.
     if parameters["normalize"] and abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights)):
         return f"the weights {weights} sum to zero; change them or set 'normalize: false'"
     return None

@@ -1,4 +1,4 @@
-"""What methods of the singular directions of matrices have in common."""
+"""The common facts of methods that merge the singular directions of matrices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Triplets = tuple[Tensor, Tensor, Tensor]
 
 
 class SingularMethod(MatrixMethod):
-    """A method published for CLIP models, whose projection of texts its code leaves alone."""
+    """A method published for CLIP models; the published code excludes the projection of texts."""
 
     semantics = (PAPER, FUSIONBENCH)
 
@@ -21,7 +21,7 @@ class SingularMethod(MatrixMethod):
 
 
 def orthogonal(parts: Sequence[Triplets]) -> tuple[Tensor, Tensor]:
-    """The polar factors of the left vectors of all parts, side by side, and of the right ones."""
+    """Return the polar factors of all left vectors side by side, and of all right vectors."""
     import torch
 
     u, _ = spectral.polar(torch.cat([part[0] for part in parts], 1))

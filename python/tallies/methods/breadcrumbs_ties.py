@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, Vote, Zero, staged
 from ._band import CITATION, DENSITY, GAMMA, RESCALE, SCOPE
 from ._method import Method
 from ._parameters import a_scale, a_weight, an_int8_mask
 
 
 class BreadcrumbsTies(Method):
-    """Drop the smallest and the largest entries, elect signs, add what agrees.
+    """Drop the smallest and the largest entries, elect signs, add the values that agree.
 
-    y_t = w_t band(f_t - base); s = sign(sum_t y_t), + where that is zero; out = base + scale *
-    sum{y_t : sign(y_t) = s}, over the sum of the weights that agree when ``normalize`` is true.
+    y_t = w_t band(f_t - base); s = sign(sum_t y_t), + where the sum is zero; out = base + scale *
+    sum{y_t : sign(y_t) = s}, divided by the sum of the weights that agree when ``normalize`` is
+    true.
 
-    The band, its ranks, equal magnitudes, NaN and mergekit semantics are as in ``breadcrumbs``.
+    The band, its ranks, equal magnitudes, NaN and mergekit semantics are those of ``breadcrumbs``.
     Zeros never agree.
 
     Davari and Belilovsky, Model Breadcrumbs, 2023, arXiv 2312.06795.
@@ -40,4 +41,4 @@ class BreadcrumbsTies(Method):
         mean = parameters["normalize"]
         blend = Blend.WEIGHTED_MEAN_OF_AGREEING if mean else Blend.SUM_OF_AGREEING
         rescale = parameters["rescale"]
-        return Rule(Gate.BAND, Vote.SUM, blend, Zero.POSITIVE, scope, rescale=rescale)
+        return staged(Gate.BAND, Vote.SUM, blend, Zero.POSITIVE, scope, rescale=rescale)

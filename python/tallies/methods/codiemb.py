@@ -1,4 +1,4 @@
-"""CoDiEmb's delta-guided fusion: weights from how far each checkpoint has moved."""
+"""CoDiEmb: weight checkpoints by their distance from the base."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from ._parameters import a_scale
 
 
 class CoDiEmb(Method):
-    """Average the models tensor by tensor, weighted by how far each has moved from the base.
+    """Average the models tensor by tensor, weighted by their distances from the base.
 
     x_t = f_t - base; d_t = |x_t|, Euclidean (``norm: l2``) or the sum of magnitudes (``l1``); w_t =
     d_t^exponent / sum_s d_s^exponent; out = base + scale * sum_t w_t x_t.
 
-    The paper says what the weights are computed from, but its formula and code are not public, so
-    norm, exponent and direction are parameters: with ``prefer: smaller`` the exponent is negated.
-    A distance of zero has no weight, or with ``smaller`` all of it, in equal parts. A NaN
-    or infinity is an error unless the merge's ``nonfinite`` says otherwise, and makes its tensor
-    NaN.
+    The paper names the distances, but its formula and code are not public, so that norm, exponent
+    and direction are parameters: ``prefer: smaller`` negates the exponent. A distance of zero has
+    no weight; with ``smaller`` the distances of zero share all weight in equal parts. A NaN or
+    infinity is an error unless the merge's ``nonfinite`` says otherwise, and makes its tensor NaN.
 
     Zhang et al., CoDiEmb, 2025, arXiv 2508.11442.
     """
@@ -29,9 +28,9 @@ class CoDiEmb(Method):
     formula = "out = base + scale * sum_t w_t x_t, w_t = |x_t|^exponent / sum_s |x_s|^exponent"
     paper = "Zhang et al. 2025, arXiv 2508.11442"
 
-    norm = Parameter("l2", "how far is measured", choices=("l1", "l2"))
-    exponent = Parameter(1.0, "of the distance, 0 for equal weights", low=0, high=64)
-    prefer = Parameter("larger", "which moves weigh more", choices=("larger", "smaller"))
+    norm = Parameter("l2", "norm of the distance", choices=("l1", "l2"))
+    exponent = Parameter(1.0, "exponent of the distance; 0 gives equal weights", low=0, high=64)
+    prefer = Parameter("larger", "distances that weigh more", choices=("larger", "smaller"))
     scale = a_scale()
 
     @classmethod
@@ -40,7 +39,7 @@ class CoDiEmb(Method):
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
-    """Each model's share; powers are of ratios to the largest or smallest, and do not overflow."""
+    """Return each model's share; powers of ratios to the extreme distance cannot overflow."""
     distances = list(gram.magnitudes) if parameters["norm"] == "l1" else gram.norms()
     if parameters["prefer"] == "larger":
         parts = [d / (max(distances) or 1.0) for d in distances]

@@ -1,10 +1,10 @@
-"""DARE: drop task vectors' entries at random, rescale the others, add."""
+"""DARE: drop entries of the task vectors at random, rescale the survivors, add."""
 
 from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, Vote, staged
 from ._method import Method, mean_objection
 from ._parameters import a_rescale, a_scale, a_weight, an_int8_mask
 
@@ -12,15 +12,15 @@ _WEIGHTED = (PAPER, MERGEKIT, PEFT)
 
 
 class DareLinear(Method):
-    """Drop each entry of the task vectors at random and add what stays, scaled up.
+    """Drop entries of the task vectors at random and add the rescaled survivors.
 
-    x_t = f_t - base, each entry kept with probability density and then divided by it; out = base +
-    scale * sum_t w_t x_t, the sum divided by sum_t w_t when ``normalize`` is true.
+    x_t = f_t - base, each entry kept with probability density and then divided by density; out =
+    base + scale * sum_t w_t x_t, the sum divided by sum_t w_t when ``normalize`` is true.
 
-    Whether an entry stays is a function of seed, expert, tensor name and element: experts in
-    another order draw other numbers. ``rescale: l1``, mergekit's, multiplies what stays of each
-    tensor by sum |x| / sum |what stays| instead, unless one is below 1e-7. Density 1 keeps all, 0
-    nothing. Equal magnitudes are ordinary, and so is zero; a NaN is never dropped, and is an error
+    Seed, expert, tensor name and element decide whether an entry survives: experts in another order
+    draw other numbers. ``rescale: l1``, mergekit's, multiplies the survivors of each tensor by sum
+    |x| / sum |survivors| instead, unless either sum is below 1e-7. Density 1 keeps all entries, 0
+    none. Equal magnitudes and zeros are ordinary entries. A NaN is never dropped, and is an error
     unless the merge's ``nonfinite`` says otherwise.
 
     fusionbench semantics, its ``dare/task_arithmetic``, has no weights; its ``sparsity_ratio`` is 1
@@ -37,7 +37,7 @@ class DareLinear(Method):
 
     density = Parameter(
         0.1,
-        "chance to stay",
+        "probability that an entry survives",
         low=0,
         high=1,
         per_model=True,
@@ -52,7 +52,7 @@ class DareLinear(Method):
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         blend = Blend.MEAN if parameters.get("normalize") else Blend.SUM
-        return Rule(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
+        return staged(Gate.RANDOM, Vote.NONE, blend, rescale=parameters["rescale"])
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

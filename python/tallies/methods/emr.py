@@ -1,4 +1,4 @@
-"""EMR's unified vector as a merge of its own."""
+"""Merge by the unified vector of EMR."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ._parameters import a_scale
 
 
 class Emr(Method):
-    """Add, of the task vectors' entries with the sign of their sum, the largest.
+    """Add the largest of the task vectors' entries with the sign of their sum.
 
     x_t = f_t - base; g = sign(sum_t x_t); out = base + scale * g max_t{|x_t| : sign(x_t) = g}.
 
-    This is the vector that EMR shares between the tasks, without their masks and factors; ``tallies
-    pack --codec emr`` keeps those too. A sum of exactly zero elects the negative sign. Zeros agree
-    with neither sign; of equal magnitudes it does not matter which is taken. A NaN or infinity is
-    an error unless the merge's ``nonfinite`` says otherwise.
+    EMR shares this vector between the tasks; ``tallies pack --codec emr`` keeps the masks and
+    factors of each task too. A sum of exactly zero elects the negative sign. Zeros agree with
+    neither sign. Entries of equal magnitude give the same result. A NaN or infinity is an error
+    unless the merge's ``nonfinite`` says otherwise.
 
     Huang et al., EMR-Merging: Tuning-Free High-Performance Model Merging, 2024, arXiv 2405.17461.
     """

@@ -14,11 +14,10 @@ class IsoC(SingularMethod):
 
     x_t = w_t (f_t - base); S = sum_t x_t = U diag(s) V^T; out = base + scale * mean(s) U V^T.
 
-    The mean is over min(m, n) values. Singular values that do not exceed 2^-23 of the largest count
-    as zero and their directions are left out, so that the result is that of S alone; where S is
-    zero it is the base. A matrix with a NaN or infinite task vector becomes NaN as a whole, which
-    is an error unless the merge's ``nonfinite`` says otherwise. fusionbench semantics excludes no
-    matrix.
+    The mean is over min(m, n) values. Singular values up to 2^-23 of the largest count as zero, and
+    their directions are left out, so that S alone decides the result; where S is zero the result is
+    the base. A matrix with a NaN or infinite task vector becomes NaN as a whole, which is an error
+    unless the merge's ``nonfinite`` says otherwise. fusionbench semantics excludes no matrix.
 
     Marczak et al., No Task Left Behind (Iso-C), 2025, arXiv 2502.04959.
     """

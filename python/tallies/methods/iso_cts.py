@@ -10,15 +10,16 @@ from ._singular import SingularMethod, orthogonal
 
 
 class IsoCts(SingularMethod):
-    """As iso_c, with some directions of the sum replaced by those of the single tasks.
+    """Replace some directions of iso_c's sum by directions of the single tasks.
 
-    Of r = min(m, n) directions each of N tasks gets d = round((r - int(r f)) / N), half to even and
-    one less where the tasks' would be more than r; the sum S keeps its other k = r - N d largest,
-    U_k. Each task adds the d largest of x_t - U_k U_k^T x_t. With U and V the polar factors of all
-    vectors side by side: out = base + scale * mean(s) U V^T, the mean over r. d = 0 is iso_c.
+    Each of N tasks gets d = round((r - int(r f)) / N) of the r = min(m, n) directions, half to
+    even, and one less where the tasks' directions would be more than r; the sum S keeps its other k
+    = r - N d largest, U_k. Each task adds the d largest of x_t - U_k U_k^T x_t. With U and V the
+    polar factors of all vectors side by side: out = base + scale * mean(s) U V^T, the mean over r.
+    d = 0 is iso_c.
 
-    Singular values that do not exceed 2^-23 of the largest of S, or of the norm of x_t, count as
-    zero: their directions are left out. NaN and excluded matrices are as in ``iso_c``.
+    Singular values up to 2^-23 of the largest of S, or of the norm of x_t, count as zero, and their
+    directions are left out. NaN and excluded matrices are treated as in ``iso_c``.
 
     Marczak et al., No Task Left Behind (Iso-CTS), 2025, arXiv 2502.04959.
     """
@@ -49,7 +50,7 @@ class IsoCts(SingularMethod):
 
 
 def ranks(r: int, fraction: float, n_experts: int) -> tuple[int, int]:
-    """How many directions the sum gets, and how many each task."""
+    """Return the number of directions of the sum, and of each task."""
     d = round((r - int(r * fraction)) / n_experts)
     if d * n_experts > r:
         d -= 1

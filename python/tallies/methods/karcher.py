@@ -1,4 +1,4 @@
-"""The Karcher mean: the point of the sphere that is nearest to all directions."""
+"""The Karcher mean: the point of the sphere nearest to all directions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ class Karcher(Method):
 
     For each tensor, with u_t = f_t / |f_t|: v minimises sum_t angle(v, u_t)^2; out = v * mean of
     |f_t|. From the normalised mean of the u_t (the first, if they cancel) v moves along the arc by
-    the mean of w / sin w (u_t - cos(w) v), w = angle(v, u_t), until that is shorter than ``tol``.
+    the mean of w / sin w (u_t - cos(w) v), w = angle(v, u_t), until the step is shorter than
+    ``tol``.
 
-    A tensor of norm ``tol`` or less counts for the norm alone (all: zero). A u_t within ``tol`` of
-    v or -v moves it nowhere. A NaN is an error unless ``nonfinite`` allows it.
+    A tensor of norm ``tol`` or less counts for the norm alone; all of them give zero. A u_t within
+    ``tol`` of v or -v does not move v. A NaN is an error unless ``nonfinite`` allows it.
 
     Karcher, Riemannian center of mass, 1977; for models see arXiv 2603.04972.
     """
@@ -30,8 +31,8 @@ class Karcher(Method):
     needs_base = False
     semantics = (PAPER, MERGEKIT)
 
-    max_iter = Parameter(10, "moves at most", low=0, high=10000, whole=True)
-    tol = Parameter(1e-5, "length of a move that ends them", low=0)
+    max_iter = Parameter(10, "upper bound for the steps", low=0, high=10000, whole=True)
+    tol = Parameter(1e-5, "length of a step that ends the iteration", low=0)
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
@@ -39,7 +40,7 @@ class Karcher(Method):
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
-    """Those of the mean, by moving it in the span of the models."""
+    """Return the coefficients of the mean, found in the span of the models."""
     norms, tol = gram.norms(), parameters["tol"]
     units = [[(s == t) / n for s in range(gram.n)] for t, n in enumerate(norms) if n > tol]
     units = units or [[0.0] * gram.n]

@@ -1,4 +1,4 @@
-"""Weighted averaging of whole weights (model soups)."""
+"""Average whole weights (model soups)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Linear(Method):
 
     out = sum_t w_t f_t / sum_t w_t, without the division when ``normalize`` is false.
 
-    Sums run in float32 in the order of the models. Zeros and equal values are ordinary terms. A
-    NaN or infinity is an error, or reaches the result where the merge's ``nonfinite`` allows it.
+    Sums run in float32 in the order of the models. Zeros and equal values are ordinary terms. A NaN
+    or infinity is an error, or reaches the result where the merge's ``nonfinite`` allows it.
     Weights that sum to zero are refused with ``normalize``. mergekit semantics, like that tool,
-    wants every weight given.
+    requires every weight.
 
     Wortsman et al., Model soups, 2022, arXiv 2203.05482.
     """

@@ -1,4 +1,4 @@
-"""Model Stock: towards the average of the models as far as the angle between them says."""
+"""Model Stock: move towards the average by the angle between the models."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from ._parameters import a_scale
 
 
 class ModelStock(Method):
-    """Go from the base towards the average, the further the more the task vectors agree.
+    """Move from the base towards the average, the further the more the task vectors agree.
 
     x_t = f_t - base; c = mean over pairs of cos(x_s, x_t); r = N c / (1 + (N - 1) c); out = base +
-    scale * r * sum_t x_t / N, for each tensor, or each row of the last dimension (``filter_wise``).
-    ``average: angles`` takes the cosine of the mean angle; for two models both are the same.
+    scale * r * sum_t x_t / N, for each tensor, or for each row of the last dimension
+    (``filter_wise``). ``average: angles`` takes the cosine of the mean angle; for two models both
+    averages are the same.
 
-    A task vector of zero is at right angles to all others. Where 1 + (N - 1) c is below 1e-6 in
+    A task vector of zero is at right angles to all others. If 1 + (N - 1) c is below 1e-6 in
     magnitude the result is the base. A NaN or infinity is an error unless the merge's ``nonfinite``
-    says otherwise. mergekit's cosines divide by 1e-6 at least; fusionbench averages angles, its
-    cosines divide by the norms + 1e-8: for short task vectors both are too small.
+    says otherwise. mergekit's cosines divide by 1e-6 at least; fusionbench averages angles, and its
+    cosines divide by the norms + 1e-8: both make the cosines of short task vectors too small.
 
     Jang et al., Model Stock, 2024, arXiv 2403.19522.
     """
@@ -35,8 +36,10 @@ class ModelStock(Method):
     semantics = (PAPER, MERGEKIT, FUSIONBENCH)
     least_models = 2
 
-    average = Parameter("cosines", "of pairs", choices=("cosines", "angles"), semantics=(PAPER,))
-    filter_wise = Parameter(False, "for each row", semantics=(PAPER, MERGEKIT))
+    average = Parameter(
+        "cosines", "average over pairs", choices=("cosines", "angles"), semantics=(PAPER,)
+    )
+    filter_wise = Parameter(False, "one ratio for each row", semantics=(PAPER, MERGEKIT))
     scale = a_scale()
 
     @classmethod
@@ -46,7 +49,7 @@ class ModelStock(Method):
 
 
 def coefficients(gram: Gram, parameters: Values, semantics: Semantics) -> list[float]:
-    """The ratio, in equal parts."""
+    """Return the ratio in equal parts."""
     n, pairs = gram.n, itertools.combinations(range(gram.n), 2)
     angles = semantics is FUSIONBENCH or parameters.get("average") == "angles"
     least, more = (

@@ -1,4 +1,4 @@
-"""Multi-SLERP: the direction of a weighted mean of directions, at the mean size."""
+"""Multi-SLERP: the direction of a weighted mean of directions, at the mean length."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from ._method import Method, linear_rule, mean_objection
 
 
 class MultiSlerp(Method):
-    """Average directions on the unit sphere, and sizes apart from them.
+    """Average directions on the unit sphere, and lengths by themselves.
 
     With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; for
     each tensor, with u_t = x_t / |x_t| and a_t = w_t / sum_s w_s (``normalize: false``: w_t): y =
     sum_t a_t |x_t| * sum_t a_t u_t / |sum_t a_t u_t|.
 
-    The published step in the tangent space at that mean adds rounding alone: there the weighted
-    projections cancel. Where the weighted directions cancel (below 1e-7), two vectors are averaged
-    on the straight line and more are an error. A vector of zero has no direction; where all are
-    zero, so is y. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise.
+    The published step in the tangent space at that mean adds rounding alone: the weighted
+    projections cancel there. If the weighted directions cancel (below 1e-7), two vectors are
+    averaged on the straight line and more are an error. A vector of zero has no direction; where
+    all vectors are zero, y is zero. A NaN or infinity is an error unless the merge's ``nonfinite``
+    says otherwise.
 
     Goddard, Multi-SLERP, 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
     """
@@ -34,7 +35,7 @@ class MultiSlerp(Method):
     weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
     normalize = Parameter(True, "divide the weights by their sum", aliases=("normalize_weights",))
     scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
-    eps = Parameter(1e-8, "mergekit's; added to norms", low=0, semantics=(MERGEKIT,))
+    eps = Parameter(1e-8, "mergekit's addend to norms", low=0, semantics=(MERGEKIT,))
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
@@ -46,7 +47,7 @@ class MultiSlerp(Method):
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
-    """Those of all vectors; ValueError where the directions of three or more cancel."""
+    """Return the coefficients; ValueError where the directions of three or more cancel."""
     weights, norms, eps = parameters["weight"], gram.norms(), parameters.get("eps", 0.0)
     total = sum(weights) if parameters["normalize"] else 1.0
     shares = [weight / total for weight in weights]

@@ -11,15 +11,16 @@ from .slerp import on_arc, on_line
 
 
 class NuSlerp(Method):
-    """Go from one model to another, or from task vector to task vector, along the arc between them.
+    """Move from one model or task vector to another, along the arc between them, by weights.
 
     With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; y =
     (sin((1 - t) w) x_1 + sin(t w) x_2) / sin w with t = w_2 / (w_1 + w_2) and the angle w between
-    them, for each tensor, or for each row of the last dimension (``flatten: false``).
+    both vectors, for each tensor, or for each row of the last dimension (``flatten: false``).
 
-    Unlike ``slerp`` this is a straight line only where sin w <= 1e-8: for parallel and for opposite
-    vectors. Weights whose sum is below 1e-6 in magnitude count as equal. A vector of zero is at
-    right angles to every other. A NaN or infinity is an error unless ``nonfinite`` says otherwise.
+    The arc is a straight line only where sin w <= 1e-8, for parallel and for opposite vectors;
+    ``slerp`` takes a line earlier. Weights whose sum is below 1e-6 in magnitude count as equal. A
+    vector of zero is at right angles to every other. A NaN or infinity is an error unless the
+    merge's ``nonfinite`` says otherwise.
 
     Goddard et al., mergekit, 2024, arXiv 2403.13257.
     """
@@ -37,7 +38,9 @@ class NuSlerp(Method):
     weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
     scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
     flatten = Parameter(True, "angles of tensors; false: of rows", aliases=("nuslerp_flatten",))
-    nuslerp_row_wise = Parameter(False, "only with flatten", semantics=(MERGEKIT,))
+    nuslerp_row_wise = Parameter(
+        False, "angles of the first dimension; refused", semantics=(MERGEKIT,)
+    )
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
@@ -51,7 +54,7 @@ class NuSlerp(Method):
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
-    """Those of both vectors."""
+    """Return the coefficients of both vectors."""
     one, other = parameters["weight"]
     t = other / (one + other) if abs(one + other) >= 1e-6 else 0.5
     cosine = gram.cosine(0, 1)

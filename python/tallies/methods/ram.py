@@ -1,4 +1,4 @@
-"""RAM: what one expert alone changed is kept whole, what several changed is averaged."""
+"""RAM: keep the changes of one expert alone whole, and average shared changes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ._method import Method
 
 
 class Ram(Method):
-    """Add what one expert alone changed, and the mean of what several changed.
+    """Add the changes of one expert alone, and the mean of the changes of several.
 
     x_t = f_t - base; A = {t : |x_t| > epsilon}; out = base + sum_{t in A} x_t / |A|.
 
     The comparison is strict and ``epsilon`` absolute: neighbours in bfloat16 near 0.02 are 1.2e-4
-    apart, so there the default leaves out exact zeros alone. Each x_t is divided before the sum, in
+    apart, so that the default drops exact zeros alone there. Each x_t is divided before the sum, in
     the order of the experts; equal magnitudes are ordinary terms. A NaN or infinity is an error
     unless the merge's ``nonfinite`` says otherwise. mergekit computes the same.
 

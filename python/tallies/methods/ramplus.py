@@ -1,4 +1,4 @@
-"""RAM+: RAM with a factor on what one expert alone changed."""
+"""RAM+: RAM with a factor on the changes of one expert alone."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from ..floats import float32
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote
 from ._method import Method
 
 
 class RamPlus(Method):
-    """Add what one expert alone changed, amplified, and the mean of what several changed.
+    """Add the amplified changes of one expert alone, and the mean of the changes of several.
 
     x_t = f_t - base; A = {t : |x_t| > epsilon}; out = base + l_t x_t where A = {t}, else base +
-    sum_{t in A} x_t / |A|. l_t = 1 + r min(shared_t / alone_t, alpha), from how many entries above
-    epsilon expert t shares and how many it has alone, over each tensor or the model (``scope``).
+    sum_{t in A} x_t / |A|. l_t = 1 + r min(shared_t / alone_t, alpha), where alone_t and shared_t
+    count the entries above epsilon that expert t has alone and shares, over each tensor or the
+    model (``scope``).
 
-    The rest is as in ``ram``: a strict comparison, zeros and equal magnitudes ordinary. An expert
-    without entries of its own has nothing to amplify. A NaN or infinity is an error unless the
-    merge's ``nonfinite`` says otherwise. mergekit calls it ramplus_tl, as this may be called here.
+    The comparison is strict; zeros and equal magnitudes are ordinary entries. An expert without
+    entries of its own amplifies nothing. A NaN or infinity is an error unless the merge's
+    ``nonfinite`` says otherwise. mergekit's name is ramplus_tl, which is a name of the method here
+    too.
 
     Reinforced Agent Merging, 2026, arXiv 2601.13572, as mergekit 0.1.5 computes it; by that tool's
     documentation the paper counts over the model.
@@ -33,10 +35,10 @@ class RamPlus(Method):
     semantics = (PAPER, MERGEKIT)
 
     epsilon = Parameter(1e-5, "magnitudes above it are changes", low=0, aliases=("eps",))
-    r = Parameter(0.1, "how much an expert's share of company amplifies", low=0)
-    alpha = Parameter(0.2, "the most that counts of it", low=0)
+    r = Parameter(0.1, "factor of the amplification", low=0)
+    alpha = Parameter(0.2, "upper bound for shared / alone", low=0)
     scope = Parameter(
-        *(Scope.TENSOR, "counts over"),
+        *(Scope.TENSOR, "entries counted together"),
         choices=(Scope.MODEL, Scope.TENSOR),
         semantics=(PAPER,),
     )
@@ -56,5 +58,5 @@ class RamPlus(Method):
             *(Gate.ABOVE, Vote.NONE, Blend.ALONE_OR_MEAN),
             scope=scope,
             epsilon=parameters["epsilon"],
-            weights_of_overlap=amplify,
+            survey=SurveyRule("overlap_counts", scope, amplify),
         )

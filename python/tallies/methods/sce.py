@@ -7,24 +7,25 @@ from collections.abc import Sequence
 
 from ..spec.choices import MERGEKIT, PAPER, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import Blend, Gate, Rule, SurveyRule, Vote, Zero
 from ._method import Method
 from ._parameters import an_int8_mask
 
 
 class Sce(Method):
-    """Average what agrees of the elements on which the experts differ most, by the experts' energy.
+    """Average the values that agree, where the experts differ most, by the experts' energy.
 
-    x_t = f_t - base, of each tensor only the int(n * select_topk) elements of the largest variance
-    over the experts, n elements having any; w_t = mean(x_t^2) / sum_s mean(x_s^2); s = sign(sum_t
-    x_t); out = base + sum{w_t x_t : sign(x_t) = s} / max(sum{w_t : sign(x_t) = s}, 1e-6).
+    x_t = f_t - base, in each tensor only the int(n * select_topk) elements with the largest
+    variance over the experts among the n elements with any; w_t = mean(x_t^2) / sum_s mean(x_s^2);
+    s = sign(sum_t x_t); out = base + sum{w_t x_t : sign(x_t) = s} / max(sum{w_t : sign(x_t) = s},
+    1e-6).
 
-    Of equal variances the lowest index stays. Zeros never agree; a sum of exactly zero is positive.
-    A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. A ``select_topk``
-    of 1 keeps everything, 0 nothing. The variance and the means are float64.
+    Among equal variances the lowest index survives. Zeros never agree; a sum of exactly zero is
+    positive. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. A
+    ``select_topk`` of 1 keeps everything, 0 nothing. The variance and the means are float64.
 
     With ``fallback``, as in mergekit, all w_t are equal where the mean squares sum to less than
-    1e-6, which those of a usual fine-tune do (changes below 1e-3); without it only where all are 0.
+    1e-6, as in usual fine-tunes (changes below 1e-3); without it only where all mean squares are 0.
 
     Wan et al., FuseChat (SCE), 2024, arXiv 2408.07990.
     """
@@ -34,7 +35,7 @@ class Sce(Method):
     paper = "Wan et al. 2024, arXiv 2408.07990"
     semantics = (PAPER, MERGEKIT)
 
-    select_topk = Parameter(1.0, "share of the elements that stays", low=0, high=1, per_tensor=True)
+    select_topk = Parameter(1.0, "share of elements that survives", low=0, high=1, per_tensor=True)
     fallback = Parameter(
         False, "equal weights where all changes are small", by_semantics={MERGEKIT: True}
     )
@@ -53,5 +54,5 @@ class Sce(Method):
         return Rule(
             *(Gate.VARIANCE, Vote.UNWEIGHTED_SUM, Blend.CLAMPED_MEAN_OF_AGREEING, Zero.POSITIVE),
             *(Scope.TENSOR, Equal.FIRST),
-            weights_of_squares=share,
+            survey=SurveyRule("variances", solve=share),
         )

@@ -1,4 +1,4 @@
-"""SLERP: from one model to another along the arc between them."""
+"""SLERP: move from one model to another along the arc between them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ._method import Method, linear_rule
 
 
 class Slerp(Method):
-    """Go the share t of the way from the first model to the second, along the arc between them.
+    """Move the share t from the first model to the second, along the arc between them.
 
     For each tensor, with the angle w between the models: out = (sin((1 - t) w) f_1 + sin(t w) f_2)
-    / sin w. Where |cos w| > 0.9995, which holds for models less than 3 % apart, and for opposite
-    ones: out = (1 - t) f_1 + t f_2.
+    / sin w. If |cos w| > 0.9995, as in models less than 3 % apart and in opposite ones: out = (1 -
+    t) f_1 + t f_2.
 
-    A ``base_model`` is the first model; without one the first of the list is. A tensor of norm zero
-    (to 1e-8) is at right angles to every other. A NaN is an error unless ``nonfinite`` allows it.
+    A ``base_model`` is the first model; without one the first model of the list is. A tensor of
+    norm zero (to 1e-8) is at right angles to every other. A NaN is an error unless ``nonfinite``
+    allows it.
 
     Shoemake, Animating rotation with quaternion curves, 1985, doi 10.1145/325334.325242.
     """
@@ -35,7 +36,7 @@ class Slerp(Method):
     has_order = True
     least_models = most_models = 2
 
-    t = Parameter(None, "share of the way to the second model", low=0, high=1, per_tensor=True)
+    t = Parameter(None, "share of the arc to the second model", low=0, high=1, per_tensor=True)
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
@@ -43,7 +44,7 @@ class Slerp(Method):
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
-    """Those of both models."""
+    """Return the coefficients of both models."""
     if min(gram.norms()) <= 1e-8:
         return on_arc(0.0, parameters["t"])
     cosine = gram.cosine(0, 1)
@@ -51,11 +52,11 @@ def coefficients(gram: Gram, parameters: Values) -> list[float]:
 
 
 def on_line(t: float) -> list[float]:
-    """Coefficients of the straight way."""
+    """Return the coefficients on the straight line."""
     return [1 - t, t]
 
 
 def on_arc(cosine: float, t: float) -> list[float]:
-    """Coefficients of the way along the arc between vectors with this cosine."""
+    """Return the coefficients on the arc between vectors with this cosine."""
     angle = math.acos(cosine)
     return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]

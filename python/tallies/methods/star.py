@@ -1,4 +1,4 @@
-"""Spectral truncation and rescale."""
+"""STAR: truncate and rescale the spectrum of each task."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Star(MatrixMethod):
     x_t = w_t (f_t - base) = U diag(s) V^T; R is the least number of largest singular values whose
     sum is eta percent of all; out = base + scale * mean_t U_R diag(s_R) V_R^T sum(s) / sum(s_R).
 
-    eta = 100 averages the task vectors. At least one triplet stays, and a matrix of zeros stays
-    zero; singular values that do not exceed 2^-23 of the largest count as zero. A matrix with a NaN
-    or infinite task vector becomes NaN as a whole, which is an error unless the merge's
-    ``nonfinite`` says otherwise.
+    eta = 100 averages the task vectors. At least one triplet is kept, and a matrix of zeros stays
+    zero; singular values up to 2^-23 of the largest count as zero. A matrix with a NaN or infinite
+    task vector becomes NaN as a whole, which is an error unless the merge's ``nonfinite`` says
+    otherwise.
 
     Lee et al., STAR: Spectral Truncation and Rescale, 2025, arXiv 2502.10339.
     """
@@ -28,7 +28,7 @@ class Star(MatrixMethod):
     keeps_one_expert = False
     copies = 7.0
 
-    eta = Parameter(40.0, "percent of the sum of singular values that stays", low=0, high=100)
+    eta = Parameter(40.0, "percent of the sum of singular values that is kept", low=0, high=100)
 
     @classmethod
     def merge_matrix(cls, deltas: Deltas, parameters: Values, semantics: Semantics) -> Tensor:

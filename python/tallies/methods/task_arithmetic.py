@@ -1,4 +1,4 @@
-"""Adding scaled task vectors to the base."""
+"""Add scaled task vectors to the base."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class TaskArithmetic(Method):
     ``normalize`` is true. A negative weight or scale unlearns a task.
 
     Sums run in float32 in the order of the experts. Zeros and equal values are ordinary terms: an
-    entry that no expert moved is the base's. A NaN or infinity is an error, or reaches the result
-    where the merge's ``nonfinite`` allows it. Weights that sum to zero are refused with
+    entry that no expert moved keeps the base's value. A NaN or infinity is an error, or reaches the
+    result where the merge's ``nonfinite`` allows it. Weights that sum to zero are refused with
     ``normalize``.
 
     Ilharco et al., Editing models with task arithmetic, 2023, arXiv 2212.04089.

@@ -1,10 +1,10 @@
-"""TIES: trim, elect signs, merge what agrees."""
+"""TIES: trim, elect signs, merge the values that agree."""
 
 from __future__ import annotations
 
 from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Rule, Vote, Zero, trimmed
 from ._method import Method
 from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
 
@@ -18,16 +18,17 @@ class Ties(Method):
 
     y_t = w_t trim(f_t - base); s = sign(sum_t y_t); out = base + scale * mean{y_t : sign(y_t) = s}.
 
-    Equal magnitudes at the threshold all stay (``equal: keep``), or the first in order so that
-    exactly k stay (``equal: first``). Zeros never agree and never count. A sum of exactly zero
-    takes the majority of the elected signs over the scope, and the negative sign when that is zero
-    too. A NaN or infinity is an error unless the merge's ``nonfinite`` says otherwise. Without
-    ``normalize`` the values that agree are summed.
+    All entries of a magnitude equal to the threshold survive the trim (``equal: keep``), or the
+    first in order so that exactly k survive (``equal: first``). Zeros never agree and never count.
+    A sum of exactly zero takes the majority of the elected signs over the scope, and the negative
+    sign when the majority is zero too. A NaN or infinity is an error unless the merge's
+    ``nonfinite`` says otherwise. Without ``normalize`` the values that agree are summed.
 
-    mergekit: max(1, int(n * density)) of a tensor stay, none for density 0; a zero sum is positive;
-    the mean is sum y / sum w over what agrees. peft: int(n * density) of a tensor; the sum (or with
-    ``frequency`` most of the entries) elects before the weights, positive at zero; the mean is over
-    the count. fusionbench: the paper's without weights, but for ``merge_func`` and the scale.
+    mergekit: max(1, int(n * density)) entries of a tensor survive, none for density 0; a zero sum
+    is positive; the mean is sum y / sum w over the values that agree. peft: int(n * density)
+    entries of a tensor survive; the sum of the unweighted entries (or with ``frequency`` the sign
+    of most) elects, positive at zero; the mean divides by the count. fusionbench: the paper's
+    variant without weights, with ``merge_func`` and another scale.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
     """
@@ -40,23 +41,25 @@ class Ties(Method):
     density = a_density(0.2, by_semantics={MERGEKIT: 1.0, PEFT: None})
     weight = a_weight(semantics=(*_OURS, PEFT))
     scale = a_scale(semantics=(*_OURS, FUSIONBENCH), by_semantics={FUSIONBENCH: 0.3})
-    scope = Parameter(Scope.MODEL, "ranks over", choices=_SCOPES, semantics=(PAPER,))
-    equal = Parameter(Equal.KEEP, "equal magnitudes", choices=(*Equal,), semantics=(PAPER,))
-    normalize = Parameter(True, "mean of what agrees; false: the sum", semantics=_OURS)
-    majority_sign_method = Parameter("total", "who elects", choices=(*_VOTES,), semantics=(PEFT,))
+    scope = Parameter(Scope.MODEL, "entries ranked together", choices=_SCOPES, semantics=(PAPER,))
+    equal = Parameter(
+        Equal.KEEP, "entries equal to the threshold", choices=(*Equal,), semantics=(PAPER,)
+    )
+    normalize = Parameter(True, "mean of values that agree; false: sum", semantics=_OURS)
+    majority_sign_method = Parameter("total", "election", choices=(*_VOTES,), semantics=(PEFT,))
     merge_func = a_merge_func(semantics=(FUSIONBENCH,))
     int8_mask = an_int8_mask(semantics=_OURS)
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        gate, of_tensor = Gate.MAGNITUDE, (Zero.POSITIVE, Scope.TENSOR, Equal.FIRST)
+        of_tensor = (Zero.POSITIVE, Scope.TENSOR, Equal.FIRST)
         if semantics is PEFT:
             vote = _VOTES[parameters["majority_sign_method"]]
-            return Rule(gate, vote, Blend.MEAN_OF_AGREEING, *of_tensor)
+            return trimmed(vote, Blend.MEAN_OF_AGREEING, *of_tensor)
         if semantics is FUSIONBENCH:
-            return Rule(gate, Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
+            return trimmed(Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
         mean = Blend.MEAN_OF_AGREEING if semantics is PAPER else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
         if semantics is MERGEKIT:
-            return Rule(gate, Vote.SUM, blend, *of_tensor)
-        return Rule(gate, Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])
+            return trimmed(Vote.SUM, blend, *of_tensor)
+        return trimmed(Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])

@@ -1,4 +1,4 @@
-"""Merging of task singular vectors."""
+"""Merge task singular vectors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ class TsvM(SingularMethod):
     x_t = w_t (f_t - base); k = int(min(m, n) / N); the k largest singular triplets of each x_t,
     side by side, are U, s, V; out = base + scale * polar(U) diag(s) polar(V)^T.
 
-    One expert is given back, up to rounding; more experts than min(m, n) leave the base. Singular
-    values that do not exceed 2^-23 of the largest count as zero; which of several equal ones are
-    the largest is arbitrary. A matrix with a NaN or infinite task vector becomes NaN as a whole,
-    which is an error unless the merge's ``nonfinite`` says otherwise. fusionbench semantics
-    excludes no matrix.
+    One expert alone is the result, up to rounding; more experts than min(m, n) leave the base.
+    Singular values up to 2^-23 of the largest count as zero; the order of equal ones is arbitrary.
+    A matrix with a NaN or infinite task vector becomes NaN as a whole, which is an error unless the
+    merge's ``nonfinite`` says otherwise. fusionbench semantics excludes no matrix.
 
     Gargiulo et al., Task Singular Vectors (TSV-M), 2025, arXiv 2412.00081.
     """

@@ -1,4 +1,4 @@
-"""Merging that least disturbs each task in the directions of its own task vector."""
+"""WUDI: reduce the interference of the merged matrix with each task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..spec.parameters import Parameter, Values
 from ._interference import Interference
 from ._matrix import Deltas, MatrixMethod, Tensor, an_others
 
-# What the implementations differ in: the power p of |x_t|_F, and the rate of Adam.
+# The implementations differ in the power p of |x_t|_F and in the rate of Adam.
 _VARIANTS = {"vision": (1, 1e-5), "language": (2, 2e-5)}
 _FUSIONBENCH = (2, 1e-5)
 
@@ -21,8 +21,8 @@ class Wudi(MatrixMethod):
     ``solver: adam`` takes ``steps`` steps of Adam and stops, as published, far from the minimum:
     ``variant`` vision (p = 1, rate 1e-5) or language (p = 2, rate 2e-5), and p = 2, rate 1e-5 in
     fusionbench semantics. ``closed_form`` is the minimum of least norm itself, (sum_t x_t G_t /
-    |x_t|^p) (sum_t G_t / |x_t|^p)^+ with G_t = x_t^T x_t, eigenvalues that do not exceed 2^-23 of
-    the largest counted as zero.
+    |x_t|^p) (sum_t G_t / |x_t|^p)^+ with G_t = x_t^T x_t, where eigenvalues up to 2^-23 of the
+    largest count as zero.
 
     Experts whose matrix is the base's take no part. The published code leaves other tensors at the
     base, fusionbench takes their mean. A matrix with a NaN or infinite task vector becomes NaN as a
@@ -38,12 +38,12 @@ class Wudi(MatrixMethod):
     keeps_one_expert = False
     copies = 8.0
 
-    variant = Parameter("vision", "published one", choices=(*_VARIANTS,), semantics=(PAPER,))
+    variant = Parameter("vision", "published program", choices=(*_VARIANTS,), semantics=(PAPER,))
     solver = Parameter(
-        "adam", "as published, or the minimum itself", choices=("adam", "closed_form")
+        "adam", "steps as published, or the minimum itself", choices=("adam", "closed_form")
     )
     steps = Parameter(
-        300, "of Adam", low=0, high=100000, whole=True, by_semantics={FUSIONBENCH: 400}
+        300, "steps of Adam", low=0, high=100000, whole=True, by_semantics={FUSIONBENCH: 400}
     )
     others = an_others("base", by_semantics={FUSIONBENCH: "mean"})
 

@@ -1,4 +1,4 @@
-"""Turns validation errors into one line that a user can act on."""
+"""Turn validation errors into one line that a user can act on."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _EXPECTED = {
     "greater_than_equal": "0 or more",
     "less_than": "less than 2**64",
 }
-"""Plain words for pydantic's types of errors."""
+"""Words for pydantic's types of errors."""
 
 
 def one_line(error: ValidationError) -> str:
+    """Return all that is wrong with a recipe, on one line."""
     return "; ".join(
         _complaint(one["loc"], one["type"], one["msg"], one["input"], one.get("ctx", {}))
         for one in error.errors(include_url=False)
@@ -32,7 +33,7 @@ def _complaint(
     location: tuple[int | str, ...], kind: str, message: str, found: object, context: dict[str, Any]
 ) -> str:
     cause = context.get("error")
-    if isinstance(cause, InputError):  # says itself what it is about
+    if isinstance(cause, InputError):  # names its key itself
         return str(cause)
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
     if isinstance(cause, ValueError):

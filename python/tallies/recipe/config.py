@@ -47,9 +47,11 @@ from .text import parse_model, parse_pairs, read_file
 class MergeConfig(BaseModel):
     """A checked request to merge.
 
-    However it was made, its parameters stand under their proper names (``lambda`` is ``scale``),
-    numbers as float, and dtypes under their safetensors names. Raises InputError, in one line that
-    names everything that is wrong.
+    Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
+    dtypes have their safetensors names, whatever the request was made from.
+
+    Raises:
+        InputError: The request is wrong; one line names everything that is.
 
     >>> request = {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
     >>> MergeConfig.load(request).constants()
@@ -66,14 +68,14 @@ class MergeConfig(BaseModel):
     post_scale: Annotated[Any, modifier("post_scale")] = None
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
     drop_layers: Annotated[Any, modifier("drop_layers")] = None
-    """These three: see ``modifiers``."""
+    """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
     dtype: DtypeName | None = None
-    """The dtype of the result when there is no ``out_dtype``, as in mergekit; sums are float32."""
+    """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None
     seed: Seed = 0
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     files_from: PathText | None = None
-    """The model whose configuration and tokenizer files the result gets; without it, the base."""
+    """The model whose configuration and tokenizer files are copied; by default the base."""
     max_shard_size: SizeText = "5GB"
 
     def __init__(self, **data: Any) -> None:
@@ -84,10 +86,18 @@ class MergeConfig(BaseModel):
 
     @classmethod
     def load(cls, config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergeConfig:
-        """The request in a YAML or JSON file, a mapping, or the ``tallies.json`` of a result.
+        """Read a request.
 
-        Paths become absolute: looked for from the current directory, then from that of the file. A
-        path that is in neither is the reader's to refuse.
+        Args:
+            config: The path of a YAML or JSON file or of a result's ``tallies.json``, a mapping, or
+                a checked request.
+
+        Returns:
+            The request with absolute paths: from the current directory, or else from the file's
+            directory. The reader of checkpoints refuses paths that neither directory has.
+
+        Raises:
+            InputError: The file cannot be read, or the request is wrong.
         """
         if isinstance(config, MergeConfig):
             return config
@@ -108,10 +118,17 @@ class MergeConfig(BaseModel):
         params: Sequence[str] = (),
         **keys: Any,
     ) -> MergeConfig:
-        """The request of command-line options: ``DIR[:key=value,...]`` for each model.
+        """Make a request of command-line options.
 
-        ``params`` are ``key=value`` with YAML values, so ``density=[1,0.5]`` is a gradient;
-        ``keys`` are further keys of a recipe. None counts as not given.
+        Args:
+            method: The merge method.
+            base: The path of the base, or None.
+            models: ``DIR[:key=value,...]`` for each model.
+            params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
+            **keys: Further keys of a recipe; None counts as not given.
+
+        Raises:
+            InputError: The request is wrong.
         """
         data = {
             "merge_method": method,
@@ -123,15 +140,23 @@ class MergeConfig(BaseModel):
         return cls.load({key: value for key, value in data.items() if value is not None})
 
     def replace(self, **changes: Any) -> MergeConfig:
-        """This request with other keys, checked again; None counts as not given.
+        """Return this request with other values, checked again.
 
-        ``model_fields_set`` names the keys that were given, here or before.
+        Args:
+            **changes: Values by key. A value given wins over the request's; None keeps the
+                request's.
+
+        Returns:
+            A request whose ``model_fields_set`` names the keys that were given, here or before.
+
+        Raises:
+            InputError: The changed request is wrong.
         """
         given = {key: value for key, value in changes.items() if value is not None}
         return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Plain data with absolute paths, from which ``load`` repeats this merge."""
+        """Return plain data with absolute paths, from which ``load`` repeats this merge."""
         return self._located().model_dump(mode="json", exclude_none=True)
 
     @property
@@ -141,7 +166,7 @@ class MergeConfig(BaseModel):
 
     @property
     def output_dtype(self) -> str | None:
-        """The safetensors name of the result's dtype; None: tensor by tensor that of the base."""
+        """The safetensors name of the result's dtype, or None for the dtype of each base tensor."""
         return self.out_dtype or self.dtype
 
     @property
@@ -150,7 +175,7 @@ class MergeConfig(BaseModel):
         return parse_size(self.max_shard_size)
 
     def constants(self) -> dict[str, Any]:
-        """The parameters that have one value for the whole merge."""
+        """Return the parameters that have one value for the whole merge."""
         return {
             name: self.parameters.get(name, parameter.default)
             for name, parameter in self.method.parameters(self.semantics).items()
@@ -158,11 +183,11 @@ class MergeConfig(BaseModel):
         }
 
     def rule(self) -> Rule:
-        """What the method does to each tensor."""
+        """Return the rule by which the method merges each tensor."""
         return self.method.rule(self.constants(), self.semantics)
 
     def modifiers(self) -> modifiers.Modifiers:
-        """What changes the task vectors beside the method."""
+        """Return the changes of the task vectors beside the method's."""
         return modifiers.Modifiers.of(
             {key: getattr(self, key) for key in modifiers.KEYS},
             self.method,
@@ -170,15 +195,11 @@ class MergeConfig(BaseModel):
         )
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
-        """The models that take part, in order, and warnings about models that look like a mistake.
-
-        Where there are task vectors the base itself is left out: its own is zero. A method for
-        which a base is the first of the models has it there, listed or not.
-        """
+        """Return the models that take part, in order, and warnings; see ``taking_part``."""
         return taking_part(self.models, self.base_model, self.method)
 
     def resolver(self, names: Iterable[str]) -> Resolver:
-        """What resolves the parameters of each tensor, for a checkpoint with these tensor names."""
+        """Return the resolver of the parameters of each tensor among these names."""
         experts, _ = self.experts()
         return Resolver(
             self.method,
@@ -244,7 +265,7 @@ class MergeConfig(BaseModel):
         refuse_models(experts, self.base_model, self.method, self.semantics, self.parameters)
 
     def _located(self, folder: str = "") -> MergeConfig:
-        """This request with absolute paths."""
+        """Return this request with absolute paths."""
         update: dict[str, Any] = {
             key: _absolute(path, folder)
             for key in ("base_model", "files_from")

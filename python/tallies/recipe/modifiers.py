@@ -1,15 +1,15 @@
-"""What changes the task vectors of any method that has a base: factors by layer, layers left out.
+"""Change the task vectors of any method that has a base: scale by layer, and drop layers.
 
 Three keys of a recipe beside ``parameters``:
 
-* ``post_scale``: a factor on the merged task vector, on top of the method's own scale; it may vary
-  over tensors.
-* ``layer_scaling`` (LiNeS): a factor that grows with depth, alpha + beta * t, t the position of the
-  tensor's layer from 0 to 1 as ``gradient`` has it; tensors outside the layers have t = 0. With N
-  models ``alpha: auto`` is |sum_t x_t|_1 / |m|_1 / N, the norms over the whole model, x_t the
-  weighted task vectors and m what the method merges them to at scale 1; 0 where m is.
-* ``drop_layers`` (LwPTV): of each model, the share of layers with the lowest or highest score is
-  left out: its task vector is zero there, which every method then takes as it takes zeros.
+* ``post_scale``: a factor on the merged task vector, on top of the method's own scale; the factor
+  may vary over tensors.
+* ``layer_scaling`` (LiNeS): a factor that grows with depth, alpha + beta * t, where t is the
+  position of the tensor's layer, from 0 to 1, as ``layers`` has it. With N models ``alpha: auto``
+  is |sum_t x_t|_1 / |m|_1 / N with norms over the whole model, the weighted task vectors x_t, and
+  the merged task vector m at scale 1; alpha is 0 where m is 0.
+* ``drop_layers`` (LwPTV): in each model, the task vector is set to zero in the share of the layers
+  that has the lowest or highest score.
 """
 
 from __future__ import annotations
@@ -35,18 +35,19 @@ KEYS = ("post_scale", "layer_scaling", "drop_layers")
 
 
 class _Options:
-    """Options of a modifier, checked as the parameters of a method are."""
+    """The options of a modifier, checked like the parameters of a method."""
 
     name: ClassVar[str]
     semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)
 
     @classmethod
     def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:
+        """Return the options by name."""
         return {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
 
 
 class LayerScaling(_Options):
-    """Wang et al., LiNeS, 2024, arXiv 2410.17146."""
+    """A factor that grows with depth: Wang et al., LiNeS, 2024, arXiv 2410.17146."""
 
     name = "layer_scaling"
 
@@ -55,7 +56,10 @@ class LayerScaling(_Options):
 
 
 class DropLayers(_Options):
-    """Zhang et al., LwPTV, 2025, arXiv 2506.09093; its score is not public, so it is an option."""
+    """Layers without task vectors: Zhang et al., LwPTV, 2025, arXiv 2506.09093.
+
+    The paper's score is not public, so that the score is an option.
+    """
 
     name = "drop_layers"
 
@@ -66,7 +70,11 @@ class DropLayers(_Options):
 
 
 def check(key: str, value: object) -> Any:
-    """The checked value of one of ``KEYS``; InputError that says what is wrong with it."""
+    """Return the checked value of one of ``KEYS``.
+
+    Raises:
+        InputError: The value is wrong; the message says how.
+    """
     if key == "post_scale":
         try:
             return normalise(value, partial(number, parameter=Parameter(1.0, "")))
@@ -93,7 +101,16 @@ class Modifiers:
 
     @classmethod
     def of(cls, given: Mapping[str, object], method: type[Method], *, has_base: bool) -> Modifiers:
-        """Those given, by key; None counts as not given. InputError for methods without a base."""
+        """Return the given modifiers.
+
+        Args:
+            given: Values by key; None counts as not given.
+            method: The merge method.
+            has_base: The merge has a base.
+
+        Raises:
+            InputError: A value is wrong, or the method does not allow the modifier.
+        """
         found = {key: value for key, value in given.items() if value is not None}
         if found and not method.forms_task_vectors(has_base):
             raise InputError(
@@ -111,18 +128,20 @@ class Modifiers:
 
     @property
     def needs_norms(self) -> bool:
-        """Whether alpha follows from L1 norms, which a survey finds."""
+        """Alpha follows from L1 norms, which a survey finds."""
         return self.layer_scaling is not None and self.layer_scaling["alpha"] == "auto"
 
     @property
     def n_surveys(self) -> int:
-        """Surveys before those of the method."""
+        """The number of surveys before those of the method."""
         return self.needs_norms + (self.drop_layers is not None)
 
     def factors(self, names: Sequence[str], alpha: float | None = None) -> dict[str, float]:
-        """What the merged task vector of each tensor is multiplied by.
+        """Return the factor on the merged task vector of each tensor.
 
-        ``alpha`` takes the place of ``auto``.
+        Args:
+            names: The names of all tensors.
+            alpha: The value in place of ``auto``.
         """
         positions = layer_positions(names)
         scaling = self.layer_scaling or {"alpha": 1.0, "beta": 0.0}
@@ -135,13 +154,13 @@ class Modifiers:
         return factors
 
     def unused_filters(self, names: Sequence[str]) -> Iterator[str]:
-        """Warnings about filters that fit no tensor."""
+        """Yield warnings about filters that fit no tensor."""
         for pattern in filters(self.post_scale):
             if not any(matches(pattern, name) for name in names):
                 yield f"post_scale: filter {pattern!r} fits no tensor"
 
     def layers(self, names: Iterable[str]) -> dict[str, list[str]]:
-        """The layers that ``drop_layers`` ranks, in order, and their tensors."""
+        """Return the layers that ``drop_layers`` ranks, in order, and their tensors."""
         found: dict[str, list[str]] = {}
         by_tensor = (self.drop_layers or {}).get("unit") == "tensor"
         for name in names:
@@ -150,10 +169,17 @@ class Modifiers:
         return found
 
     def dropped(self, grams: Mapping[str, Gram], sizes: Mapping[str, int]) -> list[list[str]]:
-        """For each model, the layers that it loses, from the inner products of its task vectors.
+        """Choose the layers that each model loses.
 
-        ``sizes`` are the layers' numbers of elements. Of equal scores the first layer goes first; a
-        layer with a NaN or infinity stays, so that it is not hidden.
+        Among equal scores the first layer is dropped first. A layer with a NaN or infinity is never
+        dropped, so that the value is not hidden.
+
+        Args:
+            grams: The inner products of all models' task vectors, by layer.
+            sizes: The number of elements, by layer.
+
+        Returns:
+            The dropped layers of each model.
         """
         options = self.drop_layers or {}
         sign = -1 if options.get("drop") == "highest" else 1
@@ -169,10 +195,11 @@ class Modifiers:
 
 
 def score(name: str, gram: Gram, model: int, n_elements: int) -> float:
-    """The score of one model's task vector x in one layer; m is the mean of all models' there.
+    """Return the score of one model's task vector x in one layer.
 
-    ``size``: |x| / sqrt(n_elements); ``cosine``: the cosine between x and m, 0 where one of them is
-    zero; ``distance``: |x - m| / sqrt(n_elements).
+    With the mean m of all models' task vectors in the layer, ``size`` is |x| / sqrt(n_elements),
+    ``cosine`` the cosine between x and m (0 where x or m is zero), and ``distance``
+    |x - m| / sqrt(n_elements).
     """
     own = [float(t == model) for t in range(gram.n)]
     mean = [1 / gram.n] * gram.n

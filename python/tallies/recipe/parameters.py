@@ -1,4 +1,4 @@
-"""The parameters of a request: checked against its method, then resolved for each tensor."""
+"""Check the parameters of a request against its method, and resolve them for each tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .settings import Scalar, Setting, evaluate, filters, matches, normalise
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
-# mergekit's parameters that have one value which changes nothing, and what the others would need.
+# Parameters of mergekit with one value that changes nothing, and the way out for other values.
 _ONLY_FALSE = {
     "rescale": "rescaling trimmed task vectors is not done; leave it out, or raise 'scale'"
 }
@@ -32,12 +32,22 @@ def check_parameters(
     where: str = "parameters",
     per_model: bool = False,
 ) -> dict[str, Setting]:
-    """The given parameters under their proper names, as settings of checked values.
+    """Return the given parameters under their proper names, as settings of checked values.
 
-    ``per_model`` says that they belong to one model. Numbers become float; text that reads as a
-    number counts as one, because YAML takes ``1e-3`` for text. Raises InputError that names
-    everything that is wrong: unknown names, wrong types, NaN, values out of range, parameters that
-    the semantics lacks or that cannot be given for a model.
+    Numbers become float. Text that reads as a number counts as a number, because YAML takes
+    ``1e-3`` for text. A word of an enumeration becomes its member.
+
+    Args:
+        given: Values by name or alias.
+        method: The method or codec that has the parameters.
+        semantics: The author whose variant of the method the merge follows.
+        where: The place of the parameters in the recipe, for messages.
+        per_model: The parameters belong to one model.
+
+    Raises:
+        InputError: A name is unknown, a value has a wrong type, is NaN or out of range, the
+            semantics lacks a parameter, or a parameter cannot be given for a model; the message
+            names all of these.
     """
     checked: dict[str, Setting] = {}
     problems = []
@@ -58,21 +68,34 @@ def check_parameters(
 
 
 class Parametrised(Protocol):
-    """What has parameters by name: a method or a codec."""
+    """A method, a codec or a modifier: anything that has parameters by name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in messages."""
+
     @property
-    def semantics(self) -> tuple[Semantics, ...]: ...
-    def parameters(self, semantics: Semantics = ...) -> dict[str, Parameter]: ...
+    def semantics(self) -> tuple[Semantics, ...]:
+        """The variants that exist."""
+
+    def parameters(self, semantics: Semantics = ...) -> dict[str, Parameter]:
+        """Return the parameters of a variant, by name."""
 
 
 class Resolver:
     """The parameters of each tensor, with gradients, rules and defaults worked out.
 
-    A model's own setting comes first, then the shared one, then the default; a rule list in which
-    nothing fits the name counts as not given. ``models`` holds one checked dict per expert, in
-    order, and ``labels`` what to call them. ``warnings`` names the filters that fit no tensor.
+    A model's own setting comes first, then the shared setting, then the default. A list of rules
+    that has none for the name counts as not given. ``warnings`` names the filters that fit no
+    tensor.
+
+    Args:
+        method: The merge method.
+        semantics: The author whose variant of the method the merge follows.
+        shared: Checked parameters of all models.
+        models: Checked parameters of each model, in order.
+        labels: The models' names in messages.
+        names: The names of all tensors.
     """
 
     def __init__(
@@ -93,10 +116,16 @@ class Resolver:
         self.warnings = tuple(self._unused_filters())
 
     def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
-        """The values for tensor ``name``; per-model parameters are tuples in the order of experts.
+        """Return the values for one tensor.
 
-        Raises InputError when a required parameter has no value here, or when the method cannot
-        work with these values; KeyError when the resolver was not given this name.
+        Args:
+            name: One of the names that the resolver was made for.
+
+        Returns:
+            Values by parameter; those of a per-model parameter are a tuple in the models' order.
+
+        Raises:
+            InputError: A required parameter has no value, or the method refuses the values.
         """
         values: dict[str, Scalar | tuple[Scalar, ...]] = {
             key: tuple(
@@ -143,7 +172,7 @@ class Resolver:
 
 
 def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, Parameter]:
-    """The parameter of this name or alias, under its proper name."""
+    """Find the parameter of this name or alias, and return its proper name too."""
     parameters = method.parameters(semantics)
     proper = {alias: key for key, value in parameters.items() for alias in (key, *value.aliases)}
     if name in proper:
@@ -189,7 +218,11 @@ def _boolean(value: object) -> bool:
 
 
 def number(value: object, parameter: Parameter) -> float:
-    """A finite number in the parameter's range; ValueError that says what was found."""
+    """Return a finite number in the parameter's range.
+
+    Raises:
+        ValueError: The value is another one; the message says what was found and expected.
+    """
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
     complaint = ValueError(

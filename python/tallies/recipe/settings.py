@@ -1,4 +1,4 @@
-"""Parameters that vary over tensors: gradients over layers and ``filter`` rules, as in mergekit.
+"""Evaluate parameters that vary over tensors by gradients and ``filter`` rules, as in mergekit.
 
 A setting is plain data, one of
 
@@ -8,10 +8,7 @@ A setting is plain data, one of
 * a list of ``{"filter": TEXT, "value": ...}``: the first rule whose filter is part of the tensor's
   name (no filter, or ``*``, fits every name); its value may be a gradient.
 
-A layer is the first number between the dots of a name: ``model.layers.12.mlp.up_proj.weight`` is
-layer 12 of ``model.layers``. Its position t is 12 / (n_layers - 1), where ``n_layers`` counts the
-layers below the same prefix. Tensors outside the layers (embeddings, final norm, head) have t = 0,
-the only layer of its prefix has t = 1. That is where mergekit puts them.
+``layers`` says which layer a tensor is in.
 """
 
 from __future__ import annotations
@@ -26,10 +23,15 @@ Setting = Scalar | list[Any]
 
 
 def normalise(value: object, scalar: Callable[[object], Scalar]) -> Setting:
-    """The setting that ``value`` (data from YAML, JSON or Python) means, in new lists and dicts.
+    """Return a setting in new lists and dicts.
 
-    ``scalar`` checks and converts one value. Raises ValueError where it does, and for empty lists,
-    rules with other keys than ``filter`` and ``value``, and rules that no tensor can reach.
+    Args:
+        value: Data from YAML, JSON or Python.
+        scalar: The function that checks and converts one value; its ValueError is passed on.
+
+    Raises:
+        ValueError: A list is empty, a rule has other keys than ``filter`` and ``value``, or no
+            tensor can reach a rule.
     """
     if isinstance(value, Mapping):
         value = [value]
@@ -41,9 +43,16 @@ def normalise(value: object, scalar: Callable[[object], Scalar]) -> Setting:
 
 
 def evaluate(setting: Setting, name: str, position: float) -> Scalar | None:
-    """The value for tensor ``name`` at ``position`` in [0, 1]; None when no rule fits the name.
+    """Return the value of a setting for one tensor.
 
-    Lists of text or booleans are not interpolated: element ``int(position * (n - 1))``.
+    Args:
+        setting: The setting, as ``normalise`` returns it.
+        name: The tensor's name.
+        position: The position of the tensor's layer, in [0, 1].
+
+    Returns:
+        The value, or None when no rule fits the name. Numbers are interpolated linearly; of a list
+        of texts or booleans, element ``int(position * (n - 1))`` holds.
     """
     if not isinstance(setting, list):
         return setting
@@ -63,12 +72,12 @@ def evaluate(setting: Setting, name: str, position: float) -> Scalar | None:
 
 
 def matches(pattern: str | None, name: str) -> bool:
-    """Whether a rule with this filter holds for tensor ``name``."""
+    """Return whether a rule with this filter holds for tensor ``name``."""
     return pattern is None or pattern == "*" or pattern in name
 
 
 def filters(setting: Setting) -> Iterator[str]:
-    """The filters of a setting that do not fit every name."""
+    """Yield the filters of a setting that do not fit every name."""
     if isinstance(setting, list):
         for rule in setting:
             if isinstance(rule, dict) and rule["filter"] not in (None, "*"):

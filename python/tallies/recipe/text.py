@@ -1,6 +1,6 @@
-"""Recipes as text, in files and on the command line, read into plain data.
+"""Read recipes from files and from the command line into plain data.
 
-The text may come from anywhere, so its length and the data it stands for are bounded.
+The text may come from anywhere, so the length of the text and the size of its data are bounded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import yaml
 from ..errors import InputError
 from ..messages import show
 
-# Recipes are typed by hand; these bounds only stop files that are something else.
+# People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
 _MAX_VALUES = 100_000
-# A report holds what was found out about every tensor beside the recipe.
+# A report holds results about every tensor beside the recipe.
 _MAX_REPORT_BYTES = 1 << 28
 
 # At the last colon, and only before key=value: a path may hold colons too.
@@ -28,10 +28,11 @@ _COMMA = re.compile(r",(?=[^,=\[\]]+=)")  # before the next key=, not inside a g
 
 
 def read_file(path: str) -> dict[str, Any]:
-    """The recipe in a YAML or ``.json`` file, or under ``recipe`` in a report of a merge.
+    """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
 
-    Raises InputError for what cannot be read or parsed, for keys given twice, and for data that is
-    no mapping or larger than a recipe.
+    Raises:
+        InputError: The file cannot be read or parsed, a key is given twice, or the data is no
+            mapping or larger than a recipe.
     """
     try:
         with open(path, "rb") as file:
@@ -52,9 +53,9 @@ def read_file(path: str) -> dict[str, Any]:
 
 
 def parse_model(text: str) -> dict[str, Any]:
-    """``DIR[:key=value,...]`` as an entry of a recipe's ``models``.
+    """Parse ``DIR[:key=value,...]`` into an entry of a recipe's ``models``.
 
-    A path that exists as it stands is one, whatever colons it holds.
+    Text that is the path of something that exists is a path, whatever colons the text holds.
     """
     option = None if os.path.exists(text) else _MODEL_OPTION.fullmatch(text)
     if option is None:
@@ -64,12 +65,12 @@ def parse_model(text: str) -> dict[str, Any]:
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:
-    """``key=value,...`` as a mapping; values are YAML."""
+    """Parse ``key=value,...`` into a mapping; values are YAML."""
     return parse_pairs(_COMMA.split(text), where)
 
 
 def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
-    """``key=value`` texts as a mapping; values are YAML."""
+    """Parse ``key=value`` texts into a mapping; values are YAML."""
     pairs: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -86,7 +87,7 @@ def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which a key may stand only once; the stock loader keeps the last."""
+    """YAML that refuses a key given twice; the stock loader keeps the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -123,7 +124,7 @@ def _parse(parse: Callable[[str], Any], text: str) -> Any:
 
 
 def _check_size(data: Any) -> None:
-    """Refuse what YAML aliases can make of a short text: huge, or endless, data."""
+    """Refuse data that is huge or endless, which YAML aliases can make of a short text."""
     waiting, n_values = [data], 0
     while waiting:
         value = waiting.pop()

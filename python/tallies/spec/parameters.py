@@ -1,4 +1,4 @@
-"""Parameters that methods and codecs state."""
+"""The parameters that methods and codecs state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .choices import Semantics
 
 Values = Mapping[str, Any]
-"""What checked parameters are set to; of a tensor, resolved for it."""
+"""Checked values by parameter; those of a tensor have gradients and filters resolved."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,10 @@ class Parameter:
     """One parameter of a method: its default, its range or choices, and one line about it.
 
     ``per_model`` parameters may be given for each model, and may vary over tensors (a gradient or
-    ``filter`` rules); ``per_tensor`` ones may vary over tensors only. A default of None means the
-    parameter must be given. With ``choices`` the values are those, with a boolean default they are
-    true or false, with a text as default any text, otherwise finite numbers or one of ``words``.
+    ``filter`` rules); ``per_tensor`` parameters may vary over tensors only. A parameter whose
+    default is None must be given. The values are the ``choices``; without choices, true and false
+    where the default is a boolean, any text where the default is a text, and otherwise finite
+    numbers and ``words``.
     """
 
     default: float | str | bool | None
@@ -41,7 +42,7 @@ class Parameter:
 
 
 def own_then_inherited(cls: type) -> dict[str, Any]:
-    """The attributes of a class and of those it inherits from, its own first."""
+    """Return the attributes of a class, its own first and then those of its bases."""
     found: dict[str, Any] = {}
     for one in cls.__mro__:
         for name, value in vars(one).items():

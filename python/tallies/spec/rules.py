@@ -1,27 +1,27 @@
-"""The choices that make a method: gate, vote, blend, and the rule that has all three."""
+"""States the choices that make a method: gate, vote, blend, and the survey that they need."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from ..linalg.gram import Gram
 from .choices import Equal, Rescale, Scope
-from .parameters import Values
 
 
 class Gate(enum.Enum):
-    """Which entries of each task vector stay."""
+    """The entries of each task vector that survive."""
 
     ALL = "all"
     MAGNITUDE = "magnitude"
+    """The largest magnitudes."""
     RANDOM = "random"
     """Each entry by itself with a probability: a function of seed, expert, tensor and element."""
     RANK = "rank"
     """The same, the larger its magnitude among those of its row the more likely."""
     BAND = "band"
-    """Those that are neither too small nor too large; ``scope`` may be ``row``."""
+    """Entries that are neither too small nor too large, of a tensor or of a row."""
     ABOVE = "above"
     """Entries of a magnitude above ``Rule.epsilon``."""
     VARIANCE = "variance"
@@ -31,7 +31,7 @@ class Gate(enum.Enum):
 
 
 class Vote(enum.Enum):
-    """Who elects the sign of an element."""
+    """The election of an element's sign."""
 
     NONE = "none"
     SUM = "sum"
@@ -41,7 +41,7 @@ class Vote(enum.Enum):
 
 
 class Blend(enum.Enum):
-    """How the survivors of an element become one value."""
+    """The way in which the survivors of an element become one value."""
 
     SUM = "sum"
     MEAN = "mean"
@@ -52,7 +52,7 @@ class Blend(enum.Enum):
     CLAMPED_MEAN_OF_AGREEING = "clamped_mean_of_agreeing"
     """The weighted one with a divisor of at least 1e-6."""
     ALONE_OR_MEAN = "alone_or_mean"
-    """Weight times value where one expert's entry stays, else the mean of those that do."""
+    """Weight times value where one expert's entry survives, else the mean of those that do."""
     SCORE_WEIGHTED_MEAN = "score_weighted_mean"
 
 
@@ -66,89 +66,103 @@ BLENDS_OF_AGREEING = {
 
 
 class Zero(enum.Enum):
-    """Which sign an exactly zero vote takes; MAJORITY is that of the scope's elected signs."""
+    """The sign of a vote of exactly zero."""
 
     MAJORITY = "majority"
+    """The sign of the sum of the scope's elected signs."""
     POSITIVE = "positive"
     NEGATIVE = "negative"
     DROP = "drop"
 
 
-@dataclass(frozen=True)
-class Scoring:
-    """How the entries of ``Gate.SCORE`` are scored."""
+class Agreement(enum.Enum):
+    """The quantity that an entry agrees with in a score of ``Gate.SCORE``."""
 
-    ratio: float
-    """The share of an expert's scores that counts."""
-    clip: float
-    """The share of its magnitudes that is clipped at either end."""
-    agreement: str
-    """What an entry agrees with: the experts' ``sum``, or their ``signs`` times their sizes."""
+    SUM = "sum"
+    """The sum of the experts' entries."""
+    SIGNS = "signs"
+    """The sum of their signs times their normalised sizes."""
 
 
 @dataclass(frozen=True)
-class Coefficients:
-    """How the weights of a combine follow from inner products that a survey finds before it."""
+class SurveyRule:
+    """The survey that a combine needs first."""
 
-    solve: Callable[[Gram, Values], list[float]]
-    """From the inner products and the tensor's parameters; ValueError where there is no answer."""
+    name: str
+    """The module of ``engine/surveys`` that has it."""
     scope: Scope = Scope.TENSOR
-    """What the inner products are of: ``model``, ``tensor``, or ``row`` of the last dimension."""
-    magnitudes: bool = False
-    """Whether sums of magnitudes are needed as well."""
+    """``MODEL``: the statistics hold for all tensors together. Otherwise each tensor has its own;
+    ``ROW``: each row of its last dimension."""
+    solve: Callable[..., list[float]] | None = None
+    """Turns the statistics into weights; the survey says which it takes."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of the survey beside these."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What the native kernel does with one tensor, and how ranks are counted for it."""
+    """The work of the native kernel on one tensor, and the survey before it."""
 
     gate: Gate
     vote: Vote
     blend: Blend
     zero: Zero = Zero.MAJORITY
     scope: Scope = Scope.MODEL
+    """The entries that are ranked together, and whose elected signs have a majority."""
     equal: Equal = Equal.KEEP
     rescale: Rescale = Rescale.NONE
-    """What survivors of a stage are multiplied by: ``probability``, the inverse of their chance to
-    stay; ``l1``, what restores the sum of magnitudes of each tensor; ``none``."""
-    trim: float = 1.0
-    """The share of each expert's entries, over the model, that stays of what is drawn."""
+    epsilon: float = 0.0
+    """The magnitude up to which ``Gate.ABOVE`` lets no entry pass."""
+    agreement: Agreement = Agreement.SUM
     at_least: int = 0
     """Tasks that must claim an element, where the parameters have a ``mask_lambda``."""
-    coefficients: Coefficients | None = None
-    """Where the weights come from, unless they are given."""
-    epsilon: float = 0.0
-    scoring: Scoring | None = None
-    weights_of_overlap: Callable[[Sequence[int], Sequence[int]], list[float]] | None = None
-    """The weights over the scope, of how many entries above epsilon each expert has alone and how
-    many it shares."""
-    weights_of_squares: Callable[[Sequence[float]], list[float]] | None = None
-    """The weights of a tensor, of the mean squares of each expert's deltas that stay."""
-
-    @property
-    def n_surveys(self) -> int:
-        """Surveys of all values before the combine."""
-        if self.gate is Gate.SCORE:
-            return 2
-        selects = self.gate in (Gate.MAGNITUDE, Gate.VARIANCE)
-        solved = (self.weights_of_overlap, self.weights_of_squares, self.coefficients)
-        return selects + sum(one is not None for one in solved) or int(self.survey is not None)
-
-    @property
-    def survey(self) -> Scope | None:
-        """Over what something is found out before the combine: ``model``, ``tensor`` or nothing."""
-        if self.coefficients is not None:
-            return Scope.MODEL if self.coefficients.scope is Scope.MODEL else Scope.TENSOR
-        if self.gate is Gate.SCORE or self.trim < 1:
-            return Scope.MODEL
-        if self.gate is Gate.MAGNITUDE or self.weights_of_overlap is not None:
-            return self.scope
-        by_tensor = self.gate is Gate.VARIANCE or (
-            self.gate is Gate.BAND and self.scope is Scope.TENSOR
-        )
-        return Scope.TENSOR if by_tensor or self.rescale is Rescale.L1 else None
+    survey: SurveyRule | None = None
 
     @property
     def by_rows(self) -> bool:
         """Whether an entry is compared with those of its row, along the last dimension."""
         return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope is Scope.ROW)
+
+
+def trimmed(
+    vote: Vote,
+    blend: Blend,
+    zero: Zero = Zero.MAJORITY,
+    scope: Scope = Scope.MODEL,
+    equal: Equal = Equal.KEEP,
+    **others: Any,
+) -> Rule:
+    """Return a rule of the magnitude gate, whose thresholds are found over ``scope``."""
+    survey = SurveyRule("trims", scope)
+    return Rule(Gate.MAGNITUDE, vote, blend, zero, scope, equal, survey=survey, **others)
+
+
+def staged(
+    gate: Gate,
+    vote: Vote,
+    blend: Blend,
+    zero: Zero = Zero.MAJORITY,
+    scope: Scope = Scope.MODEL,
+    *,
+    rescale: Rescale = Rescale.NONE,
+    trim: float = 1.0,
+) -> Rule:
+    """Return a rule of a gate that is a stage of its own before the blend.
+
+    Args:
+        gate: ``RANDOM``, ``RANK`` or ``BAND``.
+        vote: The election of signs.
+        blend: The blend of the survivors.
+        zero: The sign of a vote of zero.
+        scope: The entries that are ranked together.
+        rescale: The factor on the survivors; not ``L1`` where they are trimmed.
+        trim: The share of each expert's entries, over the model, that survives of the drawn ones.
+    """
+    survey = None
+    if trim < 1:
+        survey = SurveyRule("drawn_trims", Scope.MODEL, facts={"density": trim})
+    elif gate is Gate.BAND and scope is Scope.TENSOR:
+        survey = SurveyRule("bands")
+    elif rescale is Rescale.L1:
+        survey = SurveyRule("magnitude_sums")
+    return Rule(gate, vote, blend, zero, scope, rescale=rescale, survey=survey)

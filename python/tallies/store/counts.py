@@ -1,4 +1,4 @@
-"""How many tasks use each parameter, from the masks of a store."""
+"""Counts the tasks that use each parameter, from the masks of a store."""
 
 from __future__ import annotations
 
@@ -10,25 +10,32 @@ from typing import Any
 from ..checkpoint.data import chunks
 from ..checkpoint.safetensors import TensorInfo
 from ..errors import InputError
-from .codecs import registry as codecs
-from .codecs._codec import Mask
+from .families.registry import family_of
 from .manifest import Manifest, open_files
 
 
 def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
-    """How many parameters the masks of 0, 1, ... N tasks contain, per tensor and in all.
+    """Count the parameters that the masks of 0, 1, ... N tasks contain.
 
-    What no task uses is called catastrophic, what one alone uses selfish (Wang et al. 2024). Only
-    masked tensors are counted. InputError where masks do not say what a task uses (bitdelta), or
-    candidates are still to be chosen from.
+    A parameter that no task uses is called catastrophic, a parameter of one task alone selfish
+    (Wang et al. 2024). Tensors without masks are not counted.
+
+    Args:
+        store: The directory of the store.
+
+    Returns:
+        ``used_by``, the counts over all masked tensors, ``tensors``, the counts by tensor, and
+        ``path``, ``tasks`` and ``n_parameters``.
+
+    Raises:
+        InputError: The codec keeps no masks, or masks of signs; or a task has several candidates.
+        StorageError: A mask cannot be read.
     """
     root = Path(store)
     manifest = Manifest.read(root)
-    mask = codecs.get(manifest.codec).mask
-    if mask is None:
-        raise InputError(f"{root}: {manifest.codec} keeps no masks; nothing to count")
-    if mask is Mask.SIGN:
-        raise InputError(f"{root}: the masks of {manifest.codec} are signs; nothing to count")
+    why_not = family_of(manifest.codec, manifest.parameters).why_not_counted()
+    if why_not is not None:
+        raise InputError(f"{root}: {why_not}; nothing to count")
     undecided = [name for name, task in manifest.tasks.items() if task.file is None]
     if undecided:
         raise InputError(
@@ -38,8 +45,7 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
     files = open_files(root, manifest)
     masks = [files[task.file] for task in manifest.tasks.values() if task.file is not None]
     by_tensor = {
-        name: _counts(name, manifest.tensors[name].shape, masks)
-        for name in manifest.of_kind("masked")
+        name: _counts(name, manifest.tensors[name].shape, masks) for name in manifest.coded
     }
     totals = [sum(row[n] for row in by_tensor.values()) for n in range(len(masks) + 1)]
     return {
@@ -54,7 +60,7 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
 def _counts(
     name: str, shape: Sequence[int], masks: Sequence[Mapping[str, TensorInfo]]
 ) -> list[int]:
-    """How many elements of a tensor exactly 0, 1, ... N of the masks contain."""
+    """Count the elements of a tensor that exactly 0, 1, ... N of the masks contain."""
     import math
 
     import numpy as np

@@ -17,9 +17,9 @@ from ..checkpoint.destination import only_one
 from ..errors import InputError, StorageError
 from ..messages import unknown
 from .codecs import registry as codecs
-from .codecs._codec import Mask
+from .families.registry import family_of
 from .lambdas import DEFAULT, text
-from .manifest import STORED, Manifest, open_files
+from .manifest import Manifest, open_files
 from .names import check_task_names
 from .packing.pack import pack
 from .packing.report import PackReport
@@ -36,12 +36,25 @@ def add(
     mask_lambda: float | None = None,
     **options: Any,
 ) -> PackReport:
-    """Add one task to a store; the report is that of what was packed.
+    """Add one task to a store.
 
-    A codec without a shared vector packs the new task alone. The others change the shared vector,
-    so that all tasks are packed again, from the experts that the store remembers; ``mask_lambda``
-    is then the new task's, for ``tall``. ``options`` are those of ``pack`` but the codec's.
-    InputError when the name is taken, the base is another or an expert is gone.
+    A codec without a shared vector packs the new task alone. A codec with one packs all tasks
+    again, from the experts that the store remembers.
+
+    Args:
+        store: The directory of the store.
+        task: The name of the new task.
+        source: The checkpoint of the new task.
+        base: The base, where it is no longer at the path that the store remembers.
+        mask_lambda: The new task's lambda, for codecs that have one.
+        **options: Options of ``pack`` other than the codec and its parameters.
+
+    Returns:
+        The report on what was packed.
+
+    Raises:
+        InputError: The name is taken, the base is another one, or an expert is gone.
+        StorageError: Reading or writing fails.
     """
     root = Path(store)
     manifest = Manifest.read(root)
@@ -70,7 +83,7 @@ def add(
                 (root / file).parent.mkdir(exist_ok=True)
                 os.replace(work / file, root / file)
             for name, tensor in made.tensors.items():
-                if tensor.kind in STORED:
+                if tensor.is_stored:
                     manifest.tensors[name] = replace(manifest.tensors[name], kind=tensor.kind)
             manifest.tasks.update(made.tasks)
             manifest.checksums.update(made.checksums)
@@ -90,10 +103,23 @@ def remove(
 ) -> PackReport | None:
     """Remove one task from a store.
 
-    Without a shared vector, or with ``keep_shared``, its files alone go; the shared vector then
-    still holds it, and the other tasks stay what they are. Otherwise all other tasks are packed
-    again from the experts that the store remembers, and the report is that. InputError for a task
-    that is not there, and for the last one.
+    Without a shared vector, or with ``keep_shared``, the task's files alone are removed, and the
+    other tasks keep their bits. Otherwise all other tasks are packed again, from the experts that
+    the store remembers.
+
+    Args:
+        store: The directory of the store.
+        task: The name of the task.
+        keep_shared: Leave the shared vector as it is, with the removed task in it.
+        base: The base, where it is no longer at the path that the store remembers.
+        **options: Options of ``pack`` other than the codec and its parameters.
+
+    Returns:
+        The report on the tasks that were packed again; None where files were only removed.
+
+    Raises:
+        InputError: The store has no such task, or no other one; the base or an expert is gone.
+        StorageError: Reading or writing fails.
     """
     root = Path(store)
     manifest = Manifest.read(root)
@@ -117,7 +143,14 @@ def remove(
 def choose(store: str | os.PathLike[str], task: str, mask_lambda: float | str) -> None:
     """Keep one of the candidate masks of a task and remove the others.
 
-    InputError for a task or lambda that is not there, and for a task without candidates.
+    Args:
+        store: The directory of the store.
+        task: The name of the task.
+        mask_lambda: The lambda of the candidate to keep.
+
+    Raises:
+        InputError: The store has no such task or lambda, or the task has no candidates.
+        StorageError: Reading or writing fails.
     """
     root = Path(store)
     with _editing(root):
@@ -158,8 +191,8 @@ def choose(store: str | os.PathLike[str], task: str, mask_lambda: float | str) -
 
 
 def _is_independent(manifest: Manifest) -> bool:
-    """Whether each task is packed without regard to the others."""
-    return codecs.get(manifest.codec).shared_rule(manifest.parameters) is None
+    """Return whether each task is packed without regard to the others."""
+    return not family_of(manifest.codec, manifest.parameters).has_shared
 
 
 def _find(root: Path, manifest: Manifest, task: str) -> Any:
@@ -189,7 +222,7 @@ def _pack_again(
                 f"{root}: task {name!r} has several candidates; keep one first with 'tallies "
                 f"choose {root} {name} LAMBDA'"
             )
-    if codecs.get(manifest.codec).mask is Mask.TALL:
+    if codecs.get(manifest.codec).has_lambda():
         parameters["lambda"] = {
             name: manifest.tasks[name].mask_lambda if name in manifest.tasks else options["lambda"]
             for name in sources
@@ -203,7 +236,7 @@ def _pack_again(
 
 
 def _drop(root: Path, manifest: Manifest, files: list[str]) -> None:
-    """Forget files and write the manifest; then remove them."""
+    """Write the manifest without some files, then remove the files."""
     for file in files:
         del manifest.checksums[file]
     manifest.write(root)

@@ -1,4 +1,4 @@
-"""``lambda`` of TALL-masks: one number for all tasks, one for each, or candidates."""
+"""Reads the ``lambda`` of TALL-masks: one number for all tasks, one for each, or candidates."""
 
 from __future__ import annotations
 
@@ -21,30 +21,36 @@ class Lambdas:
 
     @property
     def n_per_task(self) -> int:
-        """How many masks each task gets."""
+        """The number of masks of each task."""
         return max(map(len, self.by_task.values()), default=1)
 
     def of(self, task: str) -> tuple[float | None, ...]:
-        """Those of one task."""
+        """Return the lambdas of one task."""
         return self.by_task[task]
 
     def file(self, task: str, value: float | None) -> str:
-        """Where the mask of a task for one of its lambdas lies in the store."""
+        """Return the file of the store for a task and one of its lambdas."""
         if self.n_per_task == 1:
             return f"tasks/{task}.safetensors"
         return f"candidates/{task}/{text(value)}.safetensors"
 
 
 def text(value: float | None) -> str:
-    """A lambda as it is written in names: ``0.4``; nothing for None."""
+    """Return a lambda as names have it, such as ``0.4``; nothing for None."""
     return "" if value is None else f"{value:g}"
 
 
 def take_lambdas(parameters: dict[str, Any], tasks: Sequence[str], has_lambda: bool) -> Lambdas:
     """Remove ``lambda`` (or ``mask_lambda``) from the parameters and read it.
 
-    A number, or text with one or several (``"0.2,0.4"``); a list of candidates; or a mapping from
-    each task to its own number. InputError for anything else, and for numbers below 0.
+    Args:
+        parameters: Parameters of the codec. The lambda is a number, or text with one or several
+            (``"0.2,0.4"``), a list of candidates, or a mapping from each task to its number.
+        tasks: Names of the tasks.
+        has_lambda: Whether the codec has a lambda.
+
+    Raises:
+        InputError: The lambda is anything else, or a number is below 0.
     """
     if not has_lambda:
         return Lambdas({task: (None,) for task in tasks})

@@ -1,4 +1,4 @@
-"""``store.json``: what a store holds, of which base, and how to tell that it is intact."""
+"""``store.json``: the tasks of a store, its base, and checksums of everything in it."""
 
 from __future__ import annotations
 
@@ -17,34 +17,45 @@ from ..messages import show
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
-STORED: Final = ("masked", "factored", "dense")
-"""Kinds of tensors that the files of tasks hold."""
+DENSE: Final = "dense"
+"""The kind of tensors that the files of tasks hold as they are."""
+_NOT_STORED: Final = ("frozen", "copied", "tied")
 FORMAT: Final = "tallies-store"
 VERSION: Final = 1
 
 
 @dataclass
 class Tensor:
-    """A tensor of the base. ``kind`` says where that of a task comes from.
+    """A tensor of the base; ``kind`` says where a task's tensor comes from.
 
-    ``masked``, ``factored`` and ``dense`` are in the store, ``frozen`` and ``copied`` are the
-    base's (no task changed it; integers and booleans), ``tied`` has the values of ``tied_to``.
+    The store has tensors of the kind that the codec's family encodes (``masked``, ``factored``),
+    and ``dense`` ones. Tensors that no task changed (``frozen``), integers and booleans
+    (``copied``) are the base's. A ``tied`` tensor has the values of ``tied_to``.
     """
 
     dtype: str
     shape: tuple[int, ...]
     kind: str
     fingerprint: str
-    """Of the base's dtype, shape and content."""
+    """Fingerprint of the base's dtype, shape and content."""
     tied_to: str | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the files of tasks hold the tensor."""
+        return self.kind not in _NOT_STORED
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the files of tasks hold the tensor as the codec's family encodes it."""
+        return self.is_stored and self.kind != DENSE
 
 
 @dataclass
 class Task:
-    """One expert: where it came from, and its files, relative to the store.
+    """One expert: its origin, and its files, relative to the store.
 
-    ``candidates`` has by lambda the masks between which a choice is still to be made; then there is
-    no ``file`` yet.
+    While a choice is due, ``candidates`` has a file for each lambda, and ``file`` is None.
     """
 
     source: str
@@ -52,7 +63,7 @@ class Task:
     scale: float
     mask_lambda: float | None
     n_set: dict[str, int]
-    """Bits set in the mask, or in that of each candidate; or values kept."""
+    """By lambda, bits set in the masks of each candidate; or the number of values kept."""
     file: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
 
@@ -70,16 +81,22 @@ class Manifest:
     checksums: dict[str, dict[str, str]]
     """By file and tensor, sixteen hexadecimal digits over dtype, shape and content."""
 
-    def of_kind(self, *kinds: str) -> list[str]:
-        """The names of the tensors of these kinds, in the order of their bytes."""
-        return [name for name, tensor in self.tensors.items() if tensor.kind in kinds]
+    @property
+    def stored(self) -> list[str]:
+        """Names of the tensors that the files of tasks hold."""
+        return [name for name, tensor in self.tensors.items() if tensor.is_stored]
+
+    @property
+    def coded(self) -> list[str]:
+        """Names of the tensors that the codec's family encodes."""
+        return [name for name, tensor in self.tensors.items() if tensor.is_coded]
 
     def files(self) -> list[str]:
-        """All files of the store but this one."""
+        """Return all files of the store but this one."""
         return list(self.checksums)
 
     def to_json(self) -> str:
-        """The text of ``store.json``."""
+        """Return the text of ``store.json``."""
         data: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -95,7 +112,11 @@ class Manifest:
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, store: Path) -> None:
-        """Put it in place of the one that is there, at once."""
+        """Replace the manifest of a store at once.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
         new = store / f".{NAME}.new"
         try:
             new.write_text(self.to_json(), encoding="utf-8")
@@ -105,7 +126,12 @@ class Manifest:
 
     @classmethod
     def read(cls, store: Path) -> Manifest:
-        """That of a store; InputError when there is none, or none that this version reads."""
+        """Read the manifest of a store.
+
+        Raises:
+            InputError: The directory has no manifest, a damaged one, or one of a newer format.
+            StorageError: The file cannot be read.
+        """
         path = store / NAME
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -155,13 +181,20 @@ class Manifest:
 
 
 def _checksum(data: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits over the content of ``store.json``, however it is laid out."""
+    """Return sixteen hexadecimal digits over the content of ``store.json``, whatever its layout."""
     text = json.dumps(data, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def open_files(store: Path, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:
-    """By file, the tensors of a store; InputError unless they are those that it should hold."""
+    """Read the headers of all files of a store.
+
+    Returns:
+        By file, the tensors by name.
+
+    Raises:
+        InputError: A file is missing, or holds other tensors than the manifest says.
+    """
     found = {}
     for file, checksums in manifest.checksums.items():
         path = store / file

@@ -1,4 +1,4 @@
-"""``Store``: an open store over its base."""
+"""Opens a store over its base, and loads its tasks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
-from ..engine.files import Place
+from ..engine.files import Place, PlanFiles, place_code
 from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
-from ..spec.dtypes import DTYPE_CODES
 from .manifest import Manifest, open_files
 from .restoring.checks import restored_names
 from .restoring.task import Restoring
@@ -31,14 +30,15 @@ _BUFFERS = "256MiB"
 class Store:
     """Many experts of one base: ``Store.open(path).load("math")`` is one of them.
 
-    Everything that is read is compared with its checksum; InputError names what is damaged.
+    Everything that is read is compared with its checksum: the methods raise InputError, which names
+    the damaged file and tensor, and StorageError when reading fails.
     """
 
     path: Path
     base: Checkpoint
     manifest: Manifest
     files: Mapping[str, Mapping[str, TensorInfo]]
-    """By file of the store, where each of its tensors lies."""
+    """By file of the store, its tensors by name."""
 
     @classmethod
     def open(
@@ -48,11 +48,17 @@ class Store:
         *,
         check_base: bool = True,
     ) -> Store:
-        """Open a store over ``base``, by default the one it was packed from.
+        """Open a store over its base.
 
-        With ``check_base`` the whole base is read and compared, at the speed of the disk; without,
-        each of its tensors is when it is used. InputError for a store that is damaged or of a newer
-        format, and for another base.
+        Args:
+            path: The directory of the store.
+            base: The base; by default, the checkpoint that the store was packed from.
+            check_base: Read the whole base and compare it, at the speed of the disk. Without, each
+                tensor of the base is compared when it is used.
+
+        Raises:
+            InputError: The store is damaged or of a newer format, or the base is another one.
+            StorageError: A file cannot be read.
         """
         root = Path(path)
         manifest = Manifest.read(root)
@@ -69,22 +75,22 @@ class Store:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The names of the tasks."""
+        """Names of the tasks."""
         return tuple(self.manifest.tasks)
 
     @property
     def codec(self) -> str:
-        """The name of the codec."""
+        """Name of the codec."""
         return self.manifest.codec
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The codec's parameters."""
+        """Parameters of the codec."""
         return dict(self.manifest.parameters)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the store's files; the base is not in it."""
+        """Bytes of the store's files, without the base."""
         return sum((self.path / file).stat().st_size for file in self.files)
 
     def load(
@@ -95,11 +101,24 @@ class Store:
         mask_lambda: float | None = None,
         threads: int | None = None,
     ) -> dict[str, Any]:
-        """All tensors of a task in memory, by name: arrays, or tensors with ``framework="torch"``.
+        """Restore all tensors of a task in memory.
 
-        base + scale * (mask ? shared : +0), the product and the sum rounded in float32, the result
-        once to the base's dtype. ``mask_lambda`` names one of several candidates. Tied names share
-        one array.
+        A masked tensor is base + scale * (mask ? shared : +0): the product and the sum are rounded
+        in float32, the result once to the base's dtype.
+
+        Args:
+            task: The name of the task.
+            framework: "numpy" for arrays, "torch" for tensors.
+            mask_lambda: The lambda of one of several candidates.
+            threads: The number of threads; by default, all cores.
+
+        Returns:
+            Arrays or tensors by name; tied names share one.
+
+        Raises:
+            InputError: The store has no such task or candidate, or something that was read is
+                damaged.
+            StorageError: Reading fails.
 
         >>> Store.open("store").load("math")["head.weight"]  # doctest: +SKIP
         """
@@ -113,16 +132,19 @@ class Store:
         framework: str = "numpy",
         mask_lambda: float | None = None,
     ) -> Any:
-        """One tensor of a task; reads only what it needs."""
+        """Restore one tensor of a task from what it needs alone; arguments as for ``load``."""
         names = restored_names(self.manifest, [name])
         return self._load(task, names, framework, mask_lambda, None)[name]
 
     def unpack(self, task: str, out: str | os.PathLike[str], **options: Any) -> UnpackReport:
-        """Write a task's checkpoint into the new directory ``out``; options as for ``unpack``."""
+        """Write a task's checkpoint into the new directory ``out``; options as for ``unpack``.
+
+        The lambda of one of several candidates is the option ``mask_lambda``.
+        """
         return unpack(self.restoring(task, options.pop("mask_lambda", None)), out, **options)
 
     def restoring(self, task: str, mask_lambda: float | None = None) -> Restoring:
-        """What makes the tensors of a task; InputError for one that is not there."""
+        """Return the task as it is restored; InputError if the store has no such task."""
         return Restoring.of(self.path, self.manifest, self.files, self.base, task, mask_lambda)
 
     def _load(
@@ -134,20 +156,19 @@ class Store:
         threads: int | None,
     ) -> dict[str, Any]:
         one = self.restoring(task, mask_lambda)
-        made: dict[str, Any] = {}
+        arrays: dict[str, Any] = {}
         outputs: dict[str, list[Place]] = {}
         wanted = list(names)
         for name in dict.fromkeys(map(one.source, wanted)):
-            dtype = one.dtype(name)
-            made[name], address = new_array(
-                name, dtype, self.manifest.tensors[name].shape, framework
-            )
-            if one.is_made(name):
-                outputs[name] = [(-1, address, DTYPE_CODES.get(dtype, 0))]
+            dtype, shape = one.dtype(name), self.manifest.tensors[name].shape
+            arrays[name], address = new_array(name, dtype, shape, framework)
+            if one.is_coded(name):
+                outputs[name] = [(-1, address, place_code(dtype))]
             else:
                 one.copy(name, _writer(address))
-        one.make(Plan(True), outputs, tile_limits(_BUFFERS, n_threads(threads)))
-        return {name: made[one.source(name)] for name in wanted}
+        files = PlanFiles(Plan(True))
+        one.restore(files, outputs, tile_limits(_BUFFERS, n_threads(threads)))
+        return {name: arrays[one.source(name)] for name in wanted}
 
     def _check_base(self, *, by_content: bool) -> None:
         """Raise InputError unless the base is the one that the store was made from."""

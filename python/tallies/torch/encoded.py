@@ -13,12 +13,11 @@ from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPE_CODES
-from ..store.manifest import STORED
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .arguments import refuse_no_store
 from .functions import unpack_bits
-from .held import Held, hold, read
+from .loading import LoadedTensor, load_task, read
 
 
 @dataclass(frozen=True)
@@ -80,30 +79,30 @@ def store_deltas(
 def _deltas(
     one: Restoring, shared: dict[str, torch.Tensor], threads: int
 ) -> dict[str, EncodedDelta]:
-    names = one.manifest.of_kind(*STORED)
+    names = one.manifest.stored
     for name in names:
-        if one.kind(name) in STORED and one.base.tensors[name].dtype not in DTYPE_CODES:
+        if one.is_stored(name) and one.base.tensors[name].dtype not in DTYPE_CODES:
             raise InputError(
                 f"{one.path}: task {one.task!r} changed tensor {show(name)}, which is "
                 f"{one.base.tensors[name].dtype}, expected a floating-point type; pack without "
                 "'density: exact'"
             )
-    held = hold(one, shared, threads)
+    loaded = load_task(one, shared, threads)
     deltas = {}
     for name in names:
         base = one.base.tensors[name]
         native, memory = Source.zero(), tuple[torch.Tensor, ...]()
-        if name in held:
-            part = held[name]
-            native, memory = part.native, part.memory
+        if name in loaded:
+            part = loaded[name]
+            native, memory = part.delta, part.memory
             if part.replaces:
                 native, memory = _difference(part, read(one, [base], threads)[0])
         deltas[name] = EncodedDelta(torch.Size(base.shape), native, memory)
     return deltas
 
 
-def _difference(part: Held, base: torch.Tensor) -> tuple[Source, tuple[torch.Tensor, ...]]:
-    """What is added to the base, of what takes its place."""
+def _difference(part: LoadedTensor, base: torch.Tensor) -> tuple[Source, tuple[torch.Tensor, ...]]:
+    """Return the difference to the base of values that take its place: all, or those in a mask."""
     n = base.numel()
     code = DTYPE_CODES["F32"]
     if len(part.memory) == 1:
@@ -111,9 +110,9 @@ def _difference(part: Held, base: torch.Tensor) -> tuple[Source, tuple[torch.Ten
         return Source.plain(values=(-1, values.data_ptr(), code)), (values,)
     mask, kept = part.memory
     values = kept.float() - base.reshape(-1)[unpack_bits(mask, n)].float()
-    native = Source.sparse(
+    source = Source.sparse(
         values=(-1, values.data_ptr(), code),
         mask=(-1, mask.data_ptr(), PACKED_BITS),
         starts=count_mask(mask=mask.data_ptr(), n_elements=n),
     )
-    return native, (mask, values)
+    return source, (mask, values)

@@ -10,13 +10,11 @@ from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.limits import tile_limits
-from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
-from ..store.families.masked import GRAIN
 from ..store.opened import Store
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
-from .held import BUFFERS, Held, hold
+from .loading import BUFFERS, GRAIN, LoadedTensor, load_task
 
 _STAGED_BYTES = 256 << 20
 
@@ -27,28 +25,31 @@ class FromFiles:
     def __init__(self, store: Store, threads: int, *, preload: bool) -> None:
         self._store = store
         self._threads = threads
-        self._held: dict[str, Mapping[str, Held]] = {}
+        self._loaded: dict[str, Mapping[str, LoadedTensor]] = {}
         if preload:
             shared: dict[str, torch.Tensor] = {}
             for one in all_of(store):
-                self._held[one.file] = hold(one, shared, threads)
+                self._loaded[one.file] = load_task(one, shared, threads)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the store that are kept in memory."""
         return n_bytes_of(
-            array for held in self._held.values() for part in held.values() for array in part.memory
+            array
+            for loaded in self._loaded.values()
+            for part in loaded.values()
+            for array in part.memory
         )
 
-    def parts(self, one: Restoring) -> Mapping[str, Held]:
+    def parts(self, one: Restoring) -> Mapping[str, LoadedTensor]:
         """What a task has of its own. InputError for damage, StorageError when reading fails."""
-        return self._held.get(one.file) or hold(one, {}, self._threads)
+        return self._loaded.get(one.file) or load_task(one, {}, self._threads)
 
     def write(
         self,
         tensors: Mapping[str, torch.Tensor],
         sources: Mapping[str, str],
-        parts: Mapping[str, Held],
+        parts: Mapping[str, LoadedTensor],
     ) -> None:
         """Make each tensor of its source in the base and the parts, which are those of a task.
 
@@ -67,25 +68,19 @@ class FromFiles:
             self._fill([(there[tensor.data_ptr()][0], place) for tensor, place in places], parts)
 
     def _fill(
-        self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, Held]
+        self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, LoadedTensor]
     ) -> None:
         """One pass for tensors of host memory; InputError for a base that is damaged."""
-        core = Plan(True)
-        inputs = PlanFiles(core)
+        files = PlanFiles(Plan(True))
         for info, tensor in outputs:
-            code = DTYPE_CODES.get(info.dtype, CODES_BY_SIZE[DTYPES[info.dtype]])
-            delta = [parts[info.name].native] if info.name in parts else []
-            core.add_job(
-                info.n_elements,
-                [inputs.place(info), *delta],
-                [(-1, tensor.data_ptr(), code)],
-                grain=GRAIN,
-            )
-        found = restore(core, tile_limits(BUFFERS, self._threads))
+            place = files.place(info)
+            delta = [parts[info.name].delta] if info.name in parts else []
+            to = (-1, tensor.data_ptr(), place[2])
+            files.plan.add_job(info.n_elements, [place, *delta], [to], grain=GRAIN)
+        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
+        store = self._store
         for (info, _), result in zip(outputs, found, strict=True):
-            refuse_damaged(
-                self._store.path, self._store.manifest, self._store.base, info, result.inputs[0]
-            )
+            refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

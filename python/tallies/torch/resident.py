@@ -14,7 +14,7 @@ from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
 from .functions import apply_mask
-from .held import Held, hold
+from .loading import LoadedTensor, load_task
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
 
@@ -50,14 +50,16 @@ class Resident:
         for one in all_of(store):
             self._parts[one.file] = {
                 name: self._part(store, name, part, moved)
-                for name, part in hold(one, shared, threads).items()
+                for name, part in load_task(one, shared, threads).items()
             }
 
-    def _part(self, store: Store, name: str, part: Held, moved: dict[int, torch.Tensor]) -> Part:
+    def _part(
+        self, store: Store, name: str, part: LoadedTensor, moved: dict[int, torch.Tensor]
+    ) -> Part:
         base = self._base[name]
         if part.replaces and len(part.memory) == 1:
             return Part(part.memory[0].to(base.device))
-        if part.scale is None or base.dtype not in _DTYPES:
+        if part.mask_scale is None or base.dtype not in _DTYPES:
             raise InputError(
                 f"preload: found 'device', and tensor {show(name)} of {store.path} is "
                 f"{base.dtype}, of codec {store.manifest.codec}; expected a mask and a shared "
@@ -67,7 +69,7 @@ class Resident:
         mask, vector = part.memory
         if vector.data_ptr() not in moved:
             moved[vector.data_ptr()] = vector.to(base.device)
-        return Part(moved[vector.data_ptr()], mask.to(base.device), part.scale)
+        return Part(moved[vector.data_ptr()], mask.to(base.device), part.mask_scale)
 
     @property
     def nbytes(self) -> int:

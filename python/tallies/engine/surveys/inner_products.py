@@ -1,71 +1,86 @@
-"""From inner products to the coefficients of a combine, for methods that state how."""
+"""The survey of inner products of the task vectors, from which coefficients are solved."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..._core import Limits, Plan
 from ...errors import InputError
 from ...floats import float32
 from ...linalg.gram import Gram
 from ...messages import show
-from ...spec.rules import Coefficients
-from ..jobs import Merge, Work
-from ..outcomes import Survey
+from ...spec.choices import Scope
+from ..jobs import Work
+from ..outcomes import Statistics
+from .survey import Context, Survey
 
 
-class Solver:
-    """Surveys inner products and solves for coefficients: of all tensors, or each, or each row.
+@dataclass(frozen=True, kw_only=True)
+class InnerProducts(Survey):
+    """Finds the inner products of all pairs of task vectors, over the model, tensors or rows.
 
+    ``solve`` takes a ``Gram`` and the parameters of the tensor (of the first tensor, over the
+    model) and returns one coefficient per expert; it raises ValueError where there is no answer.
     Coefficients are float32 values, all NaN where an inner product is not finite.
     """
 
-    def __init__(self, merge: Merge, stated: Coefficients) -> None:
-        self._merge = merge
-        self._stated = stated
-        self._n = len(merge.labels)
+    magnitudes: bool = False
+    """True where the sum of each expert's magnitudes is found as well."""
 
-    def solve_model(self, jobs: Sequence[int]) -> list[float]:
-        """The coefficients that hold over all these tensors together."""
-        parts = [row for rows in self._survey(jobs) for row in rows]
-        return self._solve(Gram.total(self._n, parts), self._merge.works[jobs[0]])
+    title = "survey of inner products"
 
-    def solve_tensors(self, jobs: Sequence[int]) -> list[Survey]:
-        """The weights of each of these tensors, or of each of its rows."""
-        surveys = []
-        for job, rows in zip(jobs, self._survey(jobs), strict=True):
-            solved = [self._solve(Gram(self._n, row), self._merge.works[job]) for row in rows]
-            mean = [math.fsum(column) / len(solved) for column in zip(*solved, strict=True)]
-            weights = [weight for row in solved for weight in row]
-            surveys.append(Survey(weights=weights, coefficients=mean))
-        return surveys
-
-    def _survey(self, jobs: Sequence[int]) -> list[list[Sequence[float]]]:
-        """What ``Gram`` takes, of each tensor and each of its rows."""
-        by_row = self._stated.scope == "row"
-        works = self._merge.works
+    def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
+        """Return the coefficients of each group of tensors: as many for each row with ``ROW``."""
+        merge = context.merge
+        by_row = self.scope is Scope.ROW
         lengths = [
-            (job, max(1, works[job].row_length if by_row else works[job].n_elements))
-            for job in jobs
+            (job, max(1, merge.works[job].row_length if by_row else merge.works[job].n_elements))
+            for group in groups
+            for job in group
         ]
-        return inner_products(
-            self._merge.plan,
+        n = len(merge.labels)
+        found = inner_products(
+            merge.plan,
             lengths,
-            self._n,
-            self._merge.has_base,
-            self._stated.magnitudes,
-            self._merge.limits,
-            self._merge.progress,
+            n,
+            merge.has_base,
+            self.magnitudes,
+            merge.limits,
+            merge.progress,
         )
+        rows = {job: table for (job, _), table in zip(lengths, found, strict=True)}
+        if self.of_model:
+            return [
+                Statistics(
+                    weights=self._solve(
+                        Gram.total(n, [row for job in group for row in rows[job]]),
+                        merge.works[group[0]],
+                    )
+                )
+                for group in groups
+            ]
+        return [self._of_tensor(merge.works[job], rows[job]) for group in groups for job in group]
+
+    def _of_tensor(self, work: Work, rows: Sequence[Sequence[float]]) -> Statistics:
+        """Return the weights of each row of a tensor, or of the tensor, and their means."""
+        n = len(work.weights)
+        solved = [self._solve(Gram(n, row), work) for row in rows]
+        mean = [math.fsum(column) / len(solved) for column in zip(*solved, strict=True)]
+        return Statistics(weights=[one for row in solved for one in row], coefficients=mean)
 
     def _solve(self, gram: Gram, work: Work) -> list[float]:
+        assert self.solve is not None, "a rule that needs inner products says what follows of them"
         if not gram.is_finite():
             return [math.nan] * gram.n
         try:
-            return [float32(x) for x in self._stated.solve(gram, work.parameters)]
+            return [float32(x) for x in self.solve(gram, work.parameters)]
         except ValueError as problem:
             raise InputError(f"tensor {show(work.name)}: {problem}") from None
+
+
+SURVEY = InnerProducts
 
 
 def inner_products(
@@ -77,11 +92,24 @@ def inner_products(
     limits: Limits,
     progress: Callable[[int], object] | None,
 ) -> list[list[Sequence[float]]]:
-    """What ``Gram`` takes, of ``n`` vectors, for each job and each of its rows.
+    """Return the inner products of ``n`` vectors, for each job and each of its rows.
 
-    ``rows`` has the jobs and the length of their rows.
+    Args:
+        plan: The native plan.
+        rows: The numbers of the jobs and the length of their rows, in elements.
+        n: The number of vectors.
+        deltas: Whether the vectors are task vectors, and the first input of a job is their base.
+        magnitudes: Whether sums of magnitudes follow the inner products.
+        limits: Threads and buffers of the pass.
+        progress: Is called with the bytes moved since the last call.
+
+    Returns:
+        For each job and row the float64 sums that ``Gram`` takes: n * (n + 1) / 2 of them, and n
+        sums of magnitudes.
     """
     width = n * (n + 1) // 2 + magnitudes * n
-    found = plan.gram(rows, deltas, magnitudes, limits, progress)
+    found = plan.gram(
+        rows=rows, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
+    )
     tables = [memoryview(table).cast("d") for table in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]

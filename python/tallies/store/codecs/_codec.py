@@ -1,4 +1,4 @@
-"""What a codec may state: parameters, how the shared vector is made, and what its masks contain."""
+"""The facts that a codec may state: parameters, the shared vector's rule, the masks' rule."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ...spec.choices import Semantics
+from ...spec.choices import Choice, Semantics
 from ...spec.parameters import Parameter, own_then_inherited
 from ...spec.rules import Rule
 
 
 class Mask(enum.Enum):
-    """Which elements of an expert its mask contains, by its task vector x and the shared vector m.
+    """The elements in an expert's mask, by its task vector x and the shared vector m.
 
     The values are those of ``tallies::MaskRule``.
     """
@@ -28,39 +28,59 @@ class Mask(enum.Enum):
     """x is not below zero"""
 
 
+class SharedDType(Choice):
+    """The dtype of the shared vector."""
+
+    BASE = "base"
+    """The base's, tensor by tensor."""
+    F32 = "F32"
+    BF16 = "BF16"
+    F16 = "F16"
+
+    def of(self, dtype: str) -> str:
+        """Return the dtype of the shared vector for a tensor of the base of this dtype."""
+        return dtype if self is SharedDType.BASE else str(self)
+
+
 SHARED_DTYPE = Parameter(
-    "base",
+    SharedDType.BASE,
     "of the shared vector: the base's, tensor by tensor, or one for all",
-    choices=("base", "F32", "BF16", "F16"),
+    choices=(*SharedDType,),
 )
 """The parameter ``shared_dtype`` of codecs that have a shared vector."""
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Of one tensor, by task: the sums of |x|, and of |m| where the task's mask is set."""
+    """Sums over one tensor, with one item per task."""
 
     n_elements: int
     x: Sequence[float]
+    """Sums of the task vector's magnitudes |x|."""
     m_in_mask: Sequence[float]
+    """Sums of the shared vector's magnitudes |m| over the elements in the task's mask."""
 
 
 class Codec:
-    """A way to keep many experts. Subclasses are facts; ``tallies.store.codecs`` lists them."""
+    """A way to encode many experts, as facts that a family of codecs follows.
+
+    A subclass in a module of ``tallies.store.codecs`` is a codec; the registry finds it there.
+    """
 
     name: ClassVar[str]
     formula: ClassVar[str]
     paper: ClassVar[str]
+    family: ClassVar[str] = "masked"
+    """Name of the family in ``tallies.store.families`` that packs and restores tensors."""
     semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)
     mask: ClassVar[Mask | None]
-    """None where tasks have no masks."""
-    kind: ClassVar[str] = "masked"
-    """How the manifest calls tensors that are coded."""
+    """The rule of the masks; None where tasks have no masks."""
     with_sums: ClassVar[bool] = False
+    """Whether ``scales`` needs the sums of magnitudes."""
 
     @classmethod
     def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:
-        """Parameters by name: the codec's in the order of the class, then those it inherits."""
+        """Return parameters by name: the codec's in the order of the class, then inherited ones."""
         return {
             name: value
             for name, value in own_then_inherited(cls).items()
@@ -69,27 +89,42 @@ class Codec:
 
     @classmethod
     def summary(cls) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the docstring."""
         return (cls.__doc__ or "").strip().splitlines()[0]
 
     @classmethod
+    def has_lambda(cls) -> bool:
+        """Return whether each mask has a lambda, so that a task may have several candidates."""
+        return "mask_lambda" in cls.parameters()
+
+    @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule | None:
-        """How the shared vector is merged from the task vectors; None where there is none."""
+        """Return the rule that merges task vectors into the shared vector; None without one."""
         return None
 
     @classmethod
     def ranked_density(cls, parameters: Mapping[str, Any]) -> float | None:
-        """The share of each task vector that a model-wide threshold keeps; None without one."""
+        """Return the density that a model-wide threshold keeps of each task vector, or None."""
         return None
 
     @classmethod
     def scales(
         cls, parameters: Mapping[str, Any], sums: Sequence[Sums], n_tasks: int
     ) -> list[float]:
-        """The factor on the shared vector of each task; ``sums`` has all tensors."""
+        """Return each task's factor on the shared vector, from the sums over every tensor."""
         return [1.0] * n_tasks
 
     @classmethod
-    def is_masked(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
-        """Whether a tensor that the tasks changed gets a mask; else it is kept as it is."""
+    def is_coded(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
+        """Return whether a tensor that the tasks changed is encoded; other tensors stay dense."""
         return True
+
+    @classmethod
+    def codes_integers(cls, parameters: Mapping[str, Any]) -> bool:
+        """Return whether integers and booleans are encoded too."""
+        return False
+
+
+def has_part(name: str, parts: str) -> bool:
+    """Return whether a tensor's name contains one of the parts, which commas separate."""
+    return any(part and part in name for part in map(str.strip, parts.split(",")))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...spec.parameters import Parameter
-from ._codec import Codec, Mask
+from ._codec import Codec, Mask, has_part
 
 
 class BitDelta(Codec):
@@ -32,6 +32,5 @@ class BitDelta(Codec):
     )
 
     @classmethod
-    def is_masked(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
-        parts = [part.strip() for part in str(parameters["dense"]).split(",")]
-        return len(shape) == 2 and not any(part and part in name for part in parts)
+    def is_coded(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:
+        return len(shape) == 2 and not has_part(name, str(parameters["dense"]))

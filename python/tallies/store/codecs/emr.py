@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...floats import float32_sum
+from ...spec.choices import Choice
 from ...spec.parameters import Parameter
-from ...spec.rules import Blend, Gate, Rule, Vote, Zero
+from ...spec.rules import Blend, Rule, Vote, Zero, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask, Sums
+
+
+class Ratio(Choice):
+    """The author whose ratio makes a task's factor."""
+
+    CODE = "code"
+    """Means over each tensor are added up, as in the authors' code."""
+    PAPER = "paper"
+    """Sums over all elements, as in the paper."""
 
 
 class Emr(Codec):
@@ -31,18 +41,18 @@ class Emr(Codec):
     mask = Mask.SAME_SIGN
     with_sums = True
 
-    rescale = Parameter("code", "whose ratio the factors are", choices=("code", "paper"))
+    rescale = Parameter(Ratio.CODE, "whose ratio the factors are", choices=(*Ratio,))
     shared_dtype = SHARED_DTYPE
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)
+        return trimmed(Vote.SUM, Blend.LARGEST_AGREEING, Zero.NEGATIVE)
 
     @classmethod
     def scales(
         cls, parameters: Mapping[str, Any], sums: Sequence[Sums], n_tasks: int
     ) -> list[float]:
-        by_code = parameters["rescale"] == "code"
+        by_code = parameters["rescale"] == Ratio.CODE
         scales = []
         for task in range(n_tasks):
             own, kept = (

@@ -1,30 +1,38 @@
-"""The codecs by name."""
+"""The codecs by name: every file of this folder without a leading underscore states one."""
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Final
+
 from ...errors import InputError
 from ...messages import unknown
+from ..discovery import classes_in
 from ._codec import Codec
-from .bitdelta import BitDelta
-from .emr import Emr
-from .magnitude import Magnitude
-from .sparse import Sparse
-from .tall import Tall
-from .tsv_c import TsvC
-from .twin import Twin
 
-_CODECS: dict[str, type[Codec]] = {
-    codec.name: codec for codec in (Tall, Emr, Magnitude, Sparse, BitDelta, TsvC, Twin)
-}
+_READING_ORDER: Final = ("tall", "emr", "magnitude", "sparse", "bitdelta", "tsv_c", "twin")
+"""The order of lists. Codecs that are not named here follow, by name."""
+
+
+@cache
+def _codecs() -> dict[str, type[Codec]]:
+    found = {one.name: one for one in classes_in(__name__.rpartition(".")[0], Codec)}
+    named = [name for name in _READING_ORDER if name in found]
+    return {name: found[name] for name in [*named, *sorted(found.keys() - set(named))]}
 
 
 def names() -> list[str]:
-    """The names of all codecs."""
-    return list(_CODECS)
+    """Return the names of all codecs in the order in which lists show them."""
+    return list(_codecs())
 
 
 def get(name: str) -> type[Codec]:
-    """The codec of this name; InputError with a suggestion if there is none."""
-    if name not in _CODECS:
-        raise InputError(f"codec {unknown(name, _CODECS)}")
-    return _CODECS[name]
+    """Return the codec of this name.
+
+    Raises:
+        InputError: No codec has this name; the message suggests one that is similar.
+    """
+    known = _codecs()
+    if name not in known:
+        raise InputError(f"codec {unknown(name, known)}")
+    return known[name]

@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...spec.choices import Choice, Scope
 from ...spec.parameters import Parameter
 from ._codec import Codec, Mask
+
+
+class ValueType(Choice):
+    """The type of the kept values."""
+
+    BASE = "base"
+    """The base's, tensor by tensor."""
+    BF16 = "bf16"
+    F32 = "f32"
+    INT8 = "int8"
+    """Eight bits, with a scale for each row."""
+
+    def dtype(self, base: str) -> str:
+        """Return the dtype of the values for a tensor of the base of this dtype."""
+        return {"bf16": "BF16", "f32": "F32", "int8": "I8"}.get(self, base)
 
 
 class Sparse(Codec):
@@ -28,6 +44,7 @@ class Sparse(Codec):
     name = "sparse"
     formula = "f_t ~ base + (x_t where |x_t| >= threshold_t, else 0); exact: f_t itself"
     paper = "trimming as in Yadav et al. 2023, arXiv 2306.01708"
+    family = "sparse"
     mask = Mask.MAGNITUDE
 
     density = Parameter(
@@ -37,14 +54,15 @@ class Sparse(Codec):
         high=1,
         words=("exact",),
     )
-    scope = Parameter("model", "what a threshold holds for", choices=("model", "tensor"))
+    scope = Parameter(
+        Scope.MODEL, "what a threshold holds for", choices=(Scope.MODEL, Scope.TENSOR)
+    )
     values = Parameter(
-        "base",
+        ValueType.BASE,
         "type of the values: the base's dtype, or another",
-        choices=("base", "bf16", "f32", "int8"),
+        choices=(*ValueType,),
     )
 
     @classmethod
-    def is_exact(cls, parameters: Mapping[str, Any]) -> bool:
-        """Whether elements are kept bit for bit, so that integers and booleans are coded too."""
+    def codes_integers(cls, parameters: Mapping[str, Any]) -> bool:
         return bool(parameters["density"] == "exact")

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...spec.choices import Choice
 from ...spec.parameters import Parameter
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.rules import Blend, Gate, Rule, Vote, trimmed
 from ._codec import SHARED_DTYPE, Codec, Mask
+
+
+class Shared(Choice):
+    """The merge that makes the shared vector."""
+
+    TA = "ta"
+    """Task arithmetic: the sum of all task vectors."""
+    TIES = "ties"
+    """The sum of what agrees after the trim and election of TIES."""
 
 
 class Tall(Codec):
@@ -29,16 +39,16 @@ class Tall(Codec):
     mask = Mask.TALL
 
     mask_lambda = Parameter(0.4, "how easily a mask is set", low=0, aliases=("lambda",))
-    shared = Parameter("ta", "how m is merged", choices=("ta", "ties"))
+    shared = Parameter(Shared.TA, "how m is merged", choices=(*Shared,))
     density = Parameter(0.2, "share of each task vector that 'shared: ties' keeps", low=0, high=1)
     shared_dtype = SHARED_DTYPE
 
     @classmethod
     def shared_rule(cls, parameters: Mapping[str, Any]) -> Rule:
-        if parameters["shared"] == "ta":
+        if parameters["shared"] == Shared.TA:
             return Rule(Gate.ALL, Vote.NONE, Blend.SUM)
-        return Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
+        return trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
 
     @classmethod
     def ranked_density(cls, parameters: Mapping[str, Any]) -> float | None:
-        return parameters["density"] if parameters["shared"] == "ties" else None
+        return parameters["density"] if parameters["shared"] == Shared.TIES else None

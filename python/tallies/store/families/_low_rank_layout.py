@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
-
-_VALUE_DTYPES: Final = {"bf16": "BF16", "f16": "F16", "f32": "F32"}
+from ..codecs._low_rank import VectorType
 
 
 def s_name(name: str) -> str:
@@ -35,7 +34,6 @@ def entries_of(tensor: TensorInfo, parameters: Mapping[str, Any]) -> list[Entry]
     """
     m, n = tensor.shape
     k = int(min(m, n) * parameters["fraction"])
-    own = tensor.dtype if tensor.dtype in ("BF16", "F16") else "F32"
-    values = _VALUE_DTYPES.get(parameters["values"], own)
+    values = VectorType(parameters["values"]).dtype(tensor.dtype)
     u, s, v = part_names(tensor.name)
     return [(u, values, (m, k)), (s, "F32", (k,)), (v, values, (k, n))]

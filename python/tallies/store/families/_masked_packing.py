@@ -15,7 +15,8 @@ from ...engine.fingerprints import content_of
 from ...engine.jobs import Work
 from ...engine.passes import Passes
 from ...errors import InputError
-from ...spec.rules import Blend, Gate, Rule, Vote
+from ...spec.choices import PAPER
+from ...spec.rules import Blend, Rule, Vote, trimmed
 from ..codecs._codec import Codec, Sums
 from ..manifest import SHARED
 from .job import PackJob
@@ -24,7 +25,7 @@ GRAIN: Final = 2048
 """Tiles begin at multiples of it: sums fold over so many elements, whatever the tiles are."""
 
 # The rule of a survey for thresholds alone.
-_TRIM: Final = Rule(Gate.MAGNITUDE, Vote.SUM, Blend.SUM_OF_AGREEING)
+_TRIM: Final = trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
 
 
 def scale_name(name: str) -> str:
@@ -91,13 +92,13 @@ def _survey(
         for name, sources in job.tensors.items()
     ]
     surveyed = rule if elects and rule is not None else _TRIM
-    passes = Passes(files.plan, works, surveyed, "paper", job.limits, labels=list(job.tasks))
+    passes = Passes(files.plan, works, surveyed, PAPER, job.limits, labels=list(job.tasks))
     passes.survey_model()
     if elects:
         everything = range(len(works))
         passes.combine(everything)
         zero = passes.majority(everything)
-    return [found.floor for found in passes.model.found], zero
+    return [found.floor for found in passes.model.trims], zero
 
 
 def _outputs(rule: Rule | None, job: PackJob) -> dict[str, list[tuple[str, TensorInfo]]]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
+from ..._core import Source, Starts
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import NOWHERE, Place, PlanFiles, place_code
 from ...errors import InputError
 from ...messages import show
 from ...spec.dtypes import CODES_BY_SIZE, DTYPES
-from ..codecs.sparse import Sparse
-
-_VALUE_DTYPES: Final = {"bf16": "BF16", "f32": "F32", "int8": "I8"}
+from ..codecs.sparse import Sparse, ValueType
 
 
 class Values(enum.IntEnum):
@@ -36,7 +35,7 @@ class Values(enum.IntEnum):
         """Return the meaning for the parameters of the sparse codec."""
         if Sparse.codes_integers(parameters):
             return cls.REPLACED
-        return cls.QUANTIZED if parameters["values"] == "int8" else cls.ADDED
+        return cls.QUANTIZED if parameters["values"] == ValueType.INT8 else cls.ADDED
 
 
 def values_name(name: str) -> str:
@@ -74,7 +73,7 @@ def entries_of(
     values = Values.of(parameters)
     dtype = tensor.dtype
     if values is not Values.REPLACED:
-        dtype = _VALUE_DTYPES.get(parameters["values"], dtype)
+        dtype = ValueType(parameters["values"]).dtype(dtype)
     entries: list[Entry] = [
         (name, "U8", ((tensor.n_elements + 7) // 8,)),
         (values_name(name), dtype, (n_kept,)),
@@ -99,6 +98,24 @@ def part_places(
         input_place(files, tensors[values_name(name)], values),
         files.place(scales) if scales else NOWHERE,
     )
+
+
+def row_length(tensor: TensorInfo) -> int:
+    """Return how many elements of a tensor share the scale of int8 values; at least 1."""
+    return max(tensor.n_elements // max(n_rows(tensor), 1), 1)
+
+
+def source_of(
+    tensor: TensorInfo, places: tuple[Place, Place, Place], starts: Starts, values: Values
+) -> Source:
+    """Return a task's part of a tensor, whose mask, values and scales lie at these places."""
+    mask, kept, scales = places
+    if values is Values.QUANTIZED:
+        return Source.quantized(
+            values=kept, mask=mask, scales=scales, starts=starts, row_length=row_length(tensor)
+        )
+    replaces = values is Values.REPLACED
+    return Source.sparse(values=kept, mask=mask, starts=starts, replaces=replaces)
 
 
 def values_code(stored: TensorInfo, values: Values) -> int:

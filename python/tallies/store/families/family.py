@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from ..._core import Delta, Limits
+from ..._core import Limits, Source
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import Place, PlanFiles
@@ -35,9 +35,9 @@ class StoredTask:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The native decoder that makes one tensor of a task from the base's."""
+    """The native source that makes one tensor of a task from the base's."""
 
-    delta: Delta
+    delta: Source
     replaces: bool = False
     """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
     mask_scale: float | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..._core import Limits, Plan
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import PlanFiles
-from ...engine.nonfinite import nonfinite_objection
+from ...engine.nonfinite import objections
 from ..layout import Layout
 from ..manifest import SHARED
 from ..record import Record
@@ -62,9 +62,8 @@ class PackJob:
 
     def objection(self, plan: Plan, job: int, name: str) -> str:
         """Return the error for a job whose inputs, or the shared vector, are not finite."""
-        for i, one in enumerate(self.tensors[name]):
-            if found := nonfinite_objection(one, *plan.find_nonfinite(job, i, self.limits)):
-                return found
+        for found in objections(plan, job, self.tensors[name], self.limits):
+            return found
         dtype = self.places[SHARED][name].dtype if SHARED in self.layout.entries else "F32"
         return (
             f"tensor {name!r}: the shared vector overflows {dtype}; pass --param shared_dtype=F32, "

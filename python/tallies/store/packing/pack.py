@@ -1,11 +1,11 @@
-"""``pack``: a base and its experts -> a store."""
+"""Packs a base and its experts into a store."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
 from ...engine.environment import in_float_environment
@@ -13,15 +13,12 @@ from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
 from ...sizes import parse_size
-from ..codecs._codec import Codec
-from ..codecs._low_rank import LowRankCodec
-from ..codecs.sparse import Sparse
-from ..families import low_rank as low_rank_files
-from ..families.low_rank import LowRankRun
-from ..families.sparse import SparseRun
-from .plan import PackPlan
+from ...spec.choices import Choice, Nonfinite
+from .plan import Integers, PackPlan
 from .report import PackReport
 from .run import PackRun
+
+C = TypeVar("C", bound=Choice)
 
 _OTHER_BYTES = 1 << 20
 
@@ -42,43 +39,58 @@ def pack(
     progress: Progress | None = None,
     **parameters: Any,
 ) -> PackReport:
-    """Pack experts of one base into the new directory ``out``: a store that ``Store.open`` reads.
+    """Pack experts of one base into a new directory: a store that ``Store.open`` reads.
 
-    ``tasks`` maps names to checkpoints; ``parameters`` are the codec's (``tallies methods`` shows
-    them). Tensors that no task changed are left to the base.
-    Task vectors are float32, sums run in the order of the tasks, masks are made from the unrounded
-    shared vector. NaN and infinite values are refused unless ``nonfinite`` is "propagate";
-    integers and booleans must be the base's unless ``integers`` is "base".
+    Tensors that no task changed are left to the base. Task vectors are float32, sums run in the
+    order of the tasks, and masks are made from the unrounded shared vector. The directory appears
+    by a rename when it is complete.
 
-    Raises InputError when the request or an input is wrong, before anything is written;
-    StorageError when reading or writing fails. ``out`` appears by a rename when it is complete.
+    Args:
+        base: The base checkpoint.
+        tasks: Checkpoints of the experts by the names of their tasks.
+        out: The directory to create.
+        codec: The name of a codec; ``tallies methods`` lists them.
+        max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
+        threads: The number of threads; by default, all cores.
+        nonfinite: "error" refuses NaN and infinite values, "propagate" packs them.
+        integers: "equal" refuses integers and booleans that differ from the base's, "base" takes
+            the base's.
+        overwrite: Replace a directory that is not empty.
+        sync: Flush the files to disk before the directory appears.
+        progress: Called with the bytes moved so far and the bytes to move in all.
+        **parameters: Parameters of the codec.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The request or an input is wrong; nothing was written then.
+        StorageError: Reading or writing fails.
 
     >>> tallies.pack("base", {"math": "a", "code": "b"}, "store")  # doctest: +SKIP
     """
     start = time.perf_counter()
-    made = PackPlan.make(base, tasks, codec, parameters, integers)
+    made = PackPlan.make(
+        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,))
+    )
     limits = tile_limits(max_memory, n_threads(threads))
-    if issubclass(made.codec, LowRankCodec):
-        low_rank_files.refuse_too_large(
-            codec, made.base.tensors, made.masked, parse_size(max_memory)
-        )
-    if nonfinite not in ("error", "propagate"):
-        raise InputError(f"nonfinite: found {nonfinite!r}, expected 'error' or 'propagate'")
+    made.family.check_request([made.base.tensors[n] for n in made.coded], parse_size(max_memory))
+    policy = _chosen("nonfinite", nonfinite, (Nonfinite.ERROR, Nonfinite.PROPAGATE))
     destination = Destination(out, made.roots(), overwrite)
-    destination.check_space(made.n_bytes + _OTHER_BYTES)
+    destination.check_space(made.layout.n_bytes + _OTHER_BYTES)
     allow_open_files(len(made.input_files()) + len(made.masks) + 1)
-    run = _run_of(made.codec)(made, limits, progress, stop_at_overflow=nonfinite == "error")
+    run = PackRun(made, limits, progress, refuse_nonfinite=policy is Nonfinite.ERROR)
     with destination.writing(resume=False, sync=sync) as directory:
         manifest = run.write(directory)
         run.check_unchanged()
         manifest.write(directory)
         run.finish_progress()
-    return run.record.report(
-        destination.path, manifest, time.perf_counter() - start, n_threads(threads)
-    )
+    return run.record.report(destination.path, manifest, start, n_threads(threads))
 
 
-def _run_of(codec: type[Codec]) -> type[PackRun]:
-    if issubclass(codec, LowRankCodec):
-        return LowRankRun
-    return SparseRun if codec is Sparse else PackRun
+def _chosen(name: str, value: str, choices: tuple[C, ...]) -> C:
+    """Return the choice that a text names; InputError for any other."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise InputError(f"{name}: found {value!r}, expected {' or '.join(map(repr, choices))}")

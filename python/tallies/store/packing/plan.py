@@ -1,4 +1,4 @@
-"""What packing will do: which tensors get masks, which are kept whole, and the files for them."""
+"""The plan of a packing: which tensors are encoded, which stay dense, and the files for them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,48 @@ from typing import Any
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
-from ...checkpoint.layout import Entry, header, tensor_bytes
+from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
 from ...checkpoint.opening import as_model, open_model
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...recipe.parameters import check_parameters
-from ...spec.choices import PAPER
-from ...spec.rules import Rule
+from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
-from ..codecs._codec import Codec, Mask
-from ..codecs._low_rank import LowRankCodec
-from ..codecs.sparse import Sparse
-from ..families.masked import scale_name
+from ..codecs._codec import SharedDType
+from ..families.family import Family
+from ..families.registry import family_of
 from ..lambdas import Lambdas, take_lambdas
+from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
 
 
+class Integers(Choice):
+    """The treatment of integers and booleans, where the codec does not encode them."""
+
+    EQUAL = "equal"
+    """They must be the base's."""
+    BASE = "base"
+    """The base's are taken, whatever the tasks have."""
+
+
 @dataclass(frozen=True)
 class PackPlan:
-    """What becomes of every tensor, and the files that will hold it."""
+    """The treatment of every tensor, and the files of the store."""
 
-    codec: type[Codec]
-    parameters: Mapping[str, Any]
+    family: Family
     lambdas: Lambdas
     base: Checkpoint
     tasks: Mapping[str, Checkpoint]
     match: Match
-    masked: tuple[str, ...]
+    coded: tuple[str, ...]
+    """Tensors that a task changed and the family encodes."""
     dense: tuple[str, ...]
+    """Tensors that a task changed and that are stored as they are."""
     frozen: tuple[str, ...]
+    """Tensors that no task changed."""
 
     @classmethod
     def make(
@@ -51,15 +61,26 @@ class PackPlan:
         tasks: Mapping[str, str | os.PathLike[str]],
         codec: str,
         parameters: Mapping[str, Any],
-        integers: str,
+        integers: Integers,
     ) -> PackPlan:
-        """Check a request against the headers, and find out which tensors the tasks changed."""
+        """Check a request against the headers, and find out which tensors the tasks changed.
+
+        Args:
+            base: The base checkpoint.
+            tasks: Checkpoints by the names of their tasks.
+            codec: The name of a codec.
+            parameters: Parameters of the codec; those that are missing take their defaults.
+            integers: The treatment of integers and booleans.
+
+        Raises:
+            InputError: The request or an input is wrong.
+        """
         found = codecs.get(codec)
         given = dict(parameters)
         check_task_names(tasks)
         if not tasks:
             raise InputError("tasks: found none, expected at least one")
-        lambdas = take_lambdas(given, list(tasks), found.mask is Mask.TALL)
+        lambdas = take_lambdas(given, list(tasks), found.has_lambda())
         values: dict[str, Any] = {
             **{name: one.default for name, one in found.parameters().items()},
             **check_parameters(given, found, PAPER),
@@ -74,36 +95,32 @@ class PackPlan:
         experts = {name: open_model(os.fspath(path)) for name, path in tasks.items()}
         models = [as_model(one) for one in (origin, *experts.values())]
         matched = match(models[0], models)
-        exact = found is Sparse and Sparse.is_exact(values)
-        if not exact:
-            _check_copied(origin, experts, matched, integers)
-        names = sorted((*matched.merged, *(matched.copied if exact else ())), key=str.encode)
+        with_integers = found.codes_integers(values)
+        if not with_integers and integers is Integers.EQUAL:
+            _check_copied(origin, experts, matched)
+        names = sorted(
+            (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
+        )
         changed = set(_changed(names, origin, list(experts.values()), matched))
-        masked = [
+        coded = [
             name
             for name in names
-            if name in changed and found.is_masked(name, origin.tensors[name].shape, values)
+            if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
         return cls(
-            codec=found,
-            parameters=values,
+            family=family_of(codec, values),
             lambdas=lambdas,
             base=origin,
             tasks=experts,
             match=matched,
-            masked=tuple(masked),
-            dense=tuple(n for n in matched.merged if n in changed and n not in set(masked)),
+            coded=tuple(coded),
+            dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
         )
 
     @cached_property
-    def rule(self) -> Rule | None:
-        """How the shared vector is merged."""
-        return self.codec.shared_rule(self.parameters)
-
-    @cached_property
     def masks(self) -> list[tuple[str, float | None, str]]:
-        """Task, lambda and file of every mask, task by task."""
+        """Task, lambda and file of every task or candidate, task by task."""
         return [
             (task, value, self.lambdas.file(task, value))
             for task in self.tasks
@@ -111,110 +128,67 @@ class PackPlan:
         ]
 
     @cached_property
-    def files(self) -> dict[str, list[Entry]]:
-        """The tensors of every file, relative to the store."""
+    def layout(self) -> Layout:
+        """The tensors of every file of the store."""
         tensors = self.base.tensors
         files: dict[str, list[Entry]] = {}
-        if self.rule is not None:
-            dtype = self.parameters["shared_dtype"]
+        if self.family.has_shared:
+            dtype = SharedDType(self.family.parameters["shared_dtype"])
             files[SHARED] = [
-                (name, tensors[name].dtype if dtype == "base" else dtype, tensors[name].shape)
-                for name in self.masked
+                (name, dtype.of(tensors[name].dtype), tensors[name].shape) for name in self.coded
             ]
         n_each = self.lambdas.n_per_task
-        for task, (_, _, file) in enumerate(self.masks):
-            if issubclass(self.codec, LowRankCodec):
-                files[file] = [
-                    entry
-                    for name in self.masked
-                    for entry in self.codec.entries(
-                        name, tensors[name].dtype, tensors[name].shape, self.parameters
-                    )
-                ]
-            else:
-                files[file] = [
-                    (name, "U8", ((tensors[name].n_elements + 7) // 8,)) for name in self.masked
-                ]
-                if self.rule is None:
-                    files[file] += [(scale_name(name), "F32", ()) for name in self.masked]
-            files[file] += [
-                (name, one.dtype, one.shape)
-                for name in self.dense
-                for one in [self.sources(name)[1 + task // n_each]]
-            ]
-        return files
+        for i, (_, _, file) in enumerate(self.masks):
+            coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]
+            sources = {name: self.sources(name)[1 + i // n_each] for name in self.dense}
+            files[file] = coded + [(name, one.dtype, one.shape) for name, one in sources.items()]
+        return Layout(files)
 
     @cached_property
-    def headers(self) -> dict[str, tuple[bytes, list[int]]]:
-        """The first bytes of every file, and the offsets of its tensors."""
-        return {file: header(entries) for file, entries in self.files.items()}
-
-    @cached_property
-    def places(self) -> dict[str, dict[str, TensorInfo]]:
-        """By file and name, where every tensor will lie."""
-        return {
-            file: {
-                name: TensorInfo(name, dtype, tuple(shape), Path(file), offset, tensor_bytes(entry))
-                for entry, offset in zip(entries, self.headers[file][1], strict=True)
-                for name, dtype, shape in [entry]
-            }
-            for file, entries in self.files.items()
-        }
-
-    @cached_property
-    def n_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(self.file_bytes(file) for file in self.files)
-
-    def file_bytes(self, file: str) -> int:
-        """Bytes of one file, its header included."""
-        return len(self.headers[file][0]) + sum(map(tensor_bytes, self.files[file]))
-
-    @cached_property
-    def n_masked(self) -> int:
-        """Parameters that have a bit in each mask."""
-        return sum(self.base.tensors[name].n_elements for name in self.masked)
+    def n_coded(self) -> int:
+        """Parameters that the family encodes."""
+        return sum(self.base.tensors[name].n_elements for name in self.coded)
 
     @cached_property
     def bytes_read(self) -> int:
-        """Bytes of the inputs that the pass reads."""
-        return sum(one.n_bytes for name in self.masked for one in self.sources(name))
+        """Bytes of the inputs that the family reads."""
+        return sum(one.n_bytes for name in self.coded for one in self.sources(name))
 
     @cached_property
     def _models(self) -> list[Model]:
         return [as_model(one) for one in (self.base, *self.tasks.values())]
 
     def sources(self, name: str) -> list[TensorInfo]:
-        """The tensor in the base and in every task."""
+        """Return the tensor in the base and in every task."""
         return [self.match.source(model, name) for model in self._models]
 
     def roots(self) -> list[Path]:
-        """The directories or files that go in."""
+        """Return the directories or files of the inputs."""
         return [self.base.path, *(one.path for one in self.tasks.values())]
 
     def input_files(self) -> list[str]:
-        """All files of tensors that go in, once each."""
+        """Return all tensor files of the inputs, once each."""
         models = (self.base, *self.tasks.values())
         return sorted({os.fspath(path) for one in models for path in one.files})
 
     def kind(self, name: str) -> str:
-        """Where a task's tensor comes from, as the manifest says it."""
+        """Return the manifest's word for the origin of a task's tensor."""
         if name in self.match.tied:
             return "tied"
         return self._kinds.get(name, "copied")
 
     @cached_property
     def _kinds(self) -> dict[str, str]:
-        kinds = {self.codec.kind: self.masked, "dense": self.dense, "frozen": self.frozen}
+        kinds = {self.family.kind: self.coded, "dense": self.dense, "frozen": self.frozen}
         return {name: kind for kind, names in kinds.items() for name in names}
 
 
 def _changed(
     names: Sequence[str], base: Checkpoint, tasks: Sequence[Checkpoint], matched: Match
 ) -> Iterator[str]:
-    """The tensors that a task has in other bytes, or another dtype, than the base.
+    """Yield the tensors that a task has in other bytes, or another dtype, than the base.
 
-    A tensor that changed differs early; one that did not is read whole.
+    A changed tensor mostly differs early; an unchanged one is read whole.
     """
     models = [as_model(one) for one in (base, *tasks)]
     for name in names:
@@ -223,12 +197,9 @@ def _changed(
             yield name
 
 
-def _check_copied(
-    base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match, integers: str
-) -> None:
-    if integers not in ("equal", "base"):
-        raise InputError(f"integers: found {integers!r}, expected 'equal' or 'base'")
-    for name in matched.copied if integers == "equal" else ():
+def _check_copied(base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match) -> None:
+    """Raise InputError where integers or booleans of a task differ from the base's."""
+    for name in matched.copied:
         for task in tasks.values():
             if not same_bytes(base.tensors[name], task.tensors[name]):
                 raise InputError(

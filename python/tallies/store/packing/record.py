@@ -1,4 +1,4 @@
-"""What a packing read and wrote, as the store's manifest and the report say it."""
+"""The manifest and the report of a packing."""
 
 from __future__ import annotations
 
@@ -7,39 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..._core import target
-from ...checkpoint.safetensors import TensorInfo
 from ...checkpoint.tied import tied_pairs
 from ...engine.fingerprints import content, model_fingerprint, tensor_fingerprint
-from ...engine.usage import peak_memory_bytes
+from ...engine.usage import measure
 from ..lambdas import text
 from ..manifest import Manifest, Task, Tensor
+from ..record import Record
 from .plan import PackPlan
 from .report import PackReport, TaskReport
 
 
-class PackRecord:
-    """Checksums of the files of a packing, and fingerprints of what went into them."""
+class PackRecord(Record):
+    """The fingerprints of a packing, and the manifest and report that hold them."""
 
     def __init__(self, made: PackPlan) -> None:
+        super().__init__(len(made.tasks) + 1)
         self._plan = made
-        self.checksums: dict[str, dict[str, str]] = {}
-        """By file and tensor."""
-        self.file_bytes: dict[str, int] = {}
-        self.prints: list[dict[str, str]] = [{} for _ in range(len(made.tasks) + 1)]
-        """By tensor: of the base, then of each task."""
-
-    def note_read(self, name: str, lanes: Sequence[Sequence[int]]) -> None:
-        """Fingerprints of a tensor of the base and of all tasks."""
-        sources = self._plan.sources(name)
-        for one, found, prints in zip(sources, lanes, self.prints, strict=True):
-            prints[name] = tensor_fingerprint(one, found)
-
-    def note_written(self, file: str, info: TensorInfo, lanes: Sequence[int]) -> None:
-        """The checksum of a tensor of a file."""
-        self.checksums[file][info.name] = tensor_fingerprint(info, lanes)
 
     def note_unpacked(self) -> None:
-        """Fingerprints of what no pass read, so that whole models have one."""
+        """Note fingerprints of the tensors that no pass read, so that whole models have one."""
         made = self._plan
         models = (made.base, *made.tasks.values())
         for name in (*made.match.merged, *made.match.copied):
@@ -56,7 +42,12 @@ class PackRecord:
                     prints.setdefault(alias, prints[canonical])
 
     def manifest(self, n_set: Sequence[int], scales: Sequence[float]) -> Manifest:
-        """What the store says of itself; ``n_set`` has the bits set in each mask."""
+        """Return the store's manifest.
+
+        Args:
+            n_set: The bits set, or values kept, in each file.
+            scales: The scale of each task.
+        """
         made = self._plan
         base_prints, *task_prints = self.prints
         tasks = {}
@@ -73,8 +64,8 @@ class PackRecord:
                 candidates={text(value): file for _, (_, value, file) in own} if several else {},
             )
         return Manifest(
-            codec=made.codec.name,
-            parameters=dict(made.parameters),
+            codec=made.family.codec.name,
+            parameters=dict(made.family.parameters),
             base_path=os.path.abspath(made.base.path),
             base_fingerprint=model_fingerprint(base_prints),
             tensors={
@@ -91,8 +82,15 @@ class PackRecord:
             checksums={file: dict(sorted(sums.items())) for file, sums in self.checksums.items()},
         )
 
-    def report(self, path: Path, manifest: Manifest, seconds: float, threads: int) -> PackReport:
-        """What was done."""
+    def report(self, path: Path, manifest: Manifest, start: float, threads: int) -> PackReport:
+        """Return the report of a packing that ends now.
+
+        Args:
+            path: The store.
+            manifest: The manifest of the store.
+            start: ``time.perf_counter()`` at the start of the packing.
+            threads: Threads that it used.
+        """
         made = self._plan
         warnings = [
             f"task {name!r}: {task.path} equals the base bit for bit"
@@ -100,10 +98,11 @@ class PackRecord:
             if manifest.tasks[name].fingerprint == manifest.base_fingerprint
         ]
         base_bytes, expert_bytes = made.base.n_bytes, sum(t.n_bytes for t in made.tasks.values())
-        n_trained = made.n_masked + sum(made.base.tensors[n].n_elements for n in made.dense)
+        n_trained = made.n_coded + sum(made.base.tensors[n].n_elements for n in made.dense)
         n_all = sum(
             one.n_elements for n, one in made.base.tensors.items() if n not in made.match.tied
         )
+        n_bytes = sum(self.file_bytes.values())
         return PackReport(
             path=str(path),
             codec=manifest.codec,
@@ -117,7 +116,7 @@ class PackRecord:
                     fingerprint=task.fingerprint,
                     scale=task.scale,
                     set_fraction={
-                        key: n / made.n_masked if made.n_masked else 0.0
+                        key: n / made.n_coded if made.n_coded else 0.0
                         for key, n in task.n_set.items()
                     },
                     n_bytes=sum(
@@ -127,22 +126,18 @@ class PackRecord:
                 )
                 for name, task in manifest.tasks.items()
             ],
-            tensors_masked=len(made.masked),
+            tensors_masked=len(made.coded),
             tensors_dense=len(made.dense),
             tensors_frozen=len(made.frozen),
             tensors_copied=sum(made.kind(n) == "copied" for n in made.base.tensors),
-            parameters_masked=made.n_masked,
+            parameters_masked=made.n_coded,
             parameters_trained=n_trained,
             parameters_frozen=n_all - n_trained,
-            n_bytes=sum(self.file_bytes.values()),
+            n_bytes=n_bytes,
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,
-            has_shared=made.rule is not None,
+            has_shared=made.family.has_shared,
             warnings=warnings,
-            bytes_read=made.bytes_read,
-            seconds=seconds,
-            gb_per_second=(made.bytes_read + sum(self.file_bytes.values())) / 1e9 / seconds,
-            peak_memory_bytes=peak_memory_bytes(),
-            threads=threads,
             target=target(),
+            **measure(start, made.bytes_read, n_bytes, threads),
         )

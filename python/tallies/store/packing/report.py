@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..._version import __version__
-from ...engine.usage import done_line
+from ...engine.usage import Usage, done_line
 from ...messages import counted
 
 
 @dataclass(frozen=True)
 class TaskReport:
-    """One expert in the store. ``set_fraction`` is that of its mask, or of each candidate's."""
+    """One expert in the store."""
 
     name: str
     source: str
     fingerprint: str
     scale: float
     set_fraction: dict[str, float]
+    """By lambda, the share of masked parameters in the mask of the task, or of each candidate."""
     n_bytes: int
-    """Of its files."""
+    """Bytes of the task's files."""
 
 
-@dataclass(frozen=True)
-class PackReport:
-    """What packing did. Masked parameters have a bit per task; frozen ones no task changed."""
+@dataclass(frozen=True, kw_only=True)
+class PackReport(Usage):
+    """The report on a packing.
+
+    Masked parameters are encoded for each task, dense ones are stored as they are, frozen ones
+    no task changed, and copied ones are integers and booleans of the base.
+    """
 
     path: str
     codec: str
@@ -42,29 +47,20 @@ class PackReport:
     parameters_trained: int
     parameters_frozen: int
     n_bytes: int
-    """Of the store's tensor files; the base is not in it."""
+    """Bytes of the store's tensor files, without the base."""
     base_bytes: int
     expert_bytes: int
-    """Of all experts."""
+    """Bytes of all experts."""
     has_shared: bool
     """Whether the codec has a vector that all tasks share, as the paper's accounting assumes."""
     warnings: list[str] = field(default_factory=list)
-    bytes_read: int = 0
-    seconds: float = 0.0
-    gb_per_second: float = 0.0
-    peak_memory_bytes: int = 0
-    threads: int = 0
     target: str = ""
+    """The instruction set in use."""
     tallies: str = __version__
 
     @property
-    def bytes_written(self) -> int:
-        """All that was written are the store's files."""
-        return self.n_bytes
-
-    @property
     def ratio(self) -> float:
-        """How many times the bytes of base and store all experts take."""
+        """Bytes of all experts over those of the base and the store."""
         return self.expert_bytes / max(self.base_bytes + self.n_bytes, 1)
 
     @property
@@ -75,7 +71,7 @@ class PackReport:
 
     @property
     def paper_bits(self) -> dict[str, int]:
-        """The accounting of the TALL-masks paper: 32-bit base, shared vector and frozen scalars.
+        """Bits as the TALL-masks paper counts: 32-bit base, shared vector and frozen scalars.
 
         ``experts`` is 32 (T P + F), ``store`` is (64 + T) P + 32 F, for T tasks, P trained and F
         frozen parameters.
@@ -87,16 +83,20 @@ class PackReport:
         }
 
     def to_json_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
+        data = super().to_json_dict()
+        # The files of the store are all that was written: ``n_bytes`` has the same number.
+        del data["bytes_written"]
         return {
-            **asdict(self),
+            **data,
+            **{name: data.pop(name) for name in ("target", "tallies")},
             "ratio": self.ratio,
             "bits_per_parameter_and_task": self.bits_per_parameter_and_task,
             "paper_bits": self.paper_bits,
         }
 
     def to_json(self) -> str:
-        """The report as JSON, indented."""
+        """Return the report as indented JSON."""
         return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:

@@ -13,7 +13,7 @@ from ...messages import show, unknown
 from ..manifest import Manifest
 
 Write = Callable[[bytes, int], object]
-"""Called with some bytes of a tensor and the first one's position in it."""
+"""Called with bytes of a tensor and the position of the first of them."""
 
 
 def refuse_damaged(
@@ -36,7 +36,7 @@ def refuse_damaged(
 
 
 def restored_names(manifest: Manifest, names: Iterable[str]) -> list[str]:
-    """The names asked for; InputError for one that the base lacks."""
+    """Return the names; InputError for a name that the base lacks."""
     found = list(names)
     for name in found:
         if name not in manifest.tensors:

@@ -5,31 +5,28 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
-from ...checkpoint.layout import INDEX_NAME, Shard, header, index_file, layout_shards
+from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
 from ...engine.environment import in_float_environment
-from ...engine.files import Place, Writer
+from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
-from ...engine.usage import done_line, peak_memory_bytes
+from ...engine.usage import Advance, Progress, Usage, done_line, measure
 from ...sizes import parse_size
-from ...spec.dtypes import DTYPE_CODES
+from ..layout import Layout
 from .task import Restoring
 
 _OTHER_BYTES = 1 << 20
 
 
-@dataclass(frozen=True)
-class UnpackReport:
-    """What unpacking did. ``exact`` says that the result is the expert bit for bit."""
+@dataclass(frozen=True, kw_only=True)
+class UnpackReport(Usage):
+    """The report on an unpacked task."""
 
     store: str
     task: str
@@ -38,21 +35,12 @@ class UnpackReport:
     source: str
     fingerprint: str
     exact: bool
+    """Whether the result is the expert bit for bit."""
     files: dict[str, int]
     auxiliary_files: list[str]
-    bytes_read: int
-    bytes_written: int
-    seconds: float
-    gb_per_second: float
-    peak_memory_bytes: int
-    threads: int
-
-    def to_json_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        return asdict(self)
 
     def to_json(self) -> str:
-        """The report as JSON, indented."""
+        """Return the report as indented JSON."""
         return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:
@@ -74,14 +62,31 @@ def unpack(
     files_from: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Progress | None = None,
 ) -> UnpackReport:
-    """Write a task's checkpoint into the new directory ``out``, tile by tile in bounded memory.
+    """Write the checkpoint of one task into a new directory, tile by tile in bounded memory.
 
-    Configuration, tokenizer and other small files are the base's, or those of ``files_from``.
-    Everything read is compared with its checksum; ``out`` appears by a rename when it is complete.
-    Raises InputError for a damaged store or another base, StorageError when reading or writing
-    fails.
+    Everything that is read is compared with its checksum. The directory appears by a rename when
+    it is complete.
+
+    Args:
+        one: The task.
+        out: The directory to create.
+        max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
+        threads: The number of threads; by default, all cores.
+        max_shard_size: The largest tensor file, as bytes or as text.
+        files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
+            by default, the base.
+        overwrite: Replace a directory that is not empty.
+        sync: Flush the files to disk before the directory appears.
+        progress: Called with the bytes moved so far and the bytes to move in all.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The store is damaged, the base is another one, or the output is occupied.
+        StorageError: Reading or writing fails.
     """
     start = time.perf_counter()
     tensors = one.manifest.tensors
@@ -89,48 +94,36 @@ def unpack(
     shards = layout_shards(entries, parse_size(max_shard_size))
     donor = one.base if files_from is None else Checkpoint.open(files_from)
     auxiliary = auxiliary_sizes(donor)
-    heads = {shard.name: header(shard.tensors, {"format": "pt"}) for shard in shards}
-    n_bytes = sum(shard.n_bytes + len(heads[shard.name][0]) for shard in shards)
+    layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
+    n_bytes = layout.n_bytes
     destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
     limits = tile_limits(max_memory, n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
-    moved = 0
-
-    def advance(more: int) -> None:
-        nonlocal moved
-        moved += more
-        if progress is not None:
-            progress(min(moved, 2 * n_bytes), 2 * n_bytes)
-
+    advance = Advance(progress, 2 * n_bytes)
     destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
-        core = Plan(True)
-        places = _places(core, directory, shards, heads)
+        files = PlanFiles(Plan(True))
+        layout.create(files, directory)
+        places = {name: at for row in layout.places(directory).values() for name, at in row.items()}
         outputs: dict[str, list[Place]] = {}
         lanes: dict[str, list[int]] = {}
         for name in tensors:
-            file, offset = places[name]
-            if one.is_made(name):
-                code = DTYPE_CODES.get(one.dtype(name), 0)
-                outputs.setdefault(one.source(name), []).append((file, offset, code))
+            if one.is_coded(name):
+                outputs.setdefault(one.source(name), []).append(files.place(places[name]))
             else:
-                lanes[name] = one.copy(name, Writer(core, file, offset))
-        made = one.make(core, outputs, limits, advance)
-        lanes |= {name: made[one.source(name)] for name in tensors if one.is_made(name)}
+                lanes[name] = one.copy(name, files.writer(places[name]))
+        restored = one.restore(files, outputs, limits, advance)
+        lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
         for path in auxiliary:
             copy_auxiliary(donor, path, directory)
         refuse_changed(before)
-    advance(2 * n_bytes - moved)
-    seconds = time.perf_counter() - start
+    advance.finish()
     fingerprint = model_fingerprint(
-        {
-            name: tensor_fingerprint(_Face(one.dtype(name), tensors[name].shape), lanes[name])
-            for name in tensors
-        }
+        {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
     )
     task = one.manifest.tasks[one.task]
     return UnpackReport(
@@ -141,35 +134,7 @@ def unpack(
         source=task.source,
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
-        files={shard.name: shard.n_bytes + len(heads[shard.name][0]) for shard in shards},
+        files={file: layout.file_bytes(file) for file in layout.entries},
         auxiliary_files=[str(path) for path in auxiliary],
-        bytes_read=one.n_bytes_read(),
-        bytes_written=n_bytes,
-        seconds=seconds,
-        gb_per_second=(one.n_bytes_read() + n_bytes) / 1e9 / seconds,
-        peak_memory_bytes=peak_memory_bytes(),
-        threads=n_threads(threads),
+        **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
-
-
-@dataclass(frozen=True)
-class _Face:
-    dtype: str
-    shape: tuple[int, ...]
-
-
-def _places(
-    core: Plan,
-    directory: Path,
-    shards: list[Shard],
-    heads: dict[str, tuple[bytes, list[int]]],
-) -> dict[str, tuple[int, int]]:
-    """Create the output files; the file and the offset of every tensor."""
-    places = {}
-    for shard in shards:
-        head, offsets = heads[shard.name]
-        path = os.fspath(directory / shard.name)
-        file = core.open_to_write(path, len(head) + shard.n_bytes)
-        core.write(file, head, 0)
-        places.update({e[0]: (file, at) for e, at in zip(shard.tensors, offsets, strict=True)})
-    return places

@@ -1,0 +1,63 @@
+"""The survey of bands: the entries of each tensor that are neither too large nor too small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..._core import Unit
+from ...spec.choices import Rescale
+from ..outcomes import Statistics
+from ..stages import band, between
+from .magnitude_sums import rescaled
+from .survey import Context, Survey
+
+
+class Bands(Survey):
+    """Finds both thresholds of each expert's band over a tensor.
+
+    Of magnitudes equal to a threshold the entry with the lowest index counts as the largest. With
+    ``Rescale.L1`` the sums of magnitudes before and after the band are found as well.
+    """
+
+    n_searches = 2
+
+    def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
+        """Return the stages of each tensor, one per expert."""
+        jobs = [job for group in groups for job in group]
+        bands = _bands(context, jobs)
+        found = [
+            Statistics(stages=context.rules.stages(job, row))
+            for job, row in zip(jobs, bands, strict=True)
+        ]
+        if context.merge.rule.rescale is not Rescale.L1:
+            return found
+        return rescaled(context, jobs, found, bands)
+
+
+SURVEY = Bands
+
+
+def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
+    """Return the bands of each tensor, one per expert, as fields of ``StageRule``."""
+    merge = context.merge
+    works = [merge.works[job] for job in jobs]
+    wanted = [
+        [
+            band(work.n_elements, density, gamma, merge.semantics)
+            for density, gamma in zip(work.densities, work.gammas, strict=True)
+        ]
+        for work in works
+    ]
+    units = []
+    for job, work, row in zip(jobs, works, wanted, strict=True):
+        outliers = [one.n_outliers for one in row]
+        lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
+        units.append(Unit([job], outliers + lasts))
+    thresholds = merge.plan.select(
+        units=units, locate=True, limits=merge.limits, progress=merge.progress
+    )
+    n = len(merge.labels)
+    return [
+        [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]
+        for work, row, ends in zip(works, wanted, thresholds, strict=True)
+    ]

@@ -1,0 +1,89 @@
+"""The contract of a survey: statistics that a combine needs first, found in passes before it.
+
+A module of this folder has one survey, a class that it names ``SURVEY``. A rule names the module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar
+
+from ...spec.choices import Scope
+from ...spec.parameters import Values
+from ...spec.rules import SurveyRule
+from ..jobs import Merge
+from ..lowering import JobRules
+from ..outcomes import Statistics
+
+
+@dataclass(frozen=True)
+class Context:
+    """The merge whose tensors are surveyed."""
+
+    merge: Merge
+    rules: JobRules
+    """Makes native rules of the merge's tensors."""
+
+    def n_elements(self, group: Sequence[int]) -> int:
+        """Return the number of elements of these tensors together."""
+        return sum(self.merge.works[job].n_elements for job in group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey(ABC):
+    """A survey. Its fields are the facts that a ``SurveyRule`` states."""
+
+    scope: Scope = Scope.TENSOR
+    """``MODEL``: the statistics hold for all tensors together. Otherwise each tensor has its own;
+    ``ROW``: each row of its last dimension."""
+    solve: Callable[..., list[float]] | None = None
+    """Turns statistics into the weights of the combine; each survey says which statistics."""
+
+    title: ClassVar[str] = "survey"
+    """The name of the survey in a plan that a person reads."""
+    n_searches: ClassVar[int] = 0
+    """Thresholds of each expert that are searched in a tensor."""
+
+    @property
+    def of_model(self) -> bool:
+        """True where one set of statistics holds for all tensors."""
+        return self.scope is Scope.MODEL
+
+    @property
+    def n_passes(self) -> int:
+        """The number of passes over all values, if each search takes one."""
+        return 1
+
+    def check(  # noqa: B027  most surveys can be taken with any
+        self, parameters: Sequence[Values], labels: Sequence[str]
+    ) -> None:
+        """Raise InputError if the survey cannot be taken with these parameters.
+
+        Args:
+            parameters: The resolved parameters of each tensor.
+            labels: The experts, as messages name them.
+        """
+
+    @abstractmethod
+    def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
+        """Return the statistics of each group of tensors.
+
+        Args:
+            context: The merge.
+            groups: Numbers of tensors; with the scope ``MODEL`` one group of all, otherwise one
+                tensor each.
+
+        Raises:
+            InputError: The statistics have no answer.
+            StorageError: Reading fails.
+        """
+
+
+def survey_of(rule: SurveyRule) -> Survey:
+    """Return the survey that a rule names, with the facts that it states."""
+    module = import_module(f"..{rule.name}", __name__)
+    survey: Survey = module.SURVEY(scope=rule.scope, solve=rule.solve, **rule.facts)
+    return survey

@@ -1,0 +1,87 @@
+"""Plans a merge from its request and the headers of its models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.layout import layout_shards
+from ..checkpoint.match import match
+from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.scaled import is_scaled, scaled_warning
+from ..engine.codes import MAX_EXPERTS
+from ..engine.surveys.survey import survey_of
+from ..errors import InputError
+from ..recipe.config import MergeConfig
+from .plan import MergePlan
+
+
+def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
+    """Check a request against the headers of its models and plan the merge.
+
+    No tensor data is read.
+
+    Args:
+        config: A recipe file, a mapping or a ``MergeConfig``.
+
+    Returns:
+        The plan: the treatment of every tensor, and the places of inputs and outputs.
+
+    Raises:
+        InputError: The merge would fail for a reason that headers can show: tensors that are
+            missing, extra or of another shape, types that do not merge, damaged files, parameters
+            that do not fit.
+    """
+    config = MergeConfig.load(config)
+    entries, warnings = config.experts()
+    if len(entries) > MAX_EXPERTS:
+        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+    opened: dict[str, Checkpoint] = {}
+
+    def checkpoint(path: str) -> Checkpoint:
+        if path not in opened:
+            opened[path] = open_model(path)
+        return opened[path]
+
+    base = checkpoint(config.base_model) if config.base_model else None
+    experts = tuple(checkpoint(entry.model) for entry in entries)
+    template = base or experts[0]
+    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
+    matched = match(as_model(template), models)
+    names = matched.merged
+    resolver = config.resolver(names)
+    parameters = {name: resolver.parameters_for(name) for name in names}
+    rule = config.rule()
+    if rule.survey is not None:
+        labels = [model.label for model in models[uses_base:]]
+        survey_of(rule.survey).check(list(parameters.values()), labels)
+    if config.dtype is not None and config.out_dtype is None:
+        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
+    modifiers = config.modifiers()
+    warnings.extend(modifiers.unused_filters(names))
+    copied = frozenset(matched.copied)
+    outputs = [
+        (
+            name,
+            info.dtype if name in copied else config.output_dtype or info.decoded_dtype,
+            info.shape,
+        )
+        for name, info in template.tensors.items()
+    ]
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
+    return MergePlan(
+        config=config,
+        rule=rule,
+        template=template,
+        donor=checkpoint(config.files_from) if config.files_from else template,
+        experts=experts,
+        models=tuple(models),
+        match=matched,
+        parameters=parameters,
+        modifiers=modifiers,
+        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        warnings=(*warnings, *resolver.warnings),
+    )

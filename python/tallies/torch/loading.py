@@ -1,0 +1,121 @@
+"""Reads the tensors that a store encodes of a task into memory, and checks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from .._core import Plan, Source, restore
+from ..checkpoint.safetensors import TensorInfo
+from ..engine.arrays import new_array
+from ..engine.files import Place, PlanFiles, bits_code, place_code
+from ..engine.limits import tile_limits
+from ..store.restoring.task import Restoring
+
+BUFFERS: Final = "256MiB"
+
+# Tiles begin at multiples of it, as in packing.
+GRAIN: Final = 2048
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """One tensor of a task in memory, and the native source that makes it from the base's."""
+
+    delta: Source
+    memory: tuple[torch.Tensor, ...]
+    """The tensors that ``delta`` points to."""
+    replaces: bool
+    """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
+    mask_scale: float | None = None
+    """For a mask and the shared vector, in this order: the factor where the mask is set."""
+
+
+def load_task(
+    one: Restoring, shared: dict[str, torch.Tensor], threads: int
+) -> dict[str, LoadedTensor]:
+    """Read every tensor that the store has of a task, tied ones once.
+
+    Tensors that cannot be decoded from memory are restored, and take as much as the base's.
+
+    Args:
+        one: The task.
+        shared: Shared vectors in memory by name; those that are read now are added.
+        threads: The number of threads.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        InputError: Something that was read is not what was packed.
+        StorageError: Reading fails.
+    """
+    task, parts = one.stored_task, {}
+    names = [name for name in one.manifest.stored if one.is_stored(name)]
+    for name in names:
+        found = one.family.in_memory(task, name) if one.is_coded(name) else [task.own[name]]
+        if found is not None:
+            parts[name] = found
+    wanted = dict.fromkeys(
+        part
+        for row in parts.values()
+        for part in row
+        if not (_is_shared(one, part) and part.name in shared)
+    )
+    arrays = dict(zip(wanted, read(one, list(wanted), threads), strict=True))
+    shared.update({part.name: array for part, array in arrays.items() if _is_shared(one, part)})
+    loaded = {
+        name: _loaded(
+            one,
+            name,
+            [shared[part.name] if _is_shared(one, part) else arrays[part] for part in row],
+        )
+        for name, row in parts.items()
+    }
+    return loaded | _restored(one, [name for name in names if name not in parts], threads)
+
+
+def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torch.Tensor]:
+    """Read tensors of store or base, and compare them with their checksums."""
+    files = PlanFiles(Plan(True))
+    arrays = []
+    for info in infos:
+        array, address = new_array(info.name, info.dtype, info.shape, "torch")
+        arrays.append(array)
+        place = files.bytes_place(info)
+        files.plan.add_job(info.n_bytes, [place], [(-1, address, place[2])], grain=GRAIN)
+    found = restore(files.plan, tile_limits(BUFFERS, threads))
+    for info, result in zip(infos, found, strict=True):
+        one.check(info, result.inputs[0])
+    return arrays
+
+
+def _is_shared(one: Restoring, part: TensorInfo) -> bool:
+    return one.stored_task.shared.get(part.name) is part
+
+
+def _loaded(one: Restoring, name: str, memory: Sequence[torch.Tensor]) -> LoadedTensor:
+    if not one.is_coded(name):
+        return _replacing(one, name, memory[0])
+    found = one.family.encoded(one.stored_task, name, [array.data_ptr() for array in memory])
+    return LoadedTensor(found.delta, tuple(memory), found.replaces, found.mask_scale)
+
+
+def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:
+    place = (-1, values.data_ptr(), bits_code(one.dtype(name)))
+    return LoadedTensor(Source.plain(values=place, replaces=True), (values,), True)
+
+
+def _restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:
+    """Restore tensors whole."""
+    arrays: dict[str, torch.Tensor] = {}
+    outputs: dict[str, list[Place]] = {}
+    for name in names:
+        dtype = one.dtype(name)
+        arrays[name], address = new_array(name, dtype, one.base.tensors[name].shape, "torch")
+        outputs[name] = [(-1, address, place_code(dtype))]
+    one.restore(PlanFiles(Plan(True)), outputs, tile_limits(BUFFERS, threads))
+    return {name: _replacing(one, name, array) for name, array in arrays.items()}

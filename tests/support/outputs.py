@@ -1,0 +1,41 @@
+"""Places of results, and runs that stop on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from tallies.engine.passes import Passes
+from tests.support.checkpoints import data_bytes, write
+
+
+def old_output(out: Path) -> dict[str, bytes]:
+    """An older result at ``out``, with what the new one will not have."""
+    write(out, {"old": np.zeros(7, np.float32)}, config={})
+    (out / "more").mkdir()
+    (out / "more/notes.txt").write_text("mine")
+    return data_bytes(out)
+
+
+def at_combine(number: int, act: Callable[[], object]) -> mock._patch[Any]:
+    """Act before the files are combined, when it is the turn of that number."""
+    calls = iter(range(1000))
+    combine = Passes.combine
+
+    def acting(self: Passes, jobs: Any) -> None:
+        if next(calls) == number:
+            act()
+        combine(self, jobs)
+
+    return mock.patch.object(Passes, "combine", acting)
+
+
+def fail(error: BaseException) -> Callable[..., Any]:
+    def call(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return call
