@@ -1,0 +1,3 @@
+"""Tests of the demo, all with one seed."""
+
+SEED = 7

@@ -1,198 +1,26 @@
-"""The demo: its data, its model, its training, its table, and a reduced run from end to end."""
+"""The demo as a command: the table, refusals, the pipeline from end to end."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from sklearn.datasets import load_digits
 
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.demo import pipeline, run
 from tallies.demo.commands import merge, pack, unpack
-from tallies.demo.model import Encoder, accuracy, load, logits, prototypes, save
+from tallies.demo.model import Encoder, load, save
 from tallies.demo.table import Row, table
-from tallies.demo.tasks import TASKS, Images, generator, plain, shift, split
-from tallies.demo.train import train_base, train_expert
+from tallies.demo.tasks import TASKS
 from tallies.errors import InputError, StorageError
-
-SEED = 7
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the demo itself trains; several threads only get in each other's way."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
-@pytest.fixture(scope="module")
-def images() -> tuple[Images, Images, Images]:
-    return split(SEED)
-
-
-@pytest.fixture(scope="module")
-def base(images: tuple[Images, Images, Images]) -> Encoder:
-    return train_base(images[0], seed=SEED, n_steps=20)
-
-
-def states_equal(one: Encoder, other: Encoder) -> bool:
-    pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs)
-
-
-def test_importing_the_demo_imports_no_heavy_library() -> None:
-    heavy = "{'torch', 'sklearn', 'numpy', 'safetensors'}"
-    code = f"import sys, tallies.demo; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
-def test_split_holds_every_digit_exactly_once(images: tuple[Images, Images, Images]) -> None:
-    assert [len(part.labels) for part in images] == [1100, 200, 497]
-    digits = load_digits()
-    expected = sorted(
-        (int(label), *(pixels.flatten() / 16).tolist())
-        for pixels, label in zip(digits.images, digits.target, strict=True)
-    )
-    got = sorted(
-        (int(label), *pixels.flatten().tolist())
-        for part in images
-        for pixels, label in zip(part.pixels, part.labels, strict=True)
-    )
-    assert got == expected
-
-
-def test_split_depends_on_the_seed_alone(images: tuple[Images, Images, Images]) -> None:
-    assert torch.equal(split(SEED)[2].pixels, images[2].pixels)
-    assert not torch.equal(split(SEED + 1)[2].pixels, images[2].pixels)
-
-
-def test_tasks_show_the_same_digits_in_eight_ways() -> None:
-    pixels = torch.rand(5, 8, 8, generator=generator(SEED, "test"))
-    views = [plain(pixels), *(view(pixels) for view in TASKS.values())]
-    assert len(views) == 9
-    for i, seen in enumerate(views):
-        assert seen.shape == pixels.shape
-        assert seen.min() >= 0
-        assert seen.max() <= 1
-        assert not any(torch.equal(seen, other) for other in views[:i])
-
-
-@pytest.mark.parametrize("task", ["rot90", "jigsaw", "roll"])
-def test_rearranging_tasks_lose_no_pixel(task: str) -> None:
-    pixels = torch.rand(3, 8, 8, generator=generator(SEED, "test"))
-    seen = TASKS[task](pixels)
-    assert torch.equal(seen.flatten(1).sort().values, pixels.flatten(1).sort().values)
-
-
-@pytest.mark.parametrize(
-    ("task", "first_row"),
-    [
-        ("rot90", [7, 15, 23, 31, 39, 47, 55, 63]),
-        ("mirror", [-6, -5, -4, -3, -2, -1, 0, 1]),
-        ("invert", [1, 0, -1, -2, -3, -4, -5, -6]),
-        ("check", [0, -7, 16, -23, 32, -39, 48, -55]),
-        ("roll", [36, 37, 38, 39, 32, 33, 34, 35]),
-        ("rot180", [-62, 62, -60, 60, -58, 58, -56, 56]),
-    ],
-)
-def test_tasks_on_a_ramp(task: str, first_row: list[int]) -> None:
-    ramp = torch.arange(64.0).reshape(1, 8, 8)
-    assert TASKS[task](ramp)[0, 0].tolist() == first_row
-
-
-def test_shift_moves_by_at_most_a_pixel_in_every_direction() -> None:
-    dot = torch.zeros(400, 8, 8)
-    dot[:, 3, 4] = 1
-    moved = shift(dot, generator(SEED, "test"))
-    assert torch.equal(moved.sum((1, 2)), torch.ones(400))
-    places = {tuple(place) for _, *place in moved.nonzero().tolist()}
-    assert places == {(row, column) for row in (2, 3, 4) for column in (3, 4, 5)}
-
-
-def test_images_are_seen_alike_from_equal_generators(images: tuple[Images, Images, Images]) -> None:
-    val = images[1]
-    first = val.seen(plain, generator(SEED, "val", "roll"))
-    assert torch.equal(first.pixels, val.seen(plain, generator(SEED, "val", "roll")).pixels)
-    assert not torch.equal(first.pixels, val.seen(plain, generator(SEED, "test", "roll")).pixels)
-    assert torch.equal(first.labels, val.labels)
-
-
-def test_model_has_the_stated_size() -> None:
-    tensors = Encoder().state_dict().values()
-    assert (len(tensors), sum(tensor.numel() for tensor in tensors)) == (22, 807_424)
-
-
-def test_features_are_unit_vectors_and_logits_scaled_cosines(base: Encoder) -> None:
-    features = base(torch.rand(6, 8, 8))
-    torch.testing.assert_close(features.norm(dim=1), torch.ones(6))
-    head = torch.cat([features[:1] * 3, -features[:1]])
-    torch.testing.assert_close(logits(features[:1], head), torch.tensor([[20.0, -20.0]]))
-
-
-def test_prototypes_are_the_mean_features_of_the_classes(base: Encoder) -> None:
-    pixels = torch.rand(20, 8, 8)
-    labels = torch.arange(20) % 10
-    head = prototypes(base, Images(pixels, labels))
-    assert head.shape == (10, 256)
-    assert not head.requires_grad
-    with torch.no_grad():
-        expected = (base(pixels)[3] + base(pixels)[13]) / 2
-    torch.testing.assert_close(head[3], expected)
-
-
-def test_accuracy_is_a_percentage(base: Encoder) -> None:
-    pixels = torch.rand(10, 8, 8)
-    labels = torch.arange(10)
-    head = prototypes(base, Images(pixels, labels))
-    assert accuracy(base, head, Images(pixels, labels)) == 100
-    assert accuracy(base, head, Images(pixels, (labels + 1) % 10)) == 0
-    half = torch.where(labels < 5, labels, (labels + 1) % 10)
-    assert accuracy(base, head, Images(pixels, half)) == 50
-
-
-def test_checkpoint_round_trip(base: Encoder, tmp_path: Path) -> None:
-    save(base, tmp_path / "model")
-    assert states_equal(load(tmp_path / "model"), base)
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    assert config["model_type"] == "tallies-demo"
-    with safe_open(tmp_path / "model" / "model.safetensors", "pt") as file:
-        assert set(file.keys()) == set(base.state_dict())
-
-
-def test_load_refuses_a_checkpoint_that_lacks_a_tensor(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"embed\.weight"):
-        load(tmp_path)
-
-
-def test_training_is_repeatable_and_depends_on_the_seed(
-    images: tuple[Images, Images, Images], base: Encoder
-) -> None:
-    assert states_equal(train_base(images[0], seed=SEED, n_steps=20), base)
-    assert not states_equal(train_base(images[0], seed=SEED + 1, n_steps=20), base)
-
-
-def test_an_expert_beats_the_base_on_its_task_and_leaves_it_alone(
-    images: tuple[Images, Images, Images], base: Encoder
-) -> None:
-    train, _, test = images
-    view = TASKS["rot180"]
-    head = prototypes(base, train.seen(view, generator(SEED, "head")))
-    unseen = test.seen(view, generator(SEED, "test"))
-    before = accuracy(base, head, unseen)
-    expert = train_expert(base, head, "rot180", train, seed=SEED, n_steps=60)
-    assert accuracy(expert, head, unseen) >= before + 10
-    assert accuracy(base, head, unseen) == before
+from tests.demo import SEED
+from tests.demo.test_model import states_equal
 
 
 def test_table_states_mean_share_of_experts_and_cost() -> None:

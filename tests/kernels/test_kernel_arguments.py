@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tallies import InputError, kernels
-from tallies.kernels import masks
+from tallies.kernels import masks, merges, steps
 from tests.support.kernel_arrays import f32
 
 X, Y = f32(1, 2, 3), f32(4, 5)
@@ -106,8 +106,8 @@ def test_a_torch_tensor_is_told_where_to_go() -> None:
         kernels.trim(torch.ones(3), 0.5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("module", [kernels, masks], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [masks, merges, steps], ids=lambda module: module.__name__)
 def test_examples(module: Any) -> None:
     failed, attempted = doctest.testmod(module)
     assert failed == 0
-    assert attempted >= 5
+    assert attempted >= 4

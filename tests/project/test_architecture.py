@@ -44,6 +44,7 @@ ROOMS = (
     "cuda",
     "sizes",
     "messages",
+    "discovery",
     "floats",
     "errors",
     "_version",

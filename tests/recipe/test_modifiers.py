@@ -1,8 +1,7 @@
-"""Factors by layer and layers left out, beside every method that has a base."""
+"""The modifiers: a scale behind the method, factors by depth, dropped layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tallies import InputError, MergeConfig, merge, merge_state_dicts, methods, plan
-from tallies.methods._method import Method
-from tests.support.checkpoints import Model, assert_holds, read, write
+from tallies import InputError, merge, merge_state_dicts, methods, plan
+from tests.support.checkpoints import assert_holds, read
 from tests.support.command import tallies
 from tests.support.everywhere import assert_same_bits
+from tests.support.modifiers import NAMES, f32, models, n_experts, recipe
 
 Array = npt.NDArray[Any]
-
-NAMES = ["embed", "layers.0.w", "layers.1.w", "layers.1.b", "layers.2.w", "norm"]
 WITH_BASE = [name for name in methods.names() if methods.get(name).needs_base]
-
-
-def f32(*values: float) -> npt.NDArray[np.float32]:
-    return np.array(values, np.float32)
-
-
-def models(n: int = 4, names: list[str] = NAMES) -> list[Model]:
-    rng = np.random.default_rng(0)
-    return [
-        {name: rng.standard_normal((8, 9)).astype(np.float32) for name in names} for _ in range(n)
-    ]
-
-
-def n_experts(method: type[Method]) -> int:
-    return method.most_models or 3
 
 
 # LiNeS and the scale behind a method's own.
@@ -175,17 +157,6 @@ def test_a_dropped_layer_is_one_of_the_base(name: str, unit: str) -> None:
         assert_same_bits(found[key], expected[key])
 
 
-def recipe(root: Path, method: str, n: int = 3) -> dict[str, Any]:
-    base, *experts = models(1 + n)
-    return {
-        "merge_method": method,
-        "base_model": str(write(root / "base", base)),
-        "models": [
-            {"model": str(write(root / f"{i}", expert))} for i, expert in enumerate(experts)
-        ],
-    }
-
-
 @pytest.mark.parametrize("method", ["ties", "model_stock"])
 def test_on_disk_as_in_memory(tmp_path: Path, method: str) -> None:
     base, *experts = models(4)
@@ -226,110 +197,3 @@ def test_command_line(tmp_path: Path) -> None:
     )
     assert done.status == 0, done.err
     assert_holds(tmp_path / "out", read(tmp_path / "expected"))
-
-
-# What is refused.
-
-REFUSED: list[tuple[Mapping[str, Any], str]] = [
-    ({"layer_scaling": {"alpha": 1}}, "layer_scaling: 'beta' is missing, expected alpha, beta"),
-    (
-        {"layer_scaling": {"alpha": 1, "betta": 2}},
-        "layer_scaling: betta: parameter of layer_scaling 'betta' is not known; did you mean",
-    ),
-    ({"layer_scaling": 0.3}, "layer_scaling: found 0.3, expected a mapping with alpha, beta"),
-    ({"layer_scaling": {"alpha": "x", "beta": 1}}, "alpha: found 'x', expected a finite number"),
-    ({"drop_layers": {"score": "size"}}, "drop_layers: 'ratio' is missing"),
-    ({"drop_layers": {"score": "sizes", "ratio": 0.1}}, "did you mean 'size'"),
-    ({"drop_layers": {"score": "size", "ratio": 2}}, "ratio: found 2, expected a finite number fr"),
-    ({"post_scale": "much"}, "post_scale: found 'much', expected a finite number"),
-    ({"post_scale": float("nan")}, "post_scale: found nan, expected a finite number"),
-]
-
-
-@pytest.mark.parametrize(("keys", "message"), REFUSED)
-def test_what_is_refused(keys: Mapping[str, Any], message: str) -> None:
-    request = {"merge_method": "ties", "base_model": "base", "models": [{"model": "a"}], **keys}
-    with pytest.raises(InputError) as caught:
-        MergeConfig.load(request)
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(InputError) as caught:
-        merge_state_dicts({"x": f32(1)}, [{"x": f32(1)}], **keys)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["post_scale", "layer_scaling", "drop_layers"])
-@pytest.mark.parametrize(
-    ("method", "reason"), [("linear", "forms no task v"), ("multislerp", "without a base")]
-)
-def test_methods_without_a_base_have_none(key: str, method: str, reason: str) -> None:
-    value: Any = {
-        "post_scale": 0.5,
-        "layer_scaling": {"alpha": 1, "beta": 1},
-        "drop_layers": {"score": "size", "ratio": 0.1},
-    }[key]
-    with pytest.raises(InputError, match=f"^{key}: {method} forms no task vectors.*") as caught:
-        merge_state_dicts(None, [{"x": f32(1)}], method=method, **{key: value})
-    assert reason in str(caught.value)
-    with pytest.raises(InputError, match=reason):
-        MergeConfig.load({"merge_method": method, "models": [{"model": "a"}], key: value})
-
-
-def test_a_misspelt_key_is_an_error() -> None:
-    with pytest.raises(InputError, match="'layer_scalling' is not known; did you mean 'layer_sca"):
-        MergeConfig.load(
-            {
-                "merge_method": "ties",
-                "base_model": "base",
-                "models": [{"model": "a"}],
-                "layer_scalling": {"alpha": 1, "beta": 1},
-            }
-        )
-
-
-# Overrides by layer of the parameters of one model, as Hi-Merging drives them.
-
-
-def test_one_layer_of_one_model_alone(tmp_path: Path) -> None:
-    base, one, other = models(3)
-    options: dict[str, Any] = {"method": "ties", "semantics": "mergekit"}
-    alone = merge_state_dicts(base, [one], density=0.3, **options)
-    request = {
-        "merge_method": "ties",
-        "semantics": "mergekit",
-        "base_model": str(write(tmp_path / "base", base)),
-        "models": [
-            {
-                "model": str(write(tmp_path / "one", one)),
-                "parameters": {
-                    "weight": [{"filter": "layers.1.", "value": 1.0}, {"value": 0.0}],
-                    "density": [{"filter": "layers.1.", "value": 0.3}, {"value": 1.0}],
-                },
-            },
-            {
-                "model": str(write(tmp_path / "other", other)),
-                "parameters": {"weight": 0.0, "density": 0.5},
-            },
-        ],
-    }
-    merge(request, tmp_path / "out")
-    found = read(tmp_path / "out")
-    for name in NAMES:
-        expected = alone if name.startswith("layers.1.") else base
-        assert np.array_equal(found[name], expected[name]), name
-
-
-def test_gradients_over_layers_are_lists_of_weights(tmp_path: Path) -> None:
-    base, one, other = models(3)
-    asked = recipe(tmp_path, "ties", 2)
-    asked["semantics"] = "mergekit"
-    asked["models"][0]["parameters"] = {"weight": [0.0, 1.0, 0.0], "density": [1.0, 0.5, 1.0]}
-    asked["models"][1]["parameters"] = {"weight": [0.5, 0.0, 0.5], "density": 1.0}
-    merge(asked, tmp_path / "out")
-    found = read(tmp_path / "out")
-    options: dict[str, Any] = {"method": "ties", "semantics": "mergekit"}
-    middle = merge_state_dicts(base, [one], density=0.5, **options)
-    ends = merge_state_dicts(base, [other], **options)
-    for name in NAMES:
-        expected = middle if name.startswith("layers.1.") else ends
-        assert np.array_equal(found[name], expected[name]), name

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from tallies import InputError, Store, pack
 from tallies.store import consensus
-from tests.methods.test_matrices import task_matrices
 from tests.reference import low_rank
 from tests.reference.dtype import narrow, widen
 from tests.support.checkpoints import Model, assert_same_tensors, data_bytes, read, read_file, write
 from tests.support.everywhere import on_every_target
+from tests.support.matrices import task_matrices
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {"bf16": BF16, "f16": np.dtype(np.float16), "f32": np.dtype(np.float32)}

@@ -28,7 +28,7 @@ def test_a_damaged_store_changes_nothing(store: Store, model: Net) -> None:
 def test_a_preloaded_store_is_one_shared_vector_and_packed_masks(store: Store, model: Net) -> None:
     base = copies(model)
     switcher = TaskSwitcher(model, store)
-    changed = [base[name] for name in store.manifest.of_kind("masked")]
+    changed = [base[name] for name in store.manifest.coded]
     shared = sum(tensor.nbytes for tensor in changed)
     masks = sum((tensor.numel() + 7) // 8 for tensor in changed)
     assert switcher.nbytes == shared + len(TASKS) * masks

@@ -68,7 +68,7 @@ def test_tasks_kept_beside_the_model_need_no_file(tmp_path: Path, codec: str, mo
     switcher.deactivate()
     assert_is(model, base)
     assert addresses(model) == before
-    changed = [base[name] for name in store.manifest.of_kind("masked")]
+    changed = [base[name] for name in store.manifest.coded]
     masks = sum((tensor.numel() + 7) // 8 for tensor in changed)
     kept = sum(tensor.nbytes for tensor in (*changed, *base.values()))
     assert switcher.nbytes == kept + len(TASKS) * masks

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tallies import InputError, Store
-from tallies.torch import store_deltas, weighted
+from tallies.torch import store_deltas, weighted, weighted_sum
 from tallies.torch.weighted import weighted_merge
 from tests.support.switching import TILE, Net, Tensors, bits
 
@@ -113,7 +113,7 @@ def test_what_a_device_does_has_the_bits_of_the_processor(
         return merged, given.grad
 
     expected, expected_grad = run()
-    monkeypatch.setattr(weighted, "_on_host", lambda _: False)
+    monkeypatch.setattr(weighted_sum, "_on_host", lambda _: False)
     found, grad = run()
     for name, tensor in expected.items():
         assert bits(found[name]) == bits(tensor), name

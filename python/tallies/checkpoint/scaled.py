@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import counted, show
+from ..spec.dtypes import named
 from .checkpoint import Checkpoint
 from .json_text import is_object
 from .quantised import quantisation
@@ -31,9 +32,8 @@ SUFFIXES: Final = ("_scale_inv", "_scale")
 
 FLOAT8: Final = ("F8_E4M3", "F8_E5M2")
 
-_DECODED: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-
 _SCALE_DTYPES: Final = ("F32", "BF16", "F16")
+"""Of scales, and of decoded tensors."""
 
 _USUAL_BLOCK: Final = 128
 """Rows and columns of a block where config.json does not say."""
@@ -198,7 +198,7 @@ def _block(n: int, n_blocks: int, stated: int | None) -> int | None:
 
 
 def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Rows and columns of a block, as config.json states them."""
+    """Return the rows and columns of a block, as config.json states them."""
     for part in (config, *filter(is_object, config.values())):
         for key in ("quantization_config", "compression_config"):
             found = part.get(key)
@@ -222,10 +222,10 @@ def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _decoded_dtype(config: Mapping[str, Any]) -> str:
-    """The dtype that config.json, or a part of it, names for weights; bfloat16 without one."""
+    """Return the dtype that config.json, or a part of it, names for weights; bfloat16 without."""
     for part in (config, *filter(is_object, config.values())):
         for key in ("dtype", "torch_dtype"):
-            found = str(part.get(key)).removeprefix("torch.")
-            if found in _DECODED:
-                return _DECODED[found]
+            found = named(str(part.get(key)))
+            if found in _SCALE_DTYPES:
+                return found
     return "BF16"

@@ -153,12 +153,13 @@ _BUILDERS: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
 _NAMES: Final[Mapping[tuple[str, str], Name]] = {
     **{place: Name(".".join(place), build) for place, build in _BUILDERS.items()},
     **{("torch", name): Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
-    **{("torch", one.array_name): Name(f"torch.{one.array_name}", None, one.name) for one in TABLE},
+    **{("torch", d.array_name): Name(f"torch.{d.array_name}", None, d.name) for d in TABLE},
     ("torch.storage", "UntypedStorage"): Name("torch.storage.UntypedStorage"),
 }
 
 
 def find(module: str, name: str) -> Name:
+    """Look up a name that a pickle uses; ValueError for one that is not known here."""
     found = _NAMES.get((module, name))
     if found is None and module == "torch" and name.endswith("Storage"):
         raise ValueError(f"has a tensor of torch.{name}, which is not supported")

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from .._version import __version__
+from ..discovery import in_reading_order, public_modules
 from ..errors import TalliesError
 from ._signals import Stopped, stoppable
 
@@ -32,9 +33,7 @@ _INTERRUPTED = 130
 
 def _commands() -> list[str]:
     """Return the names of the commands, in reading order."""
-    files = {one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_")}
-    named = [name for name in _READING_ORDER if name in files]
-    return [*named, *sorted(files.difference(named))]
+    return in_reading_order(public_modules(__path__), _READING_ORDER)
 
 
 def _summary(name: str) -> str:

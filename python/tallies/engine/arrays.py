@@ -1,4 +1,4 @@
-"""Arrays of NumPy and tensors of torch, as the engine reads and allocates them."""
+"""Reads and allocates arrays of NumPy and tensors of torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .files import Place
 
 @dataclass(frozen=True)
 class Array:
-    """A contiguous array on the CPU: what matching and the native code need to know of it."""
+    """A contiguous array on the CPU, as matching and native passes take it."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -23,24 +23,29 @@ class Array:
     owner: Any
     """Keeps the memory alive."""
     given: tuple[Any, ...]
-    """Where the values lay before: the device, the address and the strides."""
+    """The device, the address and the strides of the values that were given."""
 
     @property
     def place(self) -> Place:
-        """The array as the native code takes it."""
+        """The array as native passes take it."""
         return (-1, self.address, DTYPE_CODES[self.dtype])
 
 
 def is_torch(value: Any) -> bool:
-    """Whether this is a torch tensor; does not import torch."""
+    """Return True for a torch tensor; does not import torch."""
     return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
 
 
 def view(name: str, value: Any) -> Array:
-    """The array or tensor as native code reads it; a contiguous copy on the CPU where needed.
+    """Return an array or tensor as native passes read it, copied to the CPU in order if need be.
 
-    InputError for what holds no values in memory, and for types that neither merge nor are integer
-    or boolean.
+    Args:
+        name: The name for messages.
+        value: A numpy array or torch tensor.
+
+    Raises:
+        InputError: ``value`` has no values in memory, or a type that neither merges nor is integer
+            or boolean.
     """
     given: tuple[Any, ...]
     if is_torch(value):
@@ -75,7 +80,7 @@ def view(name: str, value: Any) -> Array:
 
 
 def empty_like(value: Any) -> Any:
-    """A new contiguous array or CPU tensor of this shape and dtype."""
+    """Return a new contiguous array or CPU tensor of this shape and dtype."""
     if is_torch(value):
         import torch
 
@@ -89,9 +94,17 @@ FRAMEWORKS: Final = ("numpy", "torch")
 
 
 def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tuple[Any, int]:
-    """An array or CPU tensor of this safetensors dtype, not initialised, and its address.
+    """Return a new array or CPU tensor, not initialised, and its address.
 
-    bfloat16 and float8 arrays of NumPy need the ml_dtypes package; InputError without it.
+    Args:
+        name: The name for messages.
+        dtype: The safetensors name of the dtype.
+        shape: The shape.
+        framework: ``"numpy"`` or ``"torch"``.
+
+    Raises:
+        InputError: ``framework`` or ``dtype`` is none of ours, or NumPy lacks the dtype and
+            ml_dtypes is not installed.
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {unknown(framework, FRAMEWORKS)}")

@@ -12,7 +12,7 @@ from .limits import tile_limits
 
 # Fewer and larger copies; the second-level cache does not matter there.
 _TILE_BYTES = 1 << 24
-# Of a worker's share of the device: the rest is what arrays round up and the counts take.
+# The part of a worker's share of the device that buffers take; rounding and counts take the rest.
 _USED = 15 / 16
 _LEAST_BYTES = 1 << 20
 

@@ -179,15 +179,3 @@ def place_code(dtype: str) -> int:
 def bits_code(dtype: str) -> int:
     """Return a native code of a dtype's size, for values that are moved bit for bit."""
     return CODES_BY_SIZE[DTYPES[dtype]]
-
-
-class Writer:
-    """Writes the bytes of one tensor to its place in an output file."""
-
-    def __init__(self, core: Plan, file: int, offset: int) -> None:
-        self._core = core
-        self._file = file
-        self._offset = offset
-
-    def __call__(self, data: bytes, at: int) -> None:
-        self._core.write(self._file, data, self._offset + at)

@@ -19,9 +19,14 @@ class Stored(Protocol):
     """The facts of a tensor that its fingerprint has beside its content."""
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """The name of the dtype."""
+        ...
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        ...
 
 
 def content(tensor: TensorInfo, first: int = 0) -> list[int]:

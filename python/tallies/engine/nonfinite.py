@@ -83,8 +83,3 @@ def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = 
         f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite {values}, the first at "
         f"element {first}, expected finite ones{f'; {way_out}' if way_out else ''}"
     )
-
-
-def nonfinite_objection(tensor: TensorInfo, count: int, first: int) -> str | None:
-    """Return the objection to a tensor's NaN or infinite values; None if it has none."""
-    return objection(tensor, count, first) if count else None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from .._core import Band as TensorBand
 from .._core import Draw, DropByRank, RowBand, Threshold
 from ..spec.choices import MERGEKIT, Rescale, Semantics
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
+from .jobs import Work
 from .outcomes import Stage
 from .random_keys import chance, key
 
@@ -24,23 +25,6 @@ class Band(NamedTuple):
 
     n_outliers: int
     n_kept: int
-
-
-class Staged(Protocol):
-    """The facts of a tensor from which its stages follow."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def n_elements(self) -> int: ...
-    @property
-    def row_length(self) -> int: ...
-    @property
-    def densities(self) -> tuple[float, ...]: ...
-    @property
-    def gammas(self) -> tuple[float, ...]: ...
-    @property
-    def epsilons(self) -> tuple[float, ...]: ...
 
 
 def band(n: int, density: float, gamma: float, semantics: Semantics) -> Band:
@@ -104,7 +88,7 @@ def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[s
 
 def stages(
     rule: Rule,
-    tensor: Staged,
+    tensor: Work,
     semantics: Semantics,
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
@@ -135,13 +119,13 @@ def stages(
     return found
 
 
-def _random(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _random(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density = tensor.densities[expert]
     divides = rule.rescale is Rescale.PROBABILITY and density > 0
     return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
 
 
-def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _by_rank(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
@@ -150,12 +134,12 @@ def _by_rank(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> d
     return {"low": low, "step": step, "own_factor": rule.rescale is Rescale.PROBABILITY}
 
 
-def _row_band(rule: Rule, tensor: Staged, expert: int, semantics: Semantics) -> dict[str, Any]:
+def _row_band(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
     return band(tensor.row_length, density, gamma, semantics)._asdict()
 
 
-_NUMBERS: Final[Mapping[Gate, Callable[[Rule, Staged, int, Semantics], dict[str, Any]]]] = {
+_NUMBERS: Final[Mapping[Gate, Callable[[Rule, Work, int, Semantics], dict[str, Any]]]] = {
     Gate.RANDOM: _random,
     Gate.RANK: _by_rank,
     Gate.BAND: _row_band,

@@ -8,25 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 Progress = Callable[[int, int], object]
 """A function that is called with the bytes moved so far and the bytes to move in all."""
-
-
-class Run(Protocol):
-    """The numbers of a report that its last line has."""
-
-    @property
-    def bytes_read(self) -> int: ...
-    @property
-    def bytes_written(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def gb_per_second(self) -> float: ...
-    @property
-    def peak_memory_bytes(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +64,7 @@ def measure(start: float, bytes_read: int, bytes_written: int, threads: int) -> 
     )
 
 
-def done_line(run: Run) -> str:
+def done_line(run: Usage) -> str:
     """Return the last line of a report: bytes, time and memory."""
     return (
         f"done       {(run.bytes_read + run.bytes_written) / 1e9:.2f} GB in {run.seconds:.2f} s "

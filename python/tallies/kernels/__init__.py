@@ -22,15 +22,8 @@ from .masks import (
     tall_mask,
     unpack_bits,
 )
-from .steps import (
-    combine,
-    disjoint_merge,
-    elect_signs,
-    gram,
-    kth_magnitude,
-    ties,
-    trim,
-)
+from .merges import combine, ties
+from .steps import disjoint_merge, elect_signs, gram, kth_magnitude, trim
 
 __all__ = [
     "apply_mask",

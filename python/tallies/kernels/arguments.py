@@ -19,6 +19,10 @@ from ..spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES
 
 Array = npt.NDArray[Any]
 """float32, float16 or bfloat16 (``ml_dtypes.bfloat16``)."""
+Deltas = Sequence[Array] | Array
+"""Arrays of one shape, or one array [N, ...]."""
+Weights = Sequence[float] | npt.NDArray[np.float32] | None
+"""A finite number for each array; None for ones."""
 Packed = npt.NDArray[np.uint8]
 """A packed mask: bit i % 8 of byte i // 8 is element i; [(n + 7) // 8]."""
 
@@ -26,7 +30,7 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def array(name: str, value: object) -> Array:
-    """An array that the kernels read, in row-major order; a copy where it was not."""
+    """Return an array in row-major order, as the kernels read it; a copy where it was not."""
     if not isinstance(value, np.ndarray):
         raise InputError(
             f"{name}: found {type(value).__name__}, expected a NumPy array of "
@@ -41,12 +45,12 @@ def array(name: str, value: object) -> Array:
 
 
 def contiguous(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same elements in row-major order and aligned."""
+    """Return the elements in row-major order and aligned; a copy where they were not."""
     return np.require(value, requirements=("C", "ALIGNED"))
 
 
 def arrays(name: str, value: object, *, one_dtype: bool = True) -> list[Array]:
-    """One array per expert, of equal shapes, from a sequence of arrays or one array [N, ...]."""
+    """Return one array per expert, of equal shapes, from a sequence or one array [N, ...]."""
     rows = [array(f"{name}[{i}]", row) for i, row in enumerate(rows_of(name, value))]
     for i, row in enumerate(rows):
         same_shape(f"{name}[{i}]", row, f"{name}[0]", rows[0])
@@ -59,7 +63,7 @@ def arrays(name: str, value: object, *, one_dtype: bool = True) -> list[Array]:
 
 
 def rows_of(name: str, value: object) -> list[Any]:
-    """The items of a sequence, or of an array along its first axis: from 1 to 256."""
+    """Return the items of a sequence, or of an array along its first axis: from 1 to 256."""
     rows: list[Any]
     if isinstance(value, np.ndarray) and value.ndim > 0:
         rows = [value[i, ...] for i in range(len(value))]
@@ -76,7 +80,7 @@ def rows_of(name: str, value: object) -> list[Any]:
 
 
 def same_shape(name: str, value: Any, like_name: str, like: Any) -> None:
-    """InputError unless both arrays or tensors have one shape."""
+    """Raise InputError unless both arrays or tensors have one shape."""
     if value.shape != like.shape:
         raise InputError(
             f"{name}: found shape {tuple(value.shape)}, expected that of {like_name}, "
@@ -85,7 +89,7 @@ def same_shape(name: str, value: Any, like_name: str, like: Any) -> None:
 
 
 def weights(value: object, n_experts: int) -> list[float]:
-    """One finite number per expert; ones for None."""
+    """Return one finite number per expert; ones for None."""
     if value is None:
         return [1.0] * n_experts
     if not isinstance(value, Iterable):
@@ -99,7 +103,7 @@ def weights(value: object, n_experts: int) -> list[float]:
 
 
 def number(name: str, value: object, low: float = -LARGEST, high: float = LARGEST) -> float:
-    """A real number of this range, by default any that is finite in float32."""
+    """Return a real number of a range, by default any that is finite in float32."""
     expected = "a finite number" if (low, high) == (-LARGEST, LARGEST) else _range(low, high)
     if not isinstance(value, bool) and isinstance(value, numbers.Real):
         try:
@@ -118,7 +122,7 @@ def _range(low: float, high: float) -> str:
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
-    """A whole number from ``low`` to ``high``."""
+    """Return a whole number from ``low`` to ``high``."""
     try:
         found = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -131,7 +135,7 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> str:
-    """One of the known words."""
+    """Return a word that is one of the known ones."""
     words = list(known)
     if not isinstance(value, str) or value not in words:
         raise InputError(f"{name} {unknown(value, words)}")
@@ -139,7 +143,7 @@ def choice(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def packed(name: str, value: object, n: int) -> Packed:
-    """A packed mask of ``n`` elements."""
+    """Return a packed mask of ``n`` elements, in one piece of memory."""
     n_bytes = (n + 7) // 8
     if not isinstance(value, np.ndarray) or value.dtype != np.uint8 or value.ndim != 1:
         found = (
@@ -154,12 +158,12 @@ def packed(name: str, value: object, n: int) -> Packed:
 
 
 def place(values: Array) -> Place:
-    """The array as the native code takes it."""
+    """Return the array as the native code takes it."""
     return (-1, values.ctypes.data, DTYPE_CODES[DTYPE_OF_ARRAY[values.dtype.name]])
 
 
 def widened(values: Array) -> npt.NDArray[np.float32]:
-    """The values in float32; the array itself when they are already."""
+    """Return the values in float32; the array itself where they are float32 already."""
     if values.dtype == np.float32:
         return values
     out = np.empty(values.shape, np.float32)
@@ -169,7 +173,7 @@ def widened(values: Array) -> npt.NDArray[np.float32]:
 
 
 def narrowed(values: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
-    """The values rounded once, every NaN made canonical; in place when they stay float32."""
+    """Return the values rounded once, every NaN canonical; float32 values change in place."""
     out: Array = values if dtype == np.float32 else np.empty(values.shape, dtype)
     _, address, code = place(out)
     narrow(values.ctypes.data, address, code, values.size)

@@ -1,4 +1,4 @@
-"""Packed masks on NumPy arrays: building, voting, applying. Public as ``tallies.kernels``."""
+"""Packed masks on NumPy arrays: building, counting, applying."""
 
 from __future__ import annotations
 
@@ -20,11 +20,20 @@ from .arguments import Array, Packed, narrowed, widened
 
 @in_float_environment
 def magnitude_mask(x: Array, threshold: float | np.float32) -> Packed:
-    """Packed |x| >= threshold, the threshold rounded to float32.
+    """Return the packed mask of |x| >= threshold.
 
-    Entries equal to the threshold are in, so that 0 takes everything. NaN reaches every threshold,
-    and only NaN reaches NaN, as ``kth_magnitude`` ranks it. Raises InputError for a negative
-    threshold.
+    Entries equal to the threshold are in the mask, so that 0 takes everything. NaN reaches every
+    threshold, and only NaN reaches NaN, as ``kth_magnitude`` ranks it.
+
+    Args:
+        x: An array of any shape.
+        threshold: A number of 0 or more, which is rounded to float32, or NaN.
+
+    Returns:
+        uint8 [(n + 7) // 8] for n elements.
+
+    Raises:
+        InputError: The threshold is negative.
 
     >>> unpack_bits(magnitude_mask(np.float32([1, -2, 3, -0.5]), 2), 4)
     array([False,  True,  True, False])
@@ -42,11 +51,20 @@ def magnitude_mask(x: Array, threshold: float | np.float32) -> Packed:
 
 
 def tall_mask(expert_delta: Array, merged_delta: Array, lam: float) -> Packed:
-    """Packed |x| > lam * |m - x|: where the merged task vector stands for one expert's own.
+    """Return the packed mask of |x| > lam * |m - x|: where m stands for one expert's own x.
 
-    x is the expert's task vector, m the merged one, of the same shape; dtypes may differ. The test
-    is strict: where both sides are equal, as where x and m are zero, the bit is clear, and so it is
-    where either is NaN. Raises InputError for shapes that differ and for lam below 0.
+    The bit is clear where both sides are equal, as where x and m are zero, and where either is NaN.
+
+    Args:
+        expert_delta: The expert's task vector x.
+        merged_delta: The merged task vector m, in the shape of x; dtypes may differ.
+        lam: The lambda of the paper, 0 or more: the larger, the fewer bits are set.
+
+    Returns:
+        uint8 [(n + 7) // 8] for n elements.
+
+    Raises:
+        InputError: Shapes differ, or lam is below 0.
 
     Wang et al., Localizing Task Information (TALL-masks), 2024, arXiv 2405.07813.
 
@@ -65,11 +83,19 @@ def tall_mask(expert_delta: Array, merged_delta: Array, lam: float) -> Packed:
 
 
 def consensus_mask(packed_masks: Sequence[Packed] | Packed, n: int, k: int) -> Packed:
-    """Packed: the elements that at least ``k`` of the masks contain.
+    """Return the packed mask of the elements that at least ``k`` of the masks contain.
 
-    ``packed_masks`` are N packed masks of ``n`` elements, or one array [N, (n + 7) // 8]; bits past
-    the n-th are ignored. k = 0 takes every element, k above N none. Raises InputError for masks of
-    another length.
+    Args:
+        packed_masks: N packed masks, or one array [N, (n + 7) // 8]; bits after the last element
+            are ignored.
+        n: The number of elements.
+        k: The least number of masks; 0 takes every element, a number above N none.
+
+    Returns:
+        uint8 [(n + 7) // 8].
+
+    Raises:
+        InputError: A mask has another length.
 
     Wang et al., Localizing Task Information (Consensus merging), 2024, arXiv 2405.07813.
 
@@ -91,9 +117,16 @@ def consensus_mask(packed_masks: Sequence[Packed] | Packed, n: int, k: int) -> P
 
 
 def pack_bits(mask: npt.NDArray[np.bool_]) -> Packed:
-    """A boolean array of any shape as a packed mask, in row-major order.
+    """Pack a boolean array of any shape, in row-major order.
 
-    Raises InputError for anything but a NumPy array of booleans.
+    Args:
+        mask: The array of n elements.
+
+    Returns:
+        uint8 [(n + 7) // 8].
+
+    Raises:
+        InputError: The argument is not a NumPy array of booleans.
 
     >>> pack_bits(np.array([True, False, False, True]))
     array([9], dtype=uint8)
@@ -105,9 +138,17 @@ def pack_bits(mask: npt.NDArray[np.bool_]) -> Packed:
 
 
 def unpack_bits(packed: Packed, n: int) -> npt.NDArray[np.bool_]:
-    """The ``n`` elements of a packed mask, bool [n].
+    """Unpack the elements of a packed mask.
 
-    Raises InputError for a mask of another length.
+    Args:
+        packed: The packed mask, uint8 [(n + 7) // 8].
+        n: The number of elements.
+
+    Returns:
+        bool [n].
+
+    Raises:
+        InputError: The mask has another length.
 
     >>> unpack_bits(np.array([9], np.uint8), 4)
     array([ True, False, False,  True])
@@ -118,12 +159,22 @@ def unpack_bits(packed: Packed, n: int) -> npt.NDArray[np.bool_]:
 
 
 def apply_mask(base: Array, shared: Array, packed: Packed, scale: float = 1.0) -> Array:
-    """base + scale * (shared where the mask is set, +0 elsewhere): one expert reconstructed.
+    """Reconstruct an expert: base + scale * (shared where the mask is set, +0 elsewhere).
 
-    ``base`` and ``shared`` have one shape, their dtypes may differ; the result has the shape and
-    dtype of ``base``. Product and sum are rounded in float32, the result once. A NaN or infinity of
-    ``shared`` counts only where the mask is set. Raises InputError for shapes that differ and a
-    mask of another length.
+    The product and the sum are rounded in float32, the result once to its dtype. A NaN or infinity
+    of ``shared`` counts only where the mask is set.
+
+    Args:
+        base: The base.
+        shared: The shared vector, in the shape of the base; dtypes may differ.
+        packed: The packed mask.
+        scale: The expert's factor on the shared vector.
+
+    Returns:
+        A new array of the shape and dtype of the base.
+
+    Raises:
+        InputError: Shapes differ, or the mask has another length.
 
     Wang et al., Localizing Task Information (TALL-masks), 2024, arXiv 2405.07813.
 

@@ -1,9 +1,6 @@
-"""Steps of a merge on NumPy arrays: select, trim, elect, blend, and whole methods."""
+"""The steps of a merge on NumPy arrays: select, trim, elect, blend, inner products."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +12,26 @@ from ..engine.jobs import Work
 from ..engine.limits import limits_in_memory
 from ..engine.passes import Passes
 from ..errors import InputError
-from ..merging.state_dicts import merge_state_dicts
-from ..messages import show
 from ..spec.choices import PAPER, Equal
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero, trimmed
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Vote, Zero, trimmed
 from . import arguments
-from .arguments import Array, narrowed, place, widened
-
-Deltas = Sequence[Array] | Array
-Weights = Sequence[float] | npt.NDArray[np.float32] | None
+from .arguments import Array, Deltas, Weights, narrowed, place, widened
 
 
 def kth_magnitude(x: Array, k: int) -> np.float32:
-    """The k-th largest magnitude |x|, counted from 1: exact for any size, on all cores.
+    """Return the k-th largest magnitude |x|, exact for any size, on all cores.
 
-    ``x`` has any shape. Equal magnitudes take one place each, both zeros are equal, and NaN counts
-    as larger than infinity. Raises InputError for an array without elements and for k outside
-    1 to x.size.
+    Equal magnitudes take one place each, both zeros are equal, and NaN ranks above infinity.
+
+    Args:
+        x: An array of any shape.
+        k: The rank, from 1 to x.size.
+
+    Returns:
+        The magnitude, float32.
+
+    Raises:
+        InputError: The array has no elements, or k is out of range.
 
     >>> float(kth_magnitude(np.float32([1, -3, 2, -3]), 2))
     3.0
@@ -42,23 +42,31 @@ def kth_magnitude(x: Array, k: int) -> np.float32:
     rank = arguments.whole("k", k, 1, values.size)
     plan = native.Plan(False)
     plan.add_job(values.size, [place(values)], [])
-    ((found,),) = plan.select(
-        units=[native.Unit(jobs=[0], ranks=[rank])], locate=False, limits=limits_in_memory(None)
-    )
+    unit = native.Unit(jobs=[0], ranks=[rank])
+    ((found,),) = plan.select(units=[unit], locate=False, limits=limits_in_memory(None))
     if found.bits > INFINITY_BITS:
         return np.float32(np.nan)
     return np.int32(found.bits).view(np.float32)
 
 
 def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
-    """The entries of ``x`` of largest magnitude, and +0 elsewhere: the trim of TIES.
+    """Keep the entries of largest magnitude and set the others to +0: the trim of TIES.
 
-    With k = int(x.size * density), ``equal="keep"`` keeps every entry that reaches the (k + 1)-th
-    largest magnitude, as the authors' code does: k + 1 entries, and more where magnitudes are
-    equal. ``equal="first"`` keeps exactly k, the first in row-major order among equal ones. Density
-    1 keeps everything, density 0 nothing. Zeros that stay keep their sign; NaN counts as the
-    largest magnitude. Returns the shape and dtype of ``x``. Raises InputError for a density outside
-    0 to 1.
+    Let k = int(x.size * density). Density 1 keeps everything, density 0 nothing. Kept zeros keep
+    their sign, and NaN ranks above infinity.
+
+    Args:
+        x: An array of any shape.
+        density: The share of entries to keep, from 0 to 1.
+        equal: "keep" keeps every entry that reaches the (k + 1)-th largest magnitude, as the
+            authors' code does: k + 1 entries, and more where magnitudes are equal. "first" keeps
+            exactly k, among equal magnitudes the first in row-major order.
+
+    Returns:
+        A new array of the shape and dtype of ``x``.
+
+    Raises:
+        InputError: The density is out of range, or the word is unknown.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
 
@@ -69,7 +77,7 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
     """
     values = arguments.array("x", x)
     share = arguments.number("density", density, 0, 1)
-    arguments.choice("equal", equal, ("keep", "first"))
+    among_equal = Equal(arguments.choice("equal", equal, Equal))
     out = np.empty_like(values)
     work = Work(
         name="x",
@@ -81,7 +89,7 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
         scale=1.0,
         n_input_bytes=0,
     )
-    rule = trimmed(Vote.NONE, Blend.SUM, equal=Equal(equal))
+    rule = trimmed(Vote.NONE, Blend.SUM, equal=among_equal)
     limits = limits_in_memory(None)
     passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"])
     passes.survey_model()
@@ -99,14 +107,24 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
 def elect_signs(
     deltas: Deltas, weights: Weights = None, *, vote: str = "sum", zero: str = "majority"
 ) -> npt.NDArray[np.int8]:
-    """The elected sign of each element, int8 of -1, 0 and 1 in the shape of one delta.
+    """Elect the sign of each element from the entries y_t = weight_t * delta_t.
 
-    ``vote="sum"``: the sign of the in-order sum of y_t; ``vote="count"``: that of the number of
-    positive y_t minus the number of negative ones. A vote of exactly zero takes the sign that
-    ``zero`` says: "positive", "negative", "drop" (0), or "majority": that of the sum of all signs
-    elected without it, negative if that is zero too. A sum that is NaN elects 0; a NaN entry is
-    neither positive nor negative when entries are counted. Raises InputError for shapes or dtypes
-    that differ.
+    A sum that is NaN elects 0. A count takes a NaN entry as neither positive nor negative.
+
+    Args:
+        deltas: Task vectors of one shape and dtype.
+        weights: A finite number for each task vector; 1 by default.
+        vote: "sum" elects the sign of the sum of y_t, "count" the sign of the number of positive
+            y_t minus the number of negative ones.
+        zero: The sign where a vote is exactly zero: "positive", "negative", "drop" (0), or
+            "majority", the sign of the sum of all other elected signs, negative if that sum is
+            zero too.
+
+    Returns:
+        int8 of -1, 0 and 1 in the shape of one delta.
+
+    Raises:
+        InputError: Shapes or dtypes differ, or an argument is out of range.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
 
@@ -115,7 +133,7 @@ def elect_signs(
     """
     rows = [widened(row) for row in arguments.arrays("deltas", deltas)]
     factors = arguments.weights(weights, len(rows))
-    by_count = arguments.choice("vote", vote, ("sum", "count")) == "count"
+    by_count = Vote(arguments.choice("vote", vote, ("sum", "count"))) is Vote.COUNT
     policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
     out = np.empty(rows[0].shape, np.int8)
 
@@ -135,14 +153,24 @@ def disjoint_merge(
     *,
     blend: str = "mean",
 ) -> Array:
-    """One value per element from the entries that agree with its elected sign.
+    """Blend the entries y_t = weight_t * delta_t that agree with each element's elected sign.
 
-    ``signs`` is int8 in the shape of one delta; y_t agrees when it is not zero and has the sign.
-    Over the agreeing entries, in order: "mean": sum of y_t over their number; "sum": sum of y_t;
-    "max": the y_t of largest magnitude; "weighted_mean": sum of y_t over the sum of their weights,
-    a divisor of exactly 0 counting as 1. +0 where nothing agrees. Where the sum of all y_t is NaN
-    (a NaN, or both infinities) so is the result. Returns the shape and dtype of one delta. Raises
-    InputError for shapes or dtypes that differ.
+    An entry agrees when it is not zero and has the sign. The result is +0 where nothing agrees, and
+    NaN where the sum of all y_t is NaN: one of them is, or both infinities are among them.
+
+    Args:
+        deltas: Task vectors of one shape and dtype.
+        signs: The elected signs, int8 in the shape of one delta.
+        weights: A finite number for each task vector; 1 by default.
+        blend: "mean" divides the sum of the agreeing y_t by their number, "sum" does not divide,
+            "max" takes the y_t of largest magnitude, and "weighted_mean" divides by the sum of the
+            agreeing weights; a divisor of exactly 0 counts as 1.
+
+    Returns:
+        A new array of the shape and dtype of one delta.
+
+    Raises:
+        InputError: Shapes or dtypes differ, or an argument is out of range.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
 
@@ -170,160 +198,22 @@ def disjoint_merge(
     return narrowed(out, rows[0].dtype)
 
 
-def ties(
-    base: Array,
-    experts: Deltas,
-    *,
-    density: float | Sequence[float],
-    scale: float = 1.0,
-    weights: Weights = None,
-    equal: str = "keep",
-    semantics: str = "paper",
-    threads: int | None = None,
-) -> Array:
-    """TIES of one array: trim each task vector, elect signs, average what agrees.
-
-    y_t = w_t trim(f_t - base); s = sign(sum_t y_t); out = base + scale * mean{y_t : sign(y_t) = s}.
-
-    ``experts`` are N arrays in the shape of ``base``, or one array [N, ...]; dtypes may differ, and
-    the result has the base's. ``density`` is one share or one per expert. Equal magnitudes are
-    treated as ``trim`` does, zero sums take the majority over the array, zeros never agree, and NaN
-    and infinities reach the result where they stay. ``semantics="mergekit"`` gives that tool's
-    result. ``threads`` defaults to all cores. Raises InputError for shapes that differ and numbers
-    out of range.
-
-    Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
-
-    >>> base, experts = np.zeros(4, np.float32), np.float32([[4, 1, -2, 0], [2, -3, 1, 0]])
-    >>> ties(base, experts, density=0.5)
-    array([ 3., -3., -2.,  0.], dtype=float32)
-    """
-    template = arguments.array("base", base)
-    rows = arguments.arrays("experts", experts, one_dtype=False)
-    arguments.same_shape("experts[0]", rows[0], "base", template)
-    # The other semantics have no such parameter, and say so when it is given.
-    options: dict[str, Any] = {} if equal == "keep" else {"equal": equal}
-    merged: Array = merge_state_dicts(
-        {"base": template},
-        [{"base": row} for row in rows],
-        method="ties",
-        weights=arguments.weights(weights, len(rows)),
-        semantics=semantics,
-        nonfinite="propagate",
-        threads=threads,
-        density=density,
-        scale=scale,
-        **options,
-    )["base"]
-    return merged
-
-
-def combine(
-    base: Array | None,
-    experts: Deltas,
-    *,
-    gate: str = "magnitude",
-    vote: str = "sum",
-    blend: str = "mean_of_agreeing",
-    density: float | Sequence[float] | None = None,
-    weights: Weights = None,
-    scale: float = 1.0,
-    zero: str = "majority",
-    equal: str = "keep",
-    threads: int | None = None,
-) -> Array:
-    """Any gate, vote and blend that is compiled, on one array: out = base + scale * merged.
-
-    y_t = w_t gate(f_t - base); s is the sign that the vote elects; the blend makes one value of the
-    y_t of an element, or of those that agree with s. ``base`` may be None: the experts are then
-    task vectors, and the result is scale * merged in the shape and dtype of the first.
-
-    ``gate="magnitude"`` needs a ``density`` as ``ties`` does and treats equal magnitudes as
-    ``trim`` does; ``gate="all"`` takes none. A vote of exactly zero takes the sign that ``zero``
-    says, as in ``elect_signs``; ``vote="none"`` elects none. ``blend="mean"`` divides by the sum of
-    the weights. Zeros never agree; NaN and infinities reach the result where they stay. Arguments
-    are otherwise those of ``ties``. Raises InputError for shapes that differ, numbers out of range,
-    and combinations that are not compiled, with a list of those that are.
-
-    >>> experts = np.float32([[4, 1, -2, 0], [2, -3, 1, 0]])
-    >>> combine(np.ones(4, np.float32), experts, density=1.0, vote="count",
-    ...         blend="largest_agreeing")
-    array([ 4., -3., -2.,  0.], dtype=float32)
-    >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
-    array([ 3. , -1. , -0.5,  0. ], dtype=float32)
-    """
-    rule = _compiled_rule(gate, vote, blend, zero, equal)
-    rows = arguments.arrays("experts", experts, one_dtype=False)
-    template = rows[0] if base is None else arguments.array("base", base)
-    if base is not None:
-        arguments.same_shape("experts[0]", rows[0], "base", template)
-    out = np.empty_like(template)
-    inputs = rows if base is None else [template, *rows]
-    work = Work(
-        name="base",
-        n_elements=template.size,
-        inputs=tuple(place(values) for values in inputs),
-        outputs=(place(out),),
-        weights=tuple(arguments.weights(weights, len(rows))),
-        densities=_densities(gate, density, len(rows)),
-        scale=arguments.number("scale", scale),
-        n_input_bytes=0,
-    )
-    limits = limits_in_memory(threads)
-    labels = [f"experts[{i}]" for i in range(len(rows))]
-    passes = Passes(native.Plan(base is not None), [work], rule, PAPER, limits, labels=labels)
-    if passes.by_model:
-        passes.survey_model()
-    passes.combine([0])
-    passes.settle_majority()
-    return out
-
-
-def _compiled_rule(gate: str, vote: str, blend: str, zero: str, equal: str) -> Rule:
-    known = native.rules()
-    if (gate, vote, blend) not in known:
-        raise InputError(
-            f"gate, vote and blend: found {show(f'{gate} {vote} {blend}')}, expected one of: "
-            f"{', '.join(map(' '.join, known))}"
-        )
-    policy = Zero(arguments.choice("zero", zero, [choice.value for choice in Zero]))
-    arguments.choice("equal", equal, ("keep", "first"))
-    if Gate(gate) is Gate.MAGNITUDE:
-        return trimmed(Vote(vote), Blend(blend), policy, equal=Equal(equal))
-    return Rule(Gate(gate), Vote(vote), Blend(blend), policy)
-
-
-def _densities(
-    gate: str, density: float | Sequence[float] | None, n_experts: int
-) -> tuple[float, ...]:
-    if Gate(gate) is Gate.ALL:
-        if density is not None:
-            raise InputError(
-                "density: found one, expected none: gate 'all' ranks nothing; leave it out"
-            )
-        return ()
-    if density is None:
-        raise InputError(
-            f"density: missing, and gate {gate!r} needs a share from 0 to 1, or one for each expert"
-        )
-    if not isinstance(density, Sequence | np.ndarray):
-        return (arguments.number("density", density, 0, 1),) * n_experts
-    if len(density) != n_experts:
-        raise InputError(
-            f"density: found {len(density)} values, expected one for each of the {n_experts} "
-            "experts"
-        )
-    return tuple(arguments.number(f"density[{i}]", one, 0, 1) for i, one in enumerate(density))
-
-
 def gram(deltas: Deltas) -> npt.NDArray[np.float64]:
-    """Inner products of the task vectors, G[s, t] = sum of x_s * x_t over all elements.
+    """Return the inner products of task vectors, G[s, t] = sum of x_s * x_t over all elements.
 
-    Returns float64 [N, N], exactly symmetric. A product of two float32 values is exact in float64;
-    each stretch of 2048 elements is summed in eight interleaved parts, 32 stretches in order, and
-    what they make in order, so that the sum over n elements is off by at most
-    (n / 65536 + 290) * 2**-53 times that of |x_s * x_t|. Raises InputError for shapes or dtypes
-    that differ.
+    A product of two float32 values is exact in float64. Each stretch of 2048 elements is summed in
+    eight interleaved parts, then 32 stretches in order, then all such sums in order. So the sum
+    over n elements is off by at most (n / 65536 + 290) * 2**-53 times the sum of |x_s * x_t|. NaN
+    and infinities reach the result.
+
+    Args:
+        deltas: Task vectors of one shape and dtype.
+
+    Returns:
+        float64 [N, N], exactly symmetric.
+
+    Raises:
+        InputError: Shapes or dtypes differ.
 
     >>> gram(np.float32([[1, 2], [3, -1]]))
     array([[ 5.,  1.],

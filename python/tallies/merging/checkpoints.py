@@ -1,4 +1,4 @@
-"""``merge``: recipe -> match -> plan -> passes -> report."""
+"""Merges checkpoints on disk: recipe, match, plan, passes, report."""
 
 from __future__ import annotations
 

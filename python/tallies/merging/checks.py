@@ -1,4 +1,4 @@
-"""What only the data of the inputs show: tensors that must be equal and are not."""
+"""Refuses inputs by their data: tensors that must be equal and are not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from .plan import MergePlan
 
 
 def check_inputs(made: MergePlan) -> None:
-    """Read what must be equal and refuse what is not: copied and tied tensors."""
+    """Read the copied and tied tensors of all models and compare them.
+
+    Raises:
+        InputError: Tensors that must be equal differ.
+        StorageError: Reading fails.
+    """
     for model in unique_models(made):
         for alias, canonical in model.tied.items():
             if not same_bytes(model.tensors[alias], model.tensors[canonical]):
@@ -34,7 +39,7 @@ def check_inputs(made: MergePlan) -> None:
 
 
 def unique_models(made: MergePlan) -> Iterator[Model]:
-    """The models of a merge, each once."""
+    """Yield the models of a merge, each once."""
     seen = set()
     for model in made.models:
         if model.label not in seen:

@@ -1,4 +1,4 @@
-"""What a run has finished, kept beside its output so that another run can go on from there."""
+"""Records the finished parts of a run beside its output, so that another run can go on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ NAME = "journal"
 
 
 class Journal(Findings):
-    """The survey and the finished files of a run, one record a line.
+    """The findings and the finished files of a run, one record a line.
 
-    It counts only for a run with the same ``key``: the same plan over the same, unchanged inputs.
-    Each line begins with a digest, so that what a killed run or a damaged disk left is told from
-    what was recorded.
+    A journal counts only for a run with the same ``key``: the same plan over the same, unchanged
+    inputs. Each line begins with a digest, which tells records from the remains of a killed run or
+    a damaged disk.
+
+    Args:
+        directory: The directory of the journal's file.
+        key: The data in which two runs must agree.
     """
 
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
@@ -37,7 +41,7 @@ class Journal(Findings):
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
 
     def load(self) -> bool:
-        """Read what an earlier run left; False if there is nothing, or of another merge."""
+        """Read the records of an earlier run; return False if there are none of this merge."""
         try:
             lines = self._path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -64,7 +68,7 @@ class Journal(Findings):
         return n_bytes > 0
 
     def begin(self) -> None:
-        """Start the file anew, in place of what another run left."""
+        """Start the file anew, in the place of another run's."""
         self._path.write_bytes(_line({"key": self._key}))
 
     def record_model(self, found: Statistics) -> None:
@@ -95,10 +99,13 @@ class Journal(Findings):
 
 
 def holds(tensor: TensorInfo, outcome: Outcome, majority: int | None) -> bool:
-    """Whether a tensor of a finished file still holds what the combine wrote.
+    """Return True if a tensor of a finished file still has the content that the combine wrote.
 
-    ``majority`` is the sign of the elected signs, once all files were finished: stretches that took
-    the other sign are then left out, for some of them may have been repeated.
+    Args:
+        tensor: The tensor in the file.
+        outcome: The record of its combine.
+        majority: The sign of the elected signs, once all files were finished; else None. Stretches
+            that took the other sign are then left out, for some of them may have been repeated.
     """
     found = content(tensor)
     expected = list(outcome.output)
@@ -114,7 +121,7 @@ def holds(tensor: TensorInfo, outcome: Outcome, majority: int | None) -> bool:
 
 
 def _records(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    """The records of whole lines, up to the first that is not as it was written."""
+    """Yield the records of whole lines, up to the first that is not as it was written."""
     for line in lines:
         record = line[_N_DIGEST:-1]
         if line != _with_digest(record):

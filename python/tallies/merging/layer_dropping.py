@@ -1,4 +1,4 @@
-"""Leaves out layers of task vectors, as ``modifiers`` ranks them: a survey before the merge."""
+"""Leaves out layers of task vectors, ranked by a survey before the merge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,19 @@ def choose(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[list[str]]:
-    """The layers that each expert loses, from one pass over all in a plan without jobs."""
+    """Return the layers that each expert loses, from one pass over all tensors.
+
+    Args:
+        modifiers: The modifiers of the merge, with ``drop_layers``.
+        plan: A native plan without jobs, with a base, in which the inputs are open.
+        works: The tensors.
+        n_experts: The number of experts.
+        limits: Threads and buffers of the pass.
+        progress: Is called with the bytes moved since the last call.
+
+    Raises:
+        StorageError: Reading fails.
+    """
     for work in works:
         plan.add_job(work.n_elements, [*map(native, work.inputs)], [])
     rows = [(job, max(1, work.n_elements)) for job, work in enumerate(works)]
@@ -41,7 +53,7 @@ def choose(
 def without(
     works: Sequence[Work], dropped: Sequence[Sequence[str]], layers: Mapping[str, Sequence[str]]
 ) -> list[Work]:
-    """The works with the base in the place of every expert in the layers that it loses."""
+    """Return the works with the base in the place of every expert in the layers that it loses."""
     lost = [{name for layer in row for name in layers[layer]} for row in dropped]
     return [
         replace(

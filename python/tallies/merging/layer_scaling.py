@@ -1,4 +1,4 @@
-"""The L1 norms from which LiNeS takes its alpha: of the sum of the task vectors, and of the merge.
+"""Finds the L1 norms from which LiNeS takes its alpha: of summed and of merged task vectors.
 
 A survey that merges every tensor, a stretch at a time, and writes nothing: the task vectors of the
 stretch are read into float32 arrays, merged onto a base of zeros, and summed up. Stretches are the
@@ -56,9 +56,11 @@ def find_alpha(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> float:
-    """alpha = |sum_t x_t|_1 / |m|_1 / N, and 0 where m is zero: of that any multiple is the base.
+    """Return alpha = |sum_t x_t|_1 / |m|_1 / N; 0 where m, and so any multiple of it, is zero.
 
     Arguments and errors are those of ``l1_norms``.
+
+    Wang et al., LiNeS, 2024, arXiv 2410.17146.
     """
     norms = l1_norms(open_plan, works, passes, limits, progress)
     return norms.summed / norms.merged / len(works[0].weights) if norms.merged else 0.0
@@ -71,10 +73,18 @@ def l1_norms(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> Norms:
-    """The norms of a merge of ``works`` by ``passes`` with a base, all surveyed but not scaled.
+    """Return the norms of a merge with a base, all surveyed but not scaled.
 
-    ``open_plan`` makes plans without jobs in which the inputs are open. InputError where a task
-    vector has a NaN or infinity, or a sum overflows.
+    Args:
+        open_plan: Makes plans without jobs in which the inputs are open.
+        works: The tensors.
+        passes: The passes of the merge.
+        limits: Threads and buffers for reading.
+        progress: Is called with the bytes moved since the last call.
+
+    Raises:
+        InputError: A task vector has a NaN or infinity, or a sum overflows.
+        StorageError: Reading fails.
     """
     survey = _Survey(open_plan, passes, limits, progress)
     tensors = [survey.measure(job, works[job], found) for job, found in passes.surveys()]
@@ -98,10 +108,10 @@ class _Survey:
         self._in_memory = Limits(limits.n_threads, 1 << 20)
         self._progress = progress
         self._arrays: list[array[float]] = []
-        """Of float32: the base, which is zero, the task vectors, and what they merge to."""
+        """Float32 arrays: the base, which is zero, the task vectors, and the merged one."""
 
     def measure(self, job: int, work: Work, found: Statistics) -> _Parts:
-        """The sums of one tensor."""
+        """Return the sums of one tensor."""
         reading = self._open_plan()
         parts = []
         for number, (first, n) in enumerate(self._stretches(job, work)):
@@ -115,7 +125,7 @@ class _Survey:
         )
 
     def _stretches(self, job: int, work: Work) -> Iterator[tuple[int, int]]:
-        """The first element and the number of elements of each."""
+        """Yield the first element and the number of elements of each stretch."""
         grains = (one.grain for one in work.inputs if isinstance(one, Scaled))
         grain = math.lcm(self._passes.grain(job), *grains)
         n = max(_ELEMENTS // (len(work.inputs) + 1) // grain, 1) * grain
@@ -144,7 +154,7 @@ class _Survey:
         return _Parts(summed, merged, result.sign_sum)
 
     def _read(self, plan: Plan, job: int, work: Work, n: int) -> None:
-        """The task vectors of a stretch, a job of ``plan``, into the arrays."""
+        """Read the task vectors of a stretch, a job of ``plan``, into the arrays."""
         while len(self._arrays) <= len(work.inputs):
             self._arrays.append(array("f"))
         for one in self._arrays:
@@ -152,7 +162,9 @@ class _Survey:
                 one.frombytes(bytes(4 * (n - len(one))))
         for expert, values in enumerate(self._arrays[1 : len(work.inputs)]):
             address = values.buffer_info()[0]
-            _, nonfinite = read_delta(plan, job, expert, address, self._limits)
+            _, nonfinite = read_delta(
+                plan=plan, job=job, expert=expert, out=address, limits=self._limits
+            )
             if nonfinite:
                 raise InputError(
                     f"tensor {show(work.name)}: the task vector of model {expert + 1} has NaN or "
@@ -163,7 +175,7 @@ class _Survey:
             self._progress(n * sum(DTYPE_BYTES[values_of(one)[2]] for one in work.inputs))
 
     def _plan_of_arrays(self, work: Work, first: int) -> Plan:
-        """A plan of the whole tensor, in which its stretch from ``first`` on is the arrays."""
+        """Return a plan of the whole tensor, whose stretch from ``first`` on is the arrays."""
         places = [
             moved((-1, values.buffer_info()[0], _F32), -first)
             for values in self._arrays[: len(work.inputs) + 1]
@@ -173,7 +185,7 @@ class _Survey:
         return plan
 
     def _norm(self, work: Work, n: int) -> float:
-        """Of what was merged last."""
+        """Return the L1 norm of the last merged stretch."""
         plan = Plan(False)
         plan.add_job(n, [(-1, self._arrays[len(work.inputs)].buffer_info()[0], _F32)], [])
         ((row,),) = inner_products(plan, [(0, n)], 1, False, True, self._in_memory, None)

@@ -64,12 +64,9 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
     outputs = [
-        (
-            name,
-            info.dtype if name in copied else config.output_dtype or info.decoded_dtype,
-            info.shape,
-        )
+        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
         for name, info in template.tensors.items()
+        for shape in [info.shape]
     ]
     warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
     return MergePlan(

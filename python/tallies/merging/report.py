@@ -1,4 +1,4 @@
-"""What a merge did, for people and for programs."""
+"""Reports a merge, for people and for programs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..messages import counted
 
 @dataclass(frozen=True)
 class ModelReport:
-    """One model that went in. ``kept_fraction`` and ``threshold`` are those of its trim."""
+    """One model that went in. ``kept_fraction`` and ``threshold`` describe its trim."""
 
     path: str
     fingerprint: str
-    """Of all tensors that were read: names, dtypes, shapes and contents."""
+    """The fingerprint of all tensors that were read: names, dtypes, shapes and contents."""
     n_equal_to_base: int = 0
     """Merged tensors whose bytes are those of the base."""
     kept: int | None = None
     kept_fraction: float | None = None
     threshold: float | None = None
-    """The smallest magnitude that stays, where one holds for the whole model."""
+    """The smallest magnitude that survives, where one holds for the whole model."""
     coefficient: float | None = None
-    """What its weights or task vector were multiplied by, where one holds for the whole model."""
+    """The factor on its weights or task vector, where one holds for the whole model."""
     dropped_layers: list[str] = field(default_factory=list)
     """Layers in which its task vector was left out."""
 
@@ -44,10 +44,10 @@ class OutputReport:
 
 @dataclass(frozen=True)
 class MergeReport(Usage):
-    """What a merge did; also in ``tallies.json`` beside the result.
+    """The report of a merge; also in ``tallies.json`` beside the result.
 
-    Counts are of elements unless the name says otherwise; a sign conflict is an element in which
-    entries of both signs survived the trim and none was NaN, a cancellation one among them whose
+    Counts are of elements unless the name says otherwise. A sign conflict is an element in which
+    entries of both signs survived the trim and none was NaN; a cancellation is a conflict whose
     vote was exactly zero. Methods that elect no sign have neither.
     """
 
@@ -74,9 +74,9 @@ class MergeReport(Usage):
     thresholds: dict[str, list[float | None]] = field(default_factory=dict)
     """By tensor, one per expert, where each tensor has its own."""
     coefficients: dict[str, list[float]] = field(default_factory=dict)
-    """What was solved for each tensor, one per expert; for rows their mean."""
+    """The weights that were solved for each tensor, one per expert; for rows their mean."""
     alpha: float | None = None
-    """Of ``layer_scaling``, where it followed from norms."""
+    """The alpha of ``layer_scaling``, where it followed from norms."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     target: str = ""
@@ -89,7 +89,7 @@ class MergeReport(Usage):
         return data | {name: data.pop(name) for name in ("target", "tallies")}
 
     def to_json(self) -> str:
-        """The report as JSON, indented; numbers that are not finite, which JSON lacks, are null."""
+        """Return the report as JSON, indented; numbers that are not finite are null."""
         data = _without_nonfinite(self.to_json_dict())
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

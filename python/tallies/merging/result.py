@@ -1,4 +1,4 @@
-"""What came of a merge: its report, with fingerprints of everything that went in and came out."""
+"""Makes the report of a merge, with fingerprints of all that went in and came out."""
 
 from __future__ import annotations
 
@@ -118,12 +118,12 @@ class MergeResult:
         )
 
     def _is_dropped(self, job: int, expert: int) -> bool:
-        """Whether the base stands for this expert's tensor."""
+        """Return True if the base stands for this expert's tensor."""
         work = self.works[job]
         return bool(self.dropped) and work.inputs[expert + 1] == work.inputs[0]
 
     def _fingerprints(self) -> list[str]:
-        """One per model, in the order of ``plan.models``."""
+        """Return the fingerprint of each model, in the order of ``plan.models``."""
         made = self.plan
         found = []
         for i, model in enumerate(made.models):

@@ -1,4 +1,4 @@
-"""Merging models that are in memory, as dicts of numpy arrays or torch tensors."""
+"""Merges models that are in memory, as dicts of numpy arrays or torch tensors."""
 
 from __future__ import annotations
 
@@ -42,22 +42,33 @@ def merge_state_dicts(
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
 
-    ``base`` and every expert map names to numpy arrays or torch tensors of equal shapes, of
-    float32, float16, bfloat16, float64 or float8, mixed freely; ``base`` is None for methods
-    without one. ``weights`` has one number per expert; ``parameters`` are the method's, and a
-    per-model one may be a sequence of one value per expert. Integer and boolean tensors are copied
-    from the base and must be equal in the experts (``integers="base"`` accepts the base's). Names
-    that share their memory in the base and in every expert are tied: counted once, and tied in the
-    result.
+    Inputs are never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods
+    NAME`` says. Names that share their memory in the base and in every expert are tied: counted
+    once, and tied in the result.
 
-    ``post_scale``, ``layer_scaling`` ({"alpha": ... or "auto", "beta": ...}) and ``drop_layers``
-    ({"score": ..., "ratio": ...}) change the task vectors of any method that has a base, as in
-    recipes.
+    Args:
+        base: The base's numpy arrays or torch tensors by name; None for methods without one. Types
+            are float32, float16, bfloat16, float64 and float8, mixed freely. Integer and boolean
+            tensors are copied from the base and must be equal in the experts, unless
+            ``integers="base"`` accepts the base's.
+        experts: The same for every expert, with equal names and shapes.
+        method: The name of the method.
+        weights: One number per expert.
+        seed: The seed of random methods.
+        semantics: The author whose variant of the method is meant.
+        nonfinite: ``"error"``, ``"warn"`` of, or ``"propagate"`` NaN and infinite values.
+        threads: Number of threads; None for all cores.
+        post_scale: A factor on the merged task vector of each tensor, as in recipes.
+        layer_scaling: ``{"alpha": ... or "auto", "beta": ...}``, as in recipes.
+        drop_layers: ``{"score": ..., "ratio": ...}``, as in recipes.
+        parameters: The method's; a per-model one may be a sequence of one value per expert.
 
-    Returns a dict with the base's names, dtypes, kind (numpy or torch) and device; inputs are
-    never changed. Equal magnitudes, zeros and NaN are treated as ``tallies methods NAME`` says; an
-    infinite or NaN value raises InputError unless ``nonfinite`` is "warn" or "propagate". ``seed``
-    matters to random methods only. Raises InputError for anything that does not match.
+    Returns:
+        A dict with the base's names, dtypes, kind (numpy or torch) and device.
+
+    Raises:
+        InputError: Names, shapes, types or parameters do not fit, or a value is NaN or infinite and
+            ``nonfinite`` is ``"error"``.
 
     >>> import numpy as np
     >>> base = {"w": np.zeros(4, np.float32)}
@@ -68,8 +79,8 @@ def merge_state_dicts(
     found = methods.get(method)
     if semantics not in found.semantics:
         raise InputError(f"semantics {unknown(semantics, found.semantics)}")
-    if nonfinite not in ("error", "warn", "propagate"):
-        raise InputError(f"nonfinite {unknown(nonfinite, ('error', 'warn', 'propagate'))}")
+    if nonfinite not in tuple(Nonfinite):
+        raise InputError(f"nonfinite {unknown(nonfinite, tuple(Nonfinite))}")
     if not experts:
         raise InputError("experts: found none, expected at least one state dict")
     if found.needs_base and base is None:
@@ -82,7 +93,7 @@ def merge_state_dicts(
     given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
     modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
     return _Merge(base if uses_base else None, experts, found, Semantics(semantics)).run(
-        weights, parameters, modifiers, nonfinite, threads, seed
+        weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed
     )
 
 
@@ -109,7 +120,7 @@ class _Merge:
         weights: Sequence[float] | None,
         parameters: Mapping[str, Any],
         modifiers: Modifiers,
-        nonfinite: str,
+        nonfinite: Nonfinite,
         threads: int | None,
         seed: int,
     ) -> dict[str, Any]:
@@ -138,7 +149,7 @@ class _Merge:
             labels=self._labels,
             has_base=self._has_base,
             seed=seed,
-            nonfinite=Nonfinite(nonfinite),
+            nonfinite=nonfinite,
         )
 
         def objections(job: int) -> Iterator[str]:
@@ -162,7 +173,7 @@ class _Merge:
     def _split(
         self, weights: Sequence[float] | None, parameters: Mapping[str, Any]
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Checked parameters: those that all experts share, and those of each."""
+        """Return the checked parameters that all experts share, and those of each."""
         known = self._method.parameters(self._semantics)
         shared = dict(parameters)
         own: list[dict[str, Any]] = [{} for _ in self._labels]
@@ -250,12 +261,12 @@ class _Merge:
 
 
 def _is_list_of_values(value: Any) -> bool:
-    """Whether a per-model parameter was given as one value per expert, not as filter rules."""
+    """Return True for one value per expert, False for filter rules or a single value."""
     return isinstance(value, (list, tuple)) and not any(isinstance(v, Mapping) for v in value)
 
 
 def _model(label: str, tensors: Mapping[str, Any]) -> Model:
-    """A state dict as a model, with names tied that share the same memory in the same shape."""
+    """Return a state dict as a model, with names tied that share memory in the same shape."""
     if not isinstance(tensors, Mapping):
         raise InputError(f"{label}: found {type(tensors).__name__}, expected a dict of tensors")
     arrays = {name: view(name, value) for name, value in tensors.items()}

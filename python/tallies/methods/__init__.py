@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-
+from ..discovery import classes_in, in_reading_order
 from ..errors import InputError
 from ..messages import unknown
 from ._method import Method
@@ -19,27 +17,8 @@ _READING_ORDER = (
 """The order of lists, simplest first. Methods that are not named here follow, by name."""
 
 
-def _found() -> dict[str, type[Method]]:
-    """Import the files of this folder, and return the method of each by name, in reading order."""
-    files = {one.name for one in pkgutil.iter_modules(__path__) if not one.name.startswith("_")}
-    named = [name for name in _READING_ORDER if name in files]
-    return {name: _stated_in(name) for name in [*named, *sorted(files.difference(named))]}
-
-
-def _stated_in(name: str) -> type[Method]:
-    """Return the method that a file states: its one class that has the file's name."""
-    module = importlib.import_module(f".{name}", __name__)
-    for value in vars(module).values():
-        if (
-            isinstance(value, type)
-            and issubclass(value, Method)
-            and vars(value).get("name") == name
-        ):
-            return value
-    raise ImportError(f"{module.__name__} states no method with name = {name!r}")
-
-
-_METHODS = _found()
+_FOUND = {one.name: one for one in classes_in(__name__, Method)}
+_METHODS = {name: _FOUND[name] for name in in_reading_order(_FOUND, _READING_ORDER)}
 
 
 def names() -> list[str]:

@@ -96,12 +96,13 @@ def linear_rule(
     *,
     magnitudes: bool = False,
 ) -> Rule:
-    """Return the rule of a linear combination with coefficients from inner products.
+    """Return the rule of a linear combination whose coefficients follow from inner products.
 
     Args:
-        solve: Makes the coefficients of the inner products and the tensor's parameters.
-        scope: The entries over which the inner products are formed.
-        magnitudes: Whether ``solve`` needs the sums of magnitudes as well.
+        solve: The function from the inner products and the tensor's parameters to one coefficient
+            a model; a ValueError says that there are none.
+        scope: The vectors of the inner products: models, tensors or rows.
+        magnitudes: ``solve`` needs the sums of magnitudes too.
     """
     survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
     return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)

@@ -120,7 +120,7 @@ class Rule:
 
     @property
     def by_rows(self) -> bool:
-        """Whether an entry is compared with those of its row, along the last dimension."""
+        """True where an entry is compared with the others of its row, along the last dimension."""
         return self.gate is Gate.RANK or (self.gate is Gate.BAND and self.scope is Scope.ROW)
 
 

@@ -1,4 +1,4 @@
-"""Tensors and stores as arguments: what C++ does not take as it is, and what is refused."""
+"""Arguments of the functions on tensors: converted for the operators, or refused by name."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _TYPES: Final = {
     "List[float]": "a number or a list of numbers, one for each expert",
     "str": "a word",
 }
-"""What arguments are expected to be, by torch's names of their types."""
+"""The words for expected arguments, by torch's names of their types."""
 
 
 def refuse_no_store(value: object) -> None:
-    """InputError for what is not an open store, such as its path."""
+    """Raise InputError for anything but an open store, such as its path."""
     if not isinstance(value, Store):
         raise InputError(
             f"store: found {show(value)}, expected a store; open it with tallies.Store.open(PATH)"
@@ -41,7 +41,7 @@ def refuse_no_store(value: object) -> None:
 
 
 def rows_of(name: str, value: Any) -> Sequence[Tensor]:
-    """The items of a sequence, or of a tensor along its first axis."""
+    """Return the items of a sequence, or of a tensor along its first axis."""
     if not isinstance(value, Tensor):
         return value  # type: ignore[no-any-return]
     if value.ndim == 0:
@@ -52,7 +52,7 @@ def rows_of(name: str, value: Any) -> Sequence[Tensor]:
 
 
 def threshold(value: object) -> float:
-    """A magnitude, or NaN: a number of 0 or more, or a tensor of one."""
+    """Return a threshold: NaN or a number of 0 or more, also from a tensor of one."""
     if isinstance(value, Tensor):
         if value.numel() != 1:
             raise InputError(
@@ -65,12 +65,12 @@ def threshold(value: object) -> float:
 
 
 def numbers_of(value: Any) -> Any:
-    """The numbers in a tensor; anything else as it is."""
+    """Return the numbers in a tensor; anything else as it is."""
     return value.tolist() if isinstance(value, Tensor) else value
 
 
 def densities(value: Any, n_experts: int) -> Any:
-    """One share per expert, from one for all or a sequence."""
+    """Return one density per expert, from one for all or a sequence."""
     return [value] * n_experts if isinstance(value, (float, int)) else numbers_of(value)
 
 
@@ -80,7 +80,14 @@ def refusal(
     args: Sequence[Any],
     keywords: dict[str, Any],
 ) -> InputError | None:
-    """The error of an operator about its arguments as one of ours, None if it is about others."""
+    """Return an operator's error about its arguments as InputError; None for another error.
+
+    Args:
+        error: The error that the operator raised.
+        function: The function that called the operator.
+        args: Positional arguments of the function.
+        keywords: Keyword arguments of the function.
+    """
     refused = _REFUSED.fullmatch(str(error))
     if refused:
         return InputError(refused[1])

@@ -1,4 +1,4 @@
-"""Task vectors of a store as it encodes them, for merges that decode them as they go."""
+"""Task vectors of a store in its own encoding, for merges that decode them on the way."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ..spec.dtypes import DTYPE_CODES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .arguments import refuse_no_store
-from .functions import unpack_bits
 from .loading import LoadedTensor, load_task, read
+from .masks import unpack_bits
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class EncodedDelta:
     shape: torch.Size
     native: Source
     memory: tuple[torch.Tensor, ...]
-    """What it is made of: packed mask, values kept, shared vector. To be left as it is."""
+    """The packed mask, kept values or shared vector that ``native`` decodes; not to be changed."""
 
     def dense(self) -> torch.Tensor:
-        """The task vector itself, float32; every NaN is the quiet positive one."""
+        """Return the task vector, float32; every NaN is the quiet positive one."""
         out = torch.empty(self.shape)
         self.native.decode(
             n_elements=out.numel(), threads=torch.get_num_threads(), out=out.data_ptr()
@@ -45,25 +45,35 @@ def store_deltas(
     mask_lambda: float | None = None,
     threads: int | None = None,
 ) -> list[dict[str, EncodedDelta]]:
-    """The task vectors of a store, encoded, in the order of ``tasks`` (all, if not given).
+    """Read the task vectors of a store in its own encoding.
 
-    They take the place of dense ones in ``weighted_merge`` and ``MergedModule``, and about the
-    memory of the store's files: the shared vector, which all tasks have in common, and for each
-    task its packed masks, or its masks and values. Names are those of the tensors that any task
-    of the store changed; of those that this task left alone the vector is zero.
+    ``weighted_merge`` and ``MergedModule`` take them in place of dense ones. They take about the
+    memory of the store's files: the shared vector once for all tasks, and for each task its packed
+    masks, or its masks and values.
 
-    An element of the vector is what is added to the base's before rounding, in float32:
+    An element of a vector is added to the base's in float32, before rounding:
 
     * tall, emr, magnitude: scale * (mask ? shared : +0);
     * bitdelta: mask ? size : -size;
     * sparse: mask ? value : +0, an int8 value times the scale of its row;
-    * sparse with ``density: exact``, tensors that bitdelta keeps whole, and what tsv_c and twin
-      multiply out: task - base. Base plus vector, rounded, may then differ from what ``store.load``
-      gives in the last place, and takes four bytes for each element that is kept.
+    * sparse with ``density: exact``, dense tensors of bitdelta, and matrices of tsv_c and twin:
+      task - base. The rounded sum of base and vector may then differ from ``store.load`` in the
+      last place, and each kept element takes four bytes.
 
-    ``mask_lambda`` names one of several candidates. InputError for unknown tasks, for what is
-    damaged, and for tensors that a task changed and that are not of a floating-point type;
-    StorageError when reading fails.
+    Args:
+        store: An open store.
+        tasks: Names of tasks; by default, all.
+        mask_lambda: The lambda of one of several candidates.
+        threads: The number of threads; by default, all cores.
+
+    Returns:
+        For each task, vectors by the names of the tensors that any task of the store changed; the
+        vector of a tensor that this task left alone is zero.
+
+    Raises:
+        InputError: A task is unknown, something that was read is damaged, or a task changed a
+            tensor that is not of a floating-point type.
+        StorageError: Reading fails.
 
     >>> deltas = store_deltas(Store.open("store"))  # doctest: +SKIP
     >>> merged = weighted_merge(base, deltas, coefficients)  # doctest: +SKIP

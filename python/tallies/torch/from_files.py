@@ -1,4 +1,4 @@
-"""Tensors of a model, written from the files of a base and what a store keeps of a task."""
+"""Writes the tensors of a model from the files of the base and the loaded tensors of a task."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
-from ..engine.files import PlanFiles
+from ..engine.files import PlanFiles, native, place_code
+from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits
-from ..store.opened import Store
+from ..store.opened import Store, writer_to
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
@@ -20,7 +21,13 @@ _STAGED_BYTES = 256 << 20
 
 
 class FromFiles:
-    """Reads the base at each switch; of the store all at first, or what a switch needs."""
+    """Reads the base at each switch, and the store at first or as each switch needs it.
+
+    Args:
+        store: The store.
+        threads: The number of threads.
+        preload: Read the whole store at first.
+    """
 
     def __init__(self, store: Store, threads: int, *, preload: bool) -> None:
         self._store = store
@@ -42,7 +49,12 @@ class FromFiles:
         )
 
     def parts(self, one: Restoring) -> Mapping[str, LoadedTensor]:
-        """What a task has of its own. InputError for damage, StorageError when reading fails."""
+        """Return the loaded tensors of a task.
+
+        Raises:
+            InputError: Something that was read is damaged.
+            StorageError: Reading fails.
+        """
         return self._loaded.get(one.file) or load_task(one, {}, self._threads)
 
     def write(
@@ -51,9 +63,14 @@ class FromFiles:
         sources: Mapping[str, str],
         parts: Mapping[str, LoadedTensor],
     ) -> None:
-        """Make each tensor of its source in the base and the parts, which are those of a task.
+        """Write tensors of a model; those that share their memory are written once.
 
-        What shares its memory is written once. On a device, in batches by way of the host.
+        Tensors on a device are written in batches by way of host memory.
+
+        Args:
+            tensors: Tensors of the model by name.
+            sources: For each name, the tensor of the base and of the task whose values it gets.
+            parts: The loaded tensors of the task.
         """
         infos = {name: self._store.base.tensors[sources[name]] for name in tensors}
         here, there = [], {}
@@ -70,21 +87,26 @@ class FromFiles:
     def _fill(
         self, outputs: Sequence[tuple[TensorInfo, torch.Tensor]], parts: Mapping[str, LoadedTensor]
     ) -> None:
-        """One pass for tensors of host memory; InputError for a base that is damaged."""
+        """Write tensors of host memory in one pass; InputError for a base that is damaged."""
         files = PlanFiles(Plan(True))
-        for info, tensor in outputs:
-            place = files.place(info)
-            delta = [parts[info.name].delta] if info.name in parts else []
-            to = (-1, tensor.data_ptr(), place[2])
-            files.plan.add_job(info.n_elements, [place, *delta], [to], grain=GRAIN)
-        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
         store = self._store
+        decoded = [one for one in outputs if one[0].scale and one[0].name not in parts]
+        for info, tensor in decoded:
+            copy_out(info, writer_to(tensor.data_ptr()))
+            refuse_damaged(store.path, store.manifest, store.base, info, content(info))
+        outputs = [one for one in outputs if not one[0].scale or one[0].name in parts]
+        for info, tensor in outputs:
+            base = native(files.operand(info))
+            delta = [parts[info.name].delta] if info.name in parts else []
+            to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
+            files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
+        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
         for (info, _), result in zip(outputs, found, strict=True):
             refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors that have elements, those of one memory once, by the first of their names."""
+    """Return the tensors that have elements, by their first name where several share memory."""
     by_address: dict[int, str] = {}
     for name, tensor in tensors.items():
         if tensor.nbytes:
@@ -93,12 +115,12 @@ def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def n_bytes_of(arrays: Iterator[torch.Tensor]) -> int:
-    """Bytes of memory, what is named twice once."""
+    """Return the bytes of memory that tensors take; those that share it count once."""
     return sum(n_bytes for _, n_bytes in {(array.data_ptr(), array.nbytes) for array in arrays})
 
 
 def all_of(store: Store) -> Iterator[Restoring]:
-    """Every task of a store, with each of its candidates."""
+    """Yield every task of a store, with each of its candidates."""
     for task, known in store.manifest.tasks.items():
         for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
             yield store.restoring(task, mask_lambda)

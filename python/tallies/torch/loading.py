@@ -29,7 +29,7 @@ class LoadedTensor:
     memory: tuple[torch.Tensor, ...]
     """The tensors that ``delta`` points to."""
     replaces: bool
-    """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
+    """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector, in this order: the factor where the mask is set."""
 

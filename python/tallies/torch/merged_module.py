@@ -1,4 +1,4 @@
-"""``MergedModule``: a module whose parameters are a merge with coefficients to be learned."""
+"""A module whose parameters are a merge with coefficients to be learned."""
 
 from __future__ import annotations
 
@@ -22,17 +22,26 @@ _MOST_BLOCKS = 1 << 20
 class MergedModule(torch.nn.Module):
     """Runs ``module`` with the values of ``weighted_merge(base, deltas, coefficients)``.
 
-    ``base`` has the names of the module's state dict, tied ones once or more often; the deltas,
-    tensors or what ``store_deltas`` returns, have the names that are merged. ``coefficients``, the
-    only parameter, begins with ``initial`` throughout: float32 [T]; [T, n] with ``per_tensor``,
-    whose columns are ``names``; [T, n, K] with ``blocks=K``. So an optimizer takes
-    ``merged.parameters()``, and the state dict is the coefficients. The module itself is not
-    changed: its own values are not used, buffers that the deltas lack begin as copies of the
-    base's and may change in training mode.
+    The coefficients are the only parameter: an optimizer takes ``merged.parameters()``, and the
+    state dict holds them alone. The module itself is not changed, and its own values are not used.
+    Buffers that the deltas lack begin as copies of the base's and may change in training mode.
 
-    Each call merges once; inside ``merged_once()`` all calls share one merge. ``merged()`` is the
-    merge by itself, to keep. InputError for names that the module lacks or that the base lacks,
-    for tied names with different values, and for what ``weighted_merge`` refuses.
+    Each call merges once; inside ``merged_once()`` all calls share one merge. ``merged()`` returns
+    the merge by itself.
+
+    Args:
+        module: The module to run.
+        base: Tensors by the names of the module's state dict; tied names once or more often.
+        deltas: For each task tensors, or encoded deltas of ``store_deltas``, by the names that are
+            merged.
+        initial: The first value of every coefficient.
+        per_tensor: Give each tensor coefficients of its own, float32 [T, n], whose columns are
+            ``names``; otherwise they are float32 [T].
+        blocks: Give each of so many blocks of a tensor its own, float32 [T, n, K].
+
+    Raises:
+        InputError: The module or the base lacks a name, tied names have different values, or
+            ``weighted_merge`` refuses an argument.
 
     Yang et al., AdaMerging, 2023, arXiv 2310.02575, learns the coefficients by the entropy of the
     predictions.
@@ -49,7 +58,7 @@ class MergedModule(torch.nn.Module):
 
     coefficients: torch.nn.Parameter
     names: tuple[str, ...]
-    """The tensors that are merged, tied ones once."""
+    """Names of the merged tensors, tied ones once."""
 
     def __init__(
         self,
@@ -86,22 +95,22 @@ class MergedModule(torch.nn.Module):
             self.merged()
 
     def merged(self) -> dict[str, torch.Tensor]:
-        """The values by name, tied ones once; a gradient flows back to the coefficients."""
+        """Return merged tensors by name, tied ones once; a gradient flows to the coefficients."""
         return weighted_merge(self._base, self._deltas, self.coefficients)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The module's result with the merged values."""
+        """Run the module with the merged values."""
         values = self.merged() if self._shared is None else self._shared
         return torch.func.functional_call(self._modules_run[0], values, args, kwargs)
 
     @contextmanager
     def merged_once(self) -> Iterator[None]:
-        """All calls until the block is left have one merge, and the backward passes one more.
+        """Share one merge between all calls until the block is left.
 
-        A gradient of the merged values gathers meanwhile, as many bytes as they have; that of the
-        coefficients is there once the block is left. So several losses, each with its own
-        ``backward()``, cost one merge and one contraction. The coefficients must not be changed
-        inside, and blocks are not nested.
+        Backward passes inside add up the gradient of the merged values, which takes as many bytes
+        as the values. The gradient of the coefficients is computed once, when the block is left. So
+        several losses, each with its own ``backward()``, cost one merge and one contraction. The
+        coefficients must not change inside, and blocks must not be nested.
         """
         merged = self.merged()
         self._shared = {
@@ -124,7 +133,7 @@ class MergedModule(torch.nn.Module):
 
 
 def _first_names(module: torch.nn.Module) -> dict[str, str]:
-    """For each name of the state dict, the first of those that are the same tensor."""
+    """Return for each name of the state dict the first name of the same tensor."""
     own: dict[str, torch.Tensor] = dict(module.named_parameters(remove_duplicate=False))
     own |= dict(module.named_buffers(remove_duplicate=False))
     seen: dict[int, str] = {}
@@ -140,13 +149,13 @@ def _refuse_missing(base: Tensors, first: dict[str, str]) -> None:
 
 
 def _once(where: str, tensors: Mapping[str, T], first: dict[str, str]) -> dict[str, T]:
-    """The tensors with tied names taken together; InputError if their values differ."""
+    """Return the tensors under their first names; InputError if values of tied names differ."""
     found: dict[str, T] = {}
     for name, tensor in tensors.items():
         if name not in first:
             raise InputError(f"{where}: tensor {unknown(name, first)}")
-        held = found.setdefault(first[name], tensor)
-        if held is not tensor and not _are_equal(held, tensor):
+        known = found.setdefault(first[name], tensor)
+        if known is not tensor and not _are_equal(known, tensor):
             raise InputError(
                 f"{where}: tensors {show(first[name])} and {show(name)} differ, and are one tensor "
                 "in the module; expected equal values"

@@ -1,7 +1,7 @@
-"""The operators ``torch.ops.tallies.*``: loaded from the native library, and their shapes.
+"""Loads the operators ``torch.ops.tallies.*`` from the native library, and states their shapes.
 
-Every operator checks its arguments before a kernel reads an address, so that one called directly is
-as safe as its function: RuntimeError says what a function's InputError would. Results are new
+Every operator checks its arguments before a kernel reads an address, so that a direct call is as
+safe as its function: RuntimeError has the words of the function's InputError. Results are new
 tensors without a gradient.
 """
 
@@ -22,7 +22,15 @@ OLDEST: Final = (2, 10)
 
 
 def load(library: Path, register: str) -> None:
-    """Have a native library register its operators with torch; ImportError says why it cannot."""
+    """Register the operators of a native library with torch.
+
+    Args:
+        library: The file of the library.
+        register: The name of its function that registers them.
+
+    Raises:
+        ImportError: torch is too old, the library is missing, or torch refused the operators.
+    """
     found = torch.__version__
     if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
         raise ImportError(
@@ -50,10 +58,10 @@ def load(library: Path, register: str) -> None:
 
 
 def load_for_cuda(folder: Path) -> str | None:
-    """Register the operators of CUDA tensors; why there are none, if there are none.
+    """Register the operators of CUDA tensors, and return why there are none, if there are none.
 
-    The kernels and the device are looked at by the first call, when there is a tensor on one: a
-    process that forks may import this before.
+    The first call with a tensor on a device opens the kernels and the device, so that a process
+    that forks may import this module before.
     """
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
@@ -68,7 +76,7 @@ def load_for_cuda(folder: Path) -> str | None:
 _FOLDER: Final = Path(native.__file__).parent
 load(_FOLDER / "_torch.so", "tallies_torch_register")
 CUDA_PROBLEM: Final = load_for_cuda(_FOLDER)
-"""Why there are no operators for CUDA tensors, None if there are."""
+"""The reason why there are no operators for CUDA tensors; None if there are."""
 
 
 def _like_first(x: Tensor, *_: Any, **__: Any) -> Tensor:
@@ -104,7 +112,7 @@ SHAPES: Final[dict[str, Callable[..., Tensor]]] = {
     "gram": lambda deltas: deltas[0].new_empty((len(deltas), len(deltas)), dtype=torch.float64),
     "block_dots": lambda grad, deltas: grad.new_empty(len(deltas), dtype=torch.float64),
 }
-"""The result of each operator for tensors that hold no values."""
+"""Functions that return each operator's result for tensors without values."""
 
 _WITHOUT_GRADIENT: Final[Any] = torch.library.Library("tallies", "IMPL", "Autograd")  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""Tasks of a store that are kept where the model is, and made there."""
+"""Keeps the tasks of a store where the model is, and restores them there."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from ..spec.dtypes import KERNEL_DTYPES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
-from .functions import apply_mask
 from .loading import LoadedTensor, load_task
+from .masks import apply_mask
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
 
 
 @dataclass(frozen=True)
 class Part:
-    """What makes one tensor of a task: values that are its own, or what its mask takes."""
+    """One tensor of a task: its own values, or the shared vector and a mask of it."""
 
     values: torch.Tensor
     mask: torch.Tensor | None = None
     scale: float = 1.0
 
     def of(self, base: torch.Tensor) -> torch.Tensor:
-        """The tensor of the task, in the base's shape."""
+        """Return the tensor of the task, in the base's shape."""
         if self.mask is None:
             return self.values
         return apply_mask(base.view(-1), self.values.view(-1), self.mask, self.scale).view_as(base)
 
 
 class Resident:
-    """A copy of the base, the shared vector and the masks of all tasks, beside the tensors."""
+    """Keeps a copy of the base, the shared vector and the masks of all tasks on the device."""
 
     def __init__(self, store: Store, tensors: Mapping[str, torch.Tensor], threads: int) -> None:
         known = store.manifest.tensors
@@ -73,14 +73,14 @@ class Resident:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept, the base's copy included."""
+        """Bytes of memory, the base's copy included."""
         parts = [part for of_task in self._parts.values() for part in of_task.values()]
         masks = [part.mask for part in parts if part.mask is not None]
         arrays = [*self._base.values(), *(part.values for part in parts), *masks]
         return n_bytes_of(iter(arrays))
 
     def parts(self, one: Restoring) -> Mapping[str, Part]:
-        """What a task has of its own."""
+        """Return the tensors of a task."""
         return self._parts[one.file]
 
     def write(
@@ -89,7 +89,7 @@ class Resident:
         sources: Mapping[str, str],
         parts: Mapping[str, Part],
     ) -> None:
-        """Make each tensor of its source in the base and the parts, which are those of a task."""
+        """Write tensors of a model; arguments as for ``FromFiles.write``."""
         for name, tensor in distinct(tensors).items():
             base, part = self._base[sources[name]], parts.get(sources[name])
             tensor.copy_(base if part is None else part.of(base))

@@ -1,4 +1,4 @@
-"""Tensors of a device, written by way of host memory that the device reads at full speed."""
+"""Writes tensors of a device by way of host memory that the device reads at full speed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,25 @@ Place = tuple[torch.Tensor, torch.Tensor]
 
 
 def on_host(tensor: torch.Tensor) -> bool:
-    """Whether the processor writes into the tensor itself."""
+    """Return whether the processor can write into the tensor itself."""
     return tensor.device.type == "cpu"
 
 
 def wait_for(tensors: Iterable[torch.Tensor]) -> None:
-    """Until all that is queued on the devices of these tensors is done."""
+    """Wait until everything queued on the devices of these tensors is done."""
     for device in _devices(tensors):
         torch.cuda.synchronize(device)
 
 
 def staged(tensors: Sequence[torch.Tensor], n_bytes: int) -> Iterator[list[Place]]:
-    """The tensors in batches of about ``n_bytes``, each with the place from which it is copied.
+    """Yield the tensors in batches, each with the host memory from which it is copied.
 
-    The copy is queued when the next batch is asked for, or the end, and goes on while that is
-    filled. What follows on another stream has to wait for the device.
+    The caller fills the memory of a batch. Its copy is queued when the next batch is asked for, and
+    runs while that batch is filled. Work on another stream has to wait for the device.
+
+    Args:
+        tensors: Tensors of devices.
+        n_bytes: Bytes of host memory for a batch; a larger tensor is a batch by itself.
     """
     batches = list(_batches(tensors, n_bytes))
     sizes = [sum(map(_room, batch)) for batch in batches]
@@ -52,7 +56,7 @@ def _room(tensor: torch.Tensor) -> int:
 
 
 def _batches(tensors: Iterable[torch.Tensor], n_bytes: int) -> Iterator[list[torch.Tensor]]:
-    """As many in a row as have room in ``n_bytes``, or one that is larger."""
+    """Yield runs of tensors that fit into ``n_bytes``; a larger tensor comes by itself."""
     batch: list[torch.Tensor] = []
     left = n_bytes
     for tensor in tensors:
@@ -79,7 +83,7 @@ def _pinned(n_bytes: int) -> torch.Tensor:
 
 
 def _mark(device: torch.device) -> torch.cuda.Event:
-    """An event for what is queued on the device's current stream so far."""
+    """Record an event behind everything queued on the device's current stream."""
     with torch.cuda.device(device):
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()

@@ -1,4 +1,4 @@
-"""``TaskSwitcher``: one model in memory that becomes any task of a store, in place."""
+"""Switches one model in memory between the tasks of a store, in place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Literal
 import torch
 
 from .._core import fingerprint
-from ..engine.arrays import new_array
 from ..engine.fingerprints import tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError, TalliesError
@@ -21,38 +20,49 @@ from ..store.restoring.task import Restoring
 from . import staging
 from .arguments import refuse_no_store
 from .from_files import FromFiles
+from .model_tensors import own_tensors, refuse_unwritable
 from .resident import Resident
 
 
 class TaskSwitcher:
     """Rewrites the parameters and buffers of ``model`` with those of a store's tasks.
 
-    ``activate(task)`` leaves in the model what ``store.load(task)`` returns, bit for bit;
-    ``deactivate()`` leaves the base. Both write into the tensors that the model has: nothing is
-    allocated anew, and optimizers, views and ``data_ptr()`` stay valid. All tensors of the state
-    dict are written each time, so that what training changed in between is gone.
+    ``activate(task)`` gives the model the values that ``store.load(task)`` returns, bit for bit;
+    ``deactivate()`` gives it those of the base. Both write into the model's own tensors, so that
+    optimizers, views and ``data_ptr()`` stay valid. Every switch writes all tensors of the state
+    dict, so that changes by training in between are lost.
 
-    With ``preload`` the store is read once and kept in memory, ``nbytes`` of it: the shared vector
-    and the packed masks of all tasks, or what else its codec keeps. Without, each switch reads what
-    it needs of the store, and keeps nothing. Either way the base's values, which the model's own
-    replace, are read at each switch from the files of the base, which the system's page cache
-    holds while memory is free, and which must stay where they are. All that is read is compared
-    with its checksum. With ``preload="device"`` masks and shared vector are kept where the
-    model's tensors are, and a copy of the base beside them, so that a switch reads no file and
-    moves nothing between host and device; the codecs ``tall``, ``emr`` and ``magnitude`` have that.
+    The base's values are read at each switch from the files of the base, which must stay where they
+    are; the system's page cache holds them while memory is free. Everything that is read is
+    compared with its checksum.
 
     The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU or on
-    CUDA devices, of the names, shapes and dtypes of the store. Names that share their memory in the
-    model must be tied in the store, or be missing from it but for one. InputError names the tensor
-    for which that does not hold; it is looked at again before each switch, and nothing was written
-    then.
+    CUDA devices, of the names, shapes and dtypes of the store. Names that share memory in the model
+    must be tied in the store, or all but one of them missing from it. Tensors are checked again
+    before each switch writes anything.
 
-    For tensors on a device a task is made in host memory and copied there, while the next ones are
-    made, unless ``preload="device"``. A switch waits until the devices have done what was queued
-    before, and returns when they have the task. None of that has been run on a device yet.
+    A task for tensors on a device is restored in host memory and copied, while the next tensors are
+    restored. A switch waits until the devices have done what was queued before, and returns when
+    they have the task. None of that has been run on a device yet.
 
-    A thread that computes with the model holds ``using(task)`` meanwhile: switches of other threads
-    wait until it is left, and so do their ``using``. One that does not may see two tasks mixed.
+    A thread that computes with the model does so inside ``using(task)``: switches and ``using`` of
+    other threads wait until that block is left. A thread outside such a block may see two tasks
+    mixed.
+
+    Args:
+        model: The model, which holds the base.
+        store: The open store.
+        preload: True reads the store once and keeps ``nbytes`` of it in memory: the shared vector
+            and the packed masks of all tasks, or the encoding of another codec. False reads at each
+            switch what the switch needs. "device" keeps masks, shared vector and a copy of the base
+            where the model's tensors are, so that a switch reads no file and moves nothing between
+            host and device; the codecs tall, emr and magnitude have that.
+        threads: The number of threads; by default, all cores.
+
+    Raises:
+        InputError: The model does not fit the store or does not hold the base, or something that
+            was read is damaged; the message names the tensor.
+        StorageError: Reading fails.
 
     >>> switcher = TaskSwitcher(model, Store.open("store"))  # doctest: +SKIP
     >>> with switcher.using("math") as math:  # doctest: +SKIP
@@ -87,26 +97,34 @@ class TaskSwitcher:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept of the store and, with ``preload="device"``, of the base."""
+        """Bytes kept of the store and, with ``preload="device"``, of the base."""
         return self._source.nbytes
 
     @property
     def active(self) -> str | None:
-        """The task that the model is, None for the base; waits for a switch that is under way.
+        """The model's task, or None for the base; waits for a switch that is under way.
 
-        InputError if neither a switch nor the return to the base after it could be completed.
+        Raises:
+            InputError: Neither a switch nor the return to the base after it could be completed.
         """
         with self._lock:
             self._refuse_torn()
             return self._active
 
     def activate(self, task: str, *, mask_lambda: float | None = None) -> None:
-        """Make the model this task; ``mask_lambda`` names one of several candidates.
+        """Switch the model to a task.
 
-        When reading the store fails, or finds damage, the model stays what it was; when reading the
-        base does, it is the base again, if that can be read now. InputError for an unknown task,
-        for damage, for a tensor whose dtype the task changes, and inside ``using`` of another task;
-        StorageError when reading fails.
+        A failure to read the store leaves the model as it was. A failure to read the base makes the
+        model the base again, if the base can be read then.
+
+        Args:
+            task: The name of the task.
+            mask_lambda: The lambda of one of several candidates.
+
+        Raises:
+            InputError: The task is unknown, something is damaged, the task changes a tensor's
+                dtype, or the call is inside ``using`` of another task.
+            StorageError: Reading fails.
         """
         with self._lock:
             self._refuse_while_used(task, mask_lambda)
@@ -124,10 +142,11 @@ class TaskSwitcher:
             self._active, self._mask_lambda, self._is_whole = task, mask_lambda, True
 
     def deactivate(self) -> None:
-        """Make the model the base again, bit for bit; also after a switch that failed.
+        """Switch the model back to the base, bit for bit; also after a switch that failed.
 
-        InputError for a base whose file has changed and inside ``using`` of a task; StorageError
-        when reading fails.
+        Raises:
+            InputError: The base has changed, or the call is inside ``using`` of a task.
+            StorageError: Reading fails.
         """
         with self._lock:
             self._refuse_while_used(None, None)
@@ -137,11 +156,21 @@ class TaskSwitcher:
     def using(
         self, task: str | None, *, mask_lambda: float | None = None
     ) -> Iterator[torch.nn.Module]:
-        """The model as this task, or as the base for None, until the block is left.
+        """Yield the model as a task, or as the base for None, until the block is left.
 
-        Switches only if another one is active, and leaves it active. Other threads that want the
-        model wait; a thread may hold several blocks of one task, and InputError refuses another
-        one inside.
+        The model is switched if another task is active, and stays with the task afterwards. Other
+        threads that want the model wait. A thread may nest blocks of one task.
+
+        Args:
+            task: The name of the task, or None.
+            mask_lambda: The lambda of one of several candidates.
+
+        Yields:
+            The model.
+
+        Raises:
+            InputError: The block is inside one of another task; or as for ``activate``.
+            StorageError: Reading fails.
         """
         with self._lock:
             if not self._is_whole or (task, mask_lambda) != (self._active, self._mask_lambda):
@@ -177,9 +206,9 @@ class TaskSwitcher:
             torch.autograd.graph.increment_version(tensors.values())
 
     def _tensors(self, one: Restoring | None = None) -> dict[str, torch.Tensor]:
-        """The model's tensors by the store's names; InputError unless they can be written."""
+        """Return the model's tensors by the store's names; InputError if one cannot be written."""
         known = self._store.manifest.tensors
-        own = _own_tensors(self._model)
+        own = own_tensors(self._model)
         for name, tensor in known.items():
             if name not in own:
                 raise InputError(
@@ -187,12 +216,12 @@ class TaskSwitcher:
                     "model that the base was saved from"
                 )
             dtype = tensor.dtype if one is None else one.dtype(name)
-            _refuse_unwritable(name, own[name], dtype, tensor.shape)
+            refuse_unwritable(name, own[name], dtype, tensor.shape)
         self._refuse_untied(own)
         return {name: own[name] for name in known}
 
     def _refuse_untied(self, own: dict[str, torch.Tensor]) -> None:
-        """InputError for names without values in the store, and for memory with two owners."""
+        """Raise InputError for names without values in the store, or memory with two owners."""
         known = self._store.manifest.tensors
         spans = sorted(
             (own[name].data_ptr(), own[name].nbytes, tensor.tied_to or name, name)
@@ -238,36 +267,3 @@ class TaskSwitcher:
                 "model: is no task, because a switch failed half-way and the base could not be "
                 "read; repair the files, then call deactivate() or activate()"
             )
-
-
-def _own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers by the names of the state dict, the very objects."""
-    own: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    own |= dict(model.named_buffers(remove_duplicate=False))
-    names = list(model.state_dict())
-    for name in names:
-        if name not in own:
-            raise InputError(
-                f"model: its state dict has {show(name)}, which is no parameter or buffer of it; "
-                "expected the names of its parameters and buffers; remove the hook"
-            )
-    return {name: own[name] for name in names}
-
-
-def _refuse_unwritable(name: str, tensor: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> None:
-    if tensor.device.type not in ("cpu", "cuda"):
-        raise InputError(
-            f"model: tensor {show(name)} is on device {tensor.device}, expected the CPU or a CUDA "
-            "device; move the model to the CPU"
-        )
-    like: torch.Tensor = new_array(name, dtype, (0,), "torch")[0]
-    if tensor.dtype != like.dtype or tuple(tensor.shape) != shape:
-        raise InputError(
-            f"model: tensor {show(name)} is {tensor.dtype} {list(tensor.shape)}, expected "
-            f"{like.dtype} {list(shape)} as in the store; convert the model"
-        )
-    if tensor.layout != torch.strided or not tensor.is_contiguous():
-        raise InputError(
-            f"model: tensor {show(name)} is not contiguous in memory; replace it by its "
-            "contiguous()"
-        )

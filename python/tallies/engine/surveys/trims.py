@@ -33,7 +33,7 @@ NONE = Rank(0)
 class Trims(Survey):
     """Finds the threshold of each expert over a tensor or over the model.
 
-    NaN ranks above every number. Of equal magnitudes the rule's ``equal`` says how many survive;
+    NaN ranks above every number. The rule's ``equal`` says how many of equal magnitudes survive;
     the first are those of the first tensor, then of the first element.
     """
 

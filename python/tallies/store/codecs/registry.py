@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Final
 
+from ...discovery import classes_in, in_reading_order
 from ...errors import InputError
 from ...messages import unknown
-from ..discovery import classes_in
 from ._codec import Codec
 
 _READING_ORDER: Final = ("tall", "emr", "magnitude", "sparse", "bitdelta", "tsv_c", "twin")
@@ -17,8 +17,7 @@ _READING_ORDER: Final = ("tall", "emr", "magnitude", "sparse", "bitdelta", "tsv_
 @cache
 def _codecs() -> dict[str, type[Codec]]:
     found = {one.name: one for one in classes_in(__name__.rpartition(".")[0], Codec)}
-    named = [name for name in _READING_ORDER if name in found]
-    return {name: found[name] for name in [*named, *sorted(found.keys() - set(named))]}
+    return {name: found[name] for name in in_reading_order(found, _READING_ORDER)}
 
 
 def names() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..._core import Candidate, PackResult, PackTask, pack
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES, ZERO_SIGNS
-from ...engine.files import Place
+from ...engine.files import Place, native
 from ...engine.fingerprints import content_of
 from ...engine.jobs import Work
 from ...engine.passes import Passes
@@ -43,7 +43,7 @@ def pack_masks(
     for name, sources in job.tensors.items():
         files.plan.add_job(
             sources[0].n_elements,
-            [files.place(one) for one in sources],
+            [native(files.operand(one)) for one in sources],
             [_place(job, file, one) for file, one in outputs[name]],
             apart=True,
             grain=GRAIN,
@@ -80,7 +80,7 @@ def _survey(
         Work(
             name=name,
             n_elements=sources[0].n_elements,
-            inputs=tuple(map(files.place, sources)),
+            inputs=tuple(map(files.operand, sources)),
             outputs=(),
             weights=(1.0,) * n_tasks,
             densities=(density,) * n_tasks,

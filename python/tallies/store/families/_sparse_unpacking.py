@@ -32,7 +32,7 @@ class Unpacked:
     scales: list[int] | None
     output: list[int]
     overflow: bool
-    """Whether a result is not finite in its dtype; always false where elements are replaced."""
+    """True if a result is not finite in its dtype; always false where elements are replaced."""
 
 
 def unpack(

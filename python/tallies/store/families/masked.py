@@ -10,7 +10,7 @@ from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import PACKED_BITS
-from ...engine.files import Place, PlanFiles
+from ...engine.files import Place, PlanFiles, Scaled, native
 from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
@@ -28,6 +28,7 @@ class Masked(Family):
 
     name = "masked"
     kind = "masked"
+    reads_scaled = True
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         mask: Entry = (tensor.name, "U8", ((tensor.n_elements + 7) // 8,))
@@ -54,10 +55,15 @@ class Masked(Family):
                 if shared
                 else Source.signs(mask=mask, scale=factor)
             )
-            files.plan.add_job(base.n_elements, [files.place(base), delta], places, grain=GRAIN)
+            files.plan.add_job(
+                base.n_elements, [native(files.operand(base)), delta], places, grain=GRAIN
+            )
         results = restore(files.plan, limits, progress)
         for name, result in zip(outputs, results, strict=True):
-            for one, lanes in zip(inputs[name], result.inputs, strict=True):
+            # The scales of a base are an array of their own, which its fingerprint has already.
+            n_scales = int(isinstance(files.operand(task.base[name]), Scaled))
+            found = result.inputs[:1] + result.inputs[1 + n_scales :]
+            for one, lanes in zip(inputs[name], found, strict=True):
                 task.check(one, lanes)
         return {name: result.output for name, result in zip(outputs, results, strict=True)}
 

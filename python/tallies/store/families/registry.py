@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from ...discovery import classes_in
 from ..codecs import registry as codecs
-from ..discovery import classes_in
 from .family import Family
 
 

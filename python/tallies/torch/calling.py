@@ -1,0 +1,34 @@
+"""Calls the operators ``torch.ops.tallies``: a refused argument becomes an InputError."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeAlias
+
+from torch import Tensor
+
+from . import arguments
+
+Deltas: TypeAlias = Sequence[Tensor] | Tensor
+"""Tensors of one shape, or one tensor [N, ...]."""
+Weights: TypeAlias = Sequence[float] | Tensor | None
+"""A finite number for each expert; None for ones."""
+
+P = ParamSpec("P")
+
+
+def refusing(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Return the function, which raises InputError for what its operator refuses."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> Tensor:
+        try:
+            return function(*args, **keywords)
+        except Exception as error:
+            refused = arguments.refusal(error, function, args, keywords)
+            if refused is None:
+                raise
+            raise refused from None
+
+    return call
