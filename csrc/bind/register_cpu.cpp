@@ -1,10 +1,20 @@
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "bind/register.h"
 #include "core/error.h"
 #include "cpu/ops.h"
 
 namespace tallies::bind {
+namespace {
+
+// The floating-point environment of the kernels for a `with` block of Python.
+struct EnvironmentScope {
+  std::optional<FloatEnvironment> environment;
+};
+
+}  // namespace
 
 void register_errors(py::module_& m) {
   m.attr("_errors") = py::module_::import("tallies.errors");
@@ -27,6 +37,10 @@ void register_cpu(py::module_& m) {
   });
   m.def("target", [] { return std::string(kernels().target); });
   m.def("set_target", &set_target, py::arg("name"));
+  py::class_<EnvironmentScope>(m, "FloatEnvironment")
+      .def(py::init<>())
+      .def("__enter__", [](EnvironmentScope& scope) { scope.environment.emplace(); })
+      .def("__exit__", [](EnvironmentScope& scope, const py::args&) { scope.environment.reset(); });
 }
 
 }  // namespace tallies::bind

@@ -23,7 +23,7 @@ void register_cuda(py::module_& m) {
     }
     return devices;
   });
-  m.def("link_rate", &link_rate, py::call_guard<py::gil_scoped_release>());
+  m.def("link_rate", &link_rate, Native());
   m.def("merge_rate", [](int gate, int vote, int blend, int n_experts) {
     const int rule = index_of(to_rule(gate, vote, blend));
     const py::gil_scoped_release release;

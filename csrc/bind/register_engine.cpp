@@ -1,21 +1,12 @@
 #include <pybind11/stl.h>
 
-#include "bind/register.h"
+#include "bind/sources.h"
 #include "bind/watch.h"
 #include "core/error.h"
 #include "engine/engine.h"
 
 namespace tallies::bind {
 namespace {
-
-// (file, offset or address, dtype or kPackedBits)
-using Place = std::tuple<int, std::uint64_t, int>;
-constexpr int kPackedBits = -1;
-
-Array to_array(const Place& place) {
-  const auto& [file, offset, dtype] = place;
-  return {file, offset, dtype == kPackedBits ? 1 : 8 * size_of(static_cast<DType>(dtype))};
-}
 
 // The numbers of a Score, in order.
 using Numbers = std::array<float, 5>;
@@ -25,26 +16,6 @@ std::vector<Score> to_scores(const std::vector<Numbers>& rows) {
   for (const auto& [low, high, per_width, threshold, per_range] : rows)
     scores.push_back({low, high, per_width, threshold, per_range});
   return scores;
-}
-
-void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Place>& inputs,
-             const std::vector<Place>& outputs, bool apart, std::size_t grain) {
-  if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
-    throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
-                                          " experts in one merge, found " +
-                                          std::to_string(inputs.size() - plan.has_base));
-  Job job{n_elements, {}, {}, grain};
-  std::vector<DType> types;
-  for (const Place& place : inputs) {
-    job.inputs.push_back(to_array(place));
-    types.push_back(static_cast<DType>(std::get<2>(place)));
-  }
-  for (const Place& place : outputs)
-    job.outputs.push_back({to_array(place), apart ? job.outputs.size() : 0});
-  plan.jobs.push_back(std::move(job));
-  plan.input_types.push_back(std::move(types));
-  plan.output_types.push_back(outputs.empty() ? DType::f32
-                                              : static_cast<DType>(std::get<2>(outputs[0])));
 }
 
 }  // namespace

@@ -10,8 +10,6 @@
 namespace tallies::bind {
 namespace {
 
-using Release = py::call_guard<py::gil_scoped_release>;
-
 void check_experts(std::size_t n) {
   if (n > static_cast<std::size_t>(kMaxExperts))
     throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
@@ -78,47 +76,47 @@ double dot(Address a, Address b, std::size_t n) {
 }  // namespace
 
 void register_kernels(py::module_& m) {
-  m.def("disjoint_merge", &disjoint_merge, Release());
-  m.def("elect_signs", &elect_signs, Release());
-  m.def("consensus_mask", &consensus_mask, Release());
-  m.def("dot", &dot, Release());
+  m.def("disjoint_merge", &disjoint_merge, Native());
+  m.def("elect_signs", &elect_signs, Native());
+  m.def("consensus_mask", &consensus_mask, Native());
+  m.def("dot", &dot, Native());
   m.def(
       "widen",
       [](Address in, int dtype, Address out, std::size_t n) {
         kernels().widen[dtype](at<const void>(in), at<float>(out), n);
       },
-      Release());
+      Native());
   m.def(
       "narrow",
       [](Address in, Address out, int dtype, std::size_t n) {
         kernels().narrow[dtype](at<const float>(in), at<void>(out), n);
       },
-      Release());
+      Native());
   m.def(
       "drop",
       [](Address x, std::size_t n, std::uint64_t key, std::uint64_t first, std::int32_t chance,
          float factor) { kernels().drop({at<float>(x), n, {key, chance, factor}, first}); },
-      Release());
+      Native());
   m.def(
       "magnitude_mask",
       [](Address x, std::int32_t floor, Address out, std::size_t n) {
         kernels().magnitude_mask(at<const float>(x), floor, at<std::uint8_t>(out), n);
       },
-      Release());
+      Native());
   m.def(
       "tall_mask",
       [](Address delta, Address merged, float lambda, Address out, std::size_t n) {
         kernels().tall_mask(at<const float>(delta), at<const float>(merged), lambda,
                             at<std::uint8_t>(out), n);
       },
-      Release());
+      Native());
   m.def(
       "apply_mask",
       [](Address base, Address shared, Address mask, float scale, Address out, std::size_t n) {
         kernels().apply_mask[0](at<const void>(base), at<const void>(shared),
                                 at<const std::uint8_t>(mask), scale, at<void>(out), n);
       },
-      Release());
+      Native());
   m.def(
       "fingerprint",
       [](Address in, std::size_t n_bytes, std::uint64_t first) {
@@ -126,7 +124,7 @@ void register_kernels(py::module_& m) {
         kernels().fingerprint(at<const void>(in), n_bytes, first, lanes.data());
         return lanes;
       },
-      Release());
+      Native());
   // Benchmarks time the kernels alone, without threads or files.
   m.def(
       "survey",
@@ -139,7 +137,7 @@ void register_kernels(py::module_& m) {
         return std::vector<std::uint64_t>{tally.from_low, tally.above_low, tally.from_high,
                                           tally.above_high, tally.n_interior};
       },
-      Release());
+      Native());
   m.def(
       "combine",
       [](int dtype, int gate, int vote, int blend, Address base,
@@ -168,7 +166,7 @@ void register_kernels(py::module_& m) {
         CombineTally tally;
         kernels().combine[dtype][rule](args, tally);
       },
-      Release());
+      Native());
 }
 
 }  // namespace tallies::bind

@@ -25,7 +25,7 @@ void register_matrices(py::module_& m) {
       [](const Plan& plan, std::size_t job, Address merged, float scale, const Limits& limits,
          py::object progress) {
         Watch watch(std::move(progress));
-        const MergedWritten written = watch.run([&](const Progress& on_progress) {
+        const Restored written = watch.run([&](const Progress& on_progress) {
           return write_merged(plan, job, at<const float>(merged), scale, limits, on_progress);
         });
         return std::pair(written.output, written.overflow);

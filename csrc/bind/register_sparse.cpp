@@ -1,40 +1,20 @@
 #include <pybind11/stl.h>
 
-#include "bind/register.h"
+#include "bind/sources.h"
 #include "bind/watch.h"
 #include "engine/sparse.h"
 
 namespace tallies::bind {
 namespace {
 
-// (file or -1, offset or address, dtype or -1 for packed bits)
-using Place = std::tuple<int, std::uint64_t, int>;
 // Mask, values, scales.
 using Places = std::tuple<Place, Place, Place>;
 
-Array to_array(const Place& place) {
-  const auto& [file, offset, dtype] = place;
-  return {file, offset, dtype < 0 ? 1 : 8 * size_of(static_cast<DType>(dtype))};
-}
-
-SparseEntries to_entries(const Places& places) {
+SparseEntries to_entries(const Places& places, const SparseRule& rule) {
   const auto& [mask, values, scales] = places;
-  return {to_array(mask), to_array(values), to_array(scales),
-          static_cast<DType>(std::get<2>(values))};
-}
-
-SparseTensor to_tensor(std::uint64_t n_elements, int values, std::uint64_t n_rows,
-                       const Place& base, const Places& entries,
-                       const std::vector<Place>& outputs) {
-  SparseTensor tensor{n_elements,
-                      static_cast<SparseValues>(values),
-                      n_rows,
-                      to_array(base),
-                      static_cast<DType>(std::get<2>(base)),
-                      to_entries(entries),
-                      {}};
-  for (const Place& place : outputs) tensor.outputs.push_back({to_array(place)});
-  return tensor;
+  return {to_mask(mask), to_values(values),
+          rule.values == SparseValues::quantized ? to_values(scales) : Array{},
+          to_dtype(std::get<2>(values))};
 }
 
 // Stays on this side: Python hands it from one pass to the next.
@@ -46,14 +26,14 @@ struct Counts {
 
 void register_sparse(py::module_& m) {
   py::class_<SparseRule>(m, "SparseRule")
-      .def(py::init([](std::size_t job, int values, std::int32_t floor, std::uint64_t n_rows) {
-             return SparseRule{job, static_cast<SparseValues>(values), floor, n_rows};
+      .def(py::init([](std::size_t job, int values, std::int32_t floor, std::uint64_t row_length) {
+             if (values < 0 || values > 2)
+               throw py::value_error("found values " + std::to_string(values) +
+                                     ", expected 0, 1 or 2");
+             if (row_length == 0) throw py::value_error("found row_length 0, expected at least 1");
+             return SparseRule{job, static_cast<SparseValues>(values), floor, row_length};
            }),
-           py::arg("job"), py::arg("values"), py::arg("floor"), py::arg("n_rows"));
-
-  py::class_<SparseTensor>(m, "SparseTensor")
-      .def(py::init(&to_tensor), py::arg("n_elements"), py::arg("values"), py::arg("n_rows"),
-           py::arg("base"), py::arg("entries"), py::arg("outputs"));
+           py::arg("job"), py::arg("values"), py::arg("floor"), py::arg("row_length"));
 
   py::class_<Counts>(m, "SparseCounts")
       .def_property_readonly("n_set",
@@ -74,13 +54,6 @@ void register_sparse(py::module_& m) {
       .def_readonly("mask", &SparseWritten::mask)
       .def_readonly("overflow", &SparseWritten::overflow);
 
-  py::class_<SparseRead>(m, "SparseRead")
-      .def_readonly("base", &SparseRead::base)
-      .def_readonly("mask", &SparseRead::mask)
-      .def_readonly("values", &SparseRead::values)
-      .def_readonly("output", &SparseRead::output)
-      .def_readonly("overflow", &SparseRead::overflow);
-
   m.def(
       "count_sparse",
       [](const Plan& plan, const std::vector<SparseRule>& rules, const Limits& limits,
@@ -95,8 +68,13 @@ void register_sparse(py::module_& m) {
       "pack_sparse",
       [](const Plan& plan, const std::vector<SparseRule>& rules, const Counts& counts,
          const std::vector<Places>& entries, const Limits& limits, py::object progress) {
+        if (rules.size() != entries.size() || rules.size() != counts.each.size())
+          throw py::value_error("found " + std::to_string(entries.size()) + " entries and " +
+                                std::to_string(counts.each.size()) + " counts, expected " +
+                                std::to_string(rules.size()) + ", one for each rule");
         std::vector<SparseEntries> to;
-        for (const Places& places : entries) to.push_back(to_entries(places));
+        for (std::size_t i = 0; i < rules.size(); ++i)
+          to.push_back(to_entries(entries[i], rules[i]));
         Watch watch(std::move(progress));
         return watch.run([&](const Progress& on_progress) {
           return pack_sparse(plan, rules, counts.each, to, limits, on_progress);
@@ -106,25 +84,23 @@ void register_sparse(py::module_& m) {
       py::arg("progress") = py::none());
   m.def(
       "count_masks",
-      [](const Plan& plan, const std::vector<SparseTensor>& tensors, const Limits& limits,
-         py::object progress) {
-        Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
-          return Counts{count_masks(plan.files, tensors, limits, on_progress)};
-        });
-      },
-      py::arg("plan"), py::arg("tensors"), py::arg("limits"), py::arg("progress") = py::none());
-  m.def(
-      "unpack_sparse",
-      [](const Plan& plan, const std::vector<SparseTensor>& tensors, const Counts& counts,
+      [](const Plan& plan, const std::vector<std::pair<std::uint64_t, Place>>& masks,
          const Limits& limits, py::object progress) {
+        std::vector<Array> arrays;
+        std::vector<std::uint64_t> n_elements;
+        for (const auto& [n, place] : masks) {
+          arrays.push_back(to_mask(place));
+          n_elements.push_back(n);
+        }
         Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
-          return unpack_sparse(plan.files, tensors, counts.each, limits, on_progress);
-        });
+        std::vector<GroupStarts> counts;
+        for (const Starts& starts : watch.run([&](const Progress& on_progress) {
+               return count_masks(plan.files, arrays, n_elements, kStrip, limits, on_progress);
+             }))
+          counts.push_back({starts, kStrip});
+        return counts;
       },
-      py::arg("plan"), py::arg("tensors"), py::arg("counts"), py::arg("limits"),
-      py::arg("progress") = py::none());
+      py::arg("plan"), py::arg("masks"), py::arg("limits"), py::arg("progress") = py::none());
 }
 
 }  // namespace tallies::bind

@@ -2,7 +2,7 @@
 
 #include "bind/register.h"
 #include "bind/watch.h"
-#include "engine/engine.h"
+#include "engine/restore.h"
 
 namespace tallies::bind {
 
@@ -19,13 +19,10 @@ void register_store(py::module_& m) {
       .def_readonly("sums", &PackResult::sums)
       .def_readonly("sums_in_mask", &PackResult::sums_in_mask);
 
-  py::class_<UnpackRule>(m, "UnpackRule")
-      .def(py::init<std::size_t, float>(), py::arg("job"), py::arg("scale"));
-
-  py::class_<UnpackResult>(m, "UnpackResult")
-      .def_readonly("inputs", &UnpackResult::inputs)
-      .def_readonly("output", &UnpackResult::output)
-      .def_readonly("overflow", &UnpackResult::overflow);
+  py::class_<Restored>(m, "Restored")
+      .def_readonly("inputs", &Restored::inputs)
+      .def_readonly("output", &Restored::output)
+      .def_readonly("overflow", &Restored::overflow);
 
   m.def(
       "pack",
@@ -45,16 +42,24 @@ void register_store(py::module_& m) {
       py::arg("plan"), py::arg("rules"), py::arg("shared"), py::arg("mask"), py::arg("with_sums"),
       py::arg("stop_at_overflow"), py::arg("limits"), py::arg("progress") = py::none());
   m.def(
-      "unpack",
-      [](const Plan& plan, const std::vector<UnpackRule>& rules, bool has_shared,
-         const Limits& limits, py::object progress) {
+      "restore",
+      [](const Plan& plan, const Limits& limits, py::object progress) {
+        for (std::size_t job = 0; job < plan.jobs.size(); ++job) {
+          const std::size_t n_sources = plan.sources[job].size(),
+                            n_outputs = plan.jobs[job].outputs.size();
+          if (n_sources < 1 || n_sources > 2 || n_outputs == 0)
+            throw py::value_error("job " + std::to_string(job) + ": found " +
+                                  std::to_string(n_sources) + " inputs and " +
+                                  std::to_string(n_outputs) +
+                                  " outputs, expected a base, at most one delta, and an output");
+        }
         Watch watch(std::move(progress));
         return watch.run([&](const Progress& on_progress) {
-          return unpack(plan, rules, has_shared, limits, on_progress);
+          return restore({plan.files, plan.jobs, plan.sources, plan.output_types}, limits,
+                         on_progress);
         });
       },
-      py::arg("plan"), py::arg("rules"), py::arg("has_shared"), py::arg("limits"),
-      py::arg("progress") = py::none());
+      py::arg("plan"), py::arg("limits"), py::arg("progress") = py::none());
 }
 
 }  // namespace tallies::bind

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bind/register.h"
+#include "core/float_env.h"
 #include "stream/stream.h"
 
 namespace tallies::bind {
@@ -26,11 +27,12 @@ class Watch {
       }
     };
   }
-  // Runs a pass without the GIL.
+  // Runs a pass without the GIL, in the floating-point environment of the kernels.
   template <class Pass>
   auto run(const Pass& pass) {
     const Progress on_progress = progress();
     auto result = [&] {
+      const FloatEnvironment environment;
       const py::gil_scoped_release release;
       return pass(on_progress);
     }();

@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/views.h"
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {
@@ -16,7 +17,8 @@ constexpr std::size_t kSmall = kChunk;
 constexpr std::int32_t kKeepAll = -1, kKeepNone = 0x7fffffff;
 
 Array place(const void* data, DType dtype) {
-  return {-1, reinterpret_cast<std::uint64_t>(data), 8 * size_of(dtype)};
+  return {-1, reinterpret_cast<std::uint64_t>(data),
+          static_cast<std::uint32_t>(8 * size_of(dtype))};
 }
 
 // Arrays in memory take no buffers of their own.
@@ -145,8 +147,10 @@ void small_combine(const ArrayMerge& merge, const std::vector<std::int32_t>& flo
 void fill(Plan& plan, const ArrayMerge& merge) {
   plan.has_base = merge.base != nullptr;
   Job job{merge.n, {}, {}};
+  std::vector<Source> sources;
   std::vector<DType> types;
   const auto add = [&](const void* data, DType dtype) {
+    sources.push_back({.type = dtype, .array = static_cast<std::uint16_t>(job.inputs.size())});
     job.inputs.push_back(place(data, dtype));
     types.push_back(dtype);
   };
@@ -154,6 +158,7 @@ void fill(Plan& plan, const ArrayMerge& merge) {
   for (const View& expert : merge.experts) add(expert.data, expert.dtype);
   if (merge.out != nullptr) job.outputs.push_back({place(merge.out, merge.out_type), 0});
   plan.jobs.push_back(std::move(job));
+  plan.sources.push_back(std::move(sources));
   plan.input_types.push_back(std::move(types));
   plan.output_types.push_back(merge.out_type);
 }

@@ -9,6 +9,7 @@
 
 #include "core/rule.h"
 #include "cpu/ops.h"
+#include "engine/source.h"
 #include "stream/stream.h"
 
 namespace tallies {
@@ -16,15 +17,17 @@ namespace tallies {
 // The pattern that every NaN ranks as, just above infinity.
 constexpr std::int32_t kTop = 0x7f800001;
 
-// Inputs of every job are the base, if the plan has one, and then the experts.
+// Sources of every job are the base, if the plan has one, and then the experts.
 struct Plan {
   Files files;
   std::vector<Job> jobs;
+  std::vector<std::vector<Source>> sources;     // per job
   std::vector<std::vector<DType>> input_types;  // per job
   std::vector<DType> output_types;              // per job
+  std::vector<Starts> starts;                   // what sparse arrays of the jobs point to
   bool has_base = true;
 
-  std::size_t n_experts(std::size_t job) const { return jobs[job].inputs.size() - has_base; }
+  std::size_t n_experts(std::size_t job) const { return sources[job].size() - has_base; }
 };
 
 // What a stage does to the delta of one expert.
@@ -198,22 +201,6 @@ struct PackResult {
 // Outputs of every job are the shared vector, if any, and the masks.
 std::vector<PackResult> pack(const Plan&, const std::vector<PackRule>&, const PackOptions&,
                              const Limits&, const Progress&);
-
-// out = base + scale * (mask ? shared : +0), or base + (mask ? scale : -scale) without a shared
-// vector. Inputs of the plan's jobs are the base, the shared vector and the mask.
-struct UnpackRule {
-  std::size_t job;
-  float scale;
-};
-
-struct UnpackResult {
-  std::vector<Lanes> inputs;
-  Lanes output{};
-  bool overflow = false;
-};
-
-std::vector<UnpackResult> unpack(const Plan&, const std::vector<UnpackRule>&, bool has_shared,
-                                 const Limits&, const Progress&);
 
 // Sums of the magnitudes of each expert's delta, before and after a stage.
 struct StageSums {

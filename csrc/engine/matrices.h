@@ -1,10 +1,10 @@
-// What methods that work on whole matrices need of one tensor: its task vectors in memory, and the
-// merged one applied to the base.
+// Reads the task vectors of one tensor into memory for methods that work on whole matrices, and
+// adds the merged one to the base.
 #pragma once
 
 #include <array>
 
-#include "engine/engine.h"
+#include "engine/restore.h"
 
 namespace tallies {
 
@@ -17,14 +17,9 @@ struct DeltaRead {
 DeltaRead read_delta(const Plan&, std::size_t job, std::size_t expert, float* out, const Limits&,
                      const Progress&);
 
-struct MergedWritten {
-  Lanes output{};  // content fingerprint
-  bool overflow = false;
-};
-
 // Writes base + scale * merged to the outputs of a job: product and sum rounded in float32, the
 // result once more to the outputs' type.
-MergedWritten write_merged(const Plan&, std::size_t job, const float* merged, float scale,
-                           const Limits&, const Progress&);
+Restored write_merged(const Plan&, std::size_t job, const float* merged, float scale, const Limits&,
+                      const Progress&);
 
 }  // namespace tallies

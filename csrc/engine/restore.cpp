@@ -1,74 +1,115 @@
-// The pass that makes tensors of a task from a base on disk or in memory and what a store keeps of
-// the task in memory; without the latter, the pass that reads.
-
 #include "engine/restore.h"
 
 #include <mutex>
 
+#include "engine/sparse.h"
+#include "engine/views.h"
+
 namespace tallies {
 namespace {
 
-// Where the kernels read values of the type of base and output: no detour through float32.
-bool add_fused(const Delta& delta, DType type, const Tile& tile) {
-  if (!is_fused(type)) return false;
-  const int code = static_cast<int>(type);
-  if (delta.form == Delta::Form::masked && delta.type == type)
-    kernels().apply_mask[code](tile.in[0], delta.values_at(tile.first), delta.mask_at(tile.first),
-                               delta.scale, tile.out[0], tile.n);
-  else if (delta.form == Delta::Form::signs)
-    kernels().apply_signs[code](tile.in[0], delta.mask_at(tile.first), delta.scale, tile.out[0],
-                                tile.n);
-  else
-    return false;
-  return true;
-}
+using Form = Source::Form;
 
-void add_chunks(const Delta& delta, DType type, const Tile& tile) {
-  DecodeScratch scratch;
-  float total[kChunk];
-  const int code = static_cast<int>(type);
-  for (std::size_t at = 0; at < tile.n; at += kChunk) {
-    const std::size_t n = std::min(kChunk, tile.n - at);
-    const std::size_t byte = at * size_of(type);
-    kernels().widen[code](static_cast<const char*>(tile.in[0]) + byte, total, n);
-    const float* const row = decode(delta, tile.first + at, n, scratch);
-    constexpr float kOnce = 1.0f;
-    kernels().add_scaled(total, &row, &kOnce, 1, n);
-    kernels().narrow[code](total, static_cast<char*>(tile.out[0]) + byte, n);
+struct Scratch {
+  Reader reader;
+  Adder adder;
+};
+
+class Restore {
+ public:
+  Restore(const Restoring& all, const Limits& limits) : all_(all) {
+    scratch_.resize(static_cast<std::size_t>(limits.n_threads));
+    for (const Job& job : all.jobs) results_.emplace_back().inputs.resize(job.inputs.size());
   }
-}
 
-void replace(const Delta& delta, const Tile& tile) {
-  const std::size_t size = size_of(delta.type);
-  if (delta.mask == nullptr)
-    std::memcpy(tile.out[0], delta.values_at(tile.first), tile.n * size);
-  else
-    kScatter[by_size(size)](delta.kept_at(tile.first), delta.mask_at(tile.first), tile.n,
-                            tile.out[0]);
-}
+  void transform(const Tile& tile) {
+    const Job& job = all_.jobs[tile.job];
+    const std::vector<Source>& sources = all_.sources[tile.job];
+    for (const Source& source : sources)
+      if (source.form == Form::sparse || source.form == Form::quantized)
+        refuse_other_count(
+            count_set(static_cast<const std::uint8_t*>(tile.in[source.array + 1]), tile.n),
+            n_records(job.inputs[source.array], tile));
+    std::int32_t largest = 0;
+    if (sources.size() == 1 || sources[1].replaces)
+      replace(tile, job, sources);
+    else
+      largest = add(tile, sources, all_.output_types[tile.job]);
+
+    std::vector<Lanes> inputs;
+    for (std::size_t i = 0; i < job.inputs.size(); ++i)
+      inputs.push_back(fingerprint(tile.in[i], job.inputs[i], tile.first, tile.n));
+    const Lanes output = fingerprint(tile.out[0], job.outputs[0], tile.first, tile.n);
+    const std::lock_guard lock(mutex_);
+    Restored& result = results_[tile.job];
+    for (std::size_t i = 0; i < inputs.size(); ++i) tallies::add(result.inputs[i], inputs[i]);
+    tallies::add(result.output, output);
+    result.overflow |= largest >= overflow_bits(all_.output_types[tile.job]);
+  }
+
+  std::vector<Restored> take_results() { return std::move(results_); }
+
+ private:
+  static void replace(const Tile& tile, const Job& job, const std::vector<Source>& sources) {
+    const Source& last = sources.back();
+    const bool is_sparse = last.form == Form::sparse;
+    const std::size_t n_bytes = job.outputs[0].bytes(tile.first, tile.n).n;
+    std::memcpy(tile.out[0], tile.in[is_sparse ? sources[0].array : last.array], n_bytes);
+    if (is_sparse)
+      kScatter[by_size(size_of(last.type))](
+          tile.in[last.array], static_cast<const std::uint8_t*>(tile.in[last.array + 1]), tile.n,
+          tile.out[0]);
+  }
+
+  // Returns the bits of the largest magnitude before it is rounded.
+  std::int32_t add(const Tile& tile, const std::vector<Source>& sources, DType out_type) {
+    const Source &base = sources[0], &delta = sources[1];
+    const auto code = static_cast<int>(out_type);
+    const auto array = [&](std::size_t i) { return tile.in[delta.array + i]; };
+    const bool is_plain = base.form == Form::plain;
+    if (is_plain && base.type == out_type && is_fused(out_type)) {
+      if (delta.form == Form::masked && delta.type == out_type)
+        return kernels().apply_mask[code](tile.in[base.array], array(0),
+                                          static_cast<const std::uint8_t*>(array(1)), delta.scale,
+                                          tile.out[0], tile.n);
+      if (delta.form == Form::signs)
+        return kernels().apply_signs[code](tile.in[base.array],
+                                           static_cast<const std::uint8_t*>(array(0)), delta.scale,
+                                           tile.out[0], tile.n);
+    }
+    Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
+    std::int32_t largest = 0;
+    // A base as it is stored is read by the kernel that adds to it.
+    const std::span<const Source> decoded = std::span(sources).subspan(is_plain ? 1 : 0);
+    scratch.reader.for_each_rows(
+        tile, decoded, As::float32, [&](const Rows& rows, std::size_t first, std::size_t n) {
+          const void* const from =
+              is_plain ? static_cast<const char*>(tile.in[base.array]) + first * size_of(base.type)
+                       : rows.values[0];
+          largest = std::max(
+              largest, scratch.adder.add(
+                           is_plain ? base.type : DType::f32, from,
+                           static_cast<const float*>(rows.values.back()), nullptr, 1.0f, out_type,
+                           static_cast<char*>(tile.out[0]) + first * size_of(out_type), n));
+        });
+    return largest;
+  }
+
+  const Restoring& all_;
+  std::vector<Scratch> scratch_;
+  std::mutex mutex_;
+  std::vector<Restored> results_;
+};
 
 }  // namespace
 
-std::vector<Lanes> restore(const Plan& plan, const std::vector<const Delta*>& deltas,
-                           const Limits& limits, const Progress& progress) {
-  std::vector<Lanes> sums(plan.jobs.size());
-  std::mutex mutex;
-  const auto body = [&](const Tile& tile) {
-    const Delta* const delta = deltas[tile.job];
-    const Job& job = plan.jobs[tile.job];
-    const DType type = plan.output_types[tile.job];
-    if (delta == nullptr || delta->form == Delta::Form::replaced) {
-      std::memcpy(tile.out[0], tile.in[0], job.inputs[0].n_bytes(tile.n));
-      if (delta != nullptr) replace(*delta, tile);
-    } else if (!add_fused(*delta, type, tile)) {
-      add_chunks(*delta, type, tile);
-    }
-    const Lanes part = fingerprint(tile.in[0], job.inputs[0], tile.first, tile.n);
-    const std::lock_guard lock(mutex);
-    add(sums[tile.job], part);
-  };
-  stream(plan.files, plan.jobs, Tiling(plan.jobs, limits), limits, body, progress);
-  return sums;
+std::vector<Restored> restore(const Restoring& all, const Limits& limits,
+                              const Progress& progress) {
+  Restore pass(all, limits);
+  stream(
+      all.files, all.jobs, Tiling(all.jobs, limits), limits,
+      [&](const Tile& tile) { pass.transform(tile); }, progress);
+  return pass.take_results();
 }
 
 }  // namespace tallies

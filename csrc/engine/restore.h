@@ -1,13 +1,27 @@
+// Makes tensors of a base and what a task changes of it.
 #pragma once
 
-#include "engine/delta.h"
+#include "engine/engine.h"
 
 namespace tallies {
 
-// out = base + delta in float32, rounded once; what replaces the base, and the base where there is
-// no delta (null), as it is, bit for bit. Jobs have one input, the base, and one output of its
-// type, and begin their tiles on multiples of kChunk. Returns the content fingerprint of each base.
-std::vector<Lanes> restore(const Plan&, const std::vector<const Delta*>&, const Limits&,
-                           const Progress&);
+struct Restored {
+  std::vector<Lanes> inputs;  // content fingerprints, of each array of the job
+  Lanes output{};
+  bool overflow = false;  // a value that is not finite in the type of the output
+};
+
+// Jobs to restore: the sources of each are the base and, unless the output is a copy, the delta.
+struct Restoring {
+  const Files& files;
+  const std::vector<Job>& jobs;
+  const std::vector<std::vector<Source>>& sources;
+  const std::vector<DType>& output_types;
+};
+
+// out = base + delta in float32, rounded once; where the delta replaces the base, its values as
+// they are, bit for bit. Throws a storage error if a mask of a sparse delta has other elements set
+// than were counted.
+std::vector<Restored> restore(const Restoring&, const Limits&, const Progress&);
 
 }  // namespace tallies

@@ -12,6 +12,7 @@
 #include "engine/ranked_numbers.h"
 #include "engine/search.h"
 #include "engine/views.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {

@@ -1,22 +1,41 @@
-// The elements that a packed mask has set, and what is kept of them side by side.
+// The elements that a packed mask has set, and the values of those elements side by side.
 #pragma once
 
+#include <algorithm>
 #include <bit>
-
-#include "engine/views.h"
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 namespace tallies {
 
-// Calls body(i) for the elements that a mask has set.
+// Calls body(word, i) for the words of 64 bits that n elements of a packed mask take.
 template <class Body>
-void for_each_set(const std::uint8_t* mask, std::size_t n, const Body& body) {
+void for_each_word(const std::uint8_t* mask, std::size_t n, const Body& body) {
   for (std::size_t i = 0; i < n; i += 64) {
     const std::size_t left = std::min<std::size_t>(n - i, 64);
     std::uint64_t word = 0;
     std::memcpy(&word, mask + i / 8, (left + 7) / 8);
     if (left < 64) word &= (std::uint64_t(1) << left) - 1;
-    for (; word != 0; word &= word - 1) body(i + static_cast<std::size_t>(std::countr_zero(word)));
+    body(word, i);
   }
+}
+
+// Return how many of the n elements of a packed mask are set.
+inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
+  std::uint64_t n_set = 0;
+  for_each_word(mask, n, [&](std::uint64_t word, std::size_t) {
+    n_set += static_cast<std::uint64_t>(std::popcount(word));
+  });
+  return n_set;
+}
+
+// Calls body(i) for the elements that a mask has set.
+template <class Body>
+void for_each_set(const std::uint8_t* mask, std::size_t n, const Body& body) {
+  for_each_word(mask, n, [&](std::uint64_t word, std::size_t i) {
+    for (; word != 0; word &= word - 1) body(i + static_cast<std::size_t>(std::countr_zero(word)));
+  });
 }
 
 // Writes values that lie side by side to the elements that a mask has set, and leaves the others.
@@ -37,11 +56,10 @@ inline constexpr Move kScatter[] = {scatter<std::uint8_t>, scatter<std::uint16_t
                                     scatter<std::uint32_t>, scatter<std::uint64_t>};
 
 // The rows of elements that are asked for in ascending order.
-class Rows {
+class RowOf {
  public:
-  Rows(std::uint64_t n_elements, std::uint64_t n_rows)
-      : length_(std::max<std::uint64_t>(n_elements / std::max<std::uint64_t>(n_rows, 1), 1)) {}
-  std::uint64_t of(std::uint64_t element) {
+  explicit RowOf(std::uint64_t length) : length_(length) {}
+  std::uint64_t operator()(std::uint64_t element) {
     if (element < end_) return row_;
     row_ = element / length_;
     end_ = (row_ + 1) * length_;

@@ -1,19 +1,15 @@
-// A tile as the kernels want it: all inputs of one of the fused types, or widened to float32 a
-// chunk at a time in scratch memory that stays in the cache; and the fingerprints of what is in a
-// tile.
+// What several passes do with a tile: sums, fingerprints, and cuts where a threshold changes.
 #pragma once
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/reader.h"
+#include "engine/set_bits.h"
 
 namespace tallies {
-
-inline constexpr std::size_t kChunk = 2048;
 
 // The type in which the kernels can read these inputs without widening; f64 for none.
 inline DType common_type(const std::vector<DType>& types) {
@@ -26,24 +22,36 @@ inline void add(Lanes& sum, const Lanes& part) {
   for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += part[lane];
 }
 
-// Of a stretch of an array that begins at its element `first`.
+// Return the fingerprint of what n elements from `first` on have of an array: of each stripe that
+// begins there. Records that elements share have none; they are tensors of their own.
 inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t first, std::size_t n) {
   Lanes lanes{};
-  kernels().fingerprint(data, array.n_bytes(n), first * array.element_bits / 8, lanes.data());
+  if (array.per != 1 && !array.is_sparse()) return lanes;
+  const Bytes bytes = array.bytes_to_read(first, n);
+  const std::uint64_t begin = (bytes.first + kStripe - 1) / kStripe * kStripe;
+  const std::uint64_t end = bytes.first + bytes.n;
+  if (begin < end)
+    kernels().fingerprint(static_cast<const char*>(data) + (begin - bytes.first), end - begin,
+                          begin, lanes.data());
   return lanes;
 }
 
-// How many of the n elements of a packed mask are set.
-inline std::uint64_t count_set(const std::uint8_t* mask, std::size_t n) {
-  std::uint64_t n_set = 0;
-  for (std::size_t i = 0; i < n; i += 64) {
-    const std::size_t left = std::min<std::size_t>(n - i, 64);
-    std::uint64_t word = 0;
-    std::memcpy(&word, mask + i / 8, (left + 7) / 8);
-    if (left < 64) word &= (std::uint64_t(1) << left) - 1;
-    n_set += static_cast<std::uint64_t>(std::popcount(word));
+// The same of the values of a source, without its scales.
+inline Lanes fingerprint(const Tile& tile, const Job& job, const Source& source) {
+  return fingerprint(tile.in[source.array], job.inputs[source.array], tile.first, tile.n);
+}
+
+// Leaves a job the arrays of these sources of it; returns the sources over what is left.
+inline std::vector<Source> only(Job& job, std::span<const Source> sources) {
+  std::vector<Source> kept(sources.begin(), sources.end());
+  std::vector<Array> arrays;
+  for (Source& source : kept) {
+    const auto from = job.inputs.begin() + source.array;
+    source.array = static_cast<std::uint16_t>(arrays.size());
+    arrays.insert(arrays.end(), from, from + static_cast<std::ptrdiff_t>(n_arrays(source.form)));
   }
-  return n_set;
+  job.inputs = std::move(arrays);
+  return kept;
 }
 
 // Over eight lanes, as the kernel adds them.

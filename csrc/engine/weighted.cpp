@@ -1,6 +1,11 @@
 #include "engine/weighted.h"
 
+#include <numeric>
+
+#include "cpu/ops.h"
+#include "engine/reader.h"
 #include "stream/pages.h"
+#include "stream/threads.h"
 
 namespace tallies {
 namespace {
@@ -12,13 +17,59 @@ std::size_t n_cells(std::uint64_t n_elements) {
   return static_cast<std::size_t>((n_elements + kCell - 1) / kCell);
 }
 
-// Calls body(cell, first, n) for the chunks of each cell in order, cells from several threads.
+// The deltas of a tensor as the sources of one job, and what a thread needs to read them.
+class Deltas {
+ public:
+  explicit Deltas(const std::vector<const Operand*>& deltas) {
+    for (const Operand* delta : deltas) {
+      sources_.push_back(delta->source);
+      sources_.back().array = static_cast<std::uint16_t>(arrays_.size());
+      arrays_.insert(arrays_.end(), delta->arrays.begin(), delta->arrays.end());
+    }
+    in_.resize(arrays_.size());
+  }
+
+  // Calls body(begin, rows) for kRowsTogether deltas from `begin` on, until all had their turn,
+  // over the n elements of a chunk.
+  template <class Body>
+  void for_each_group(std::uint64_t first, std::size_t n, const Body& body) {
+    for (std::size_t i = 0; i < arrays_.size(); ++i) in_[i] = address(arrays_[i], first, n);
+    const Tile tile{0, first, n, in_.data(), nullptr, 0, 0};
+    for (std::size_t begin = 0; begin < sources_.size(); begin += kRowsTogether) {
+      const std::size_t n_rows = std::min<std::size_t>(kRowsTogether, sources_.size() - begin);
+      reader_.for_each_rows(tile, std::span(sources_).subspan(begin, n_rows), As::float32,
+                            [&](const Rows& rows, std::size_t, std::size_t) { body(begin, rows); });
+    }
+  }
+
+ private:
+  std::vector<Array> arrays_;
+  std::vector<Source> sources_;
+  std::vector<const void*> in_;
+  Reader reader_;
+};
+
+// The same rows from an element of the chunk on.
+struct RowsFrom {
+  const float* rows[kRowsTogether];
+  int n;
+  RowsFrom(const Rows& all, std::size_t at) : n(static_cast<int>(all.values.size())) {
+    for (int i = 0; i < n; ++i)
+      rows[i] = static_cast<const float*>(all.values[static_cast<std::size_t>(i)]) + at;
+  }
+};
+
+// Calls body(cell, first, n, deltas) for the chunks of each cell in order, cells from several
+// threads.
 template <class Body>
-void for_each_chunk(std::uint64_t n_elements, int n_threads, const Body& body) {
+void for_each_chunk(const std::vector<const Operand*>& deltas, std::uint64_t n_elements,
+                    int n_threads, const Body& body) {
   parallel_for(n_cells(n_elements), n_threads, [&](std::size_t cell) {
+    Deltas of_cell(deltas);
     const std::uint64_t begin = cell * kCell, end = std::min(begin + kCell, n_elements);
     for (std::uint64_t first = begin; first < end; first += kChunk)
-      body(cell, first, static_cast<std::size_t>(std::min<std::uint64_t>(kChunk, end - first)));
+      body(cell, first, static_cast<std::size_t>(std::min<std::uint64_t>(kChunk, end - first)),
+           of_cell);
   });
 }
 
@@ -51,36 +102,6 @@ double folded(const double lanes[8]) {
          ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
-// Deltas from `begin` on that are taken together, decoded.
-struct Group {
-  std::size_t begin;
-  int n;
-  const float* rows[kRowsTogether];
-
-  // The same from an element of the chunk on.
-  Group from(std::size_t at) const {
-    Group later = *this;
-    for (int row = 0; row < n; ++row) later.rows[row] += at;
-    return later;
-  }
-};
-
-// Calls body(group) until all deltas had their turn, for a chunk of them.
-template <class Body>
-void for_each_group(const Weighted& sum, std::uint64_t first, std::size_t n_elements,
-                    const Body& body) {
-  DecodeScratch scratch[kRowsTogether];
-  Group group{};
-  for (group.begin = 0; group.begin < sum.deltas.size(); group.begin += kRowsTogether) {
-    group.n =
-        static_cast<int>(std::min<std::size_t>(kRowsTogether, sum.deltas.size() - group.begin));
-    for (int row = 0; row < group.n; ++row)
-      group.rows[row] = decode(*sum.deltas[group.begin + static_cast<std::size_t>(row)], first,
-                               n_elements, scratch[row]);
-    body(group);
-  }
-}
-
 }  // namespace
 
 void weighted_sum(const Weighted& sum, const void* base, DType type, const float* factors,
@@ -88,17 +109,19 @@ void weighted_sum(const Weighted& sum, const void* base, DType type, const float
   const int code = static_cast<int>(type);
   prefer_huge_pages(out, sum.n_elements * size_of(type));
   for_each_chunk(
-      sum.n_elements, sum.n_threads, [&](std::size_t, std::uint64_t first, std::size_t n) {
+      sum.deltas, sum.n_elements, sum.n_threads,
+      [&](std::size_t, std::uint64_t first, std::size_t n, Deltas& deltas) {
         float total[kChunk];
         kernels().widen[code](element(base, type, first), total, n);
-        for_each_group(sum, first, n, [&](const Group& group) {
+        deltas.for_each_group(first, n, [&](std::size_t begin, const Rows& group) {
           for_each_block(
               sum, first, n, [&](std::uint64_t block, std::size_t at, std::size_t n_here) {
+                const RowsFrom here(group, at);
                 float of_rows[kRowsTogether];
-                for (int row = 0; row < group.n; ++row)
+                for (int row = 0; row < here.n; ++row)
                   of_rows[row] =
-                      factors[(group.begin + static_cast<std::size_t>(row)) * sum.n_blocks + block];
-                kernels().add_scaled(total + at, group.from(at).rows, of_rows, group.n, n_here);
+                      factors[(begin + static_cast<std::size_t>(row)) * sum.n_blocks + block];
+                kernels().add_scaled(total + at, here.rows, of_rows, here.n, n_here);
               });
         });
         kernels().narrow[code](total, const_cast<char*>(element(out, type, first)), n);
@@ -114,26 +137,29 @@ void block_dots(const Weighted& sum, const void* grad, DType type, double* out) 
     const std::uint64_t end = std::min<std::uint64_t>((cell + 1) * kCell, sum.n_elements);
     parts[cell].resize((block_of(sum, end - 1) - first_block(cell) + 1) * n_deltas);
   }
-  for_each_chunk(
-      sum.n_elements, sum.n_threads, [&](std::size_t cell, std::uint64_t first, std::size_t n) {
-        float wide[kChunk];
-        const float* g = reinterpret_cast<const float*>(element(grad, type, first));
-        if (type != DType::f32) {
-          kernels().widen[static_cast<int>(type)](g, wide, n);
-          g = wide;
-        }
-        double* const sums = parts[cell].data();
-        const std::uint64_t block0 = first_block(cell);
-        for_each_group(sum, first, n, [&](const Group& group) {
-          for_each_block(sum, first, n,
-                         [&](std::uint64_t block, std::size_t at, std::size_t n_here) {
-                           double lanes[kRowsTogether][8];
-                           kernels().dots(g + at, group.from(at).rows, group.n, n_here, lanes);
-                           double* const here = sums + (block - block0) * n_deltas + group.begin;
-                           for (int row = 0; row < group.n; ++row) here[row] += folded(lanes[row]);
-                         });
-        });
-      });
+  for_each_chunk(sum.deltas, sum.n_elements, sum.n_threads,
+                 [&](std::size_t cell, std::uint64_t first, std::size_t n, Deltas& deltas) {
+                   float wide[kChunk];
+                   const float* g = reinterpret_cast<const float*>(element(grad, type, first));
+                   if (type != DType::f32) {
+                     kernels().widen[static_cast<int>(type)](g, wide, n);
+                     g = wide;
+                   }
+                   double* const sums = parts[cell].data();
+                   const std::uint64_t block0 = first_block(cell);
+                   deltas.for_each_group(first, n, [&](std::size_t begin, const Rows& group) {
+                     for_each_block(sum, first, n,
+                                    [&](std::uint64_t block, std::size_t at, std::size_t n_here) {
+                                      const RowsFrom rows(group, at);
+                                      double lanes[kRowsTogether][8];
+                                      kernels().dots(g + at, rows.rows, rows.n, n_here, lanes);
+                                      double* const here =
+                                          sums + (block - block0) * n_deltas + begin;
+                                      for (int row = 0; row < rows.n; ++row)
+                                        here[row] += folded(lanes[row]);
+                                    });
+                   });
+                 });
   std::fill_n(out, n_deltas * sum.n_blocks, 0.0);
   for (std::size_t cell = 0; cell < parts.size(); ++cell)
     for (std::size_t i = 0; i < parts[cell].size(); ++i)
@@ -142,11 +168,13 @@ void block_dots(const Weighted& sum, const void* grad, DType type, double* out) 
     if (out[i] != out[i]) out[i] = __builtin_nan("");  // its sign depends on the instructions
 }
 
-void decode_all(const Delta& delta, int n_threads, float* out) {
-  for_each_chunk(delta.n_elements, n_threads, [&](std::size_t, std::uint64_t first, std::size_t n) {
-    DecodeScratch scratch;
-    kernels().narrow[0](decode(delta, first, n, scratch), out + first, n);
-  });
+void decode_all(const Operand& delta, std::uint64_t n_elements, int n_threads, float* out) {
+  for_each_chunk({&delta}, n_elements, n_threads,
+                 [&](std::size_t, std::uint64_t first, std::size_t n, Deltas& deltas) {
+                   deltas.for_each_group(first, n, [&](std::size_t, const Rows& rows) {
+                     kernels().narrow[0](RowsFrom(rows, 0).rows[0], out + first, n);
+                   });
+                 });
 }
 
 }  // namespace tallies

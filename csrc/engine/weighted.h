@@ -1,15 +1,15 @@
 // Sums of task vectors with factors, and their gradients: tensors in memory, deltas decoded a chunk
-// at a time, nothing of a tensor's size allocated.
+// at a time, in memory that does not depend on the size of a tensor.
 #pragma once
 
-#include "engine/delta.h"
+#include "engine/source.h"
 
 namespace tallies {
 
 // One tensor cut into `n_blocks` stretches of near-equal length: block k begins at element
 // floor(k * n_elements / n_blocks).
 struct Weighted {
-  std::vector<const Delta*> deltas;
+  std::vector<const Operand*> deltas;  // in memory
   std::uint64_t n_elements;
   std::uint64_t n_blocks;
   int n_threads;
@@ -24,7 +24,7 @@ void weighted_sum(const Weighted&, const void* base, DType type, const float* fa
 // within stretches of 32 chunks and then over them.
 void block_dots(const Weighted&, const void* grad, DType type, double* out);
 
-// The elements of a delta as float32, every NaN the quiet positive one.
-void decode_all(const Delta&, int n_threads, float* out);
+// Writes the elements of a delta in memory as float32, every NaN the quiet positive one.
+void decode_all(const Operand&, std::uint64_t n_elements, int n_threads, float* out);
 
 }  // namespace tallies

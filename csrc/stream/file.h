@@ -19,6 +19,8 @@ class Files {
   // Creates the file with room for n_bytes, or opens the one that is there; never truncates.
   int open_to_write(const std::string& path, std::uint64_t n_bytes);
 
+  int size() const { return static_cast<int>(open_.size()); }
+
   // All bytes or an Error that names the file.
   void read(int file, void* to, std::size_t n_bytes, std::uint64_t offset) const;
   void write(int file, const void* from, std::size_t n_bytes, std::uint64_t offset) const;

@@ -5,6 +5,7 @@
 // and fill the whole output. cpu.h is one.
 #pragma once
 
+#include "core/float_env.h"
 #include "torch/boxed.h"
 #include "torch/checks.h"
 
@@ -249,6 +250,7 @@ struct Operator {
 
 template <class Function>
 void run(const char* name, Function* function, StableIValue* stack) {
+  const FloatEnvironment environment;
   try {
     unbox_and_call(function, stack);
   } catch (const Error& error) {

@@ -7,6 +7,14 @@ version: str
 def targets() -> list[str]: ...
 def target() -> str: ...
 def set_target(name: str) -> None: ...
+
+class FloatEnvironment:
+    """Round to nearest, keep subnormals and trap no exception in a ``with`` block."""
+
+    def __init__(self) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *problem: object) -> None: ...
+
 def cuda_problem() -> str: ...
 def cuda_devices() -> list[tuple[str, str, int, int]]: ...
 def link_rate() -> float: ...
@@ -151,6 +159,91 @@ class JobResult:
     @property
     def output(self) -> list[int]: ...
 
+Place = tuple[int, int, int]
+"""Where an array lies: the number of an open file and a byte offset, or -1 and an address; and the
+code of its dtype, -1 for packed bits."""
+
+class Starts:
+    """Counts of the set bits of a packed mask, by which the values of a sparse array are found."""
+
+    @property
+    def n_set(self) -> int: ...
+
+def count_mask(*, mask: int, n_elements: int) -> Starts:
+    """Count the bits of a packed mask in memory."""
+
+class Source:
+    """An operand of a job: places of arrays, and how float32 values are made of them.
+
+    The object does not keep memory alive. Masks are packed: bit `i % 8` of byte `i // 8` is
+    element `i`.
+    """
+
+    @staticmethod
+    def plain(*, values: Place, replaces: bool = False) -> Source:
+        """Return the values as they are, of any dtype.
+
+        Args:
+            values: Place of the values.
+            replaces: Whether `restore` copies the values instead of adding them to the base.
+        """
+    @staticmethod
+    def scaled(
+        *,
+        values: Place,
+        scales: Place,
+        row_length: int | None = None,
+        block_rows: int | None = None,
+        block_columns: int | None = None,
+    ) -> Source:
+        """Return `value * scale`: both in float32, the product rounded once.
+
+        A scale belongs to the whole tensor (only `values` and `scales` given), or to a block of
+        `block_rows` rows and `block_columns` columns of a matrix with rows of `row_length`
+        elements. None stands for all rows, or all columns, so that a scale for each row is
+        `row_length=n, block_rows=1`, and DeepSeek's are
+        `row_length=n, block_rows=128, block_columns=128`. The last block of a row or column may be
+        smaller. Scales lie block by block in row-major order: an array of shape
+        `[ceil(rows / block_rows), ceil(row_length / block_columns)]`.
+
+        Args:
+            values: Place of the values, of any dtype.
+            scales: Place of the scales: float32, bfloat16 or float16; in any file of the plan.
+            row_length: Elements of a row, that is of the last dimension.
+            block_rows: Rows that share a scale.
+            block_columns: Elements of a row that share a scale.
+
+        Fingerprints of a job's inputs are of the stored bytes of the values; those of the scales
+        are a job of their own.
+
+        Raises:
+            ValueError: The dtype of the scales is another, a length is 0, or blocks are given
+                without `row_length`.
+        """
+    @staticmethod
+    def zero() -> Source:
+        """Return zeros."""
+    @staticmethod
+    def masked(*, values: Place, mask: Place, scale: float) -> Source:
+        """Return `scale * (mask ? value : +0)`."""
+    @staticmethod
+    def signs(*, mask: Place, scale: float) -> Source:
+        """Return `mask ? scale : -scale`."""
+    @staticmethod
+    def sparse(*, values: Place, mask: Place, starts: Starts, replaces: bool = False) -> Source:
+        """Return `mask ? the next value : +0`.
+
+        With `replaces`, `restore` copies the values to where the mask is set and the base to all
+        other elements.
+        """
+    @staticmethod
+    def quantized(
+        *, values: Place, mask: Place, scales: Place, starts: Starts, row_length: int
+    ) -> Source:
+        """Return `mask ? the next int8 value * the float32 scale of its row : +0`."""
+    def decode(self, *, n_elements: int, threads: int, out: int) -> None:
+        """Write the values of a source in memory to `out`, every NaN the quiet positive one."""
+
 class Plan:
     def __init__(self, has_base: bool) -> None: ...
     def open_to_read(self, path: str) -> int: ...
@@ -160,11 +253,27 @@ class Plan:
     def add_job(
         self,
         n_elements: int,
-        inputs: Sequence[tuple[int, int, int]],
-        outputs: Sequence[tuple[int, int, int]],
+        inputs: Sequence[Place | Source],
+        outputs: Sequence[Place],
         apart: bool = False,
         grain: int = 64,
-    ) -> None: ...
+    ) -> None:
+        """Add a job: one tensor, its operands and where the results go.
+
+        Args:
+            n_elements: Elements of the tensor.
+            inputs: The base, if the plan has one, and the experts. A place alone is a plain source.
+            outputs: Places of one dtype that get the same values, or, with `apart`, one for each
+                result of a pass.
+            apart: Whether a pass writes a different result to each output.
+            grain: Tiles start on multiples of so many elements, a multiple of 64.
+
+        Raises:
+            InputError: The job has more than 256 experts.
+            ValueError: A file is not one of the plan's, a dtype or the grain is not a valid one,
+                or the rows of a source do not add up to `n_elements`.
+        """
+
     def select(
         self,
         units: Sequence[Unit],
@@ -238,12 +347,12 @@ class PackResult:
     @property
     def sums_in_mask(self) -> list[float]: ...
 
-class UnpackRule:
-    def __init__(self, job: int, scale: float) -> None: ...
+class Restored:
+    """One restored tensor: content fingerprints, and whether a value overflowed its dtype."""
 
-class UnpackResult:
     @property
-    def inputs(self) -> list[list[int]]: ...
+    def inputs(self) -> list[list[int]]:
+        """Eight sums for each array of the job, in order; zeros for arrays of scales."""
     @property
     def output(self) -> list[int]: ...
     @property
@@ -259,27 +368,22 @@ def pack(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[PackResult]: ...
-def unpack(
-    plan: Plan,
-    rules: Sequence[UnpackRule],
-    has_shared: bool,
-    limits: Limits,
-    progress: Callable[[int], object] | None = None,
-) -> list[UnpackResult]: ...
+def restore(
+    plan: Plan, limits: Limits, progress: Callable[[int], object] | None = None
+) -> list[Restored]:
+    """Write base + delta of every job of a plan, added in float32 and rounded once.
+
+    Inputs of each job are the base and, unless the output is a copy, the delta. A delta that
+    `replaces` the base is copied bit for bit.
+
+    Raises:
+        StorageError: Reading or writing failed, or the mask of a sparse delta has other bits than
+            were counted.
+        ValueError: A job has other inputs, or no output.
+    """
 
 class SparseRule:
-    def __init__(self, job: int, values: int, floor: int, n_rows: int) -> None: ...
-
-class SparseTensor:
-    def __init__(
-        self,
-        n_elements: int,
-        values: int,
-        n_rows: int,
-        base: tuple[int, int, int],
-        entries: tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]],
-        outputs: Sequence[tuple[int, int, int]],
-    ) -> None: ...
+    def __init__(self, job: int, values: int, floor: int, row_length: int) -> None: ...
 
 class SparseCounts:
     @property
@@ -295,18 +399,6 @@ class SparseWritten:
     @property
     def overflow(self) -> bool: ...
 
-class SparseRead:
-    @property
-    def base(self) -> list[int]: ...
-    @property
-    def mask(self) -> list[int]: ...
-    @property
-    def values(self) -> list[int]: ...
-    @property
-    def output(self) -> list[int]: ...
-    @property
-    def overflow(self) -> bool: ...
-
 def count_sparse(
     plan: Plan,
     rules: Sequence[SparseRule],
@@ -317,23 +409,18 @@ def pack_sparse(
     plan: Plan,
     rules: Sequence[SparseRule],
     counts: SparseCounts,
-    entries: Sequence[tuple[tuple[int, int, int], tuple[int, int, int], tuple[int, int, int]]],
+    entries: Sequence[tuple[Place, Place, Place]],
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> list[SparseWritten]: ...
 def count_masks(
     plan: Plan,
-    tensors: Sequence[SparseTensor],
+    masks: Sequence[tuple[int, Place]],
     limits: Limits,
     progress: Callable[[int], object] | None = None,
-) -> SparseCounts: ...
-def unpack_sparse(
-    plan: Plan,
-    tensors: Sequence[SparseTensor],
-    counts: SparseCounts,
-    limits: Limits,
-    progress: Callable[[int], object] | None = None,
-) -> list[SparseRead]: ...
+) -> list[Starts]:
+    """Count the bits of packed masks, each given by its number of elements and its place."""
+
 def read_delta(
     plan: Plan,
     job: int,
@@ -350,47 +437,22 @@ def write_merged(
     limits: Limits,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[list[int], bool]: ...
-
-class Delta:
-    """A task vector of one tensor in memory, which it does not keep alive."""
-
-    @staticmethod
-    def zero(n: int, /) -> Delta: ...
-    @staticmethod
-    def dense(values: int, dtype: int, n: int, /) -> Delta: ...
-    @staticmethod
-    def masked(shared: int, dtype: int, mask: int, scale: float, n: int, /) -> Delta: ...
-    @staticmethod
-    def signs(mask: int, magnitude: float, n: int, /) -> Delta: ...
-    @staticmethod
-    def sparse(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
-    @staticmethod
-    def quantized(mask: int, values: int, scales: int, n_rows: int, n: int, /) -> Delta: ...
-    @staticmethod
-    def replaced(mask: int, values: int, dtype: int, n: int, /) -> Delta: ...
-    @property
-    def n_kept(self) -> int: ...
-    def decode(self, threads: int, out: int, /) -> None: ...
-
 def weighted_sum(
-    deltas: Sequence[Delta],
-    n: int,
+    deltas: Sequence[Source],
+    n_elements: int,
     n_blocks: int,
     threads: int,
     base: int,
     dtype: int,
     factors: int,
     out: int,
-    /,
 ) -> None: ...
 def block_dots(
-    deltas: Sequence[Delta],
-    n: int,
+    deltas: Sequence[Source],
+    n_elements: int,
     n_blocks: int,
     threads: int,
     grad: int,
     dtype: int,
     out: int,
-    /,
 ) -> None: ...
-def restore(plan: Plan, deltas: Sequence[Delta | None], limits: Limits) -> list[list[int]]: ...

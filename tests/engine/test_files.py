@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,13 +57,32 @@ def test_a_plan_opens_the_files_again_under_their_numbers(tmp_path: Path) -> Non
     assert plan.find_nonfinite(0, 0, Limits(1, 1 << 16)) == (1, 1)
 
 
-def test_files_opened_after_a_file_was_created_keep_no_number(tmp_path: Path) -> None:
-    (tmp_path / "a").touch()
+def test_files_opened_after_a_file_was_created_keep_their_number(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\0\0\xc0\x7f")
     files = PlanFiles(Plan(False))
     files.create(tmp_path / "c", 4)
-    files.place(tensor(tmp_path / "a", "F32", 0))
-    with pytest.raises(AssertionError, match="opened after a file was created"):
-        files.open_again()
+    place = files.place(tensor(tmp_path / "a", "F32", 1))
+    plan = files.open_again(has_base=False)
+    plan.add_job(1, [place], [])
+    assert plan.find_nonfinite(0, 0, Limits(1, 1 << 16)) == (1, 0)
+
+
+def test_a_tensor_with_strides_is_read_from_a_copy_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(range(1, 13)))
+    transposed = TensorInfo("x", "F8_E4M3", (3, 4), tmp_path / "a", 0, 12, (1, 3))
+    files = PlanFiles(Plan(False))
+    place = files.place(transposed)
+    assert files.place(transposed) == place
+    other = files.bytes_place(replace(transposed, shape=(2, 3), n_bytes=6, strides=(6, 2)))
+    assert other[:2] == (place[0], place[1] + 12)
+    plan = files.open_again(has_base=False)
+    in_order = bytes(range(1, 13))[0::3] + bytes(range(1, 13))[1::3] + bytes(range(1, 13))[2::3]
+    for at, data in ((place, in_order), (other, bytes([1, 3, 5, 7, 9, 11]))):
+        plan.add_job(len(data), [at], [])
+        array = (ctypes.c_char * len(data)).from_buffer_copy(data)
+        plan.add_job(len(data), [(-1, ctypes.addressof(array), place[2])], [])
+        found, expected = plan.fingerprints(Limits(1, 1 << 16))[-2:]
+        assert found == expected
 
 
 def test_created_files_take_a_head_and_tensors(tmp_path: Path) -> None:

@@ -303,12 +303,20 @@ def _damaged_shard(root: Path) -> None:
 
 DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "nothing": (_holds(), "holds no .safetensors file; give the directory of a model"),
-    "only .bin": (_holds("pytorch_model.bin", "config.json"), "only 'pytorch_model.bin'; convert"),
-    "only .bin shards": (
+    ".bin that is none": (_holds("pytorch_model.bin", "config.json"), "begins with b'{}'"),
+    ".bin shards of an index of nothing": (
         _holds("pytorch_model.bin.index.json", "p-1.bin", "p-2.bin", "p-3.bin"),
-        "only 'p-1.bin', 'p-2.bin', 'p-3.bin', ...; convert",
+        "pytorch_model.bin.index.json: weight_map is None",
     ),
-    "only .pth": (_holds("consolidated.00.pth"), "only 'consolidated.00.pth'; convert"),
+    ".bin shards without an index": (
+        _holds("config.json", "p-1.bin", "p-2.bin"),
+        "p-1.bin: begins with b'{}'",
+    ),
+    ".pth that is none": (_holds("consolidated.00.pth"), "consolidated.00.pth: begins with b'{}'"),
+    "only what trainers leave": (
+        _holds("optimizer.pt", "rng_state_0.pth", "training_args.bin"),
+        "only 'optimizer.pt', 'rng_state_0.pth', 'training_args.bin'; convert",
+    ),
     "only GGUF": (_holds("model-Q4_K_M.gguf"), "only 'model-Q4_K_M.gguf'; convert"),
     "hidden weights": (_holds("._model.safetensors"), "holds no .safetensors file"),
     "a pipeline": (

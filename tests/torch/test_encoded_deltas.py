@@ -54,6 +54,10 @@ class Encoded(NamedTuple):
     dense: npt.NDArray[np.float32]
 
 
+def place(memory: torch.Tensor, code: int) -> tuple[int, int, int]:
+    return (-1, memory.data_ptr(), code)
+
+
 @st.composite
 def encoded(draw: st.DrawFn, n: int) -> Encoded:
     """A task vector of n elements in one of the forms of stores; long ones repeat themselves."""
@@ -68,31 +72,38 @@ def encoded(draw: st.DrawFn, n: int) -> Encoded:
     mask = np.resize(draw(strategies.arrays(np.float32, min(n, 150), min(n, 200))) > 0, n)
     bits_set = torch.from_numpy(np.packbits(mask, bitorder="little"))
     scale = float(np.float32(draw(st.sampled_from([1.0, -0.3, 0.0, 1e30, -1e-40]))))
-    native, dense = _core.Delta.zero(n), np.zeros(n, np.float32)
+    native, dense = _core.Source.zero(), np.zeros(n, np.float32)
     memory: list[torch.Tensor] = [bits_set]
+    packed = place(bits_set, -1)
+    starts = _core.count_mask(mask=bits_set.data_ptr(), n_elements=n)
     if form == "dense":
         x = values(dtype, n)
         return Encoded(tensor_of(x), reference.widen(x))
     if form == "masked":
         x = values(dtype, n)
         memory.append(tensor_of(x))
-        native = _core.Delta.masked(memory[1].data_ptr(), code, bits_set.data_ptr(), scale, n)
+        native = _core.Source.masked(values=place(memory[1], code), mask=packed, scale=scale)
         dense = reference.masked(x, bits_set.numpy(), scale)
     elif form == "signs":
-        native = _core.Delta.signs(bits_set.data_ptr(), scale, n)
+        native = _core.Source.signs(mask=packed, scale=scale)
         dense = reference.signs(bits_set.numpy(), scale, n)
     elif form == "sparse":
         x = values(dtype, int(mask.sum()))
         memory.append(tensor_of(x))
-        native = _core.Delta.sparse(bits_set.data_ptr(), memory[1].data_ptr(), code, n)
+        native = _core.Source.sparse(values=place(memory[1], code), mask=packed, starts=starts)
         dense = reference.sparse(bits_set.numpy(), x, n)
     elif form == "quantized":
         x = np.resize(np.arange(-127, 128, 3), int(mask.sum())).astype(np.int8)
         n_rows = draw(st.sampled_from([rows for rows in (1, 2, 3, 7) if n % rows == 0]))
         scales = values(np.float32, n_rows)
         memory += [torch.from_numpy(x), torch.from_numpy(scales)]
-        addresses = [one.data_ptr() for one in memory]
-        native = _core.Delta.quantized(*addresses, n_rows, n)
+        native = _core.Source.quantized(
+            values=place(memory[1], DTYPE_CODES["F8_E4M3"]),
+            mask=packed,
+            scales=place(memory[2], DTYPE_CODES["F32"]),
+            starts=starts,
+            row_length=n // n_rows,
+        )
         dense = reference.sparse(bits_set.numpy(), x, n, scales)
     return Encoded(EncodedDelta(torch.Size([n]), native, tuple(memory)), dense)
 

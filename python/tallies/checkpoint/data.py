@@ -1,13 +1,15 @@
-"""Reads stored bytes by chunks and compares them."""
+"""Read stored bytes by chunks and compare them."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator
+from dataclasses import replace
+from io import FileIO
 
 from ..errors import StorageError
-from .safetensors import TensorInfo
+from ..spec.dtypes import DTYPES
+from .strided import EndsEarly, blocks
+from .tensors import Scale, TensorInfo
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
 # smaller: tensors that differ mostly do so at once. Multiples of 64.
@@ -16,65 +18,112 @@ _CHUNK_BYTES = 1 << 20
 
 
 def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
-    """Yield the bytes of a tensor, a bounded piece at a time.
+    """Yield the stored bytes of a tensor in row-major order, a bounded piece at a time.
+
+    The pieces of two tensors of one size have the same sizes, whatever their strides. The scale of
+    a scaled tensor is not applied.
 
     Raises:
-        StorageError: The file cannot be read, or ends within the tensor.
+        StorageError: If the bytes cannot be read.
     """
-    with _opened(tensor) as file:
-        at = 0
-        n_bytes = _FIRST_CHUNK_BYTES
-        while at < tensor.n_bytes:
-            chunk = bytearray(min(n_bytes, tensor.n_bytes - at))
-            n_bytes = min(2 * n_bytes, _CHUNK_BYTES)
-            _fill(chunk, file, tensor, at)
-            yield chunk
-            at += len(chunk)
-
-
-def read_range(tensor: TensorInfo, first: int, n_bytes: int) -> bytearray:
-    """Return ``n_bytes`` bytes of a tensor, from its byte ``first`` on.
-
-    Raises:
-        StorageError: The file cannot be read, or ends within the tensor.
-    """
-    data = bytearray(n_bytes)
-    with _opened(tensor) as file:
-        _fill(data, file, tensor, first)
-    return data
-
-
-def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
-    """Return whether two tensors have one dtype and hold the same bytes."""
-    return a.dtype == b.dtype and same_bytes(a, b)
-
-
-def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
-    """Return whether two tensors hold the same bytes."""
-    return a.n_bytes == b.n_bytes and all(x == y for x, y in zip(chunks(a), chunks(b), strict=True))
-
-
-@contextlib.contextmanager
-def _opened(tensor: TensorInfo) -> Iterator[io.FileIO]:
-    """Open the file of a tensor; StorageError in place of an error of the system."""
+    read = _read_row_major if tensor.strides is None else _read_strided
     try:
         with open(tensor.path, "rb", buffering=0) as file:
-            yield file
+            yield from read(file, tensor)
+    except EndsEarly:
+        raise StorageError(
+            f"{tensor.path}: tensor {tensor.name!r} ends early; the file was truncated while being "
+            "read"
+        ) from None
     except OSError as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"{tensor.path}: cannot be read: {error.strerror}") from None
 
 
-def _fill(data: bytearray, file: io.FileIO, tensor: TensorInfo, first: int) -> None:
-    """Read bytes of a tensor, from its byte ``first`` on, until ``data`` is full."""
-    file.seek(tensor.offset + first)
-    view = memoryview(data)
-    while view:
-        n = file.readinto(view)
-        if not n:
-            raise StorageError(
-                f"{tensor.path}: tensor {tensor.name!r} ends {tensor.n_bytes - first} bytes early; "
-                "the file was truncated while being read"
-            )
-        view = view[n:]
+def read_range(tensor: TensorInfo, first: int, n_bytes: int) -> bytearray:
+    """Return ``n_bytes`` stored bytes of a tensor, from byte ``first`` of its elements in order on.
+
+    For a matrix with strides, the range is of whole rows.
+
+    Raises:
+        StorageError: If the file cannot be read, or ends within the tensor.
+    """
+    item_bytes = DTYPES[tensor.dtype]
+    if tensor.strides is None:
+        part = replace(tensor, offset=tensor.offset + first, n_bytes=n_bytes)
+    else:
+        row_bytes = tensor.shape[-1] * item_bytes
+        rows, step = range(first // row_bytes, (first + n_bytes) // row_bytes), 0
+        if len(tensor.shape) > 1:
+            step = tensor.strides[-2]
+        part = replace(
+            tensor,
+            offset=tensor.offset + rows.start * step * item_bytes,
+            shape=(len(rows), tensor.shape[-1]),
+            n_bytes=n_bytes,
+            strides=(step, tensor.strides[-1]),
+        )
+    return bytearray().join(chunks(part))
+
+
+def _piece_sizes(n_bytes: int) -> Iterator[int]:
+    size = _FIRST_CHUNK_BYTES
+    while n_bytes:
+        yield min(size, n_bytes)
+        n_bytes -= min(size, n_bytes)
+        size = min(2 * size, _CHUNK_BYTES)
+
+
+def _read_row_major(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+    file.seek(tensor.offset)
+    left = tensor.n_bytes
+    for size in _piece_sizes(tensor.n_bytes):
+        chunk = bytearray(size)
+        view = memoryview(chunk)
+        while view:
+            n = file.readinto(view)
+            if not n:
+                raise StorageError(
+                    f"{tensor.path}: tensor {tensor.name!r} ends {left} bytes early; the "
+                    "file was truncated while being read"
+                )
+            view = view[n:]
+        yield chunk
+        left -= len(chunk)
+
+
+def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+    assert tensor.strides is not None
+    item_bytes = DTYPES[tensor.dtype]
+    read = blocks(file.fileno(), tensor.offset, tensor.shape, tensor.strides, item_bytes)
+    ready = bytearray()
+    for size in _piece_sizes(tensor.n_bytes):
+        while len(ready) < size:
+            ready += next(read)
+        yield ready[:size]
+        del ready[:size]
+
+
+def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
+    """Tell if two tensors have one dtype and hold the same bytes, and the same scales."""
+    return same_form(a, b) and same_bytes(a, b)
+
+
+def same_form(a: TensorInfo, b: TensorInfo) -> bool:
+    """Tell if two tensors are read alike: by dtype, and by the scales that they may have."""
+    return a.dtype == b.dtype and _same_scales(a.scale, b.scale)
+
+
+def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
+    """Tell if two tensors hold the same bytes, and the same scales if they have any."""
+    if not _same_scales(a.scale, b.scale):
+        return False
+    return a.n_bytes == b.n_bytes and all(x == y for x, y in zip(chunks(a), chunks(b), strict=True))
+
+
+def _same_scales(a: Scale | None, b: Scale | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    blocks = (a.block_rows, a.block_columns)
+    return blocks == (b.block_rows, b.block_columns) and same_tensor(a.tensor, b.tensor)

@@ -1,7 +1,8 @@
-"""What is on disk and not merged: reading, comparing, copying and fingerprinting it."""
+"""Files that are copied beside a result, and signs that an input file changed."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, StorageError
 from .checkpoint import Checkpoint
+from .quantised import quantisation, without_quantisation
 
 
 def refuse_undecodable(path: str | os.PathLike[str]) -> None:
@@ -20,7 +22,7 @@ def refuse_undecodable(path: str | os.PathLike[str]) -> None:
 
 
 def stamps(paths: Sequence[os.PathLike[str]]) -> dict[str, tuple[int, int]]:
-    """Size and time of last change of files, to see whether they were changed meanwhile."""
+    """Return size and time of last change of each file, to notice files that change meanwhile."""
     found = {}
     for path in paths:
         try:
@@ -42,7 +44,7 @@ def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
 
 
 def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
-    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
+    """Return the bytes of each file to copy beside tensors; StorageError if one is unreadable."""
     sizes = {}
     for path in donor.auxiliary_files():
         try:
@@ -51,6 +53,25 @@ def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
         except OSError as error:
             raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return sizes
+
+
+def copy_auxiliary(donor: Checkpoint, path: Path, directory: Path) -> None:
+    """Copy one of a model's auxiliary files, by its relative path, beside a result.
+
+    A config.json that declares quantised weights loses the declaration: no result is quantised.
+
+    Raises:
+        StorageError: If the file cannot be read or written.
+    """
+    config = donor.config() if path == Path("config.json") else {}
+    if not quantisation(config):
+        copy_file(donor.path / path, directory / path)
+        return
+    text = json.dumps(without_quantisation(config), indent=2, ensure_ascii=False) + "\n"
+    try:
+        (directory / path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{directory / path}: cannot be written: {error.strerror}") from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -1,23 +1,30 @@
-"""Opens a path as a checkpoint."""
+"""Open a path as a model that can be merged."""
 
 from __future__ import annotations
 
 from .checkpoint import Checkpoint
 from .files import refuse_undecodable
 from .match import Model
-from .quantised import refuse_quantised, refuse_scaled_fp8
+from .quantised import refuse_other_scales, refuse_quantised
+from .scaled import with_scales
 from .tied import tied_pairs
 
 
 def open_model(path: str) -> Checkpoint:
-    """A checkpoint whose floating-point values are plain ones; InputError for quantised models."""
+    """Open a model whose floating-point tensors are values, or values times scales.
+
+    Raises:
+        InputError: For all that ``Checkpoint.open`` refuses, and for quantised weights of other
+            kinds.
+        StorageError: Where the system cannot read the files.
+    """
     refuse_undecodable(path)
-    checkpoint = Checkpoint.open(path)
-    refuse_scaled_fp8(checkpoint)
+    checkpoint = with_scales(Checkpoint.open(path))
+    refuse_other_scales(checkpoint)
     refuse_quantised(checkpoint)
     return checkpoint
 
 
 def as_model(checkpoint: Checkpoint) -> Model:
-    """A checkpoint as matching takes it."""
+    """Return a checkpoint as matching takes it."""
     return Model(str(checkpoint.path), checkpoint.tensors, dict(tied_pairs(checkpoint)))

@@ -1,9 +1,9 @@
-"""What is refused of quantised models: values that stand for others."""
+"""Refuse quantised models of kinds whose values are not read."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ..errors import InputError
@@ -21,30 +21,39 @@ _QUANTISED: Final = {
 }
 
 
-def refuse_scaled_fp8(checkpoint: Checkpoint) -> None:
-    """Raise ``InputError`` if a float8 tensor has a scale, in any shard, or by config.json.
+_KEYS: Final = ("quantization_config", "compression_config")
 
-    Float8 tensors whose values stand for themselves pass.
+_READ: Final = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
+"""Methods of quantisation that may mean no more than float8 tensors with scales that are read."""
+
+
+def refuse_other_scales(checkpoint: Checkpoint) -> None:
+    """Raise ``InputError`` if a float8 tensor has a scale of a kind that is not read.
+
+    ``checkpoint`` has been given the scales that are read. Float8 tensors whose values stand for
+    themselves pass.
     """
-    configured = _quantisation(checkpoint.config())
     for name, tensor in checkpoint.tensors.items():
-        if tensor.dtype in ("F8_E4M3", "F8_E5M2"):
+        if tensor.dtype in ("F8_E4M3", "F8_E5M2") and tensor.scale is None:
             scale = _scale_of(name, checkpoint.tensors)
-            found = f"scale tensor {show(scale)}" if scale else configured
-            if found:
+            if scale:
                 raise InputError(
-                    f"{tensor.path}: tensor {show(name)} is {tensor.dtype} with a {found}; scaled "
-                    "float8 is not supported; dequantise the checkpoint to BF16 first"
+                    f"{tensor.path}: tensor {show(name)} is {tensor.dtype} with a scale tensor "
+                    f"{show(scale)}; scales of this name are not supported; dequantise the "
+                    "checkpoint to BF16 first"
                 )
 
 
 def refuse_quantised(checkpoint: Checkpoint) -> None:
     """Raise ``InputError`` if the weights are quantised (bitsandbytes, GPTQ, AWQ, MXFP4 ...).
 
-    Told by config.json and by the names and dtypes these tools give their tensors.
+    Told by config.json and by the names and dtypes these tools give their tensors. Float8 tensors
+    that have been given their scales pass.
     """
     way_out = "quantised weights cannot be merged; merge the original (bf16, fp16, fp32) checkpoint"
-    if configured := _quantisation(checkpoint.config()):
+    config = checkpoint.config()
+    is_read = bool(checkpoint.left_out) and _methods(config) <= set(_READ)
+    if (configured := quantisation(config)) and not is_read:
         raise InputError(
             f"{checkpoint.path / 'config.json'}: has a {configured}; {way_out}, or remove the key "
             "if the weights are no longer quantised"
@@ -62,18 +71,39 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
             )
 
 
-def _quantisation(config: Mapping[str, Any]) -> str | None:
-    """The key by which config.json, or the part of a sub-model, declares quantised weights."""
-    for part in (config, *filter(is_object, config.values())):
-        for key in ("quantization_config", "compression_config"):
-            if found := part.get(key):
-                method = found.get("quant_method") if is_object(found) else found
-                return f"{key} ({show(method)})"
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """Return the key by which config.json, or a part of it, declares quantised weights."""
+    for key, found in _declarations(config):
+        return f"{key} ({show(_method(found))})"
     return None
 
 
+def without_quantisation(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config.json, and its parts, without the keys that declare quantised weights."""
+    return {
+        key: without_quantisation(value) if is_object(value) else value
+        for key, value in config.items()
+        if key not in _KEYS
+    }
+
+
+def _methods(config: Mapping[str, Any]) -> set[str]:
+    return {str(_method(found)) for _, found in _declarations(config)}
+
+
+def _method(declared: object) -> object:
+    return declared.get("quant_method") if is_object(declared) else declared
+
+
+def _declarations(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for part in (config, *filter(is_object, config.values())):
+        for key in _KEYS:
+            if found := part.get(key):
+                yield key, found
+
+
 def _scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
-    """The scale of a tensor, as DeepSeek, vLLM, ModelOpt, ComfyUI and MXFP4 name it."""
+    """Find the scale of a tensor, as DeepSeek, vLLM, ModelOpt, ComfyUI and MXFP4 name it."""
     names = [name + suffix for suffix in ("_scale", "_scale_inv")]
     names.append(name.removesuffix("_blocks") + "_scales")
     if name.endswith(".weight"):

@@ -5,10 +5,8 @@ It is hostile text, so it is checked in full here, and nothing downstream checks
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -16,34 +14,21 @@ from ..errors import InputError, StorageError
 from ..messages import show
 from ..spec.dtypes import DTYPES, UNSUPPORTED
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+from .tensors import MAX_TENSOR_BYTES
+from .tensors import TensorInfo as TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
-_MAX_TENSOR_BYTES: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """Where one tensor lies: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    path: Path
-    offset: int
-    n_bytes: int
-
-    @property
-    def n_elements(self) -> int:
-        """The product of the shape; 1 for a scalar."""
-        return math.prod(self.shape)
-
 
 def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
-    """The tensors of one safetensors file, in the order of its header, and its ``__metadata__``.
+    """Read the tensors of one safetensors file, in the order of its header, and its metadata.
 
-    Accepts what the stock library accepts, less what that resolves in silence (duplicate or unknown
-    keys, entries that are no objects); raises ``InputError`` for all else.
+    Headers are taken as the stock library takes them, but for duplicate or unknown keys and entries
+    that are no objects, which that library resolves in silence.
+
+    Raises:
+        InputError: For all other headers, and for a file of another size than its header says.
+        StorageError: If the file cannot be read.
     """
     text, data_begin, file_size = _read_header_text(path)
     entries = json_object(text, f"{path}: header", unique_keys=True)
@@ -74,7 +59,7 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
 
 
 def _read_header_text(path: Path) -> tuple[bytes, int, int]:
-    """The JSON of a header, the offset at which the data begin, and the size of the file."""
+    """Read the JSON of a header, the offset at which the data begin, and the size of the file."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -103,7 +88,7 @@ def _read_header_text(path: Path) -> tuple[bytes, int, int]:
 
 
 def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
-    """dtype, shape, begin and end of a tensor; ``ValueError`` tells what was found and expected."""
+    """Parse dtype, shape, begin and end of a tensor; ValueError says what was found."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise ValueError(
             f"found {show(entry)}, expected an object of dtype, shape and data_offsets; {DAMAGED}"
@@ -121,7 +106,7 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
     n_bytes = DTYPES[dtype]
     for size in shape:
         n_bytes *= size
-        if n_bytes > _MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+        if n_bytes > MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
             raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
     begin, end = offsets
     if end - begin != n_bytes:
@@ -133,7 +118,7 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _tile(path: Path, tensors: Iterable[TensorInfo], data_begin: int) -> int:
-    """Where the data end, if the tensors lie end to end: no holes, no overlaps."""
+    """Return the end of the data, if the tensors lie end to end: no holes, no overlaps."""
     end = data_begin
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
         if tensor.offset != end:

@@ -1,4 +1,4 @@
-"""The weight files of a model: one, or those that an index names; and what is taken for neither."""
+"""Find the weight files of a model, one or those that an index names, and refuse all others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Final, NoReturn
 
 from ..errors import InputError
 from ..messages import show, some
+from .formats import FORMATS, SUFFIXES, Format, format_of
 from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
-from .safetensors import TensorInfo, read_header
+from .tensors import TensorInfo
 
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
@@ -21,7 +22,7 @@ _WEIGHTS: Final = re.compile(
     re.IGNORECASE,
 )
 
-_PART: Final = re.compile(r"-0*(\d+)-of-0*(\d+)\.safetensors\Z")
+_PART: Final = re.compile(r"-0*(\d+)-of-0*(\d+)\.\w+\Z")
 
 _CONVERT: Final = (
     "convert the model to safetensors first (with transformers: from_pretrained, save_pretrained)"
@@ -29,29 +30,44 @@ _CONVERT: Final = (
 
 
 def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
-    """The weight files of a directory, and the names its index places in each (None: no index)."""
+    """Find the weight files of a directory, and the names its index places in each (None: none).
+
+    Of a directory with files of two formats, safetensors win, as in transformers; a format with a
+    file or an index of the usual name wins over one without.
+    """
     names = _visible_files(root)
     if any(name in names for name in _ADAPTER_FILES):
         _refuse_adapter(root)
-    weights = [name for name in names if name.endswith(".safetensors")]
-    indexes = [name for name in names if name.endswith(".safetensors.index.json")]
+    found = [form for form in FORMATS if any(map(form.is_of_a_model, names))]
+    if not found:
+        _refuse_no_weights(root, names)
+    usual = [form for form in found if any(map(form.is_usual, names))]
+    return _find_shards_of(root, (usual or found)[0], names)
+
+
+def _find_shards_of(
+    root: Path, form: Format, names: Sequence[str]
+) -> Mapping[Path, set[str] | None]:
+    """Find the weight files of one format."""
+    weights = [name for name in names if form.has_weights(name)]
+    indexes = [name for name in names if form.is_index(name)]
     if len(indexes) > 1:
         raise InputError(
             f"{root}: holds {len(indexes)} indexes ({some(indexes)}), expected one; "
             "move the other variants elsewhere"
         )
     if indexes:
-        shards = _read_index(root / indexes[0])
-        if "model.safetensors" in weights and root / "model.safetensors" not in shards:
+        shards = _read_index(root / indexes[0], form)
+        if form.usual_name in weights and root / form.usual_name not in shards:
             raise InputError(
-                f"{root}: holds model.safetensors and {indexes[0]}, which does not name it; "
+                f"{root}: holds {form.usual_name} and {indexes[0]}, which does not name it; "
                 "remove whichever is stale"
             )
         return shards
-    if not weights:
-        _refuse_no_weights(root, names)
+    if form.others_are_strangers and form.usual_name in weights:
+        weights = [form.usual_name]
     if len(weights) > 1:
-        _refuse_no_index(root, weights)
+        _refuse_no_index(root, form, weights)
     part = _PART.search(weights[0])
     if part and part[2] != "1":
         raise InputError(
@@ -61,8 +77,8 @@ def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
     return {root / weights[0]: None}
 
 
-def _read_index(index: Path) -> Mapping[Path, set[str]]:
-    """The files of a ``weight_map``, all inside its directory, and the names it places in each."""
+def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
+    """Read the files of a ``weight_map``, all in its directory, and the names that each holds."""
     content = json_object(read_text(index), str(index), unique_keys=True)
     weight_map = content.get("weight_map")
     if not is_texts(weight_map) or not weight_map:
@@ -75,7 +91,7 @@ def _read_index(index: Path) -> Mapping[Path, set[str]]:
     for name, file in weight_map.items():
         by_file.setdefault(file, set()).add(name)
     for file, names in by_file.items():
-        _check_inside(index, file, min(names))
+        _check_inside(index, form, file, min(names))
         shards.setdefault(index.parent / file, set()).update(names)
     if absent := [path.name for path in shards if not os.path.isfile(path)]:
         raise InputError(
@@ -85,21 +101,21 @@ def _read_index(index: Path) -> Mapping[Path, set[str]]:
     return dict(sorted(shards.items()))
 
 
-def _check_inside(index: Path, file: str, tensor: str) -> None:
-    """Refuse a file of an index that is not a ``.safetensors`` file below its directory.
+def _check_inside(index: Path, form: Format, file: str, tensor: str) -> None:
+    """Refuse a file of an index that is not a file of its format below its directory.
 
     The file itself may be a link, as in a hub cache; a directory on the way may not lead outside.
     """
     # Windows' reading of a path sees every separator, drive and root that any system may see.
     parts = PureWindowsPath(file)
     plain = file.isprintable() and not parts.anchor and ".." not in parts.parts
-    if plain and file.endswith(".safetensors"):
+    if plain and file.endswith(form.suffixes):
         parent = os.path.realpath((index.parent / file).parent)
         if Path(parent).is_relative_to(os.path.realpath(index.parent)):
             return
     raise InputError(
-        f"{index}: places tensor {show(tensor)} in {show(file)}, expected a .safetensors file "
-        "inside the directory of the index; download the index again"
+        f"{index}: places tensor {show(tensor)} in {show(file)}, expected a {form.suffixes[0]} "
+        "file inside the directory of the index; download the index again"
     )
 
 
@@ -111,7 +127,7 @@ def read_shards(
     metadata: dict[str, str] = {}
     strays: list[TensorInfo] = []
     for path, names in shards.items():
-        found, texts = read_header(path)
+        found, texts = format_of(path).read(path)
         metadata = texts | metadata
         here = {tensor.name: tensor for tensor in found if names is None or tensor.name in names}
         strays += [tensor for tensor in found if tensor.name not in here]
@@ -132,12 +148,12 @@ def read_shards(
 
 
 def is_auxiliary(name: str) -> bool:
-    """Whether a file beside the weights, by its name, is copied along with them."""
+    """Return whether a file beside the weights, by its name, is copied along with them."""
     return not (_WEIGHTS.search(name) or name.startswith(".") or name == "tallies.json")
 
 
 def _visible_files(root: Path) -> list[str]:
-    """Names of the files in a directory, links to nothing included: those must not pass unseen."""
+    """List the files in a directory, links to nothing included: those must not pass unseen."""
     try:
         with os.scandir(root) as entries:
             return sorted(
@@ -173,12 +189,12 @@ def _refuse_adapter(path: Path) -> NoReturn:
 
 
 def refuse_other_file(path: Path) -> None:
-    """Raise InputError for a file that is no ``.safetensors`` file."""
+    """Raise InputError for a file of no format that is read."""
     if path.name in _ADAPTER_FILES:
         _refuse_adapter(path)
     if path.name.endswith(".index.json"):
         raise InputError(f"{path}: is an index; give the directory that holds it")
-    if path.suffix != ".safetensors":
+    if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a .safetensors file or a directory; {_CONVERT}")
 
 
@@ -186,7 +202,7 @@ def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     others = list(filter(_WEIGHTS.search, names))
     if others:
         raise InputError(f"{root}: holds no .safetensors file, only {some(others)}; {_CONVERT}")
-    below = sorted(path.parent.name for path in root.glob("*/*.safetensors"))
+    below = sorted(path.parent.name for path in root.glob("*/*") if path.suffix in SUFFIXES)
     if below:
         raise InputError(
             f"{root}: holds no .safetensors file itself; give one of its sub-directories "
@@ -195,15 +211,16 @@ def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     raise InputError(f"{root}: holds no .safetensors file; give the directory of a model")
 
 
-def _refuse_no_index(root: Path, weights: Sequence[str]) -> NoReturn:
+def _refuse_no_index(root: Path, form: Format, weights: Sequence[str]) -> NoReturn:
     homes: dict[str, str] = {}
     twice = ""
     for file in weights:
-        for tensor in read_header(root / file)[0]:
+        for tensor in form.read(root / file)[0]:
             home = homes.setdefault(tensor.name, file)
             if home != file and not twice:
                 twice = f"; tensor {show(tensor.name)} is in {show(home)} and in {show(file)}"
     raise InputError(
-        f"{root}: holds {len(weights)} .safetensors files ({some(weights)}) and no index{twice}; "
-        "give the one file that is meant, or download model.safetensors.index.json"
+        f"{root}: holds {len(weights)} {form.suffixes[0]} files ({some(weights)}) and no "
+        f"index{twice}; give the one file that is meant, or download "
+        f"{form.usual_name}.index.json"
     )

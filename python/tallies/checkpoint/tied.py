@@ -1,8 +1,9 @@
-"""Output heads that are the input embedding under another name."""
+"""Tensors that are another tensor under another name."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
@@ -17,11 +18,35 @@ _EMBEDDING: Final = re.compile(
 
 
 def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Pairs (alias, canonical) of an output head and the input embedding it may share.
+    """Find the names of a checkpoint that share their values with another name.
 
-    Both are stored, agree in shape and dtype, and config.json, or its text model's part, says
-    ``tie_word_embeddings``. Headers cannot show whether the bits are equal: compare them.
+    An output head and the input embedding are tied if both are stored, agree in shape and dtype,
+    and config.json, or its text model's part, says ``tie_word_embeddings``. Headers cannot show
+    that the bits of the two are equal: compare them. Two names for the same bytes of a torch file
+    are tied as well.
+
+    Returns:
+        Pairs of the alias and the canonical name.
     """
+    pairs = _tied_heads(checkpoint)
+    aliases = {alias for alias, _ in pairs}
+    return pairs + [pair for pair in _same_places(checkpoint) if pair[0] not in aliases]
+
+
+def _same_places(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    """Pair names for the same bytes: an embedding, or else the first name, is canonical."""
+    by_place: dict[object, list[str]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if tensor.n_elements:
+            by_place.setdefault(replace(tensor, name=""), []).append(name)
+    pairs = []
+    for names in by_place.values():
+        canonical = min(names, key=lambda name: (not _EMBEDDING.search(name), name))
+        pairs += [(name, canonical) for name in names if name != canonical]
+    return pairs
+
+
+def _tied_heads(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     config = checkpoint.config()
     parts = (config, *(config.get(key) for key in ("text_config", "llm_config")))
     if not any(is_object(part) and part.get("tie_word_embeddings") is True for part in parts):
@@ -44,6 +69,6 @@ def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _kinship(a: str, b: str) -> int:
-    """How many leading components two dotted names share."""
+    """Return how many leading components two dotted names share."""
     pairs = zip(a.split("."), b.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from .._core import Plan
+from .._core import Plan, Source
 from ..checkpoint.safetensors import TensorInfo
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
 from .codes import PACKED_BITS
+from .copies import CopiesInOrder
 
 Place: TypeAlias = tuple[int, int, int]
 """An array as native passes take it: file number and byte offset, or -1 and address; dtype code."""
@@ -24,10 +26,66 @@ NOWHERE: Final[Place] = (PACKED_BITS, 0, PACKED_BITS)
 _BYTE: Final = CODES_BY_SIZE[1]
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """A float8 tensor that is read as its values times scales, one for each block of a matrix."""
+
+    values: Place
+    scales: Place
+    row_length: int | None = None
+    """Elements of a row, of the tensor's last dimension; None where one scale is for all."""
+    block_rows: int | None = None
+    block_columns: int | None = None
+
+    @property
+    def grain(self) -> int:
+        """The elements of the rows that share scales: ``moved`` takes multiples."""
+        return (self.block_rows or 1) * (self.row_length or 1)
+
+    def moved(self, n_elements: int) -> Scaled:
+        """Return the same, ``n_elements`` further on, a multiple of ``grain``."""
+        scales = self.scales
+        if self.row_length and self.block_columns:
+            across = -(-self.row_length // self.block_columns)
+            scales = moved(scales, n_elements // self.grain * across)
+        return replace(self, values=moved(self.values, n_elements), scales=scales)
+
+    def native(self) -> Source:
+        """Return the same as native passes take it."""
+        return Source.scaled(
+            values=self.values,
+            scales=self.scales,
+            row_length=self.row_length,
+            block_rows=self.block_rows,
+            block_columns=self.block_columns,
+        )
+
+
+Operand: TypeAlias = Place | Scaled
+"""An input of a job, as the place of its values or as a form of them that is read by decoding."""
+
+
+def native(operand: Operand) -> Place | Source:
+    """Return an input of a job as native passes take it."""
+    return operand.native() if isinstance(operand, Scaled) else operand
+
+
+def values_of(operand: Operand) -> Place:
+    """Return the place of an input's stored values."""
+    return operand.values if isinstance(operand, Scaled) else operand
+
+
 def moved(place: Place, n_elements: int) -> Place:
     """Return the place ``n_elements`` further into an array of values."""
     file, offset, code = place
     return (file, offset + n_elements * DTYPE_BYTES[code], code)
+
+
+def moved_operand(operand: Operand, n_elements: int) -> Operand:
+    """Return an input ``n_elements`` further on, for a scaled one a multiple of its grain."""
+    if isinstance(operand, Scaled):
+        return operand.moved(n_elements)
+    return moved(operand, n_elements)
 
 
 class PlanFiles:
@@ -44,13 +102,15 @@ class PlanFiles:
     def __init__(self, plan: Plan, paths: Iterable[str | os.PathLike[str]] = ()) -> None:
         self.plan = plan
         self._numbers: dict[str, int] = {}
-        self._opened: list[str] = []
+        self._created: set[str] = set()
+        self._copies = CopiesInOrder()
         for path in paths:
             self._number(path)
 
     def create(self, path: str | os.PathLike[str], n_bytes: int) -> None:
         """Open a file for writing and make room for ``n_bytes``; earlier bytes in it stay."""
         self._numbers[os.fspath(path)] = self.plan.open_to_write(os.fspath(path), n_bytes)
+        self._created.add(os.fspath(path))
 
     def write_head(self, path: str | os.PathLike[str], head: bytes) -> None:
         """Write the first bytes of a created file, such as its header."""
@@ -59,6 +119,14 @@ class PlanFiles:
     def place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor's values; of their bits, where the dtype does not merge."""
         return self._place(tensor, place_code(tensor.dtype))
+
+    def operand(self, tensor: TensorInfo) -> Operand:
+        """Return a tensor as an input of a job: its values, times its scale if it has one."""
+        values = self.place(tensor)
+        if tensor.scale is None or not tensor.n_elements:
+            return values
+        scales = self.place(tensor.scale.tensor)
+        return Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
 
     def bits_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""
@@ -83,22 +151,23 @@ class PlanFiles:
     def open_again(self, has_base: bool = True) -> Plan:
         """Return a new plan in which the files to read are open under the same numbers.
 
-        The files to read must have been opened before the first file was created.
+        The numbers of created files are those of a file of no bytes there.
         """
         plan = Plan(has_base)
-        for path in self._opened:
-            if plan.open_to_read(path) != self._numbers[path]:
-                raise AssertionError(f"{path}: opened after a file was created")
+        for path in self._numbers:
+            plan.open_to_read(os.devnull if path in self._created else path)
         return plan
 
     def _number(self, path: str | os.PathLike[str]) -> int:
         name = os.fspath(path)
         if name not in self._numbers:
             self._numbers[name] = self.plan.open_to_read(name)
-            self._opened.append(name)
         return self._numbers[name]
 
     def _place(self, tensor: TensorInfo, code: int) -> Place:
+        if tensor.strides is not None:
+            path, offset = self._copies.find(tensor)
+            return (self._number(path), offset, code)
         return (self._number(tensor.path), tensor.offset, code)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.safetensors import TensorInfo
+from .decoding import decoded_chunks
 from .files import PlanFiles
 
 
@@ -51,12 +52,14 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
     """Hand over a tensor's bytes, piece by piece with the position of each.
 
+    Those of a scaled tensor are decoded.
+
     Returns:
-        The content fingerprint of the bytes.
+        The content fingerprint of the bytes that were handed over.
     """
     lanes = [0] * 8
     at = 0
-    for chunk in chunks(tensor):
+    for chunk in decoded_chunks(tensor) if tensor.scale else chunks(tensor):
         data = bytes(chunk)
         write(data, at)
         add_content(lanes, _content(chunk, at))
@@ -75,8 +78,14 @@ def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
 
 
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
-    """Return sixteen hexadecimal digits that stand for a tensor's dtype, shape and content."""
+    """Return sixteen hexadecimal digits that stand for a tensor's dtype, shape and content.
+
+    Those of a scaled tensor stand for its scale as well, which is read.
+    """
     face = f"{tensor.dtype}{list(tensor.shape)}".encode()
+    if isinstance(tensor, TensorInfo) and tensor.scale is not None:
+        scale = tensor.scale.tensor
+        face += tensor_fingerprint(scale, content(scale)).encode()
     return hashlib.blake2b(face + struct.pack("<8Q", *lanes), digest_size=8).hexdigest()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from .._core import Limits, Plan
 from ..spec.choices import Semantics
 from ..spec.rules import Rule
-from .files import Place
+from .files import Operand, Place
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Work:
 
     name: str
     n_elements: int
-    inputs: tuple[Place, ...]
+    inputs: tuple[Operand, ...]
     """The base, for methods that have one, then the experts."""
     outputs: tuple[Place, ...]
     weights: tuple[float, ...]

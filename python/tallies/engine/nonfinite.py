@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .._core import Limits, Plan
 from ..checkpoint.safetensors import TensorInfo
-from .files import PlanFiles
+from .files import PlanFiles, native
 
 REPAIR = "repair the model, or pass --nonfinite propagate"
 """The way out that objections name, unless they are given another."""
@@ -71,7 +71,7 @@ def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:
         StorageError: The file cannot be read.
     """
     files = PlanFiles(Plan(False))
-    files.plan.add_job(tensor.n_elements, [files.place(tensor)], [])
+    files.plan.add_job(tensor.n_elements, [native(files.operand(tensor))], [])
     return files.plan.find_nonfinite(job=0, input=0, limits=limits)
 
 

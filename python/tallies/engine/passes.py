@@ -16,6 +16,7 @@ from .._core import JobResult, JobRule, Limits, Plan
 from ..spec.choices import Scope, Semantics
 from ..spec.rules import Gate, Rule, Vote, Zero
 from .codes import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
+from .files import native
 from .fingerprints import add_content
 from .jobs import Merge, Work
 from .lowering import JobRules
@@ -74,7 +75,7 @@ class Passes:
         self._rules = JobRules(merge)
         self._surveyor = Surveyor(merge, self._rules)
         for work in works:
-            plan.add_job(work.n_elements, work.inputs, work.outputs)
+            plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
 
     @property
     def by_model(self) -> bool:

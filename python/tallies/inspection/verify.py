@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import find_nonfinite, objection
 from ..errors import InputError
@@ -43,7 +44,7 @@ def verify(
 
     if is_store(path):
         return verify_store(path, threads=threads)
-    checkpoint = Checkpoint.open(path)
+    checkpoint = with_scales(Checkpoint.open(path))
     limits = tile_limits(max_memory, n_threads(threads))
     found = {}
     for name, tensor in checkpoint.tensors.items():

@@ -40,7 +40,7 @@ def magnitude_mask(x: Array, threshold: float | np.float32) -> Packed:
     if isinstance(threshold, numbers.Real) and math.isnan(threshold):
         floor = INFINITY_BITS
     else:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"), native.FloatEnvironment():
             rounded = np.float32(arguments.number("threshold", threshold, 0, math.inf))
         floor = int(np.abs(rounded).view(np.int32)) - 1
     out = _empty(values.size)

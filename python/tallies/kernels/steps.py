@@ -42,7 +42,8 @@ def kth_magnitude(x: Array, k: int) -> np.float32:
     rank = arguments.whole("k", k, 1, values.size)
     plan = native.Plan(False)
     plan.add_job(values.size, [place(values)], [])
-    ((found,),) = plan.select([native.Unit([0], [rank])], False, limits_in_memory(None))
+    unit = native.Unit(jobs=[0], ranks=[rank])
+    ((found,),) = plan.select(units=[unit], locate=False, limits=limits_in_memory(None))
     if found.bits > INFINITY_BITS:
         return np.float32(np.nan)
     return np.int32(found.bits).view(np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.destination import Destination
-from ..checkpoint.files import auxiliary_sizes, copy_file
+from ..checkpoint.files import auxiliary_sizes, copy_auxiliary
 from ..engine import device as accelerate
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
@@ -116,7 +116,7 @@ def merge(
         journal = Journal(destination.workspace, run.key())
         result = run.write_tensors(directory, journal)
         for path in auxiliary:
-            copy_file(made.donor.path / path, directory / path)
+            copy_auxiliary(made.donor, path, directory)
         report = result.report(destination.path, [*auxiliary], start, n_threads(threads))
         run.check_unchanged()
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from .._core import Limits, Plan
+from ..engine.files import native
 from ..engine.jobs import Work
 from ..engine.surveys.inner_products import inner_products
 from ..linalg.gram import Gram
@@ -34,7 +35,7 @@ def choose(
         StorageError: Reading fails.
     """
     for work in works:
-        plan.add_job(work.n_elements, work.inputs, [])
+        plan.add_job(work.n_elements, [*map(native, work.inputs)], [])
     rows = [(job, max(1, work.n_elements)) for job, work in enumerate(works)]
     found = inner_products(plan, rows, n_experts, True, False, limits, progress)
     sums = {work.name: rows for work, rows in zip(works, found, strict=True)}

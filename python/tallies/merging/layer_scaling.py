@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._core import JobRule, Limits, Plan, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
-from ..engine.files import moved
+from ..engine.files import Scaled, moved, moved_operand, native, values_of
 from ..engine.jobs import Work
 from ..engine.outcomes import Statistics
 from ..engine.passes import Passes
@@ -115,7 +115,7 @@ class _Survey:
         reading = self._open_plan()
         parts = []
         for number, (first, n) in enumerate(self._stretches(job, work)):
-            reading.add_job(n, [moved(place, first) for place in work.inputs], [])
+            reading.add_job(n, [native(moved_operand(one, first)) for one in work.inputs], [])
             self._read(reading, number, work, n)
             parts.append(self._measure(job, work, found, first, n))
         return _Parts(
@@ -126,7 +126,8 @@ class _Survey:
 
     def _stretches(self, job: int, work: Work) -> Iterator[tuple[int, int]]:
         """Yield the first element and the number of elements of each stretch."""
-        grain = self._passes.grain(job)
+        grains = (one.grain for one in work.inputs if isinstance(one, Scaled))
+        grain = math.lcm(self._passes.grain(job), *grains)
         n = max(_ELEMENTS // (len(work.inputs) + 1) // grain, 1) * grain
         for first in range(0, work.n_elements, n):
             yield first, min(n, work.n_elements - first)
@@ -188,7 +189,7 @@ class _Survey:
                     "the model, or give a number"
                 )
         if self._progress is not None:
-            self._progress(n * sum(DTYPE_BYTES[code] for _, _, code in work.inputs))
+            self._progress(n * sum(DTYPE_BYTES[values_of(one)[2]] for one in work.inputs))
 
     def _plan_of_arrays(self, work: Work, first: int) -> Plan:
         """Return a plan of the whole tensor, whose stretch from ``first`` on is the arrays."""

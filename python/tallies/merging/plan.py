@@ -151,7 +151,7 @@ class MergePlan:
                 Work(
                     name=name,
                     n_elements=infos[0].n_elements,
-                    inputs=tuple(files.place(info) for info in infos),
+                    inputs=tuple(files.operand(info) for info in infos),
                     outputs=tuple(files.place(outputs[one]) for one in names),
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),

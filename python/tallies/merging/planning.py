@@ -10,6 +10,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layout import layout_shards
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
@@ -63,9 +64,11 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.dtype, info.shape)
+        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
         for name, info in template.tensors.items()
+        for shape in [info.shape]
     ]
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
     return MergePlan(
         config=config,
         rule=rule,

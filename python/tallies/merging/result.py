@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._core import target
+from ..checkpoint.data import same_form
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.fingerprints import content, model_fingerprint, tensor_fingerprint
 from ..engine.jobs import Work
@@ -156,10 +157,12 @@ class MergeResult:
         return model_fingerprint(tensors)
 
     def _n_equal_to_base(self, expert: int) -> int:
+        made = self.plan
+
         def equal(job: int, work: Work) -> bool:
             outcome = self.passes.outcomes[job]
-            same_type = work.inputs[0][2] == work.inputs[expert + 1][2]
-            same = same_type and outcome.inputs[0] == outcome.inputs[expert + 1]
+            base, other = (made.match.source(made.models[i], work.name) for i in (0, expert + 1))
+            same = same_form(base, other) and outcome.inputs[0] == outcome.inputs[expert + 1]
             return same and not self._is_dropped(job, expert)
 
         return sum(equal(job, work) for job, work in enumerate(self.works))

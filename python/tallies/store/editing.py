@@ -73,20 +73,20 @@ def add(
             report = pack(
                 origin, {task: source}, work, codec=manifest.codec, **manifest.parameters, **options
             )
-            made = Manifest.read(work)
-            if made.base_fingerprint != manifest.base_fingerprint:
+            added = Manifest.read(work)
+            if added.base_fingerprint != manifest.base_fingerprint:
                 raise InputError(
                     f"{origin}: is not the base of {root}: its fingerprint is "
-                    f"{made.base_fingerprint}, expected {manifest.base_fingerprint}"
+                    f"{added.base_fingerprint}, expected {manifest.base_fingerprint}"
                 )
-            for file in made.files():
+            for file in added.files():
                 (root / file).parent.mkdir(exist_ok=True)
                 os.replace(work / file, root / file)
-            for name, tensor in made.tensors.items():
+            for name, tensor in added.tensors.items():
                 if tensor.is_stored:
                     manifest.tensors[name] = replace(manifest.tensors[name], kind=tensor.kind)
-            manifest.tasks.update(made.tasks)
-            manifest.checksums.update(made.checksums)
+            manifest.tasks.update(added.tasks)
+            manifest.checksums.update(added.checksums)
             manifest.write(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)

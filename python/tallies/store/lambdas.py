@@ -47,7 +47,7 @@ def take_lambdas(parameters: dict[str, Any], tasks: Sequence[str], has_lambda: b
         parameters: Parameters of the codec. The lambda is a number, or text with one or several
             (``"0.2,0.4"``), a list of candidates, or a mapping from each task to its number.
         tasks: Names of the tasks.
-        has_lambda: Whether the codec has a lambda.
+        has_lambda: True if the codec has a lambda.
 
     Raises:
         InputError: The lambda is anything else, or a number is below 0.

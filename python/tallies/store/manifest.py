@@ -42,12 +42,12 @@ class Tensor:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the files of tasks hold the tensor."""
+        """True if the files of tasks hold the tensor."""
         return self.kind not in _NOT_STORED
 
     @property
     def is_coded(self) -> bool:
-        """Whether the files of tasks hold the tensor as the codec's family encodes it."""
+        """True if the files of tasks hold the tensor as the codec's family encodes it."""
         return self.is_stored and self.kind != DENSE
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.scaled import with_scales
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, place_code
 from ..engine.fingerprints import contents, tensor_fingerprint
@@ -68,7 +69,7 @@ class Store:
                 f"{root}: its base was packed from {manifest.base_path}, which is not there; name "
                 "the base (base=, --base)"
             )
-        origin = Checkpoint.open(manifest.base_path if base is None else base)
+        origin = with_scales(Checkpoint.open(manifest.base_path if base is None else base))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)
         return store
@@ -165,7 +166,7 @@ class Store:
             if one.is_coded(name):
                 outputs[name] = [(-1, address, place_code(dtype))]
             else:
-                one.copy(name, _writer(address))
+                one.copy(name, writer_to(address))
         files = PlanFiles(Plan(True))
         one.restore(files, outputs, tile_limits(_BUFFERS, n_threads(threads)))
         return {name: arrays[one.source(name)] for name in wanted}
@@ -177,9 +178,10 @@ class Store:
             where = "lacks" if name in expected else "has"
             raise self._refuse_base(f"{where} tensor {show(name)}")
         for name, tensor in expected.items():
-            if (found[name].dtype, found[name].shape) != (tensor.dtype, tensor.shape):
+            dtype, shape = found[name].decoded_dtype, found[name].shape
+            if (dtype, shape) != (tensor.dtype, tensor.shape):
                 raise self._refuse_base(
-                    f"tensor {show(name)} is {found[name].dtype} {list(found[name].shape)}, "
+                    f"tensor {show(name)} is {dtype} {list(shape)}, "
                     f"expected {tensor.dtype} {list(tensor.shape)}"
                 )
         if not by_content:
@@ -196,5 +198,6 @@ class Store:
         )
 
 
-def _writer(address: int) -> Callable[[bytes, int], object]:
+def writer_to(address: int) -> Callable[[bytes, int], object]:
+    """Return the function ``(data, at)`` that writes bytes of a tensor to memory."""
     return lambda chunk, at: ctypes.memmove(address + at, bytes(chunk), len(chunk))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .._core import Delta
+from .._core import Source, count_mask
+from ..engine.codes import PACKED_BITS
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import show
@@ -24,14 +25,16 @@ class EncodedDelta:
     """One tensor of one task's vector; ``weighted_merge`` takes it in place of a dense tensor."""
 
     shape: torch.Size
-    native: Delta
+    native: Source
     memory: tuple[torch.Tensor, ...]
     """The packed mask, kept values or shared vector that ``native`` decodes; not to be changed."""
 
     def dense(self) -> torch.Tensor:
         """Return the task vector, float32; every NaN is the quiet positive one."""
         out = torch.empty(self.shape)
-        self.native.decode(torch.get_num_threads(), out.data_ptr())
+        self.native.decode(
+            n_elements=out.numel(), threads=torch.get_num_threads(), out=out.data_ptr()
+        )
         return out
 
 
@@ -98,7 +101,7 @@ def _deltas(
     deltas = {}
     for name in names:
         base = one.base.tensors[name]
-        native, memory = Delta.zero(base.n_elements), tuple[torch.Tensor, ...]()
+        native, memory = Source.zero(), tuple[torch.Tensor, ...]()
         if name in loaded:
             part = loaded[name]
             native, memory = part.delta, part.memory
@@ -108,13 +111,18 @@ def _deltas(
     return deltas
 
 
-def _difference(part: LoadedTensor, base: torch.Tensor) -> tuple[Delta, tuple[torch.Tensor, ...]]:
+def _difference(part: LoadedTensor, base: torch.Tensor) -> tuple[Source, tuple[torch.Tensor, ...]]:
     """Return the difference to the base of values that take its place: all, or those in a mask."""
     n = base.numel()
     code = DTYPE_CODES["F32"]
     if len(part.memory) == 1:
         values = part.memory[0].float() - base.float()
-        return Delta.dense(values.data_ptr(), code, n), (values,)
+        return Source.plain(values=(-1, values.data_ptr(), code)), (values,)
     mask, kept = part.memory
     values = kept.float() - base.reshape(-1)[unpack_bits(mask, n)].float()
-    return Delta.sparse(mask.data_ptr(), values.data_ptr(), code, n), (mask, values)
+    source = Source.sparse(
+        values=(-1, values.data_ptr(), code),
+        mask=(-1, mask.data_ptr(), PACKED_BITS),
+        starts=count_mask(mask=mask.data_ptr(), n_elements=n),
+    )
+    return source, (mask, values)

@@ -8,13 +8,15 @@ import torch
 
 from .._core import Plan, restore
 from ..checkpoint.safetensors import TensorInfo
-from ..engine.files import PlanFiles
+from ..engine.files import PlanFiles, native, place_code
+from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits
-from ..store.opened import Store
+from ..store.families.job import GRAIN
+from ..store.opened import Store, writer_to
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
-from .loading import BUFFERS, GRAIN, LoadedTensor, load_task
+from .loading import BUFFERS, LoadedTensor, load_task
 
 _STAGED_BYTES = 256 << 20
 
@@ -88,15 +90,20 @@ class FromFiles:
     ) -> None:
         """Write tensors of host memory in one pass; InputError for a base that is damaged."""
         files = PlanFiles(Plan(True))
+        store = self._store
+        decoded = [one for one in outputs if one[0].scale and one[0].name not in parts]
+        for info, tensor in decoded:
+            copy_out(info, writer_to(tensor.data_ptr()))
+            refuse_damaged(store.path, store.manifest, store.base, info, content(info))
+        outputs = [one for one in outputs if not one[0].scale or one[0].name in parts]
         for info, tensor in outputs:
-            place = files.place(info)
-            files.plan.add_job(
-                info.n_elements, [place], [(-1, tensor.data_ptr(), place[2])], grain=GRAIN
-            )
-        deltas = [parts[info.name].delta if info.name in parts else None for info, _ in outputs]
-        found = restore(files.plan, deltas, tile_limits(BUFFERS, self._threads))
-        for (info, _), lanes in zip(outputs, found, strict=True):
-            refuse_damaged(self._store.path, self._store.manifest, self._store.base, info, lanes)
+            base = native(files.operand(info))
+            delta = [parts[info.name].delta] if info.name in parts else []
+            to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
+            files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
+        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
+        for (info, _), result in zip(outputs, found, strict=True):
+            refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 
 
 def distinct(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

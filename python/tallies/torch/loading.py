@@ -8,28 +8,26 @@ from typing import Final
 
 import torch
 
-from .._core import Delta, Plan, restore
+from .._core import Plan, Source, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, bits_code, place_code
 from ..engine.limits import tile_limits
+from ..store.families.job import GRAIN
 from ..store.restoring.task import Restoring
 
 BUFFERS: Final = "256MiB"
 
-# Tiles begin at multiples of it, as in packing.
-GRAIN: Final = 2048
-
 
 @dataclass(frozen=True)
 class LoadedTensor:
-    """One tensor of a task in memory, and the native decoder that makes it from the base's."""
+    """One tensor of a task in memory, and the native source that makes it from the base's."""
 
-    delta: Delta
+    delta: Source
     memory: tuple[torch.Tensor, ...]
     """The tensors that ``delta`` points to."""
     replaces: bool
-    """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
+    """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector, in this order: the factor where the mask is set."""
 
@@ -87,9 +85,9 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
         arrays.append(array)
         place = files.bytes_place(info)
         files.plan.add_job(info.n_bytes, [place], [(-1, address, place[2])], grain=GRAIN)
-    found = restore(files.plan, [None] * len(infos), tile_limits(BUFFERS, threads))
-    for info, lanes in zip(infos, found, strict=True):
-        one.check(info, lanes)
+    found = restore(files.plan, tile_limits(BUFFERS, threads))
+    for info, result in zip(infos, found, strict=True):
+        one.check(info, result.inputs[0])
     return arrays
 
 
@@ -105,8 +103,8 @@ def _loaded(one: Restoring, name: str, memory: Sequence[torch.Tensor]) -> Loaded
 
 
 def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:
-    code, n = bits_code(one.dtype(name)), one.base.tensors[name].n_elements
-    return LoadedTensor(Delta.replaced(0, values.data_ptr(), code, n), (values,), True)
+    place = (-1, values.data_ptr(), bits_code(one.dtype(name)))
+    return LoadedTensor(Source.plain(values=place, replaces=True), (values,), True)
 
 
 def _restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:

@@ -154,8 +154,8 @@ def _once(where: str, tensors: Mapping[str, T], first: dict[str, str]) -> dict[s
     for name, tensor in tensors.items():
         if name not in first:
             raise InputError(f"{where}: tensor {unknown(name, first)}")
-        held = found.setdefault(first[name], tensor)
-        if held is not tensor and not _are_equal(held, tensor):
+        known = found.setdefault(first[name], tensor)
+        if known is not tensor and not _are_equal(known, tensor):
             raise InputError(
                 f"{where}: tensors {show(first[name])} and {show(name)} differ, and are one tensor "
                 "in the module; expected equal values"

@@ -59,14 +59,14 @@ def _sum_on_host(
     given, out = base.contiguous(), torch.empty(base.shape, dtype=base.dtype, device=base.device)
     rows = _Rows(deltas)
     native.weighted_sum(
-        rows.native,
-        out.numel(),
-        factors.shape[1],
-        torch.get_num_threads(),
-        given.data_ptr(),
-        CODES[base.dtype],
-        factors.data_ptr(),
-        out.data_ptr(),
+        deltas=rows.native,
+        n_elements=out.numel(),
+        n_blocks=factors.shape[1],
+        threads=torch.get_num_threads(),
+        base=given.data_ptr(),
+        dtype=CODES[base.dtype],
+        factors=factors.data_ptr(),
+        out=out.data_ptr(),
     )
     return out
 
@@ -75,13 +75,13 @@ def _dots_on_host(grad: torch.Tensor, deltas: Sequence[Delta], n_blocks: int) ->
     given, rows = grad.contiguous(), _Rows(deltas)
     dots = torch.empty(len(deltas), n_blocks, dtype=torch.float64, device=grad.device)
     native.block_dots(
-        rows.native,
-        given.numel(),
-        n_blocks,
-        torch.get_num_threads(),
-        given.data_ptr(),
-        CODES[given.dtype],
-        dots.data_ptr(),
+        deltas=rows.native,
+        n_elements=given.numel(),
+        n_blocks=n_blocks,
+        threads=torch.get_num_threads(),
+        grad=given.data_ptr(),
+        dtype=CODES[given.dtype],
+        out=dots.data_ptr(),
     )
     return dots
 
@@ -119,6 +119,6 @@ class _Rows:
         self.native = [
             one.native
             if isinstance(one, EncodedDelta)
-            else native.Delta.dense(one.data_ptr(), CODES[one.dtype], one.numel())
+            else native.Source.plain(values=(-1, one.data_ptr(), CODES[one.dtype]))
             for one in self._kept
         ]

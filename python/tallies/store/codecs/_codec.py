@@ -44,7 +44,7 @@ class SharedDType(Choice):
 
 SHARED_DTYPE = Parameter(
     SharedDType.BASE,
-    "of the shared vector: the base's, tensor by tensor, or one for all",
+    "type of the shared vector: the base's, tensor by tensor, or one for all tensors",
     choices=(*SharedDType,),
 )
 """The parameter ``shared_dtype`` of codecs that have a shared vector."""
@@ -76,7 +76,7 @@ class Codec:
     mask: ClassVar[Mask | None]
     """The rule of the masks; None where tasks have no masks."""
     with_sums: ClassVar[bool] = False
-    """Whether ``scales`` needs the sums of magnitudes."""
+    """True if ``scales`` needs the sums of magnitudes."""
 
     @classmethod
     def parameters(cls, semantics: Semantics = Semantics.PAPER) -> dict[str, Parameter]:

@@ -34,14 +34,14 @@ class LowRankCodec(Codec):
     mask = None
 
     fraction = Parameter(
-        0.1, "singular triplets that are kept: int(min(m, n) * fraction)", low=0, high=1
+        0.1, "share of singular triplets to keep: int(min(m, n) * fraction)", low=0, high=1
     )
     values = Parameter(
         VectorType.BASE,
         "type of the vectors: the base's where that is bf16 or f16, else f32; or another",
         choices=(*VectorType,),
     )
-    exclude = Parameter("", "parts of names, between commas, of matrices that are kept as they are")
+    exclude = Parameter("", "parts of names, separated by commas, of matrices to keep as they are")
 
     @classmethod
     def is_coded(cls, name: str, shape: Sequence[int], parameters: Mapping[str, Any]) -> bool:

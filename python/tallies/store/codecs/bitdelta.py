@@ -28,7 +28,8 @@ class BitDelta(Codec):
     with_sums = True
 
     dense = Parameter(
-        "embed,lm_head,wte,wpe", "parts of names of matrices that are kept as they are"
+        "embed,lm_head,wte,wpe",
+        "parts of names, separated by commas, of matrices to keep as they are",
     )
 
     @classmethod

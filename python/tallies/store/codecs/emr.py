@@ -41,7 +41,11 @@ class Emr(Codec):
     mask = Mask.SAME_SIGN
     with_sums = True
 
-    rescale = Parameter(Ratio.CODE, "whose ratio the factors are", choices=(*Ratio,))
+    rescale = Parameter(
+        Ratio.CODE,
+        "ratio that makes the factors: the authors' code's or the paper's",
+        choices=(*Ratio,),
+    )
     shared_dtype = SHARED_DTYPE
 
     @classmethod

@@ -50,13 +50,13 @@ class Sparse(Codec):
 
     density = Parameter(
         0.1,
-        "share of each task vector that is kept, or 'exact' for all that changed, bit for bit",
+        "share of each task vector to keep, or 'exact' for every change, bit for bit",
         low=0,
         high=1,
         words=("exact",),
     )
     scope = Parameter(
-        Scope.MODEL, "what a threshold holds for", choices=(Scope.MODEL, Scope.TENSOR)
+        Scope.MODEL, "entries that share a threshold", choices=(Scope.MODEL, Scope.TENSOR)
     )
     values = Parameter(
         ValueType.BASE,

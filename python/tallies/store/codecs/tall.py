@@ -38,8 +38,13 @@ class Tall(Codec):
     paper = "Wang et al. 2024, arXiv 2405.07813"
     mask = Mask.TALL
 
-    mask_lambda = Parameter(0.4, "how easily a mask is set", low=0, aliases=("lambda",))
-    shared = Parameter(Shared.TA, "how m is merged", choices=(*Shared,))
+    mask_lambda = Parameter(
+        0.4,
+        "factor in the condition of the mask; a smaller one sets more bits",
+        low=0,
+        aliases=("lambda",),
+    )
+    shared = Parameter(Shared.TA, "merge that makes the shared vector m", choices=(*Shared,))
     density = Parameter(0.2, "share of each task vector that 'shared: ties' keeps", low=0, high=1)
     shared_dtype = SHARED_DTYPE
 

@@ -96,7 +96,12 @@ def _factor(job: PackJob, plan: Plan, index: int, name: str, scale: float | None
         delta = torch.empty(*shape)
         progress = job.progress if counted else None
         (base, own), nonfinite = read_delta(
-            plan, index, task, delta.data_ptr(), job.limits, progress
+            plan=plan,
+            job=index,
+            expert=task,
+            out=delta.data_ptr(),
+            limits=job.limits,
+            progress=progress,
         )
         if nonfinite and job.refuse_nonfinite:
             raise _NotFinite

@@ -10,7 +10,7 @@ from typing import Any, Final
 from ..._core import JobRule, PackResult, PackRule, pack
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES, ZERO_SIGNS
-from ...engine.files import Place
+from ...engine.files import Place, native
 from ...engine.fingerprints import content_of
 from ...engine.jobs import Work
 from ...engine.passes import Passes
@@ -19,10 +19,7 @@ from ...spec.choices import PAPER
 from ...spec.rules import Blend, Rule, Vote, trimmed
 from ..codecs._codec import Codec, Sums
 from ..manifest import SHARED
-from .job import PackJob
-
-GRAIN: Final = 2048
-"""Tiles begin at multiples of it: sums fold over so many elements, whatever the tiles are."""
+from .job import GRAIN, PackJob
 
 # The rule of a survey for thresholds alone.
 _TRIM: Final = trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
@@ -43,7 +40,7 @@ def pack_masks(
     for name, sources in job.tensors.items():
         files.plan.add_job(
             sources[0].n_elements,
-            [files.place(one) for one in sources],
+            [native(files.operand(one)) for one in sources],
             [_place(job, file, one) for file, one in outputs[name]],
             apart=True,
             grain=GRAIN,
@@ -82,7 +79,7 @@ def _survey(
         Work(
             name=name,
             n_elements=sources[0].n_elements,
-            inputs=tuple(map(files.place, sources)),
+            inputs=tuple(map(files.operand, sources)),
             outputs=(),
             weights=(1.0,) * n_tasks,
             densities=(density,) * n_tasks,
@@ -115,10 +112,19 @@ def _place(job: PackJob, file: str, one: TensorInfo) -> Place:
 def _native_rule(
     job: int, n_elements: int, floors: Sequence[int], zero_sign: int, lambdas: Sequence[float]
 ) -> PackRule:
-    n = len(floors)
-    weights, cutoffs = [1.0] * n, [n_elements] * n
-    shared = JobRule(job, 0, n_elements, weights, floors, cutoffs, 1.0, 1.0, zero_sign, -1)
-    return PackRule(shared, lambdas)
+    shared = JobRule(
+        job=job,
+        first=0,
+        n_elements=n_elements,
+        weights=[1.0] * len(floors),
+        floors=floors,
+        cutoffs=[n_elements] * len(floors),
+        scale=1.0,
+        divisor=1.0,
+        zero_sign=zero_sign,
+        majority=-1,
+    )
+    return PackRule(shared=shared, lambdas=lambdas)
 
 
 def _pack(
@@ -130,14 +136,14 @@ def _pack(
         (GATE_CODES[rule.gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]) if rule else None
     )
     results = pack(
-        plan,
-        rules,
-        codes,
-        codec.mask.value,
-        codec.with_sums,
-        job.refuse_nonfinite,
-        job.limits,
-        job.progress,
+        plan=plan,
+        rules=rules,
+        shared=codes,
+        mask=codec.mask.value,
+        with_sums=codec.with_sums,
+        stop_at_overflow=job.refuse_nonfinite,
+        limits=job.limits,
+        progress=job.progress,
     )
     for i, (name, result) in enumerate(zip(job.tensors, results, strict=True)):
         # Without a shared vector only the sums of magnitudes show what is not finite.

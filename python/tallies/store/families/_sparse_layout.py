@@ -10,6 +10,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
+from ..._core import Source, Starts
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import NOWHERE, Place, PlanFiles, place_code
@@ -97,6 +98,24 @@ def part_places(
         input_place(files, tensors[values_name(name)], values),
         files.place(scales) if scales else NOWHERE,
     )
+
+
+def row_length(tensor: TensorInfo) -> int:
+    """Return how many elements of a tensor share the scale of int8 values; at least 1."""
+    return max(tensor.n_elements // max(n_rows(tensor), 1), 1)
+
+
+def source_of(
+    tensor: TensorInfo, places: tuple[Place, Place, Place], starts: Starts, values: Values
+) -> Source:
+    """Return a task's part of a tensor, whose mask, values and scales lie at these places."""
+    mask, kept, scales = places
+    if values is Values.QUANTIZED:
+        return Source.quantized(
+            values=kept, mask=mask, scales=scales, starts=starts, row_length=row_length(tensor)
+        )
+    replaces = values is Values.REPLACED
+    return Source.sparse(values=kept, mask=mask, starts=starts, replaces=replaces)
 
 
 def values_code(stored: TensorInfo, values: Values) -> int:

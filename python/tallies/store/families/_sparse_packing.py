@@ -23,9 +23,9 @@ from ._sparse_layout import (
     Values,
     entries_of,
     input_place,
-    n_rows,
     part_places,
     refuse_names,
+    row_length,
     values_name,
 )
 
@@ -59,7 +59,7 @@ def pack(
 ) -> Packed:
     """Write a file with what is kept of the tensors of ``expert`` that ``base`` names as well.
 
-    Where bits are kept (``density: exact``), NaN and infinity are elements like any other.
+    With ``density: exact`` bits are kept, and NaN and infinity are elements like any other.
 
     Args:
         base: Tensors of the base by name.
@@ -89,10 +89,10 @@ def pack(
         files.plan.add_job(pair[0].n_elements, inputs, [])
     floors = _floors(files.plan, list(base.values()), parameters, limits, progress)
     rules = [
-        SparseRule(job, values, floor, n_rows(tensor))
+        SparseRule(job=job, values=values, floor=floor, row_length=row_length(tensor))
         for job, (floor, tensor) in enumerate(zip(floors, base.values(), strict=True))
     ]
-    counts = count_sparse(files.plan, rules, limits, progress)
+    counts = count_sparse(plan=files.plan, rules=rules, limits=limits, progress=progress)
     for job, nonfinite in enumerate(counts.nonfinite):
         if refuse_nonfinite and nonfinite:
             raise InputError(_objection(files.plan, job, list(base)[job], pairs[job], limits))
@@ -107,12 +107,12 @@ def pack(
     layout.create(files, path.parent)
     places = layout.places(path.parent)[path.name]
     written = pack_sparse(
-        files.plan,
-        rules,
-        counts,
-        [part_places(files, places, name, values) for name in base],
-        limits,
-        progress,
+        plan=files.plan,
+        rules=rules,
+        counts=counts,
+        entries=[part_places(files, places, name, values) for name in base],
+        limits=limits,
+        progress=progress,
     )
     for name, result in zip(base, written, strict=True):
         if refuse_nonfinite and result.overflow:
@@ -150,8 +150,10 @@ def _floors(
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
         sizes = [sum(tensors[job].n_elements for job in group) for group in groups]
         ranks = [rank(size, parameters["density"], Equal.KEEP, PAPER) for size in sizes]
-        units = [Unit(group, [one.rank]) for group, one in zip(groups, ranks, strict=True)]
-        thresholds = plan.select(units, False, limits, progress)
+        units = [
+            Unit(jobs=group, ranks=[one.rank]) for group, one in zip(groups, ranks, strict=True)
+        ]
+        thresholds = plan.select(units=units, locate=False, limits=limits, progress=progress)
         for group, one, (found,) in zip(groups, ranks, thresholds, strict=True):
             unranked = KEEP_ALL if one.keep_all else KEEP_NONE
             floors += [found.bits - 1 if one.rank else unranked] * len(group)

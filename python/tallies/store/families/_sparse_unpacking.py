@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..._core import Limits, SparseTensor, count_masks, unpack_sparse
+from ..._core import Limits, count_masks, restore
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content
 from ._sparse_layout import (
     Values,
     input_place,
-    n_rows,
     part_places,
     refuse_other_count,
     refuse_other_entries,
     scales_name,
+    source_of,
     values_name,
 )
 
@@ -32,7 +32,7 @@ class Unpacked:
     scales: list[int] | None
     output: list[int]
     overflow: bool
-    """Whether a result is not finite in its dtype; always false where elements are replaced."""
+    """True if a result is not finite in its dtype; always false where elements are replaced."""
 
 
 def unpack(
@@ -64,30 +64,28 @@ def unpack(
         StorageError: Reading or writing fails.
     """
     values = Values.of(parameters)
-    tensors = []
-    for name, places in outputs.items():
+    entries = []
+    for name in outputs:
         refuse_other_entries(name, base[name], stored, parameters)
+        entries.append(part_places(files, stored, name, values))
+    masks = [(base[name].n_elements, one[0]) for name, one in zip(outputs, entries, strict=True)]
+    counts = count_masks(files.plan, masks, limits, progress)
+    for name, starts in zip(outputs, counts, strict=True):
+        refuse_other_count(stored[values_name(name)], starts.n_set)
+    for (name, places), one, starts in zip(outputs.items(), entries, counts, strict=True):
         place = input_place(files, base[name], values)
-        tensors.append(
-            SparseTensor(
-                base[name].n_elements,
-                values,
-                n_rows(base[name]),
-                place,
-                part_places(files, stored, name, values),
-                [(file, offset, place[2]) for file, offset, _ in places],
-            )
+        files.plan.add_job(
+            base[name].n_elements,
+            [place, source_of(base[name], one, starts, values)],
+            [(file, offset, place[2]) for file, offset, _ in places],
         )
-    counts = count_masks(files.plan, tensors, limits, progress)
-    for name, n_kept in zip(outputs, counts.n_set, strict=True):
-        refuse_other_count(stored[values_name(name)], n_kept)
-    results = unpack_sparse(files.plan, tensors, counts, limits, progress)
+    results = restore(files.plan, limits, progress)
     quantized = values is Values.QUANTIZED
     return {
         name: Unpacked(
-            base=result.base,
-            mask=result.mask,
-            values=result.values,
+            base=result.inputs[0],
+            mask=result.inputs[2],
+            values=result.inputs[1],
             scales=content(stored[scales_name(name)]) if quantized else None,
             output=result.output,
             overflow=result.overflow,

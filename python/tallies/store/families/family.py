@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from ..._core import Delta, Limits
+from ..._core import Limits, Source
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import Place, PlanFiles
@@ -35,11 +35,11 @@ class StoredTask:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The native decoder that makes one tensor of a task from the base's."""
+    """The native source that makes one tensor of a task from the base's."""
 
-    delta: Delta
+    delta: Source
     replaces: bool = False
-    """Whether decoded values take the place of the base's, bit for bit, or are added to them."""
+    """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector alone: the factor of the vector where the mask is set."""
 
@@ -56,6 +56,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
+    reads_scaled: ClassVar[bool] = False
+    """True if float8 tensors with scales are packed and restored as value times scale."""
     kind: ClassVar[str]
     """The manifest's word for a tensor that this family encodes."""
 
@@ -65,7 +67,7 @@ class Family(ABC):
 
     @property
     def has_shared(self) -> bool:
-        """Whether all tasks share a vector, so that a task depends on the others."""
+        """True if all tasks share a vector, so that a task depends on the others."""
         return self.codec.shared_rule(self.parameters) is not None
 
     def check_request(self, tensors: Sequence[TensorInfo], max_memory: int) -> None:  # noqa: B027
@@ -79,8 +81,9 @@ class Family(ABC):
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         """Return the tensors that a task's file holds of one tensor of the base.
 
-        A family that learns their sizes from the values returns those of fixed size, which are a
-        lower bound on the file.
+        The first has the name of the tensor: the file of a task that left the tensor alone lacks
+        this name. A family that learns sizes from the values returns the entries of fixed size,
+        which are a lower bound on the file.
         """
 
     @abstractmethod
@@ -138,5 +141,8 @@ class Family(ABC):
         raise NotImplementedError
 
     def why_not_counted(self) -> str | None:
-        """Return why masks do not say which parameters a task uses; None if they do."""
+        """Return why masks do not say which parameters a task uses; None if they do.
+
+        If they do, the packed mask of a tensor is the entry with the tensor's name.
+        """
         return f"{self.codec.name} keeps no masks"

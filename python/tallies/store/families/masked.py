@@ -5,17 +5,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
-from ..._core import Delta, Limits, UnpackRule, unpack
+from ..._core import Limits, Source, restore
 from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
-from ...engine.files import Place, PlanFiles
+from ...engine.codes import PACKED_BITS
+from ...engine.files import Place, PlanFiles, Scaled, native
 from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
-from ._masked_packing import GRAIN, pack_masks, scale_name
+from ._masked_packing import pack_masks, scale_name
 from .family import Encoded, Family, Progress, StoredTask
-from .job import PackJob
+from .job import GRAIN, PackJob
 
 
 class Masked(Family):
@@ -27,6 +28,7 @@ class Masked(Family):
 
     name = "masked"
     kind = "masked"
+    reads_scaled = True
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         mask: Entry = (tensor.name, "U8", ((tensor.n_elements + 7) // 8,))
@@ -44,20 +46,24 @@ class Masked(Family):
         progress: Progress | None = None,
     ) -> dict[str, list[int]]:
         inputs: dict[str, list[TensorInfo]] = {}
-        rules = []
-        for job, (name, places) in enumerate(outputs.items()):
-            floats = [task.base[name], *([task.shared[name]] if self.has_shared else [])]
-            inputs[name] = [*floats, task.own[name]]
-            files.plan.add_job(
-                task.base[name].n_elements,
-                [*map(files.place, floats), files.mask_place(task.own[name])],
-                places,
-                grain=GRAIN,
+        for name, places in outputs.items():
+            base, shared = task.base[name], [task.shared[name]] if self.has_shared else []
+            inputs[name] = [base, *shared, task.own[name]]
+            mask, factor = files.mask_place(task.own[name]), self._factor(task, name)
+            delta = (
+                Source.masked(values=files.place(shared[0]), mask=mask, scale=factor)
+                if shared
+                else Source.signs(mask=mask, scale=factor)
             )
-            rules.append(UnpackRule(job, self._factor(task, name)))
-        results = unpack(files.plan, rules, self.has_shared, limits, progress)
+            files.plan.add_job(
+                base.n_elements, [native(files.operand(base)), delta], places, grain=GRAIN
+            )
+        results = restore(files.plan, limits, progress)
         for name, result in zip(outputs, results, strict=True):
-            for one, lanes in zip(inputs[name], result.inputs, strict=True):
+            # The scales of a base are an array of their own, which its fingerprint has already.
+            n_scales = int(isinstance(files.operand(task.base[name]), Scaled))
+            found = result.inputs[:1] + result.inputs[1 + n_scales :]
+            for one, lanes in zip(inputs[name], found, strict=True):
                 task.check(one, lanes)
         return {name: result.output for name, result in zip(outputs, results, strict=True)}
 
@@ -65,12 +71,12 @@ class Masked(Family):
         return [task.own[name], *([task.shared[name]] if self.has_shared else [])]
 
     def encoded(self, task: StoredTask, name: str, addresses: Sequence[int]) -> Encoded:
-        n, factor = task.base[name].n_elements, self._factor(task, name)
+        factor, mask = self._factor(task, name), (-1, addresses[0], PACKED_BITS)
         if not self.has_shared:
-            return Encoded(Delta.signs(addresses[0], factor, n))
-        mask, vector = addresses
-        code = DTYPE_CODES[task.shared[name].dtype]
-        return Encoded(Delta.masked(vector, code, mask, factor, n), mask_scale=factor)
+            return Encoded(Source.signs(mask=mask, scale=factor))
+        vector = (-1, addresses[1], DTYPE_CODES[task.shared[name].dtype])
+        delta = Source.masked(values=vector, mask=mask, scale=factor)
+        return Encoded(delta, mask_scale=factor)
 
     def why_not_counted(self) -> str | None:
         return f"the masks of {self.codec.name} are signs" if self.codec.mask is Mask.SIGN else None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..._core import Delta, Limits
+from ..._core import Limits, count_mask
 from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.safetensors import TensorInfo
-from ...engine.files import Place, PlanFiles
+from ...engine.codes import PACKED_BITS
+from ...engine.files import NOWHERE, Place, PlanFiles
+from ...spec.dtypes import DTYPE_CODES
 from ._sparse_layout import (
     Values,
     entries_of,
-    n_rows,
     part_names,
     refuse_other_count,
     scales_name,
+    source_of,
     values_code,
     values_name,
 )
@@ -85,18 +87,17 @@ class SparseFamily(Family):
         return [task.own[part] for part in part_names(name, Values.of(self.parameters))]
 
     def encoded(self, task: StoredTask, name: str, addresses: Sequence[int]) -> Encoded:
-        values = Values.of(self.parameters)
-        n, stored = task.base[name].n_elements, task.own[values_name(name)]
+        values, base = Values.of(self.parameters), task.base[name]
+        stored = task.own[values_name(name)]
         mask, first, *scales = addresses
-        code = values_code(stored, values)
-        if values is Values.REPLACED:
-            delta = Delta.replaced(mask, first, code, n)
-        elif values is Values.QUANTIZED:
-            delta = Delta.quantized(mask, first, scales[0], n_rows(task.base[name]), n)
-        else:
-            delta = Delta.sparse(mask, first, code, n)
-        refuse_other_count(stored, delta.n_kept)
-        return Encoded(delta, replaces=values is Values.REPLACED)
+        starts = count_mask(mask=mask, n_elements=base.n_elements)
+        refuse_other_count(stored, starts.n_set)
+        places = (
+            (-1, mask, PACKED_BITS),
+            (-1, first, values_code(stored, values)),
+            (-1, scales[0], DTYPE_CODES["F32"]) if scales else NOWHERE,
+        )
+        return Encoded(source_of(base, places, starts, values), replaces=values is Values.REPLACED)
 
     def why_not_counted(self) -> str | None:
         return None

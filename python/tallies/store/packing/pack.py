@@ -68,16 +68,16 @@ def pack(
     >>> tallies.pack("base", {"math": "a", "code": "b"}, "store")  # doctest: +SKIP
     """
     start = time.perf_counter()
-    made = PackPlan.make(
+    plan = PackPlan.make(
         base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,))
     )
     limits = tile_limits(max_memory, n_threads(threads))
-    made.family.check_request([made.base.tensors[n] for n in made.coded], parse_size(max_memory))
+    plan.family.check_request([plan.base.tensors[n] for n in plan.coded], parse_size(max_memory))
     policy = _chosen("nonfinite", nonfinite, (Nonfinite.ERROR, Nonfinite.PROPAGATE))
-    destination = Destination(out, made.roots(), overwrite)
-    destination.check_space(made.layout.n_bytes + _OTHER_BYTES)
-    allow_open_files(len(made.input_files()) + len(made.masks) + 1)
-    run = PackRun(made, limits, progress, refuse_nonfinite=policy is Nonfinite.ERROR)
+    destination = Destination(out, plan.roots(), overwrite)
+    destination.check_space(plan.layout.n_bytes + _OTHER_BYTES)
+    allow_open_files(len(plan.input_files()) + len(plan.task_files) + 1)
+    run = PackRun(plan, limits, progress, refuse_nonfinite=policy is Nonfinite.ERROR)
     with destination.writing(resume=False, sync=sync) as directory:
         manifest = run.write(directory)
         run.check_unchanged()

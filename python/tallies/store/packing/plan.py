@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
@@ -17,6 +17,7 @@ from ...checkpoint.opening import as_model, open_model
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
+from ...messages import show
 from ...recipe.parameters import check_parameters
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
@@ -36,6 +37,15 @@ class Integers(Choice):
     """They must be the base's."""
     BASE = "base"
     """The base's are taken, whatever the tasks have."""
+
+
+class TaskFile(NamedTuple):
+    """The file of a task, or of one of its candidates."""
+
+    task: str
+    mask_lambda: float | None
+    path: str
+    """The path in the store."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +117,12 @@ class PackPlan:
             for name in names
             if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
+        family = family_of(codec, values)
+        if not family.reads_scaled:
+            for name in coded:
+                _refuse_scaled(codec, [matched.source(model, name) for model in models])
         return cls(
-            family=family_of(codec, values),
+            family=family,
             lambdas=lambdas,
             base=origin,
             tasks=experts,
@@ -119,10 +133,10 @@ class PackPlan:
         )
 
     @cached_property
-    def masks(self) -> list[tuple[str, float | None, str]]:
-        """Task, lambda and file of every task or candidate, task by task."""
+    def task_files(self) -> list[TaskFile]:
+        """The file of every task, or of each of its candidates, task by task."""
         return [
-            (task, value, self.lambdas.file(task, value))
+            TaskFile(task, value, self.lambdas.file(task, value))
             for task in self.tasks
             for value in self.lambdas.of(task)
         ]
@@ -135,13 +149,15 @@ class PackPlan:
         if self.family.has_shared:
             dtype = SharedDType(self.family.parameters["shared_dtype"])
             files[SHARED] = [
-                (name, dtype.of(tensors[name].dtype), tensors[name].shape) for name in self.coded
+                (name, dtype.of(tensors[name].decoded_dtype), tensors[name].shape)
+                for name in self.coded
             ]
         n_each = self.lambdas.n_per_task
-        for i, (_, _, file) in enumerate(self.masks):
+        for i, (_, _, file) in enumerate(self.task_files):
             coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]
             sources = {name: self.sources(name)[1 + i // n_each] for name in self.dense}
-            files[file] = coded + [(name, one.dtype, one.shape) for name, one in sources.items()]
+            coded += [(name, one.decoded_dtype, one.shape) for name, one in sources.items()]
+            files[file] = coded
         return Layout(files)
 
     @cached_property
@@ -195,6 +211,17 @@ def _changed(
         origin, *others = (matched.source(model, name) for model in models)
         if not all(same_tensor(one, origin) for one in others):
             yield name
+
+
+def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
+    """Raise InputError for a float8 tensor with a scale, which not all families read."""
+    for one in tensors:
+        if one.scale is not None:
+            raise InputError(
+                f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
+                f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
+                "tall, emr, magnitude or bitdelta, or dequantise the checkpoint to BF16 first"
+            )
 
 
 def _check_copied(base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match) -> None:

@@ -20,19 +20,19 @@ from .report import PackReport, TaskReport
 class PackRecord(Record):
     """The fingerprints of a packing, and the manifest and report that hold them."""
 
-    def __init__(self, made: PackPlan) -> None:
-        super().__init__(len(made.tasks) + 1)
-        self._plan = made
+    def __init__(self, plan: PackPlan) -> None:
+        super().__init__(len(plan.tasks) + 1)
+        self._plan = plan
 
     def note_unpacked(self) -> None:
         """Note fingerprints of the tensors that no pass read, so that whole models have one."""
-        made = self._plan
-        models = (made.base, *made.tasks.values())
-        for name in (*made.match.merged, *made.match.copied):
-            for one, prints in zip(made.sources(name), self.prints, strict=True):
+        plan = self._plan
+        models = (plan.base, *plan.tasks.values())
+        for name in (*plan.match.merged, *plan.match.copied):
+            for one, prints in zip(plan.sources(name), self.prints, strict=True):
                 if name in prints:
                     continue
-                frozen = made.kind(name) == "frozen" and name in self.prints[0]
+                frozen = plan.kind(name) == "frozen" and name in self.prints[0]
                 prints[name] = (
                     self.prints[0][name] if frozen else tensor_fingerprint(one, content(one))
                 )
@@ -48,35 +48,36 @@ class PackRecord(Record):
             n_set: The bits set, or values kept, in each file.
             scales: The scale of each task.
         """
-        made = self._plan
+        plan = self._plan
         base_prints, *task_prints = self.prints
+        counts = dict(zip(plan.task_files, n_set, strict=True))
         tasks = {}
-        for i, (name, checkpoint) in enumerate(made.tasks.items()):
-            own = [(n, mask) for n, mask in zip(n_set, made.masks, strict=True) if mask[0] == name]
-            several = made.lambdas.n_per_task > 1
+        for i, (name, checkpoint) in enumerate(plan.tasks.items()):
+            own = [file for file in plan.task_files if file.task == name]
+            several = plan.lambdas.n_per_task > 1
             tasks[name] = Task(
                 source=os.path.abspath(checkpoint.path),
                 fingerprint=model_fingerprint(task_prints[i]),
                 scale=scales[i],
-                mask_lambda=None if several else own[0][1][1],
-                n_set={text(value): n for n, (_, value, _) in own},
-                file=None if several else own[0][1][2],
-                candidates={text(value): file for _, (_, value, file) in own} if several else {},
+                mask_lambda=None if several else own[0].mask_lambda,
+                n_set={text(file.mask_lambda): counts[file] for file in own},
+                file=None if several else own[0].path,
+                candidates={text(file.mask_lambda): file.path for file in own} if several else {},
             )
         return Manifest(
-            codec=made.family.codec.name,
-            parameters=dict(made.family.parameters),
-            base_path=os.path.abspath(made.base.path),
+            codec=plan.family.codec.name,
+            parameters=dict(plan.family.parameters),
+            base_path=os.path.abspath(plan.base.path),
             base_fingerprint=model_fingerprint(base_prints),
             tensors={
                 name: Tensor(
-                    one.dtype,
+                    one.decoded_dtype,
                     one.shape,
-                    made.kind(name),
+                    plan.kind(name),
                     base_prints[name],
-                    made.match.tied.get(name),
+                    plan.match.tied.get(name),
                 )
-                for name, one in made.base.tensors.items()
+                for name, one in plan.base.tensors.items()
             },
             tasks=tasks,
             checksums={file: dict(sorted(sums.items())) for file, sums in self.checksums.items()},
@@ -91,23 +92,23 @@ class PackRecord(Record):
             start: ``time.perf_counter()`` at the start of the packing.
             threads: Threads that it used.
         """
-        made = self._plan
+        plan = self._plan
         warnings = [
             f"task {name!r}: {task.path} equals the base bit for bit"
-            for name, task in made.tasks.items()
+            for name, task in plan.tasks.items()
             if manifest.tasks[name].fingerprint == manifest.base_fingerprint
         ]
-        base_bytes, expert_bytes = made.base.n_bytes, sum(t.n_bytes for t in made.tasks.values())
-        n_trained = made.n_coded + sum(made.base.tensors[n].n_elements for n in made.dense)
+        base_bytes, expert_bytes = plan.base.n_bytes, sum(t.n_bytes for t in plan.tasks.values())
+        n_trained = plan.n_coded + sum(plan.base.tensors[n].n_elements for n in plan.dense)
         n_all = sum(
-            one.n_elements for n, one in made.base.tensors.items() if n not in made.match.tied
+            one.n_elements for n, one in plan.base.tensors.items() if n not in plan.match.tied
         )
         n_bytes = sum(self.file_bytes.values())
         return PackReport(
             path=str(path),
             codec=manifest.codec,
             parameters=manifest.parameters,
-            base=str(made.base.path),
+            base=str(plan.base.path),
             base_fingerprint=manifest.base_fingerprint,
             tasks=[
                 TaskReport(
@@ -116,7 +117,7 @@ class PackRecord(Record):
                     fingerprint=task.fingerprint,
                     scale=task.scale,
                     set_fraction={
-                        key: n / made.n_coded if made.n_coded else 0.0
+                        key: n / plan.n_coded if plan.n_coded else 0.0
                         for key, n in task.n_set.items()
                     },
                     n_bytes=sum(
@@ -126,18 +127,18 @@ class PackRecord(Record):
                 )
                 for name, task in manifest.tasks.items()
             ],
-            tensors_masked=len(made.coded),
-            tensors_dense=len(made.dense),
-            tensors_frozen=len(made.frozen),
-            tensors_copied=sum(made.kind(n) == "copied" for n in made.base.tensors),
-            parameters_masked=made.n_coded,
+            tensors_masked=len(plan.coded),
+            tensors_dense=len(plan.dense),
+            tensors_frozen=len(plan.frozen),
+            tensors_copied=sum(plan.kind(n) == "copied" for n in plan.base.tensors),
+            parameters_masked=plan.n_coded,
             parameters_trained=n_trained,
             parameters_frozen=n_all - n_trained,
             n_bytes=n_bytes,
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,
-            has_shared=made.family.has_shared,
+            has_shared=plan.family.has_shared,
             warnings=warnings,
             target=target(),
-            **measure(start, made.bytes_read, n_bytes, threads),
+            **measure(start, plan.bytes_read, n_bytes, threads),
         )

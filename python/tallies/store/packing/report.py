@@ -1,4 +1,4 @@
-"""What packing did, for people and for programs."""
+"""The report on a packing, for people and for programs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PackReport(Usage):
     expert_bytes: int
     """Bytes of all experts."""
     has_shared: bool
-    """Whether the codec has a vector that all tasks share, as the paper's accounting assumes."""
+    """True if all tasks share a vector, as the paper's accounting assumes."""
     warnings: list[str] = field(default_factory=list)
     target: str = ""
     """The instruction set in use."""

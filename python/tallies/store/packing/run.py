@@ -21,7 +21,7 @@ class PackRun:
     """One packing and its progress.
 
     Args:
-        made: The plan.
+        plan: The plan.
         limits: Threads and the size of buffers.
         progress: Called with the bytes moved so far and the bytes to move in all.
         refuse_nonfinite: Make NaN and infinities in what is read or written an error.
@@ -29,36 +29,36 @@ class PackRun:
 
     def __init__(
         self,
-        made: PackPlan,
+        plan: PackPlan,
         limits: Limits,
         progress: Progress | None,
         *,
         refuse_nonfinite: bool,
     ) -> None:
-        self._plan = made
+        self._plan = plan
         self._limits = limits
         self._refuse_nonfinite = refuse_nonfinite
-        self._stamps = stamps([Path(path) for path in made.input_files()])
-        self._advance = Advance(progress, made.bytes_read + made.layout.n_bytes)
-        self.record = PackRecord(made)
+        self._stamps = stamps([Path(path) for path in plan.input_files()])
+        self._advance = Advance(progress, plan.bytes_read + plan.layout.n_bytes)
+        self.record = PackRecord(plan)
 
     def write(self, directory: Path) -> Manifest:
         """Write all files of the store, and return the manifest, which is not written yet."""
-        made = self._plan
+        plan = self._plan
         job = PackJob(
-            tensors={name: made.sources(name) for name in made.coded},
-            tasks=list(made.tasks),
-            files=[file for _, _, file in made.masks],
-            lambdas=[value for _, value, _ in made.masks if value is not None],
-            layout=made.layout,
+            tensors={name: plan.sources(name) for name in plan.coded},
+            tasks=list(plan.tasks),
+            files=[file.path for file in plan.task_files],
+            lambdas=[file.mask_lambda for file in plan.task_files if file.mask_lambda is not None],
+            layout=plan.layout,
             directory=directory,
-            input_files=made.input_files(),
+            input_files=plan.input_files(),
             limits=self._limits,
             refuse_nonfinite=self._refuse_nonfinite,
             record=self.record,
             progress=self._advance or None,
         )
-        n_set, scales = made.family.pack(job)
+        n_set, scales = plan.family.pack(job)
         self._copy_dense(job)
         self.record.note_unpacked()
         return self.record.manifest(n_set, scales)
@@ -73,7 +73,7 @@ class PackRun:
 
     def _copy_dense(self, job: PackJob) -> None:
         """Write the tensors that are stored as they are."""
-        for i, (_, _, file) in enumerate(self._plan.masks):
+        for i, (_, _, file) in enumerate(self._plan.task_files):
             for name in self._plan.dense:
                 one = self._plan.sources(name)[1 + i]
                 if self._refuse_nonfinite:

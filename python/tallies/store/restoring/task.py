@@ -11,7 +11,7 @@ from ..._core import Limits
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.files import Place, PlanFiles
-from ...engine.fingerprints import copy_out
+from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
 from ...messages import unknown
 from ..families.family import Family, Progress, StoredTask
@@ -89,7 +89,11 @@ class Restoring:
 
     def dtype(self, name: str) -> str:
         """Return the dtype of the restored tensor."""
-        return self.manifest.tensors[name].dtype if self.is_coded(name) else self.copied(name).dtype
+        return (
+            self.manifest.tensors[name].dtype
+            if self.is_coded(name)
+            else self.copied(name).decoded_dtype
+        )
 
     def n_bytes_read(self) -> int:
         """Return the bytes of base and store that restoring all tensors reads."""
@@ -135,7 +139,8 @@ class Restoring:
         """
         one = self.copied(name)
         lanes = copy_out(one, write)
-        self.check(one, lanes)
+        # A scaled tensor is handed over decoded, and its checksum is that of the stored bytes.
+        self.check(one, content(one) if one.scale else lanes)
         return lanes
 
     def check(self, one: TensorInfo, lanes: Sequence[int]) -> None:

@@ -34,7 +34,7 @@ class UnpackReport(Usage):
     source: str
     fingerprint: str
     exact: bool
-    """Whether the result is the expert bit for bit."""
+    """True if the result is the expert bit for bit."""
     files: dict[str, int]
     auxiliary_files: list[str]
 

@@ -1,0 +1,214 @@
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <string>
+
+#include "bind/arrays.h"
+#include "bind/sources.h"
+#include "core/error.h"
+#include "engine/decode.h"
+#include "engine/sparse.h"
+#include "engine/weighted.h"
+
+namespace tallies::bind {
+namespace {
+
+using Form = Source::Form;
+
+constexpr int kPackedBits = -1;
+
+void require(bool is_right, const std::string& found, const std::string& expected) {
+  if (!is_right) throw py::value_error("found " + found + ", expected " + expected);
+}
+
+std::uint64_t to_length(std::optional<std::uint64_t> length, const char* name) {
+  require(!length || *length > 0, std::string(name) + " 0", "at least 1");
+  return length.value_or(kWhole);
+}
+
+Operand plain(const Place& values, bool replaces) {
+  return {{.type = to_dtype(std::get<2>(values)), .replaces = replaces}, {to_values(values)}, {}};
+}
+
+Operand scaled(const Place& values, const Place& scales, std::optional<std::uint64_t> row_length,
+               std::optional<std::uint64_t> block_rows,
+               std::optional<std::uint64_t> block_columns) {
+  require(row_length || (!block_rows && !block_columns), "blocks without a row_length",
+          "row_length=");
+  Operand operand = plain(values, false);
+  Source& source = operand.source;
+  source.form = Form::scaled;
+  source.scale_type = to_dtype(std::get<2>(scales));
+  require(is_fused(source.scale_type), "scales of dtype " + std::to_string(std::get<2>(scales)),
+          "float32, bfloat16 or float16");
+  source.row_length = to_length(row_length, "row_length");
+  source.block_rows = to_length(block_rows, "block_rows");
+  source.block_columns = std::min(to_length(block_columns, "block_columns"), source.row_length);
+  Array array = to_values(scales);
+  array.record_bits *= static_cast<std::uint32_t>(source.blocks_across());
+  array.per = source.per();
+  operand.arrays.push_back(array);
+  return operand;
+}
+
+Operand masked(const Place& values, const Place& mask, float scale) {
+  Operand operand = plain(values, false);
+  operand.source.form = Form::masked;
+  operand.source.scale = scale;
+  operand.arrays.push_back(to_mask(mask));
+  return operand;
+}
+
+Operand signs(const Place& mask, float scale) {
+  return {{.form = Form::signs, .scale = scale}, {to_mask(mask)}, {}};
+}
+
+Operand sparse(const Place& values, const Place& mask, const GroupStarts& starts, bool replaces) {
+  Operand operand = plain(values, replaces);
+  operand.source.form = Form::sparse;
+  operand.arrays[0].per = starts.per;
+  operand.arrays[0].starts = *starts.starts;
+  operand.arrays.push_back(to_mask(mask));
+  operand.starts = starts.starts;
+  return operand;
+}
+
+Operand quantized(const Place& values, const Place& mask, const Place& scales,
+                  const GroupStarts& starts, std::uint64_t row_length) {
+  Operand operand = sparse(values, mask, starts, false);
+  operand.source.form = Form::quantized;
+  require(size_of(operand.source.type) == 1,
+          "values of dtype " + std::to_string(std::get<2>(values)), "a dtype of one byte");
+  require(std::get<2>(scales) == 0, "scales of dtype " + std::to_string(std::get<2>(scales)),
+          "float32");
+  operand.source.row_length = to_length(row_length, "row_length");
+  Array array = to_values(scales);
+  array.per = row_length;
+  operand.arrays.push_back(array);
+  return operand;
+}
+
+// Adds an operand to a job: its arrays, and the source over them.
+void add_operand(Plan& plan, Job& job, std::vector<Source>& sources, const Operand& operand) {
+  require_elements(operand, job.n_elements);
+  sources.push_back(operand.source);
+  sources.back().array = static_cast<std::uint16_t>(job.inputs.size());
+  job.inputs.insert(job.inputs.end(), operand.arrays.begin(), operand.arrays.end());
+  if (operand.starts == nullptr) return;
+  job.grain = static_cast<std::size_t>(std::lcm<std::uint64_t>(job.grain, operand.arrays[0].per));
+  plan.starts.push_back(operand.starts);
+}
+
+Operand to_operand(const Input& input) {
+  if (const auto* place = std::get_if<Place>(&input)) return plain(*place, false);
+  return std::get<Operand>(input);
+}
+
+GroupStarts count_in_memory(Address mask, std::uint64_t n_elements) {
+  const Files none;
+  const auto go_on = [](std::uint64_t) { return true; };
+  const Limits limits{1, std::size_t(1) << 20};
+  return {count_masks(none, {{-1, mask, 1}}, {n_elements}, kChunk, limits, go_on)[0], kChunk};
+}
+
+}  // namespace
+
+DType to_dtype(int code) {
+  require(code >= 0 && code < kDTypes, "dtype " + std::to_string(code),
+          "0 to " + std::to_string(kDTypes - 1));
+  return static_cast<DType>(code);
+}
+
+Array to_values(const Place& place) {
+  const auto& [file, offset, dtype] = place;
+  return {file, offset, static_cast<std::uint32_t>(8 * size_of(to_dtype(dtype)))};
+}
+
+Array to_mask(const Place& place) {
+  const auto& [file, offset, dtype] = place;
+  require(dtype == kPackedBits, "dtype " + std::to_string(dtype), "-1, packed bits");
+  return {file, offset, 1};
+}
+
+Array to_array(const Place& place) {
+  return std::get<2>(place) == kPackedBits ? to_mask(place) : to_values(place);
+}
+
+void require_elements(const Operand& operand, std::uint64_t n_elements) {
+  const Source& source = operand.source;
+  if (source.row_length != kWhole)
+    require(
+        n_elements % source.row_length == 0,
+        std::to_string(n_elements) + " elements in rows of " + std::to_string(source.row_length),
+        "whole rows");
+  if (operand.starts == nullptr) return;
+  const std::uint64_t per = operand.arrays[0].per;
+  const std::uint64_t n_groups = (n_elements + per - 1) / per;
+  require(operand.starts->size() == n_groups + 1,
+          "counts of " + std::to_string(operand.starts->size() - 1) + " groups of elements",
+          std::to_string(n_groups));
+}
+
+void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inputs,
+             const std::vector<Place>& outputs, bool apart, std::size_t grain) {
+  if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
+    throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
+                                          " experts in one merge, found " +
+                                          std::to_string(inputs.size() - plan.has_base));
+  require(grain > 0 && grain % kGrain == 0, "grain " + std::to_string(grain),
+          "a multiple of " + std::to_string(kGrain));
+  Job job{n_elements, {}, {}, grain};
+  std::vector<Source> sources;
+  for (const Input& input : inputs) add_operand(plan, job, sources, to_operand(input));
+  for (const Place& place : outputs)
+    job.outputs.push_back({to_array(place), apart ? job.outputs.size() : 0});
+  const auto check = [&](const Array& array) {
+    require(array.file >= -1 && array.file < plan.files.size(),
+            "file " + std::to_string(array.file),
+            "one of the " + std::to_string(plan.files.size()) + " that the plan has opened");
+  };
+  std::ranges::for_each(job.inputs, check);
+  std::ranges::for_each(job.outputs, check);
+  std::vector<DType> types;
+  for (const Source& source : sources) types.push_back(source.type);
+  plan.jobs.push_back(std::move(job));
+  plan.sources.push_back(std::move(sources));
+  plan.input_types.push_back(std::move(types));
+  const int dtype = outputs.empty() ? kPackedBits : std::get<2>(outputs[0]);
+  plan.output_types.push_back(dtype == kPackedBits ? DType::f32 : to_dtype(dtype));
+}
+
+void register_sources(py::module_& m) {
+  py::class_<GroupStarts>(m, "Starts")
+      .def_property_readonly("n_set",
+                             [](const GroupStarts& starts) { return starts.starts->back(); });
+  m.def("count_mask", &count_in_memory, py::kw_only(), py::arg("mask"), py::arg("n_elements"),
+        Native());
+
+  py::class_<Operand>(m, "Source")
+      .def_static("plain", &plain, py::kw_only(), py::arg("values"), py::arg("replaces") = false)
+      .def_static("scaled", &scaled, py::kw_only(), py::arg("values"), py::arg("scales"),
+                  py::arg("row_length") = py::none(), py::arg("block_rows") = py::none(),
+                  py::arg("block_columns") = py::none())
+      .def_static("zero", [] { return Operand{{.form = Form::zero}, {}, {}}; })
+      .def_static("masked", &masked, py::kw_only(), py::arg("values"), py::arg("mask"),
+                  py::arg("scale"))
+      .def_static("signs", &signs, py::kw_only(), py::arg("mask"), py::arg("scale"))
+      .def_static("sparse", &sparse, py::kw_only(), py::arg("values"), py::arg("mask"),
+                  py::arg("starts"), py::arg("replaces") = false)
+      .def_static("quantized", &quantized, py::kw_only(), py::arg("values"), py::arg("mask"),
+                  py::arg("scales"), py::arg("starts"), py::arg("row_length"))
+      .def(
+          "decode",
+          [](const Operand& source, std::uint64_t n_elements, int threads, Address out) {
+            require_elements(source, n_elements);
+            const FloatEnvironment environment;
+            const py::gil_scoped_release release;
+            decode_all(source, n_elements, threads, at<float>(out));
+          },
+          py::kw_only(), py::arg("n_elements"), py::arg("threads"), py::arg("out"));
+}
+
+}  // namespace tallies::bind

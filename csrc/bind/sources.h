@@ -1,0 +1,41 @@
+// How Python states where arrays lie, and what operands are made of them.
+#pragma once
+
+#include <tuple>
+#include <variant>
+#include <vector>
+
+#include "bind/register.h"
+#include "engine/engine.h"
+
+namespace tallies::bind {
+
+// (file or -1, offset or address, dtype or -1 for packed bits)
+using Place = std::tuple<int, std::uint64_t, int>;
+
+// ValueError for a code that is no dtype.
+DType to_dtype(int code);
+Array to_array(const Place&);
+// ValueError for packed bits.
+Array to_values(const Place&);
+// ValueError for what is not packed bits.
+Array to_mask(const Place&);
+
+// The elements of a sparse mask that are set, before each group of `per` elements.
+struct GroupStarts {
+  Starts starts;
+  std::uint64_t per;
+};
+
+// ValueError for rows, or counts of a sparse array, that are not of so many elements.
+void require_elements(const Operand&, std::uint64_t n_elements);
+
+// A plain source as its place alone, or any source.
+using Input = std::variant<Place, Operand>;
+
+// ValueError for more experts than a merge takes, a file that the plan has not opened, a grain that
+// is not a multiple of 64, and rows that do not add up to the elements.
+void add_job(Plan&, std::uint64_t n_elements, const std::vector<Input>& inputs,
+             const std::vector<Place>& outputs, bool apart, std::size_t grain);
+
+}  // namespace tallies::bind

@@ -1,0 +1,85 @@
+#include "stream/buffers.h"
+
+#include <new>
+
+namespace tallies {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+
+constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + kPage - 1) / kPage * kPage; }
+
+// Return the bytes of a worker's memory that a tile takes.
+std::size_t buffer_bytes(const Job& job, const Tiling::Range& tile, std::vector<bool>& seen) {
+  std::size_t n_bytes = 0;
+  for (const Array& array : job.inputs)
+    if (array.file >= 0) n_bytes += padded(array.bytes_to_read(tile.first, tile.n).n);
+  seen.assign(job.n_rows(), false);
+  for (const Output& output : job.outputs) {
+    if (!seen[output.row]) n_bytes += padded(output.bytes(tile.first, tile.n).n);
+    seen[output.row] = true;
+  }
+  return n_bytes;
+}
+
+}  // namespace
+
+Memory heap() {
+  constexpr std::align_val_t page{kPage};
+  return {[](std::size_t n_bytes) { return ::operator new[](n_bytes, page); },
+          [](void* p) { ::operator delete[](p, page); }};
+}
+
+const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
+                  void* buffer) {
+  if (array.file < 0) return address(array, first, n);
+  const Bytes bytes = array.bytes_to_read(first, n);
+  files.read(array.file, buffer, bytes.n, array.offset + bytes.first);
+  return buffer;
+}
+
+Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
+  Room room;
+  std::vector<bool> seen;
+  for (std::size_t number = 0; number < tiling.n_tiles(); ++number) {
+    const Tiling::Range tile = tiling.range(number);
+    const Job& job = jobs[tile.job];
+    room.n_bytes = std::max(room.n_bytes, buffer_bytes(job, tile, seen));
+    room.n_inputs = std::max(room.n_inputs, job.inputs.size());
+    room.n_rows = std::max(room.n_rows, job.n_rows());
+  }
+  return room;
+}
+
+Buffers::Buffers(const Files& files, const Room& room, const Memory& memory)
+    : files_(files),
+      memory_(memory.allocate(room.n_bytes), memory.release),
+      in_(room.n_inputs),
+      out_(room.n_rows) {}
+
+void Buffers::read(const Job& job, const Tiling::Range& tile) {
+  char* at = static_cast<char*>(memory_.get());
+  for (std::size_t i = 0; i < job.inputs.size(); ++i) {
+    const Array& array = job.inputs[i];
+    in_[i] = fetch(files_, array, tile.first, tile.n, at);
+    if (array.file >= 0) at += padded(array.bytes_to_read(tile.first, tile.n).n);
+  }
+  std::fill(out_.begin(), out_.end(), nullptr);
+  for (const Output& output : job.outputs)
+    if (output.file < 0) out_[output.row] = const_cast<void*>(address(output, tile.first, tile.n));
+  for (const Output& output : job.outputs) {
+    if (out_[output.row] != nullptr) continue;
+    out_[output.row] = at;
+    at += padded(output.bytes(tile.first, tile.n).n);
+  }
+}
+
+void Buffers::write(const Job& job, const Tiling::Range& tile) const {
+  for (const Output& output : job.outputs) {
+    if (output.file < 0) continue;
+    const Bytes bytes = output.bytes(tile.first, tile.n);
+    files_.write(output.file, out_[output.row], bytes.n, output.offset + bytes.first);
+  }
+}
+
+}  // namespace tallies

@@ -1,0 +1,50 @@
+// One worker's memory for a tile: its inputs are read there, its outputs written from there.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "stream/file.h"
+#include "stream/tiling.h"
+
+namespace tallies {
+
+// Where buffers come from; they begin on a page.
+struct Memory {
+  std::function<void*(std::size_t n_bytes)> allocate;
+  std::function<void(void*)> release;
+};
+Memory heap();
+
+// Return the address of what n elements from `first` on need of an array in memory.
+inline const void* address(const Array& array, std::uint64_t first, std::size_t n) {
+  return reinterpret_cast<const void*>(array.offset + array.bytes(first, n).first);
+}
+
+// Reads what a stretch of a job needs of one array; memory is not copied but pointed to.
+const void* fetch(const Files&, const Array&, std::uint64_t first, std::size_t n, void* buffer);
+
+// Room for the largest tile of a run.
+struct Room {
+  std::size_t n_bytes = 1, n_inputs = 0, n_rows = 1;
+};
+Room room_for(const std::vector<Job>&, const Tiling&);
+
+class Buffers {
+ public:
+  Buffers(const Files&, const Room&, const Memory&);
+
+  void read(const Job&, const Tiling::Range&);
+  void write(const Job&, const Tiling::Range&) const;
+  const void* const* in() const { return in_.data(); }
+  void* const* out() const { return out_.data(); }
+
+ private:
+  const Files& files_;
+  std::unique_ptr<void, std::function<void(void*)>> memory_;
+  std::vector<const void*> in_;
+  std::vector<void*> out_;
+};
+
+}  // namespace tallies

@@ -1,0 +1,87 @@
+#include "stream/tiling.h"
+
+#include <numeric>
+
+namespace tallies {
+namespace {
+
+// Shorter reads cost more in calls than they gain in cache.
+constexpr std::size_t kShortestRead = std::size_t(64) << 10;
+// Of packed masks 1 MiB over all arrays would hold 7 KB each: packing 8 experts took 0.60 s, with
+// these tiles 0.51, and unpacking 0.13 and 0.11.
+constexpr std::size_t kPackedTileBytes = std::size_t(4) << 20;
+
+std::vector<std::size_t> all_of(const std::vector<Job>& jobs) {
+  std::vector<std::size_t> order(jobs.size());
+  std::iota(order.begin(), order.end(), 0);
+  return order;
+}
+
+// Elements of a job's tiles.
+std::size_t tile_elements(const Job& job, const Limits& limits) {
+  const std::size_t n_arrays = job.inputs.size() + job.outputs.size();
+  bool packed = false;
+  // Memory takes no buffer, but its tiles should fit the cache as well.
+  std::size_t per_grain = 0;
+  const auto count = [&](const Array& array) {
+    packed |= array.record_bits < 8;
+    per_grain += array.bytes_about(job.grain, job.n_elements);
+  };
+  for (const Array& array : job.inputs) count(array);
+  for (const Array& array : job.outputs) count(array);
+  const std::size_t room =
+      std::min(limits.buffer_bytes,
+               std::max(packed ? kPackedTileBytes : limits.tile_bytes, n_arrays * kShortestRead));
+  return std::max<std::size_t>(room / std::max<std::size_t>(per_grain, 1), 1) * job.grain;
+}
+
+}  // namespace
+
+std::size_t Job::n_rows() const {
+  std::size_t n = 0;
+  for (const Output& output : outputs) n = std::max(n, output.row + 1);
+  return n;
+}
+
+std::size_t Job::moved_bytes(std::uint64_t from, std::size_t n) const {
+  std::size_t n_bytes = 0;
+  for (const Array& array : inputs) n_bytes += array.bytes_to_read(from, n).n;
+  for (const Array& array : outputs) n_bytes += array.bytes(from, n).n;
+  return n_bytes;
+}
+
+std::size_t Job::file_bytes(std::uint64_t from, std::size_t n) const {
+  std::size_t n_bytes = 0;
+  for (const Array& array : inputs)
+    if (array.file >= 0) n_bytes += array.bytes_to_read(from, n).n;
+  return n_bytes;
+}
+
+Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order,
+               const Limits& limits)
+    : jobs_(jobs), order_(order), first_tile_{0} {
+  for (const std::size_t index : order) {
+    const Job& job = jobs[index];
+    const std::size_t n = tile_elements(job, limits);
+    tile_elements_.push_back(n);
+    first_tile_.push_back(first_tile_.back() +
+                          static_cast<std::size_t>((job.n_elements + n - 1) / n));
+    max_elements_ = std::max(max_elements_,
+                             static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements)));
+  }
+}
+
+Tiling::Tiling(const std::vector<Job>& jobs, const Limits& limits)
+    : Tiling(jobs, all_of(jobs), limits) {}
+
+Tiling::Range Tiling::range(std::size_t tile) const {
+  const auto after = std::upper_bound(first_tile_.begin(), first_tile_.end(), tile);
+  const auto i = static_cast<std::size_t>(after - first_tile_.begin()) - 1;
+  const Job& job = jobs_[order_[i]];
+  const std::size_t n = tile_elements_[i];
+  const std::uint64_t at = static_cast<std::uint64_t>(tile - first_tile_[i]) * n;
+  return {order_[i], job.first + at,
+          static_cast<std::size_t>(std::min<std::uint64_t>(n, job.n_elements - at))};
+}
+
+}  // namespace tallies

@@ -1,0 +1,229 @@
+"""Read the tensors and containers that a pickle states, without running the pickle.
+
+A pickle is a program for a stack machine. The standard library's machine imports and calls names
+that the program gives; the machine here knows the few names that ``torch.save`` writes for tensors
+and containers (``torch_names.py``), builds plain records for those names, and refuses all other
+names. Nothing is imported, and no value but text and numbers is hashed, so that no program can run
+code or exhaust the C stack.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..messages import show
+from .torch_names import Name, describe, find, storage
+
+
+class _Mark:
+    """Where a list of arguments begins on the stack."""
+
+
+_MARK: Final = _Mark()
+
+
+def load(data: bytes) -> object:
+    """Build the value that a pickle states.
+
+    Args:
+        data: The bytes of the pickle.
+
+    Returns:
+        Dicts, lists, tuples, numbers, texts and ``StoredTensor`` records. Containers may contain
+        themselves, and a container may stand in several places.
+
+    Raises:
+        ValueError: For anything else that the pickle names, and for a damaged pickle; the text
+            says which.
+    """
+    machine = _Machine()
+    stream = io.BytesIO(data)
+    while code := stream.read(1):
+        opcode = _OPCODES.get(code.decode("latin-1"))
+        if opcode is None:
+            raise ValueError(f"has the instruction {code!r}, which nobody knows")
+        if opcode.name == "STOP":
+            return machine.pop()
+        machine.step(opcode, stream)
+    raise ValueError("the pickle ends early")
+
+
+class _Machine:
+    """The stack, the memo and one step."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def step(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> None:
+        """Do one instruction, whose argument the stream has next."""
+        name = opcode.name
+        method = getattr(self, f"_{name.lower()}", None)
+        if not (method or name in _CONSTANTS or name in _LITERALS or name in _IGNORED):
+            raise ValueError(f"has the instruction {name}, expected tensors and containers")
+        if name == "GLOBAL":  # two lines of text, in which no escapes are undone
+            argument: Any = (_read_line(stream), _read_line(stream))
+        else:
+            argument = opcode.arg.reader(stream) if opcode.arg else None
+        if name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
+        elif name in _LITERALS:
+            self._stack.append(argument)
+        elif method:
+            method(argument)
+
+    def pop(self) -> Any:
+        if not self._stack or self._stack[-1] is _MARK:
+            raise ValueError("takes a value from an empty stack")
+        return self._stack.pop()
+
+    def _top(self, kind: type[Any]) -> Any:
+        if not self._stack or not isinstance(self._stack[-1], kind):
+            raise ValueError(f"fills a {kind.__name__} that is not there")
+        return self._stack[-1]
+
+    def _since_mark(self) -> list[Any]:
+        values: list[Any] = []
+        while self._stack:
+            value = self._stack.pop()
+            if value is _MARK:
+                return values[::-1]
+            values.append(value)
+        raise ValueError("takes values up to a mark that is not there")
+
+    def _mark(self, _: Any) -> None:
+        self._stack.append(_MARK)
+
+    def _pop(self, _: Any) -> None:
+        self.pop()
+
+    def _pop_mark(self, _: Any) -> None:
+        self._since_mark()
+
+    def _empty_list(self, _: Any) -> None:
+        self._stack.append([])
+
+    def _empty_dict(self, _: Any) -> None:
+        self._stack.append({})
+
+    def _list(self, _: Any) -> None:
+        self._stack.append(self._since_mark())
+
+    def _dict(self, _: Any) -> None:
+        pairs = self._since_mark()
+        self._stack.append({})
+        self._set(pairs)
+
+    def _append(self, _: Any) -> None:
+        value = self.pop()
+        self._top(list).append(value)
+
+    def _appends(self, _: Any) -> None:
+        values = self._since_mark()
+        self._top(list).extend(values)
+
+    def _setitem(self, _: Any) -> None:
+        value = self.pop()
+        self._set([self.pop(), value])
+
+    def _setitems(self, _: Any) -> None:
+        self._set(self._since_mark())
+
+    def _set(self, pairs: list[Any]) -> None:
+        filled = self._top(dict)
+        if len(pairs) % 2:
+            raise ValueError("has a key without a value")
+        for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+            if not isinstance(key, str | int | float | bytes | None):
+                raise ValueError(f"has a key that is a {type(key).__name__}, expected text")
+            if key in filled:
+                raise ValueError(f"has the key {show(key)} twice")
+            filled[key] = value
+
+    def _tuple(self, _: Any) -> None:
+        self._stack.append(tuple(self._since_mark()))
+
+    def _tuple1(self, _: Any) -> None:
+        self._stack.append((self.pop(),))
+
+    def _tuple2(self, _: Any) -> None:
+        last = self.pop()
+        self._stack.append((self.pop(), last))
+
+    def _tuple3(self, _: Any) -> None:
+        last, middle = self.pop(), self.pop()
+        self._stack.append((self.pop(), middle, last))
+
+    def _put(self, index: int) -> None:
+        self._memo[index] = self.pop()
+        self._stack.append(self._memo[index])
+
+    _binput = _long_binput = _put
+
+    def _memoize(self, _: Any) -> None:
+        self._put(len(self._memo))
+
+    def _get(self, index: int) -> None:
+        if index not in self._memo:
+            raise ValueError(f"takes value {index}, which it did not store")
+        self._stack.append(self._memo[index])
+
+    _binget = _long_binget = _get
+
+    def _global(self, names: tuple[str, str]) -> None:
+        self._stack.append(find(*names))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("names something by what is no text")
+        self._stack.append(find(module, name))
+
+    def _reduce(self, _: Any) -> None:
+        arguments, called = self.pop(), self.pop()
+        if not isinstance(called, Name) or called.build is None:
+            raise ValueError(f"calls {describe(called)}, expected tensors and containers")
+        if not isinstance(arguments, tuple):
+            raise ValueError(f"calls {called.text} without arguments")
+        try:
+            self._stack.append(called.build(*arguments))
+        except TypeError:
+            raise ValueError(
+                f"calls {called.text} with {len(arguments)} arguments, which it does not take"
+            ) from None
+
+    def _build(self, _: Any) -> None:
+        """Drop the attributes of a container, such as the ``_metadata`` of a state dict."""
+        self.pop()
+        self._top(dict)
+
+    def _binpersid(self, _: Any) -> None:
+        self._stack.append(storage(self.pop()))
+
+
+def _read_line(stream: io.BytesIO) -> str:
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise ValueError("ends within a name")
+    return line[:-1].decode()
+
+
+_OPCODES: Final = {opcode.code: opcode for opcode in pickletools.opcodes}
+
+_CONSTANTS: Final[Mapping[str, object]] = {
+    "NONE": None,
+    "NEWTRUE": True,
+    "NEWFALSE": False,
+    "EMPTY_TUPLE": (),
+}
+
+_IGNORED: Final = frozenset({"PROTO", "FRAME"})
+
+_LITERALS: Final = frozenset(
+    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+    | {"UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
+)

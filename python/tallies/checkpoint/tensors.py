@@ -1,0 +1,60 @@
+"""A tensor of a model: a named source of values in open files, whatever the format."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+MAX_TENSOR_BYTES: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where one tensor lies: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on.
+
+    A view whose elements do not lie end to end has ``strides``. A float8 tensor that stands for
+    its values times a scale has a ``scale``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    offset: int
+    n_bytes: int
+    """Bytes of all elements, without what lies between those of a view."""
+    strides: tuple[int, ...] | None = None
+    """Distances of neighbours along each dimension, in elements; None: row-major, end to end."""
+    scale: Scale | None = None
+
+    @property
+    def n_elements(self) -> int:
+        """The product of the shape; 1 for a scalar."""
+        return math.prod(self.shape)
+
+    @property
+    def decoded_dtype(self) -> str:
+        """The dtype of a result made of the tensor: its own, or that of its decoded values."""
+        return self.scale.decoded_dtype if self.scale else self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The factors of a float8 tensor, one for each block of rows and columns.
+
+    The columns are the tensor's last dimension, the rows all others together. The factors are in
+    row-major order of the blocks; blocks at the ends may be smaller.
+    """
+
+    tensor: TensorInfo
+    block_rows: int
+    block_columns: int
+    decoded_dtype: str
+
+    def rows_and_blocks(self, scaled: TensorInfo) -> tuple[int, int, int] | tuple[()]:
+        """Return the length of a row and the block of ``scaled``; nothing for one factor in all."""
+        if self.tensor.n_elements == 1:
+            return ()
+        return (scaled.shape[-1], self.block_rows, self.block_columns)

@@ -1,0 +1,52 @@
+"""Decodes scaled tensors to bytes of their decoded dtype, for results that copy them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .._core import narrow
+from ..checkpoint.data import chunks
+from ..checkpoint.tensors import TensorInfo
+from ..spec.dtypes import DTYPE_CODES, DTYPES
+from .files import Scaled
+
+_ELEMENTS = 1 << 18
+"""Decoded at once, or the rows that share scales if these are more."""
+
+
+def decoded_chunks(tensor: TensorInfo) -> Iterator[bytearray]:
+    """Yield the bytes of a scaled tensor's values times scales, rounded once to its decoded dtype.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    assert tensor.scale is not None
+    values = bytearray()
+    scales = bytearray().join(chunks(tensor.scale.tensor))
+    code = DTYPE_CODES[tensor.decoded_dtype]
+    stored = DTYPE_CODES[tensor.dtype]
+    whole = Scaled(
+        (-1, 0, stored),
+        (-1, _address(scales), DTYPE_CODES[tensor.scale.tensor.dtype]),
+        *tensor.scale.rows_and_blocks(tensor),
+    )
+    n_each = max(_ELEMENTS // whole.grain, 1) * whole.grain
+    pieces = chunks(tensor)
+    for first in range(0, tensor.n_elements, n_each):
+        n = min(n_each, tensor.n_elements - first)
+        while len(values) < n:
+            values += next(pieces)
+        here = bytearray(values[:n])
+        del values[:n]
+        floats = bytearray(4 * n)
+        stretch = replace(whole.moved(first), values=(-1, _address(here), stored))
+        stretch.native().decode(n_elements=n, threads=1, out=_address(floats))
+        out = bytearray(n * DTYPES[tensor.decoded_dtype])
+        narrow(_address(floats), _address(out), code, n)
+        yield out
+
+
+def _address(data: bytearray) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0

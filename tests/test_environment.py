@@ -1,0 +1,337 @@
+"""The caller's floating-point modes and a lack of threads change no byte and end no process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import tallies
+import tallies.torch as functions
+from tallies import _core, kernels
+from tests.strategies import DTYPES
+from tests.test_targets import code, every_pattern, native_narrow, native_widen
+
+Array = npt.NDArray[Any]
+
+MODES = {
+    "flushed results": 1 << 15,
+    "flushed inputs": 1 << 6,
+    "rounding down": 1 << 13,
+    "rounding up": 2 << 13,
+    "rounding to zero": 3 << 13,
+    "all of them": 1 << 15 | 1 << 6 | 3 << 13,
+}
+"""Bits of the control register of x86-64, in which nearest rounding is 0."""
+
+ON_AARCH64 = {
+    1 << 15: 1 << 24,
+    1 << 6: 1 << 24,
+    1 << 13: 2 << 22,
+    2 << 13: 1 << 22,
+    3 << 13: 3 << 22,
+}
+
+REGISTER = r"""
+#if defined(__x86_64__)
+unsigned read_control(void) { return __builtin_ia32_stmxcsr() & ~0x3fu; }
+void write_control(unsigned control) { __builtin_ia32_ldmxcsr(control); }
+#else
+unsigned read_control(void) {
+  unsigned long control;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+  return control;
+}
+void write_control(unsigned control) {
+  unsigned long wide = control;
+  __asm__ volatile("msr fpcr, %0" : : "r"(wide));
+}
+#endif
+"""
+
+NO_THREADS = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*body)(void*),
+                   void* argument) {
+  static int (*create)(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+  static int n;
+  if (!create) *(void**)&create = dlsym(RTLD_NEXT, "pthread_create");
+  const char* first = getenv("FAIL_FROM");
+  if (first && __atomic_add_fetch(&n, 1, __ATOMIC_SEQ_CST) >= atoi(first)) return EAGAIN;
+  return create(thread, attributes, body, argument);
+}
+"""
+
+
+def compiled(folder: Path, source: str) -> Path:
+    """Compile a shared library of C."""
+    (folder / "source.c").write_text(source)
+    library = folder / "library.so"
+    options = ["-shared", "-fPIC", "-O1"]
+    command = ["cc", *options, "-o", str(library), str(folder / "source.c"), "-ldl"]
+    subprocess.run(command, check=True)
+    return library
+
+
+@pytest.fixture(scope="module")
+def register(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The control register of floating-point operations, to read and to write."""
+    return ctypes.CDLL(str(compiled(tmp_path_factory.mktemp("register"), REGISTER)))
+
+
+@contextmanager
+def mode_set(register: ctypes.CDLL, bits: int) -> Iterator[None]:
+    """Run the block in a mode, which must still be set at its end."""
+    before = register.read_control()
+    if os.uname().machine == "aarch64":
+        bits = sum({to for bit, to in ON_AARCH64.items() if bits & bit == bit})
+    register.write_control(before | bits)
+    try:
+        yield
+        after = register.read_control()
+    finally:
+        register.write_control(before)
+    assert after == before | bits
+
+
+def digits(x: Any) -> bytes:
+    """The bits of a result."""
+    if isinstance(x, torch.Tensor):
+        return (
+            bytes(x.contiguous().view(torch.uint8).flatten().tolist())
+            if x.dim()
+            else digits(x[None])
+        )
+    return np.asarray(x).tobytes()
+
+
+def numbers(n: int, seed: int) -> npt.NDArray[np.float32]:
+    """Numbers of all exponents, many of them subnormal, which no sum or product has exactly."""
+    draw = np.random.default_rng(seed)
+    exponents = draw.choice([-148, -140, -127, -126, -100, -12, -3, 0, 2], n)
+    found: npt.NDArray[np.float32] = np.ldexp(draw.uniform(-2, 2, n), exponents).astype(np.float32)
+    return found
+
+
+BASE, X, Y, Z = (numbers(5003, seed) for seed in range(4))
+MASK = np.packbits(X > Y, bitorder="little")
+T_BASE, T_X, T_Y, T_Z = (torch.from_numpy(x) for x in (BASE, X, Y, Z))
+T_MASK = torch.from_numpy(MASK)
+HALF = T_X.to(torch.bfloat16)
+LARGE = [numbers(70001, seed) for seed in (4, 5)]
+T_LARGE = [torch.from_numpy(x) for x in LARGE]
+WEIGHTS = [0.1, 0.7]
+
+ON_ARRAYS: dict[str, Callable[[], Any]] = {
+    "kth_magnitude": lambda: kernels.kth_magnitude(X, 4000),
+    "trim": lambda: kernels.trim(X, 0.7),
+    "elect_signs": lambda: kernels.elect_signs([X, Y, Z], [0.1, 0.7, 0.3]),
+    "disjoint_merge": lambda: kernels.disjoint_merge(
+        [X, Y], kernels.elect_signs([X, Y]), WEIGHTS, blend="weighted_mean"
+    ),
+    "ties": lambda: kernels.ties(BASE, [X, Y], density=0.7, scale=0.3, weights=WEIGHTS),
+    "large ties": lambda: kernels.ties(LARGE[0], LARGE[1:], density=0.7, scale=0.3),
+    "combine": lambda: kernels.combine(
+        BASE, [X, Y], gate="all", vote="none", blend="sum", weights=WEIGHTS, scale=0.3
+    ),
+    "gram": lambda: kernels.gram([X, Y, Z]),
+    "magnitude_mask": lambda: kernels.magnitude_mask(X, 1e-40),
+    "tall_mask": lambda: kernels.tall_mask(X, Y, 0.3),
+    "apply_mask": lambda: kernels.apply_mask(BASE, X, MASK, 0.3),
+}
+
+ON_TENSORS: dict[str, Callable[[], Any]] = {
+    "kth_magnitude": lambda: functions.kth_magnitude(T_X, 4000),
+    "trim": lambda: functions.trim(T_X, 0.7),
+    "magnitude_mask": lambda: functions.magnitude_mask(T_X, 1e-40),
+    "tall_mask": lambda: functions.tall_mask(T_X, HALF, 0.3),
+    "consensus_mask": lambda: functions.consensus_mask([T_MASK, T_MASK], T_X.numel(), 1),
+    "apply_mask": lambda: functions.apply_mask(T_BASE, HALF, T_MASK, 0.3),
+    "elect_signs": lambda: functions.elect_signs([T_X, T_Y, T_Z], [0.1, 0.7, 0.3]),
+    "disjoint_merge": lambda: functions.disjoint_merge(
+        [T_X, T_Y], functions.elect_signs([T_X, T_Y]), WEIGHTS, blend="weighted_mean"
+    ),
+    "ties": lambda: functions.ties(T_BASE, [T_X, HALF], density=0.7, scale=0.3, weights=WEIGHTS),
+    "large ties": lambda: functions.ties(T_LARGE[0], T_LARGE[1:], density=0.7, scale=0.3),
+    "combine": lambda: functions.combine(
+        HALF, [T_X, T_Y], gate="all", vote="none", blend="sum", weights=WEIGHTS, scale=0.3
+    ),
+    "gram": lambda: functions.gram([T_X, T_Y, T_Z]),
+    "block_dots": lambda: functions.block_dots(T_X, [HALF, T_Y]),
+}
+
+MERGES: dict[str, dict[str, Any]] = {
+    "task_arithmetic": {"scale": 0.3},
+    "ties": {"density": 0.7},
+    "dare_ties": {"density": 0.7},
+    "breadcrumbs": {},
+    "sce": {},
+    "della": {},
+}
+
+EVERY_E4M3 = torch.arange(256, dtype=torch.uint8).repeat(18).view(torch.float8_e4m3fn)
+EVERY_E5M2 = torch.arange(256, dtype=torch.uint8).repeat(18).view(torch.float8_e5m2)
+
+
+def finite(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, zero for those that are not finite."""
+    return torch.where(x.float().isfinite(), x.float(), 0).to(x.dtype)
+
+
+def merged(method: str) -> torch.Tensor:
+    """A merge of float8 numbers, subnormals among them, into float32 ones."""
+    experts = [{"w": finite(EVERY_E4M3)}, {"w": finite(EVERY_E5M2)}, {"w": T_X[: 18 * 256]}]
+    base = {"w": T_BASE[: 18 * 256]}
+    result = tallies.merge_state_dicts(base, experts, method=method, **MERGES[method])
+    found: torch.Tensor = result["w"]
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", ON_ARRAYS)
+def test_no_mode_changes_a_kernel(
+    register: ctypes.CDLL, target: str, operation: str, mode: str
+) -> None:
+    expected = digits(ON_ARRAYS[operation]())
+    with mode_set(register, MODES[mode]):
+        actual = ON_ARRAYS[operation]()
+    assert digits(actual) == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("operation", ON_TENSORS)
+def test_no_mode_changes_an_operator(
+    register: ctypes.CDLL, target: str, operation: str, mode: str
+) -> None:
+    expected = digits(ON_TENSORS[operation]())
+    with mode_set(register, MODES[mode]):
+        actual = ON_TENSORS[operation]()
+    assert digits(actual) == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", MERGES)
+def test_no_mode_changes_a_merge(
+    register: ctypes.CDLL, target: str, method: str, mode: str
+) -> None:
+    expected = digits(merged(method))
+    with mode_set(register, MODES[mode]):
+        actual = merged(method)
+    assert digits(actual) == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_no_mode_changes_a_conversion(
+    register: ctypes.CDLL, target: str, dtype: np.dtype[Any], mode: str
+) -> None:
+    stored = every_pattern(dtype) if dtype.itemsize <= 2 else X.astype(dtype) / 3
+    wide, narrow = digits(native_widen(stored)), digits(native_narrow(X, dtype))
+    with mode_set(register, MODES[mode]):
+        actual = native_widen(stored), native_narrow(X, dtype)
+    assert [digits(x) for x in actual] == [wide, narrow]
+
+
+def test_an_exception_that_traps_is_masked(register: ctypes.CDLL, target: str) -> None:
+    """The bit of an exception is its mask on x86-64: without it, an inexact result is a signal."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("other processors mostly have no traps")
+    expected = native_narrow(X, np.dtype(np.float16)).tobytes()
+    out = np.empty(X.size, np.float16)
+    arguments = X.ctypes.data, out.ctypes.data, code(out.dtype), X.size
+    before = register.read_control()
+    register.write_control(before & ~(1 << 12))
+    try:
+        _core.narrow(*arguments)
+    finally:
+        register.write_control(before)
+    assert out.tobytes() == expected
+
+
+# Threads that cannot be started, and bodies that throw in one.
+
+PROGRAM = """
+import hashlib
+import numpy as np, torch
+import tallies, tallies.torch as functions
+from tallies import kernels
+x = np.random.default_rng(0).standard_normal(1 << 19, np.float32)
+t = torch.from_numpy(x)
+found = [
+    kernels.trim(x, 0.25).tobytes(),
+    functions.trim(t, 0.25).numpy().tobytes(),
+    functions.ties(t, [t * 0.5, t * 2], density=0.5, threads=3).numpy().tobytes(),
+    tallies.merge_state_dicts({"w": t}, [{"w": t * 3}], method="ties")["w"].numpy().tobytes(),
+]
+print(hashlib.sha256(b"".join(found)).hexdigest())
+"""
+
+
+def run(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python with the threads of other libraries switched off."""
+    single = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    settings = {**os.environ, **single, **environment}
+    return subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def unhindered() -> str:
+    """The result of the program with all its threads."""
+    done = run(PROGRAM)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_a_thread_that_cannot_be_started_is_done_without(
+    tmp_path: Path, unhindered: str, first: int
+) -> None:
+    shim = compiled(tmp_path, NO_THREADS)
+    done = run(PROGRAM, LD_PRELOAD=str(shim), FAIL_FROM=str(first))
+    assert (done.returncode, done.stdout) == (0, unhindered), done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_goes_wrong_in_a_thread_is_an_error_of_the_call(threads: int) -> None:
+    """The instruction set is chosen by the first call of a kernel, here in a worker."""
+    program = f"""
+import numpy as np
+from tallies import _core, InputError
+x = np.zeros(1 << 20, np.float32)
+delta = _core.Delta.dense(x.ctypes.data, 0, x.size)
+try:
+    delta.decode({threads}, x.ctypes.data)
+except InputError as error:
+    print(error)
+"""
+    done = run(program, TALLIES_CPU_TARGET="mmx")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("CPU target 'mmx' is not available on this machine; available: ")
+
+
+def test_an_operator_without_its_instruction_set_is_an_error() -> None:
+    program = """
+import torch, tallies.torch as functions
+try:
+    functions.trim(torch.ones(1 << 20), 0.25)
+except Exception as error:
+    print(error)
+"""
+    done = run(program, TALLIES_CPU_TARGET="mmx")
+    assert done.returncode == 0, done.stderr
+    assert "CPU target 'mmx' is not available on this machine" in done.stdout
