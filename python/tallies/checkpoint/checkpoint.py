@@ -1,4 +1,4 @@
-"""Checkpoints as maps from tensor name to byte range, and what lies beside them.
+"""Checkpoints as maps from tensor name to byte range, and the small files beside the tensors.
 
 Only headers, indexes and config.json are read, never tensor data.
 """
@@ -35,10 +35,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """Read the headers of a ``.safetensors`` file, or of a directory with one or with an index.
+        """Read the headers of a weight file, or of a directory with one or with an index.
 
-        Raises ``InputError`` for anything but a complete, well-formed checkpoint, ``StorageError``
-        where the system cannot read it.
+        Args:
+            path: A ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or a directory.
+
+        Raises:
+            InputError: For anything but a complete, well-formed checkpoint.
+            StorageError: Where the system cannot read the files.
         """
         root = Path(path)
         shards: Mapping[Path, set[str] | None]
@@ -55,16 +59,16 @@ class Checkpoint:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of tensor data, headers not counted."""
+        """Return the bytes of tensor data, headers not counted."""
         return sum(tensor.n_bytes for tensor in self.tensors.values())
 
     def config(self) -> dict[str, Any]:
-        """config.json of a directory; empty without one, and for a single file."""
+        """Return config.json of a directory; an empty one without it, and for a single file."""
         path = self.path / "config.json"
         return json_object(read_text(path), str(path)) if os.path.isfile(path) else {}
 
     def auxiliary_files(self) -> list[Path]:
-        """Relative paths of the files to copy byte for byte: configuration, tokenizer and the like.
+        """List the files to copy, relative to the directory: configuration, tokenizer and the like.
 
         Everything below the directory but weights of any format, their indexes, ``tallies.json``
         and what is hidden; nothing for a single file. Links to files count as files (hub caches

@@ -1,4 +1,4 @@
-"""Reads stored bytes by chunks and compares them."""
+"""Read stored bytes by chunks and compare them."""
 
 from __future__ import annotations
 

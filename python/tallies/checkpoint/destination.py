@@ -26,7 +26,7 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class Destination:
-    """Where a result is to appear. Raises InputError if it must not, before anything is written."""
+    """The place where a result will appear; InputError if no result may be written there."""
 
     def __init__(
         self, out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], overwrite: bool
@@ -34,7 +34,7 @@ class Destination:
         self._given = os.fspath(out)
         self.path = self._resolve()
         self.workspace = self.path.with_name(f".{self.path.name}.tallies-partial")
-        """The hidden directory; beside the new content it may hold what is not part of that."""
+        """The hidden directory of the new content and of files that are no part of that content."""
         self._new = self.workspace / "new"
         self._old = self.workspace / "old"
         self._overwrite = overwrite

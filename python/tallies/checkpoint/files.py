@@ -1,4 +1,4 @@
-"""What is on disk and not merged: reading, comparing, copying and fingerprinting it."""
+"""Files that are copied beside a result, and signs that an input file changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def refuse_undecodable(path: str | os.PathLike[str]) -> None:
 
 
 def stamps(paths: Sequence[os.PathLike[str]]) -> dict[str, tuple[int, int]]:
-    """Size and time of last change of files, to see whether they were changed meanwhile."""
+    """Return size and time of last change of each file, to notice files that change meanwhile."""
     found = {}
     for path in paths:
         try:
@@ -44,7 +44,7 @@ def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
 
 
 def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
-    """The files to copy beside the tensors, and their bytes; StorageError if one is unreadable."""
+    """Return the bytes of each file to copy beside tensors; StorageError if one is unreadable."""
     sizes = {}
     for path in donor.auxiliary_files():
         try:

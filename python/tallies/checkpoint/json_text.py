@@ -20,7 +20,7 @@ _brief.maxstring = _brief.maxother = 120
 
 
 def read_text(path: Path) -> bytes:
-    """The bytes of a file of JSON; InputError for one that is too long."""
+    """Return the bytes of a file of JSON; InputError for one that is too long."""
     try:
         with open(path, "rb") as file:
             text = file.read(MAX_HEADER_BYTES + 1)
@@ -32,7 +32,7 @@ def read_text(path: Path) -> bytes:
 
 
 def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
-    """The object that a text is; InputError that begins with ``where`` for anything else."""
+    """Parse a JSON object; InputError that begins with ``where`` for any other text."""
     hook = _unique if unique_keys else None
     try:
         value: object = json.loads(text.decode(), object_pairs_hook=hook, parse_int=_integer)
@@ -48,7 +48,7 @@ def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[s
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; a key given twice has no meaning that all readers share."""
+    """Make a dict of pairs; a key given twice has no meaning that all readers share."""
     unique = dict(pairs)
     if len(unique) < len(pairs):
         ((key, _),) = Counter(key for key, _ in pairs).most_common(1)
@@ -57,17 +57,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | float:
-    """As in the stock library's parser, ``-0`` and integers beyond its range are no integers."""
+    """Parse an integer; ``-0`` and integers out of range are floats, as in the stock library."""
     return int(digits) if len(digits) <= _MAX_DIGITS and digits != "-0" else float(digits)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:
-    """Whether a JSON value is an object."""
+    """Return whether a JSON value is an object."""
     return isinstance(value, dict)
 
 
 def is_texts(value: object) -> TypeGuard[dict[str, str]]:
-    """Whether a JSON value is an object of strings, all of them encodable."""
+    """Return whether a JSON value is an object of strings, all of them encodable."""
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What an output looks like before a byte of it is written: sizes, shards, headers and the index.
+"""The layout of an output before a byte of it is written: sizes, shards, headers and the index.
 
 Pure functions. The same tensors give the same bytes, in whatever order they are given.
 """
@@ -35,7 +35,7 @@ class Shard:
 
 
 def tensor_bytes(tensor: Entry) -> int:
-    """Bytes of a tensor's data; ``InputError`` for a dtype or shape that cannot be stored."""
+    """Return the bytes of a tensor; InputError for a dtype or shape that cannot be stored."""
     name, dtype, shape = tensor
     if dtype not in DTYPES:
         raise InputError(
@@ -51,7 +51,7 @@ def tensor_bytes(tensor: Entry) -> int:
 def header(
     tensors: Sequence[Entry], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, list[int]]:
-    """The first bytes of a safetensors file, and the absolute offset of each tensor as given.
+    """Return the first bytes of a safetensors file, and the offset of each tensor in the file.
 
     On disk the tensors lie end to end, wider dtypes first, then by name, so that each is aligned to
     its elements. Spaces fill the header up to a multiple of ``ALIGNMENT``.
@@ -110,7 +110,7 @@ def layout_shards(tensors: Iterable[Entry], max_shard_bytes: int) -> list[Shard]
 
 
 def index_json(shards: Iterable[Shard]) -> bytes:
-    """``model.safetensors.index.json``: which file holds which tensor, names sorted."""
+    """Return the text of ``model.safetensors.index.json``: the file of each tensor, by name."""
     shards = list(shards)
     index = {
         "metadata": {"total_size": sum(shard.n_bytes for shard in shards)},
@@ -120,5 +120,5 @@ def index_json(shards: Iterable[Shard]) -> bytes:
 
 
 def index_file(shards: Sequence[Shard]) -> bytes | None:
-    """The index of the output files; None when one file holds everything."""
+    """Return the index of the output files; None when one file holds everything."""
     return index_json(shards) if len(shards) > 1 else None

@@ -1,4 +1,4 @@
-"""What merges, what is copied, what is refused: names, shapes and types across models."""
+"""Match names, shapes and types across models: tensors are merged, copied, or refused."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from ..spec.dtypes import FLOATS
 
 
 class Tensor(Protocol):
-    """What matching needs to know of a tensor; ``dtype`` is a safetensors name."""
+    """The part of a tensor's description that matching needs."""
 
     @property
-    def dtype(self) -> str: ...
+    def dtype(self) -> str:
+        """Return the safetensors name of the dtype."""
+        ...
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Return the sizes of all dimensions."""
+        ...
 
 
 def row_length(tensor: Tensor) -> int:
-    """Elements of a row: of the last dimension, or of all where there is but one dimension."""
+    """Return the elements of a row: of the last dimension, or 1 for a scalar."""
     return tensor.shape[-1] if tensor.shape else 1
 
 
@@ -53,12 +58,12 @@ class Match:
     """Aliases of the template, which a model may lack, and the names that hold their values."""
 
     def source(self, model: Model, name: str) -> Any:
-        """The tensor that stands for ``name`` in one of the models."""
+        """Return the tensor that stands for ``name`` in one of the models."""
         return model.tensors[name if name in model.tensors else self.stands_for[name]]
 
 
 def match(template: Model, others: Sequence[Model]) -> Match:
-    """Match every tensor of every model, or raise InputError that names the first that fails.
+    """Match every tensor of every model; InputError that names the first tensor without a match.
 
     A tensor that a model lacks is found under the name it is tied to, if it is.
     """
@@ -119,7 +124,7 @@ def _more(names: Sequence[str]) -> str:
 
 
 def _rows(found: Tensor, expected: Tensor) -> str:
-    """What to say when matrices differ in their rows alone, as those of two vocabularies do."""
+    """Word the difference of matrices in their rows alone, as those of two vocabularies have it."""
     a, b = tuple(found.shape), tuple(expected.shape)
     if len(a) != 2 or len(b) != 2 or a[1] != b[1]:
         return "; shapes must be equal"

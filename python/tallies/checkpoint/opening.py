@@ -1,4 +1,4 @@
-"""Opens a path as a checkpoint."""
+"""Open a path as a model that can be merged."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def open_model(path: str) -> Checkpoint:
 
 
 def as_model(checkpoint: Checkpoint) -> Model:
-    """A checkpoint as matching takes it."""
+    """Return a checkpoint as matching takes it."""
     return Model(str(checkpoint.path), checkpoint.tensors, dict(tied_pairs(checkpoint)))

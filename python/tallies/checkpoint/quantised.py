@@ -1,4 +1,4 @@
-"""What is refused of quantised models: values that stand for others."""
+"""Refuse quantised models of kinds whose values are not read."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
 
 
 def quantisation(config: Mapping[str, Any]) -> str | None:
-    """The key by which config.json, or the part of a sub-model, declares quantised weights."""
+    """Return the key by which config.json, or a part of it, declares quantised weights."""
     for key, found in _declarations(config):
         return f"{key} ({show(_method(found))})"
     return None
@@ -103,7 +103,7 @@ def _declarations(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
-    """The scale of a tensor, as DeepSeek, vLLM, ModelOpt, ComfyUI and MXFP4 name it."""
+    """Find the scale of a tensor, as DeepSeek, vLLM, ModelOpt, ComfyUI and MXFP4 name it."""
     names = [name + suffix for suffix in ("_scale", "_scale_inv")]
     names.append(name.removesuffix("_blocks") + "_scales")
     if name.endswith(".weight"):

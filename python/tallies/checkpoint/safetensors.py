@@ -21,10 +21,14 @@ _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
 
 def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
-    """The tensors of one safetensors file, in the order of its header, and its ``__metadata__``.
+    """Read the tensors of one safetensors file, in the order of its header, and its metadata.
 
-    Accepts what the stock library accepts, less what that resolves in silence (duplicate or unknown
-    keys, entries that are no objects); raises ``InputError`` for all else.
+    Headers are taken as the stock library takes them, but for duplicate or unknown keys and entries
+    that are no objects, which that library resolves in silence.
+
+    Raises:
+        InputError: For all other headers, and for a file of another size than its header says.
+        StorageError: If the file cannot be read.
     """
     text, data_begin, file_size = _read_header_text(path)
     entries = json_object(text, f"{path}: header", unique_keys=True)
@@ -55,7 +59,7 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
 
 
 def _read_header_text(path: Path) -> tuple[bytes, int, int]:
-    """The JSON of a header, the offset at which the data begin, and the size of the file."""
+    """Read the JSON of a header, the offset at which the data begin, and the size of the file."""
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -84,7 +88,7 @@ def _read_header_text(path: Path) -> tuple[bytes, int, int]:
 
 
 def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
-    """dtype, shape, begin and end of a tensor; ``ValueError`` tells what was found and expected."""
+    """Parse dtype, shape, begin and end of a tensor; ValueError says what was found."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise ValueError(
             f"found {show(entry)}, expected an object of dtype, shape and data_offsets; {DAMAGED}"
@@ -114,7 +118,7 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _tile(path: Path, tensors: Iterable[TensorInfo], data_begin: int) -> int:
-    """Where the data end, if the tensors lie end to end: no holes, no overlaps."""
+    """Return the end of the data, if the tensors lie end to end: no holes, no overlaps."""
     end = data_begin
     for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
         if tensor.offset != end:

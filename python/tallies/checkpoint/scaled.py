@@ -198,7 +198,7 @@ def _block(n: int, n_blocks: int, stated: int | None) -> int | None:
 
 
 def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Rows and columns of a block, as config.json states them."""
+    """Return the rows and columns of a block, as config.json states them."""
     for part in (config, *filter(is_object, config.values())):
         for key in ("quantization_config", "compression_config"):
             found = part.get(key)
@@ -222,7 +222,7 @@ def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def _decoded_dtype(config: Mapping[str, Any]) -> str:
-    """The dtype that config.json, or a part of it, names for weights; bfloat16 without one."""
+    """Return the dtype that config.json, or a part of it, names for weights; bfloat16 without."""
     for part in (config, *filter(is_object, config.values())):
         for key in ("dtype", "torch_dtype"):
             found = named(str(part.get(key)))

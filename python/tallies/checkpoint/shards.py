@@ -1,4 +1,4 @@
-"""The weight files of a model: one, or those that an index names; and what is taken for neither."""
+"""Find the weight files of a model, one or those that an index names, and refuse all others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONVERT: Final = (
 
 
 def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
-    """The weight files of a directory, and the names its index places in each (None: no index).
+    """Find the weight files of a directory, and the names its index places in each (None: none).
 
     Of a directory with files of two formats, safetensors win, as in transformers; a format with a
     file or an index of the usual name wins over one without.
@@ -48,7 +48,7 @@ def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
 def _find_shards_of(
     root: Path, form: Format, names: Sequence[str]
 ) -> Mapping[Path, set[str] | None]:
-    """The weight files of one format."""
+    """Find the weight files of one format."""
     weights = [name for name in names if form.has_weights(name)]
     indexes = [name for name in names if form.is_index(name)]
     if len(indexes) > 1:
@@ -78,7 +78,7 @@ def _find_shards_of(
 
 
 def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
-    """The files of a ``weight_map``, all inside its directory, and the names it places in each."""
+    """Read the files of a ``weight_map``, all in its directory, and the names that each holds."""
     content = json_object(read_text(index), str(index), unique_keys=True)
     weight_map = content.get("weight_map")
     if not is_texts(weight_map) or not weight_map:
@@ -148,12 +148,12 @@ def read_shards(
 
 
 def is_auxiliary(name: str) -> bool:
-    """Whether a file beside the weights, by its name, is copied along with them."""
+    """Return whether a file beside the weights, by its name, is copied along with them."""
     return not (_WEIGHTS.search(name) or name.startswith(".") or name == "tallies.json")
 
 
 def _visible_files(root: Path) -> list[str]:
-    """Names of the files in a directory, links to nothing included: those must not pass unseen."""
+    """List the files in a directory, links to nothing included: those must not pass unseen."""
     try:
         with os.scandir(root) as entries:
             return sorted(

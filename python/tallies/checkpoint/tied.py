@@ -34,7 +34,7 @@ def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _same_places(checkpoint: Checkpoint) -> list[tuple[str, str]]:
-    """Pairs of names for the same bytes: an embedding, or else the first name, is canonical."""
+    """Pair names for the same bytes: an embedding, or else the first name, is canonical."""
     by_place: dict[object, list[str]] = {}
     for name, tensor in checkpoint.tensors.items():
         if tensor.n_elements:
@@ -69,6 +69,6 @@ def _tied_heads(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 
 def _kinship(a: str, b: str) -> int:
-    """How many leading components two dotted names share."""
+    """Return how many leading components two dotted names share."""
     pairs = zip(a.split("."), b.split("."), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))

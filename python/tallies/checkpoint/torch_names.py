@@ -159,6 +159,7 @@ _NAMES: Final[Mapping[tuple[str, str], Name]] = {
 
 
 def find(module: str, name: str) -> Name:
+    """Look up a name that a pickle uses; ValueError for one that is not known here."""
     found = _NAMES.get((module, name))
     if found is None and module == "torch" and name.endswith("Storage"):
         raise ValueError(f"has a tensor of torch.{name}, which is not supported")
