@@ -38,7 +38,7 @@ KEYS = (7, 1 << 63, 0xFFFF_FFFF_0000_0001)
 def drawn(
     path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend, weights: list[float]
 ) -> Array:
-    """The merged elements from ``first`` on of a tensor of which files hold only these."""
+    """Merge a tensor from ``first`` on, where the files hold only those elements."""
     plan = _core.Plan(True)
     places = []
     for i, array in enumerate(arrays):

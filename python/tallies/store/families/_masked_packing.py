@@ -19,10 +19,7 @@ from ...spec.choices import PAPER
 from ...spec.rules import Blend, Rule, Vote, trimmed
 from ..codecs._codec import Codec, Sums
 from ..manifest import SHARED
-from .job import PackJob
-
-GRAIN: Final = 2048
-"""Tiles begin at multiples of it: sums fold over so many elements, whatever the tiles are."""
+from .job import GRAIN, PackJob
 
 # The rule of a survey for thresholds alone.
 _TRIM: Final = trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
