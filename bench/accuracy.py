@@ -31,7 +31,7 @@ from tallies.store.codecs import registry as codecs
 if not __package__:  # run as a file
     sys.path[0], __package__ = str(Path(__file__).parents[1]), "bench"
 
-from . import harness
+from .support import harness
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.3)
 """Factors on the merged task vector, for methods that have one."""

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .harness import Case, note, spread, table
+from .support.harness import Case, note, spread, table
 
 Result = dict[str, Any]
 """What ``harness.save`` wrote."""

@@ -35,7 +35,7 @@ from tests.support import cuda_table
 from tests.support.cuda_table import RULES, CudaTable, Memory, floats, ints, pointers
 
 from . import cuda_torch
-from .harness import Row, note, save, table
+from .support.harness import Row, note, save, table
 
 N_EXPERTS = 3
 # Arrays on the device are this many elements over and over.

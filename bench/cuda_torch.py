@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import checkpoints, weighted
-from .harness import Row, note
+from . import weighted
+from .support import checkpoints
+from .support.harness import Row, note
 
 N_EXPERTS = 3
 DENSITY = 0.2

@@ -17,8 +17,8 @@ import numpy as np
 from tallies import _core, cpu
 from tests.reference.dtype import Array
 
-from .harness import Row, l2_bytes, n_cores, note, save, table
-from .kernel_cases import CHECKED, GRAIN, Kernel, groups
+from .support.harness import Row, l2_bytes, n_cores, note, save, table
+from .support.kernel_cases import CHECKED, GRAIN, Kernel, groups
 
 # Calls on arrays in the cache are repeated for this long, to be seen by the clock.
 _BATCH_SECONDS = 0.02

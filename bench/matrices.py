@@ -16,8 +16,8 @@ import torch
 from tallies.linalg import spectral
 from tallies.linalg.threads import single_threads
 
-from .checkpoints import Llama
-from .harness import Row, n_cores, note, save, table
+from .support.checkpoints import Llama
+from .support.harness import Row, n_cores, note, save, table
 
 _BASE_SPREAD = 0.02
 _TUNING_SPREAD = 2e-4

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import checkpoints, child, runs
-from .checkpoints import Llama
-from .harness import Row, note, save, table
-from .jobs import JOBS, Job, check, check_shapes
-from .runs import TIGHT_MEMORY, Measured, Runs, memory_option, relate, show, tensor_files
+from .support import checkpoints, child, runs
+from .support.checkpoints import Llama
+from .support.harness import Row, note, save, table
+from .support.jobs import JOBS, Job, check, check_shapes
+from .support.runs import TIGHT_MEMORY, Measured, Runs, memory_option, relate, show, tensor_files
 
 _SCALING_PARAMETERS = (0.31e9, 0.62e9, 1.236e9, 2.47e9)
 

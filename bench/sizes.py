@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from . import child
-from .harness import Row, note, table
-from .runs import size, tensor_files
+from .support import child
+from .support.harness import Row, note, table
+from .support.runs import size, tensor_files
 
 N_TASKS = 20
 _MOST_OF_FORMULA = 1.01

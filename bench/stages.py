@@ -16,9 +16,9 @@ from typing import Any
 
 import tallies
 
-from . import checkpoints
-from .checkpoints import Llama
-from .harness import Row, note, save, table
+from .support import checkpoints
+from .support.checkpoints import Llama
+from .support.harness import Row, note, save, table
 
 _ONE_PASS: dict[str, Any] = {"density": 1.0}
 _TWO_PASSES: dict[str, Any] = {"density": 0.2, "scope": "tensor"}

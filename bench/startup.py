@@ -9,8 +9,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import child
-from .harness import Row, note, save, table
+from .support import child
+from .support.harness import Row, note, save, table
 
 _COMMANDS = {
     "python -c ''": ["-c", ""],

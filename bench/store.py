@@ -18,12 +18,22 @@ from typing import Any
 from tallies.sizes import parse_size
 from tallies.store.codecs import registry as codecs
 
-from . import checkpoints, child, runs, sizes
-from .checkpoints import Llama
-from .harness import Case, Row, note, save, table
-from .plain import task_name
-from .runs import TIGHT_MEMORY, Measured, Runs, Settings, memory_option, relate, show, tensor_files
-from .store_check import (
+from . import sizes
+from .rivals.plain import task_name
+from .support import checkpoints, child, runs
+from .support.checkpoints import Llama
+from .support.harness import Case, Row, note, save, table
+from .support.runs import (
+    TIGHT_MEMORY,
+    Measured,
+    Runs,
+    Settings,
+    memory_option,
+    relate,
+    show,
+    tensor_files,
+)
+from .support.store_check import (
     check_same_content,
     check_store,
     check_unpacked,

@@ -15,8 +15,8 @@ from torch import Tensor
 
 import tallies.torch as functions
 
-from . import torch_peers
-from .harness import Row, note, save, table
+from .rivals import torch_peers
+from .support.harness import Row, note, save, table
 
 SMALL = 16
 """Elements of the tensors in which a call is nearly all of the time."""

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from tallies import Store, pack
 from tallies.torch import EncodedDelta, TaskSwitcher, staging, store_deltas, weighted_merge
 
-from . import checkpoints
-from .harness import Row, n_cores, note, save, table
+from .support import checkpoints
+from .support.harness import Row, n_cores, note, save, table
 
 Case = tuple[Row, Callable[[], object]]
 """A row, and what is timed for it."""

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .store_check import digest
+from ..support.store_check import digest
 
 _LAMBDA = 0.4
 

@@ -11,7 +11,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_cuda(m);
   tallies::bind::register_kernels(m);
   tallies::bind::register_sources(m);
-  tallies::bind::register_engine(m);
+  tallies::bind::register_plan(m);
+  tallies::bind::register_combine(m);
+  tallies::bind::register_select(m);
+  tallies::bind::register_surveys(m);
   tallies::bind::register_store(m);
   tallies::bind::register_sparse(m);
   tallies::bind::register_matrices(m);

@@ -37,6 +37,12 @@ void register_cpu(py::module_& m) {
   });
   m.def("target", [] { return std::string(kernels().target); });
   m.def("set_target", &set_target, py::arg("name"));
+  // Name and bytes of each element type, in the order of its numbers.
+  m.def("dtypes", [] {
+#define TALLIES_NAME(name, n_bytes, ...) {#name, n_bytes},
+    return std::vector<std::pair<std::string, std::size_t>>{TALLIES_DTYPES(TALLIES_NAME)};
+#undef TALLIES_NAME
+  });
   py::class_<EnvironmentScope>(m, "FloatEnvironment")
       .def(py::init<>())
       .def("__enter__", [](EnvironmentScope& scope) { scope.environment.emplace(); })

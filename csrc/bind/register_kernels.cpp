@@ -33,7 +33,7 @@ void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>
                          1.0f,
                          0,
                          at<const std::int8_t>(signs),
-                         0x7f800000,
+                         kInfinityBits,
                          at<void>(out),
                          n};
   CombineTally tally;

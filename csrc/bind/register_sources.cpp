@@ -171,11 +171,8 @@ void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inp
   };
   std::ranges::for_each(job.inputs, check);
   std::ranges::for_each(job.outputs, check);
-  std::vector<DType> types;
-  for (const Source& source : sources) types.push_back(source.type);
   plan.jobs.push_back(std::move(job));
   plan.sources.push_back(std::move(sources));
-  plan.input_types.push_back(std::move(types));
   const int dtype = outputs.empty() ? kPackedBits : std::get<2>(outputs[0]);
   plan.output_types.push_back(dtype == kPackedBits ? DType::f32 : to_dtype(dtype));
 }

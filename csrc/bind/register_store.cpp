@@ -1,14 +1,15 @@
-#include <pybind11/stl.h>
-
-#include "bind/register.h"
-#include "bind/watch.h"
+#include "bind/plan.h"
 #include "engine/restore.h"
 
 namespace tallies::bind {
 
 void register_store(py::module_& m) {
-  py::class_<PackRule>(m, "PackRule")
-      .def(py::init<JobRule, std::vector<float>>(), py::arg("shared"), py::arg("lambdas"));
+  py::class_<PackTask>(m, "PackTask")
+      .def(py::init([](std::int64_t job, Candidate shared, std::vector<float> lambdas) {
+             return PackTask{to_slice(job).job, std::move(shared), std::move(lambdas)};
+           }),
+           py::kw_only(), py::arg("job"), py::arg("shared"),
+           py::arg("lambdas") = std::vector<float>());
 
   py::class_<PackResult>(m, "PackResult")
       .def_property_readonly("conflicts", [](const PackResult& r) { return r.tally.conflicts; })
@@ -26,21 +27,23 @@ void register_store(py::module_& m) {
 
   m.def(
       "pack",
-      [](const Plan& plan, const std::vector<PackRule>& rules, const py::object& shared, int mask,
-         bool with_sums, bool stop_at_overflow, const Limits& limits, py::object progress) {
-        PackOptions options{
-            !shared.is_none(), {}, static_cast<MaskRule>(mask), with_sums, stop_at_overflow};
-        if (options.has_shared) {
-          const auto [gate, vote, blend] = shared.cast<std::tuple<int, int, int>>();
-          options.rule = to_rule(gate, vote, blend);
-        }
-        Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
-          return pack(plan, rules, options, limits, on_progress);
+      [](const Plan& plan, const std::vector<PackTask>& tasks,
+         const std::optional<std::tuple<int, int, int>>& shared, int mask, bool with_sums,
+         bool stop_at_overflow, const Limits& limits, py::object progress) {
+        PackOptions options{shared.has_value(),
+                            {},
+                            to_enum<MaskRule>("mask", mask, 4),
+                            with_sums,
+                            stop_at_overflow};
+        if (shared) options.rule = std::apply(to_rule, *shared);
+        check(plan, tasks, options);
+        return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+          return pack(plan, tasks, options, limits, on_progress);
         });
       },
-      py::arg("plan"), py::arg("rules"), py::arg("shared"), py::arg("mask"), py::arg("with_sums"),
-      py::arg("stop_at_overflow"), py::arg("limits"), py::arg("progress") = py::none());
+      py::kw_only(), py::arg("plan"), py::arg("tasks"), py::arg("shared"), py::arg("mask"),
+      py::arg("with_sums"), py::arg("stop_at_overflow"), py::arg("limits"),
+      py::arg("progress") = py::none());
   m.def(
       "restore",
       [](const Plan& plan, const Limits& limits, py::object progress) {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bind/register.h"
-#include "engine/engine.h"
+#include "engine/plan.h"
 
 namespace tallies::bind {
 

@@ -15,14 +15,14 @@ struct View {
   DType dtype;
 };
 
-// How many entries of a task vector stay: all, none, or those from the rank-th largest magnitude
-// up, counted from 1.
+// The entries of a task vector that a trim keeps: all, none, or those from the rank-th largest
+// magnitude up, counted from 1.
 struct Trim {
   std::uint64_t rank = 0;
   bool keep_all = false;
 };
 
-// Which entries stay at this density of n elements; `tallies.ranks` is the same in Python.
+// Returns the trim of n elements to this density; Python has the same in `tallies.ranks`.
 // `exactly` so many, the first among equal ones, and not all that reach the threshold; at least one
 // of them with `at_least_one`.
 inline Trim trim_to(std::uint64_t n, double density, bool exactly, bool at_least_one) {
@@ -41,7 +41,7 @@ struct ArrayMerge {
   std::vector<View> experts;
   std::vector<float> weights;  // per expert
   std::vector<Trim> trims;     // per expert
-  bool exactly;                // of entries equal to the threshold only the first `rank` stay
+  bool exactly;  // keeps only `rank` entries, the first of those that equal the threshold
   float scale;
   int zero_sign;  // of an exactly zero vote
   bool majority;  // that takes the majority of the elected signs, zero_sign when it is zero as well

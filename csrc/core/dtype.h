@@ -1,4 +1,4 @@
-// The element types a checkpoint may hold, and what the kernels need to know of each.
+// The element types that a checkpoint may hold, and the format of each.
 #pragma once
 
 #include <cstddef>
@@ -6,29 +6,36 @@
 
 namespace tallies {
 
-enum class DType : std::uint8_t { f32, bf16, f16, f64, e4m3, e5m2 };
-inline constexpr int kDTypes = 6;
+// X(name, bytes, bits of the exponent, bits of the mantissa, has infinity). The fused types come
+// first. A float of one byte is an entry here, at the end, and one in Python's spec/dtypes.py: its
+// conversions and its overflow follow.
+#define TALLIES_DTYPES(X) \
+  X(f32, 4, 8, 23, true)  \
+  X(bf16, 2, 8, 7, true)  \
+  X(f16, 2, 5, 10, true)  \
+  X(f64, 8, 11, 52, true) \
+  X(e4m3, 1, 4, 3, false) \
+  X(e5m2, 1, 5, 2, true)
+
+#define TALLIES_NAME(name, ...) name,
+enum class DType : std::uint8_t { TALLIES_DTYPES(TALLIES_NAME) };
+#undef TALLIES_NAME
+
+struct Format {
+  std::size_t n_bytes;
+  int n_exponent_bits, n_mantissa_bits;
+  bool has_infinity;  // without it, the pattern of all ones is NaN and every other one a number
+};
+#define TALLIES_FORMAT(name, ...) Format{__VA_ARGS__},
+inline constexpr Format kFormats[] = {TALLIES_DTYPES(TALLIES_FORMAT)};
+#undef TALLIES_FORMAT
+inline constexpr int kDTypes = sizeof kFormats / sizeof kFormats[0];
+
+constexpr const Format& format_of(DType dtype) { return kFormats[static_cast<int>(dtype)]; }
+constexpr std::size_t size_of(DType dtype) { return format_of(dtype).n_bytes; }
 
 // Types that the fused kernels read and write directly; the others pass through float32.
 inline constexpr int kFusedDTypes = 3;
 constexpr bool is_fused(DType dtype) { return static_cast<int>(dtype) < kFusedDTypes; }
-
-constexpr std::size_t size_of(DType dtype) {
-  constexpr std::size_t n_bytes[kDTypes] = {4, 2, 2, 8, 1, 1};
-  return n_bytes[static_cast<int>(dtype)];
-}
-
-// Smallest float32 magnitude, as bits, that rounds to infinity (e4m3: to NaN) in the type.
-constexpr std::int32_t overflow_bits(DType dtype) {
-  constexpr std::int32_t bits[kDTypes] = {
-      0x7f800000,  // f32: infinity itself
-      0x7f7f8000,  // bf16: half way between the largest value and 2^128
-      0x477ff000,  // f16: 65520
-      0x7f800000,  // f64 holds every float32
-      0x43e80001,  // e4m3: just above 464, half way between 448 and the missing 480
-      0x47700000,  // e5m2: 61440
-  };
-  return bits[static_cast<int>(dtype)];
-}
 
 }  // namespace tallies

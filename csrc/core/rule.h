@@ -1,11 +1,12 @@
-// The choices of which a merge rule is made. The Python enums of the same names mirror these.
+// The three choices of a merge rule: gate, vote and blend. The Python enums of the same names
+// mirror them.
 #pragma once
 
 #include <cstdint>
 
 namespace tallies {
 
-// Which entries of a task vector stay.
+// Decides which entries of a task vector pass.
 enum class Gate : std::uint8_t {
   all,
   magnitude,  // bits(|x|) > floor
@@ -17,7 +18,7 @@ enum class Gate : std::uint8_t {
 // Who elects the sign of an element. The unweighted ones look at the values before their weights.
 enum class Vote : std::uint8_t { none, sum, count, given, unweighted_sum, unweighted_count };
 
-// How the survivors of an element become one value.
+// Makes one value of the entries of an element that pass.
 enum class Blend : std::uint8_t {
   sum,
   mean,  // the sum over CombineArgs::divisor
@@ -26,20 +27,11 @@ enum class Blend : std::uint8_t {
   weighted_mean_of_agreeing,
   largest_agreeing,
   clamped_mean_of_agreeing,  // sum of y / sum of weights, or 1e-6 if that is more
-  alone_or_mean,             // weight x where one expert stays, else the sum of x / number of them
+  alone_or_mean,             // weight x if one expert passes, else the sum of x / number of them
   score_weighted_mean,
 };
 
-// What becomes of each expert's delta before the gate: a dropped entry is +0, NaN always stays.
-enum class Stage : std::uint8_t {
-  none,
-  drop,          // at random, all with one probability
-  drop_by_rank,  // at random, the larger of a row the less likely
-  band,          // what lies outside two thresholds
-  row_band,      // what of a row lies outside two ranks
-};
-
-// Which elements of an expert a packed mask contains, by its delta x and the shared vector m.
+// Puts an element of an expert into a packed mask, by its delta x and the shared vector m.
 enum class MaskRule : std::uint8_t {
   tall,       // |x| > lambda |m - x|
   magnitude,  // bits(|x|) > floor
@@ -104,7 +96,7 @@ struct RuleWords {
 inline constexpr RuleWords kRuleWords[] = {TALLIES_RULES(TALLIES_RULE_WORDS)};
 #undef TALLIES_RULE_WORDS
 
-// Whether a rule needs nothing but weights and densities: no survey of all experts together, no
+// True if a rule needs nothing but weights and densities: no survey of all experts together, no
 // signs from elsewhere, and one election for the signs and the values.
 constexpr bool stands_alone(Rule rule) {
   return (rule.gate == Gate::all || rule.gate == Gate::magnitude) &&

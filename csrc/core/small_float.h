@@ -1,27 +1,27 @@
-// Scalar conversions of the 8-bit floating-point types; exact widening, one rounding to nearest
-// even.
+// Scalar conversions of floating-point types of one byte: widening is exact, narrowing rounds once,
+// to nearest even.
 #pragma once
 
-#include <cstdint>
+#include "core/magnitude.h"
 
 namespace tallies {
 
-// A type with `kExponent` exponent and `kMantissa` mantissa bits. `kFinite` types (e4m3) have no
-// infinity: the pattern of all ones is NaN and every other one a number.
-template <int kExponent, int kMantissa, bool kFinite>
+template <int kExponent, int kMantissa, bool kHasInfinity>
 struct SmallFloat {
   static constexpr int kBias = (1 << (kExponent - 1)) - 1;
   static constexpr std::uint32_t kMagnitude = (1u << (kExponent + kMantissa)) - 1;
   static constexpr std::uint32_t kInfinity = ((1u << kExponent) - 1) << kMantissa;
-  static constexpr std::uint32_t kLargest = kFinite ? kMagnitude - 1 : kInfinity - 1;
-  static constexpr std::uint32_t kNan = kFinite ? kMagnitude : kInfinity | (1u << (kMantissa - 1));
+  static constexpr std::uint32_t kLargest = (kHasInfinity ? kInfinity : kMagnitude) - 1;
+  static constexpr std::uint32_t kNan =
+      kHasInfinity ? kInfinity | (1u << (kMantissa - 1)) : kMagnitude;
 
   static constexpr float widen(std::uint8_t bits) {
     const std::uint32_t magnitude = bits & kMagnitude;
-    const std::uint32_t sign = (bits & ~kMagnitude & 0xffu) << 24;
-    if (kFinite ? magnitude == kNan : magnitude > kInfinity)
-      return __builtin_bit_cast(float, sign | 0x7fc00000u);
-    if (!kFinite && magnitude == kInfinity) return __builtin_bit_cast(float, sign | 0x7f800000u);
+    const std::uint32_t sign = (bits & ~kMagnitude & 0xffu) << (31 - kExponent - kMantissa);
+    if (kHasInfinity ? magnitude > kInfinity : magnitude == kNan)
+      return __builtin_bit_cast(float, sign | kQuietNan);
+    if (kHasInfinity && magnitude == kInfinity)
+      return __builtin_bit_cast(float, sign | kInfinityBits);
     // The pattern read as a float32 is the value times 2^(kBias - 127), subnormals included.
     const float scaled = __builtin_bit_cast(float, magnitude << (23 - kMantissa));
     const float value = scaled * __builtin_bit_cast(float, std::uint32_t(127 + 127 - kBias) << 23);
@@ -30,9 +30,9 @@ struct SmallFloat {
 
   static constexpr std::uint8_t narrow(float x) {
     const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, x);
-    const std::uint32_t magnitude = bits & 0x7fffffffu;
+    const std::uint32_t magnitude = bits & kMagnitudeMask;
     const std::uint32_t sign = (bits >> 31) << (kExponent + kMantissa);
-    if (magnitude > 0x7f800000u) return static_cast<std::uint8_t>(kNan);
+    if (magnitude > kInfinityBits) return static_cast<std::uint8_t>(kNan);
     constexpr std::uint32_t smallest_normal = std::uint32_t(127 - kBias + 1) << 23;
     std::uint32_t rounded;
     if (magnitude < smallest_normal) {
@@ -47,14 +47,11 @@ struct SmallFloat {
       rounded = (magnitude - (std::uint32_t(127 - kBias) << 23) + half + even) >> shift;
     }
     if (rounded > kLargest) {
-      if (kFinite) return static_cast<std::uint8_t>(kNan);
+      if (!kHasInfinity) return static_cast<std::uint8_t>(kNan);
       rounded = kInfinity;
     }
     return static_cast<std::uint8_t>(rounded | sign);
   }
 };
-
-using E4M3 = SmallFloat<4, 3, true>;
-using E5M2 = SmallFloat<5, 2, false>;
 
 }  // namespace tallies

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "core/dtype.h"
+#include "core/magnitude.h"
 #include "core/rule.h"
 
 namespace tallies {
@@ -20,22 +20,22 @@ inline constexpr int kMaxExperts = 256;
 // with, are loaded once for all.
 inline constexpr int kRowsTogether = 4;
 
-// What the PCB score of one expert's entries is made of: magnitudes are clipped to [low, high] and
+// The numbers of one expert's PCB scores: magnitudes are clipped to [low, high] and
 // become (a - low) * per_width; what exceeds the threshold weighs (score - threshold) * per_range.
 // Factors, because a division takes as long as all of the exponential.
 struct Score {
   float low, high, per_width, threshold, per_range;
 };
 
-// What the agreement of an entry is measured against: the sum of the task vectors, or of their
+// The sum that the agreement of an entry is measured against: of the task vectors, or of their
 // signed, normalised magnitudes.
 enum class Agreement : std::uint8_t { sum, signs };
 
-// Entries of one expert that stay at random.
+// Random draws of one expert's entries.
 struct Draw {
   std::uint64_t key;    // of the random numbers
-  std::int32_t chance;  // to stay, of kCertain
-  float factor;         // on what stays
+  std::int32_t chance;  // of an entry to pass, of kCertain
+  float factor;         // on entries that pass
 };
 
 // A probability of 1: random numbers are whole numbers below it.
@@ -46,7 +46,7 @@ struct CombineArgs {
   const void* const* experts;  // n_experts arrays of the base's type
   const float* weights;        // n_experts
   const std::int32_t*
-      floors;  // n_experts; an entry stays if bits(|delta|) > floor, so -1 keeps all
+      floors;  // n_experts; an entry passes if bits(|delta|) > floor, so kKeepAll keeps all
   int n_experts;
   float scale;
   float divisor;             // Blend::mean
@@ -83,11 +83,11 @@ struct SurveyArgs {
   std::size_t n;
   std::int32_t low, high;   // patterns of magnitudes, low <= high
   std::uint32_t* interior;  // room for n + kInteriorSlack patterns
-  // Whether so much is inside that branches on it are guessed wrong; otherwise nearly nothing is.
+  // True if so many magnitudes are inside that branches on them are guessed wrong.
   bool is_dense = false;
 };
 
-// How many magnitudes are at or above each end of [low, high]; those strictly inside are listed.
+// Counts of the magnitudes at or above each end of [low, high]; those strictly inside are listed.
 struct SurveyTally {
   std::uint64_t from_low = 0, above_low = 0, from_high = 0, above_high = 0;
   std::size_t n_interior = 0;
@@ -101,7 +101,7 @@ struct SurveyTally {
   }
 };
 
-// Entries of x become +0 but for those that stay at random, and NaN. Elements first to first + n do
+// Entries of x become +0 but for those that pass at random, and NaN. Elements first to first + n do
 // not pass a multiple of 2^32.
 struct DropArgs {
   float* x;
@@ -111,7 +111,7 @@ struct DropArgs {
 };
 
 // The same with the probability low + step * rank of an entry, ranks counted from 0 for the
-// smallest magnitude of its row. `own_factor` divides what stays by that probability.
+// smallest magnitude of its row. `own_factor` divides the entries that pass by that probability.
 struct DropByRankArgs {
   float* x;
   const std::int32_t* ranks;
@@ -139,7 +139,7 @@ struct TallArgs {
   std::size_t n;
 };
 
-// PCB scores of float32 deltas. Where `positive`, a score below zero counts as zero, else it is
+// PCB scores of float32 deltas. With `positive`, a score below zero counts as zero, else it is
 // minus the score that is cut off so; NaN is zero.
 struct ScoresArgs {
   const float* const* deltas;
@@ -180,7 +180,7 @@ struct KernelTable {
                              std::uint32_t* patterns, std::uint32_t* slots, std::uint32_t* others);
   void (*even_slots)(const float* row, std::size_t n, float middle, std::size_t n_slots,
                      std::uint32_t* patterns, std::uint32_t* slots);
-  // Entries with floor < bits(|x|) <= ceiling stay, times factor; every NaN ranks as 0x7f800001.
+  // Entries with floor < bits(|x|) <= ceiling pass, times factor; every NaN ranks as kTop.
   void (*keep_band)(float* x, std::size_t n, std::int32_t floor, std::int32_t ceiling,
                     float factor);
   // Elements up to and with the k-th, from 1, of this pattern of magnitudes; n if there are fewer.
@@ -200,7 +200,7 @@ struct KernelTable {
   std::int32_t (*tall[kFusedDTypes])(const TallArgs&);
   void (*same_sign_mask)(const float* x, const float* u, std::uint8_t* out, std::size_t n);
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
-  // Where a bit differs, for elements of 1, 2, 4 and 8 bytes.
+  // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
   // Arrays of one type. Both return the bits of the largest magnitude of the float32 results.
   std::int32_t (*apply_mask[kFusedDTypes])(const void* base, const void* shared,

@@ -1,5 +1,5 @@
-// How a thread walks over an array: chunks of kN neighbouring elements, in and out of registers by
-// 16 bytes where the array allows it. The only loop over elements and the only tail of the
+// The walk of a thread over an array: chunks of kN neighbouring elements, in and out of registers
+// by 16 bytes where the array allows it. The only loop over elements and the only tail of the
 // elementwise kernels.
 #pragma once
 

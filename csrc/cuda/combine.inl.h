@@ -9,11 +9,6 @@
 namespace tallies::cuda {
 namespace {
 
-// The floor from where entries that equal the threshold are cut off. Every NaN is equal.
-TALLIES_INLINE std::int32_t raised(std::int32_t floor) {
-  return floor < 0x7f800000 ? floor + 1 : 0x7fffffff;
-}
-
 struct Floors {
   CombineThere there;
   std::int32_t here[kMaxExperts];
@@ -22,7 +17,7 @@ struct Floors {
     const std::int32_t floor = there.floors[expert];
     return there.cut_offs == nullptr || i < there.cut_offs[expert].count ? floor : raised(floor);
   }
-  // How many of the n elements from i on have the floors of element i.
+  // Counts the elements, of the n from i on, that have the floors of element i.
   TALLIES_INLINE int until_cut_off(int n_experts, std::size_t i, int n) const {
     if (there.cut_offs == nullptr) return n;
     for (int e = 0; e < n_experts; ++e) {

@@ -2,8 +2,7 @@
 #include "cuda/chunk.h"
 #include "cuda/combine.inl.h"
 #include "cuda/launch.h"
-#include "kernels/rank.h"
-#include "kernels/rare.h"
+#include "kernels/types.h"
 
 namespace tallies::cuda {
 namespace {
@@ -128,7 +127,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kN; ++j) signs.v[j] = to_bytes(elections[j].finish(args.zero_sign, lanes));
     store_chunk(args.out + i, signs, n);
   });
-  add_tally(tally, lanes, 0x7f800000);
+  add_tally(tally, lanes, kInfinityBits);
 }
 
 template <class T, Vote kVote>
@@ -151,31 +150,20 @@ Failure elect_signs(const void* const* deltas, const float* weights, int n_exper
 }  // namespace
 
 void fill_convert(Table& table) {
-  table.widen[0] = &widen<Widen<Float32>, float>;
-  table.widen[1] = &widen<Widen<BFloat16>, std::uint16_t>;
-  table.widen[2] = &widen<Widen<Float16>, std::uint16_t>;
-  table.widen[3] = &widen<WidenEach<Float64>, double>;
-  table.widen[4] = &widen<WidenEach<Float8E4M3>, std::uint8_t>;
-  table.widen[5] = &widen<WidenEach<Float8E5M2>, std::uint8_t>;
-  table.narrow[0] = &narrow<Narrow<Float32>, float>;
-  table.narrow[1] = &narrow<Narrow<BFloat16>, std::uint16_t>;
-  table.narrow[2] = &narrow<Narrow<Float16>, std::uint16_t>;
-  table.narrow[3] = &narrow<NarrowEach<Float64>, double>;
-  table.narrow[4] = &narrow<NarrowEach<Float8E4M3>, std::uint8_t>;
-  table.narrow[5] = &narrow<NarrowEach<Float8E5M2>, std::uint8_t>;
+  for_each_fused_type([&]<class T>() {
+    constexpr int i = kIndex<T>;
+    table.widen[i] = &widen<Widen<T>, typename T::Word>;
+    table.narrow[i] = &narrow<Narrow<T>, typename T::Word>;
+    table.magnitudes[i] = &magnitudes<T>;
+    table.trim[i] = &trim<T>;
+    table.elect_signs[i][0] = &elect_signs<T, Vote::sum>;
+    table.elect_signs[i][1] = &elect_signs<T, Vote::count>;
+  });
+  for_each_scalar_type([&]<class T>() {
+    table.widen[kIndex<T>] = &widen<WidenEach<T>, typename T::Word>;
+    table.narrow[kIndex<T>] = &narrow<NarrowEach<T>, typename T::Word>;
+  });
   table.subtract = &subtract;
-  table.magnitudes[0] = &magnitudes<Float32>;
-  table.magnitudes[1] = &magnitudes<BFloat16>;
-  table.magnitudes[2] = &magnitudes<Float16>;
-  table.trim[0] = &trim<Float32>;
-  table.trim[1] = &trim<BFloat16>;
-  table.trim[2] = &trim<Float16>;
-  table.elect_signs[0][0] = &elect_signs<Float32, Vote::sum>;
-  table.elect_signs[0][1] = &elect_signs<Float32, Vote::count>;
-  table.elect_signs[1][0] = &elect_signs<BFloat16, Vote::sum>;
-  table.elect_signs[1][1] = &elect_signs<BFloat16, Vote::count>;
-  table.elect_signs[2][0] = &elect_signs<Float16, Vote::sum>;
-  table.elect_signs[2][1] = &elect_signs<Float16, Vote::count>;
 }
 
 }  // namespace tallies::cuda

@@ -1,4 +1,4 @@
-// What each source file of kernels puts into the table.
+// The functions that put the kernels of each source file into the table.
 #pragma once
 
 #include "cuda/ops.h"
@@ -14,5 +14,6 @@ void fill_masks(Table&);
 void fill_tall(Table&);
 void fill_sums(Table&);
 void fill_select(Table&);
+void fill_cut_off(Table&);
 
 }  // namespace tallies::cuda

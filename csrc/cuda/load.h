@@ -13,7 +13,7 @@ struct Library {
   int n_devices = 0;
 };
 
-// Of the file _cuda.so beside this module, or that which TALLIES_CUDA_LIBRARY names; opened once.
+// Opens the file _cuda.so beside this module, or the file that TALLIES_CUDA_LIBRARY names, once.
 const Library& library();
 
 }  // namespace tallies::cuda

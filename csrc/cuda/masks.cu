@@ -3,6 +3,7 @@
 #include "cuda/families.h"
 #include "cuda/launch.h"
 #include "kernels/membership.h"
+#include "kernels/types.h"
 
 namespace tallies::cuda {
 namespace {
@@ -172,23 +173,18 @@ Failure apply_signs(const void* base, const std::uint8_t* mask, float size, void
 }  // namespace
 
 void fill_masks(Table& table) {
-  table.magnitude_mask[0] = &magnitude_mask<Float32>;
-  table.magnitude_mask[1] = &magnitude_mask<BFloat16>;
-  table.magnitude_mask[2] = &magnitude_mask<Float16>;
-  table.tall_mask[0] = &tall_mask<Float32>;
-  table.tall_mask[1] = &tall_mask<BFloat16>;
-  table.tall_mask[2] = &tall_mask<Float16>;
+  for_each_fused_type([&]<class T>() {
+    constexpr int i = kIndex<T>;
+    table.magnitude_mask[i] = &magnitude_mask<T>;
+    table.tall_mask[i] = &tall_mask<T>;
+    table.apply_mask[i] = &apply_mask<T>;
+    table.apply_signs[i] = &apply_signs<T>;
+  });
   table.consensus_mask = &consensus_mask;
   table.same_sign_mask = &same_sign_mask;
   table.sign_mask = &sign_mask;
   table.pack_bits = &pack_bits;
   table.unpack_bits = &unpack_bits;
-  table.apply_mask[0] = &apply_mask<Float32>;
-  table.apply_mask[1] = &apply_mask<BFloat16>;
-  table.apply_mask[2] = &apply_mask<Float16>;
-  table.apply_signs[0] = &apply_signs<Float32>;
-  table.apply_signs[1] = &apply_signs<BFloat16>;
-  table.apply_signs[2] = &apply_signs<Float16>;
 }
 
 }  // namespace tallies::cuda

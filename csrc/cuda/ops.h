@@ -29,14 +29,14 @@ struct Device {
   std::size_t n_bytes;  // of memory
 };
 
-// What a selection has found, in device memory. `floor` is what keeps that magnitude and larger
-// ones: bits - 1.
+// The result of a selection, in device memory. `floor` is the floor that keeps that magnitude and
+// larger ones: bits - 1.
 struct Selected {
   std::int32_t bits, floor;
   std::uint64_t n_above, n_equal;
 };
 
-// Where the entries that equal a threshold are cut off when exactly `rank` are to stay, lowest
+// The cut-off of the entries that equal a threshold when exactly `rank` are kept, lowest
 // index first: `count` elements of the array belong before the cut. `left` is how many equal ones
 // are still to be kept, here and in the arrays that follow.
 struct CutOff {
@@ -46,18 +46,20 @@ struct CutOff {
 // A floor in CombineArgs that stands for one in device memory.
 inline constexpr std::int32_t kFloorThere = -0x7fffffff - 1;
 
-// What a combine takes from device memory.
+// The arguments of a combine that are in device memory.
 struct CombineThere {
   // One per expert; used where its floor in CombineArgs is kFloorThere.
   const std::int32_t* floors = nullptr;
-  const CutOff* cut_offs = nullptr;  // beside the floors; null if all that equal a threshold stay
+  const CutOff* cut_offs =
+      nullptr;  // beside the floors; null if all that equal a threshold are kept
   // Unless null: elements are merged again, and only if these tallies of the same elements elect
   // the plus sign and hold a vote that cancelled.
   const CombineTally* again = nullptr;
 };
 
 struct Table {
-  // Of this struct and of what its functions take, to tell a library of another version.
+  // The sizes of this struct and of its functions' arguments, which tell a library of another
+  // version.
   std::size_t size, size_of_combine_args;
   int cuda_version;  // with which the library was built, 1000 * major + 10 * minor
 
@@ -82,7 +84,7 @@ struct Table {
   Failure (*milliseconds)(float* out, Event from, Event to);
 
   // As in KernelTable. Tallies and `largest` (bits of the largest magnitude of the float32 results,
-  // kNanRank or more for NaN) are added to; clear them first.
+  // kTop or more for NaN) are added to; clear them first.
   // CombineThere may be null. Rules that judge an entry by all experts have no function here.
   Failure (*combine[kFusedDTypes][kNRules])(const CombineArgs&, const CombineThere*, CombineTally*,
                                             Stream);
@@ -138,7 +140,7 @@ struct Table {
                                        std::size_t n, Stream);
   Failure (*pick_digit)(void* work, int digit, Selected* result, std::int32_t* floor, Stream);
 
-  // Where the magnitudes that equal a selected one are cut off: begin, and then each array in
+  // The cut-off of the magnitudes that equal a selected one: begin, and then each array in
   // order, with a CutOff each.
   std::size_t (*cut_off_bytes)(std::size_t n);  // of `work`, in device memory
   Failure (*begin_cut_off)(const Selected* selected, std::uint64_t rank, CutOff* out, Stream);

@@ -1,16 +1,12 @@
-// The exact rank-th largest magnitude of any number of arrays, by its digits from the highest down,
-// and where the entries that equal it are cut off. Counts are integers, so the order in which
-// blocks add them changes nothing.
-#include "cuda/chunk.h"
+// The exact rank-th largest magnitude of any number of arrays, by its digits from the highest down.
+// Counts are integers, so the order in which blocks add them changes nothing.
 #include "cuda/families.h"
 #include "cuda/launch.h"
-#include "kernels/rank.h"
+#include "cuda/ranking.h"
+#include "kernels/types.h"
 
 namespace tallies::cuda {
 namespace {
-
-constexpr int kN = 8;
-using Count = unsigned long long;
 
 // The 31 bits of a magnitude as three digits, the highest first, of 11, 10 and 10 bits.
 constexpr int kDigits = 3;
@@ -43,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
   s->prefix = s->listed = 0;
 }
 
-// What a block counts before it adds it to the selection's bins.
+// The counts of a block before it adds them to the selection's bins.
 struct Histogram {
   unsigned* counts;  // kFirstBins * kHistogramCopies, shared
   __device__ __forceinline__ void clear(int n_bins) const {
@@ -65,20 +61,6 @@ struct Histogram {
     }
   }
 };
-
-template <class T>
-__device__ __forceinline__ void load_magnitudes(std::uint32_t (&out)[kN], const void* base,
-                                                const void* expert, std::size_t i, int n) {
-  using Word = typename T::Word;
-  const Chunk<Word, kN> x = load_chunk<Word, kN>(static_cast<const Word*>(expert) + i, n);
-  Chunk<Word, kN> b{};
-  if (base != nullptr) b = load_chunk<Word, kN>(static_cast<const Word*>(base) + i, n);
-  for (int j = 0; j < kN; ++j) {
-    const float delta =
-        base == nullptr ? T::in_order(x.v + j) : T::in_order(x.v + j) - T::in_order(b.v + j);
-    out[j] = static_cast<std::uint32_t>(rank_of(magnitude(delta)));
-  }
-}
 
 // Counts the first digit of every magnitude.
 template <class T>
@@ -176,22 +158,6 @@ __global__ void __launch_bounds__(kThreads)
   histogram.add_to(s->bins, kLaterBins);
 }
 
-// Replaces each of kThreads counts, one a thread, by the sum of its own and all later threads'.
-__device__ __forceinline__ Count sum_of_later(Count mine) {
-  __shared__ Count sums[kThreads];
-  sums[threadIdx.x] = mine;
-  for (unsigned reach = 1; reach < kThreads; reach *= 2) {
-    __syncthreads();
-    const Count more = threadIdx.x + reach < kThreads ? sums[threadIdx.x + reach] : 0;
-    __syncthreads();
-    sums[threadIdx.x] += more;
-  }
-  __syncthreads();
-  const Count sum = sums[threadIdx.x];
-  __syncthreads();
-  return sum;
-}
-
 // One block: the bin that holds the rank, counted from the top, is the next digit.
 __global__ void __launch_bounds__(kThreads)
     pick_digit(Selection* s, int digit, Selected* result, std::int32_t* floor) {
@@ -258,146 +224,13 @@ Failure run_pick_digit(void* work, int digit, Selected* result, std::int32_t* fl
   return launch(&pick_digit, 1, stream, s, digit, result, floor);
 }
 
-// The cut-off: equal magnitudes are counted by segments, a block finds the segment in which the
-// last one lies that stays, and then the element.
-
-__global__ void __launch_bounds__(kThreads)
-    begin_cut_off(const Selected* selected, Count rank, CutOff* out) {
-  if (threadIdx.x == 0) *out = {rank - selected->n_above, 0};
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    count_equal(unsigned* counts, const Selected* selected, const void* base, const void* expert,
-                std::size_t n_elements) {
-  __shared__ unsigned n_equal;
-  const auto wanted = static_cast<std::uint32_t>(selected->bits);
-  const std::size_t n_segments = (n_elements + kSegment - 1) / kSegment;
-  for (std::size_t segment = blockIdx.x; segment < n_segments; segment += gridDim.x) {
-    if (threadIdx.x == 0) n_equal = 0;
-    __syncthreads();
-    const std::size_t first = segment * kSegment;
-    const std::size_t end = n_elements - first < kSegment ? n_elements : first + kSegment;
-    unsigned mine = 0;
-    for (std::size_t i = first + threadIdx.x * kN; i < end; i += kThreads * kN) {
-      const int n = end - i < kN ? static_cast<int>(end - i) : kN;
-      std::uint32_t sizes[kN];
-      load_magnitudes<T>(sizes, base, expert, i, n);
-      for (int j = 0; j < kN; ++j) mine += j < n && sizes[j] == wanted;
-    }
-    if (mine != 0) atomicAdd(&n_equal, mine);
-    __syncthreads();
-    if (threadIdx.x == 0) counts[segment] = n_equal;
-    __syncthreads();
-  }
-}
-
-// The first of the items of all threads, each with `mine` of what is sought, in which the rank-th
-// lies: true in its thread, with `before` how many come before it.
-__device__ __forceinline__ bool holds(Count mine, Count all, Count rank, Count* before) {
-  const Count from_here = sum_of_later(mine);
-  *before = all - from_here;
-  return *before < rank && rank <= *before + mine;
-}
-
-// One block.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    find_cut_off(const unsigned* counts, const Selected* selected, const void* base,
-                 const void* expert, std::size_t n_elements, CutOff* in_out) {
-  __shared__ Count all, rank, segment;
-  const Count left = in_out->left;
-  const std::size_t n_segments = (n_elements + kSegment - 1) / kSegment;
-  const std::size_t n_each = (n_segments + kThreads - 1) / kThreads;
-  const std::size_t from = threadIdx.x * n_each < n_segments ? threadIdx.x * n_each : n_segments;
-  const std::size_t to = n_segments - from < n_each ? n_segments : from + n_each;
-  Count mine = 0;
-  for (std::size_t at = from; at < to; ++at) mine += counts[at];
-  const Count from_here = sum_of_later(mine);
-  if (threadIdx.x == 0) all = from_here;
-  __syncthreads();
-  if (left > all) {  // all of this array's stay, and more
-    if (threadIdx.x == 0) *in_out = {left - all, n_elements};
-    return;
-  }
-  if (left == 0) {  // none of this array's stay
-    if (threadIdx.x == 0) *in_out = {0, 0};
-    return;
-  }
-  Count before = 0;
-  if (holds(mine, all, left, &before)) {
-    std::size_t at = from;
-    for (; before + counts[at] < left; ++at) before += counts[at];
-    segment = at;
-    rank = left - before;
-  }
-  __syncthreads();
-  constexpr int kEach = kSegment / kThreads;
-  const std::size_t first = segment * kSegment + threadIdx.x * kEach;
-  const auto wanted = static_cast<std::uint32_t>(selected->bits);
-  const Count wanted_rank = rank;
-  std::uint32_t sizes[kN];
-  mine = 0;
-  for (int part = 0; part < kEach; part += kN) {
-    const std::size_t i = first + part;
-    if (i >= n_elements) break;
-    const int n = n_elements - i < kN ? static_cast<int>(n_elements - i) : kN;
-    load_magnitudes<T>(sizes, base, expert, i, n);
-    for (int j = 0; j < kN; ++j) mine += j < n && sizes[j] == wanted;
-  }
-  if (holds(mine, counts[segment], wanted_rank, &before)) {
-    for (int part = 0; part < kEach; part += kN) {
-      const std::size_t i = first + part;
-      if (i >= n_elements) break;
-      const int n = n_elements - i < kN ? static_cast<int>(n_elements - i) : kN;
-      load_magnitudes<T>(sizes, base, expert, i, n);
-      for (int j = 0; j < kN; ++j) {
-        before += j < n && sizes[j] == wanted;
-        if (before == wanted_rank) {
-          *in_out = {0, i + static_cast<std::size_t>(j) + 1};
-          return;
-        }
-      }
-    }
-  }
-}
-
-std::size_t cut_off_bytes(std::size_t n) {
-  return (n + kSegment - 1) / kSegment * sizeof(unsigned);
-}
-
-Failure run_begin_cut_off(const Selected* selected, std::uint64_t rank, CutOff* out,
-                          Stream stream) {
-  return launch(&begin_cut_off, 1, stream, selected, rank, out);
-}
-
-template <class T>
-Failure run_cut_off(void* work, const Selected* selected, const void* base, const void* expert,
-                    std::size_t n, CutOff* in_out, Stream stream) {
-  auto* const counts = static_cast<unsigned*>(work);
-  unsigned n_blocks = 0;
-  if (const Failure wrong = grid_for(n, kSegment, &n_blocks)) return wrong;
-  if (n > 0)
-    if (const Failure wrong =
-            launch(&count_equal<T>, n_blocks, stream, counts, selected, base, expert, n))
-      return wrong;
-  return launch(&find_cut_off<T>, 1, stream, counts, selected, base, expert, n, in_out);
-}
-
 }  // namespace
 
 void fill_select(Table& table) {
   table.selection_bytes = &selection_bytes;
   table.begin_selection = &run_begin_selection;
-  table.count_digit[0] = &run_count_digit<Float32>;
-  table.count_digit[1] = &run_count_digit<BFloat16>;
-  table.count_digit[2] = &run_count_digit<Float16>;
+  for_each_fused_type([&]<class T>() { table.count_digit[kIndex<T>] = &run_count_digit<T>; });
   table.pick_digit = &run_pick_digit;
-  table.cut_off_bytes = &cut_off_bytes;
-  table.begin_cut_off = &run_begin_cut_off;
-  table.cut_off[0] = &run_cut_off<Float32>;
-  table.cut_off[1] = &run_cut_off<BFloat16>;
-  table.cut_off[2] = &run_cut_off<Float16>;
 }
 
 }  // namespace tallies::cuda

@@ -4,6 +4,7 @@
 #include "cuda/families.h"
 #include "cuda/launch.h"
 #include "kernels/half.h"
+#include "kernels/types.h"
 
 namespace tallies::cuda {
 namespace {
@@ -71,9 +72,7 @@ Failure fold(const double* lanes, std::size_t n_stretches, double* out, Stream s
 }  // namespace
 
 void fill_sums(Table& table) {
-  table.dot[0] = &run_sum<Float32, Product>;
-  table.dot[1] = &run_sum<BFloat16, Product>;
-  table.dot[2] = &run_sum<Float16, Product>;
+  for_each_fused_type([&]<class T>() { table.dot[kIndex<T>] = &run_sum<T, Product>; });
   table.sum_magnitudes = &sum_magnitudes;
   table.fold = &fold;
 }

@@ -19,6 +19,7 @@ extern "C" __attribute__((visibility("default"))) const tallies::cuda::Table* ta
     fill_tall(t);
     fill_sums(t);
     fill_select(t);
+    fill_cut_off(t);
     return t;
   }();
   return &table;

@@ -3,6 +3,7 @@
 #include "cuda/families.h"
 #include "cuda/launch.h"
 #include "kernels/membership.h"
+#include "kernels/types.h"
 
 namespace tallies::cuda {
 namespace {
@@ -79,9 +80,7 @@ Failure run_tall(const TallArgs& args, std::int32_t* largest, Stream stream) {
 }  // namespace
 
 void fill_tall(Table& table) {
-  table.tall[0] = &run_tall<Float32>;
-  table.tall[1] = &run_tall<BFloat16>;
-  table.tall[2] = &run_tall<Float16>;
+  for_each_fused_type([&]<class T>() { table.tall[kIndex<T>] = &run_tall<T>; });
 }
 
 }  // namespace tallies::cuda

@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <functional>
 
-#include "engine/engine.h"
+#include "engine/combine.h"
+#include "engine/select.h"
 #include "engine/views.h"
 #include "stream/pages.h"
 #include "stream/threads.h"
@@ -13,8 +14,6 @@ namespace {
 
 // Up to here starting a thread costs more than the whole merge: a chunk, which the stack can hold.
 constexpr std::size_t kSmall = kChunk;
-
-constexpr std::int32_t kKeepAll = -1, kKeepNone = 0x7fffffff;
 
 Array place(const void* data, DType dtype) {
   return {-1, reinterpret_cast<std::uint64_t>(data),
@@ -148,23 +147,20 @@ void fill(Plan& plan, const ArrayMerge& merge) {
   plan.has_base = merge.base != nullptr;
   Job job{merge.n, {}, {}};
   std::vector<Source> sources;
-  std::vector<DType> types;
   const auto add = [&](const void* data, DType dtype) {
     sources.push_back({.type = dtype, .array = static_cast<std::uint16_t>(job.inputs.size())});
     job.inputs.push_back(place(data, dtype));
-    types.push_back(dtype);
   };
   if (plan.has_base) add(merge.base, merge.out_type);
   for (const View& expert : merge.experts) add(expert.data, expert.dtype);
   if (merge.out != nullptr) job.outputs.push_back({place(merge.out, merge.out_type), 0});
   plan.jobs.push_back(std::move(job));
   plan.sources.push_back(std::move(sources));
-  plan.input_types.push_back(std::move(types));
   plan.output_types.push_back(merge.out_type);
 }
 
 std::vector<Kept> survey(const ArrayMerge& merge, const Plan& plan, const Limits& limits) {
-  Unit unit{{0}, {}};
+  Unit unit{{{0, 0, merge.n}}, {}, 0};
   for (const Trim& trim : merge.trims) unit.ranks.push_back(trim.rank);
   const std::vector<Threshold> found = select(plan, {unit}, {}, merge.exactly, limits, go_on)[0];
   std::vector<Kept> all;
@@ -176,20 +172,18 @@ std::vector<Kept> survey(const ArrayMerge& merge, const Plan& plan, const Limits
   return all;
 }
 
-void combine_whole(const ArrayMerge& merge, const Plan& plan, JobRule rule, const Limits& limits) {
-  const CombineOptions options{merge.rule, Stage::none, false, false};
-  const JobResult found = std::move(combine(plan, {rule}, options, limits, go_on)[0]);
+void combine_whole(const ArrayMerge& merge, const Plan& plan, Candidate candidate,
+                   const Limits& limits) {
+  const CombineOptions options{merge.rule, false, false};
+  const auto run = [&](const Slice& slice) {
+    return combine(plan, {{slice, {candidate}, {}, {}}}, options, limits, go_on)[0].candidates[0];
+  };
+  const CandidateResult found = run({0, 0, merge.n});
   if (!merge.majority) return;
-  const int sign = found.tally.sign_sum > 0 ? 1 : merge.zero_sign;
-  std::vector<JobRule> again;
-  rule.majority = -1;
-  rule.zero_sign = sign;
-  for (const auto& [first, n] : (sign > 0 ? found.minus : found.plus).ranges) {
-    rule.first = first;
-    rule.n_elements = n;
-    again.push_back(rule);
-  }
-  if (!again.empty()) combine(plan, again, options, limits, go_on);
+  candidate.majority = -1;
+  candidate.zero_sign = found.tally.sign_sum > 0 ? 1 : merge.zero_sign;
+  const Guessed& wrong = candidate.zero_sign > 0 ? found.minus : found.plus;
+  for (const auto& [first, n] : wrong.ranges) run({0, first, n});
 }
 
 }  // namespace
@@ -205,7 +199,8 @@ std::int32_t kth_magnitude(View x, std::size_t n, std::uint64_t rank, int n_thre
   all.experts = {x};
   Plan plan;
   fill(plan, all);
-  return select(plan, {Unit{{0}, {rank}}}, {}, false, limits(n_threads), go_on)[0][0].bits;
+  return select(plan, {Unit{{{0, 0, n}}, {rank}, 0}}, {}, false, limits(n_threads), go_on)[0][0]
+      .bits;
 }
 
 std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
@@ -225,16 +220,11 @@ std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
     return kept;
   }
   prefer_huge_pages(merge.out, merge.n * size_of(merge.out_type));
-  JobRule rule{};
-  rule.n_elements = merge.n;
-  rule.weights = merge.weights;
-  rule.floors = floors;
-  rule.cutoffs = cutoffs;
-  rule.scale = merge.scale;
-  rule.divisor = sum_of_weights(merge.weights);
-  rule.zero_sign = merge.zero_sign;
-  rule.majority = merge.majority ? 0 : -1;
-  combine_whole(merge, plan, std::move(rule), limits(n_threads));
+  Candidate candidate{merge.weights, 0, floors, cutoffs, merge.scale};
+  candidate.divisor = sum_of_weights(merge.weights);
+  candidate.zero_sign = merge.zero_sign;
+  candidate.majority = merge.majority ? 0 : -1;
+  combine_whole(merge, plan, std::move(candidate), limits(n_threads));
   return kept;
 }
 

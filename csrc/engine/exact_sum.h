@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <vector>
 
 namespace tallies {
 
@@ -28,10 +29,11 @@ class ExactSum {
               static_cast<std::uint64_t>(wide >> 64), x < 0);
   }
 
-  void add(const ExactSum& other) {
+  ExactSum& operator+=(const ExactSum& other) {
     unsigned carry = 0;
     for (std::size_t i = 0; i < kLimbs; ++i) carry = add_one(i, other.limbs_[i], carry);
     special_ += other.special_;
+    return *this;
   }
 
   // The exact sum, rounded once to nearest even; one NaN whatever the terms' were.
@@ -81,8 +83,22 @@ class ExactSum {
       carry = add_one(i, ~std::uint64_t(0), carry);
   }
 
+  template <class Archive>
+  friend void archive(Archive& bytes, ExactSum& sum) {
+    for (std::uint64_t& limb : sum.limbs_) bytes(limb);
+    bytes(sum.special_);
+  }
+
   std::array<std::uint64_t, kLimbs> limbs_{};
   double special_ = 0;
 };
+
+using ExactSums = std::vector<ExactSum>;
+
+inline std::vector<double> values(const ExactSums& sums) {
+  std::vector<double> values;
+  for (const ExactSum& sum : sums) values.push_back(sum.value());
+  return values;
+}
 
 }  // namespace tallies

@@ -1,154 +1,161 @@
-// The pass that measures: inner products of the inputs, or of their differences from the base.
+#include "engine/gram.h"
 
 #include <algorithm>
-#include <map>
-#include <mutex>
+#include <numeric>
+#include <span>
 
-#include "engine/engine.h"
-#include "engine/exact_sum.h"
+#include "engine/parts.h"
+#include "engine/pass.h"
 #include "engine/views.h"
 
 namespace tallies {
 namespace {
 
-// Of a row that several tiles share.
-struct OpenRow {
-  std::uint64_t n_elements = 0;
-  std::vector<ExactSum> sums;
-};
-
 struct Scratch {
-  Widened widened;
-  Deltas deltas;
+  Reader reader;
   std::vector<const float*> rows;
-  std::vector<double> part;
-  std::vector<ExactSum> sums;
+  std::vector<double> sums;
+  ExactSums exact;  // of the row in hand
 };
 
-class Gram {
+// The sums of n elements of all rows.
+void measure(const std::vector<const float*>& rows, std::size_t n, bool with_magnitudes,
+             std::vector<double>& sums) {
+  sums.clear();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t j = 0; j <= i; j += kRowsTogether) {
+      const int n_rows = static_cast<int>(std::min<std::size_t>(i + 1 - j, kRowsTogether));
+      double lanes[kRowsTogether][8];
+      kernels().dots(rows[i], rows.data() + j, n_rows, n, lanes);
+      for (int row = 0; row < n_rows; ++row)
+        sums.push_back(std::accumulate(lanes[row], lanes[row] + 8, 0.0));
+    }
+  }
+  if (!with_magnitudes) return;
+  for (const float* row : rows) sums.push_back(sum_magnitudes(row, n));
+}
+
+// Adds the elements [first, end) of a tile, a chunk at most, to the rows they are in.
+class RowSums {
  public:
-  Gram(const Plan& plan, const std::vector<GramRule>& rules, const GramOptions& options,
-       const Limits& limits)
-      : plan_(plan), rules_(rules), options_(options) {
-    scratch_.resize(static_cast<std::size_t>(limits.n_threads));
-    open_.resize(rules.size());
-    for (const GramRule& rule : rules) {
-      Job& job = jobs_.emplace_back(plan.jobs[rule.job]);
-      job.outputs.clear();
-      job.grain = kChunk;
-      results_.emplace_back(job.n_elements / rule.row_length * n_sums(rule));
+  RowSums(bool with_magnitudes, Scratch& scratch, GramRows& part)
+      : with_magnitudes_(with_magnitudes), scratch_(scratch), part_(part) {
+    scratch.exact.assign(part.n_sums, {});
+  }
+
+  void add(std::span<const void* const> vectors, std::uint64_t first, std::size_t n) {
+    const std::uint64_t length = part_.row_length, end = first + n;
+    for (std::uint64_t at = first, to; at < end; at = to) {
+      const std::uint64_t row = at / length;
+      to = std::min(end, (row + 1) * length);
+      scratch_.rows.clear();
+      for (const void* const vector : vectors)
+        scratch_.rows.push_back(static_cast<const float*>(vector) + (at - first));
+      measure(scratch_.rows, static_cast<std::size_t>(to - at), with_magnitudes_, scratch_.sums);
+      if (to - at == length) {
+        part_.add_row(row, scratch_.sums);
+        continue;
+      }
+      for (std::size_t i = 0; i < scratch_.sums.size(); ++i)
+        scratch_.exact[i].add(scratch_.sums[i]);
+      n_ += to - at;
+      row_ = row;
+      if (to == (row + 1) * length) finish();
     }
   }
 
-  const std::vector<Job>& jobs() const { return jobs_; }
-
-  void transform(const Tile& tile) {
-    const GramRule& rule = rules_[tile.job];
-    Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
-    const std::size_t n_rows = n_vectors(rule);
-    scratch.part.resize(n_sums(rule));
-    scratch.sums.assign(n_sums(rule), {});
-    std::uint64_t begin = tile.first;  // of what scratch.sums holds
-    scratch.rows.resize(n_rows);
-    const auto measure_chunk = [&](const auto& vectors, std::size_t at, std::size_t n) {
-      for (std::uint64_t first = tile.first + at, end = first + n; first < end;) {
-        const std::uint64_t row_end = (first / rule.row_length + 1) * rule.row_length;
-        const std::uint64_t to = std::min(end, row_end);
-        for (std::size_t i = 0; i < n_rows; ++i)
-          scratch.rows[i] = static_cast<const float*>(vectors[i]) + (first - tile.first - at);
-        measure(scratch, static_cast<std::size_t>(to - first));
-        if (to == row_end && to - first == rule.row_length) {
-          std::ranges::copy(scratch.part, result(tile.job, first));
-        } else {
-          for (std::size_t i = 0; i < scratch.part.size(); ++i)
-            scratch.sums[i].add(scratch.part[i]);
-          if (to == row_end) finish(tile.job, begin, to, scratch);
-        }
-        if (to == row_end) begin = to;
-        first = to;
-      }
-    };
-    const std::vector<DType>& types = plan_.input_types[rule.job];
-    if (options_.deltas)
-      scratch.deltas.for_each_chunk(tile, types, measure_chunk);
-    else
-      scratch.widened.for_each_chunk(tile, types, measure_chunk);
-    if (begin < tile.first + tile.n) finish(tile.job, begin, tile.first + tile.n, scratch);
+  // Hands over what is known of a row whose end has not been seen.
+  void finish() {
+    if (n_ == 0) return;
+    part_.add(row_, n_, scratch_.exact);
+    scratch_.exact.assign(part_.n_sums, {});
+    n_ = 0;
   }
-
-  std::vector<std::vector<double>> take_results() { return std::move(results_); }
 
  private:
-  std::size_t n_vectors(const GramRule& rule) const {
-    return plan_.jobs[rule.job].inputs.size() - options_.deltas;
-  }
-  std::size_t n_sums(const GramRule& rule) const {
-    const std::size_t n = n_vectors(rule);
-    return n * (n + 1) / 2 + (options_.with_magnitudes ? n : 0);
-  }
-  double* result(std::size_t job, std::uint64_t element) {
-    return results_[job].data() + element / rules_[job].row_length * n_sums(rules_[job]);
-  }
-
-  // The products of n elements of all rows, into scratch.part.
-  void measure(Scratch& scratch, std::size_t n) const {
-    double* to = scratch.part.data();
-    for (std::size_t i = 0; i < scratch.rows.size(); ++i) {
-      for (std::size_t j = 0; j <= i; j += kRowsTogether) {
-        const int n_rows = static_cast<int>(std::min<std::size_t>(i + 1 - j, kRowsTogether));
-        double lanes[kRowsTogether][8];
-        kernels().dots(scratch.rows[i], scratch.rows.data() + j, n_rows, n, lanes);
-        for (int row = 0; row < n_rows; ++row)
-          *to++ = std::accumulate(lanes[row], lanes[row] + 8, 0.0);
-      }
-    }
-    if (!options_.with_magnitudes) return;
-    for (const float* row : scratch.rows) *to++ = sum_magnitudes(row, n);
-  }
-
-  // Takes what a tile found of the row from `first` to `end`, and starts anew.
-  void finish(std::size_t job, std::uint64_t first, std::uint64_t end, Scratch& scratch) {
-    const std::uint64_t row_length = rules_[job].row_length;
-    if (end - first == row_length) {
-      read(scratch.sums, result(job, first));
-    } else {
-      const std::lock_guard lock(mutex_);
-      OpenRow& row = open_[job][first / row_length];
-      row.sums.resize(scratch.sums.size());
-      for (std::size_t i = 0; i < row.sums.size(); ++i) row.sums[i].add(scratch.sums[i]);
-      row.n_elements += end - first;
-      if (row.n_elements == row_length) {
-        read(row.sums, result(job, first));
-        open_[job].erase(first / row_length);
-      }
-    }
-    scratch.sums.assign(scratch.sums.size(), {});
-  }
-
-  static void read(const std::vector<ExactSum>& sums, double* out) {
-    for (const ExactSum& sum : sums) *out++ = sum.value();
-  }
-
-  const Plan& plan_;
-  const std::vector<GramRule>& rules_;
-  const GramOptions& options_;
-  std::vector<Job> jobs_;
-  std::vector<Scratch> scratch_;
-  std::mutex mutex_;
-  std::vector<std::map<std::uint64_t, OpenRow>> open_;
-  std::vector<std::vector<double>> results_;
+  const bool with_magnitudes_;
+  Scratch& scratch_;
+  GramRows& part_;
+  std::uint64_t row_ = 0, n_ = 0;  // the row in hand, and elements of it
 };
 
 }  // namespace
 
-std::vector<std::vector<double>> gram(const Plan& plan, const std::vector<GramRule>& rules,
-                                      const GramOptions& options, const Limits& limits,
-                                      const Progress& progress) {
-  Gram pass(plan, rules, options, limits);
-  stream(
-      plan.files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
-      [&](const Tile& tile) { pass.transform(tile); }, progress);
-  return pass.take_results();
+void GramRows::add_row(std::uint64_t row, const std::vector<double>& sums) {
+  const bool follows =
+      !runs.empty() && runs.back().first_row + runs.back().sums.size() / n_sums == row;
+  if (!follows) runs.push_back({row, {}});
+  runs.back().sums.insert(runs.back().sums.end(), sums.begin(), sums.end());
+}
+
+void GramRows::add(std::uint64_t row, std::uint64_t n_elements, const ExactSums& sums) {
+  OpenRow& sum = open[row];
+  sum.sums.resize(n_sums);
+  add_each(sum.sums, sums, "sums of a row");
+  sum.n_elements += n_elements;
+  if (sum.n_elements < row_length) return;
+  add_row(row, values(sum.sums));
+  open.erase(row);
+}
+
+GramRows& GramRows::operator+=(const GramRows& part) {
+  if (part.row_length != row_length || part.n_sums != n_sums)
+    throw Error(Error::Kind::request,
+                "inner products to add have other rows or vectors, expected parts "
+                "of one tensor");
+  runs.insert(runs.end(), part.runs.begin(), part.runs.end());
+  for (const auto& [row, sum] : part.open) add(row, sum.n_elements, sum.sums);
+  return *this;
+}
+
+bool GramRows::is_valid() const {
+  if (row_length == 0 || n_sums == 0) return false;
+  return std::ranges::all_of(runs, [&](const Run& run) { return run.sums.size() % n_sums == 0; }) &&
+         std::ranges::all_of(open, [&](const auto& row) {
+           return row.second.sums.size() == n_sums && row.second.n_elements < row_length;
+         });
+}
+
+std::vector<double> GramRows::table() const {
+  std::vector<const Run*> order;
+  for (const Run& run : runs) order.push_back(&run);
+  std::ranges::sort(order, {}, &Run::first_row);
+  std::vector<double> table;
+  for (const Run* const run : order) {
+    if (run->first_row * n_sums != table.size())
+      throw Error(Error::Kind::request,
+                  "inner products of row " + std::to_string(table.size() / n_sums) +
+                      " are missing or there twice; add all parts of the tensor once");
+    table.insert(table.end(), run->sums.begin(), run->sums.end());
+  }
+  if (!open.empty())
+    throw Error(Error::Kind::request, "inner products of row " +
+                                          std::to_string(open.begin()->first) +
+                                          " are incomplete; add all parts of the tensor");
+  return table;
+}
+
+std::vector<GramRows> gram(const Plan& plan, const std::vector<GramTask>& tasks,
+                           const GramOptions& options, const Limits& limits,
+                           const Progress& progress) {
+  std::vector<Job> jobs;
+  std::vector<GramRows> empty;
+  for (const GramTask& task : tasks) {
+    jobs.push_back(survey_of(plan, task.slice, kChunk));
+    const std::size_t n = plan.sources[task.slice.job].size() - options.deltas;
+    empty.push_back({task.row_length, n * (n + 1) / 2 + (options.with_magnitudes ? n : 0), {}, {}});
+  }
+  return run<Scratch>(plan.files, jobs, limits, progress, empty,
+                      [&](const Tile& tile, Scratch& scratch, GramRows& part) {
+                        RowSums rows(options.with_magnitudes, scratch, part);
+                        scratch.reader.for_each_rows(
+                            tile, plan.sources[tasks[tile.job].slice.job],
+                            options.deltas ? As::deltas : As::float32,
+                            [&](const Rows& read, std::size_t at, std::size_t n) {
+                              rows.add(read.values, tile.first + at, n);
+                            });
+                        rows.finish();
+                      });
 }
 
 }  // namespace tallies

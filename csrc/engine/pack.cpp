@@ -1,140 +1,118 @@
-// The pass that writes a store: of every tile the shared vector and the masks of all experts.
+#include "engine/pack.h"
 
 #include <algorithm>
-#include <mutex>
+#include <atomic>
 
-#include "engine/engine.h"
 #include "engine/exact_sum.h"
+#include "engine/parts.h"
+#include "engine/pass.h"
 #include "engine/views.h"
 
 namespace tallies {
 namespace {
 
 struct Scratch {
-  Deltas deltas;
+  Reader reader;
   std::vector<float> shared, in_mask;
-  std::vector<std::uint8_t> mask;
   std::vector<const void*> rows;
 };
 
-// What one tile adds to the result of its job, and, with exact sums, one chunk.
 struct Part {
   CombineTally tally;
+  std::vector<Lanes> inputs, outputs;
   std::vector<std::uint64_t> n_set;
-  std::vector<ExactSum> sums, sums_in_mask;
+  ExactSums sums, sums_in_mask;
+
+  Part& operator+=(const Part& part) {
+    tally.add(part.tally);
+    add(inputs, part.inputs);
+    add(outputs, part.outputs);
+    add_each(n_set, part.n_set, "masks");
+    add_each(sums, part.sums, "experts");
+    add_each(sums_in_mask, part.sums_in_mask, "experts");
+    return *this;
+  }
 };
 
 class Pack {
  public:
-  Pack(const Plan& plan, const std::vector<PackRule>& rules, const PackOptions& options,
-       const Limits& limits)
-      : plan_(plan), rules_(rules), options_(options), rule_(index_of(options.rule)) {
-    scratch_.resize(static_cast<std::size_t>(limits.n_threads));
-    for (const PackRule& rule : rules) {
-      const Job& job = plan.jobs[rule.shared.job];
-      const std::size_t n_experts = plan.n_experts(rule.shared.job);
-      Part& total = totals_.emplace_back();
-      total.n_set.resize(job.outputs.size() - options.has_shared);
-      total.sums.resize(n_experts);
-      total.sums_in_mask.resize(n_experts);
-      inputs_.emplace_back(job.inputs.size());
-      outputs_.emplace_back(job.outputs.size());
-      jobs_.push_back(job);
+  Pack(const Plan& plan, const std::vector<PackTask>& tasks, const PackOptions& options)
+      : plan_(plan), tasks_(tasks), options_(options), rule_(index_of(options.rule)) {
+    for (const PackTask& task : tasks) {
+      const Job& job = jobs_.emplace_back(plan.jobs[task.job]);
+      Part& part = empty_.emplace_back();
+      part.inputs.resize(plan.sources[task.job].size());
+      part.outputs.resize(job.outputs.size());
+      part.n_set.resize(job.outputs.size() - options.has_shared);
+      part.sums.resize(plan.n_experts(task.job));
+      part.sums_in_mask.resize(part.sums.size());
     }
   }
 
-  const std::vector<Job>& jobs() const { return jobs_; }
-
-  void transform(const Tile& tile) {
-    const PackRule& rule = rules_[tile.job];
-    const Job& job = jobs_[tile.job];
-    Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
-    Part part;
-    part.n_set.resize(totals_[tile.job].n_set.size());
-    part.sums.resize(totals_[tile.job].sums.size());
-    part.sums_in_mask.resize(part.sums.size());
-    if (is_fused_tall(rule)) {
-      pack_tall(tile, rule, part);
-    } else {
-      scratch.deltas.for_each_chunk(
-          tile, plan_.input_types[rule.shared.job],
-          [&](const std::vector<float*>& deltas, std::size_t first, std::size_t n) {
-            pack_chunk(tile, rule, deltas, first, n, scratch, part);
-          });
-    }
-
-    std::vector<Lanes> inputs, outputs;
-    for (std::size_t i = 0; i < job.inputs.size(); ++i)
-      inputs.push_back(fingerprint(tile.in[i], job.inputs[i], tile.first, tile.n));
-    for (std::size_t i = 0; i < job.outputs.size(); ++i)
-      outputs.push_back(fingerprint(tile.out[i], job.outputs[i], tile.first, tile.n));
-    const std::lock_guard lock(mutex_);
-    Part& total = totals_[tile.job];
-    total.tally.add(part.tally);
-    for (std::size_t i = 0; i < part.n_set.size(); ++i) total.n_set[i] += part.n_set[i];
-    for (std::size_t e = 0; e < part.sums.size() && options_.with_sums; ++e) {
-      total.sums[e].add(part.sums[e]);
-      total.sums_in_mask[e].add(part.sums_in_mask[e]);
-    }
-    for (std::size_t i = 0; i < inputs.size(); ++i) add(inputs_[tile.job][i], inputs[i]);
-    for (std::size_t i = 0; i < outputs.size(); ++i) add(outputs_[tile.job][i], outputs[i]);
-    stop_ |= options_.stop_at_overflow && part.tally.overflow;
-  }
-
-  bool stopped() {
-    const std::lock_guard lock(mutex_);
-    return stop_;
-  }
-
-  std::vector<PackResult> results() const {
-    std::vector<PackResult> results;
-    for (std::size_t i = 0; i < totals_.size(); ++i) {
-      const Part& total = totals_[i];
-      PackResult result{total.tally, inputs_[i], outputs_[i], total.n_set, {}, {}};
-      for (const ExactSum& sum : total.sums) result.sums.push_back(sum.value());
-      for (const ExactSum& sum : total.sums_in_mask) result.sums_in_mask.push_back(sum.value());
-      results.push_back(std::move(result));
-    }
-    return results;
+  std::vector<Part> run(const Limits& limits, const Progress& progress) {
+    std::atomic<bool> stop = false;
+    return tallies::run<Scratch>(
+        plan_.files, jobs_, limits, [&](std::uint64_t n) { return progress(n) && !stop; }, empty_,
+        [&](const Tile& tile, Scratch& scratch, Part& part) {
+          transform(tile, scratch, part);
+          if (options_.stop_at_overflow && part.tally.overflow) stop = true;
+        });
   }
 
  private:
-  // Whether one kernel makes the sum and the masks of a tile as it is.
-  bool is_fused_tall(const PackRule& rule) const {
-    const DType type = plan_.output_types[rule.shared.job];
-    return options_.mask == MaskRule::tall && options_.has_shared && !options_.with_sums &&
-           options_.rule == Rule{Gate::all, Vote::none, Blend::sum} && rule.shared.scale == 1.0f &&
-           std::ranges::all_of(rule.shared.weights, [](float w) { return w == 1.0f; }) &&
-           is_fused(type) && common_type(plan_.input_types[rule.shared.job]) == type;
+  void transform(const Tile& tile, Scratch& scratch, Part& part) const {
+    const PackTask& task = tasks_[tile.job];
+    const Job& job = jobs_[tile.job];
+    if (is_fused_tall(task)) {
+      pack_tall(tile, task, part);
+    } else {
+      scratch.reader.for_each_rows(tile, plan_.sources[task.job], As::deltas,
+                                   [&](const Rows& rows, std::size_t first, std::size_t n) {
+                                     pack_chunk(tile, task, rows.deltas, first, n, scratch, part);
+                                   });
+    }
+    part.inputs = fingerprint(tile, job, plan_.sources[task.job]);
+    for (std::size_t i = 0; i < job.outputs.size(); ++i)
+      part.outputs[i] = fingerprint(tile.out[i], job.outputs[i], tile.first, tile.n);
   }
 
-  void pack_tall(const Tile& tile, const PackRule& rule, Part& part) const {
-    const DType type = plan_.output_types[rule.shared.job];
+  // Whether one kernel makes the sum and the masks of a tile as it is.
+  bool is_fused_tall(const PackTask& task) const {
+    const DType type = plan_.output_types[task.job];
+    return options_.mask == MaskRule::tall && options_.has_shared && !options_.with_sums &&
+           options_.rule == Rule{Gate::all, Vote::none, Blend::sum} && task.shared.scale == 1.0f &&
+           std::ranges::all_of(task.shared.weights, [](float w) { return w == 1.0f; }) &&
+           is_fused(type) && stored_type(plan_.sources[task.job]) == type;
+  }
+
+  void pack_tall(const Tile& tile, const PackTask& task, Part& part) const {
+    const DType type = plan_.output_types[task.job];
     std::vector<std::uint8_t*> masks;
     for (std::size_t k = 0; k < part.n_set.size(); ++k)
       masks.push_back(static_cast<std::uint8_t*>(tile.out[k + 1]));
     const auto n_experts = static_cast<int>(part.sums.size());
     const std::int32_t largest = kernels().tall[static_cast<int>(type)](
-        {tile.in[0], tile.in + 1, n_experts, rule.lambdas.data(),
+        {tile.in[0], tile.in + 1, n_experts, task.lambdas.data(),
          static_cast<int>(masks.size()) / n_experts, tile.out[0], masks.data(), tile.n});
     part.tally.overflow |= largest >= overflow_bits(type);
     for (std::size_t k = 0; k < masks.size(); ++k) part.n_set[k] += count_set(masks[k], tile.n);
   }
 
-  void pack_chunk(const Tile& tile, const PackRule& rule, const std::vector<float*>& deltas,
+  void pack_chunk(const Tile& tile, const PackTask& task, std::span<float* const> deltas,
                   std::size_t first, std::size_t n, Scratch& scratch, Part& part) const {
     scratch.rows.assign(deltas.begin(), deltas.end());
-    if (options_.has_shared) merge_chunk(tile, rule.shared, first, n, scratch, part.tally);
+    if (options_.has_shared) merge_chunk(tile, task, first, n, scratch, part.tally);
     for (std::size_t e = 0; e < deltas.size(); ++e) {
       const float* const x = deltas[e];
-      mask_chunk(tile, rule, e, x, first, n, scratch, part);
+      mask_chunk(tile, task, e, x, first, n, scratch, part);
       if (options_.with_sums) part.sums[e].add(sum_magnitudes(x, n));
     }
   }
 
-  void merge_chunk(const Tile& tile, const JobRule& rule, std::size_t first, std::size_t n,
+  void merge_chunk(const Tile& tile, const PackTask& task, std::size_t first, std::size_t n,
                    Scratch& scratch, CombineTally& tally) const {
-    const DType type = plan_.output_types[rule.job];
+    const Candidate& rule = task.shared;
+    const DType type = plan_.output_types[task.job];
     scratch.shared.resize(kChunk);
     CombineArgs args{};
     args.experts = scratch.rows.data();
@@ -152,7 +130,7 @@ class Pack {
     kernels().narrow[static_cast<int>(type)](scratch.shared.data(), out, n);
   }
 
-  void mask_chunk(const Tile& tile, const PackRule& rule, std::size_t expert, const float* x,
+  void mask_chunk(const Tile& tile, const PackTask& task, std::size_t expert, const float* x,
                   std::size_t first, std::size_t n, Scratch& scratch, Part& part) const {
     const float* const shared = scratch.shared.data();
     const std::size_t n_masks = part.n_set.size() / part.sums.size();
@@ -161,10 +139,10 @@ class Pack {
           static_cast<std::uint8_t*>(tile.out[k + options_.has_shared]) + first / 8;
       switch (options_.mask) {
         case MaskRule::tall:
-          kernels().tall_mask(x, shared, rule.lambdas[k], mask, n);
+          kernels().tall_mask(x, shared, task.lambdas[k], mask, n);
           break;
         case MaskRule::magnitude:
-          kernels().magnitude_mask(x, rule.shared.floors[expert], mask, n);
+          kernels().magnitude_mask(x, task.shared.floors[expert], mask, n);
           break;
         case MaskRule::same_sign:
           kernels().same_sign_mask(x, shared, mask, n);
@@ -186,28 +164,23 @@ class Pack {
   }
 
   const Plan& plan_;
-  const std::vector<PackRule>& rules_;
+  const std::vector<PackTask>& tasks_;
   const PackOptions& options_;
   const int rule_;
-  std::vector<Job> jobs_;
-  std::vector<Scratch> scratch_;
-  std::mutex mutex_;
-  bool stop_ = false;
-  std::vector<Part> totals_;
-  std::vector<std::vector<Lanes>> inputs_, outputs_;
+  std::vector<Job> jobs_;  // one per task
+  std::vector<Part> empty_;
 };
 
 }  // namespace
 
-std::vector<PackResult> pack(const Plan& plan, const std::vector<PackRule>& rules,
+std::vector<PackResult> pack(const Plan& plan, const std::vector<PackTask>& tasks,
                              const PackOptions& options, const Limits& limits,
                              const Progress& progress) {
-  Pack pass(plan, rules, options, limits);
-  stream(
-      plan.files, pass.jobs(), Tiling(pass.jobs(), limits), limits,
-      [&](const Tile& tile) { pass.transform(tile); },
-      [&](std::uint64_t n_bytes) { return progress(n_bytes) && !pass.stopped(); });
-  return pass.results();
+  std::vector<PackResult> results;
+  for (Part& part : Pack(plan, tasks, options).run(limits, progress))
+    results.push_back({part.tally, std::move(part.inputs), std::move(part.outputs),
+                       std::move(part.n_set), values(part.sums), values(part.sums_in_mask)});
+  return results;
 }
 
 }  // namespace tallies

@@ -1,7 +1,7 @@
 // Makes tensors of a base and what a task changes of it.
 #pragma once
 
-#include "engine/engine.h"
+#include "engine/fingerprints.h"
 
 namespace tallies {
 

@@ -1,13 +1,12 @@
 #include "engine/row_select.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <functional>
 #include <utility>
 
+#include "core/magnitude.h"
 #include "cpu/ops.h"
-#include "engine/engine.h"
 
 namespace tallies {
 namespace {
@@ -59,7 +58,7 @@ std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t room,
   std::size_t n_sample = 0;
   const std::size_t stride = std::max<std::size_t>(n / room, 1);
   for (std::size_t at = stride / 2; at < n && n_sample < room; at += stride)
-    sample[n_sample++] = std::min(std::bit_cast<std::int32_t>(x[at]) & 0x7fffffff, kTop);
+    sample[n_sample++] = ranked(magnitude_of(x[at]));
   return n_sample;
 }
 

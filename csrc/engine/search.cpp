@@ -5,23 +5,27 @@
 #include <functional>
 #include <utility>
 
+#include "core/error.h"
+
 namespace tallies {
 namespace {
 
 // So many errors of the sample to either side of its rank.
 constexpr double kDeviations = 6;
+// More patterns than any machine lists.
+constexpr std::uint64_t kMostRoom = std::uint64_t(1) << 40;
 
 // The value of a given rank, from 0 and the largest down, among patterns; several ranks cost little
 // more than one. Half the time of std::nth_element for each.
 class Ranked {
  public:
-  explicit Ranked(const std::vector<std::uint32_t>& patterns) : patterns_(patterns), bins_(kBins) {
+  explicit Ranked(const Patterns& patterns) : patterns_(patterns), bins_(kBins) {
     for (const std::uint32_t pattern : patterns) ++bins_[pattern >> kShift];
   }
   std::uint32_t at(std::size_t rank) const {
     std::size_t bin = kBins - 1;
     for (; rank >= bins_[bin]; --bin) rank -= bins_[bin];
-    std::vector<std::uint32_t> same;
+    Patterns same;
     same.reserve(bins_[bin]);
     for (const std::uint32_t pattern : patterns_)
       if (pattern >> kShift == bin) same.push_back(pattern);
@@ -33,13 +37,12 @@ class Ranked {
  private:
   static constexpr int kShift = 16;
   static constexpr std::size_t kBins = std::size_t(1) << (31 - kShift);
-  const std::vector<std::uint32_t>& patterns_;
+  const Patterns& patterns_;
   std::vector<std::uint32_t> bins_;
 };
 
 // How many patterns are above one, and how many are equal to it.
-std::pair<std::uint64_t, std::uint64_t> count_from(const std::vector<std::uint32_t>& patterns,
-                                                   std::uint32_t bits) {
+std::pair<std::uint64_t, std::uint64_t> count_from(const Patterns& patterns, std::uint32_t bits) {
   std::uint64_t n_above = 0, n_equal = 0;
   for (const std::uint32_t pattern : patterns) {
     n_above += pattern > bits;
@@ -49,7 +52,7 @@ std::pair<std::uint64_t, std::uint64_t> count_from(const std::vector<std::uint32
 }
 
 // Standard error of the share of patterns that are at or above one, over the runs of a sample.
-double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t pattern) {
+double error_of_share(const Patterns& patterns, std::uint32_t pattern) {
   const std::size_t n_runs = patterns.size() / kRun;
   double sum = 0, squares = 0;
   for (std::size_t run = 0; run < n_runs; ++run) {
@@ -65,50 +68,108 @@ double error_of_share(const std::vector<std::uint32_t>& patterns, std::uint32_t 
 
 }  // namespace
 
+// Starts to count the patterns inside, in as many bins as there is room for.
+void Counted::count_inside() {
+  const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
+  const auto most_bins =
+      static_cast<std::int64_t>(room * sizeof(std::uint32_t) / sizeof(std::uint64_t));
+  for (shift = 0; n_inside > (most_bins << shift);) ++shift;
+  bins.assign(static_cast<std::size_t>((n_inside - 1) >> shift) + 1, 0);
+  const std::uint32_t first = static_cast<std::uint32_t>(tried.low) + 1;
+  for (const std::uint32_t pattern : inside) ++bins[(pattern - first) >> shift];
+  Patterns().swap(inside);
+}
+
+Tried Counted::add(const SurveyTally& part, const std::uint32_t* interior) {
+  Tried found{static_cast<std::uint32_t>(part.from_low - part.above_low),
+              static_cast<std::uint32_t>(part.from_high - part.above_high)};
+  tally += part;
+  if (bins.empty() && inside.size() + part.n_interior > room) count_inside();
+  if (bins.empty()) {
+    found.first = static_cast<std::uint32_t>(inside.size());
+    found.n = static_cast<std::uint32_t>(part.n_interior);
+    inside.insert(inside.end(), interior, interior + part.n_interior);
+  } else {
+    const std::uint32_t first = static_cast<std::uint32_t>(tried.low) + 1;
+    for (std::size_t i = 0; i < part.n_interior; ++i) ++bins[(interior[i] - first) >> shift];
+  }
+  return found;
+}
+
+Tried Counted::add(const TileCount& part) {
+  n_nonzero += part.n_nonzero;
+  largest = std::max(largest, part.largest);
+  return add(part.tally, part.interior.data());
+}
+
+// Makes bins of 2^to patterns.
+void Counted::coarsen(std::int32_t to) {
+  if (to <= shift) return;
+  std::vector<std::uint64_t> wide(((bins.size() - 1) >> (to - shift)) + 1);
+  for (std::size_t i = 0; i < bins.size(); ++i) wide[i >> (to - shift)] += bins[i];
+  bins = std::move(wide);
+  shift = to;
+}
+
+Counted& Counted::operator+=(const Counted& part) {
+  if (part.tried != tried)
+    throw Error(Error::Kind::request,
+                "rounds to add have tried other brackets, expected parts of one round");
+  n_nonzero += part.n_nonzero;
+  largest = std::max(largest, part.largest);
+  SurveyTally counts = part.tally;
+  counts.n_interior = part.inside.size();
+  add(counts, part.inside.data());
+  if (part.bins.empty()) return *this;
+  if (bins.empty()) count_inside();
+  Counted other = part;
+  other.coarsen(shift);
+  coarsen(other.shift);
+  for (std::size_t i = 0; i < bins.size(); ++i) bins[i] += other.bins[i];
+  return *this;
+}
+
+bool Counted::is_valid() const {
+  if (tried.low < 0 || tried.high < tried.low || tried.high > kTop || shift < 0 || shift > 31 ||
+      largest < 0 || room < 2 || room > kMostRoom)
+    return false;
+  const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
+  if (!bins.empty() &&
+      (n_inside < 1 || bins.size() != static_cast<std::size_t>((n_inside - 1) >> shift) + 1))
+    return false;
+  std::uint64_t n = inside.size();
+  for (const std::uint64_t bin : bins) n += bin;
+  if ((!bins.empty() && !inside.empty()) || tally.from_low < tally.above_low ||
+      tally.from_high < tally.above_high || tally.from_low < tally.from_high ||
+      tally.above_low < tally.above_high || (n > 0 && tally.above_low != tally.from_high + n))
+    return false;
+  return std::ranges::all_of(inside, [&](std::uint32_t pattern) {
+    return pattern > static_cast<std::uint32_t>(tried.low) &&
+           pattern < static_cast<std::uint32_t>(tried.high);
+  });
+}
+
+bool Counted::knows_equal(std::int32_t bits) const {
+  return bits == tried.low || bits == tried.high || bins.empty();
+}
+
+std::uint64_t Counted::n_equal(std::int32_t bits, const Tried& part) const {
+  if (bits == tried.low) return part.n_low;
+  if (bits == tried.high) return part.n_high;
+  const auto* const first = inside.data() + part.first;
+  return static_cast<std::uint64_t>(
+      std::count(first, first + part.n, static_cast<std::uint32_t>(bits)));
+}
+
 void Search::aim(std::int32_t from, std::int32_t to) {
-  try_low = std::clamp(from, low, high);
-  try_high = std::clamp(to, try_low, high);
-  inside_.clear();
-  bins_.clear();
-  tally = {};
+  tried.low = std::clamp(from, proven.low, proven.high);
+  tried.high = std::clamp(to, tried.low, proven.high);
 }
 
-void Search::count_nonzero(std::uint64_t n) {
-  const std::lock_guard lock(mutex);
-  n_nonzero += n;
-}
-
-void Search::learn_rank() {
+void Search::learn_rank(std::uint64_t n_nonzero) {
   rank = std::min(n_nonzero, static_cast<std::uint64_t>(static_cast<float>(n_nonzero) * share));
   share = 0;
   done = rank == 0;
-}
-
-Tried Search::add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest) {
-  Tried tried{static_cast<std::uint32_t>(part.from_low - part.above_low),
-              static_cast<std::uint32_t>(part.from_high - part.above_high)};
-  const std::uint32_t first = static_cast<std::uint32_t>(try_low) + 1;
-  const auto count = [&](std::uint32_t pattern) { ++bins_[(pattern - first) >> shift_]; };
-  const std::lock_guard lock(mutex);
-  found.largest = std::max(found.largest, largest);
-  tally += part;
-  if (bins_.empty() && inside_.size() + part.n_interior > room) {
-    const std::int64_t n_inside = std::int64_t(try_high) - try_low - 1;
-    const auto most_bins =
-        static_cast<std::int64_t>(room * sizeof(std::uint32_t) / sizeof(std::uint64_t));
-    for (shift_ = 0; n_inside > (most_bins << shift_);) ++shift_;
-    bins_.assign(static_cast<std::size_t>((n_inside - 1) >> shift_) + 1, 0);
-    std::ranges::for_each(inside_, count);
-    std::vector<std::uint32_t>().swap(inside_);
-  }
-  if (bins_.empty()) {
-    tried.first = static_cast<std::uint32_t>(inside_.size());
-    tried.n = static_cast<std::uint32_t>(part.n_interior);
-    inside_.insert(inside_.end(), interior, interior + part.n_interior);
-  } else {
-    std::for_each(interior, interior + part.n_interior, count);
-  }
-  return tried;
 }
 
 void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal) {
@@ -119,60 +180,81 @@ void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_eq
   done = true;
 }
 
-void Search::learn() {
-  if (share > 0) learn_rank();
+Search start_search(std::uint64_t rank, float share) {
+  Search search;
+  search.rank = share > 0 ? 1 : rank;
+  search.share = share;
+  search.done = search.rank == 0;
+  return search;
+}
+
+Counted Search::start(std::size_t room) const {
+  Counted part;
+  part.tried = tried;
+  part.room = room;
+  return part;
+}
+
+void Search::learn(const Counted& counted) {
+  const SurveyTally& tally = counted.tally;
+  const Patterns& inside = counted.inside;
+  const std::vector<std::uint64_t>& bins = counted.bins;
+  const std::int32_t shift = counted.shift;
+  found.largest = std::max(found.largest, counted.largest);
+  if (share > 0) learn_rank(counted.n_nonzero);
   if (done) return;
   if (rank <= tally.above_high) {
-    low = try_high + 1;
+    proven.low = tried.high + 1;
   } else if (rank <= tally.from_high) {
-    settle(try_high, tally.above_high, tally.from_high - tally.above_high);
-  } else if (rank <= tally.above_low && bins_.empty()) {
+    settle(tried.high, tally.above_high, tally.from_high - tally.above_high);
+  } else if (rank <= tally.above_low && bins.empty()) {
     const std::uint64_t n_wanted = rank - tally.from_high;
-    const std::uint32_t bits = Ranked(inside_).at(static_cast<std::size_t>(n_wanted - 1));
-    const auto [n_above, n_equal] = count_from(inside_, bits);
+    const std::uint32_t bits = Ranked(inside).at(static_cast<std::size_t>(n_wanted - 1));
+    const auto [n_above, n_equal] = count_from(inside, bits);
     settle(static_cast<std::int32_t>(bits), tally.from_high + n_above, n_equal);
   } else if (rank <= tally.above_low) {
     std::uint64_t above = tally.from_high;
-    std::size_t bin = bins_.size() - 1;
-    while (above + bins_[bin] < rank) above += bins_[bin--];
-    const std::int64_t first = std::int64_t(try_low) + 1 + (std::int64_t(bin) << shift_);
-    const std::int64_t last = first + (std::int64_t(1) << shift_) - 1;
-    if (shift_ == 0) {
-      settle(static_cast<std::int32_t>(first), above, bins_[bin]);
+    std::size_t bin = bins.size() - 1;
+    while (above + bins[bin] < rank) above += bins[bin--];
+    const std::int64_t first = std::int64_t(tried.low) + 1 + (std::int64_t(bin) << shift);
+    const std::int64_t last = first + (std::int64_t(1) << shift) - 1;
+    if (shift == 0) {
+      settle(static_cast<std::int32_t>(first), above, bins[bin]);
     } else {
-      low = static_cast<std::int32_t>(first);
-      high = static_cast<std::int32_t>(std::min<std::int64_t>(last, try_high - 1));
+      proven.low = static_cast<std::int32_t>(first);
+      proven.high = static_cast<std::int32_t>(std::min<std::int64_t>(last, tried.high - 1));
     }
   } else if (rank <= tally.from_low) {
-    settle(try_low, tally.above_low, tally.from_low - tally.above_low);
+    settle(tried.low, tally.above_low, tally.from_low - tally.above_low);
   } else {
-    high = try_low - 1;
+    proven.high = tried.low - 1;
   }
-  if (!done) aim(low, high);
+  if (proven.low > proven.high)
+    throw Error(Error::Kind::request,
+                "a round has too few numbers for the rank, expected those of all parts");
+  if (!done) aim(proven.low, proven.high);
 }
 
-bool Search::knows_equal() const {
-  return found.bits == try_low || found.bits == try_high || bins_.empty();
+bool Search::is_valid() const {
+  const auto is_bracket = [](const Bracket& bracket) {
+    return 0 <= bracket.low && bracket.low <= bracket.high && bracket.high <= kTop;
+  };
+  return is_bracket(proven) && is_bracket(tried) && (done || rank > 0) && share >= 0 && share <= 1;
 }
 
-std::uint64_t Search::n_equal(const Tried& part) const {
-  if (found.bits == try_low) return part.n_low;
-  if (found.bits == try_high) return part.n_high;
-  const auto* const first = inside_.data() + part.first;
-  return static_cast<std::uint64_t>(
-      std::count(first, first + part.n, static_cast<std::uint32_t>(found.bits)));
-}
-
-void Search::forget() {
-  std::vector<std::uint32_t>().swap(inside_);
-  std::vector<std::uint64_t>().swap(bins_);
+void Search::learn_from_sample(const Patterns& patterns, std::uint64_t n_all) {
+  if (n_all > kSmallUnit) return guess_from(patterns, n_all);
+  if (patterns.size() != n_all)
+    throw Error(Error::Kind::request, "the round has " + std::to_string(patterns.size()) +
+                                          " numbers, expected all " + std::to_string(n_all) +
+                                          " of a small unit");
+  learn_from_all(patterns);
 }
 
 // From all patterns of the unit.
-void Search::learn_from_all(const std::vector<std::uint32_t>& patterns) {
+void Search::learn_from_all(const Patterns& patterns) {
   if (share > 0) {
-    n_nonzero = patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u));
-    learn_rank();
+    learn_rank(patterns.size() - static_cast<std::size_t>(std::ranges::count(patterns, 0u)));
     if (done) return;
   }
   const std::uint32_t bits = Ranked(patterns).at(static_cast<std::size_t>(rank - 1));
@@ -182,7 +264,8 @@ void Search::learn_from_all(const std::vector<std::uint32_t>& patterns) {
 }
 
 // From a sample of n_all elements.
-void Search::guess_from(const std::vector<std::uint32_t>& patterns, std::uint64_t n_all) {
+void Search::guess_from(const Patterns& patterns, std::uint64_t n_all) {
+  if (patterns.empty()) return;
   const Ranked ranked(patterns);
   const double n = static_cast<double>(patterns.size());
   const auto at = [&](double share) {

@@ -1,18 +1,42 @@
-// The search for one threshold: what passes have proven, and what the next one tries.
+// The search for one threshold: what rounds have proven, and what the next one tries.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
-#include "engine/engine.h"
+#include "core/table.h"
+#include "engine/plan.h"
 
 namespace tallies {
+
+using Patterns = std::vector<std::uint32_t>;  // bits of magnitudes
 
 // Elements read together for a sample. Neighbours are alike, so the error of the sample is judged
 // from how its runs differ.
 constexpr std::size_t kRun = 1024;
+
+// Units of up to this many elements are read whole instead of being sampled: 64 Ki patterns are
+// selected in memory in less time than another pass takes to start.
+constexpr std::uint64_t kSmallUnit = 1 << 16;
+
+struct Threshold {
+  std::int32_t bits = 0;  // of the rank-th largest magnitude
+  std::uint64_t rank = 0;
+  std::uint64_t n_above = 0;  // magnitudes strictly larger
+  std::uint64_t n_equal = 0;  // magnitudes equal to it
+  std::int32_t largest = 0;   // bits of the largest magnitude; of derived measures only
+  // Keeping `rank` entries, lowest index first: those equal are kept up to here in the order of the
+  // unit's slices.
+  std::uint64_t last_job = 0;    // position in Unit::slices
+  std::uint64_t last_count = 0;  // elements of its job up to and with the last one kept
+};
+
+// Patterns from `low` to `high`.
+struct Bracket {
+  std::int32_t low = 0, high = kTop;
+  bool operator==(const Bracket&) const = default;
+};
 
 // What a stretch has of the patterns that a search tries.
 struct Tried {
@@ -20,46 +44,89 @@ struct Tried {
   std::uint32_t first = 0, n = 0;       // of those inside, where they are listed
 };
 
+// What a tile has in and around the bracket of one search.
+struct TileCount {
+  SurveyTally tally;
+  std::uint64_t n_nonzero = 0;
+  std::int32_t largest = 0;  // of scores
+  Patterns interior;         // of the first tally.n_interior entries
+};
+
+// What some numbers have in and around a bracket. Those of two parts add up.
+struct Counted {
+  Bracket tried;
+  std::uint64_t room = 0;  // for patterns inside: listed while there is room, else counted
+  SurveyTally tally;
+  std::uint64_t n_nonzero = 0;
+  std::int32_t largest = 0;
+  Patterns inside;
+  std::vector<std::uint64_t> bins;  // of 2^shift patterns each
+  std::int32_t shift = 0;
+
+  Tried add(const TileCount&);
+  Counted& operator+=(const Counted&);
+  bool is_valid() const;
+  // Whether n_equal knows how many of a stretch have these bits.
+  bool knows_equal(std::int32_t bits) const;
+  std::uint64_t n_equal(std::int32_t bits, const Tried& part) const;
+
+ private:
+  Tried add(const SurveyTally&, const std::uint32_t* interior);
+  void count_inside();
+  void coarsen(std::int32_t to);
+};
+
 struct Search {
   std::uint64_t rank = 0;  // with a share, 1 until it is known
   float share = 0;
-  std::size_t room = 0;  // for patterns inside what is tried
-  std::uint64_t n_nonzero = 0;
   bool done = false;
   Threshold found;
-  // Proven: the answer lies in [low, high].
-  std::int32_t low = 0, high = kTop;
-  // Tried in this pass, within the proven range.
-  std::int32_t try_low = 0, try_high = kTop;
-  SurveyTally tally;
-  std::mutex mutex;
+  Bracket proven, tried;
 
-  void count_nonzero(std::uint64_t n);
-  // What a pass found in a stretch.
-  Tried add(const SurveyTally& part, const std::uint32_t* interior, std::int32_t largest = 0);
-  // From a whole pass, from all patterns, or from a sample of n_all elements in runs of kRun.
-  void learn();
-  void learn_from_all(const std::vector<std::uint32_t>& patterns);
-  void guess_from(const std::vector<std::uint32_t>& patterns, std::uint64_t n_all);
+  // Returns what a round has counted before it starts.
+  Counted start(std::size_t room) const;
+  // From what a whole round counted.
+  void learn(const Counted&);
+  // From a sample of n_all elements in runs of kRun; from all of a small unit.
+  void learn_from_sample(const Patterns&, std::uint64_t n_all);
 
   // Whether only some of those equal to the threshold are needed, and how many.
   bool is_cut() const { return rank > 0 && rank < found.n_above + found.n_equal; }
   std::uint64_t n_of_equal() const { return rank - found.n_above; }
-  // Whether n_equal knows how many of a stretch of the pass before are equal to the threshold.
-  bool knows_equal() const;
-  std::uint64_t n_equal(const Tried& part) const;
-  // Gives back the memory that only passes need.
-  void forget();
+  bool is_valid() const;
 
  private:
+  void learn_from_all(const Patterns&);
+  void guess_from(const Patterns&, std::uint64_t n_all);
   void aim(std::int32_t from, std::int32_t to);
-  void learn_rank();
+  void learn_rank(std::uint64_t n_nonzero);
   void settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_equal);
-
-  // What lies inside: listed while there is room, else counted in bins of 2^shift patterns.
-  std::vector<std::uint32_t> inside_;
-  std::vector<std::uint64_t> bins_;
-  int shift_ = 0;
 };
+
+// Returns a search that has not begun; with a share above zero for a rank that is not known.
+Search start_search(std::uint64_t rank, float share);
+
+template <class Archive>
+void archive(Archive& bytes, SurveyTally& tally) {
+  bytes(tally.from_low, tally.above_low, tally.from_high, tally.above_high);
+}
+template <class Archive>
+void archive(Archive& bytes, Bracket& bracket) {
+  bytes(bracket.low, bracket.high);
+}
+template <class Archive>
+void archive(Archive& bytes, Threshold& found) {
+  bytes(found.bits, found.rank, found.n_above, found.n_equal, found.largest, found.last_job,
+        found.last_count);
+}
+template <class Archive>
+void archive(Archive& bytes, Counted& part) {
+  bytes(part.tried, part.room, part.tally, part.n_nonzero, part.largest, part.inside, part.bins,
+        part.shift);
+}
+template <class Archive>
+void archive(Archive& bytes, Search& search) {
+  bytes(search.rank, search.share, search.done, search.found, search.proven, search.tried);
+}
 
 }  // namespace tallies

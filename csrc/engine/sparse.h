@@ -3,7 +3,7 @@
 // one writes. They are read as sources of a job (engine/source.h).
 #pragma once
 
-#include "engine/engine.h"
+#include "engine/fingerprints.h"
 
 namespace tallies {
 

@@ -18,10 +18,7 @@ void split_at_periods(std::uint64_t first, std::size_t n, const Body& body) {
   }
 }
 
-// One pattern above a floor or ceiling, which lets all that are equal to it pass.
-std::int32_t above(std::int32_t bits) { return bits < kTop ? bits + 1 : bits; }
-
-void keep_band(const StageRule& rule, float* delta, std::uint64_t first, std::size_t n) {
+void keep_band(const Band& rule, float* delta, std::uint64_t first, std::size_t n) {
   const std::uint64_t end = first + n;
   for (std::uint64_t at = first; at < end;) {
     std::uint64_t to = end;
@@ -29,11 +26,11 @@ void keep_band(const StageRule& rule, float* delta, std::uint64_t first, std::si
     if (at < rule.floor_cutoff)
       to = std::min(to, rule.floor_cutoff);
     else
-      floor = above(floor);
+      floor = next_rank(floor);
     if (at < rule.ceiling_cutoff)
       to = std::min(to, rule.ceiling_cutoff);
     else
-      ceiling = above(ceiling);
+      ceiling = next_rank(ceiling);
     kernels().keep_band(delta + (at - first), static_cast<std::size_t>(to - at), floor, ceiling,
                         rule.factor);
     at = to;
@@ -42,73 +39,63 @@ void keep_band(const StageRule& rule, float* delta, std::uint64_t first, std::si
 
 }  // namespace
 
-std::size_t chunk_elements(const JobRule& rule) {
-  if (rule.row_length == 0) return kChunk;
-  const std::uint64_t n_rows = std::max<std::uint64_t>(kChunk / rule.row_length, 1);
-  return static_cast<std::size_t>(n_rows * rule.row_length);
+std::size_t chunk_elements(const Stages& stages) {
+  if (stages.row_length == 0) return kChunk;
+  const std::uint64_t n_rows = std::max<std::uint64_t>(kChunk / stages.row_length, 1);
+  return static_cast<std::size_t>(n_rows * stages.row_length);
 }
 
-Job stretch_of(const Job& job, const JobRule& rule) {
-  Job stretch = job;
-  stretch.n_elements = rule.n_elements;
-  if (rule.row_length != 0) stretch.grain = std::lcm(chunk_elements(rule), kGrain);
-  for (Array& array : stretch.inputs) array.offset = array.at(rule.first);
-  for (Array& array : stretch.outputs) array.offset = array.at(rule.first);
-  return stretch;
+std::size_t grain_of(const Stages& stages, std::size_t least) {
+  return stages.row_length == 0 ? least : std::lcm(chunk_elements(stages), kGrain);
 }
 
-void Stages::run(Stage stage, const StageRule& rule, std::size_t expert, std::uint64_t row_length,
-                 float* delta, std::uint64_t first, std::size_t n) {
-  const auto length = static_cast<std::size_t>(row_length);
-  switch (stage) {
-    case Stage::none:
-      break;
-    case Stage::drop:
-      split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
-        kernels().drop({delta + at, part, rule.draw(), first + at});
-      });
-      break;
-    case Stage::drop_by_rank:
-      for (std::size_t row = 0; row < n; row += length) {
-        const std::int32_t* const ranks = ranks_.of(delta + row, length);
-        split_at_periods(first + row, length, [&](std::size_t at, std::size_t part) {
-          kernels().drop_by_rank({delta + row + at, ranks + at, part, rule.key, first + row + at,
-                                  rule.low, rule.step, rule.own_factor, rule.factor});
-        });
-      }
-      break;
-    case Stage::band:
-      keep_band(rule, delta, first, n);
-      break;
-    case Stage::row_band:
-      guesses_.resize(std::max(guesses_.size(), expert + 1));
-      for (std::size_t row = 0; row < n; row += length)
-        keep_rows(rule, guesses_[expert], delta + row, length);
-      break;
+void StageRunner::run(const Stages& stages, std::size_t expert, float* delta, std::uint64_t first,
+                      std::size_t n) {
+  const Stage& stage = stages.stages[expert];
+  const auto length = static_cast<std::size_t>(stages.row_length);
+  if (const auto* const draw = std::get_if<Draw>(&stage)) {
+    split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+      kernels().drop({delta + at, part, *draw, first + at});
+    });
+  } else if (const auto* const drop = std::get_if<DropByRank>(&stage)) {
+    for (std::size_t row = 0; row < n; row += length)
+      drop_by_rank(*drop, delta + row, first + row, length);
+  } else if (const auto* const band = std::get_if<Band>(&stage)) {
+    keep_band(*band, delta, first, n);
+  } else if (const auto* const row_band = std::get_if<RowBand>(&stage)) {
+    guesses_.resize(std::max(guesses_.size(), expert + 1));
+    for (std::size_t row = 0; row < n; row += length)
+      keep_row_band(*row_band, guesses_[expert], delta + row, length);
   }
 }
 
-Stages::Sums Stages::sum(Stage stage, const StageRule& rule, std::size_t expert,
-                         std::uint64_t row_length, float* delta, std::uint64_t first,
-                         std::size_t n) {
-  if (stage != Stage::drop) {
+StageRunner::Sums StageRunner::sum(const Stages& stages, std::size_t expert, float* delta,
+                                   std::uint64_t first, std::size_t n) {
+  const auto* const draw = std::get_if<Draw>(&stages.stages[expert]);
+  if (draw == nullptr) {
     const double before = sum_magnitudes(delta, n);
-    run(stage, rule, expert, row_length, delta, first, n);
+    run(stages, expert, delta, first, n);
     return {before, sum_magnitudes(delta, n)};
   }
   double before[8] = {}, after[8] = {};
   split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
-    kernels().sum_drawn({delta + at, part, rule.draw(), first + at}, before, after);
+    kernels().sum_drawn({delta + at, part, *draw, first + at}, before, after);
   });
   return {std::accumulate(before, before + 8, 0.0), std::accumulate(after, after + 8, 0.0)};
 }
 
-void Stages::keep_rows(const StageRule& rule, Guesses& guesses, float* row, std::size_t n) {
+void StageRunner::drop_by_rank(const DropByRank& rule, float* row, std::uint64_t first,
+                               std::size_t n) {
+  const std::int32_t* const ranks = ranks_.of(row, n);
+  split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+    kernels().drop_by_rank({row + at, ranks + at, part, rule.key, first + at, rule.low, rule.step,
+                            rule.own_factor, rule.factor});
+  });
+}
+
+void StageRunner::keep_row_band(const RowBand& rule, Guesses& guesses, float* row, std::size_t n) {
   // What is equal to a threshold is taken lowest index first, from the largest magnitude down.
-  StageRule band;
-  band.factor = rule.factor;
-  band.ceiling = kTop;
-  band.ceiling_cutoff = n;
+  Band band{kTop, kTop, n, n, rule.factor};
   const auto n_outliers = static_cast<std::size_t>(rule.n_outliers);
   const auto last = static_cast<std::size_t>(rule.n_outliers + rule.n_kept);
   if (n_outliers > 0) {
@@ -117,8 +104,6 @@ void Stages::keep_rows(const StageRule& rule, Guesses& guesses, float* row, std:
     if (n_outliers < found.n_above + found.n_equal)
       band.ceiling_cutoff = kernels().count_to(row, n, found.bits, n_outliers - found.n_above);
   }
-  band.floor = kTop;
-  band.floor_cutoff = n;
   if (last >= n) {
     band.floor = -1;
   } else if (rule.n_kept > 0) {

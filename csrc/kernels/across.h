@@ -56,7 +56,7 @@ struct Variance {
   }
 };
 
-// SCE: elements on which the experts differ most stay, for all of them.
+// SCE: elements on which the experts differ most pass, for all experts.
 struct VarianceEntry {
   struct Seen : Variance {
     Mask passes{};
@@ -115,11 +115,11 @@ struct Scored {
     return select(is_finite(seen), value, F32s{});
   }
   static TALLIES_INLINE Mask is_finite(const Seen& seen) {
-    return greater(all(0x7f800000), magnitude(seen.sum));
+    return greater(all(kInfinityBits), magnitude(seen.sum));
   }
 };
 
-// Where the sum of the task vectors is not finite, every entry is that sum.
+// Every entry is the sum of the task vectors if this sum is not finite.
 struct ScoreEntry {
   using Seen = Scored::Seen;
   Scored scored;

@@ -8,7 +8,7 @@ namespace tallies {
 namespace {
 
 // `finish` takes the sign elected of each element as two masks and how many values agree with it,
-// at least 1. Where neither sign is elected, or nothing agrees, the result is +0.
+// at least 1. The result is +0 if neither sign is elected, or nothing agrees.
 
 // Sums of both signs are kept apart: deriving one from the total would round differently.
 struct SumOfAgreeing {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "core/table.h"
-#include "kernels/rank.h"
 #include "kernels/stage.h"
 
 namespace tallies {
@@ -13,13 +12,12 @@ void keep_band(float* x, std::size_t n_elements, std::int32_t floor, std::int32_
                float factor) {
   const I32s low = all(floor), high = all(ceiling);
   const F32s scale = all(factor);
-  change<1>({x}, x, n_elements,
-            [&](const float* const* rows, std::size_t at, std::size_t)
-                __attribute__((always_inline)) {
-                  const F32s v = load<F32s>(rows[0] + at);
-                  const I32s rank = rank_of(magnitude(v));
-                  return keep_if(but_not(greater(rank, low), greater(rank, high)), v, v * scale);
-                });
+  change<1>(
+      {x}, x, n_elements, TALLIES_LAMBDA(const float* const* rows, std::size_t at, std::size_t) {
+        const F32s v = load<F32s>(rows[0] + at);
+        const I32s rank = rank_of(magnitude(v));
+        return keep_if(but_not(greater(rank, low), greater(rank, high)), v, v * scale);
+      });
 }
 
 std::size_t count_to(const float* x, std::size_t n_elements, std::int32_t bits, std::size_t k) {
@@ -32,10 +30,7 @@ std::size_t count_to(const float* x, std::size_t n_elements, std::int32_t bits, 
     k -= n;
   }
   for (; k > 0 && i < n_elements; ++i) {
-    std::int32_t pattern;
-    __builtin_memcpy(&pattern, x + i, sizeof pattern);
-    pattern &= 0x7fffffff;
-    k -= (pattern < kNanRank ? pattern : kNanRank) == bits;
+    k -= ranked(magnitude_of(x[i])) == bits;
   }
   return i;
 }

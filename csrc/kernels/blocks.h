@@ -41,14 +41,14 @@ TALLIES_INLINE void for_each_block(const In* const* inputs, int n_inputs, std::s
 template <int kBlock, class In, class Out, class Body>
 TALLIES_INLINE void map_blocks(const In* const* inputs, int n_inputs, Out* out,
                                std::size_t n_elements, const Body& body) {
-  for_each_block<kBlock>(inputs, n_inputs, n_elements,
-                         [&](const In* const* rows, std::size_t first, std::size_t i, std::size_t n)
-                             __attribute__((always_inline)) {
-                               if (n == kBlock) return body(rows, first, out + i);
-                               Out last[kBlock];
-                               body(rows, first, last);
-                               __builtin_memcpy(out + i, last, n * sizeof(Out));
-                             });
+  for_each_block<kBlock>(
+      inputs, n_inputs, n_elements,
+      TALLIES_LAMBDA(const In* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        if (n == kBlock) return body(rows, first, out + i);
+        Out last[kBlock];
+        body(rows, first, last);
+        __builtin_memcpy(out + i, last, n * sizeof(Out));
+      });
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace {
 // keys would give the same numbers in another order.
 class Chances {
  public:
-  // Of elements from `first` up to the next multiple of 2^32.
+  // For elements from `first` up to the next multiple of 2^32.
   TALLIES_INLINE Chances(std::uint64_t key, std::uint64_t first) {
     key += (first >> 32) * 0x9e3779b97f4a7c15u;
     low_ = unsigned_of(all(static_cast<std::int32_t>(key)));

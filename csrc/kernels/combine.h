@@ -20,7 +20,7 @@ struct ZeroSign {
       : plus_above(all(sign > 0 ? -1 : 0)), minus_below(all(sign < 0 ? 1 : 0)) {}
 };
 
-// What a block of elements adds to the CombineTally, lane by lane.
+// The counts of a block of elements, lane by lane, for the CombineTally.
 struct LaneTally {
   I32s signs{}, conflicts{}, cancellations{}, largest{};
 
@@ -169,7 +169,7 @@ struct EntryOf<Gate::random, kVote, kBlend> {
 template <class ToEntry>
 concept Looks = requires { typename ToEntry::Seen; };
 
-// Whether the number of an element decides.
+// True if an entry depends on the number of its element.
 template <class ToEntry>
 concept Draws = requires(const ToEntry& entry) { entry.chances; };
 
@@ -193,7 +193,7 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
     const auto* p = at(args.n_experts);
     for (int u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
   }
-  const auto for_each_delta = [&](const auto& step) __attribute__((always_inline)) {
+  const auto for_each_delta = TALLIES_LAMBDA(const auto& step) {
     for (int e = 0; e < args.n_experts; ++e) {
       const auto* p = at(e);
       const ToEntry entry = make_entry<ToEntry>(args, e);
@@ -205,27 +205,27 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
   };
   if constexpr (Looks<ToEntry>) {
     typename ToEntry::Seen seen[kPairs][2];
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                       __attribute__((always_inline)) { entry.see(seen[u][h], delta); });
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      entry.see(seen[u][h], delta);
+    });
     for (auto& pair : seen)
       for (auto& one : pair) ToEntry::settle(one, args);
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                       __attribute__((always_inline)) {
-                         Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
-                       });
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
+    });
   } else if constexpr (Draws<ToEntry>) {
     U32s elements[kPairs][2];
     for (int u = 0; u < kPairs; ++u)
       for (int h = 0; h < 2; ++h)
         elements[u][h] = unsigned_of(elements_of_half<T>(h)) +
                          static_cast<std::uint32_t>(args.first + i + u * kPair);
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h)
-                       __attribute__((always_inline)) {
-                         Rule::step(acc[u][h], entry(delta, elements[u][h]), entry.weight);
-                       });
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      Rule::step(acc[u][h], entry(delta, elements[u][h]), entry.weight);
+    });
   } else {
-    for_each_delta([&](const ToEntry& entry, F32s delta, int u, int h) __attribute__((
-                       always_inline)) { Rule::step(acc[u][h], entry(delta), entry.weight); });
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      Rule::step(acc[u][h], entry(delta), entry.weight);
+    });
   }
   Pair results[kPairs];
   I32s largest{};
@@ -266,21 +266,20 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
   const ZeroSign zero(kVote == Vote::given ? 0 : args.zero_sign);
   LaneTally lanes;
   Word* const out = static_cast<Word*>(args.out);
-  const auto body = [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
-                        __attribute__((always_inline)) {
-                          std::int8_t signs[kBlock] = {};
-                          if constexpr (kVote == Vote::given)
-                            __builtin_memcpy(signs, args.signs + i, n);
-                          Word last[kBlock];
-                          const auto at = [&](int row) __attribute__((always_inline)) {
-                            const Word* p = rows[row] + first;
-                            prefetch_block(p, kBlock);
-                            return p;
-                          };
-                          merge_block<T, kDelta, ToEntry, Rule, kPairs>(
-                              args, zero, i, at, signs, n == kBlock ? out + i : last, lanes);
-                          if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
-                        };
+  const auto body =
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+    std::int8_t signs[kBlock] = {};
+    if constexpr (kVote == Vote::given) __builtin_memcpy(signs, args.signs + i, n);
+    Word last[kBlock];
+    const auto at = TALLIES_LAMBDA(int row) {
+      const Word* p = rows[row] + first;
+      prefetch_block(p, kBlock);
+      return p;
+    };
+    merge_block<T, kDelta, ToEntry, Rule, kPairs>(args, zero, i, at, signs,
+                                                  n == kBlock ? out + i : last, lanes);
+    if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
+  };
   for_each_block<kBlock>(inputs, args.n_experts + (kDelta ? 1 : 0), args.n, body);
   lanes.add_to(tally, args.overflow);
 }
@@ -324,15 +323,14 @@ template <Vote kVote>
 void elect_signs(const float* const* deltas, const float* weights, int n_experts, int zero_sign,
                  std::int8_t* out, std::size_t n, CombineTally& tally) {
   LaneTally lanes;
-  const auto body = [&](const float* const* rows, std::size_t first, std::int8_t* signs)
-                        __attribute__((always_inline)) {
-                          Election<kVote> election;
-                          for (int e = 0; e < n_experts; ++e)
-                            election.step(load<F32s>(rows[e] + first), weights[e]);
-                          store(signs, to_bytes(election.finish(zero_sign, lanes)));
-                        };
+  const auto body =
+      TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::int8_t* signs) {
+    Election<kVote> election;
+    for (int e = 0; e < n_experts; ++e) election.step(load<F32s>(rows[e] + first), weights[e]);
+    store(signs, to_bytes(election.finish(zero_sign, lanes)));
+  };
   map_blocks<kLanes>(deltas, n_experts, out, n, body);
-  lanes.add_to(tally, 0x7f800000);
+  lanes.add_to(tally, kInfinityBits);
 }
 
 }  // namespace

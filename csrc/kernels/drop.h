@@ -16,7 +16,7 @@ void drop(const DropArgs& args) {
   const F32s factor = all(args.draw.factor);
   change<1>(
       {args.x}, args.x, args.n,
-      [&](const float* const* rows, std::size_t at, std::size_t i) __attribute__((always_inline)) {
+      TALLIES_LAMBDA(const float* const* rows, std::size_t at, std::size_t i) {
         const F32s x = load<F32s>(rows[0] + at);
         return keep_if(greater(chance, chances.of(elements + static_cast<std::uint32_t>(i))), x,
                        x * factor);
@@ -33,22 +33,21 @@ void sum_drawn(const DropArgs& args, double before[8], double after[8]) {
   F64s whole[kVectors], kept[kVectors];
   __builtin_memcpy(whole, before, sizeof whole);
   __builtin_memcpy(kept, after, sizeof kept);
-  const auto add = [](F64s* sums, int vector, F32s x) __attribute__((always_inline)) {
+  const auto add = TALLIES_LAMBDA(F64s * sums, int vector, F32s x) {
     const Doubles sizes = to_doubles(floats_of(magnitude(x)));
     sums[vector % kVectors] = sums[vector % kVectors] + sizes.low;
     sums[(vector + 1) % kVectors] = sums[(vector + 1) % kVectors] + sizes.high;
   };
   for_each_block<kBlock>(
       &args.x, 1, args.n,
-      [&](const float* const* rows, std::size_t first, std::size_t i, std::size_t)
-          __attribute__((always_inline)) {
-            for (int at = 0; at < kBlock; at += kLanes) {
-              const F32s x = load<F32s>(rows[0] + first + at);
-              const U32s here = elements + static_cast<std::uint32_t>(i + at);
-              add(whole, at / kDoubles, x);
-              add(kept, at / kDoubles, keep_if(greater(chance, chances.of(here)), x, x * factor));
-            }
-          });
+      TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t) {
+        for (int at = 0; at < kBlock; at += kLanes) {
+          const F32s x = load<F32s>(rows[0] + first + at);
+          const U32s here = elements + static_cast<std::uint32_t>(i + at);
+          add(whole, at / kDoubles, x);
+          add(kept, at / kDoubles, keep_if(greater(chance, chances.of(here)), x, x * factor));
+        }
+      });
   __builtin_memcpy(before, whole, sizeof whole);
   __builtin_memcpy(after, kept, sizeof kept);
 }
@@ -61,7 +60,7 @@ void drop_by_rank(const DropByRankArgs& args) {
   const auto* const ranks = reinterpret_cast<const float*>(args.ranks);
   change<2>(
       {args.x, ranks}, args.x, args.n,
-      [&](const float* const* rows, std::size_t at, std::size_t i) __attribute__((always_inline)) {
+      TALLIES_LAMBDA(const float* const* rows, std::size_t at, std::size_t i) {
         const F32s x = load<F32s>(rows[0] + at);
         const F32s chance = low + step * to_floats(load<I32s>(rows[1] + at));
         const I32s below = to_ints(chance * static_cast<float>(kCertain));

@@ -1,4 +1,4 @@
-// What becomes of one expert's delta before the vote: weight and gate, and the sign it votes for.
+// One expert's delta on its way to the vote: weighted, gated, and with the sign it votes for.
 #pragma once
 
 #include "core/table.h"
@@ -9,8 +9,8 @@ namespace {
 
 struct Entry {
   F32s value;
-  F32s vote;                 // what it adds to a vote by sum
-  Mask passes, plus, minus;  // a zero has no sign; NaN stays, and whatever its sign, is the result
+  F32s vote;                 // the term of a vote by sum
+  Mask passes, plus, minus;  // a zero has no sign; NaN passes, and is the result whatever its sign
 };
 
 // Any weight and floor.
@@ -41,7 +41,7 @@ struct UnweightedVoteEntry : WeightedEntry<kGate> {
 // Weight 1, as TIES was published: comparing with both ends of the gate gives the signs as well,
 // two operations of twelve less.
 struct UnweightedEntry {
-  F32s least;  // magnitude that stays, above zero
+  F32s least;  // magnitude that passes, above zero
   static constexpr float weight = 1.0f;
   TALLIES_INLINE UnweightedEntry(std::int32_t floor, float)
       : least(floats_of(all(floor < 0 ? 1 : floor + 1))) {}
@@ -52,12 +52,12 @@ struct UnweightedEntry {
   template <class Args>
   static bool fits(const Args& args) {
     for (int e = 0; e < args.n_experts; ++e)
-      if (args.weights[e] != 1.0f || args.floors[e] >= 0x7f800000) return false;
+      if (args.weights[e] != 1.0f || args.floors[e] >= kInfinityBits) return false;
     return true;
   }
 };
 
-// Those that stay at random, NaN among them, and then exceed a floor: DARE.
+// DARE: entries that pass at random, NaN always, and that then exceed a floor.
 template <Vote kVote>
 struct RandomEntry {
   Chances chances;

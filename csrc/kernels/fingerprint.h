@@ -18,7 +18,7 @@ void fingerprint(const void* in, std::size_t n_bytes, std::uint64_t first, std::
   U64s key[kVectors], sum[kVectors] = {};
   for (int lane = 0; lane < 8; ++lane)
     key[lane / kWords][lane % kWords] = first / 64 * kStripeKey + (lane + 1) * kLaneKey;
-  const auto add_stripe = [&](const unsigned char* stripe) __attribute__((always_inline)) {
+  const auto add_stripe = TALLIES_LAMBDA(const unsigned char* stripe) {
     for (int v = 0; v < kVectors; ++v) {
       const U64s words = load<U64s>(stripe + v * sizeof(U64s));
       sum[v] = sum[v] + product_of_halves(words ^ key[v]) + (words << 1 | words >> 63);

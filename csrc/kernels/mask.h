@@ -31,21 +31,21 @@ TALLIES_INLINE std::uint64_t load_bits(const std::uint8_t* in, std::size_t n) {
 template <int kInputs, class Test>
 TALLIES_INLINE void pack(const Test& test, const float* const (&inputs)[kInputs], std::uint8_t* out,
                          std::size_t n_elements) {
-  for_each_block<kMaskBlock>(inputs, kInputs, n_elements,
-                             [&](const float* const* rows, std::size_t first, std::size_t i,
-                                 std::size_t n) __attribute__((always_inline)) {
-                               std::uint64_t word = 0;
-                               for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
-                                 const F32s x = load<F32s>(rows[0] + first + lane);
-                                 Mask set;
-                                 if constexpr (kInputs == 1)
-                                   set = test(x);
-                                 else
-                                   set = test(x, load<F32s>(rows[1] + first + lane));
-                                 word |= std::uint64_t(bits(set)) << lane;
-                               }
-                               store_bits(out + i / 8, word, n);
-                             });
+  for_each_block<kMaskBlock>(
+      inputs, kInputs, n_elements,
+      TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        std::uint64_t word = 0;
+        for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
+          const F32s x = load<F32s>(rows[0] + first + lane);
+          Mask set;
+          if constexpr (kInputs == 1)
+            set = test(x);
+          else
+            set = test(x, load<F32s>(rows[1] + first + lane));
+          word |= std::uint64_t(bits(set)) << lane;
+        }
+        store_bits(out + i / 8, word, n);
+      });
 }
 
 void magnitude_mask(const float* x, std::int32_t floor, std::uint8_t* out, std::size_t n) {
@@ -71,12 +71,9 @@ void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least,
   const Claimed<U64s> claimed(n_masks, at_least);
   map_blocks<static_cast<int>(sizeof(U64s))>(
       masks, n_masks, out, n_bytes,
-      [&](const std::uint8_t* const* rows, std::size_t first, std::uint8_t* to)
-          __attribute__((always_inline)) {
-            store(to, claimed([&](int row) __attribute__((always_inline)) {
-                    return load<U64s>(rows[row] + first);
-                  }));
-          });
+      TALLIES_LAMBDA(const std::uint8_t* const* rows, std::size_t first, std::uint8_t* to) {
+        store(to, claimed(TALLIES_LAMBDA(int row) { return load<U64s>(rows[row] + first); }));
+      });
   if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
 }
 
@@ -93,24 +90,23 @@ TALLIES_INLINE std::int32_t rebuild(const Rebuild& element, const void* const (&
   Word* const to = static_cast<Word*>(out);
   for_each_block<kMaskBlock>(
       inputs, kInputs, n_elements,
-      [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
-          __attribute__((always_inline)) {
-            const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
-            Word last[kMaskBlock];
-            Word* const block = n == kMaskBlock ? to + i : last;
-            for (int row = 0; row < kInputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
-            for (int at = 0; at < kMaskBlock; at += kPair) {
-              Pair result = T::load2(rows[0] + first + at), shared{};
-              if constexpr (kInputs == 2) shared = T::load2(rows[1] + first + at);
-              for (int h = 0; h < 2; ++h) {
-                const Mask in = lanes.of(static_cast<std::uint32_t>(word >> at), h);
-                result.v[h] = element(in, result.v[h], shared.v[h]);
-                largest = larger(largest, magnitude(result.v[h]));
-              }
-              T::store2(block + at, result);
-            }
-            if (n != kMaskBlock) __builtin_memcpy(to + i, last, n * sizeof(Word));
-          });
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
+        Word last[kMaskBlock];
+        Word* const block = n == kMaskBlock ? to + i : last;
+        for (int row = 0; row < kInputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
+        for (int at = 0; at < kMaskBlock; at += kPair) {
+          Pair result = T::load2(rows[0] + first + at), shared{};
+          if constexpr (kInputs == 2) shared = T::load2(rows[1] + first + at);
+          for (int h = 0; h < 2; ++h) {
+            const Mask in = lanes.of(static_cast<std::uint32_t>(word >> at), h);
+            result.v[h] = element(in, result.v[h], shared.v[h]);
+            largest = larger(largest, magnitude(result.v[h]));
+          }
+          T::store2(block + at, result);
+        }
+        if (n != kMaskBlock) __builtin_memcpy(to + i, last, n * sizeof(Word));
+      });
   return largest_lane(largest);
 }
 
@@ -132,25 +128,24 @@ std::int32_t apply_merged(const void* base, const float* merged, const std::uint
   Word* const to = static_cast<Word*>(out);
   for_each_block<kPair>(
       &input, 1, n_elements,
-      [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
-          __attribute__((always_inline)) {
-            const std::uint64_t word =
-                mask == nullptr ? ~std::uint64_t(0) : load_bits<kPair>(mask + i / 8, n);
-            float padded[kPair] = {};
-            if (n != kPair) __builtin_memcpy(padded, merged + i, n * sizeof(float));
-            const float* const shared = n == kPair ? merged + i : padded;
-            Word last[kPair];
-            Word* const block = n == kPair ? to + i : last;
-            for (int h = 0; h < 2; ++h) {
-              const int at = h * kLanes;
-              const F32s x = T::in_order(rows[0] + first + at);
-              const F32s result = element(lanes.of(static_cast<std::uint32_t>(word), h), x,
-                                          load<F32s>(shared + at));
-              largest = larger(largest, magnitude(result));
-              T::store_in_order(block + at, canonical(result));
-            }
-            if (n != kPair) __builtin_memcpy(to + i, last, n * sizeof(Word));
-          });
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        const std::uint64_t word =
+            mask == nullptr ? ~std::uint64_t(0) : load_bits<kPair>(mask + i / 8, n);
+        float padded[kPair] = {};
+        if (n != kPair) __builtin_memcpy(padded, merged + i, n * sizeof(float));
+        const float* const shared = n == kPair ? merged + i : padded;
+        Word last[kPair];
+        Word* const block = n == kPair ? to + i : last;
+        for (int h = 0; h < 2; ++h) {
+          const int at = h * kLanes;
+          const F32s x = T::in_order(rows[0] + first + at);
+          const F32s result =
+              element(lanes.of(static_cast<std::uint32_t>(word), h), x, load<F32s>(shared + at));
+          largest = larger(largest, magnitude(result));
+          T::store_in_order(block + at, canonical(result));
+        }
+        if (n != kPair) __builtin_memcpy(to + i, last, n * sizeof(Word));
+      });
   return largest_lane(largest);
 }
 

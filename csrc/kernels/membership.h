@@ -1,4 +1,4 @@
-// Which elements a packed mask contains, and what an element becomes by being in one.
+// Tests that put an element into a packed mask, and the results for elements in one.
 // Reference: tests/reference/masks.py, tall.py, emr.py, bitdelta.py.
 #pragma once
 
@@ -35,8 +35,8 @@ struct NotNegative {
   TALLIES_INLINE Mask operator()(F32s x) const { return not_less(x, F32s{}); }
 };
 
-// Where at least so many masks have an element, for as many elements as Words has bits. Bit-sliced:
-// counter[b] holds bit b of the number of masks that have each element.
+// Finds the elements that at least so many masks have, as many elements as Words has bits.
+// Bit-sliced: counter[b] holds bit b of the number of masks that have each element.
 template <class Words>
 struct Claimed {
   static constexpr int kMostBits = 9;  // counts to 511, above kMaxExperts

@@ -1,8 +1,7 @@
-// Where the magnitudes of a row go before they are ranked (engine/row_ranks.cpp).
+// Slots for the magnitudes of a row before they are ranked (engine/row_ranks.cpp).
 #pragma once
 
 #include "kernels/blocks.h"
-#include "kernels/rank.h"
 
 namespace tallies {
 namespace {
@@ -18,17 +17,16 @@ std::size_t short_slots(const float* row, std::size_t n, std::int32_t low, std::
   const std::uint32_t* const begin = others;
   for_each_block<kLanes>(
       &row, 1, n,
-      [&](const float* const* rows, std::size_t at, std::size_t i, std::size_t)
-          __attribute__((always_inline)) {
-            const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
-            const I32s above = size - first;
-            const Mask has_none = common_bits(above, elsewhere), is_zero = equal(size, zero);
-            const Mask is_other = but_not(has_none, is_zero);
-            store(patterns + i, size);
-            store(slots + i, select(is_zero, slot_of_zero,
-                                    select(has_none, zero, (above >> 16) + slot_of_first)));
-            others += compress(others, is_other, elements + all(static_cast<std::int32_t>(i)));
-          });
+      TALLIES_LAMBDA(const float* const* rows, std::size_t at, std::size_t i, std::size_t) {
+        const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
+        const I32s above = size - first;
+        const Mask has_none = common_bits(above, elsewhere), is_zero = equal(size, zero);
+        const Mask is_other = but_not(has_none, is_zero);
+        store(patterns + i, size);
+        store(slots + i,
+              select(is_zero, slot_of_zero, select(has_none, zero, (above >> 16) + slot_of_first)));
+        others += compress(others, is_other, elements + all(static_cast<std::int32_t>(i)));
+      });
   return static_cast<std::size_t>(others - begin);
 }
 
@@ -39,15 +37,15 @@ void even_slots(const float* row, std::size_t n, float middle, std::size_t n_slo
                 std::uint32_t* patterns, std::uint32_t* slots) {
   const auto most = static_cast<float>(n_slots);
   const F32s mid = all(middle), last = all(most), product = all(most * middle);
-  const I32s infinity = all(0x7f800000);
-  for_each_block<kLanes>(&row, 1, n,
-                         [&](const float* const* rows, std::size_t at, std::size_t i, std::size_t)
-                             __attribute__((always_inline)) {
-                               const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
-                               const F32s x = floats_of(smaller(size, infinity));
-                               store(patterns + i, size);
-                               store(slots + i, to_ints(last - product / (x + mid)));
-                             });
+  const I32s infinity = all(kInfinityBits);
+  for_each_block<kLanes>(
+      &row, 1, n,
+      TALLIES_LAMBDA(const float* const* rows, std::size_t at, std::size_t i, std::size_t) {
+        const I32s size = rank_of(magnitude(load<F32s>(rows[0] + at)));
+        const F32s x = floats_of(smaller(size, infinity));
+        store(patterns + i, size);
+        store(slots + i, to_ints(last - product / (x + mid)));
+      });
 }
 
 }  // namespace

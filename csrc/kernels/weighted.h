@@ -15,19 +15,18 @@ TALLIES_INLINE void expand(const Word* const* inputs, int n_inputs, const std::u
   const LaneBits<Float32> lanes;
   for_each_block<kMaskBlock>(
       inputs, n_inputs, n_elements,
-      [&](const Word* const* rows, std::size_t first, std::size_t i, std::size_t n)
-          __attribute__((always_inline)) {
-            const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
-            float last[kMaskBlock];
-            float* const block = n == kMaskBlock ? out + i : last;
-            for (int at = 0; at < kMaskBlock; at += kPair)
-              for (int h = 0; h < 2; ++h) {
-                const int lane = at + h * kLanes;
-                const Mask kept = lanes.of(static_cast<std::uint32_t>(word >> at), h);
-                store(block + lane, select(kept, inside(rows, first + lane), outside));
-              }
-            if (n != kMaskBlock) __builtin_memcpy(out + i, last, n * sizeof(float));
-          });
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
+        float last[kMaskBlock];
+        float* const block = n == kMaskBlock ? out + i : last;
+        for (int at = 0; at < kMaskBlock; at += kPair)
+          for (int h = 0; h < 2; ++h) {
+            const int lane = at + h * kLanes;
+            const Mask kept = lanes.of(static_cast<std::uint32_t>(word >> at), h);
+            store(block + lane, select(kept, inside(rows, first + lane), outside));
+          }
+        if (n != kMaskBlock) __builtin_memcpy(out + i, last, n * sizeof(float));
+      });
 }
 
 // out = scale * (mask ? shared : +0)
@@ -36,17 +35,19 @@ void decode_masked(const void* shared, const std::uint8_t* mask, float scale, fl
                    std::size_t n) {
   using Word = typename T::Word;
   const Word* input = static_cast<const Word*>(shared);
-  expand(&input, 1, mask, scale * F32s{}, out, n,
-         [&](const Word* const* rows, std::size_t at)
-             __attribute__((always_inline)) { return scale * T::in_order(rows[0] + at); });
+  expand(
+      &input, 1, mask, scale * F32s{}, out, n,
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t at) {
+        return scale * T::in_order(rows[0] + at);
+      });
 }
 
 // out = mask ? magnitude : -magnitude
 void decode_signs(const std::uint8_t* mask, float magnitude, float* out, std::size_t n) {
   const F32s plus = all(magnitude);
-  expand<float>(nullptr, 0, mask, -plus, out, n,
-                [&](const float* const*, std::size_t)
-                    __attribute__((always_inline)) { return plus; });
+  expand<float>(
+      nullptr, 0, mask, -plus, out, n,
+      TALLIES_LAMBDA(const float* const*, std::size_t) { return plus; });
 }
 
 template <int kRows>
@@ -54,18 +55,17 @@ void add_scaled_rows(float* total, const float* const* rows, const float* factor
                      std::size_t n_elements) {
   const float* inputs[kRows + 1] = {total};
   for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
-  map_blocks<kPair>(inputs, kRows + 1, total, n_elements,
-                    [&](const float* const* in, std::size_t first, float* to)
-                        __attribute__((always_inline)) {
-                          for (int row = 1; row <= kRows; ++row)
-                            prefetch_block(in[row] + first, kPair);
-                          for (int at = 0; at < kPair; at += kLanes) {
-                            F32s sum = load<F32s>(in[0] + first + at);
-                            for (int row = 0; row < kRows; ++row)
-                              sum = sum + factors[row] * load<F32s>(in[row + 1] + first + at);
-                            store(to + at, sum);
-                          }
-                        });
+  map_blocks<kPair>(
+      inputs, kRows + 1, total, n_elements,
+      TALLIES_LAMBDA(const float* const* in, std::size_t first, float* to) {
+        for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kPair);
+        for (int at = 0; at < kPair; at += kLanes) {
+          F32s sum = load<F32s>(in[0] + first + at);
+          for (int row = 0; row < kRows; ++row)
+            sum = sum + factors[row] * load<F32s>(in[row + 1] + first + at);
+          store(to + at, sum);
+        }
+      });
 }
 
 template <int kRows>
@@ -75,22 +75,21 @@ void dots_rows(const float* x, const float* const* rows, std::size_t n_elements,
   const float* inputs[kRows + 1] = {x};
   for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
   F64s sum[kRows][kVectors] = {};
-  for_each_block<kBlock>(inputs, kRows + 1, n_elements,
-                         [&](const float* const* in, std::size_t first, std::size_t,
-                             std::size_t) __attribute__((always_inline)) {
-                           const auto wide = [&](int row, int at) __attribute__((always_inline)) {
-                             return to_doubles(load<HalfF32s>(in[row] + first + at));
-                           };
-                           for (int row = 1; row <= kRows; ++row)
-                             prefetch_block(in[row] + first, kBlock);
-                           for (int at = 0; at < kBlock; at += kDoubles) {
-                             const F64s left = wide(0, at);
-                             for (int row = 0; row < kRows; ++row) {
-                               F64s& lane = sum[row][at / kDoubles % kVectors];
-                               lane = lane + left * wide(row + 1, at);
-                             }
-                           }
-                         });
+  for_each_block<kBlock>(
+      inputs, kRows + 1, n_elements,
+      TALLIES_LAMBDA(const float* const* in, std::size_t first, std::size_t, std::size_t) {
+        const auto wide = TALLIES_LAMBDA(int row, int at) {
+          return to_doubles(load<HalfF32s>(in[row] + first + at));
+        };
+        for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kBlock);
+        for (int at = 0; at < kBlock; at += kDoubles) {
+          const F64s left = wide(0, at);
+          for (int row = 0; row < kRows; ++row) {
+            F64s& lane = sum[row][at / kDoubles % kVectors];
+            lane = lane + left * wide(row + 1, at);
+          }
+        }
+      });
   __builtin_memcpy(lanes, sum, sizeof sum);
 }
 

@@ -1,4 +1,4 @@
-// What every operator asks of its arguments before a kernel runs. A refusal names the argument,
+// The checks of every operator's arguments before a kernel runs. A refusal names the argument,
 // what was found, what was expected and the way out.
 #pragma once
 
@@ -280,7 +280,7 @@ inline ZeroSign zero_sign(const std::string& given) {
   return signs[choice("zero", given, known)];
 }
 
-// Whether of entries equal to the threshold only the first stay.
+// True if only the first of the entries that equal the threshold are kept.
 inline bool keeps_exactly(const std::string& given) {
   static const std::vector<std::string> known = {"keep", "first"};
   return choice("equal", given, known) == 1;

@@ -46,7 +46,7 @@ void for_each_wide(const std::vector<View>& views, std::size_t n, const Body& bo
   }
 }
 
-// A kernel's sum starts at +0, so that zeros which stay have lost their sign.
+// Gives zeros that are kept their sign back: a kernel's sum starts at +0.
 template <class T>
 void restore_zeros(const void* from, void* to, std::size_t n) {
   constexpr T kMagnitude = std::numeric_limits<T>::max() >> 1;
@@ -83,7 +83,8 @@ std::vector<double> dots(const std::vector<View>& rows,
 
 void Cpu::kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out) {
   const std::int32_t bits = tallies::kth_magnitude(x, n, rank, 0);
-  *out = bits > 0x7f800000 ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+  *out =
+      bits > kInfinityBits ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
 }
 
 void Cpu::trim(Stream&, const ArrayMerge& trim) {

@@ -16,8 +16,6 @@ using Stream = Cuda::Stream;
 // to stay in its second-level cache.
 constexpr std::size_t kWide = std::size_t(1) << 22;
 
-constexpr std::int32_t kKeepAll = -1, kKeepNone = 0x7fffffff;
-
 const cuda::Table& table_of_device() {
   const cuda::Library& library = cuda::library();
   if (library.table == nullptr)
@@ -35,7 +33,7 @@ Pointer moved(Pointer data, DType dtype, std::size_t n_elements) {
   return static_cast<Byte*>(data) + n_elements * size_of(dtype);
 }
 
-// Of n elements, how many are widened at a time: all, or whole cells of inner products.
+// Returns how many of n elements are widened at a time: all, or whole cells of inner products.
 std::size_t chunk_of(std::size_t n, std::size_t n_rows) {
   return std::min(n, std::max(kWide / n_rows / kDotCell, std::size_t(1)) * kDotCell);
 }
@@ -114,7 +112,7 @@ class Ranking {
   cuda::Selected* selected_;
 };
 
-// Which entries of each expert stay.
+// The entries that each expert keeps.
 struct Kept {
   std::vector<std::int32_t> floors;
   cuda::CombineThere there;

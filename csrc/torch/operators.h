@@ -54,7 +54,7 @@ struct Operators {
   static Tensor magnitude_mask(Tensor x, double threshold) {
     const Values given = values<Device>("x", std::move(x));
     // Only NaN reaches NaN.
-    std::int32_t floor = 0x7f800000;
+    std::int32_t floor = kInfinityBits;
     if (threshold == threshold) {
       number("threshold", threshold, 0, INFINITY, "a number of 0 or more");
       floor = std::bit_cast<std::int32_t>(std::abs(static_cast<float>(threshold))) - 1;

@@ -36,7 +36,8 @@ class Library {
   TorchLibraryHandle handle_ = nullptr;
 };
 
-// What went wrong, null for nothing. The device whose library comes first defines the operators.
+// Returns the reason of a failure, null for none. The device whose library comes first defines the
+// operators.
 template <class Device>
 const char* register_operators(const char* key, bool define, const char* ns = "tallies") noexcept {
   static std::string message;

@@ -7,6 +7,7 @@ version: str
 def targets() -> list[str]: ...
 def target() -> str: ...
 def set_target(name: str) -> None: ...
+def dtypes() -> list[tuple[str, int]]: ...
 
 class FloatEnvironment:
     """Round to nearest, keep subnormals and trap no exception in a ``with`` block."""
@@ -77,8 +78,24 @@ class Limits:
     @property
     def buffer_bytes(self) -> int: ...
 
+class Slice:
+    """Consecutive elements of a job, from a multiple of 64 on; by default up to its end."""
+
+    def __init__(self, *, job: int, first: int = 0, n_elements: int | None = None) -> None: ...
+
 class Unit:
-    def __init__(self, jobs: Sequence[int], ranks: Sequence[int], share: float = 0.0) -> None: ...
+    """Jobs, or slices of jobs, whose numbers are ranked together.
+
+    Args:
+        jobs: In the order in which equal magnitudes are preferred.
+        ranks: The ranks wanted of each number of an element in turn, from 1 for the largest, 0 for
+            none; as often as there are ranks.
+        share: Above zero, the ranks are this share of the numbers that are not zero.
+    """
+
+    def __init__(
+        self, *, jobs: Sequence[int | Slice], ranks: Sequence[int], share: float = 0.0
+    ) -> None: ...
 
 class Threshold:
     @property
@@ -96,52 +113,209 @@ class Threshold:
     @property
     def last_count(self) -> int: ...
 
-class StageRule:
+class Round:
+    """The counts of one round of a selection over a part of the units; parts add up."""
+
+    def __iadd__(self, other: Round) -> Round: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Round: ...
+
+class Selection:
+    """The state of a selection in rounds, each surveyed in parts on any number of machines.
+
+    Until ``is_done``, give the sum of what ``Plan.survey_round`` finds of all parts to ``learn``.
+
+    Args:
+        n_elements: Elements of each unit, over all parts.
+        ranks: The ranks wanted of each unit.
+        shares: The share of each unit; by default 0.
+    """
+
     def __init__(
         self,
         *,
-        factor: float = 1.0,
-        key: int = 0,
-        chance: int = 1 << 30,
-        low: float = 0.0,
-        step: float = 0.0,
-        own_factor: bool = False,
-        floor: int = 0,
-        ceiling: int = 0,
-        floor_cutoff: int = 0,
-        ceiling_cutoff: int = 0,
-        n_outliers: int = 0,
-        n_kept: int = 0,
+        n_elements: Sequence[int],
+        ranks: Sequence[Sequence[int]],
+        shares: Sequence[float] = (),
     ) -> None: ...
+    @property
+    def is_done(self) -> bool: ...
+    def learn(self, *, round: Round) -> None: ...
+    def thresholds(self) -> list[list[Threshold]]:
+        """Return the thresholds of each unit, without ``last_job`` and ``last_count``."""
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Selection: ...
 
-class JobRule:
+class Draw:
+    """Drop entries at random, all with one probability: ``chance`` of 2^30 to stay."""
+
+    def __init__(self, *, key: int, chance: int, factor: float = 1.0) -> None: ...
+
+class DropByRank:
+    """Drop entries at random, the larger of a row the less likely.
+
+    The smallest magnitude of a row stays with probability ``low``; each next one with ``step``
+    more.
+    """
+
     def __init__(
         self,
-        job: int,
-        first: int,
-        n_elements: int,
-        weights: Sequence[float],
-        floors: Sequence[int],
-        cutoffs: Sequence[int],
-        scale: float,
-        divisor: float,
-        zero_sign: int,
-        majority: int,
-        lambdas: Sequence[float] = (),
-        at_least: int = 0,
-        stages: Sequence[StageRule] = (),
-        row_length: int = 0,
-        scores: Sequence[tuple[float, float, float, float, float]] = (),
-        agreement: int = 0,
+        *,
+        key: int,
+        low: float,
+        step: float,
+        own_factor: bool = False,
+        factor: float = 1.0,
     ) -> None: ...
 
+class Band:
+    """Drop entries up to a floor or above a ceiling, one pattern higher from the cutoff on."""
+
+    def __init__(
+        self,
+        *,
+        floor: int,
+        ceiling: int,
+        floor_cutoff: int,
+        ceiling_cutoff: int,
+        factor: float = 1.0,
+    ) -> None: ...
+
+class RowBand:
+    """Drop the largest entries of each row, and all but so many of those that follow."""
+
+    def __init__(self, *, n_outliers: int, n_kept: int, factor: float = 1.0) -> None: ...
+
+_Stage = Draw | DropByRank | Band | RowBand
+
+class Candidate:
+    """The numbers that vary between outputs of one read.
+
+    Args:
+        weights: One for each expert, or with a ``row_length`` for each row and expert.
+        row_length: Elements of a row, where rows have weights of their own.
+        floors: For each expert; entries with bits(|delta|) above the floor pass.
+        cutoffs: For each expert the element of the job from which on the floor is one higher.
+        scale: Factor on the merged delta.
+        divisor: Divisor of a mean.
+        zero_sign: Sign that a vote of exactly zero takes, 0 for none.
+        majority: Unit whose majority of elected signs takes the place of ``zero_sign``, -1 for
+            none.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: Sequence[float],
+        row_length: int = 0,
+        floors: Sequence[int],
+        cutoffs: Sequence[int],
+        scale: float = 1.0,
+        divisor: float = 1.0,
+        zero_sign: int = 0,
+        majority: int = -1,
+    ) -> None: ...
+
+class CombineTask:
+    """A slice to merge, one candidate for each output.
+
+    Args:
+        job: A job or a slice of one.
+        candidates: One for each output of the job.
+        stages: For each expert, run before the blend.
+        row_length: Elements of a row, where stages need whole rows.
+        draws: For each expert, where the gate is random.
+        scores: For each expert, where the gate is score.
+        agreement: Code of the agreement that scores are measured by.
+        lambdas: For each expert, where a consensus masks the merged delta.
+        at_least: Experts that must claim an element of the merged delta for it to stay.
+    """
+
+    def __init__(
+        self,
+        *,
+        job: int | Slice,
+        candidates: Sequence[Candidate],
+        stages: Sequence[_Stage] = (),
+        row_length: int = 0,
+        draws: Sequence[Draw] = (),
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        agreement: int = 0,
+        lambdas: Sequence[float] = (),
+        at_least: int = 0,
+    ) -> None: ...
+
+class VarianceTask:
+    """A slice of whose elements those with a variance above the floor count; all below zero."""
+
+    def __init__(self, *, job: int | Slice, floor: int, cutoff: int) -> None: ...
+
+class StageTask:
+    """A slice whose magnitudes are summed before and after its stages."""
+
+    def __init__(
+        self, *, job: int | Slice, stages: Sequence[_Stage], row_length: int = 0
+    ) -> None: ...
+
+class GramTask:
+    """A slice of whose rows inner products are taken."""
+
+    def __init__(self, *, job: int | Slice, row_length: int) -> None: ...
+
 class Overlap:
+    """The entries above a floor that each expert has alone, and those that others have too.
+
+    Parts of one tensor add up; adding or reading other bytes raises ValueError.
+    """
+
     @property
     def alone(self) -> list[int]: ...
     @property
     def shared(self) -> list[int]: ...
+    def __iadd__(self, other: Overlap) -> Overlap: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Overlap: ...
 
-class JobResult:
+class SquareSums:
+    """The exact sum of the squares of each expert's delta; parts of one tensor add up."""
+
+    @property
+    def values(self) -> list[float]: ...
+    def __iadd__(self, other: SquareSums) -> SquareSums: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> SquareSums: ...
+
+class StageSums:
+    """The exact sums of each expert's magnitudes around its stage; parts of a tensor add up."""
+
+    @property
+    def before(self) -> list[float]: ...
+    @property
+    def after(self) -> list[float]: ...
+    def __iadd__(self, other: StageSums) -> StageSums: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> StageSums: ...
+
+class GramRows:
+    """The inner products of some rows of a tensor; parts of it add up."""
+
+    def table(self) -> bytes:
+        """Return float64 sums row by row, once all parts of the tensor have been added.
+
+        Those of a row are the products of vector i with the vectors up to i, for each i in turn,
+        and then, if asked for, each vector's sum of magnitudes.
+        """
+    def __iadd__(self, other: GramRows) -> GramRows: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> GramRows: ...
+
+class CandidateResult:
     @property
     def sign_sum(self) -> int: ...
     @property
@@ -155,9 +329,13 @@ class JobResult:
     @property
     def minus(self) -> tuple[list[tuple[int, int]], list[int]]: ...
     @property
+    def output(self) -> list[int]: ...
+
+class CombineResult:
+    @property
     def inputs(self) -> list[list[int]]: ...
     @property
-    def output(self) -> list[int]: ...
+    def candidates(self) -> list[CandidateResult]: ...
 
 Place = tuple[int, int, int]
 """Where an array lies: the number of an open file and a byte offset, or -1 and an address; and the
@@ -276,6 +454,7 @@ class Plan:
 
     def select(
         self,
+        *,
         units: Sequence[Unit],
         locate: bool,
         limits: Limits,
@@ -283,53 +462,76 @@ class Plan:
         measure: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
         agreement: int = 0,
-        draws: Sequence[Sequence[StageRule]] = (),
-    ) -> list[list[Threshold]]: ...
+        draws: Sequence[Sequence[Draw]] = (),
+    ) -> list[list[Threshold]]:
+        """Return the exact thresholds of each rank of each unit."""
+    def survey_round(
+        self,
+        *,
+        units: Sequence[Unit],
+        selection: Selection,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+        measure: int = 0,
+        scores: Sequence[tuple[float, float, float, float, float]] = (),
+        agreement: int = 0,
+        draws: Sequence[Sequence[Draw]] = (),
+    ) -> Round:
+        """Survey the part of each unit that this plan has for one round of a selection.
+
+        ``units`` has the jobs of each unit of the selection, maybe none, and as many ranks; the
+        values of the ranks are those of the selection.
+        """
     def count_overlap(
         self,
-        jobs: Sequence[int],
+        *,
+        jobs: Sequence[int | Slice],
         floor: int,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
     ) -> list[Overlap]: ...
     def sum_squares(
         self,
-        rules: Sequence[JobRule],
+        *,
+        tasks: Sequence[VarianceTask],
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-    ) -> list[list[float]]: ...
+    ) -> list[SquareSums]: ...
     def combine(
         self,
-        rules: Sequence[JobRule],
+        *,
+        tasks: Sequence[CombineTask],
         gate: int,
         vote: int,
         blend: int,
-        fingerprints: bool,
-        stop_at_overflow: bool,
+        fingerprints: bool = False,
+        stop_at_overflow: bool = False,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-        stage: int = 0,
-    ) -> list[JobResult]: ...
+    ) -> list[CombineResult]: ...
     def gram(
         self,
-        rows: Sequence[tuple[int, int]],
+        *,
+        tasks: Sequence[GramTask],
         deltas: bool,
         with_magnitudes: bool,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-    ) -> list[bytes]: ...
+    ) -> list[GramRows]: ...
     def stage_sums(
         self,
-        rules: Sequence[JobRule],
-        stage: int,
+        *,
+        tasks: Sequence[StageTask],
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-    ) -> list[tuple[list[float], list[float]]]: ...
-    def fingerprints(self, limits: Limits) -> list[list[int]]: ...
-    def find_nonfinite(self, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
+    ) -> list[StageSums]: ...
+    def fingerprints(self, *, limits: Limits) -> list[list[int]]: ...
+    def find_nonfinite(self, *, job: int, input: int, limits: Limits) -> tuple[int, int]: ...
 
-class PackRule:
-    def __init__(self, shared: JobRule, lambdas: Sequence[float]) -> None: ...
+class PackTask:
+    """A job whose shared vector, merged by a candidate, and masks are written to its outputs."""
+
+    def __init__(self, *, job: int, shared: Candidate, lambdas: Sequence[float] = ()) -> None: ...
 
 class PackResult:
     @property
@@ -359,8 +561,9 @@ class Restored:
     def overflow(self) -> bool: ...
 
 def pack(
+    *,
     plan: Plan,
-    rules: Sequence[PackRule],
+    tasks: Sequence[PackTask],
     shared: tuple[int, int, int] | None,
     mask: int,
     with_sums: bool,

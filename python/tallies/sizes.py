@@ -41,7 +41,12 @@ def parse_size(size: str | int) -> int:
     return n_bytes
 
 
-def _bytes(n: int) -> str:
+def format_size(n: int) -> str:
+    """Return a number of bytes in the largest decimal unit that it reaches.
+
+    >>> format_size(2_500_000_000), format_size(999)
+    ('2.50 GB', '999 bytes')
+    """
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n >= size:
             return f"{n / size:.2f} {unit}"

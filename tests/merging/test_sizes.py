@@ -94,10 +94,22 @@ def test_bytes_and_elements_beyond_four_gib(tmp_path: Path, dtype: str) -> None:
     core.add_job(first + n, places, [place])
     cutoff = first + n // 2
     floor = int(magnitude_bits(np.float32(0.25)))
-    rule = _core.JobRule(
-        0, first, n, [1.0, 1.0], [KEEP_ALL, floor - 1], [first + n, cutoff], 1.0, 1.0, -1, -1
+    candidate = _core.Candidate(
+        weights=[1.0, 1.0],
+        floors=[KEEP_ALL, floor - 1],
+        cutoffs=[first + n, cutoff],
+        zero_sign=-1,
     )
-    (result,) = core.combine([rule], 1, 1, 3, True, False, _core.Limits(2, 1 << 16))
+    whole = _core.Slice(job=0, first=first, n_elements=n)
+    (both,) = core.combine(
+        tasks=[_core.CombineTask(job=whole, candidates=[candidate])],
+        gate=1,
+        vote=1,
+        blend=3,
+        fingerprints=True,
+        limits=_core.Limits(2, 1 << 16),
+    )
+    (result,) = both.candidates
     deltas = task_vectors(arrays[0], arrays[1:])
     size = np.abs(deltas[1])
     deltas[1][(size < 0.25) | ((size == 0.25) & (np.arange(n) >= n // 2))] = 0
@@ -112,5 +124,5 @@ def test_bytes_and_elements_beyond_four_gib(tmp_path: Path, dtype: str) -> None:
         result.cancellations
         == ((deltas > 0).any(axis=0) & (deltas < 0).any(axis=0) & (in_order_sum(deltas) == 0)).sum()
     )
-    for lanes, array in zip(result.inputs, arrays, strict=True):
+    for lanes, array in zip(both.inputs, arrays, strict=True):
         assert lanes == _core.fingerprint(array.ctypes.data, array.nbytes, first * kind.itemsize)

@@ -38,7 +38,7 @@ KEYS = (7, 1 << 63, 0xFFFF_FFFF_0000_0001)
 def drawn(
     path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend, weights: list[float]
 ) -> Array:
-    """The merged elements from ``first`` on of a tensor of which files hold only these."""
+    """Merge a tensor from ``first`` on, where the files hold only those elements."""
     plan = _core.Plan(True)
     places = []
     for i, array in enumerate(arrays):
@@ -52,16 +52,23 @@ def drawn(
     place = (plan.open_to_write(str(out), 0), 0, places[0][2])
     n = arrays[0].size
     plan.add_job(first + n, places, [place])
-    stages = [
-        _core.StageRule(key=key, chance=chance(0.7), factor=factor)
+    draws = [
+        _core.Draw(key=key, chance=chance(0.7), factor=factor)
         for key, factor in zip(KEYS, FACTORS, strict=True)
     ]
-    rule = _core.JobRule(
-        *(0, first, n, weights, [KEEP_ALL] * 3, [first + n] * 3, 1.0, 3.0, 1, -1),
-        stages=stages,
+    candidate = _core.Candidate(
+        weights=weights,
+        floors=[KEEP_ALL] * 3,
+        cutoffs=[first + n] * 3,
+        divisor=3.0,
+        zero_sign=1,
     )
-    codes = rule_codes(Rule(Gate.RANDOM, vote, blend))
-    plan.combine([rule], *codes, True, False, _core.Limits(2, 1 << 16))
+    whole = _core.Slice(job=0, first=first, n_elements=n)
+    task = _core.CombineTask(job=whole, candidates=[candidate], draws=draws)
+    gate, voting, blending = rule_codes(Rule(Gate.RANDOM, vote, blend))
+    plan.combine(
+        tasks=[task], gate=gate, vote=voting, blend=blending, limits=_core.Limits(2, 1 << 16)
+    )
     with open(out, "rb") as file:
         file.seek(first * dtype.itemsize)
         return np.frombuffer(file.read(), dtype)

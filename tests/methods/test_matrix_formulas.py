@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tallies import merge_state_dicts
@@ -30,6 +30,7 @@ def test_iso_c(deltas: Array) -> None:
     assert_near(merged(deltas, "iso_c"), reference.iso_c(deltas))
 
 
+@example(np.float32([[[0.125, -0.131], [0.64, 0.105]], [[-0.125, 0.131], [-0.64, -0.105]]]), 0.0)
 @given(task_matrices(), st.sampled_from([0.0, 0.5, 0.8, 1.0]))
 def test_iso_cts(deltas: Array, fraction: float) -> None:
     r = min(deltas.shape[1:])
@@ -45,7 +46,8 @@ def test_iso_cts(deltas: Array, fraction: float) -> None:
     parts.append((u, s, v))
     assume(has_clear_rank(np.concatenate([part[0][:, :r] for part in parts], 1)))
     found = merged(deltas, "iso_cts", common_space_fraction=fraction)
-    assert_near(found, reference.iso_cts(deltas, fraction))
+    # Opposite task vectors cancel up to the rounding of float64.
+    assert_near(found, reference.iso_cts(deltas, fraction), deltas=deltas)
 
 
 @given(task_matrices())
@@ -86,7 +88,7 @@ def test_wudi(variant: str, deltas: Array) -> None:
     options, power, rate = WUDI[variant]
     found = merged(deltas, "wudi", steps=12, **options)
     expected = reference.wudi(deltas, power, rate, 12)
-    # Where a gradient is rounding alone, Adam goes anywhere, but no further than rate a step.
+    # A gradient of rounding alone moves Adam anywhere, but by the rate a step at most.
     slopes = np.abs(reference.wudi_gradient(deltas, expected, power))
     sizes = np.abs(expected) @ sum(np.abs(x.T) @ np.abs(x) for x in deltas.astype(np.float64))
     norms = [np.linalg.norm(x) ** power for x in deltas if x.any()] or [1.0]

@@ -139,7 +139,12 @@ def n_passes(x: Array, rank: int) -> int:
     moved: list[int] = []
     plan = _core.Plan(False)
     plan.add_job(x.size, [place(x)], [])
-    plan.select([_core.Unit([0], [rank])], False, _core.Limits(1, 1 << 20), moved.append)
+    plan.select(
+        units=[_core.Unit(jobs=[0], ranks=[rank])],
+        locate=False,
+        limits=_core.Limits(1, 1 << 20),
+        progress=moved.append,
+    )
     return sum(moved) // (x.size * x.itemsize)
 
 
@@ -178,7 +183,12 @@ def test_a_threshold_and_its_cut_off_are_found_in_one_pass() -> None:
     plan = _core.Plan(False)
     plan.add_job(x.size, [place(x)], [])
     limits = _core.Limits(1, 1 << 20)
-    (row,) = plan.select([_core.Unit([0], [N // 5])], True, limits, moved.append)
+    (row,) = plan.select(
+        units=[_core.Unit(jobs=[0], ranks=[N // 5])],
+        locate=True,
+        limits=limits,
+        progress=moved.append,
+    )
     assert (row[0].last_job, row[0].last_count) == expected_threshold([x], N // 5)[3:]
     assert sum(moved) // (x.size * x.itemsize) == 1
 
@@ -223,9 +233,9 @@ def thresholds(
         inputs = [*([base[job]] if base is not None else []), *tensors]
         plan.add_job(tensors[0].size, [place(x) for x in inputs], [])
     found = plan.select(
-        [_core.Unit(jobs, ranks) for jobs, ranks in units],
-        True,
-        _core.Limits(n_threads, buffer_bytes),
+        units=[_core.Unit(jobs=jobs, ranks=ranks) for jobs, ranks in units],
+        locate=True,
+        limits=_core.Limits(n_threads, buffer_bytes),
     )
     return [
         [

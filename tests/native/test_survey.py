@@ -26,10 +26,15 @@ def found(
     plan = _core.Plan(deltas)
     plan.add_job(rows[0].size, [place(row) for row in rows], [])
     limits = _core.Limits(threads, 1 << 14)
-    (sums,) = plan.gram([(0, row_length)], deltas, True, limits)
+    (sums,) = plan.gram(
+        tasks=[_core.GramTask(job=0, row_length=row_length)],
+        deltas=deltas,
+        with_magnitudes=True,
+        limits=limits,
+    )
     n = len(rows) - deltas
     n_products = n * (n + 1) // 2
-    table = np.frombuffer(sums).reshape(-1, n_products + n)
+    table = np.frombuffer(sums.table()).reshape(-1, n_products + n)
     products = np.empty((len(table), n, n))
     for k, (i, j) in enumerate(zip(*np.tril_indices(n), strict=True)):
         products[:, i, j] = products[:, j, i] = table[:, k]

@@ -22,7 +22,7 @@ from tallies.engine.codes import (
     KEEP_NONE,
     VOTE_CODES,
 )
-from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
+from tallies.spec.dtypes import DTYPE_BYTES, DTYPE_CODES, DTYPE_OF_ARRAY
 from tallies.spec.rules import Blend, Gate, Vote
 from tests.reference.blend import disjoint_merge
 from tests.reference.dtype import narrow, widen
@@ -58,6 +58,15 @@ def native_narrow(x: npt.NDArray[np.float32], dtype: np.dtype[Any]) -> Array:
 def every_pattern(dtype: np.dtype[Any]) -> Array:
     """All bit patterns of a type of one or two bytes."""
     return np.arange(2 ** (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype)
+
+
+# Which types.
+
+
+def test_types_have_the_same_numbers_on_both_sides() -> None:
+    names = [name.removeprefix("F8_").lower() for name in DTYPE_CODES]
+    assert list(DTYPE_CODES.values()) == list(range(len(names)))
+    assert list(zip(names, DTYPE_BYTES, strict=True)) == _core.dtypes()
 
 
 # Which instruction set.

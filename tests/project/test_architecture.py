@@ -134,7 +134,7 @@ def test_includes(path: Path) -> None:
         ("kernels", "cpu/ops.h", False),
         ("cpu", "kernels/lanes.h", False),
         ("cuda", "cpu/ops.h", False),
-        ("cuda", "engine/engine.h", False),
+        ("cuda", "engine/plan.h", False),
         ("bind", "cuda/launch.h", False),
         ("stream", "cpu/ops.h", False),
         ("engine", "kernels/survey.h", False),

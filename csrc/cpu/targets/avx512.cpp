@@ -1,7 +1,5 @@
-// x86-64-v4: AVX-512 F, BW, VL, DQ.
+// x86-64-v4: AVX-512 F, BW, CD, DQ and VL.
 #define TALLIES_TABLE avx512_table
 #define TALLIES_TARGET_NAME "avx512"
-#define TALLIES_RUNS_HERE                                                     \
-  (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && \
-   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+#define TALLIES_RUNS_HERE (__builtin_cpu_supports("x86-64-v4"))
 #include "kernels/table.inl.h"

@@ -1,4 +1,4 @@
-// whatever 128-bit vectors the compiler has (NEON on aarch64).
+// Any other processor, with vectors of 128 bits (NEON of AArch64).
 #define TALLIES_TABLE generic_table
 #define TALLIES_TARGET_NAME "generic"
 #define TALLIES_RUNS_HERE (true)

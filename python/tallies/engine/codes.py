@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from ..spec.choices import Scope
 from ..spec.rules import Agreement, Blend, Gate, Rule, Vote, Zero
 
 PACKED_BITS: Final = -1
@@ -21,7 +20,7 @@ GATE_CODES: Final = {
 }
 
 STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
-"""Gates that have a ``StageRule`` for each expert."""
+"""Gates that are a stage of each expert."""
 
 VOTE_CODES: Final = {
     Vote.NONE: 0,
@@ -62,23 +61,10 @@ ZERO_SIGNS: Final = {Zero.POSITIVE: 1, Zero.NEGATIVE: -1, Zero.DROP: 0, Zero.MAJ
 
 def rule_codes(rule: Rule) -> tuple[int, int, int]:
     """Return the codes of gate, vote and blend; behind a stage, of a gate that lets all pass."""
-    if combine_stage(rule):
+    gate = rule.gate
+    if gate in STAGED and gate is not Gate.RANDOM:
         gate = Gate.ALL if rule.vote is Vote.NONE else Gate.MAGNITUDE
-    else:
-        gate = rule.gate
     return GATE_CODES[gate], VOTE_CODES[rule.vote], BLEND_CODES[rule.blend]
-
-
-def stage_code(rule: Rule) -> int:
-    """Return the stage that a rule's gate is, as ``tallies::Stage``; 0 for gates that are none."""
-    if rule.gate is Gate.BAND:
-        return 4 if rule.scope is Scope.ROW else 3
-    return {Gate.RANDOM: 1, Gate.RANK: 2}.get(rule.gate, 0)
-
-
-def combine_stage(rule: Rule) -> int:
-    """Return the stage before the blend: 0 as well for a random drop, which the blend has."""
-    return 0 if rule.gate is Gate.RANDOM else stage_code(rule)
 
 
 CERTAIN: Final = 1 << 30

@@ -46,7 +46,7 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
     files = PlanFiles(Plan(False))
     for tensor in tensors:
         files.plan.add_job(tensor.n_bytes, [files.bytes_place(tensor)], [])
-    return files.plan.fingerprints(Limits(threads, _CHUNK_BYTES))
+    return files.plan.fingerprints(limits=Limits(threads, _CHUNK_BYTES))
 
 
 def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:

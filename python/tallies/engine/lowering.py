@@ -1,21 +1,21 @@
-"""Makes the rules of native passes: the work on a tensor, or a stretch of one, in numbers."""
+"""Makes the tasks of native passes: the work on a tensor, or a slice of one, in numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
-from .._core import JobRule, StageRule
+from .._core import Candidate, CombineTask, Draw, Slice, StageTask, VarianceTask
 from ..floats import bits_of, float32_sum
 from ..spec.rules import Blend, Gate
 from .codes import AGREEMENT_CODES, KEEP_ALL, STAGED
-from .jobs import Merge
-from .outcomes import Statistics, Trim
+from .jobs import Merge, Work
+from .outcomes import Stage, Statistics, Trim
 from .stages import stages
 
 
-class JobRules:
-    """Makes the native rules of the tensors of a merge, from their works and statistics."""
+class Tasks:
+    """Makes the native tasks of the tensors of a merge, from their works and statistics."""
 
     def __init__(self, merge: Merge) -> None:
         self._merge = merge
@@ -34,54 +34,75 @@ class JobRules:
         n_elements: int | None = None,
         *,
         alone: bool = False,
-    ) -> JobRule:
-        """Return the rule of a stretch of a tensor.
+    ) -> CombineTask:
+        """Return the task of combining a slice of a tensor.
 
         Args:
             job: The number of the tensor.
             zero_sign: The sign of a cancelled vote, or 0 to drop the element.
             majority: The number of the group whose majority of signs a cancelled vote takes, or -1.
             found: The statistics of the tensor.
-            first: The first element of the stretch.
-            n_elements: The elements of the stretch; None for all of the tensor.
-            alone: Whether the rule is at scale 1 and for a plan that has no other job.
+            first: The first element of the slice.
+            n_elements: The elements of the slice; None for all of the tensor.
+            alone: Whether the task is at scale 1 and for a plan that has no other job.
         """
         work, rule = self._merge.works[job], self._merge.rule
-        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
-        trims = found.trims or self.model.trims
-        trims = trims or [Trim(work.n_elements, floor)] * len(work.weights)
+        trims = self._trims(work, found)
         weights = found.weights or self.model.weights or work.weights
         divisor = float32_sum(work.weights) if work.divisor is None else work.divisor
-        by_rows = rule.by_rows or len(weights) > len(work.weights)
-        return JobRule(
-            job=0 if alone else job,
-            first=first,
-            n_elements=work.n_elements if n_elements is None else n_elements,
+        candidate = Candidate(
             weights=weights,
+            row_length=max(work.row_length, 1) if len(weights) > len(work.weights) else 0,
             floors=[trim.floor for trim in trims],
             cutoffs=[_cutoff(trim, 0 if found.trims else job, work.n_elements) for trim in trims],
             scale=1.0 if alone else self.scales[job],
             divisor=divisor if rule.blend is Blend.MEAN else 1.0,
             zero_sign=zero_sign,
             majority=majority,
-            lambdas=work.lambdas,
-            at_least=rule.at_least,
-            stages=found.stages or self.stages(job),
-            row_length=max(work.row_length, 1) if by_rows else 0,
+        )
+        stages = found.stages or self.stages(job)
+        draws = [stage for stage in stages if isinstance(stage, Draw)]
+        return CombineTask(
+            job=Slice(job=0 if alone else job, first=first, n_elements=n_elements),
+            candidates=[candidate],
+            stages=[] if draws else stages,
+            row_length=self._row_length(work),
+            draws=draws,
             scores=[astuple(score) for score in self.model.scores],
             agreement=AGREEMENT_CODES[rule.agreement],
+            lambdas=work.lambdas,
+            at_least=rule.at_least,
         )
 
-    def without_votes(self, jobs: Sequence[int], found: Sequence[Statistics]) -> list[JobRule]:
-        """Return the rules of whole tensors for a survey, which elects no signs."""
-        return [self.make(job, 0, -1, one) for job, one in zip(jobs, found, strict=True)]
+    def stage_sums(self, job: int, found: Statistics) -> StageTask:
+        """Return the task of summing a tensor's magnitudes before and after its stages."""
+        stages = found.stages or self.stages(job)
+        row_length = self._row_length(self._merge.works[job])
+        return StageTask(job=job, stages=stages, row_length=row_length)
+
+    def square_sums(self, job: int, found: Statistics) -> VarianceTask:
+        """Return the task of summing the squares of the entries that pass the variance gate."""
+        work = self._merge.works[job]
+        trim = self._trims(work, found)[0]
+        return VarianceTask(job=job, floor=trim.floor, cutoff=_cutoff(trim, 0, work.n_elements))
+
+    def _trims(self, work: Work, found: Statistics) -> Sequence[Trim]:
+        """Return the trims of a tensor, one per expert."""
+        rule = self._merge.rule
+        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
+        untrimmed = [Trim(work.n_elements, floor)] * len(work.weights)
+        return found.trims or self.model.trims or untrimmed
+
+    def _row_length(self, work: Work) -> int:
+        """Return the elements of a row for gates that need whole rows; 0 for other gates."""
+        return max(work.row_length, 1) if self._merge.rule.by_rows else 0
 
     def stages(
         self,
         job: int,
         bands: Sequence[Mapping[str, int]] = (),
         factors: Sequence[float] = (),
-    ) -> list[StageRule]:
+    ) -> list[Stage]:
         """Return the stage of each expert in a tensor; empty where the gate is none.
 
         Args:

@@ -117,7 +117,7 @@ class MatrixPasses(Passes):
                 plan=self._plan,
                 job=job,
                 merged=merged.data_ptr(),
-                scale=self._rules.scales[job],
+                scale=self._tasks.scales[job],
                 limits=_ONE_THREAD,
                 progress=self._progress,
             )

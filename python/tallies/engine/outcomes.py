@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .._core import StageRule
+from .._core import Band, Draw, DropByRank, RowBand
+
+Stage = Draw | DropByRank | Band | RowBand
+"""The change of one expert's task vector before the blend."""
 
 
 class Trim(NamedTuple):
@@ -74,7 +77,7 @@ class Statistics:
     """One per expert, or as many for each row."""
     scores: list[Score] = field(default_factory=list)
     """One per expert."""
-    stages: list[StageRule] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
     """One per expert."""
     factors: list[float] = field(default_factory=list)
     """The factors of L1 rescaling, one per expert."""

@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from .._core import JobResult, JobRule, Limits, Plan
+from .._core import CandidateResult, CombineResult, CombineTask, Limits, Plan
 from ..spec.choices import Scope, Semantics
 from ..spec.rules import Gate, Rule, Vote, Zero
-from .codes import KEEP_ALL, ZERO_SIGNS, combine_stage, rule_codes
+from .codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from .files import native
 from .fingerprints import add_content
 from .jobs import Merge, Work
-from .lowering import JobRules
+from .lowering import Tasks
 from .outcomes import Guessed, Outcome, Statistics, Trim
 from .stages import row_elements
 from .surveyor import Surveyor
@@ -72,8 +72,8 @@ class Passes:
         self._progress = progress
         self.outcomes: dict[int, Outcome] = {}
         merge = Merge(plan, works, rule, semantics, limits, labels, has_base, seed, progress)
-        self._rules = JobRules(merge)
-        self._surveyor = Surveyor(merge, self._rules)
+        self._tasks = Tasks(merge)
+        self._surveyor = Surveyor(merge, self._tasks)
         for work in works:
             plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
 
@@ -85,11 +85,11 @@ class Passes:
     @property
     def model(self) -> Statistics:
         """The statistics of all tensors together, of this run or an earlier one."""
-        return self._rules.model
+        return self._tasks.model
 
     @model.setter
     def model(self, found: Statistics) -> None:
-        self._rules.model = found
+        self._tasks.model = found
 
     @property
     def settles_last(self) -> bool:
@@ -102,7 +102,7 @@ class Passes:
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""
-        self._rules.scales = [work.scale * factors[work.name] for work in self._works]
+        self._tasks.scales = [work.scale * factors[work.name] for work in self._works]
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
@@ -118,14 +118,14 @@ class Passes:
 
     def merge_stretch(
         self, plan: Plan, job: int, found: Statistics, zero_sign: int, first: int, n: int
-    ) -> JobResult:
+    ) -> CandidateResult:
         """Merge ``n`` elements of a tensor from ``first`` on, at scale 1.
 
         ``plan`` has this tensor alone.
         """
-        rule = self._rules.make(job, zero_sign, -1, found, first, n, alone=True)
-        (result,) = self._run([rule], plan, keeps_all=_keep_all([found.trims]))
-        return result
+        task = self._tasks.make(job, zero_sign, -1, found, first, n, alone=True)
+        (result,) = self._run([task], plan, keeps_all=_keep_all([found.trims]))
+        return result.candidates[0]
 
     def grain(self, job: int) -> int:
         """Return the elements of which ``first`` in ``merge_stretch`` is a multiple."""
@@ -143,7 +143,7 @@ class Passes:
 
     def _settle(self, groups: Iterable[Sequence[int]]) -> None:
         """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
-        rules, owners = [], []
+        tasks, owners = [], []
         for group in groups:
             sign = self.majority(group)
             for job in group:
@@ -159,23 +159,23 @@ class Passes:
                 found = Statistics(
                     trims=outcome.trims,
                     weights=outcome.weights,
-                    stages=self._rules.stages(job, factors=outcome.factors),
+                    stages=self._tasks.stages(job, factors=outcome.factors),
                 )
                 for first, n_elements in wrong.ranges:
-                    rules.append(self._rules.make(job, sign, -1, found, first, n_elements))
+                    tasks.append(self._tasks.make(job, sign, -1, found, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements
-        for job, result in zip(owners, self._run(rules) if rules else [], strict=True):
-            outcome = self.outcomes[job]
-            for part in (result.output, result.plus[1], result.minus[1]):
+        for job, result in zip(owners, self._run(tasks) if tasks else [], strict=True):
+            outcome, merged = self.outcomes[job], result.candidates[0]
+            for part in (merged.output, merged.plus[1], merged.minus[1]):
                 add_content(outcome.output, part)
-            self._note_overflow(job, outcome, outcome.overflow or result.overflow)
+            self._note_overflow(job, outcome, outcome.overflow or merged.overflow)
 
     def _combine(self, jobs: Sequence[int], statistics: Sequence[Statistics]) -> None:
         by_tensor = self.rule.scope is Scope.TENSOR
         wants_majority = self.rule.zero is Zero.MAJORITY and self.rule.vote is not Vote.NONE
-        rules = [
-            self._rules.make(
+        tasks = [
+            self._tasks.make(
                 job,
                 ZERO_SIGNS[self.rule.zero],
                 (i if by_tensor else 0) if wants_majority else -1,
@@ -183,22 +183,23 @@ class Passes:
             )
             for i, (job, found) in enumerate(zip(jobs, statistics, strict=True))
         ]
-        results = self._run(rules, keeps_all=_keep_all([found.trims for found in statistics]))
+        results = self._run(tasks, keeps_all=_keep_all([found.trims for found in statistics]))
         for job, found, result in zip(jobs, statistics, results, strict=True):
+            merged = result.candidates[0]
             outcome = self.outcomes[job] = Outcome(
                 trims=found.trims,
                 weights=[] if found.coefficients else found.weights,
                 coefficients=found.coefficients,
                 factors=found.factors,
-                conflicts=result.conflicts,
-                cancellations=result.cancellations,
-                sign_sum=result.sign_sum,
-                plus=Guessed(*result.plus),
-                minus=Guessed(*result.minus),
+                conflicts=merged.conflicts,
+                cancellations=merged.cancellations,
+                sign_sum=merged.sign_sum,
+                plus=Guessed(*merged.plus),
+                minus=Guessed(*merged.minus),
                 inputs=result.inputs,
-                output=result.output,
+                output=merged.output,
             )
-            self._note_overflow(job, outcome, result.overflow)
+            self._note_overflow(job, outcome, merged.overflow)
 
     def _note_overflow(self, job: int, outcome: Outcome, overflow: bool) -> None:
         outcome.overflow = overflow
@@ -206,14 +207,14 @@ class Passes:
             self._report_overflow(job)
 
     def _run(
-        self, rules: list[JobRule], plan: Plan | None = None, *, keeps_all: bool = False
-    ) -> list[JobResult]:
+        self, tasks: list[CombineTask], plan: Plan | None = None, *, keeps_all: bool = False
+    ) -> list[CombineResult]:
         rule = self.rule
         if keeps_all and rule.gate is Gate.VARIANCE:
             rule = replace(rule, gate=Gate.ALL)
         gate, vote, blend = rule_codes(rule)
         return (plan or self._plan).combine(
-            rules=rules,
+            tasks=tasks,
             gate=gate,
             vote=vote,
             blend=blend,
@@ -221,7 +222,6 @@ class Passes:
             stop_at_overflow=self._stop_at_overflow,
             limits=self._limits,
             progress=self._progress,
-            stage=combine_stage(self.rule),
         )
 
     def kept(self) -> list[int]:

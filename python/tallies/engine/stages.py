@@ -1,16 +1,18 @@
-"""Turns a gate that is a stage before the blend into numbers, one ``StageRule`` an expert."""
+"""Turns a gate that is a stage before the blend into numbers, one stage an expert."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from .._core import StageRule, Threshold
-from ..spec.choices import MERGEKIT, Semantics
+from .._core import Band as TensorBand
+from .._core import Draw, DropByRank, RowBand, Threshold
+from ..spec.choices import MERGEKIT, Rescale, Semantics
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
 from .jobs import Work
+from .outcomes import Stage
 from .random_keys import chance, key
 
 _CHUNK, _GRAIN = 2048, 64
@@ -60,7 +62,7 @@ def l1_factor(before: float, after: float) -> float:
 
 
 def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[str, int]:
-    """Return the fields of a ``StageRule`` that cut a band out of a tensor.
+    """Return the fields of the native stage that cuts a band out of a tensor.
 
     Of magnitudes equal to a threshold, the lowest index counts as the largest.
 
@@ -91,7 +93,7 @@ def stages(
     seed: int,
     bands: Sequence[Mapping[str, int]] = (),
     factors: Sequence[float] = (),
-) -> list[StageRule]:
+) -> list[Stage]:
     """Return the stage of each expert in a tensor.
 
     Args:
@@ -102,21 +104,24 @@ def stages(
         bands: The bands of the whole tensor, one per expert, where the rule has such.
         factors: The factors of L1 rescaling, one per expert.
     """
-    make = {Gate.RANDOM: _random, Gate.RANK: _by_rank, Gate.BAND: _row_band}[rule.gate]
-    found = []
+    found: list[Stage] = []
     for expert in range(len(tensor.densities)):
         numbers: dict[str, Any] = (
-            {**bands[expert]} if bands else make(rule, tensor, expert, semantics)
+            {**bands[expert]} if bands else _NUMBERS[rule.gate](rule, tensor, expert, semantics)
         )
         if factors:
             numbers["factor"] = factors[expert]
-        found.append(StageRule(key=key(seed, expert, tensor.name), **numbers))
+        if rule.gate is Gate.BAND:
+            found.append(TensorBand(**numbers) if bands else RowBand(**numbers))
+        else:
+            stage = Draw if rule.gate is Gate.RANDOM else DropByRank
+            found.append(stage(key=key(seed, expert, tensor.name), **numbers))
     return found
 
 
 def _random(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density = tensor.densities[expert]
-    divides = rule.rescale == "probability" and density > 0
+    divides = rule.rescale is Rescale.PROBABILITY and density > 0
     return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
 
 
@@ -126,9 +131,17 @@ def _by_rank(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dic
         low, step = density, 0.0
     else:
         low, step = density - epsilon, 2 * epsilon / (tensor.row_length - 1)
-    return {"low": low, "step": step, "own_factor": rule.rescale == "probability"}
+    return {"low": low, "step": step, "own_factor": rule.rescale is Rescale.PROBABILITY}
 
 
 def _row_band(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
     return band(tensor.row_length, density, gamma, semantics)._asdict()
+
+
+_NUMBERS: Final[Mapping[Gate, Callable[[Rule, Work, int, Semantics], dict[str, Any]]]] = {
+    Gate.RANDOM: _random,
+    Gate.RANK: _by_rank,
+    Gate.BAND: _row_band,
+}
+"""The functions that return the fields of a native stage, all but its key."""

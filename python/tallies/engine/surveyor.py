@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .jobs import Merge
-from .lowering import JobRules
+from .lowering import Tasks
 from .outcomes import Statistics
 from .surveys.survey import Context, survey_of
 
@@ -22,11 +22,11 @@ class Surveyor:
 
     Args:
         merge: The merge.
-        rules: Makes its native rules.
+        tasks: Makes its native tasks.
     """
 
-    def __init__(self, merge: Merge, rules: JobRules) -> None:
-        self._context = Context(merge, rules)
+    def __init__(self, merge: Merge, tasks: Tasks) -> None:
+        self._context = Context(merge, tasks)
         self._survey = survey_of(merge.rule.survey) if merge.rule.survey else None
 
     @property

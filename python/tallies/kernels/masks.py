@@ -12,11 +12,13 @@ import numpy.typing as npt
 import tallies._core as native
 
 from ..engine.codes import INFINITY_BITS
+from ..engine.environment import in_float_environment
 from ..errors import InputError
 from . import arguments
 from .arguments import Array, Packed, narrowed, widened
 
 
+@in_float_environment
 def magnitude_mask(x: Array, threshold: float | np.float32) -> Packed:
     """Return the packed mask of |x| >= threshold.
 
@@ -40,7 +42,7 @@ def magnitude_mask(x: Array, threshold: float | np.float32) -> Packed:
     if isinstance(threshold, numbers.Real) and math.isnan(threshold):
         floor = INFINITY_BITS
     else:
-        with np.errstate(over="ignore"), native.FloatEnvironment():
+        with np.errstate(over="ignore"):
             rounded = np.float32(arguments.number("threshold", threshold, 0, math.inf))
         floor = int(np.abs(rounded).view(np.int32)) - 1
     out = _empty(values.size)

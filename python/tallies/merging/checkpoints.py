@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint.destination import Destination
 from ..checkpoint.files import auxiliary_sizes, copy_auxiliary
 from ..engine import device as accelerate
+from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
@@ -28,6 +29,7 @@ _OTHER_BYTES = 1 << 20
 _OTHER_BYTES_A_TENSOR = 1 << 12
 
 
+@in_float_environment
 def merge(
     config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig,
     out: str | os.PathLike[str],

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from .._core import JobRule, Limits, Plan, read_delta
+from .._core import Candidate, CombineTask, Limits, Plan, Slice, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from ..engine.files import Scaled, moved, moved_operand, native, values_of
 from ..engine.jobs import Work
@@ -134,28 +134,11 @@ class _Survey:
 
     def _measure(self, job: int, work: Work, found: Statistics, first: int, n: int) -> _Parts:
         plan = self._plan_of_arrays(work, first)
-        rule = JobRule(
-            job=0,
-            first=first,
-            n_elements=n,
-            weights=work.weights,
-            floors=[KEEP_ALL] * len(work.weights),
-            cutoffs=[work.n_elements] * len(work.weights),
-            scale=1.0,
-            divisor=1.0,
-            zero_sign=0,
-            majority=-1,
-        )
+        floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
+        whole = Candidate(weights=work.weights, floors=floors, cutoffs=cutoffs)
+        task = CombineTask(job=Slice(job=0, first=first, n_elements=n), candidates=[whole])
         gate, vote, blend = rule_codes(_SUM)
-        plan.combine(
-            rules=[rule],
-            gate=gate,
-            vote=vote,
-            blend=blend,
-            fingerprints=False,
-            stop_at_overflow=False,
-            limits=self._in_memory,
-        )
+        plan.combine(tasks=[task], gate=gate, vote=vote, blend=blend, limits=self._in_memory)
         summed = self._norm(work, n)
         zero = self._passes.rule.zero
         result = self._passes.merge_stretch(plan, job, found, ZERO_SIGNS[zero], first, n)

@@ -20,7 +20,7 @@ from ..messages import counted
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..sizes import _bytes
+from ..sizes import format_size
 from ..spec.rules import Gate, Rule
 from .steps import Request
 
@@ -245,8 +245,8 @@ class MergePlan:
             f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
             f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
             f"passes    {'; '.join(self.passes())}",
-            f"reads     {_bytes(self.bytes_read)}",
-            f"writes    {_bytes(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
+            f"reads     {format_size(self.bytes_read)}",
+            f"writes    {format_size(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
             f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
             *(f"warning   {warning}" for warning in self.warnings),
         ]

@@ -10,6 +10,7 @@ from .. import methods
 from .._core import Limits, Plan
 from ..checkpoint.match import Match, Model, match, row_length
 from ..engine.arrays import empty_like, is_torch, view
+from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
 from ..engine.limits import limits_in_memory, n_threads
 from ..engine.nonfinite import nonfinite_inputs
@@ -23,6 +24,7 @@ from ..spec.choices import Nonfinite, Semantics
 from .steps import Findings, Request, Steps
 
 
+@in_float_environment
 def merge_state_dicts(
     base: Mapping[str, Any] | None,
     experts: Sequence[Mapping[str, Any]],

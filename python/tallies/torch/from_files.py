@@ -11,11 +11,12 @@ from ..checkpoint.safetensors import TensorInfo
 from ..engine.files import PlanFiles, native, place_code
 from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits
+from ..store.families.job import GRAIN
 from ..store.opened import Store, writer_to
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
-from .loading import BUFFERS, GRAIN, LoadedTensor, load_task
+from .loading import BUFFERS, LoadedTensor, load_task
 
 _STAGED_BYTES = 256 << 20
 

@@ -13,12 +13,10 @@ from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, bits_code, place_code
 from ..engine.limits import tile_limits
+from ..store.families.job import GRAIN
 from ..store.restoring.task import Restoring
 
 BUFFERS: Final = "256MiB"
-
-# Tiles begin at multiples of it, as in packing.
-GRAIN: Final = 2048
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Bands(Survey):
         jobs = [job for group in groups for job in group]
         bands = _bands(context, jobs)
         found = [
-            Statistics(stages=context.rules.stages(job, row))
+            Statistics(stages=context.tasks.stages(job, row))
             for job, row in zip(jobs, bands, strict=True)
         ]
         if context.merge.rule.rescale is not Rescale.L1:
@@ -38,7 +38,7 @@ SURVEY = Bands
 
 
 def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
-    """Return the bands of each tensor, one per expert, as fields of ``StageRule``."""
+    """Return the bands of each tensor, one per expert, as fields of native stages."""
     merge = context.merge
     works = [merge.works[job] for job in jobs]
     wanted = [
@@ -52,7 +52,7 @@ def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]
     for job, work, row in zip(jobs, works, wanted, strict=True):
         outliers = [one.n_outliers for one in row]
         lasts = [sum(one) if one.n_kept and sum(one) < work.n_elements else 0 for one in row]
-        units.append(Unit([job], outliers + lasts))
+        units.append(Unit(jobs=[job], ranks=outliers + lasts))
     thresholds = merge.plan.select(
         units=units, locate=True, limits=merge.limits, progress=merge.progress
     )

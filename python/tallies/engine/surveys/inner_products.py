@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..._core import Limits, Plan
+from ..._core import GramTask, Limits, Plan
 from ...errors import InputError
 from ...floats import float32
 from ...linalg.gram import Gram
@@ -108,8 +108,9 @@ def inner_products(
         sums of magnitudes.
     """
     width = n * (n + 1) // 2 + magnitudes * n
+    tasks = [GramTask(job=job, row_length=length) for job, length in rows]
     found = plan.gram(
-        rows=rows, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
+        tasks=tasks, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
     )
-    tables = [memoryview(table).cast("d") for table in found]
+    tables = [memoryview(one.table()).cast("d") for one in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..codes import stage_code
 from ..outcomes import Statistics
 from ..stages import l1_factor
 from .survey import Context, Survey
@@ -39,15 +38,16 @@ def rescaled(
         found: The statistics of each tensor so far, with its stages if they follow from bands.
         bands: The bands of each tensor, one per expert; empty where the stage has none.
     """
-    merge, rules = context.merge, context.rules
+    merge, tasks = context.merge, context.tasks
     sums = merge.plan.stage_sums(
-        rules=rules.without_votes(jobs, found),
-        stage=stage_code(merge.rule),
+        tasks=[tasks.stage_sums(job, one) for job, one in zip(jobs, found, strict=True)],
         limits=merge.limits,
         progress=merge.progress,
     )
-    factors = [[l1_factor(*both) for both in zip(*pair, strict=True)] for pair in sums]
+    factors = [
+        [l1_factor(*both) for both in zip(one.before, one.after, strict=True)] for one in sums
+    ]
     return [
-        Statistics(factors=row, stages=rules.stages(job, band, row))
+        Statistics(factors=row, stages=tasks.stages(job, band, row))
         for job, band, row in zip(jobs, bands, factors, strict=True)
     ]

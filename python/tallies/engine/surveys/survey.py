@@ -15,7 +15,7 @@ from ...spec.choices import Scope
 from ...spec.parameters import Values
 from ...spec.rules import SurveyRule
 from ..jobs import Merge
-from ..lowering import JobRules
+from ..lowering import Tasks
 from ..outcomes import Statistics
 
 
@@ -24,8 +24,8 @@ class Context:
     """The merge whose tensors are surveyed."""
 
     merge: Merge
-    rules: JobRules
-    """Makes native rules of the merge's tensors."""
+    tasks: Tasks
+    """Makes native tasks of the merge's tensors."""
 
     def n_elements(self, group: Sequence[int]) -> int:
         """Return the number of elements of these tensors together."""

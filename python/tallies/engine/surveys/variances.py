@@ -33,11 +33,11 @@ class Variances(Survey):
         if self.solve is None or not jobs:
             return found
         merge = context.merge
-        rules = context.rules.without_votes(jobs, found)
-        sums = merge.plan.sum_squares(rules=rules, limits=merge.limits, progress=merge.progress)
+        tasks = [context.tasks.square_sums(job, one) for job, one in zip(jobs, found, strict=True)]
+        sums = merge.plan.sum_squares(tasks=tasks, limits=merge.limits, progress=merge.progress)
         for job, one, row in zip(jobs, found, sums, strict=True):
             n_elements = max(merge.works[job].n_elements, 1)
-            one.weights = self.solve([square / n_elements for square in row])
+            one.weights = self.solve([square / n_elements for square in row.values])
         return found
 
 
@@ -49,7 +49,7 @@ def _trims(context: Context, jobs: Sequence[int]) -> list[list[Trim]]:
     merge = context.merge
     works = merge.works
     limited = [job for job in jobs if 0 < works[job].select < 1]
-    units = [Unit([job], [1], works[job].select) for job in limited]
+    units = [Unit(jobs=[job], ranks=[1], share=works[job].select) for job in limited]
     thresholds = merge.plan.select(
         units=units,
         locate=True,

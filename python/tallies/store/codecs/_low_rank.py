@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...spec.choices import Choice
+from ...spec.dtypes import named
 from ...spec.parameters import Parameter
 from ._codec import Codec, has_part
 
@@ -23,7 +24,7 @@ class VectorType(Choice):
         """Return the dtype of the vectors for a matrix of the base of this dtype."""
         if self is VectorType.BASE:
             return base if base in ("BF16", "F16") else "F32"
-        return self.upper()
+        return named(self) or base
 
 
 class LowRankCodec(Codec):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...spec.choices import Choice, Scope
+from ...spec.dtypes import named
 from ...spec.parameters import Parameter
 from ._codec import Codec, Mask
 
@@ -22,7 +23,7 @@ class ValueType(Choice):
 
     def dtype(self, base: str) -> str:
         """Return the dtype of the values for a tensor of the base of this dtype."""
-        return {"bf16": "BF16", "f32": "F32", "int8": "I8"}.get(self, base)
+        return named(self) or base
 
 
 class Sparse(Codec):

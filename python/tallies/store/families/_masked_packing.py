@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ..._core import JobRule, PackResult, PackRule, pack
+from ..._core import Candidate, PackResult, PackTask, pack
 from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES, ZERO_SIGNS
 from ...engine.files import Place, native
@@ -19,10 +19,7 @@ from ...spec.choices import PAPER
 from ...spec.rules import Blend, Rule, Vote, trimmed
 from ..codecs._codec import Codec, Sums
 from ..manifest import SHARED
-from .job import PackJob
-
-GRAIN: Final = 2048
-"""Tiles begin at multiples of it: sums fold over so many elements, whatever the tiles are."""
+from .job import GRAIN, PackJob
 
 # The rule of a survey for thresholds alone.
 _TRIM: Final = trimmed(Vote.SUM, Blend.SUM_OF_AGREEING)
@@ -48,10 +45,8 @@ def pack_masks(
             apart=True,
             grain=GRAIN,
         )
-    rules = [
-        _native_rule(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)
-    ]
-    results = _pack(codec, rule, rules, job)
+    tasks = [_task(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)]
+    results = _pack(codec, rule, tasks, job)
     for (name, sources), result in zip(job.tensors.items(), results, strict=True):
         for (file, one), lanes in zip(outputs[name], result.outputs, strict=True):
             job.record.note_written(file, one, lanes)
@@ -98,7 +93,7 @@ def _survey(
         everything = range(len(works))
         passes.combine(everything)
         zero = passes.majority(everything)
-    return [trim.floor for trim in passes.model.trims], zero
+    return [found.floor for found in passes.model.trims], zero
 
 
 def _outputs(rule: Rule | None, job: PackJob) -> dict[str, list[tuple[str, TensorInfo]]]:
@@ -112,26 +107,18 @@ def _place(job: PackJob, file: str, one: TensorInfo) -> Place:
     return files.place(one) if file == SHARED else files.mask_place(one)
 
 
-def _native_rule(
+def _task(
     job: int, n_elements: int, floors: Sequence[int], zero_sign: int, lambdas: Sequence[float]
-) -> PackRule:
-    shared = JobRule(
-        job=job,
-        first=0,
-        n_elements=n_elements,
-        weights=[1.0] * len(floors),
-        floors=floors,
-        cutoffs=[n_elements] * len(floors),
-        scale=1.0,
-        divisor=1.0,
-        zero_sign=zero_sign,
-        majority=-1,
+) -> PackTask:
+    n = len(floors)
+    shared = Candidate(
+        weights=[1.0] * n, floors=floors, cutoffs=[n_elements] * n, zero_sign=zero_sign
     )
-    return PackRule(shared=shared, lambdas=lambdas)
+    return PackTask(job=job, shared=shared, lambdas=lambdas)
 
 
 def _pack(
-    codec: type[Codec], rule: Rule | None, rules: Sequence[PackRule], job: PackJob
+    codec: type[Codec], rule: Rule | None, tasks: Sequence[PackTask], job: PackJob
 ) -> list[PackResult]:
     assert codec.mask is not None
     plan = job.plan_files.plan
@@ -140,7 +127,7 @@ def _pack(
     )
     results = pack(
         plan=plan,
-        rules=rules,
+        tasks=tasks,
         shared=codes,
         mask=codec.mask.value,
         with_sums=codec.with_sums,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from ..._core import Limits, Plan
 from ...checkpoint.safetensors import TensorInfo
@@ -15,6 +16,9 @@ from ...engine.nonfinite import objections
 from ..layout import Layout
 from ..manifest import SHARED
 from ..record import Record
+
+GRAIN: Final = 2048
+"""Elements over which sums fold: tiles begin at multiples of it, whatever their size is."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from ...engine.files import Place, PlanFiles, Scaled, native
 from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
-from ._masked_packing import GRAIN, pack_masks, scale_name
+from ._masked_packing import pack_masks, scale_name
 from .family import Encoded, Family, Progress, StoredTask
-from .job import PackJob
+from .job import GRAIN, PackJob
 
 
 class Masked(Family):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
+from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
@@ -22,6 +23,7 @@ C = TypeVar("C", bound=Choice)
 _OTHER_BYTES = 1 << 20
 
 
+@in_float_environment
 def pack(
     base: str | os.PathLike[str],
     tasks: Mapping[str, str | os.PathLike[str]],

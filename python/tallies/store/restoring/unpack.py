@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
-from ...checkpoint.files import auxiliary_sizes, copy_file, refuse_changed, stamps
+from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
+from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
@@ -50,6 +51,7 @@ class UnpackReport(Usage):
         )
 
 
+@in_float_environment
 def unpack(
     one: Restoring,
     out: str | os.PathLike[str],
@@ -117,7 +119,7 @@ def unpack(
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
         for path in auxiliary:
-            copy_file(donor.path / path, directory / path)
+            copy_auxiliary(donor, path, directory)
         refuse_changed(before)
     advance.finish()
     fingerprint = model_fingerprint(

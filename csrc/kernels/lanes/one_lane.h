@@ -1,4 +1,4 @@
-// The words of lanes.h for one element at a time: threads of a GPU, and plain C++ in their stead.
+// One element at a time: threads of a GPU, and plain C++ in their stead.
 #pragma once
 
 #include <cstddef>
@@ -68,5 +68,22 @@ TALLIES_INLINE Total total(I32s v) {
   return v;
 }
 
+#if defined(__CUDA_ARCH__)
+TALLIES_INLINE F32s widen_half(U16s half) {
+  F32s x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(half));
+  return x;
+}
+TALLIES_INLINE U16s narrow_to_half(F32s x) {
+  U16s half;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half) : "f"(x));
+  return unordered(x) ? U16s(0x7e00) : half;
+}
+#endif
+
 }  // namespace
 }  // namespace tallies
+
+#if !defined(__CUDA_ARCH__)
+#include "kernels/lanes/soft_half.h"
+#endif

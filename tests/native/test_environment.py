@@ -19,8 +19,8 @@ import torch
 import tallies
 import tallies.torch as functions
 from tallies import _core, kernels
-from tests.strategies import DTYPES
-from tests.test_targets import code, every_pattern, native_narrow, native_widen
+from tests.native.test_targets import code, every_pattern, native_narrow, native_widen
+from tests.support.strategies import DTYPES
 
 Array = npt.NDArray[Any]
 
@@ -180,6 +180,7 @@ MERGES: dict[str, dict[str, Any]] = {
     "dare_ties": {"density": 0.7},
     "breadcrumbs": {},
     "sce": {},
+    "pcb": {},
     "della": {},
 }
 

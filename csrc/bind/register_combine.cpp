@@ -1,0 +1,88 @@
+#include "bind/plan.h"
+
+namespace tallies::bind {
+namespace {
+
+CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
+                    std::vector<Stage> stages, std::uint64_t row_length, std::vector<Draw> draws,
+                    const ScoreNumbers& scores, int agreement, std::vector<float> lambdas,
+                    int at_least) {
+  if (!stages.empty() + !draws.empty() + !scores.empty() > 1)
+    refuse("stages, draws and scores", "several of these", "one");
+  CombineTask task{to_slice(job), std::move(candidates), {}, {}};
+  if (!stages.empty()) task.traits = Stages{std::move(stages), row_length};
+  if (!draws.empty()) task.traits = Draws{std::move(draws)};
+  if (!scores.empty()) task.traits = to_scores(scores, agreement);
+  if (!lambdas.empty()) task.consensus = Consensus{std::move(lambdas), at_least};
+  return task;
+}
+
+void register_results(py::module_& m) {
+  using Result = CandidateResult;
+  py::class_<Result>(m, "CandidateResult")
+      .def_property_readonly("sign_sum", [](const Result& r) { return r.tally.sign_sum; })
+      .def_property_readonly("conflicts", [](const Result& r) { return r.tally.conflicts; })
+      .def_property_readonly("cancellations", [](const Result& r) { return r.tally.cancellations; })
+      .def_property_readonly("overflow", [](const Result& r) { return r.tally.overflow; })
+      .def_property_readonly(
+          "plus", [](const Result& r) { return std::pair(r.plus.ranges, r.plus.output); })
+      .def_property_readonly(
+          "minus", [](const Result& r) { return std::pair(r.minus.ranges, r.minus.output); })
+      .def_readonly("output", &Result::output);
+  py::class_<CombineResult>(m, "CombineResult")
+      .def_readonly("inputs", &CombineResult::inputs)
+      .def_readonly("candidates", &CombineResult::candidates);
+}
+
+void register_stages(py::module_& m) {
+  py::class_<Draw>(m, "Draw").def(py::init<std::uint64_t, std::int32_t, float>(), py::kw_only(),
+                                  py::arg("key"), py::arg("chance"), py::arg("factor") = 1.0f);
+  py::class_<DropByRank>(m, "DropByRank")
+      .def(py::init<std::uint64_t, float, float, bool, float>(), py::kw_only(), py::arg("key"),
+           py::arg("low"), py::arg("step"), py::arg("own_factor") = false,
+           py::arg("factor") = 1.0f);
+  py::class_<Band>(m, "Band").def(
+      py::init<std::int32_t, std::int32_t, std::uint64_t, std::uint64_t, float>(), py::kw_only(),
+      py::arg("floor"), py::arg("ceiling"), py::arg("floor_cutoff"), py::arg("ceiling_cutoff"),
+      py::arg("factor") = 1.0f);
+  py::class_<RowBand>(m, "RowBand")
+      .def(py::init<std::uint64_t, std::uint64_t, float>(), py::kw_only(), py::arg("n_outliers"),
+           py::arg("n_kept"), py::arg("factor") = 1.0f);
+}
+
+}  // namespace
+
+void register_combine(py::module_& m) {
+  register_stages(m);
+  register_results(m);
+
+  py::class_<Candidate>(m, "Candidate")
+      .def(py::init<std::vector<float>, std::uint64_t, std::vector<std::int32_t>,
+                    std::vector<std::uint64_t>, float, float, int, int>(),
+           py::kw_only(), py::arg("weights"), py::arg("row_length") = 0, py::arg("floors"),
+           py::arg("cutoffs"), py::arg("scale") = 1.0f, py::arg("divisor") = 1.0f,
+           py::arg("zero_sign") = 0, py::arg("majority") = -1);
+
+  py::class_<CombineTask>(m, "CombineTask")
+      .def(py::init(&to_task), py::kw_only(), py::arg("job"), py::arg("candidates"),
+           py::arg("stages") = std::vector<Stage>(), py::arg("row_length") = 0,
+           py::arg("draws") = std::vector<Draw>(), py::arg("scores") = ScoreNumbers(),
+           py::arg("agreement") = 0, py::arg("lambdas") = std::vector<float>(),
+           py::arg("at_least") = 0);
+
+  plan_class(m).def(
+      "combine",
+      [](const Plan& plan, std::vector<CombineTask> tasks, int gate, int vote, int blend,
+         bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress) {
+        const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow};
+        check(plan, tasks, options.rule);
+        return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+          return combine(plan, tasks, options, limits, on_progress);
+        });
+      },
+      py::kw_only(), py::arg("tasks"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
+      py::arg("fingerprints") = false, py::arg("stop_at_overflow") = false, py::arg("limits"),
+      py::arg("progress") = py::none());
+}
+
+}  // namespace tallies::bind

@@ -1,0 +1,54 @@
+// The pass that writes: gate, vote and blend of every tile.
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "engine/fingerprints.h"
+#include "engine/tasks.h"
+
+namespace tallies {
+
+struct CombineTask {
+  Slice slice;
+  std::vector<Candidate> candidates;  // one for each row of outputs
+  Traits traits;
+  std::optional<Consensus> consensus;
+};
+
+using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements
+
+// Tiles with cancelled votes that were given one sign.
+struct Guessed {
+  std::vector<Range> ranges;  // in order, neighbours joined
+  Lanes output{};             // content fingerprint of what was written there
+  Guessed& operator+=(const Guessed&);
+};
+
+// The result of one candidate; those of two parts of a job add up.
+struct CandidateResult {
+  CombineTally tally;
+  Guessed plus, minus;
+  Lanes output{};  // content fingerprint of tiles without cancelled votes
+  CandidateResult& operator+=(const CandidateResult&);
+};
+
+struct CombineResult {
+  std::vector<Lanes> inputs;  // content fingerprints
+  std::vector<CandidateResult> candidates;
+  CombineResult& operator+=(const CombineResult&);
+};
+
+struct CombineOptions {
+  Rule rule;
+  bool fingerprints = true;
+  bool stop_at_overflow = false;
+};
+
+// Returns one result per task, in order; jobs without outputs are only counted. A majority is the
+// sign of the votes counted so far over its unit; the caller repeats the ranges for which that was
+// not the sign of them all.
+std::vector<CombineResult> combine(const Plan&, const std::vector<CombineTask>&,
+                                   const CombineOptions&, const Limits&, const Progress&);
+
+}  // namespace tallies

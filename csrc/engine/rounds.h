@@ -1,0 +1,72 @@
+// The passes of a selection over the units of a plan.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "engine/pass.h"
+#include "engine/ranked_numbers.h"
+
+namespace tallies {
+
+// The rounds of a selection over the part of its units that a plan has. Each fills what is found,
+// by position of the search among all, and returns false if the progress stopped it.
+class Rounds {
+ public:
+  Rounds(const RankedUnits&, const Selection&, const Limits&, const Progress&);
+
+  std::size_t index_of(std::size_t unit, std::size_t search) const { return first_[unit] + search; }
+  std::size_t n_searches() const { return first_.back(); }
+
+  // Lists a sample of the numbers that the searches [from, to) of each unit rank; all numbers of a
+  // unit of up to kSmallUnit elements.
+  bool sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const;
+
+  // Counts in and around the brackets that open searches try. Calls note(search, tile, tried) with
+  // what a tile has, searches being those of its unit.
+  using Note = std::function<void(std::size_t search, const Tile&, const Tried&)>;
+  bool count(const Tiling&, std::vector<Counted>& counts, const Note& note) const;
+
+  // Counts with other brackets, for each search for which bracket(search) has one: calls
+  // add(search, tile, count) with what a tile has.
+  template <class BracketOf, class Add>
+  bool count_in(const Tiling& tiling, const BracketOf& bracket, const Add& add) const {
+    return for_each_tile<Scratch>(
+        ranked_.plan().files, ranked_.jobs(), tiling, limits_, progress_,
+        [&](const Tile& tile, Scratch& scratch) {
+          const std::size_t unit = ranked_.unit_of(tile.job);
+          const std::vector<Search>& searches = selection_.groups[unit].searches;
+          scratch.wanted.clear();
+          for (std::size_t s = 0; s < searches.size(); ++s)
+            if (const std::optional<Bracket> tried = bracket(searches[s]))
+              scratch.wanted.push_back({s, *tried, searches[s].share > 0});
+          ranked_.count(scratch.wanted, tile, scratch.numbers,
+                        [&](std::size_t s, const TileCount& count) { add(s, tile, count); });
+        });
+  }
+
+ private:
+  struct Scratch {
+    NumberScratch numbers;
+    std::vector<Wanted> wanted;
+  };
+  const RankedUnits& ranked_;
+  const Selection& selection_;
+  const Limits& limits_;
+  const Progress& progress_;
+  std::vector<std::size_t> first_;  // position of each unit's first search; at last, of all
+};
+
+// Finds where the last kept one of several equal magnitudes lies, for all searches of which only
+// some are needed and for which that is not known.
+bool cut_off(const RankedUnits&, Selection&, const Limits&, const Progress&);
+
+// The same for one search, of which n_equal(tile) says how many are equal in each tile: the tile in
+// which the rank is reached is read again.
+void cut_off_in(const RankedUnits&, const Tiling&, std::size_t unit, std::size_t search, Search&,
+                const std::function<std::uint64_t(std::size_t tile)>& n_equal, const Limits&);
+
+// The same among all patterns of a unit.
+void cut_off_among(const Unit&, const Patterns&, Search&);
+
+}  // namespace tallies

@@ -1,0 +1,96 @@
+// The exact k-th largest magnitude of streamed task vectors, or of a number derived from them.
+//
+// A strided sample brackets each threshold (engine/search.h). One round counts what lies at and
+// above the ends of the bracket and lists the few patterns inside. Where that does not name the
+// threshold, the proven range is narrowed by further rounds: always exact, in memory that depends
+// on neither model nor tensor size.
+#pragma once
+
+#include <string_view>
+
+#include "engine/search.h"
+#include "engine/tasks.h"
+
+namespace tallies {
+
+// What is ranked of an element: a number from each expert, or one from all of them together.
+enum class Measure : std::uint8_t {
+  magnitude,       // of the delta
+  variance,        // variance over the experts
+  score,           // PCB score, zero where it is negative
+  negative_score,  // minus the PCB score, zero where that is negative
+  drawn,           // magnitude of the delta after a draw
+};
+inline constexpr int kMeasures = 5;
+
+struct Ranking {
+  Measure measure = Measure::magnitude;
+  Scores scores;
+  std::vector<Stages> draws;  // per job
+
+  bool is_derived() const { return measure != Measure::magnitude; }
+  std::size_t n_numbers(std::size_t n_experts) const {
+    return measure == Measure::variance ? 1 : n_experts;
+  }
+};
+
+// Stretches whose numbers are ranked together, and the ranks wanted: the rank-th largest, counted
+// from 1; 0 for none. They go through the experts in turn, as often as there are ranks.
+struct Unit {
+  std::vector<Slice> slices;  // in the order in which equal magnitudes are preferred
+  std::vector<std::uint64_t> ranks;
+  float share = 0;  // above zero the ranks are this share of the numbers that are not zero, cut
+                    // to an integer; for derived measures
+};
+
+// Returns the thresholds of each rank of each unit. With `locate`, also where the equal ones are
+// cut off.
+std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, const Ranking&,
+                                           bool locate, const Limits&, const Progress&);
+
+// The state of a selection that is run in rounds, each over parts of the units, wherever these are:
+// until it is done, what survey_round finds of the parts is added up and given to learn.
+struct Selection {
+  static constexpr std::string_view kMark = "tallies selection 1\n";
+  struct Group {
+    std::uint64_t n_elements = 0;  // of all parts of the unit
+    std::vector<Search> searches;
+  };
+  std::vector<Group> groups;  // one per unit
+  bool is_sampled = false;
+
+  bool is_done() const;
+  std::vector<std::vector<Threshold>> thresholds() const;
+  bool is_valid() const;
+};
+
+// What a round finds of a part: a sample at first, then counts. Those of two parts add up.
+struct Round {
+  static constexpr std::string_view kMark = "tallies round 1\n";
+  std::vector<Patterns> samples;  // one per search, unit by unit
+  std::vector<Counted> counts;
+  Round& operator+=(const Round&);
+  bool is_valid() const;
+};
+
+Selection start_selection(const std::vector<Unit>&);
+
+// The units have the parts of those that the selection is about, in the same order.
+Round survey_round(const Plan&, const std::vector<Unit>&, const Ranking&, const Selection&,
+                   const Limits&, const Progress&);
+void learn(Selection&, const Round&);
+
+template <class Archive>
+void archive(Archive& bytes, Selection::Group& group) {
+  bytes(group.n_elements, group.searches);
+}
+template <class Archive>
+void archive(Archive& bytes, Selection& selection) {
+  bytes(selection.groups, selection.is_sampled);
+}
+template <class Archive>
+void archive(Archive& bytes, Round& round) {
+  bytes(round.samples, round.counts);
+}
+
+}  // namespace tallies

@@ -1,0 +1,46 @@
+// x86-64-v3: 8 lanes, conversions of half precision (F16C).
+#pragma once
+
+#include <immintrin.h>
+
+namespace tallies {
+namespace {
+constexpr int kLanes = 8;
+}
+}  // namespace tallies
+
+#include "kernels/lanes/vectors.h"
+
+namespace tallies {
+namespace {
+
+// The first bit of each lane of a mask.
+TALLIES_INLINE std::uint32_t bits(I32s mask) {
+  return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)mask));
+}
+
+// The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
+TALLIES_INLINE U64s product_of_halves(U64s a) {
+  return (U64s)_mm256_mul_epu32((__m256i)a, (__m256i)(a >> 32));
+}
+
+// GCC makes __builtin_convertvector of narrower conversions, and halves of vectors by way of
+// memory, from where two stores are not read back as one vector without a stall.
+TALLIES_INLINE F64s to_doubles(HalfF32s x) { return (F64s)_mm256_cvtps_pd((__m128)x); }
+TALLIES_INLINE Doubles to_doubles(F32s x) {
+  return {to_doubles((HalfF32s)_mm256_castps256_ps128((__m256)x)),
+          to_doubles((HalfF32s)_mm256_extractf128_ps((__m256)x, 1))};
+}
+TALLIES_INLINE F32s to_floats(Doubles x) {
+  return (F32s)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)x.high), _mm256_cvtpd_ps((__m256d)x.low));
+}
+
+TALLIES_INLINE F32s widen_half(U16s half) { return _mm256_cvtph_ps((__m128i)half); }
+TALLIES_INLINE U16s narrow_to_half(F32s x) {
+  return (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+}  // namespace
+}  // namespace tallies
+
+#include "kernels/lanes/vector_masks.h"

@@ -1,0 +1,32 @@
+// Any processor with vectors of 128 bits, NEON of AArch64 among them: 4 lanes, no intrinsics.
+#pragma once
+
+namespace tallies {
+namespace {
+constexpr int kLanes = 4;
+}
+}  // namespace tallies
+
+#include "kernels/lanes/vectors.h"
+
+namespace tallies {
+namespace {
+
+// The first bit of each lane of a mask.
+TALLIES_INLINE std::uint32_t bits(I32s mask) {
+  std::uint32_t out = 0;
+  for (int lane = 0; lane < kLanes; ++lane) out |= (mask[lane] & 1u) << lane;
+  return out;
+}
+
+// The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
+TALLIES_INLINE U64s product_of_halves(U64s a) { return (a & 0xffffffffu) * (a >> 32); }
+
+}  // namespace
+}  // namespace tallies
+
+#include "kernels/lanes/halved_doubles.h"
+#include "kernels/lanes/vector_masks.h"
+
+// Operations on masks first.
+#include "kernels/lanes/soft_half.h"
