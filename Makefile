@@ -1,4 +1,4 @@
-# make demo | test | docs | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | docs | site | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -21,7 +21,7 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test docs lint format wheel bench cuda dev clean
+.PHONY: demo test docs site lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
@@ -41,9 +41,13 @@ format: $(VENV)/lint
 	$(BIN)/ruff format
 	$(BIN)/clang-format -i $(CPP)
 
-# The page of methods and codecs, from what they state themselves.
+# The page of methods and codecs, from their own docstrings and parameters.
 docs: $(VENV)/test
 	$(BIN)/tallies methods --markdown > docs/methods.md
+
+# The documentation as a site in build/site. Any broken link is an error.
+site: $(VENV)/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # Built from the sdist, in isolation, and tried where nothing else is installed.
 wheel: $(VENV)/wheel
@@ -72,7 +76,7 @@ cuda: $(VENV)/test
 dev: $(VENV)/tools
 	$(BIN)/python $(INSTALL) --no-build-isolation --config-settings=editable.rebuild=true \
 	  --config-settings=editable.verbose=false --config-settings=build-dir=build/dev \
-	  -e '.[demo,test,lint]'
+	  -e '.[demo,test,lint,site]'
 	touch $(VENV)/editable
 
 clean:
@@ -96,7 +100,7 @@ $(VENV)/tools: $(VENV)/torch
 	@touch $@
 
 # The package with one of its extras. Without isolation the objects of the last build are reused.
-$(VENV)/demo $(VENV)/test $(VENV)/lint: $(VENV)/%: $(VENV)/tools $(SOURCES)
+$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
 	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
 	@touch $@
 

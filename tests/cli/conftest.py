@@ -12,7 +12,7 @@ from tests.support.command_line import BASE, EXPERTS
 
 @pytest.fixture
 def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A base and two experts in the current directory; the base has a file more."""
+    """Write a base and two experts to the current directory; the base has a file more."""
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "base", BASE, config={"model_type": "tiny"})
     for name, expert in zip("ab", EXPERTS, strict=True):

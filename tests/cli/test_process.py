@@ -46,7 +46,7 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
 
 
 def on_a_terminal(*arguments: str) -> bytes:
-    """What a merge writes to standard error when that is a terminal."""
+    """Return the standard error of a command on a terminal."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     try:

@@ -100,9 +100,9 @@ def test_bytes_and_elements_beyond_four_gib(tmp_path: Path, dtype: str) -> None:
         cutoffs=[first + n, cutoff],
         zero_sign=-1,
     )
-    stretch_of_it = _core.Slice(job=0, first=first, n_elements=n)
+    whole = _core.Slice(job=0, first=first, n_elements=n)
     (both,) = core.combine(
-        tasks=[_core.CombineTask(job=stretch_of_it, candidates=[candidate])],
+        tasks=[_core.CombineTask(job=whole, candidates=[candidate])],
         gate=1,
         vote=1,
         blend=3,

@@ -118,7 +118,7 @@ def test_the_order_of_the_models_changes_rounding_alone(name: str) -> None:
     assert (np.abs(one - other["x"]) <= 2 * (n + 3) * 2.0**-23 * rows.sum(axis=0)).all()
 
 
-# What is refused.
+# Refusals.
 
 
 @pytest.mark.parametrize(

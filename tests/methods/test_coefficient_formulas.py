@@ -68,7 +68,7 @@ def test_formula(
     )["x"]
     x = rows.astype(np.float64)
     # Every product and sum of the combine rounds, and the coefficients are float32; none is above
-    # 2 here. Of an angle near 0 or near its tolerance, 1e-5, float64 sums leave less than that.
+    # 2 here. The error of an angle near 0 or near its tolerance, 1e-5, is smaller (float64 sums).
     bound = (n + 3) * 2.0**-23 * np.abs(x).sum(axis=0)
     assert (np.abs(found - formula(x)) <= bound).all()
 

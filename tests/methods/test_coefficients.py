@@ -39,7 +39,7 @@ SOLVED: list[tuple[str, dict[str, Any]]] = [
 
 
 def solved(rows: npt.NDArray[Any], survey: InnerProducts, parameters: Mapping[str, Any]) -> Array:
-    """The coefficients [n_rows, N] of each row of `rows` [n_rows, N, length], as float32."""
+    """Return the coefficients [n_rows, N] of each row of `rows` [n_rows, N, length], as float32."""
     n = rows.shape[1]
     found = []
     for row in rows:
@@ -68,7 +68,7 @@ def test_methods_of_this_kind_are_found() -> None:
 def expected(
     name: str, base: Model | None, experts: Sequence[Model], given: Mapping[str, Any]
 ) -> dict[str, Array]:
-    """What the method's own solver makes of the reference's inner products, to the bit."""
+    """Return the bits of the method's own solver on the reference's inner products."""
     method = methods.get(name)
     parameters = {key: one.default for key, one in method.parameters().items()} | dict(given)
     if "weight" in parameters and not isinstance(parameters["weight"], tuple):

@@ -38,7 +38,7 @@ KEYS = (7, 1 << 63, 0xFFFF_FFFF_0000_0001)
 def drawn(
     path: Path, first: int, arrays: list[Array], vote: Vote, blend: Blend, weights: list[float]
 ) -> Array:
-    """The merged elements from ``first`` on of a tensor of which files hold only these."""
+    """Merge a tensor from ``first`` on, where the files hold only those elements."""
     plan = _core.Plan(True)
     places = []
     for i, array in enumerate(arrays):
@@ -63,9 +63,8 @@ def drawn(
         divisor=3.0,
         zero_sign=1,
     )
-    task = _core.CombineTask(
-        job=_core.Slice(job=0, first=first, n_elements=n), candidates=[candidate], draws=draws
-    )
+    whole = _core.Slice(job=0, first=first, n_elements=n)
+    task = _core.CombineTask(job=whole, candidates=[candidate], draws=draws)
     gate, voting, blending = rule_codes(Rule(Gate.RANDOM, vote, blend))
     plan.combine(
         tasks=[task], gate=gate, vote=voting, blend=blending, limits=_core.Limits(2, 1 << 16)

@@ -24,13 +24,13 @@ def solves(name: str, semantics: str) -> bool:
 
 
 def default_rule(name: str, semantics: str) -> Rule:
-    """What the method does with the defaults of all parameters."""
+    """Return the rule for the defaults of all parameters."""
     parameters = methods.get(name).parameters(semantics)
     return methods.get(name).rule({key: one.default for key, one in parameters.items()}, semantics)
 
 
 def leaves_vectors(name: str, semantics: str) -> bool:
-    """Whether the method leaves tensors that are no matrices to the base."""
+    """Return whether the method leaves tensors that are no matrices to the base."""
     others = methods.get(name).parameters(semantics).get("others")
     return others is not None and others.default == "base"
 

@@ -88,7 +88,7 @@ def test_wudi(variant: str, deltas: Array) -> None:
     options, power, rate = WUDI[variant]
     found = merged(deltas, "wudi", steps=12, **options)
     expected = reference.wudi(deltas, power, rate, 12)
-    # Where a gradient is rounding alone, Adam goes anywhere, but no further than rate a step.
+    # A gradient of rounding alone moves Adam anywhere, but by the rate a step at most.
     slopes = np.abs(reference.wudi_gradient(deltas, expected, power))
     sizes = np.abs(expected) @ sum(np.abs(x.T) @ np.abs(x) for x in deltas.astype(np.float64))
     norms = [np.linalg.norm(x) ** power for x in deltas if x.any()] or [1.0]

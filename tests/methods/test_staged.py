@@ -81,7 +81,7 @@ def test_a_trim_of_what_was_drawn_of_a_tensor_that_is_read_whole(tmp_path: Path)
 
 
 def short(x: Array) -> Floats:
-    """Rounded towards zero to 8 significant bits, as many differences of bfloat16 models have."""
+    """Round towards zero to 8 significant bits, as many differences of bfloat16 models have."""
     return (np.asarray(x, np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32)
 
 

@@ -16,7 +16,7 @@ from tests.support.methods import Rows, f32, merged
 def ties(
     root: Path, *deltas: Rows, semantics: str = "paper", weights: Rows = (), **parameters: Any
 ) -> Floats:
-    """What TIES makes of these task vectors, by way of files and a base of zeros."""
+    """Merge task vectors by TIES, by way of files and a base of zeros."""
     own = [{"weight": float(weight)} for weight in weights]
     base = {"x": np.zeros(len(deltas[0]), np.float32)}
     experts = [{"x": f32(delta)} for delta in deltas]
@@ -173,7 +173,7 @@ def test_the_two_programs_of_pcb(tmp_path: Path) -> None:
 def test_pcb_of_magnitudes_that_are_all_equal(tmp_path: Path) -> None:
     base = {"x": np.zeros(4, np.float32)}
     experts = [{"x": f32([1, 1, -1, 1])}, {"x": f32([1, -1, -1, 1])}]
-    # Of equal size, so that agreement alone decides; the least score of each counts for nothing.
+    # Equal sizes let agreement alone decide; the least score of each expert counts for nothing.
     found = merged(tmp_path, "pcb", base, experts, ratio=1)["x"]
     assert found.tolist() == [1, 0, -1, 1]
     assert merged(tmp_path / "one", "pcb", base, experts[:1], ratio=1)["x"].tolist() == [0] * 4

@@ -7,15 +7,15 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from tallies import merge_state_dicts, methods
 from tallies.methods._method import Method
-from tests.support.strategies import Group, groups, scales
+from tests.project.test_architecture import ROOMS
+from tests.support.everywhere import assert_same_bits
+from tests.support.strategies import Group, groups
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
 FENCE = re.compile(r"^<!-- (\w+): (\S+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -48,20 +48,23 @@ def test_the_example_is_as_short_as_methods_are() -> None:
     assert len(BLOCKS["method"][1].splitlines()) <= 60
 
 
-@given(models=groups(min_size=1), density=st.sampled_from([0.1, 0.5, 1.0]), scale=scales())
-def test_the_example_equals_its_reference(
-    method: type[Method], models: Group, density: float, scale: float
-) -> None:
-    weights = [1.0] * len(models.experts)
-    parameters: dict[str, Any] = {"density": density, "scale": scale}
-    found = merge_state_dicts(
-        {"x": models.base},
-        [{"x": expert} for expert in models.experts],
-        method=method.name,
-        weights=weights,
-        nonfinite="propagate",
-        **parameters,
-    )["x"]
-    reference = loaded("reference", "tests.reference").loudest
-    expected = reference(models.base, models.experts, density, weights, scale)
-    assert found.tobytes() == expected.tobytes()
+@given(models=groups(min_size=1))
+def test_the_example_equals_its_reference(method: type[Method], models: Group) -> None:
+    reference = loaded("reference", "tests.reference")
+    for parameters in reference.EXAMPLES:
+        found = merge_state_dicts(
+            {"x": models.base},
+            [{"x": expert} for expert in models.experts],
+            method=method.name,
+            nonfinite="propagate",
+            **parameters,
+        )["x"]
+        expected = reference.loudest(models.base, models.experts, **parameters)
+        assert_same_bits(found, expected)
+
+
+def test_the_page_has_the_rooms_in_their_order() -> None:
+    table = PAGE.partition("| room | content |")[2].partition("\n\n")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = [room for cell in first_cells for room in re.findall(r"`(\w+)`", cell)]
+    assert named == [room for room in ROOMS if "." not in room and room != "__main__"]

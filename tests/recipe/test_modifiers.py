@@ -37,7 +37,7 @@ def test_a_factor_grows_with_the_layer() -> None:
     assert alphas[names[0]] == alphas[names[-1]] == 0.125
     assert alphas[names[1]] == 0.125
     assert alphas[names[12]] == 0.625
-    # Of a name with two numbers the first is the layer: that of block 11 is not 0.
+    # The first of two numbers in a name is the layer: block 11 is not in layer 0.
     assert [alphas[name] for name in names[1:13]] == pytest.approx(
         [0.125 + 0.5 * i / 11 for i in range(12)]
     )

@@ -15,14 +15,14 @@ def f32(values: object) -> Array:
 
 
 def printed(*arguments: object) -> str:
-    """What a command prints that does what it is asked for."""
+    """Run a command that succeeds, and return its output."""
     ended = tallies(*arguments)
     assert (ended.status, ended.err) == (0, "")
     return ended.out
 
 
 def refused(arguments: Sequence[object], *parts: str) -> None:
-    """The command fails for its request, on one line with these parts."""
+    """Run a command that is refused on one line with these parts."""
     line = assert_failed(tallies(*arguments), 2)
     for part in parts:
         assert part in line

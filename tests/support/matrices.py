@@ -44,7 +44,7 @@ def task_matrices(draw: st.DrawFn, max_experts: int = 4) -> Array:
 
 
 def merged(deltas: Array, method: str, **parameters: Any) -> npt.NDArray[np.float64]:
-    """The merged task vector, by way of a base of zeros."""
+    """Return the merged task vector, by way of a base of zeros."""
     base = {"w": np.zeros(deltas.shape[1:], np.float32)}
     experts = [{"w": x} for x in deltas]
     found: Array = merge_state_dicts(base, experts, method=method, **parameters)["w"]
@@ -57,9 +57,9 @@ def assert_near(
     bound: float = BOUND,
     deltas: npt.NDArray[Any] | None = None,
 ) -> None:
-    """The error is at most ``bound`` of the result, or of what 2^-20 of the ``deltas`` is.
+    """Assert an error of at most ``bound`` of the result, or of 2^-20 of the ``deltas``.
 
-    Where task vectors cancel, the result is what float64 leaves of them.
+    Task vectors that cancel leave a result of rounding in float64.
     """
     error, size = np.linalg.norm(found - expected), np.linalg.norm(expected)
     size = max(size, 0 if deltas is None else 2.0**-20 * np.linalg.norm(deltas))
@@ -67,14 +67,14 @@ def assert_near(
 
 
 def is_cut_clearly(x: npt.NDArray[Any], k: int) -> bool:
-    """Whether there is no doubt which are the k largest singular values, and which are zero."""
+    """Return whether rounding cannot change the k largest singular values, or those of zero."""
     s = np.linalg.svd(x.astype(np.float64), compute_uv=False)
     clear = k >= s.size or k == 0 or s[k - 1] - s[k] > 1e-2 * s[0] or s[k - 1] < 1e-9 * s[0]
     return bool(clear) and has_clear_rank(x)
 
 
 def has_clear_rank(x: npt.NDArray[Any]) -> bool:
-    """Whether every singular value is zero in float64 or well above the rank's limit."""
+    """Return whether every singular value is zero in float64 or well above the rank's limit."""
     if not x.size:
         return True
     s = np.linalg.svd(x.astype(np.float64), compute_uv=False)

@@ -33,7 +33,7 @@ def merged(
     threads: int = 2,
     **parameters: Any,
 ) -> Model:
-    """The merge of these models by way of files, with the base where the method can have one.
+    """Merge these models by way of files, with the base where the method can have one.
 
     A weight is 1, a density 0.2 and others 0.5 if they must be given. Parameters that the method
     does not have are left out.

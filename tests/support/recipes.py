@@ -32,12 +32,12 @@ def request(**changes: Any) -> dict[str, Any]:
 
 
 def with_parameters(**parameters: Any) -> dict[str, Any]:
-    """A request whose second model has these parameters."""
+    """Return a request whose second model has these parameters."""
     return request(models=[{"model": "a"}, {"model": "b", "parameters": parameters}])
 
 
 def refusal(config: Any) -> str:
-    """The one line with which a request is refused."""
+    """Return the one line that refuses a request."""
     with pytest.raises(InputError) as caught:
         MergeConfig.load(config)
     text = str(caught.value)

@@ -35,7 +35,7 @@ class Case(NamedTuple):
     weights: list[float] | None
     seed: int
     trim: float = 1.0
-    """Of DARE before TIES."""
+    """The trim after the drop, in DARE before TIES."""
 
     @property
     def own(self) -> dict[str, list[float]]:
@@ -181,7 +181,7 @@ def large(seed: int) -> dict[str, Array]:
 
 
 def staged(x: object, method: str, *others: object, **options: Any) -> Floats:
-    """What the method makes of these task vectors, on a base of zeros."""
+    """Merge these task vectors on a base of zeros."""
     arrays = [np.asarray(values, np.float32) for values in (x, *others)]
     base = {"x": np.zeros_like(arrays[0])}
     experts = [{"x": array} for array in arrays]
@@ -190,7 +190,7 @@ def staged(x: object, method: str, *others: object, **options: Any) -> Floats:
 
 
 def seed_with_survivors(n: int, wanted: int, density: float) -> int:
-    """A seed for which so many of the n entries of tensor x of the first expert stay."""
+    """Return a seed with so many survivors among the n entries of the first expert's tensor x."""
     for seed in range(1000):
         drawn = random.numbers(random.key(seed, 0, "x"), n)
         if (drawn < random.threshold(density)).sum() == wanted:

@@ -20,7 +20,7 @@ GATE_CODES: Final = {
 }
 
 STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
-"""Gates that have a stage for each expert."""
+"""Gates that are a stage of each expert."""
 
 VOTE_CODES: Final = {
     Vote.NONE: 0,

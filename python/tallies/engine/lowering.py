@@ -1,4 +1,4 @@
-"""Makes the tasks of native passes: the work on a tensor, or a stretch of one, in numbers."""
+"""Makes the tasks of native passes: the work on a tensor, or a slice of one, in numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .stages import stages
 
 
 class Tasks:
-    """Makes the native tasks of a merge, from its works and their statistics."""
+    """Makes the native tasks of the tensors of a merge, from their works and statistics."""
 
     def __init__(self, merge: Merge) -> None:
         self._merge = merge
@@ -35,19 +35,19 @@ class Tasks:
         *,
         alone: bool = False,
     ) -> CombineTask:
-        """Return the task of combining a stretch of a tensor.
+        """Return the task of combining a slice of a tensor.
 
         Args:
             job: The number of the tensor.
             zero_sign: The sign of a cancelled vote, or 0 to drop the element.
             majority: The number of the group whose majority of signs a cancelled vote takes, or -1.
             found: The statistics of the tensor.
-            first: The first element of the stretch.
-            n_elements: The elements of the stretch; None for all of the tensor.
+            first: The first element of the slice.
+            n_elements: The elements of the slice; None for all of the tensor.
             alone: Whether the task is at scale 1 and for a plan that has no other job.
         """
         work, rule = self._merge.works[job], self._merge.rule
-        trims, stages = self._trims(job, found), found.stages or self.stages(job)
+        trims = self._trims(work, found)
         weights = found.weights or self.model.weights or work.weights
         divisor = float32_sum(work.weights) if work.divisor is None else work.divisor
         candidate = Candidate(
@@ -60,32 +60,42 @@ class Tasks:
             zero_sign=zero_sign,
             majority=majority,
         )
+        stages = found.stages or self.stages(job)
+        draws = [stage for stage in stages if isinstance(stage, Draw)]
         return CombineTask(
             job=Slice(job=0 if alone else job, first=first, n_elements=n_elements),
             candidates=[candidate],
-            stages=[] if rule.gate is Gate.RANDOM else stages,
+            stages=[] if draws else stages,
             row_length=self._row_length(work),
-            draws=[stage for stage in stages if isinstance(stage, Draw)],
+            draws=draws,
             scores=[astuple(score) for score in self.model.scores],
             agreement=AGREEMENT_CODES[rule.agreement],
             lambdas=work.lambdas,
             at_least=rule.at_least,
         )
 
-    def stage_sums(self, job: int, stages: Sequence[Stage]) -> StageTask:
-        """Return the task of summing the magnitudes of a tensor before and after its stages."""
-        return StageTask(
-            job=job, stages=stages, row_length=self._row_length(self._merge.works[job])
-        )
+    def stage_sums(self, job: int, found: Statistics) -> StageTask:
+        """Return the task of summing a tensor's magnitudes before and after its stages."""
+        stages = found.stages or self.stages(job)
+        row_length = self._row_length(self._merge.works[job])
+        return StageTask(job=job, stages=stages, row_length=row_length)
 
-    def square_sums(self, job: int, trim: Trim) -> VarianceTask:
-        """Return the task of summing the squares of the elements of a tensor that survive."""
-        cutoff = _cutoff(trim, 0, self._merge.works[job].n_elements)
-        return VarianceTask(job=job, floor=trim.floor, cutoff=cutoff)
+    def square_sums(self, job: int, found: Statistics) -> VarianceTask:
+        """Return the task of summing the squares of the entries that pass the variance gate."""
+        work = self._merge.works[job]
+        trim = self._trims(work, found)[0]
+        return VarianceTask(job=job, floor=trim.floor, cutoff=_cutoff(trim, 0, work.n_elements))
 
-    def draws(self, job: int) -> list[Draw]:
-        """Return the random drop of each expert in a tensor."""
-        return [stage for stage in self.stages(job) if isinstance(stage, Draw)]
+    def _trims(self, work: Work, found: Statistics) -> Sequence[Trim]:
+        """Return the trims of a tensor, one per expert."""
+        rule = self._merge.rule
+        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
+        untrimmed = [Trim(work.n_elements, floor)] * len(work.weights)
+        return found.trims or self.model.trims or untrimmed
+
+    def _row_length(self, work: Work) -> int:
+        """Return the elements of a row for gates that need whole rows; 0 for other gates."""
+        return max(work.row_length, 1) if self._merge.rule.by_rows else 0
 
     def stages(
         self,

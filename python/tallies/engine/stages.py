@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from .. import _core as native
+from .._core import Band as TensorBand
 from .._core import Draw, DropByRank, RowBand, Threshold
 from ..spec.choices import MERGEKIT, Rescale, Semantics
 from ..spec.rules import Gate, Rule
@@ -62,7 +62,7 @@ def l1_factor(before: float, after: float) -> float:
 
 
 def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[str, int]:
-    """Return the fields of a ``Band`` of a tensor.
+    """Return the fields of the native stage that cuts a band out of a tensor.
 
     Of magnitudes equal to a threshold, the lowest index counts as the largest.
 
@@ -106,55 +106,42 @@ def stages(
     """
     found: list[Stage] = []
     for expert in range(len(tensor.densities)):
-        factor = factors[expert] if factors else None
-        if bands:
-            found.append(native.Band(**bands[expert], factor=1.0 if factor is None else factor))
+        numbers: dict[str, Any] = (
+            {**bands[expert]} if bands else _NUMBERS[rule.gate](rule, tensor, expert, semantics)
+        )
+        if factors:
+            numbers["factor"] = factors[expert]
+        if rule.gate is Gate.BAND:
+            found.append(TensorBand(**numbers) if bands else RowBand(**numbers))
         else:
-            found.append(_MAKE[rule.gate](rule, tensor, expert, semantics, seed, factor))
+            stage = Draw if rule.gate is Gate.RANDOM else DropByRank
+            found.append(stage(key=key(seed, expert, tensor.name), **numbers))
     return found
 
 
-def _random(
-    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
-) -> Draw:
+def _random(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density = tensor.densities[expert]
-    if factor is None:
-        divides = rule.rescale is Rescale.PROBABILITY and density > 0
-        factor = 1 / density if divides else 1.0
-    return Draw(key=key(seed, expert, tensor.name), chance=chance(density), factor=factor)
+    divides = rule.rescale is Rescale.PROBABILITY and density > 0
+    return {"chance": chance(density), "factor": 1 / density if divides else 1.0}
 
 
-def _by_rank(
-    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
-) -> DropByRank:
+def _by_rank(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, epsilon = tensor.densities[expert], tensor.epsilons[expert]
     if density in (0, 1) or tensor.row_length < 2:
         low, step = density, 0.0
     else:
         low, step = density - epsilon, 2 * epsilon / (tensor.row_length - 1)
-    return DropByRank(
-        key=key(seed, expert, tensor.name),
-        low=low,
-        step=step,
-        own_factor=rule.rescale is Rescale.PROBABILITY,
-        factor=1.0 if factor is None else factor,
-    )
+    return {"low": low, "step": step, "own_factor": rule.rescale is Rescale.PROBABILITY}
 
 
-def _row_band(
-    rule: Rule, tensor: Work, expert: int, semantics: Semantics, seed: int, factor: float | None
-) -> RowBand:
+def _row_band(rule: Rule, tensor: Work, expert: int, semantics: Semantics) -> dict[str, Any]:
     density, gamma = tensor.densities[expert], tensor.gammas[expert]
-    wanted = band(tensor.row_length, density, gamma, semantics)
-    return RowBand(
-        n_outliers=wanted.n_outliers,
-        n_kept=wanted.n_kept,
-        factor=1.0 if factor is None else factor,
-    )
+    return band(tensor.row_length, density, gamma, semantics)._asdict()
 
 
-_MAKE: Final[Mapping[Gate, Callable[..., Stage]]] = {
+_NUMBERS: Final[Mapping[Gate, Callable[[Rule, Work, int, Semantics], dict[str, Any]]]] = {
     Gate.RANDOM: _random,
     Gate.RANK: _by_rank,
     Gate.BAND: _row_band,
 }
+"""The functions that return the fields of a native stage, all but its key."""

@@ -134,11 +134,8 @@ class _Survey:
 
     def _measure(self, job: int, work: Work, found: Statistics, first: int, n: int) -> _Parts:
         plan = self._plan_of_arrays(work, first)
-        whole = Candidate(
-            weights=work.weights,
-            floors=[KEEP_ALL] * len(work.weights),
-            cutoffs=[work.n_elements] * len(work.weights),
-        )
+        floors, cutoffs = ([one] * len(work.weights) for one in (KEEP_ALL, work.n_elements))
+        whole = Candidate(weights=work.weights, floors=floors, cutoffs=cutoffs)
         task = CombineTask(job=Slice(job=0, first=first, n_elements=n), candidates=[whole])
         gate, vote, blend = rule_codes(_SUM)
         plan.combine(tasks=[task], gate=gate, vote=vote, blend=blend, limits=self._in_memory)

@@ -25,9 +25,7 @@ class Bands(Survey):
         """Return the stages of each tensor, one per expert."""
         jobs = [job for group in groups for job in group]
         bands = _bands(context, jobs)
-        if context.merge.rule.rescale is Rescale.L1:
-            return rescaled(context, jobs, bands)
-        return [
+        found = [
             Statistics(stages=context.tasks.stages(job, row))
             for job, row in zip(jobs, bands, strict=True)
         ]
@@ -37,7 +35,7 @@ SURVEY = Bands
 
 
 def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]]]:
-    """Return the bands of each tensor, one per expert, as fields of ``Band``."""
+    """Return the bands of each tensor, one per expert, as fields of native stages."""
     merge = context.merge
     works = [merge.works[job] for job in jobs]
     wanted = [

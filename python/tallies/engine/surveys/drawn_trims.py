@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..._core import Unit
+from ..._core import Draw, Unit
 from ...spec.choices import Equal
 from ..codes import Measure
 from ..outcomes import Statistics
@@ -32,12 +32,15 @@ class DrawnTrims(Survey):
         n_elements, equal = context.n_elements(group), merge.rule.equal
         wanted = rank(n_elements, self.density, equal, merge.semantics)
         (thresholds,) = merge.plan.select(
-            units=[Unit(jobs=group, ranks=[wanted.rank] * len(merge.labels))],
+            units=[Unit(jobs=list(group), ranks=[wanted.rank] * len(merge.labels))],
             locate=equal is Equal.FIRST,
             limits=merge.limits,
             progress=merge.progress,
             measure=Measure.DRAWN,
-            draws=[context.tasks.draws(job) for job in range(len(merge.works))],
+            draws=[
+                [stage for stage in context.tasks.stages(job) if isinstance(stage, Draw)]
+                for job in range(len(merge.works))
+            ],
         )
         return Statistics(
             trims=[trim(context, group, wanted, threshold, equal) for threshold in thresholds]

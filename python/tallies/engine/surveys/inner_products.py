@@ -108,12 +108,9 @@ def inner_products(
         sums of magnitudes.
     """
     width = n * (n + 1) // 2 + magnitudes * n
+    tasks = [GramTask(job=job, row_length=length) for job, length in rows]
     found = plan.gram(
-        tasks=[GramTask(job=job, row_length=row_length) for job, row_length in rows],
-        deltas=deltas,
-        with_magnitudes=magnitudes,
-        limits=limits,
-        progress=progress,
+        tasks=tasks, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
     )
     tables = [memoryview(one.table()).cast("d") for one in found]
     return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]

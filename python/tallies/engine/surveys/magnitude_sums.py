@@ -36,10 +36,7 @@ def rescaled(
     """
     merge, tasks = context.merge, context.tasks
     sums = merge.plan.stage_sums(
-        tasks=[
-            tasks.stage_sums(job, tasks.stages(job, band))
-            for job, band in zip(jobs, bands, strict=True)
-        ],
+        tasks=[tasks.stage_sums(job, one) for job, one in zip(jobs, found, strict=True)],
         limits=merge.limits,
         progress=merge.progress,
     )

@@ -43,7 +43,7 @@ class Scores(Survey):
             ranks: Sequence[int], measure: Measure, scores: Sequence[Score]
         ) -> list[Threshold]:
             (found,) = merge.plan.select(
-                units=[Unit(jobs=group, ranks=ranks)],
+                units=[Unit(jobs=list(group), ranks=ranks)],
                 locate=False,
                 limits=merge.limits,
                 progress=merge.progress,

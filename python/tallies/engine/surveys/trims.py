@@ -49,7 +49,7 @@ class Trims(Survey):
         merge = context.merge
         ranks = [_ranks(context, group) for group in groups]
         units = [
-            Unit(jobs=group, ranks=[one.rank for one in row])
+            Unit(jobs=list(group), ranks=[one.rank for one in row])
             for group, row in zip(groups, ranks, strict=True)
         ]
         locate = merge.rule.equal is Equal.FIRST

@@ -33,10 +33,7 @@ class Variances(Survey):
         if self.solve is None or not jobs:
             return found
         merge = context.merge
-        tasks = [
-            context.tasks.square_sums(job, one.trims[0])
-            for job, one in zip(jobs, found, strict=True)
-        ]
+        tasks = [context.tasks.square_sums(job, one) for job, one in zip(jobs, found, strict=True)]
         sums = merge.plan.sum_squares(tasks=tasks, limits=merge.limits, progress=merge.progress)
         for job, one, row in zip(jobs, found, sums, strict=True):
             n_elements = max(merge.works[job].n_elements, 1)

@@ -45,9 +45,7 @@ def pack_masks(
             apart=True,
             grain=GRAIN,
         )
-    tasks = [
-        _native_task(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)
-    ]
+    tasks = [_task(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)]
     results = _pack(codec, rule, tasks, job)
     for (name, sources), result in zip(job.tensors.items(), results, strict=True):
         for (file, one), lanes in zip(outputs[name], result.outputs, strict=True):
@@ -95,7 +93,7 @@ def _survey(
         everything = range(len(works))
         passes.combine(everything)
         zero = passes.majority(everything)
-    return [trim.floor for trim in passes.model.trims], zero
+    return [found.floor for found in passes.model.trims], zero
 
 
 def _outputs(rule: Rule | None, job: PackJob) -> dict[str, list[tuple[str, TensorInfo]]]:
@@ -109,14 +107,12 @@ def _place(job: PackJob, file: str, one: TensorInfo) -> Place:
     return files.place(one) if file == SHARED else files.mask_place(one)
 
 
-def _native_task(
+def _task(
     job: int, n_elements: int, floors: Sequence[int], zero_sign: int, lambdas: Sequence[float]
 ) -> PackTask:
+    n = len(floors)
     shared = Candidate(
-        weights=[1.0] * len(floors),
-        floors=floors,
-        cutoffs=[n_elements] * len(floors),
-        zero_sign=zero_sign,
+        weights=[1.0] * n, floors=floors, cutoffs=[n_elements] * n, zero_sign=zero_sign
     )
     return PackTask(job=job, shared=shared, lambdas=lambdas)
 
