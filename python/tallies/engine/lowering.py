@@ -116,15 +116,6 @@ class Tasks:
         work, semantics, seed = self._merge.works[job], self._merge.semantics, self._merge.seed
         return stages(rule, work, semantics, seed, bands, factors)
 
-    def _trims(self, job: int, found: Statistics) -> Sequence[Trim]:
-        work, rule = self._merge.works[job], self._merge.rule
-        floor = bits_of(rule.epsilon) if rule.gate is Gate.ABOVE else KEEP_ALL
-        all_alike = [Trim(work.n_elements, floor)] * len(work.weights)
-        return found.trims or self.model.trims or all_alike
-
-    def _row_length(self, work: Work) -> int:
-        return max(work.row_length, 1) if self._merge.rule.by_rows else 0
-
 
 def _cutoff(trim: Trim, position: int, n_elements: int) -> int:
     """Return the element of a tensor from which on entries equal to the threshold are trimmed."""

@@ -29,6 +29,9 @@ class Bands(Survey):
             Statistics(stages=context.tasks.stages(job, row))
             for job, row in zip(jobs, bands, strict=True)
         ]
+        if context.merge.rule.rescale is not Rescale.L1:
+            return found
+        return rescaled(context, jobs, found, bands)
 
 
 SURVEY = Bands

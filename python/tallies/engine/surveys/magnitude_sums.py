@@ -18,20 +18,24 @@ class MagnitudeSums(Survey):
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the stages of each tensor with their factors, one per expert."""
         jobs = [job for group in groups for job in group]
-        return rescaled(context, jobs, [()] * len(jobs))
+        return rescaled(context, jobs, [Statistics() for _ in jobs], [()] * len(jobs))
 
 
 SURVEY = MagnitudeSums
 
 
 def rescaled(
-    context: Context, jobs: Sequence[int], bands: Sequence[Sequence[Mapping[str, int]]]
+    context: Context,
+    jobs: Sequence[int],
+    found: Sequence[Statistics],
+    bands: Sequence[Sequence[Mapping[str, int]]],
 ) -> list[Statistics]:
-    """Return the stages of tensors, with factors that restore the sums of magnitudes.
+    """Return the statistics of tensors with factors that restore the sums of magnitudes.
 
     Args:
         context: The merge.
         jobs: Numbers of the tensors.
+        found: The statistics of each tensor so far, with its stages if they follow from bands.
         bands: The bands of each tensor, one per expert; empty where the stage has none.
     """
     merge, tasks = context.merge, context.tasks
