@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from .. import _core
+from .._core import FloatEnvironment
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ def in_float_environment(function: Callable[Arguments, Result]) -> Callable[Argu
 
     @wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        with _core.FloatEnvironment():
+        with FloatEnvironment():
             return function(*args, **kwargs)
 
     return run
