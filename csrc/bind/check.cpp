@@ -107,8 +107,9 @@ void check(const Plan& plan, Slice& slice) {
   const std::uint64_t n = plan.jobs[slice.job].n_elements;
   if (plan.sources[slice.job].size() <= std::size_t(plan.has_base))
     refuse("inputs", text(plan.sources[slice.job].size()), "an expert");
-  if (slice.first > n || slice.first % kGrain != 0)
-    refuse("first", text(slice.first), "a multiple of " + text(kGrain) + " up to " + text(n));
+  const std::size_t grain = plan.jobs[slice.job].grain;
+  if (slice.first > n || slice.first % grain != 0)
+    refuse("first", text(slice.first), "a multiple of " + text(grain) + " up to " + text(n));
   if (slice.n_elements == kRest) slice.n_elements = n - slice.first;
   if (slice.n_elements > n - slice.first)
     refuse("n_elements", text(slice.n_elements), "at most " + text(n - slice.first));

@@ -1,20 +1,17 @@
 // Task vectors as int8 values times a float32 scale for each row.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 
-#include "engine/set_bits.h"
+#include "core/magnitude.h"
 
 namespace tallies {
 
-inline constexpr std::int32_t kInfinity = 0x7f800000;
-
-inline std::int32_t magnitude(float x) { return std::bit_cast<std::int32_t>(x) & 0x7fffffff; }
-
 // Return the scale of a row whose largest magnitude has these bits; NaN if that is NaN.
 inline float scale_of(std::int32_t largest) {
-  if (largest > kInfinity) return std::bit_cast<float>(0x7fc00000);
+  if (largest > kInfinityBits) return std::bit_cast<float>(kQuietNan);
   return std::bit_cast<float>(largest) / 127.0f;
 }
 

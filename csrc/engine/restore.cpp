@@ -2,6 +2,7 @@
 
 #include <mutex>
 
+#include "engine/base_adder.h"
 #include "engine/sparse.h"
 #include "engine/views.h"
 
@@ -12,7 +13,7 @@ using Form = Source::Form;
 
 struct Scratch {
   Reader reader;
-  Adder adder;
+  BaseAdder adder;
 };
 
 class Restore {
@@ -64,10 +65,9 @@ class Restore {
   // Returns the bits of the largest magnitude before it is rounded.
   std::int32_t add(const Tile& tile, const std::vector<Source>& sources, DType out_type) {
     const Source &base = sources[0], &delta = sources[1];
-    const auto code = static_cast<int>(out_type);
     const auto array = [&](std::size_t i) { return tile.in[delta.array + i]; };
-    const bool is_plain = base.form == Form::plain;
-    if (is_plain && base.type == out_type && is_fused(out_type)) {
+    if (is_fused(out_type) && stored_type({&base, 1}) == out_type) {
+      const auto code = static_cast<int>(out_type);
       if (delta.form == Form::masked && delta.type == out_type)
         return kernels().apply_mask[code](tile.in[base.array], array(0),
                                           static_cast<const std::uint8_t*>(array(1)), delta.scale,
@@ -79,18 +79,12 @@ class Restore {
     }
     Scratch& scratch = scratch_[static_cast<std::size_t>(tile.worker)];
     std::int32_t largest = 0;
-    // A base as it is stored is read by the kernel that adds to it.
-    const std::span<const Source> decoded = std::span(sources).subspan(is_plain ? 1 : 0);
     scratch.reader.for_each_rows(
-        tile, decoded, As::float32, [&](const Rows& rows, std::size_t first, std::size_t n) {
-          const void* const from =
-              is_plain ? static_cast<const char*>(tile.in[base.array]) + first * size_of(base.type)
-                       : rows.values[0];
-          largest = std::max(
-              largest, scratch.adder.add(
-                           is_plain ? base.type : DType::f32, from,
-                           static_cast<const float*>(rows.values.back()), nullptr, 1.0f, out_type,
-                           static_cast<char*>(tile.out[0]) + first * size_of(out_type), n));
+        tile, {&delta, 1}, As::float32, [&](const Rows& rows, std::size_t first, std::size_t n) {
+          void* const out = static_cast<char*>(tile.out[0]) + first * size_of(out_type);
+          largest = std::max(largest, scratch.adder.add(tile, first, n, base,
+                                                        static_cast<const float*>(rows.values[0]),
+                                                        nullptr, 1.0f, out_type, out));
         });
     return largest;
   }

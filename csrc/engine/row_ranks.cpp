@@ -82,7 +82,8 @@ void RowRanks::rank_equal(const float* row, std::size_t n, std::int32_t large) {
   for (std::size_t i = 0; i < n; ++i) ranks[i] += static_cast<std::int32_t>(starts[slots[i]]);
 }
 
-// With two slots an entry few slots have several. Entries after a larger one are then moved before it.
+// With two slots an entry few slots have several. Entries after a larger one are then moved before
+// it.
 void RowRanks::rank_distinct(const float* row, std::size_t n, std::int32_t middle) {
   const std::size_t n_slots = std::min(2 * n, kMostSlots);
   starts_.assign(n_slots + 1, 0);

@@ -23,26 +23,20 @@ struct SampleRun {
 std::size_t append_runs(const RankedUnits& ranked, std::size_t unit, std::size_t job,
                         std::uint64_t n_all, std::vector<SampleRun>& runs) {
   const bool is_small = n_all <= kSmallUnit;
-  std::uint64_t every = kRun;
-  if (!is_small) {
-    const std::uint64_t wanted = std::clamp(n_all / kSampleShare, kSmallUnit / 4, kMaxSample);
-    every = n_all / (wanted / kRun);
-  }
-  std::uint64_t next = is_small ? 0 : every / 2, before = 0;
+  const std::uint64_t wanted = std::clamp(n_all / kSampleShare, kSmallUnit / 4, kMaxSample);
+  const std::uint64_t every = n_all / (wanted / kRun);
+  std::uint64_t next = every / 2, before = 0;
   std::size_t at = 0;
+  const auto append = [&](std::uint64_t first, std::uint64_t n) {
+    runs.push_back({job, first, static_cast<std::size_t>(n), at});
+    at += static_cast<std::size_t>(n);
+  };
   for (; job < ranked.jobs().size() && ranked.unit_of(job) == unit; ++job) {
     const Job& all = ranked.jobs()[job];
-    for (; next < before + all.n_elements; next += every) {
+    if (is_small) append(all.first, all.n_elements);
+    for (; !is_small && next < before + all.n_elements; next += every) {
       const std::uint64_t first = (next - before) / all.grain * all.grain;
-      const auto n =
-          static_cast<std::size_t>(std::min<std::uint64_t>(kRun, all.n_elements - first));
-      runs.push_back({job, all.first + first, n, at});
-      at += n;
-      // A run that meets the end of its job leaves the rest of a small unit to the next one.
-      if (is_small && n < kRun) {
-        next = before + all.n_elements;
-        break;
-      }
+      append(all.first + first, std::min<std::uint64_t>(kRun, all.n_elements - first));
     }
     before += all.n_elements;
   }

@@ -54,7 +54,7 @@ void find_largest(const float* x, const std::uint8_t* mask, std::uint64_t first,
       row = next;
       most = 0;
     }
-    most = std::max(most, magnitude(x[i]));
+    most = std::max(most, magnitude_of(x[i]));
   });
   if (most > 0) settle();
 }
@@ -83,7 +83,7 @@ SparseCounts count_sparse(const Plan& plan, const std::vector<SparseRule>& rules
       if (rule.values == SparseValues::replaced) return;
       const auto* const x = static_cast<const float*>(in);
       std::uint8_t odd[kChunk / 8];
-      kernels().magnitude_mask(x, kInfinity - 1, odd, n);
+      kernels().magnitude_mask(x, kInfinityBits - 1, odd, n);
       n_nonfinite += count_set(odd, n);
       if (rule.values == SparseValues::quantized)
         find_largest(x, mask.data() + first / 8, tile.first + first, n, RowOf(rule.row_length),

@@ -80,7 +80,7 @@ class Pack {
   std::int32_t write_values(const Tile& tile, const void* x, const std::uint8_t* mask,
                             std::size_t first, std::size_t n, std::uint64_t n_written) const {
     const SparseEntries& entries = entries_[tile.job];
-    char* const to = static_cast<char*>(tile.out[1]) + entries.values.n_bytes(n_written);
+    char* const to = static_cast<char*>(tile.out[1]) + n_written * entries.values.record_bits / 8;
     switch (rules_[tile.job].values) {
       case SparseValues::replaced:
         kGather[by_size(entries.values.record_bits / 8)](x, mask, n, to);
@@ -95,7 +95,7 @@ class Pack {
     gather<float>(x, mask, n, stored);
     const auto n_set = static_cast<std::size_t>(count_set(mask, n));
     std::int32_t largest = 0;
-    for (std::size_t i = 0; i < n_set; ++i) largest = std::max(largest, magnitude(stored[i]));
+    for (std::size_t i = 0; i < n_set; ++i) largest = std::max(largest, magnitude_of(stored[i]));
     kernels().narrow[static_cast<int>(entries.type)](stored, to, n_set);
     return largest;
   }

@@ -52,24 +52,4 @@ void split_at_cutoffs(std::uint64_t begin, std::size_t n, const std::vector<std:
   }
 }
 
-// out = base + scale * merged, of a mask only where it is set, rounded once. Returns the bits of
-// the largest magnitude before. Objects are one thread's.
-class Adder {
- public:
-  std::int32_t add(DType base_type, const void* base, const float* merged, const std::uint8_t* mask,
-                   float scale, DType out_type, void* out, std::size_t n) {
-    if (is_fused(base_type) && base_type == out_type)
-      return kernels().apply_merged[static_cast<int>(base_type)](base, merged, mask, scale, out, n);
-    sum_.resize(n);
-    kernels().widen[static_cast<int>(base_type)](base, sum_.data(), n);
-    const std::int32_t largest =
-        kernels().apply_merged[0](sum_.data(), merged, mask, scale, sum_.data(), n);
-    kernels().narrow[static_cast<int>(out_type)](sum_.data(), out, n);
-    return largest;
-  }
-
- private:
-  std::vector<float> sum_;
-};
-
 }  // namespace tallies

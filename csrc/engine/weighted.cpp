@@ -1,7 +1,5 @@
 #include "engine/weighted.h"
 
-#include <numeric>
-
 #include "cpu/ops.h"
 #include "engine/reader.h"
 #include "stream/pages.h"
@@ -83,7 +81,7 @@ std::uint64_t block_of(const Weighted& sum, std::uint64_t element) {
 template <class Body>
 void for_each_block(const Weighted& sum, std::uint64_t first, std::size_t n_elements,
                     const Body& body) {
-  std::uint64_t block = ((first + 1) * sum.n_blocks - 1) / sum.n_elements;
+  std::uint64_t block = block_of(sum, first);
   for (std::size_t at = 0; at < n_elements; ++block) {
     const std::uint64_t end = (block + 1) * sum.n_elements / sum.n_blocks;
     const auto n =
@@ -95,11 +93,6 @@ void for_each_block(const Weighted& sum, std::uint64_t first, std::size_t n_elem
 
 const char* element(const void* data, DType type, std::uint64_t i) {
   return static_cast<const char*>(data) + i * size_of(type);
-}
-
-double folded(const double lanes[8]) {
-  return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-         ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
 }  // namespace
@@ -156,7 +149,7 @@ void block_dots(const Weighted& sum, const void* grad, DType type, double* out) 
                                       double* const here =
                                           sums + (block - block0) * n_deltas + begin;
                                       for (int row = 0; row < rows.n; ++row)
-                                        here[row] += folded(lanes[row]);
+                                        here[row] += sum_of_lanes(lanes[row]);
                                     });
                    });
                  });

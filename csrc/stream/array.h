@@ -29,8 +29,6 @@ struct Array {
   // from starts[g] to starts[g + 1].
   std::span<const std::uint64_t> starts = {};
 
-  std::size_t n_bytes(std::uint64_t n) const { return bytes(0, n).n; }
-  std::uint64_t at(std::uint64_t element) const { return offset + bytes(element, 1).first; }
   bool is_sparse() const { return !starts.empty(); }
 
   // Return the bytes of the records that n elements from `first` on need. In a packed mask `first`

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import pickletools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..messages import show
@@ -57,11 +57,16 @@ class _Machine:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._methods: dict[str, Callable[[Any], None]] = {
+            opcode.name: getattr(self, name)
+            for opcode in pickletools.opcodes
+            if hasattr(self, name := f"_{opcode.name.lower()}")
+        }
 
     def step(self, opcode: pickletools.OpcodeInfo, stream: io.BytesIO) -> None:
         """Do one instruction, whose argument the stream has next."""
         name = opcode.name
-        method = getattr(self, f"_{name.lower()}", None)
+        method = self._methods.get(name)
         if not (method or name in _CONSTANTS or name in _LITERALS or name in _IGNORED):
             raise ValueError(f"has the instruction {name}, expected tensors and containers")
         if name == "GLOBAL":  # two lines of text, in which no escapes are undone

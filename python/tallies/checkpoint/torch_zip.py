@@ -85,7 +85,8 @@ def read_archive(path: Path) -> Archive:
                     )
                 _check_info(path, info)
                 file.seek(min(max(info.header_offset, 0), size))
-                found[info.filename] = _entry(path, info, file.read(_LOCAL.size + 65536), size)
+                head = file.read(_LOCAL.size + 4 * len(info.orig_filename))  # at most 4 bytes each
+                found[info.filename] = _entry(path, info, head, size)
     except InputError:
         raise
     except OSError as error:

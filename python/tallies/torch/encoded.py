@@ -9,6 +9,7 @@ import torch
 
 from .._core import Source, count_mask
 from ..engine.codes import PACKED_BITS
+from ..engine.environment import in_float_environment
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import show
@@ -38,6 +39,7 @@ class EncodedDelta:
         return out
 
 
+@in_float_environment
 def store_deltas(
     store: Store,
     tasks: Sequence[str] | None = None,

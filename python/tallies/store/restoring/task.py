@@ -10,6 +10,7 @@ from pathlib import Path
 from ..._core import Limits
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.safetensors import TensorInfo
+from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
@@ -117,6 +118,7 @@ class Restoring:
             check=self.check,
         )
 
+    @in_float_environment
     def restore(
         self,
         files: PlanFiles,
