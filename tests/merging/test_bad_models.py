@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tallies.checkpoint.json_text import MAX_HEADER_BYTES
-from tests.support import corrupt
+from tests.support import broken_directories, broken_files
 from tests.support.checkpoints import Model, write
 from tests.support.command import assert_failed, tallies, ties
 from tests.support.refusals import BASE, assert_names, changed, refused
@@ -105,15 +105,17 @@ def test_heads_that_a_configuration_ties_must_be_equal(here: Path) -> None:
 # Files and directories that are damaged.
 
 
-@pytest.mark.parametrize("case", corrupt.FILES.values(), ids=corrupt.FILES)
-def test_damaged_file(here: Path, case: corrupt.BrokenFile) -> None:
+@pytest.mark.parametrize("case", broken_files.FILES.values(), ids=broken_files.FILES)
+def test_damaged_file(here: Path, case: broken_files.BrokenFile) -> None:
     Path("bad.safetensors").write_bytes(case.content)
     line = refused(*ties("a", "bad.safetensors"))
     assert_names(line, here / "bad.safetensors", case.message)
     assert refused(*ties("a", base="bad.safetensors")) == line
 
 
-@pytest.mark.parametrize("case", corrupt.DIRECTORIES.values(), ids=corrupt.DIRECTORIES)
+@pytest.mark.parametrize(
+    "case", broken_directories.DIRECTORIES.values(), ids=broken_directories.DIRECTORIES
+)
 def test_damaged_directory(here: Path, case: tuple[Callable[[Path], None], str]) -> None:
     make, message = case
     bad = here / "models" / "bad"

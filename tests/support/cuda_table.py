@@ -184,7 +184,7 @@ class CudaTable:
         self.library = c.CDLL(str(path))
         self.library.tallies_cuda_table.restype = c.POINTER(_Table)
         table = self.library.tallies_cuda_table().contents
-        assert table.size == c.sizeof(_Table), "tests/cuda_table.py is not as csrc/cuda/ops.h"
+        assert table.size == c.sizeof(_Table), "cuda_table.py is not as csrc/cuda/ops.h"
         assert table.size_of_combine_args == c.sizeof(CombineArgs)
         self._functions = {}
         for name, types, count in _FUNCTIONS:

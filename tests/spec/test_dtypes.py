@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tallies.spec.dtypes import BY_NAME, FLOATS, RECIPE_NAMES, TABLE, DType, named
+from tallies.spec.dtypes import BY_NAME, DTYPES, FLOATS, RECIPE_NAMES, TABLE, DType, named
 
 HEADER = Path(__file__).parents[2] / "csrc" / "core" / "dtype.h"
 MERGED = sorted((one for one in TABLE if one.code is not None), key=lambda one: str(one.code))
@@ -23,10 +23,10 @@ def of_header(pattern: str) -> str:
 
 
 def test_codes_and_sizes_are_those_of_the_native_code() -> None:
-    words = re.findall(r"\w+", of_header(r"enum class DType : std::uint8_t \{(.*?)\}"))
-    sizes = re.findall(r"\d+", of_header(r"n_bytes\[kDTypes\] = \{(.*?)\}"))
+    rows = re.findall(r"X\((\w+), (\d+)", of_header(r"#define TALLIES_DTYPES\(X\)(.*?)\n\n"))
+    words, sizes = zip(*rows, strict=True)
     assert [one.code for one in MERGED] == list(range(len(words)))
-    assert [one.name.lower().removeprefix("f8_") for one in MERGED] == words
+    assert [one.name.lower().removeprefix("f8_") for one in MERGED] == [*words]
     assert [one.n_bytes for one in MERGED] == [int(size) for size in sizes]
     n_fused = int(of_header(r"kFusedDTypes = (\d+)"))
     assert [one.is_fused for one in MERGED] == [
@@ -53,3 +53,7 @@ def test_spellings(one: DType) -> None:
 @pytest.mark.parametrize("text", ["", "half", "float", "float8", "torch.", "F8_E8M0"])
 def test_other_texts_name_no_type(text: str) -> None:
     assert named(text) is None
+
+
+def test_floats_are_dtypes() -> None:
+    assert {name for name in DTYPES if "F" in name} == FLOATS
