@@ -167,7 +167,8 @@ class _Merge:
         )
         steps.run([range(len(works))])
         for warning in steps.warnings():
-            warnings.warn(warning, stacklevel=3)
+            # Past run, merge_state_dicts and its floating-point environment.
+            warnings.warn(warning, stacklevel=4)
         return self._finish(matched, result)
 
     def _split(
