@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-from .. import _core
+from .._core import Band as NativeBand
 from .._core import Draw, DropByRank, RowBand, Threshold
 from ..spec.rules import Gate, Rule
 from .codes import NAN_BITS
@@ -111,7 +111,7 @@ def stages(
     for expert in range(len(tensor.densities)):
         factor = factors[expert] if factors else None
         if bands:
-            found.append(_core.Band(**bands[expert], factor=1.0 if factor is None else factor))
+            found.append(NativeBand(**bands[expert], factor=1.0 if factor is None else factor))
         else:
             found.append(_MAKE[rule.gate](rule, tensor, expert, semantics, seed, factor))
     return found
