@@ -5,7 +5,7 @@
 #include <numeric>
 #include <utility>
 
-#include "cpu/ops.h"
+#include "core/magnitude.h"
 #include "cpu/ops.h"
 #include "engine/row_select.h"
 

@@ -54,7 +54,7 @@ def test_a_plan_opens_the_files_again_under_their_numbers(tmp_path: Path) -> Non
     place = files.place(tensor(tmp_path / "b", "F32", 2))
     plan = files.open_again(has_base=False)
     plan.add_job(2, [place], [])
-    assert plan.find_nonfinite(0, 0, Limits(1, 1 << 16)) == (1, 1)
+    assert plan.find_nonfinite(job=0, input=0, limits=Limits(1, 1 << 16)) == (1, 1)
 
 
 def test_files_opened_after_a_file_was_created_keep_their_number(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_files_opened_after_a_file_was_created_keep_their_number(tmp_path: Path)
     place = files.place(tensor(tmp_path / "a", "F32", 1))
     plan = files.open_again(has_base=False)
     plan.add_job(1, [place], [])
-    assert plan.find_nonfinite(0, 0, Limits(1, 1 << 16)) == (1, 0)
+    assert plan.find_nonfinite(job=0, input=0, limits=Limits(1, 1 << 16)) == (1, 0)
 
 
 def test_a_tensor_with_strides_is_read_from_a_copy_in_order(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_tensor_with_strides_is_read_from_a_copy_in_order(tmp_path: Path) -> N
         plan.add_job(len(data), [at], [])
         array = (ctypes.c_char * len(data)).from_buffer_copy(data)
         plan.add_job(len(data), [(-1, ctypes.addressof(array), place[2])], [])
-        found, expected = plan.fingerprints(Limits(1, 1 << 16))[-2:]
+        found, expected = plan.fingerprints(limits=Limits(1, 1 << 16))[-2:]
         assert found == expected
 
 

@@ -139,7 +139,7 @@ def test_one_merge_for_several_losses(
     expected = losses.gradient()
     calls = []
     native = _core.block_dots
-    monkeypatch.setattr(_core, "block_dots", lambda *given: calls.append(0) or native(*given))
+    monkeypatch.setattr(_core, "block_dots", lambda **given: calls.append(0) or native(**given))
     with losses.merged.merged_once():
         losses.backward()
         assert losses.merged.coefficients.grad is None
