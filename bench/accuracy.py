@@ -1,4 +1,4 @@
-"""What the demo's merged models get right, for every method and codec, over several seeds.
+"""The accuracy of the demo's merged models, for every method and codec, over several seeds.
 
 python bench/accuracy.py [--seeds N] [--name NAME]
 

@@ -14,6 +14,7 @@ VAGUE = re.compile(r"(What|That of|Of|Whether|Where)\b")
 
 FILES = [
     *sorted(path for path in PACKAGE.rglob("*.py*") if path.suffix in (".py", ".pyi")),
+    *sorted(path for room in ("tests", "bench") for path in (ROOT / room).rglob("*.py")),
     *sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu")),
 ]
 
