@@ -1,6 +1,6 @@
-"""What the demo's merged models get right, for every method and codec, over several seeds.
+"""The accuracy of the demo's merged models, for every method and codec, over several seeds.
 
-python bench/accuracy.py [--seeds N] [--name NAME]
+python -m bench.accuracy [--seeds N] [--name NAME]
 
 Not a measure of speed. A base and eight experts are trained for each seed as ``tallies demo`` does;
 a method with a ``scale`` takes the best of a few on validation images, everything else is at its
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,9 +26,6 @@ from tallies.demo.pipeline import Exam
 from tallies.demo.tasks import TASKS, generator, split
 from tallies.demo.train import train_base, train_expert
 from tallies.store.codecs import registry as codecs
-
-if not __package__:  # run as a file
-    sys.path[0], __package__ = str(Path(__file__).parents[1]), "bench"
 
 from .support import harness
 
@@ -227,7 +223,7 @@ def table(rows: Sequence[harness.Row]) -> str:
 
 def main() -> None:
     """Train, merge, judge, print and keep the table."""
-    parser = argparse.ArgumentParser(prog="python bench/accuracy.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
     parser.add_argument("--base-steps", type=int, default=250)
     parser.add_argument("--expert-steps", type=int, default=300)

@@ -15,7 +15,7 @@ from typing import Any
 from .support.harness import Case, note, spread, table
 
 Result = dict[str, Any]
-"""What ``harness.save`` wrote."""
+"""A result that ``harness.save`` wrote."""
 
 
 def compare(old: Result, new: Result) -> str:

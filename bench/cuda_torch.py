@@ -32,13 +32,13 @@ Call = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Place:
-    """Where the operators run: those of a device, or others that stand for them."""
+    """The operators and their device: those of a device, or others that stand for them."""
 
     operators: Any
     device: str
 
     def seconds(self, run: Call) -> float:
-        """What one call takes, of a few in a row."""
+        """Return the seconds of one call, of a few in a row."""
         if self.device == "cpu":
             start = time.perf_counter()
             run()
@@ -53,7 +53,7 @@ class Place:
 
 
 def cases(n: int) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    """Of each case its name, the operator and the arguments, bfloat16 in the host's memory."""
+    """Yield each case's name, the operator and the arguments, bfloat16 in the host's memory."""
     generator = torch.Generator().manual_seed(0)
     base = (0.02 * torch.randn(n, generator=generator)).bfloat16()
     experts = [(base + 0.01 * torch.randn(n, generator=generator)).bfloat16() for _ in "abc"]

@@ -23,7 +23,7 @@ _BASE_SPREAD = 0.02
 _TUNING_SPREAD = 2e-4
 _N_EXPERTS = 3
 _BOUND = 1e-3
-"""Of the difference to the plain formula in float32, which has errors of its own."""
+"""The largest difference to the plain formula in float32, which has errors of its own."""
 
 Shape = tuple[int, ...]
 Job = Callable[[], object]

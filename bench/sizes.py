@@ -60,7 +60,7 @@ FROZEN: Shapes = {
     "text_projection": (_TEXT_WIDTH, _EMBEDDING),
     "token_embedding.weight": (_TOKENS, _TEXT_WIDTH),
 }
-"""What the image encoder leaves of CLIP when the text is encoded once: 25,599,489 parameters."""
+"""The rest of CLIP when the text is encoded once: 25,599,489 parameters."""
 
 
 def n_parameters(shapes: Shapes) -> int:
@@ -73,7 +73,7 @@ def measure(
 ) -> list[Row]:
     """Rows of a store of tall whose shared vector is float32, and bfloat16.
 
-    All tasks are one directory under several names. What is made is removed again. RuntimeError
+    All tasks are one directory under several names. All files are removed again. RuntimeError
     where the report does not count the parameters as they are.
     """
     home = directory / "sizes"

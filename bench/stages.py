@@ -45,7 +45,7 @@ _CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
 
 
 def _bytes_read() -> int:
-    """What this process has read of files, from the page cache or not."""
+    """Return the bytes of files that this process has read, from the page cache or not."""
     return int(Path("/proc/self/io").read_text().split()[1])
 
 

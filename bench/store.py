@@ -42,7 +42,7 @@ from .support.store_check import (
 )
 
 _DEFAULT_MEMORY = "1GiB"
-# What packing may hold beyond its budget.
+# Bytes that packing may hold beyond its budget.
 _OTHER_BYTES = 150 << 20
 _TASK = task_name(1)
 _UNPACK_TARGET = 1.5
@@ -56,7 +56,7 @@ class Packing:
     codec: str
     parameters: Mapping[str, str] = field(default_factory=dict)
     target_ratio: float | None = None
-    """Of the time to that of the copy, what is asked for."""
+    """The required ratio of the time to the time of the copy."""
     budgets: tuple[str, ...] = ("default",)
 
     @property
@@ -136,7 +136,7 @@ class Bench:
         }
 
     def _store(self, models: Sequence[Path]) -> Path:
-        """Where a store that is there to be unpacked lies."""
+        """Return the path of the store that is unpacked."""
         return models[0].parent / "tall"
 
     def _try(self, packing: Packing) -> int:

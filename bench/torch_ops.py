@@ -32,7 +32,7 @@ ROUNDS = 31
 
 
 def calls() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
-    """Of each operator a call of its function and one of its overload."""
+    """Return a call of each operator's function and one of its overload."""
     torch.manual_seed(0)
     base, x, y, z = torch.randn(4, SMALL).bfloat16().unbind(0)
     signs = torch.ones(SMALL, dtype=torch.int8)

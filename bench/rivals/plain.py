@@ -58,7 +58,7 @@ def unpack(base: State, shared: State, mask: State) -> State:
 
 
 def task_name(number: int) -> str:
-    """What the experts are called in all stores of the benchmark, from 1 on."""
+    """Return the name of an expert in all stores of the benchmark, from 1 on."""
     return f"task-{number}"
 
 

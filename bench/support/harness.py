@@ -1,4 +1,4 @@
-"""What all benchmarks share: rows of results, facts about the machine, JSON files and tables."""
+"""Rows of results, facts about the machine, JSON files and tables, for all benchmarks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tallies import cpu
 RESULTS = Path(__file__).parents[1] / "results"
 
 Case = dict[str, str | int]
-"""What was measured, by axis; two results with the same case can be compared."""
+"""The measured case, by axis; two results with the same case can be compared."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ def spread(samples: Sequence[float]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to judge the numbers, and nothing that names the machine."""
+    """Return facts by which to judge the numbers, and nothing that names the machine."""
     return {
         "cpu": _proc("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": n_cores(),

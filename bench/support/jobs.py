@@ -27,14 +27,14 @@ class Job:
     reference: Callable[[Sequence[Model]], Model]
     """Merges the base and the experts, in this order."""
     target_ratio: float
-    """Of the time to that of the copy, what is asked for."""
+    """The required ratio of the time to the time of the copy."""
     base_is_a_model: bool = False
     """The base is averaged like the experts."""
     mergekit: Mapping[str, Any] | None = None
     """The same for mergekit, as parameters of its recipe."""
 
     def arguments(self, models: Sequence[Path]) -> list[str]:
-        """What follows ``tallies merge``."""
+        """Return the arguments that follow ``tallies merge``."""
         base, *experts = map(str, models)
         averaged = [base, *experts] if self.base_is_a_model else experts
         return [

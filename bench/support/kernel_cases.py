@@ -61,9 +61,9 @@ class Kernel:
     check: Callable[[], None]
     """RuntimeError unless what the kernel gives equals the reference."""
     out: Array | None = None
-    """What is written; None for a kernel that only returns its result."""
+    """The output; None for a kernel that only returns its result."""
     inputs: Sequence[Array] = ()
-    """What is read; ``run`` has their addresses, which are good for as long as they are kept."""
+    """The inputs; ``run`` has their addresses, which are good for as long as they are kept."""
 
 
 def groups() -> list[Callable[[int], list[Kernel]]]:
@@ -309,7 +309,7 @@ def _signs(n: int) -> list[Kernel]:
 
 
 def _sums(n: int) -> list[Kernel]:
-    """What is added up over a whole tensor."""
+    """Kernels that add up over a whole tensor."""
     left, right = (_filled(block, n) for block in _delta_blocks()[1:3])
     a, b = _at(left), _at(right)
 

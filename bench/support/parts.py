@@ -15,15 +15,15 @@ from tests.reference.dtype import Array
 Model = dict[str, Array]
 """Tensors, or parts of them, by name."""
 
-# Of each tensor, where every element can be checked by itself: its two ends and its middle.
+# Elements of each slice, at both ends and in the middle, where elements depend on no others.
 _SLICE_ELEMENTS = 4096
-# Of a tensor that must be sorted to be checked, and of a model.
+# Elements of a tensor that must be sorted to be checked, and of a model.
 _MOST_TENSOR_ELEMENTS = 1 << 16
 _MOST_MODEL_ELEMENTS = 1 << 22
 
 
 class Reach(Enum):
-    """What an element of the result depends on, and so how much the slow reference must redo."""
+    """The inputs that an element of a result depends on, which the slow reference must redo."""
 
     ELEMENT = "element"
     TENSOR = "tensor"

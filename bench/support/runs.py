@@ -1,4 +1,4 @@
-"""What benchmarks of the command line share: rounds, a fair start, copies beside them, a table."""
+"""Rounds, a fair start, copies and a table, for all benchmarks of the command line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Runs:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.out = settings.directory / "out"
-        """What is written here is removed before the next run."""
+        """The output, which is removed before the next run."""
         self._copied = settings.directory / "copy.bin"
         self._build = build()
         self._found: dict[str, str] = {}
@@ -128,7 +128,7 @@ def tensor_files(*directories: Path) -> list[Path]:
 
 
 def fingerprint(path: Path) -> str:
-    """What ``tallies inspect`` says of a checkpoint."""
+    """Return the fingerprint that ``tallies inspect`` gives a checkpoint."""
     command = [sys.executable, "-m", "tallies", "inspect", str(path), "--json"]
     return str(json.loads(child.run(command).output)["fingerprint"])
 
@@ -181,7 +181,7 @@ def show(rows: Sequence[Row]) -> str:
 
 
 def add_options(parser: argparse.ArgumentParser, name: str, parameters: float) -> None:
-    """What every such benchmark is asked."""
+    """Add the options that every such benchmark has."""
     parser.add_argument(
         "--parameters", type=float, default=parameters, help=f"default: {parameters:g}"
     )

@@ -1,4 +1,4 @@
-"""What a store and what it unpacks to must contain, in slices, by the reference."""
+"""Checks of a store and of its unpacked tasks, in slices, against the reference."""
 
 from __future__ import annotations
 

@@ -338,8 +338,8 @@ class CombineResult:
     def candidates(self) -> list[CandidateResult]: ...
 
 Place = tuple[int, int, int]
-"""Where an array lies: the number of an open file and a byte offset, or -1 and an address; and the
-code of its dtype, -1 for packed bits."""
+"""The place of an array: the number of an open file and a byte offset, or -1 and an address; and
+the code of its dtype, -1 for packed bits."""
 
 class Starts:
     """Counts of the set bits of a packed mask, by which the values of a sparse array are found."""
@@ -363,7 +363,7 @@ class Source:
 
         Args:
             values: Place of the values.
-            replaces: Whether `restore` copies the values instead of adding them to the base.
+            replaces: True if `restore` copies the values instead of adding them to the base.
         """
     @staticmethod
     def scaled(
@@ -443,7 +443,7 @@ class Plan:
             inputs: The base, if the plan has one, and the experts. A place alone is a plain source.
             outputs: Places of one dtype that get the same values, or, with `apart`, one for each
                 result of a pass.
-            apart: Whether a pass writes a different result to each output.
+            apart: True if a pass writes a different result to each output.
             grain: Tiles start on multiples of so many elements, a multiple of 64.
 
         Raises:

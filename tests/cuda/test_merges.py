@@ -15,6 +15,7 @@ from pathlib import Path
 import ml_dtypes, numpy as np
 from safetensors.numpy import save_file
 from tallies import _core, merge
+from tallies.engine import device as rates
 
 rng = np.random.default_rng(0)
 base = {
@@ -31,8 +32,8 @@ for model in ("base", "a", "b"):
     save_file({name: x.astype(base[name].dtype) for name, x in tuned.items()},
               f"{model}/model.safetensors")
 assert _core.link_rate() > 0 and _core.merge_rate(1, 1, 3, 2) > 0
-_core.link_rate = lambda: float(sys.argv[1])
-_core.merge_rate = lambda *_: 1e9
+rates.link_rate = lambda: float(sys.argv[1])
+rates.merge_rate = lambda *_: 1e9
 library = ctypes.CDLL(os.environ["TALLIES_CUDA_LIBRARY"])
 for method, parameters in (
     ("ties", {"density": 0.3}),

@@ -133,7 +133,7 @@ def test_a_nan_is_no_sign_conflict(tmp_path: Path, weight: float) -> None:
 
 
 def cancels(weights: Sequence[float] | None) -> bool:
-    """Whether these weights are refused where their sum divides."""
+    """Tell whether these weights are refused as a divisor."""
     return weights is not None and abs(sum(weights)) <= 1e-6 * sum(map(abs, weights))
 
 

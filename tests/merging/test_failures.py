@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("inputs_stay")
 
 
 class Halt(Exception):
-    """What the tests throw in."""
+    """The exception that the tests raise."""
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -50,7 +50,7 @@ LAYOUTS: list[tuple[int, dict[str, Any]]] = [
     (0, {"threads": 3, "max_memory": "4MiB", "max_shard_size": 1}),
     (1, {"threads": 1, "max_memory": "64KiB", "max_shard_size": "300KB"}),
 ]
-"""Whether the inputs are sharded, and what must not change a byte."""
+"""The number of input files, and options that must change no byte."""
 
 WEIGHTS = [1.0, 0.75, -0.5]
 

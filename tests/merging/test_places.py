@@ -29,7 +29,7 @@ from tests.support.stages import OPTIONS
 pytestmark = pytest.mark.usefixtures("inputs_stay")
 
 
-# Where the output goes.
+# Places of the output.
 
 
 def test_ways_to_name_a_place(

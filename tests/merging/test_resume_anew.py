@@ -17,7 +17,7 @@ from tests.support.checkpoints import FILE, data_bytes
 from tests.support.resuming import FILES, Recipe, Run, crash, what_it_says, workspace
 from tests.support.stages import OPTIONS
 
-# What must not be taken over.
+# Files that a resumed run must not take over.
 
 
 @pytest.mark.parametrize(

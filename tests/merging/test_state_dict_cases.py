@@ -81,7 +81,7 @@ def test_a_majority_that_comes_late_is_held_against_overflow_too() -> None:
         merge_state_dicts(base, experts, nonfinite="warn", **merge)
 
 
-# What is copied, what is tied, how arrays lie in memory.
+# Copied tensors, tied tensors, and the layout of arrays in memory.
 
 
 def test_integers_and_booleans_are_copied_and_must_be_equal() -> None:

@@ -19,7 +19,7 @@ def f16(*values: float) -> npt.NDArray[np.float16]:
     return np.array(values, np.float16)
 
 
-# What is refused.
+# Refusals.
 
 
 W = {"w": f32(1, 2)}

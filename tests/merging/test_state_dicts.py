@@ -66,7 +66,7 @@ def test_ties(models: Models, scale: float, n_threads: int | None, data: st.Data
 
 
 def weights_cancel(weights: list[float] | None) -> bool:
-    """Whether the sum of the weights is too small to divide by."""
+    """Tell whether the sum of the weights is too small to divide by."""
     given_ = weights or [1.0]
     return abs(math.fsum(given_)) <= 1e-6 * math.fsum(map(abs, given_))
 

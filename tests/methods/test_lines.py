@@ -93,7 +93,7 @@ def test_alpha_of_ties(models: strategies.Models, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_the_merge_on_zeros_has_the_norm(tmp_path: Path, name: str) -> None:
-    """Of a base of zeros the result of a merge without factors is m itself, unrounded."""
+    """On a base of zeros the result of a merge without factors is m itself, unrounded."""
     rng = np.random.default_rng(0)
     n = methods.get(name).most_models or 3
     # The larger tensor is more than one stretch, and not of whole stretches. Votes cancel often,

@@ -63,7 +63,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_mergekit(mergekit_python: str, folder: Path) -> dict[tuple[str, str], Path]:
-    """What mergekit makes of every case and dtype, in two processes: its imports take seconds."""
+    """Merge every case and dtype with mergekit, in two processes: its imports take seconds."""
     keys = [*product(CASES | CLOSE, DTYPES), *product(SCE_CASES, SCE_DATA)]
     out = {key: folder / f"mergekit{i}" for i, key in enumerate(keys)}
     cases = CASES | CLOSE | SCE_CASES

@@ -63,7 +63,7 @@ BENCH_TIES: dict[str, dict[str, Any]] = {
     for func in ("sum", "mean", "max")
     for trim in (20, 45)
 }
-"""Of three experts, whose rows are given their own random numbers."""
+"""Shapes of three experts, whose rows are given their own random numbers."""
 
 
 def task_vector(name: str) -> Array:
@@ -77,7 +77,7 @@ def task_vector(name: str) -> Array:
 
 @pytest.fixture(scope="module")
 def by_the_tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Array]:
-    """What the tools make of every case, in one process: their imports take seconds."""
+    """Run the tools on every case, in one process: their imports take seconds."""
     python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
     if not python:
         reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
@@ -93,7 +93,7 @@ def by_fusion_bench(
 
 
 def run(python: str, cases: dict[str, dict[str, Any]], root: Path) -> dict[str, Array]:
-    """What that Python's tools make of the cases."""
+    """Run the tools of that Python on the cases."""
     arrays = {}
     for name in cases:
         x = task_vector(name)
@@ -131,7 +131,7 @@ def test_the_same_entries_stay_and_are_scaled_alike(
     found = merge_state_dicts(base, [{"x": x}], density=case["density"], **options)["x"]
     expected = by_the_tools[name]
     assert np.array_equal(found != 0, expected != 0)
-    # Of each of n additions and of the steps after them, half a unit each, in both sums.
+    # Half a unit for each of n additions and of the steps after them, in both sums.
     bound = (x.size + 4) * np.finfo(np.float32).eps * np.abs(expected)
     assert (np.abs(found - expected) <= bound).all()
     if not case.get("rescale", True):

@@ -60,7 +60,7 @@ def task_vectors() -> dict[str, Rows]:
 
 @pytest.fixture(scope="module")
 def by_tools(fusion_bench_python: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Rows]:
-    """What the tools make of every case, in one process."""
+    """Run the tools on every case, in one process."""
     folder = tmp_path_factory.mktemp("ties")
     given, made = folder / "in.npz", folder / "out.npz"
     np.savez(given, **task_vectors())

@@ -31,7 +31,7 @@ class Blocks(NamedTuple):
     values: Array
     scales: Array
     rows: int
-    """Of a block."""
+    """The rows of a block."""
     columns: int
 
     @property

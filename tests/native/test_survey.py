@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 def found(
     rows: list[Array], *, row_length: int, deltas: bool = False, threads: int = 1
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What the native survey finds, laid out as the reference does it."""
+    """Return the native survey's sums, laid out as the reference lays them out."""
     plan = _core.Plan(deltas)
     plan.add_job(rows[0].size, [place(row) for row in rows], [])
     limits = _core.Limits(threads, 1 << 14)

@@ -77,9 +77,9 @@ def test_what_goes_wrong_in_a_thread_is_an_error_of_the_call(threads: int) -> No
 import numpy as np
 from tallies import _core, InputError
 x = np.zeros(1 << 20, np.float32)
-delta = _core.Delta.dense(x.ctypes.data, 0, x.size)
+source = _core.Source.plain(values=(-1, x.ctypes.data, 0))
 try:
-    delta.decode({threads}, x.ctypes.data)
+    source.decode(n_elements=x.size, threads={threads}, out=x.ctypes.data)
 except InputError as error:
     print(error)
 """

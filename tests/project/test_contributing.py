@@ -13,8 +13,8 @@ from hypothesis import given
 
 from tallies import merge_state_dicts, methods
 from tallies.methods._method import Method
-from tests.project.test_architecture import ROOMS
 from tests.support.everywhere import assert_same_bits
+from tests.support.rooms import ROOMS
 from tests.support.strategies import Group, groups
 
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()

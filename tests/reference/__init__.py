@@ -1,1 +1,1 @@
-"""What the native library does, in plain NumPy: one operation, one rounding, experts in order."""
+"""The native library in plain NumPy: one operation, one rounding, experts in order."""

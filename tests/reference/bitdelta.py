@@ -25,11 +25,11 @@ class SignBits(NamedTuple):
 
 
 Task = Mapping[str, SignBits | Array]
-"""Of each trained tensor the signs and the scale, or the dense tensor itself."""
+"""The signs and the scale of each trained tensor, or the dense tensor itself."""
 
 
 def is_binary(name: str, tensor: Array, dense: Sequence[str] = DENSE) -> bool:
-    """Whether the tensor has exactly two dimensions and a name without any part of `dense`."""
+    """Tell whether the tensor has exactly two dimensions and a name without any part of `dense`."""
     return tensor.ndim == 2 and not any(part in name for part in dense)
 
 

@@ -18,7 +18,7 @@ def disjoint_merge(
     agreeing entries, in the order of the experts:
     "sum": sum of y; "mean": sum of y / their number; "max": the y of largest magnitude;
     "weighted_mean": sum of y / sum of weights, where a divisor of exactly 0 counts as 1.
-    Where none agrees the value is +0. Where the in-order sum of all y is NaN, so is the value: a
+    If no y agrees the value is +0. If the in-order sum of all y is NaN, so is the value: a
     NaN entry, or +infinity with -infinity, never disappears.
     """
     ys = entries(deltas, weights)

@@ -12,7 +12,7 @@ from .select import first_largest
 
 
 def band_mask(x: Array, density: float, gamma: float, semantics: str = "paper") -> Mask:
-    """What stays of the entries of one vector, of equal magnitudes the lowest index first.
+    """Return the mask of one vector's band; among equal magnitudes the lowest index first.
 
     The int(n gamma) largest go, and of the others all but the int(n density) largest. mergekit
     keeps int(n density) entries, for which fewer large ones go where they must, and all at density

@@ -19,7 +19,7 @@ def dropped(delta: Array, stays: Mask, factor: float | Floats = 1.0) -> Floats:
 
 
 def random_mask(delta: Array, density: float, key: int, first: int = 0) -> Mask:
-    """Where each entry stays with probability `density`."""
+    """Draw a mask in which each entry stays with probability `density`."""
     mask = numbers(key, delta.size, first) < threshold(density)
     return np.asarray(mask.reshape(delta.shape))
 

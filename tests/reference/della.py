@@ -12,14 +12,14 @@ from .select import magnitude_bits
 
 
 def ranks(delta: Array) -> Array:
-    """Of each entry in its row, 0 for the smallest magnitude; equal ones by their index."""
+    """Rank each entry in its row, 0 for the smallest magnitude; equal ones by their index."""
     order = np.argsort(magnitude_bits(rows(delta)), axis=1, kind="stable")
     return np.argsort(order, axis=1, kind="stable").reshape(delta.shape)
 
 
 @ieee
 def chances(delta: Array, density: float, epsilon: float) -> Floats:
-    """Of each entry to stay: density - epsilon + 2 epsilon rank / (row length - 1), in float32."""
+    """Return the chances, density - epsilon + 2 epsilon rank / (row length - 1), in float32."""
     length = delta.shape[-1] if delta.ndim else 1
     if density in (0, 1) or length < 2:
         return np.full(delta.shape, density, np.float32)

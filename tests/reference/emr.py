@@ -15,9 +15,9 @@ from .tall import Masks, Vector
 
 
 def unified_vector(tasks: Sequence[Vector]) -> dict[str, Floats]:
-    """Of the entries with the sign of their in-order sum, the largest in magnitude; else +0.
+    """Take the largest of the entries with the sign of their in-order sum; else +0.
 
-    A sum of exactly zero elects the negative sign. Where the sum is NaN, so is the result.
+    A sum of exactly zero elects the negative sign. If the sum is NaN, so is the result.
     """
     stacks = {name: np.stack([x[name] for x in tasks]) for name in tasks[0]}
     return {
@@ -27,7 +27,7 @@ def unified_vector(tasks: Sequence[Vector]) -> dict[str, Floats]:
 
 
 def masks(tasks: Sequence[Vector], unified: Vector) -> list[Masks]:
-    """Where x_t and the unified vector have the same sign; zero and NaN have none."""
+    """Mark where x_t and the unified vector have the same sign; zero and NaN have none."""
     return [{name: pack_bits(agrees(x[name], unified[name])) for name in x} for x in tasks]
 
 

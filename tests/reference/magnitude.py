@@ -10,7 +10,7 @@ from .tall import Masks, Vector
 
 
 def masks(tasks: Sequence[Vector], density: float = 0.1) -> list[Masks]:
-    """Where |x_t| reaches the TIES threshold of task t at `density`, over all its tensors at once.
+    """Mark where |x_t| reaches task t's TIES threshold at `density`, over all its tensors at once.
 
     With k = int(P * density) the threshold is the (P - k)-th smallest magnitude; all entries equal
     to it are marked, and NaN always. Density 1 marks everything, density 0 nothing.

@@ -87,7 +87,7 @@ def star(deltas: npt.NDArray[np.float32], eta: float = 40.0) -> Matrix:
 
 
 def wudi_gradient(deltas: npt.NDArray[np.float32], merged: Matrix, power: int) -> Matrix:
-    """Of sum_t |(M - x_t) x_t^T|^2 / |x_t|^power at M; tasks that are zero take no part."""
+    """Return the gradient of sum_t |(M - x_t) x_t^T|^2 / |x_t|^power at M, without zero tasks."""
     xs = [x for x in deltas.astype(np.float64) if x.any()]
     return sum(
         (2 * (merged - x) @ x.T @ x / np.linalg.norm(x) ** power for x in xs),

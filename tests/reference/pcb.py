@@ -67,10 +67,10 @@ def counted(score: Floats, ratio: float) -> Floats:
 def pcb(
     deltas: Floats, ratio: float = 0.2, variant: str = "global", weights: Weights = None
 ) -> Floats:
-    """What PCB adds to the base, from the task vectors [N, P] of a whole model.
+    """Return PCB's addition to the base, from the task vectors [N, P] of a whole model.
 
-    sum of s_t w_t sign(x_t) a_t / max(sum of s_t, 1e-12). Where the in-order sum of the task
-    vectors is not finite, that.
+    sum of s_t w_t sign(x_t) a_t / max(sum of s_t, 1e-12). If the in-order sum of the task
+    vectors is not finite, that sum.
     """
     total = in_order_sum(deltas)
     if deltas.shape[1] == 0:

@@ -17,7 +17,7 @@ def active(deltas: Floats, epsilon: float) -> Mask:
 
 @ieee
 def ram(deltas: Floats, epsilon: float = 1e-5, factors: Sequence[float] | None = None) -> Floats:
-    """What RAM adds to the base, from task vectors [N, ...].
+    """Return RAM's addition to the base, from task vectors [N, ...].
 
     The in-order sum of the active entries, each divided by their number; where one is active alone
     it is multiplied by its expert's factor, 1 without `factors`.

@@ -66,7 +66,7 @@ def fsum_or_nan(x: Floats | Sequence[float], power: int = 2) -> float:
 
 @ieee
 def sce(deltas: Floats, select_topk: float = 1.0, fallback: bool = False) -> Floats:
-    """What SCE adds to the base, from task vectors [N, ...] of one tensor.
+    """Return SCE's addition to the base, from task vectors [N, ...] of one tensor.
 
     The sum of w x over what agrees with the sign of the sum of x, positive if that is zero, over
     the sum of those w or 1e-6. NaN where that sum is.

@@ -59,7 +59,7 @@ def first_largest(x: Array, k: int) -> Mask:
 
 
 def keep(x: Array, density: float, equal: str = "keep") -> Mask:
-    """What the TIES paper's rule keeps of one vector.
+    """Return the mask of one vector by the TIES paper's rule.
 
     `equal="keep"` keeps everything that reaches `paper_threshold`: k + 1 entries when no magnitudes
     are equal. `equal="first"` keeps exactly k = int(P * density), lowest index first among equals.
@@ -73,7 +73,7 @@ def keep(x: Array, density: float, equal: str = "keep") -> Mask:
 
 
 def mergekit_keep(x: Array, density: float) -> Mask:
-    """What mergekit 0.1.5 keeps of one tensor: exactly max(1, int(P * density)) entries.
+    """Return the mask of one tensor in mergekit 0.1.5: exactly max(1, int(P * density)) entries.
 
     At density 0 it keeps nothing. It leaves open which of several equal magnitudes it takes; here
     the lowest index comes first.
@@ -96,7 +96,7 @@ def keep_mask(
     equal: str = "keep",
     semantics: str = "paper",
 ) -> dict[str, Mask]:
-    """What is kept of one expert's task vectors, tensor by tensor.
+    """Return the masks of one expert's task vectors, tensor by tensor.
 
     `scope="model"` selects among all tensors at once, taken as one vector in the order of
     `float_names`; `scope="tensor"`, and mergekit always, selects within each.

@@ -16,7 +16,7 @@ from .task_arithmetic import add_to_base
 
 
 class Entries(NamedTuple):
-    """What is kept of one tensor: where, and the values there in row-major order, [n_set].
+    """The kept entries of one tensor: a mask, and the values there in row-major order, [n_set].
 
     With int8 values `scales` holds one float32 for each row, [rows].
     """
@@ -34,7 +34,7 @@ def pack(
     scope: str = "model",
     values: str = "base",
 ) -> list[dict[str, Entries]]:
-    """Of each task vector the entries that the TIES rule keeps at `density`.
+    """Return the entries of each task vector that the TIES rule keeps at `density`.
 
     `scope` is "model" or "tensor"; `values` is "base" (the base's dtype), "bf16", "f32" or "int8".
     """

@@ -1,4 +1,4 @@
-"""What a survey of inner products finds, to the bit: the sums of fixed stretches, added exactly."""
+"""The survey of inner products, to the bit: the sums of fixed stretches, added exactly."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def vectors(base: Model, experts: Sequence[Model], names: Sequence[str]) -> list
 def shared_vector(
     tasks: Sequence[Vector], shared: str = "ta", density: float = 0.2
 ) -> dict[str, Floats]:
-    """What the tasks share, float32 and not yet rounded for storage, from one or more `tasks`.
+    """Return the shared vector of `tasks`, float32 and not yet rounded for storage.
 
     "ta": their sum, in order. "ties": each trimmed to `density` and the signs elected over all
     tensors at once as TIES does, then the sum of the entries that agree (not their mean).

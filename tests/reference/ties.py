@@ -29,7 +29,7 @@ def merged_task_vector(
     normalize: bool = True,
     vote: str = "sum",
 ) -> Floats:
-    """What TIES adds to the base before scaling, float32, from task vectors `deltas` [N, ...].
+    """Return TIES' unscaled addition to the base, float32, from task vectors `deltas` [N, ...].
 
     "paper": `keep`, a vote of zero follows the majority over all elements given, the sum of the
     agreeing entries, over their number if `normalize`. "mergekit": `mergekit_keep`, a vote of zero

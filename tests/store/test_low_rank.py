@@ -157,7 +157,7 @@ def test_what_is_not_finite_is_refused_or_spreads(tmp_path: Path, codec: str) ->
     options: dict[str, Any] = {"nonfinite": "propagate", "fraction": 1.0}
     store = packed(tmp_path / "again", base, [expert, other], codec, **options)
     assert np.isnan(store.load("t0")["w"]).all()
-    # What is shared is the sum of all tasks.
+    # The shared vector is the sum of all tasks.
     assert np.isnan(store.load("t1")["w"]).any() == (codec == "twin")
 
 

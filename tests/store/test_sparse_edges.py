@@ -52,7 +52,7 @@ def test_empty_tensors_have_a_scale_for_each_row(tmp_path: Path) -> None:
 
 
 def test_a_scale_that_is_rounded_down_far_clips_both_signs(tmp_path: Path) -> None:
-    """Of a largest magnitude of 190 steps, the least there are, the scale is one step."""
+    """With a largest magnitude of 190 steps, the least there are, the scale is one step."""
     step = np.finfo(np.float32).smallest_subnormal
     base = {"w": np.zeros((2, 2), np.float32)}
     expert = {"w": np.array([[-190, 3], [190, -3]], np.float32) * step}

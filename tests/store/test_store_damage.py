@@ -62,7 +62,7 @@ def test_a_bit_of_the_store_turned_over(
     for store in (Store.open(path), already_open):
         words = (path / file, f"tensor {tensor!r} is damaged", "restore the file")
         assert_all_refuse(store, name, lam, *words)
-        # What is intact is still to be had.
+        # Intact tasks can still be restored.
         other = "layer.weight" if name == "bias" else "bias"
         alone = store.tensor("a", other, mask_lambda=lam)
         assert_same_tensors({other: alone}, {other: before["a"][other]})

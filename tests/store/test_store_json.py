@@ -95,7 +95,7 @@ def test_fields_that_do_not_fit_together(models: Path) -> None:
 
 
 def places(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every value of a JSON document lies."""
+    """Return the place of every value of a JSON document."""
     for key in data if isinstance(data, dict) else range(len(data) if type(data) is list else 0):
         yield (*path, key)
         yield from places(data[key], (*path, key))

@@ -82,7 +82,7 @@ def test_killed_at_every_moment(killer: PackKiller, models: Path, old: bool) -> 
             packed(models, "candidates")
         elif found == new:
             shutil.rmtree(store)
-    # What the killed ones left is gone, and the store is complete.
+    # The remains of the killed runs are gone, and the store is complete.
     assert tree(store) == new
     assert sorted(os.listdir(models.parent)) == ["models", "store"]
     assert len(states) > 20

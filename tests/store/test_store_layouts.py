@@ -91,7 +91,7 @@ LAYOUTS: tuple[tuple[bool, dict[str, Any]], ...] = (
     (True, {"threads": 1, "max_memory": "64KiB"}),
     (True, {"threads": 2, "max_memory": "3MiB"}),
 )
-"""Whether the inputs are sharded, and what must not change a byte."""
+"""The number of input files, and options that must change no byte."""
 
 
 @pytest.mark.parametrize(("codec", "parameters"), LARGE, ids=str)
@@ -202,7 +202,7 @@ def test_other_files_of_the_model_come_along(large: OnDisk, tmp_path: Path) -> N
 def test_one_task_comes_back_bit_for_bit(
     codec: str, parameters: dict[str, Any], dtype: str, data: st.DataObject
 ) -> None:
-    """Of one task the shared vector is its own, and steps of 1/4 round nowhere."""
+    """The shared vector of one task is its own, and steps of 1/4 round nowhere."""
     kind = DTYPES[dtype]
     n = data.draw(strategies.sizes())
     steps = data.draw(st.binary(min_size=2 * n, max_size=2 * n))

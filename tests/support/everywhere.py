@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def on_every_target(compute: Callable[[], T]) -> dict[str, T]:
-    """What ``compute`` returns on each instruction set that this machine runs."""
+    """Call ``compute`` on each instruction set that this machine runs."""
     before = cpu.target()
     results = {}
     try:

@@ -51,7 +51,7 @@ class Case:
     experts: tuple[dict[str, Any], ...]
     shared: dict[str, Any] = field(default_factory=dict)
     base: bool = True
-    """Whether there is one, for methods that can have one."""
+    """True if there is a base, for methods that can have one."""
     first: int = 0
     """The first of the experts; 0 and 1 are nearly opposite, where angles are ill-conditioned."""
 
@@ -148,7 +148,7 @@ SCE_CASES = {
     "sce, gradients": Case("sce", ({},) * 3, {"select_topk": [1.0, 0.2]}),
     "sce, nothing": Case("sce", ({},) * 2, {"select_topk": 0.0}),
 }
-# What mergekit weighs equally, because the squares are small, and what it does not.
+# Experts that mergekit weighs equally, because the squares are small, and others.
 SCE_DATA = ("small", "float32")
 
 

@@ -58,7 +58,7 @@ def trimmed(
     weights: Sequence[float] | None,
     options: Mapping[str, str],
 ) -> tuple[list[Mask], Floats, Floats]:
-    """What stays of each expert over the whole model, all task vectors, and the entries left."""
+    """Return each expert's masks over the whole model, all task vectors, and the kept entries."""
     names = float_names(base)
     rows = [task_vectors(base[n], [expert[n] for expert in experts]) for n in names]
     deltas = [{n: row[e] for n, row in zip(names, rows, strict=True)} for e in range(len(experts))]
@@ -78,7 +78,7 @@ def assert_reports_ties(
     weights: Sequence[float] | None = None,
     **options: str,
 ) -> None:
-    """What was kept, thresholds, conflicts, cancellations and majority are as NumPy counts them."""
+    """Check kept entries, thresholds, conflicts, cancellations and majority by NumPy's counts."""
     masks, deltas, ys = trimmed(base, experts, densities, weights, options)
     n = deltas.shape[1]
     assert report.parameters == n
@@ -121,7 +121,7 @@ def parameters(**columns: Sequence[float] | None) -> list[dict[str, float]]:
 
 
 def same_for_all(report: MergeReport) -> dict[str, Any]:
-    """What a report says whatever the layout."""
+    """Return the part of a report that no layout changes."""
     return {
         "experts": [(e.fingerprint, e.kept, e.threshold) for e in report.experts],
         "base": report.base and report.base.fingerprint,

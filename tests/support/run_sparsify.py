@@ -1,10 +1,10 @@
-"""What mergekit, PEFT and fusion_bench make of task vectors when they are given the random numbers.
+"""Merge task vectors with mergekit, PEFT and fusion_bench, given their random numbers.
 
 Run by test_random_parity with the Python that has them, which may lack tallies:
 ``run_sparsify.py CASES.json ARRAYS.npz OUT.npz``. A case names the tool, its arguments, and the
 arrays of the task vector and of the numbers in [0, 1) below whose chances entries stay; what comes
-out is the sparse task vector, or what its rows merge to, and, where they differ, the chances. Of
-fusion_bench only these modules are loaded: its package imports whatever it may need.
+out is the sparse task vector, or what its rows merge to, and, where they differ, the chances. Only
+these modules of fusion_bench are loaded: its package imports whatever it may need.
 """
 
 from __future__ import annotations

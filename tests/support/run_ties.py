@@ -1,8 +1,8 @@
-"""What peft and fusion_bench make of the task vectors in a .npz file, into another one.
+"""Merge the task vectors of a .npz file with peft and fusion_bench, into another file.
 
 Run by test_ties_parity with the Python that has both, which may lack tallies. The cases come as
-JSON {"name": [tool, number of experts, arguments]} on standard input. Of fusion_bench only the one
-module is loaded: its package imports whatever it may need.
+JSON {"name": [tool, number of experts, arguments]} on standard input. Only one
+module of fusion_bench is loaded: its package imports whatever it may need.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_merge_and_gradient(data: st.DataObject) -> None:
     assert coefficients.grad is not None and coefficients.grad.dtype == dtype
     if not per_tensor:
         dots, sizes = dots.sum(1), sizes.sum(1)
-    # Of each tensor a number rounded to the coefficients' dtype, and their sum in that.
+    # Each tensor's number is rounded to the coefficients' dtype, and so is the numbers' sum.
     unit = torch.finfo(dtype).eps * (len(shapes) if not per_tensor else 1)
     bound = (unit + 1e-10) * sizes
     assert np.all(np.abs(coefficients.grad.numpy() - dots) <= bound)

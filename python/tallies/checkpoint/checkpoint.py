@@ -41,8 +41,8 @@ class Checkpoint:
             path: A ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or a directory.
 
         Raises:
-            InputError: For anything but a complete, well-formed checkpoint.
-            StorageError: Where the system cannot read the files.
+            InputError: The path is no complete, well-formed checkpoint.
+            StorageError: The system cannot read the files.
         """
         root = Path(path)
         shards: Mapping[Path, set[str] | None]

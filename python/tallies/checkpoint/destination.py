@@ -1,7 +1,8 @@
 """The output directory: absent or complete, never half.
 
-Everything is written into a hidden working directory beside it, and takes its name at the end. What
-a killed run leaves is that working directory: the next run to the same place resumes or removes it.
+A run writes into a hidden working directory beside the output, which takes the output's name at
+the end. A killed run leaves its working directory: the next run to the same place resumes or
+removes it.
 """
 
 from __future__ import annotations

@@ -23,13 +23,13 @@ class Format:
     """A format of weight files."""
 
     suffixes: tuple[str, ...]
-    """Of its files' names."""
+    """The ends of its files' names."""
     usual_name: str
-    """Of the one file of a model that is not split."""
+    """The name of the one file of a model that is not split."""
     read: Callable[[Path], tuple[list[TensorInfo], dict[str, str]]]
     """Reads the tensors and the metadata of a file."""
     others_are_strangers: bool = False
-    """Whether files beside the one of the usual name are no weights of the model."""
+    """True if files beside the one of the usual name are no weights of the model."""
 
     def has_weights(self, name: str) -> bool:
         """Tell if a file of this name may hold a model's weights."""

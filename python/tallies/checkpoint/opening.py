@@ -16,7 +16,7 @@ def open_model(path: str) -> Checkpoint:
     Raises:
         InputError: For all that ``Checkpoint.open`` refuses, and for quantised weights of other
             kinds.
-        StorageError: Where the system cannot read the files.
+        StorageError: The system cannot read the files.
     """
     refuse_undecodable(path)
     checkpoint = with_scales(Checkpoint.open(path))

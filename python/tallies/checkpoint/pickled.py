@@ -19,7 +19,7 @@ from .torch_names import Name, describe, find, storage
 
 
 class _Mark:
-    """Where a list of arguments begins on the stack."""
+    """Marks the beginning of a list of arguments on the stack."""
 
 
 _MARK: Final = _Mark()

@@ -28,12 +28,12 @@ from .quantised import quantisation
 from .tensors import Scale, TensorInfo
 
 SUFFIXES: Final = ("_scale_inv", "_scale")
-"""Of a scale's name, after the name of its tensor."""
+"""The ends of a scale's name, after the name of its tensor."""
 
 FLOAT8: Final = ("F8_E4M3", "F8_E5M2")
 
 _SCALE_DTYPES: Final = ("F32", "BF16", "F16")
-"""Of scales, and of decoded tensors."""
+"""The dtypes of scales, and of decoded tensors."""
 
 _USUAL_BLOCK: Final = 128
 """Rows and columns of a block where config.json does not say."""

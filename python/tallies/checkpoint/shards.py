@@ -32,7 +32,7 @@ _CONVERT: Final = (
 def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
     """Find the weight files of a directory, and the names its index places in each (None: none).
 
-    Of a directory with files of two formats, safetensors win, as in transformers; a format with a
+    In a directory with files of two formats, safetensors win, as in transformers; a format with a
     file or an index of the usual name wins over one without.
     """
     names = _visible_files(root)

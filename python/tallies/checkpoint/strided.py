@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 _BLOCK_BYTES: Final = 1 << 22
-"""Of a block of elements in order, and of what is read at once to fill the block."""
+"""The most bytes of a block of elements in order, and of one read that fills the block."""
 
 _WASTE: Final = 4
 """At most so many times the bytes that are needed are read, to read them at once."""
 
 _PAGE_BYTES: Final = 1 << 12
-"""Single elements this near to each other are read together, whatever lies between them."""
+"""Single elements this near to each other are read together, with the bytes between them."""
 
 _FORMATS: Final[Mapping[int, Literal["B", "H", "I", "Q"]]] = {1: "B", 2: "H", 4: "I", 8: "Q"}
 

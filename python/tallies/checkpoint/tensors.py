@@ -12,7 +12,7 @@ MAX_TENSOR_BYTES: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on.
+    """The place of one tensor: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on.
 
     A view whose elements do not lie end to end has ``strides``. A float8 tensor that stands for
     its values times a scale has a ``scale``.
@@ -24,7 +24,7 @@ class TensorInfo:
     path: Path
     offset: int
     n_bytes: int
-    """Bytes of all elements, without what lies between those of a view."""
+    """Bytes of all elements, without the bytes between the elements of a view."""
     strides: tuple[int, ...] | None = None
     """Distances of neighbours along each dimension, in elements; None: row-major, end to end."""
     scale: Scale | None = None

@@ -26,7 +26,7 @@ WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module")
 """Names under which people's files have the state dict."""
 
 _MAX_DEPTH: Final = 4
-"""Of wrappers in wrappers."""
+"""The depth of wrappers in wrappers."""
 
 
 def read_torch_file(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:

@@ -66,8 +66,8 @@ def _reason(rule: Rule, experts: int, threads: int) -> str | None:
 def _slower(rule: Rule, experts: int, threads: int) -> str | None:
     """Return why the device would be slower, by a measurement of some milliseconds, or None.
 
-    Every byte of the inputs must be copied to the device before it can be merged there. Where the
-    threads of the processor merge bytes faster than that, the device can only lose.
+    Every byte of the inputs must be copied to the device before it can be merged there. If the
+    threads of the processor merge bytes faster than that copy, the device can only lose.
     """
     link = link_rate()
     merge = threads * merge_rate(*rule_codes(rule), experts)

@@ -44,7 +44,7 @@ class Tasks:
             found: The statistics of the tensor.
             first: The first element of the slice.
             n_elements: The elements of the slice; None for all of the tensor.
-            alone: Whether the task is at scale 1 and for a plan that has no other job.
+            alone: True for a task at scale 1, of a plan that has no other job.
         """
         work, rule = self._merge.works[job], self._merge.rule
         trims = self._trims(work, found)

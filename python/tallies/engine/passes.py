@@ -1,7 +1,7 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
 A merge is at most two kinds of pass: a survey, which finds statistics, and the combine, which
-writes. Where each tensor has statistics of its own the two alternate over batches of tensors, so
+writes. If each tensor has statistics of its own, the two alternate over batches of tensors, so
 that the second read of a batch comes from the page cache. An exactly zero vote takes the majority
 of the elected signs, which is known only at the end: the combine assumes the majority so far, and
 the stretches for which that was wrong are combined once more.
@@ -35,10 +35,10 @@ class Passes:
         semantics: The author whose variant is meant.
         limits: Threads and buffers.
         labels: The experts, as messages name them.
-        has_base: Whether the first input of each tensor is a base.
+        has_base: True if the first input of each tensor is a base.
         seed: The seed of random gates.
-        fingerprints: Whether fingerprints of inputs and outputs are needed.
-        stop_at_overflow: Whether a pass ends at the first value that is not finite.
+        fingerprints: True if fingerprints of inputs and outputs are needed.
+        stop_at_overflow: True if a pass ends at the first value that is not finite.
         report_overflow: Is called with the number of a tensor that got a value which is not finite
             in its dtype, as soon as that is known; may raise.
         progress: Is called with the bytes moved since the last call.

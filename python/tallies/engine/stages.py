@@ -64,7 +64,7 @@ def l1_factor(before: float, after: float) -> float:
 def between(n: int, wanted: Band, outlier: Threshold, last: Threshold) -> dict[str, int]:
     """Return the fields of the native stage that cuts a band out of a tensor.
 
-    Of magnitudes equal to a threshold, the lowest index counts as the largest.
+    Among magnitudes equal to a threshold, the lowest index counts as the largest.
 
     Args:
         n: The elements of the tensor.

@@ -61,8 +61,8 @@ def merge(
         out: The directory to create.
         max_memory: Upper bound for buffers, whatever the sizes and the number of models.
         threads: Number of threads; None for all cores.
-        device: ``"cpu"``, or ``"cuda"`` to merge the tiles on the first CUDA device. Where there is
-            none, where the method has no kernel for it or the way there is too slow, the processor
+        device: ``"cpu"``, or ``"cuda"`` to merge the tiles on the first CUDA device. If there is
+            none, if the method has no kernel for it or if the way there is too slow, the processor
             merges; the report's warnings then say so.
         max_vram: Upper bound for buffers on the device.
         max_shard_size: Upper bound for the tensors of an output shard. Like the next three it

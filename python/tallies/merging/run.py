@@ -63,7 +63,7 @@ class MergeRun:
         """Write every tensor file that the journal does not call finished, and the index.
 
         Args:
-            directory: Where the files of the result lie.
+            directory: The directory of the files of the result.
             journal: The record of an earlier run, or an empty one.
 
         Raises:

@@ -76,7 +76,7 @@ class Steps:
         limits: Threads and buffers of the passes.
         n_workers: Threads that merge whole matrices.
         max_bytes: Memory for the matrices in hand; None for any.
-        fingerprints: Whether fingerprints of inputs and outputs are needed.
+        fingerprints: True if fingerprints of inputs and outputs are needed.
         objections: Yields the reasons why a tensor, by its number, got NaN or infinite values.
         progress: Is called with the bytes moved since the last call.
 

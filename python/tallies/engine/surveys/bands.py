@@ -15,8 +15,8 @@ from .survey import Context, Survey
 class Bands(Survey):
     """Finds both thresholds of each expert's band over a tensor.
 
-    Of magnitudes equal to a threshold the entry with the lowest index counts as the largest. With
-    ``Rescale.L1`` the sums of magnitudes before and after the band are found as well.
+    Among magnitudes equal to a threshold, the entry with the lowest index counts as the largest.
+    With ``Rescale.L1`` the survey also finds the sums of magnitudes before and after the band.
     """
 
     n_searches = 2

@@ -98,8 +98,8 @@ def inner_products(
         plan: The native plan.
         rows: The numbers of the jobs and the length of their rows, in elements.
         n: The number of vectors.
-        deltas: Whether the vectors are task vectors, and the first input of a job is their base.
-        magnitudes: Whether sums of magnitudes follow the inner products.
+        deltas: True if the vectors are task vectors, and the first input of a job is their base.
+        magnitudes: True if sums of magnitudes follow the inner products.
         limits: Threads and buffers of the pass.
         progress: Is called with the bytes moved since the last call.
 
