@@ -68,15 +68,17 @@ class Packing:
 
 PACKINGS = (
     Packing("tall", target_ratio=2.0, budgets=("default", TIGHT_MEMORY)),
-    Packing("emr"),
-    Packing("magnitude"),
-    Packing("sparse"),
     # All matrices have signs: copying the embedding of every task would be most of the time.
     Packing("bitdelta", {"dense": "lm_head"}),
     # Embeddings are factored as a whole, beyond the default budget.
     Packing("tsv_c", {"exclude": "embed,lm_head"}),
     Packing("twin", {"exclude": "embed,lm_head"}),
 )
+
+
+def _packing_of(name: str) -> Packing:
+    """Return the packing of a codec: with its defaults, unless the table above states others."""
+    return next((one for one in PACKINGS if one.codec == name), Packing(name))
 
 
 class Bench:
@@ -90,7 +92,7 @@ class Bench:
         # One layer: the plain program takes 4 bytes a parameter and task beside the models.
         self._layer = replace(llama, num_hidden_layers=1, vocab_size=256)
         self._layer_models = self._made(self._layer, n_tasks)
-        self._packings = [one for one in PACKINGS if one.codec in codecs.names()]
+        self._packings = [_packing_of(name) for name in codecs.names()]
 
     def _made(self, llama: Llama, n_tasks: int) -> list[Path]:
         note(f"{1 + n_tasks} checkpoints of {llama.n_parameters / 1e9:.3f}e9 parameters")

@@ -101,7 +101,7 @@ def verbatim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_it_packs_restores_and_switches(verbatim: str, models: Path, tmp_path: Path) -> None:
-    assert known_codecs.names()[-1] == verbatim
+    assert verbatim in known_codecs.names()
     root = tmp_path / "store"
     report = pack(models / "base", {"a": models / "a"}, root, codec=verbatim)
     assert (report.tensors_masked, report.tensors_dense) == (2, 1)
@@ -136,7 +136,8 @@ def test_its_damage_is_found(verbatim: str, models: Path, tmp_path: Path) -> Non
 
 def test_without_its_files_nobody_knows_it() -> None:
     assert "verbatim" not in known_codecs.names()
-    assert known_codecs.names() == [
+    assert known_codecs.names()[:7] == [
         *("tall", "emr", "magnitude", "sparse", "bitdelta", "tsv_c", "twin")
     ]
-    assert set(known_families._families()) == {"masked", "sparse", "low_rank"}
+    assert {"masked", "sparse", "low_rank"} <= {*known_families._families()}
+    assert "copies" not in known_families._families()

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import show
+from ..spec.dtypes import FLOAT8
 from .checkpoint import Checkpoint
 from .json_text import is_object
 from .safetensors import TensorInfo
@@ -34,7 +35,7 @@ def refuse_other_scales(checkpoint: Checkpoint) -> None:
     themselves pass.
     """
     for name, tensor in checkpoint.tensors.items():
-        if tensor.dtype in ("F8_E4M3", "F8_E5M2") and tensor.scale is None:
+        if tensor.dtype in FLOAT8 and tensor.scale is None:
             scale = _scale_of(name, checkpoint.tensors)
             if scale:
                 raise InputError(

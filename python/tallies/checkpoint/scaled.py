@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import counted, show
-from ..spec.dtypes import named
+from ..spec.dtypes import FLOAT8, named
 from .checkpoint import Checkpoint
 from .json_text import is_object
 from .quantised import quantisation
@@ -29,8 +29,6 @@ from .tensors import Scale, TensorInfo
 
 SUFFIXES: Final = ("_scale_inv", "_scale")
 """The ends of a scale's name, after the name of its tensor."""
-
-FLOAT8: Final = ("F8_E4M3", "F8_E5M2")
 
 _SCALE_DTYPES: Final = ("F32", "BF16", "F16")
 """The dtypes of scales, and of decoded tensors."""

@@ -70,6 +70,9 @@ DTYPES: Final[Mapping[str, int]] = {one.name: one.n_bytes for one in TABLE}
 FLOATS: Final = frozenset(one.name for one in TABLE if one.is_float)
 """The floating-point types, which merge."""
 
+FLOAT8: Final = frozenset(one.name for one in TABLE if one.is_float and one.n_bytes == 1)
+"""The floating-point types of one byte, whose tensors may have scales."""
+
 DTYPE_CODES: Final[Mapping[str, int]] = {one.name: code for code, one in enumerate(_MERGED)}
 """Numbers of ``tallies::DType``, by the name that safetensors gives the type."""
 
