@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "cpu/ops.h"
-#include "cpu/ops.h"
 #include "engine/row_select.h"
 
 namespace tallies {
