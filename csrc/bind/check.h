@@ -10,10 +10,9 @@
 #include "bind/register.h"
 #include "engine/combine.h"
 #include "engine/gram.h"
-#include "engine/overlap.h"
 #include "engine/pack.h"
 #include "engine/select.h"
-#include "engine/stage_sums.h"
+#include "engine/surveys.h"
 
 namespace tallies::bind {
 

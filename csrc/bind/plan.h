@@ -34,7 +34,11 @@ auto run_pass(py::object progress, const Limits& limits, const Pass& pass) {
 template <class Part, class... Options>
 py::class_<Part, Options...>& bind_part(py::class_<Part, Options...>& part) {
   part.def(
-      "__iadd__", [](Part& sum, const Part& other) -> Part& { return sum += Part(other); },
+      "__iadd__",
+      [](Part& sum, const Part& other) -> Part& {
+        add(sum, Part(other));
+        return sum;
+      },
       py::return_value_policy::reference);
   part.def("to_bytes", [](const Part& one) { return py::bytes(to_bytes(one)); });
   part.def_static(

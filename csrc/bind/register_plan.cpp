@@ -1,6 +1,6 @@
 #include "bind/plan.h"
 #include "bind/sources.h"
-#include "engine/nonfinite.h"
+#include "engine/surveys.h"
 
 namespace tallies::bind {
 namespace {

@@ -69,11 +69,12 @@ struct CombineTally {
   std::uint64_t cancellations = 0;  // those among them whose vote is exactly zero
   bool overflow = false;            // an output of CombineArgs::overflow or more, or NaN
 
-  void add(const CombineTally& other) {
-    sign_sum += other.sign_sum;
-    conflicts += other.conflicts;
-    cancellations += other.cancellations;
-    overflow |= other.overflow;
+  CombineTally& operator+=(const CombineTally& part) {
+    sign_sum += part.sign_sum;
+    conflicts += part.conflicts;
+    cancellations += part.cancellations;
+    overflow |= part.overflow;
+    return *this;
   }
 };
 

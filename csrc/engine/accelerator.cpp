@@ -92,7 +92,7 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
   check(table_.copy(args.out, there.out, n_bytes, lane.stream));
   check(table_.copy(lane.tally, counted, sizeof(CombineTally), lane.stream));
   check(table_.wait_for_stream(lane.stream));
-  tally.add(*static_cast<const CombineTally*>(lane.tally));
+  tally += *static_cast<const CombineTally*>(lane.tally);
 }
 
 double link_rate() {

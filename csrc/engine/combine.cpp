@@ -8,7 +8,6 @@
 
 #include "engine/accelerator.h"
 #include "engine/base_adder.h"
-#include "engine/parts.h"
 #include "engine/pass.h"
 #include "engine/stages.h"
 #include "engine/views.h"
@@ -24,24 +23,6 @@ struct Scratch {
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
 };
-
-// Calls body(first, n, weights) for the parts of n elements of a tile from `first` on in which the
-// experts have one weight each, and what is drawn one period of the random numbers.
-template <class Body>
-void split_at_rows(const Tile& tile, const Candidate& candidate, std::size_t n_experts, bool draws,
-                   std::size_t first, std::size_t n, const Body& body) {
-  const bool by_row = candidate.row_length != 0;
-  if (!by_row && !draws) return body(first, n, candidate.weights.data());
-  const std::uint64_t length = by_row ? candidate.row_length : kPeriod;
-  const std::uint64_t begin = tile.first, end = begin + first + n;
-  for (std::uint64_t at = begin + first; at < end;) {
-    const std::uint64_t row = at / length;
-    const std::uint64_t to = std::min(end, (row + 1) * length);
-    body(static_cast<std::size_t>(at - begin), static_cast<std::size_t>(to - at),
-         candidate.weights.data() + (by_row ? row * n_experts : 0));
-    at = to;
-  }
-}
 
 void join_neighbours(std::vector<Range>& ranges) {
   std::sort(ranges.begin(), ranges.end());
@@ -108,17 +89,23 @@ class Combine {
                        void* out, Scratch& scratch, CandidateResult& result) {
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
-    const std::size_t n_experts = plan_.n_experts(task.slice.job);
-    const bool draws = std::holds_alternative<Draws>(task.traits);
+    // Weights hold for a row, and draws for a period of the random numbers.
+    const std::uint64_t row_length = candidate.row_length != 0 ? candidate.row_length
+                                     : std::holds_alternative<Draws>(task.traits) ? kPeriod
+                                                                                  : kWhole;
     split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
-                     [&](std::size_t first, std::size_t n) {
-                       split_at_rows(
-                           tile, candidate, n_experts, draws, first, n,
-                           [&](std::size_t at, std::size_t count, const float* weights) {
-                             CombineArgs args = args_of(task, candidate, weights, scratch);
-                             args.zero_sign = zero_sign;
-                             merge_stretch(tile, task, args, at, count, out, scratch, result.tally);
-                           });
+                     [&](std::size_t begin, std::size_t n_same) {
+                       split_at_rows(tile.first + begin, n_same, row_length,
+                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                                       const float* weights = candidate.weights.data();
+                                       if (candidate.row_length != 0)
+                                         weights += row * plan_.n_experts(task.slice.job);
+                                       CombineArgs args =
+                                           args_of(task, candidate, weights, scratch);
+                                       args.zero_sign = zero_sign;
+                                       merge_stretch(tile, task, args, begin + at, n, out, scratch,
+                                                     result.tally);
+                                     });
                      });
     if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
     if (result.tally.cancellations > 0)
@@ -250,20 +237,6 @@ class Combine {
 Guessed& Guessed::operator+=(const Guessed& part) {
   ranges.insert(ranges.end(), part.ranges.begin(), part.ranges.end());
   add(output, part.output);
-  return *this;
-}
-
-CandidateResult& CandidateResult::operator+=(const CandidateResult& part) {
-  tally.add(part.tally);
-  plus += part.plus;
-  minus += part.minus;
-  add(output, part.output);
-  return *this;
-}
-
-CombineResult& CombineResult::operator+=(const CombineResult& part) {
-  add(inputs, part.inputs);
-  add_each(candidates, part.candidates, "candidates");
   return *this;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "engine/fingerprints.h"
@@ -30,13 +31,15 @@ struct CandidateResult {
   CombineTally tally;
   Guessed plus, minus;
   Lanes output{};  // content fingerprint of tiles without cancelled votes
-  CandidateResult& operator+=(const CandidateResult&);
+  static auto fields(auto& part) {
+    return std::tie(part.tally, part.plus, part.minus, part.output);
+  }
 };
 
 struct CombineResult {
   std::vector<Lanes> inputs;  // content fingerprints
   std::vector<CandidateResult> candidates;
-  CombineResult& operator+=(const CombineResult&);
+  static auto fields(auto& part) { return std::tie(part.inputs, part.candidates); }
 };
 
 struct CombineOptions {

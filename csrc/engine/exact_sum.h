@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <tuple>
 #include <vector>
 
 namespace tallies {
@@ -15,10 +16,10 @@ namespace tallies {
 // limbs leave room for 2^64 terms.
 class ExactSum {
  public:
-  void add(double x) {
+  ExactSum& operator+=(double x) {
     if (!std::isfinite(x)) {
       special_ += x;
-      return;
+      return *this;
     }
     const auto bits = std::bit_cast<std::uint64_t>(x);
     const std::uint64_t exponent = bits >> 52 & 0x7ff, fraction = bits & ((1ull << 52) - 1);
@@ -27,6 +28,7 @@ class ExactSum {
     const auto wide = static_cast<unsigned __int128>(mantissa) << (place % 64);
     add_limbs(static_cast<std::size_t>(place / 64), static_cast<std::uint64_t>(wide),
               static_cast<std::uint64_t>(wide >> 64), x < 0);
+    return *this;
   }
 
   ExactSum& operator+=(const ExactSum& other) {
@@ -36,7 +38,9 @@ class ExactSum {
     return *this;
   }
 
-  // The exact sum, rounded once to nearest even; one NaN whatever the terms' were.
+  static auto fields(auto& sum) { return std::tie(sum.limbs_, sum.special_); }
+
+  // Returns the exact sum, rounded once to nearest even; one NaN whatever the terms' were.
   double value() const {
     if (std::isnan(special_)) return std::numeric_limits<double>::quiet_NaN();
     if (special_ != 0) return special_;
@@ -81,12 +85,6 @@ class ExactSum {
     carry = add_one(at + 1, ~high, carry);
     for (std::size_t i = at + 2; carry == 0 && i < kLimbs; ++i)
       carry = add_one(i, ~std::uint64_t(0), carry);
-  }
-
-  template <class Archive>
-  friend void archive(Archive& bytes, ExactSum& sum) {
-    for (std::uint64_t& limb : sum.limbs_) bytes(limb);
-    bytes(sum.special_);
   }
 
   std::array<std::uint64_t, kLimbs> limbs_{};

@@ -12,16 +12,8 @@ namespace tallies {
 
 using Lanes = std::array<std::uint64_t, 8>;
 
-inline void add(Lanes& sum, const Lanes& part) {
-  for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += part[lane];
-}
-
-inline void add(std::vector<Lanes>& sums, const std::vector<Lanes>& parts) {
-  for (std::size_t i = 0; i < parts.size(); ++i) add(sums[i], parts[i]);
-}
-
-// Returns the fingerprint of what n elements from `first` on have of an array: of each stripe that
-// begins there. Records that elements share have none; they are tensors of their own.
+// Returns the fingerprint of the records of n elements from `first` on: of each stripe that begins
+// among them. Records that elements share have none; they are tensors of their own.
 inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t first, std::size_t n) {
   Lanes lanes{};
   if (array.per != 1 && !array.is_sparse()) return lanes;
@@ -45,8 +37,5 @@ inline std::vector<Lanes> fingerprint(const Tile& tile, const Job& job,
   for (const Source& source : sources) lanes.push_back(fingerprint(tile, job, source));
   return lanes;
 }
-
-// Returns the fingerprint of the first input of every job.
-std::vector<Lanes> fingerprints(const Plan&, const Limits&, const Progress&);
 
 }  // namespace tallies

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
-#include <span>
 
-#include "engine/parts.h"
 #include "engine/pass.h"
 #include "engine/views.h"
 
@@ -15,7 +13,6 @@ struct Scratch {
   Reader reader;
   std::vector<const float*> rows;
   std::vector<double> sums;
-  ExactSums exact;  // of the row in hand
 };
 
 // The sums of n elements of all rows.
@@ -35,50 +32,6 @@ void measure(const std::vector<const float*>& rows, std::size_t n, bool with_mag
   for (const float* row : rows) sums.push_back(sum_magnitudes(row, n));
 }
 
-// Adds the elements [first, end) of a tile, a chunk at most, to the rows they are in.
-class RowSums {
- public:
-  RowSums(bool with_magnitudes, Scratch& scratch, GramRows& part)
-      : with_magnitudes_(with_magnitudes), scratch_(scratch), part_(part) {
-    scratch.exact.assign(part.n_sums, {});
-  }
-
-  void add(std::span<const void* const> vectors, std::uint64_t first, std::size_t n) {
-    const std::uint64_t length = part_.row_length, end = first + n;
-    for (std::uint64_t at = first, to; at < end; at = to) {
-      const std::uint64_t row = at / length;
-      to = std::min(end, (row + 1) * length);
-      scratch_.rows.clear();
-      for (const void* const vector : vectors)
-        scratch_.rows.push_back(static_cast<const float*>(vector) + (at - first));
-      measure(scratch_.rows, static_cast<std::size_t>(to - at), with_magnitudes_, scratch_.sums);
-      if (to - at == length) {
-        part_.add_row(row, scratch_.sums);
-        continue;
-      }
-      for (std::size_t i = 0; i < scratch_.sums.size(); ++i)
-        scratch_.exact[i].add(scratch_.sums[i]);
-      n_ += to - at;
-      row_ = row;
-      if (to == (row + 1) * length) finish();
-    }
-  }
-
-  // Hands over what is known of a row whose end has not been seen.
-  void finish() {
-    if (n_ == 0) return;
-    part_.add(row_, n_, scratch_.exact);
-    scratch_.exact.assign(part_.n_sums, {});
-    n_ = 0;
-  }
-
- private:
-  const bool with_magnitudes_;
-  Scratch& scratch_;
-  GramRows& part_;
-  std::uint64_t row_ = 0, n_ = 0;  // the row in hand, and elements of it
-};
-
 }  // namespace
 
 void GramRows::add_row(std::uint64_t row, const std::vector<double>& sums) {
@@ -88,14 +41,23 @@ void GramRows::add_row(std::uint64_t row, const std::vector<double>& sums) {
   runs.back().sums.insert(runs.back().sums.end(), sums.begin(), sums.end());
 }
 
-void GramRows::add(std::uint64_t row, std::uint64_t n_elements, const ExactSums& sums) {
-  OpenRow& sum = open[row];
-  sum.sums.resize(n_sums);
-  add_each(sum.sums, sums, "sums of a row");
-  sum.n_elements += n_elements;
-  if (sum.n_elements < row_length) return;
-  add_row(row, values(sum.sums));
+// Adds the sums over n_elements of a row, which become final when the row is whole.
+template <class Sums>
+void GramRows::add_to_row(std::uint64_t row, std::uint64_t n_elements, const Sums& sums) {
+  OpenRow& whole = open[row];
+  whole.sums.resize(n_sums);
+  for (std::size_t i = 0; i < n_sums; ++i) whole.sums[i] += sums[i];
+  whole.n_elements += n_elements;
+  if (whole.n_elements < row_length) return;
+  add_row(row, values(whole.sums));
   open.erase(row);
+}
+
+void GramRows::add(std::uint64_t row, std::uint64_t n_elements, const std::vector<double>& sums) {
+  if (n_elements == row_length)
+    add_row(row, sums);
+  else
+    add_to_row(row, n_elements, sums);
 }
 
 GramRows& GramRows::operator+=(const GramRows& part) {
@@ -104,7 +66,7 @@ GramRows& GramRows::operator+=(const GramRows& part) {
                 "inner products to add have other rows or vectors, expected parts "
                 "of one tensor");
   runs.insert(runs.end(), part.runs.begin(), part.runs.end());
-  for (const auto& [row, sum] : part.open) add(row, sum.n_elements, sum.sums);
+  for (const auto& [row, sum] : part.open) add_to_row(row, sum.n_elements, sum.sums);
   return *this;
 }
 
@@ -145,17 +107,23 @@ std::vector<GramRows> gram(const Plan& plan, const std::vector<GramTask>& tasks,
     const std::size_t n = plan.sources[task.slice.job].size() - options.deltas;
     empty.push_back({task.row_length, n * (n + 1) / 2 + (options.with_magnitudes ? n : 0), {}, {}});
   }
-  return run<Scratch>(plan.files, jobs, limits, progress, empty,
-                      [&](const Tile& tile, Scratch& scratch, GramRows& part) {
-                        RowSums rows(options.with_magnitudes, scratch, part);
-                        scratch.reader.for_each_rows(
-                            tile, plan.sources[tasks[tile.job].slice.job],
-                            options.deltas ? As::deltas : As::float32,
-                            [&](const Rows& read, std::size_t at, std::size_t n) {
-                              rows.add(read.values, tile.first + at, n);
+  return run<Scratch>(
+      plan.files, jobs, limits, progress, empty,
+      [&](const Tile& tile, Scratch& scratch, GramRows& part) {
+        scratch.reader.for_each_rows(
+            tile, plan.sources[tasks[tile.job].slice.job],
+            options.deltas ? As::deltas : As::float32,
+            [&](const Rows& read, std::size_t first, std::size_t n_read) {
+              split_at_rows(tile.first + first, n_read, part.row_length,
+                            [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                              scratch.rows.clear();
+                              for (const void* const vector : read.values)
+                                scratch.rows.push_back(static_cast<const float*>(vector) + at);
+                              measure(scratch.rows, n, options.with_magnitudes, scratch.sums);
+                              part.add(row, n, scratch.sums);
                             });
-                        rows.finish();
-                      });
+            });
+      });
 }
 
 }  // namespace tallies

@@ -1,51 +1,29 @@
 #include "engine/matrices.h"
 
 #include <algorithm>
-#include <cstring>
-#include <mutex>
 #include <vector>
 
+#include "engine/pass.h"
 #include "engine/views.h"
 
 namespace tallies {
-namespace {
-
-bool has_nonfinite(const float* values, std::size_t n) {
-  std::uint32_t largest = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    largest = std::max(largest, bits & 0x7fffffff);
-  }
-  return largest >= 0x7f800000;
-}
-
-}  // namespace
-
 DeltaRead read_delta(const Plan& plan, std::size_t job, std::size_t expert, float* out,
                      const Limits& limits, const Progress& progress) {
   std::vector<Job> one = {plan.jobs[job]};
   one[0].outputs.clear();
   const std::array<Source, 2> pair = {{plan.sources[job][0], plan.sources[job][expert + 1]}};
   const std::vector<Source> sources = only(one[0], pair);
-  std::vector<Reader> readers(static_cast<std::size_t>(limits.n_threads));
-  std::mutex mutex;
-  DeltaRead read;
-  const auto body = [&](const Tile& tile) {
-    bool nonfinite = false;
-    readers[static_cast<std::size_t>(tile.worker)].for_each_rows(
-        tile, sources, As::deltas, [&](const Rows& rows, std::size_t first, std::size_t n) {
-          std::copy_n(rows.deltas[0], n, out + tile.first + first);
-          nonfinite |= has_nonfinite(rows.deltas[0], n);
-        });
-    std::array<Lanes, 2> inputs;
-    for (std::size_t i = 0; i < 2; ++i) inputs[i] = fingerprint(tile, one[0], sources[i]);
-    const std::lock_guard lock(mutex);
-    for (std::size_t i = 0; i < 2; ++i) add(read.inputs[i], inputs[i]);
-    read.nonfinite |= nonfinite;
-  };
-  stream(plan.files, one, Tiling(one, limits), limits, body, progress);
-  return read;
+  return run<Reader>(plan.files, one, limits, progress, std::vector<DeltaRead>(1),
+                     [&](const Tile& tile, Reader& reader, DeltaRead& part) {
+                       reader.for_each_rows(
+                           tile, sources, As::deltas,
+                           [&](const Rows& rows, std::size_t first, std::size_t n) {
+                             std::copy_n(rows.deltas[0], n, out + tile.first + first);
+                             part.nonfinite |= count_set(NonFiniteMask(rows.deltas[0], n), n) > 0;
+                           });
+                       for (std::size_t i = 0; i < sources.size(); ++i)
+                         part.inputs[i] = fingerprint(tile, one[0], sources[i]);
+                     })[0];
 }
 
 Restored write_merged(const Plan& plan, std::size_t job, const float* merged, float scale,

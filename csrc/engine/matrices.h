@@ -11,6 +11,7 @@ namespace tallies {
 struct DeltaRead {
   std::array<Lanes, 2> inputs{};  // content fingerprints of base and expert
   bool nonfinite = false;
+  static auto fields(auto& part) { return std::tie(part.inputs, part.nonfinite); }
 };
 
 // Writes expert - base of one expert of a job to `out`, as float32.

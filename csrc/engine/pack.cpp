@@ -4,7 +4,6 @@
 #include <atomic>
 
 #include "engine/exact_sum.h"
-#include "engine/parts.h"
 #include "engine/pass.h"
 #include "engine/views.h"
 
@@ -23,14 +22,9 @@ struct Part {
   std::vector<std::uint64_t> n_set;
   ExactSums sums, sums_in_mask;
 
-  Part& operator+=(const Part& part) {
-    tally.add(part.tally);
-    add(inputs, part.inputs);
-    add(outputs, part.outputs);
-    add_each(n_set, part.n_set, "masks");
-    add_each(sums, part.sums, "experts");
-    add_each(sums_in_mask, part.sums_in_mask, "experts");
-    return *this;
+  static auto fields(auto& part) {
+    return std::tie(part.tally, part.inputs, part.outputs, part.n_set, part.sums,
+                    part.sums_in_mask);
   }
 };
 
@@ -105,7 +99,7 @@ class Pack {
     for (std::size_t e = 0; e < deltas.size(); ++e) {
       const float* const x = deltas[e];
       mask_chunk(tile, task, e, x, first, n, scratch, part);
-      if (options_.with_sums) part.sums[e].add(sum_magnitudes(x, n));
+      if (options_.with_sums) part.sums[e] += sum_magnitudes(x, n);
     }
   }
 
@@ -160,7 +154,7 @@ class Pack {
         static_cast<const std::uint8_t*>(tile.out[expert * n_masks + 1]) + first / 8;
     kernels().apply_mask[static_cast<int>(DType::f32)](zeros, shared, mask, 1.0f,
                                                        scratch.in_mask.data(), n);
-    part.sums_in_mask[expert].add(sum_magnitudes(scratch.in_mask.data(), n));
+    part.sums_in_mask[expert] += sum_magnitudes(scratch.in_mask.data(), n);
   }
 
   const Plan& plan_;

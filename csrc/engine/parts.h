@@ -1,12 +1,19 @@
-// Parts of surveys: added to one another, and as bytes on the way from one worker to another.
+// Parts: what passes find of some elements. Parts add up, and become bytes on the way from one
+// machine to another.
+//
+// A part lists its fields once:
+//   static auto fields(auto& part) { return std::tie(part.before, part.after); }
+// Part::kMark names the kind and version of its bytes, and Part::is_valid() judges what was read.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -17,53 +24,76 @@ namespace tallies {
 
 static_assert(std::endian::native == std::endian::little, "bytes are written as they lie");
 
+template <class Part>
+void add(Part& sum, const Part& part);
+template <class T, std::size_t n>
+void add(std::array<T, n>& sums, const std::array<T, n>& parts);
+
 // Adds each element. Error if the numbers of elements differ.
 template <class T>
-void add_each(std::vector<T>& sums, const std::vector<T>& parts, const char* what) {
+void add(std::vector<T>& sums, const std::vector<T>& parts) {
   if (sums.size() != parts.size())
     throw Error(Error::Kind::request, "parts to add have " + std::to_string(sums.size()) + " and " +
-                                          std::to_string(parts.size()) + " " + what +
-                                          ", expected the same number; add parts of one survey");
-  for (std::size_t i = 0; i < parts.size(); ++i) sums[i] += parts[i];
+                                          std::to_string(parts.size()) +
+                                          " sums, expected as many; add parts of one survey");
+  for (std::size_t i = 0; i < parts.size(); ++i) add(sums[i], parts[i]);
 }
 
-// Writes what it is called with: numbers, vectors, maps, and types with a function `archive`.
+template <class T, std::size_t n>
+void add(std::array<T, n>& sums, const std::array<T, n>& parts) {
+  for (std::size_t i = 0; i < n; ++i) add(sums[i], parts[i]);
+}
+
+// Adds a part as it says itself, or field by field; of two truth values, whether either holds.
+template <class Part>
+void add(Part& sum, const Part& part) {
+  if constexpr (std::is_same_v<Part, bool>)
+    sum |= part;
+  else if constexpr (requires { sum += part; })
+    sum += part;
+  else
+    [&]<std::size_t... i>(std::index_sequence<i...>) {
+      const auto sums = Part::fields(sum), parts = Part::fields(part);
+      (add(std::get<i>(sums), std::get<i>(parts)), ...);
+    }(std::make_index_sequence<std::tuple_size_v<decltype(Part::fields(sum))>>());
+}
+
+// Writes numbers, vectors, maps and types with fields.
 class ToBytes {
  public:
   explicit ToBytes(std::string_view mark) : bytes_(mark) {}
 
-  template <class... Fields>
-  void operator()(const Fields&... fields) {
-    (put(fields), ...);
-  }
-  std::string take() { return std::move(bytes_); }
-
- private:
   template <class T>
   void put(const T& x) {
     if constexpr (std::is_arithmetic_v<T>)
       bytes_.append(reinterpret_cast<const char*>(&x), sizeof x);
     else
-      archive(*this, const_cast<T&>(x));  // the one function for both directions
+      std::apply([&](const auto&... fields) { (put(fields), ...); }, T::fields(x));
+  }
+  template <class T, std::size_t n>
+  void put(const std::array<T, n>& all) {
+    for (const T& x : all) put(x);
   }
   template <class T>
   void put(const std::vector<T>& all) {
     put(std::uint64_t(all.size()));
-    if constexpr (std::is_arithmetic_v<T>)
-      bytes_.append(reinterpret_cast<const char*>(all.data()), all.size() * sizeof(T));
-    else
-      for (const T& x : all) put(x);
+    for (const T& x : all) put(x);
   }
   template <class K, class V>
   void put(const std::map<K, V>& all) {
     put(std::uint64_t(all.size()));
-    for (const auto& [key, value] : all) operator()(key, value);
+    for (const auto& [key, value] : all) {
+      put(key);
+      put(value);
+    }
   }
+  std::string take() { return std::move(bytes_); }
 
+ private:
   std::string bytes_;
 };
 
-// Reads the same; Error where the bytes are not such.
+// Reads the same; Error where the bytes are others.
 class FromBytes {
  public:
   FromBytes(std::string_view mark, std::string_view bytes) : mark_(mark), left_(bytes) {
@@ -71,9 +101,39 @@ class FromBytes {
     left_.remove_prefix(mark.size());
   }
 
-  template <class... Fields>
-  void operator()(Fields&... fields) {
-    (get(fields), ...);
+  template <class T>
+  void get(T& x) {
+    if constexpr (std::is_same_v<T, bool>) {
+      std::uint8_t byte = 0;
+      get(byte);
+      if (byte > 1) refuse("a truth value of " + std::to_string(byte));
+      x = byte == 1;
+    } else if constexpr (std::is_arithmetic_v<T>) {
+      if (sizeof x > left_.size()) refuse("too few bytes");
+      std::memcpy(&x, left_.data(), sizeof x);
+      left_.remove_prefix(sizeof x);
+    } else {
+      std::apply([&](auto&... fields) { (get(fields), ...); }, T::fields(x));
+    }
+  }
+  template <class T, std::size_t n>
+  void get(std::array<T, n>& all) {
+    for (T& x : all) get(x);
+  }
+  template <class T>
+  void get(std::vector<T>& all) {
+    all.clear();
+    for (std::uint64_t i = count(std::is_arithmetic_v<T> ? sizeof(T) : 1); i > 0; --i)
+      get(all.emplace_back());
+  }
+  template <class K, class V>
+  void get(std::map<K, V>& all) {
+    all.clear();
+    for (std::uint64_t i = count(sizeof(K)); i > 0; --i) {
+      K key;
+      get(key);
+      get(all[key]);
+    }
   }
   void end() const {
     if (!left_.empty()) refuse(std::to_string(left_.size()) + " bytes too many");
@@ -85,68 +145,28 @@ class FromBytes {
   }
 
  private:
-  template <class T>
-  void get(T& x) {
-    if constexpr (std::is_same_v<T, bool>) {
-      std::uint8_t byte = 0;
-      get(byte);
-      if (byte > 1) refuse("a truth value of " + std::to_string(byte));
-      x = byte == 1;
-    } else if constexpr (std::is_arithmetic_v<T>) {
-      copy(&x, sizeof x);
-    } else {
-      archive(*this, x);
-    }
-  }
-  template <class T>
-  void get(std::vector<T>& all) {
-    const std::uint64_t n = count(std::is_arithmetic_v<T> ? sizeof(T) : 1);
-    all.clear();
-    if constexpr (std::is_arithmetic_v<T>) {
-      all.resize(n);
-      copy(all.data(), n * sizeof(T));
-    } else {
-      for (std::uint64_t i = 0; i < n; ++i) get(all.emplace_back());
-    }
-  }
-  template <class K, class V>
-  void get(std::map<K, V>& all) {
-    all.clear();
-    for (std::uint64_t i = count(sizeof(K)); i > 0; --i) {
-      K key;
-      get(key);
-      get(all[key]);
-    }
-  }
-  // A number of elements, for each of which there are at least so many bytes.
+  // Reads a number of elements that take at least n_bytes each.
   std::uint64_t count(std::size_t n_bytes) {
     std::uint64_t n = 0;
     get(n);
     if (n > left_.size() / n_bytes) refuse("fewer bytes than are announced");
     return n;
   }
-  void copy(void* to, std::size_t n_bytes) {
-    if (n_bytes > left_.size()) refuse("too few bytes");
-    if (n_bytes > 0) std::memcpy(to, left_.data(), n_bytes);
-    left_.remove_prefix(n_bytes);
-  }
 
   std::string_view mark_, left_;
 };
 
-// A part as bytes and back. Part::kMark names its kind and the version of its layout;
-// Part::is_valid() is asked for what has been read.
 template <class Part>
 std::string to_bytes(const Part& part) {
   ToBytes bytes(Part::kMark);
-  bytes(part);
+  bytes.put(part);
   return bytes.take();
 }
 template <class Part>
 Part from_bytes(std::string_view from) {
   FromBytes bytes(Part::kMark, from);
   Part part;
-  bytes(part);
+  bytes.get(part);
   bytes.end();
   if (!part.is_valid()) bytes.refuse("numbers that do not belong together");
   return part;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/parts.h"
 #include "stream/stream.h"
 
 namespace tallies {
@@ -55,7 +56,7 @@ std::vector<Part> run(const Files& files, const std::vector<Job>& jobs, const Li
       [&](const Tile& tile, Scratch& scratch) {
         Part part = empty[tile.job];
         body(tile, scratch, part);
-        parts.change(tile.job, [&](Part& sum) { sum += part; });
+        parts.change(tile.job, [&](Part& sum) { add(sum, part); });
       },
       memory);
   return parts.take();

@@ -1,5 +1,7 @@
-// Makes tensors of a base and what a task changes of it.
+// Makes tensors of a base and the delta of a task.
 #pragma once
+
+#include <tuple>
 
 #include "engine/fingerprints.h"
 
@@ -9,6 +11,7 @@ struct Restored {
   std::vector<Lanes> inputs;  // content fingerprints, of each array of the job
   Lanes output{};
   bool overflow = false;  // a value that is not finite in the type of the output
+  static auto fields(auto& part) { return std::tie(part.inputs, part.output, part.overflow); }
 };
 
 // Jobs to restore: the sources of each are the base and, unless the output is a copy, the delta.

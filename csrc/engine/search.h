@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "core/table.h"
@@ -30,12 +31,17 @@ struct Threshold {
   // unit's slices.
   std::uint64_t last_job = 0;    // position in Unit::slices
   std::uint64_t last_count = 0;  // elements of its job up to and with the last one kept
+  static auto fields(auto& one) {
+    return std::tie(one.bits, one.rank, one.n_above, one.n_equal, one.largest, one.last_job,
+                    one.last_count);
+  }
 };
 
 // Patterns from `low` to `high`.
 struct Bracket {
   std::int32_t low = 0, high = kTop;
   bool operator==(const Bracket&) const = default;
+  static auto fields(auto& one) { return std::tie(one.low, one.high); }
 };
 
 // What a stretch has of the patterns that a search tries.
@@ -62,6 +68,11 @@ struct Counted {
   Patterns inside;
   std::vector<std::uint64_t> bins;  // of 2^shift patterns each
   std::int32_t shift = 0;
+  static auto fields(auto& one) {
+    return std::tie(one.tried, one.room, one.tally.from_low, one.tally.above_low,
+                    one.tally.from_high, one.tally.above_high, one.n_nonzero, one.largest,
+                    one.inside, one.bins, one.shift);
+  }
 
   Tried add(const TileCount&);
   Counted& operator+=(const Counted&);
@@ -82,6 +93,9 @@ struct Search {
   bool done = false;
   Threshold found;
   Bracket proven, tried;
+  static auto fields(auto& one) {
+    return std::tie(one.rank, one.share, one.done, one.found, one.proven, one.tried);
+  }
 
   // Returns what a round has counted before it starts.
   Counted start(std::size_t room) const;
@@ -105,28 +119,5 @@ struct Search {
 
 // Returns a search that has not begun; with a share above zero for a rank that is not known.
 Search start_search(std::uint64_t rank, float share);
-
-template <class Archive>
-void archive(Archive& bytes, SurveyTally& tally) {
-  bytes(tally.from_low, tally.above_low, tally.from_high, tally.above_high);
-}
-template <class Archive>
-void archive(Archive& bytes, Bracket& bracket) {
-  bytes(bracket.low, bracket.high);
-}
-template <class Archive>
-void archive(Archive& bytes, Threshold& found) {
-  bytes(found.bits, found.rank, found.n_above, found.n_equal, found.largest, found.last_job,
-        found.last_count);
-}
-template <class Archive>
-void archive(Archive& bytes, Counted& part) {
-  bytes(part.tried, part.room, part.tally, part.n_nonzero, part.largest, part.inside, part.bins,
-        part.shift);
-}
-template <class Archive>
-void archive(Archive& bytes, Search& search) {
-  bytes(search.rank, search.share, search.done, search.found, search.proven, search.tried);
-}
 
 }  // namespace tallies

@@ -55,9 +55,11 @@ struct Selection {
   struct Group {
     std::uint64_t n_elements = 0;  // of all parts of the unit
     std::vector<Search> searches;
+    static auto fields(auto& one) { return std::tie(one.n_elements, one.searches); }
   };
   std::vector<Group> groups;  // one per unit
   bool is_sampled = false;
+  static auto fields(auto& one) { return std::tie(one.groups, one.is_sampled); }
 
   bool is_done() const;
   std::vector<std::vector<Threshold>> thresholds() const;
@@ -69,6 +71,7 @@ struct Round {
   static constexpr std::string_view kMark = "tallies round 1\n";
   std::vector<Patterns> samples;  // one per search, unit by unit
   std::vector<Counted> counts;
+  static auto fields(auto& one) { return std::tie(one.samples, one.counts); }
   Round& operator+=(const Round&);
   bool is_valid() const;
 };
@@ -79,18 +82,5 @@ Selection start_selection(const std::vector<Unit>&);
 Round survey_round(const Plan&, const std::vector<Unit>&, const Ranking&, const Selection&,
                    const Limits&, const Progress&);
 void learn(Selection&, const Round&);
-
-template <class Archive>
-void archive(Archive& bytes, Selection::Group& group) {
-  bytes(group.n_elements, group.searches);
-}
-template <class Archive>
-void archive(Archive& bytes, Selection& selection) {
-  bytes(selection.groups, selection.is_sampled);
-}
-template <class Archive>
-void archive(Archive& bytes, Round& round) {
-  bytes(round.samples, round.counts);
-}
 
 }  // namespace tallies

@@ -53,7 +53,7 @@ Round& Round::operator+=(const Round& part) {
            std::to_string(part.samples.size()) + " searches, expected parts of one round");
   for (std::size_t i = 0; i < samples.size(); ++i)
     samples[i].insert(samples[i].end(), part.samples[i].begin(), part.samples[i].end());
-  add_each(counts, part.counts, "searches");
+  add(counts, part.counts);
   return *this;
 }
 

@@ -1,7 +1,9 @@
-// Sparse task vectors: of each tensor a packed mask of the elements that are stored, and their
-// values side by side in row-major order. One pass counts them, so that the place of each is known;
-// one writes. They are read as sources of a job (engine/source.h).
+// Sparse task vectors: a packed mask of the elements that a tensor stores, and their values side by
+// side in row-major order. One pass counts the values, so that the place of each is known; one
+// writes. Sparse sources of a job read them (engine/source.h).
 #pragma once
+
+#include <tuple>
 
 #include "engine/fingerprints.h"
 
@@ -34,7 +36,7 @@ struct SparseCount {
 
 using SparseCounts = std::vector<SparseCount>;  // one per rule
 
-// Where the entries of one tensor lie.
+// The arrays to which the entries of one tensor are written.
 struct SparseEntries {
   Array mask, values, scales;  // no scales unless quantized
   DType type;                  // of the values, when added
@@ -44,6 +46,7 @@ struct SparseWritten {
   std::vector<Lanes> inputs;  // content fingerprints
   Lanes mask{};
   bool overflow = false;  // a value that is not finite in its type, when added
+  static auto fields(auto& part) { return std::tie(part.inputs, part.mask, part.overflow); }
 };
 
 SparseCounts count_sparse(const Plan&, const std::vector<SparseRule>&, const Limits&,
@@ -54,7 +57,7 @@ std::vector<SparseWritten> pack_sparse(const Plan&, const std::vector<SparseRule
                                        const SparseCounts&, const std::vector<SparseEntries>&,
                                        const Limits&, const Progress&);
 
-// Counts the bits of packed masks of so many elements each: groups of `per`, one after the other.
+// Counts the bits of packed masks of so many elements each, by groups of `per` elements.
 std::vector<Starts> count_masks(const Files&, const std::vector<Array>& masks,
                                 const std::vector<std::uint64_t>& n_elements, std::uint64_t per,
                                 const Limits&, const Progress&);

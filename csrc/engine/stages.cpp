@@ -6,38 +6,6 @@
 #include "engine/views.h"
 
 namespace tallies {
-namespace {
-
-// Calls body(at, n) for parts that do not pass a multiple of kPeriod.
-template <class Body>
-void split_at_periods(std::uint64_t first, std::size_t n, const Body& body) {
-  for (std::size_t at = 0, part; at < n; at += part) {
-    part =
-        static_cast<std::size_t>(std::min<std::uint64_t>(n - at, kPeriod - (first + at) % kPeriod));
-    body(at, part);
-  }
-}
-
-void keep_band(const Band& rule, float* delta, std::uint64_t first, std::size_t n) {
-  const std::uint64_t end = first + n;
-  for (std::uint64_t at = first; at < end;) {
-    std::uint64_t to = end;
-    std::int32_t floor = rule.floor, ceiling = rule.ceiling;
-    if (at < rule.floor_cutoff)
-      to = std::min(to, rule.floor_cutoff);
-    else
-      floor = next_rank(floor);
-    if (at < rule.ceiling_cutoff)
-      to = std::min(to, rule.ceiling_cutoff);
-    else
-      ceiling = next_rank(ceiling);
-    kernels().keep_band(delta + (at - first), static_cast<std::size_t>(to - at), floor, ceiling,
-                        rule.factor);
-    at = to;
-  }
-}
-
-}  // namespace
 
 std::size_t chunk_elements(const Stages& stages) {
   if (stages.row_length == 0) return kChunk;
@@ -54,7 +22,7 @@ void StageRunner::run(const Stages& stages, std::size_t expert, float* delta, st
   const Stage& stage = stages.stages[expert];
   const auto length = static_cast<std::size_t>(stages.row_length);
   if (const auto* const draw = std::get_if<Draw>(&stage)) {
-    split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+    split_at_rows(first, n, kPeriod, [&](std::uint64_t, std::size_t at, std::size_t part) {
       kernels().drop({delta + at, part, *draw, first + at});
     });
   } else if (const auto* const drop = std::get_if<DropByRank>(&stage)) {
@@ -78,7 +46,7 @@ StageRunner::Sums StageRunner::sum(const Stages& stages, std::size_t expert, flo
     return {before, sum_magnitudes(delta, n)};
   }
   double before[8] = {}, after[8] = {};
-  split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+  split_at_rows(first, n, kPeriod, [&](std::uint64_t, std::size_t at, std::size_t part) {
     kernels().sum_drawn({delta + at, part, *draw, first + at}, before, after);
   });
   return {std::accumulate(before, before + 8, 0.0), std::accumulate(after, after + 8, 0.0)};
@@ -87,14 +55,22 @@ StageRunner::Sums StageRunner::sum(const Stages& stages, std::size_t expert, flo
 void StageRunner::drop_by_rank(const DropByRank& rule, float* row, std::uint64_t first,
                                std::size_t n) {
   const std::int32_t* const ranks = ranks_.of(row, n);
-  split_at_periods(first, n, [&](std::size_t at, std::size_t part) {
+  split_at_rows(first, n, kPeriod, [&](std::uint64_t, std::size_t at, std::size_t part) {
     kernels().drop_by_rank({row + at, ranks + at, part, rule.key, first + at, rule.low, rule.step,
                             rule.own_factor, rule.factor});
   });
 }
 
+void StageRunner::keep_band(const Band& rule, float* delta, std::uint64_t first, std::size_t n) {
+  const std::int32_t ends[] = {rule.floor, rule.ceiling};
+  const std::uint64_t cutoffs[] = {rule.floor_cutoff, rule.ceiling_cutoff};
+  split_at_cutoffs(first, n, ends, cutoffs, ends_, [&](std::size_t at, std::size_t part) {
+    kernels().keep_band(delta + at, part, ends_[0], ends_[1], rule.factor);
+  });
+}
+
 void StageRunner::keep_row_band(const RowBand& rule, Guesses& guesses, float* row, std::size_t n) {
-  // What is equal to a threshold is taken lowest index first, from the largest magnitude down.
+  // Entries equal to a threshold pass lowest index first, from the largest magnitude down.
   Band band{kTop, kTop, n, n, rule.factor};
   const auto n_outliers = static_cast<std::size_t>(rule.n_outliers);
   const auto last = static_cast<std::size_t>(rule.n_outliers + rule.n_kept);

@@ -13,13 +13,13 @@ namespace tallies {
 // Elements of a chunk: whole rows where the stages need them.
 std::size_t chunk_elements(const Stages&);
 
-// What tiles start on multiples of: whole chunks where the stages need rows, else `least`.
+// Returns a grain for tiles: whole chunks where the stages need rows, else `least`.
 std::size_t grain_of(const Stages&, std::size_t least);
 
 // Elements of a tensor from which on the counter of the random numbers begins anew.
 inline constexpr std::uint64_t kPeriod = std::uint64_t(1) << 32;
 
-// The stages of one thread: room for what they find out about a row.
+// Runs the stages of one thread, and remembers thresholds from row to row.
 class StageRunner {
  public:
   // Changes n elements of one expert's delta in place, which start at element `first` of the job.
@@ -32,14 +32,16 @@ class StageRunner {
   Sums sum(const Stages&, std::size_t expert, float* delta, std::uint64_t first, std::size_t n);
 
  private:
-  // Where thresholds are looked for in the next row of an expert.
+  // Guesses of the thresholds of the next row of an expert.
   struct Guesses {
     RowSelect::Guess outlier, kept;
   };
   void drop_by_rank(const DropByRank&, float* row, std::uint64_t first, std::size_t n);
+  void keep_band(const Band&, float* delta, std::uint64_t first, std::size_t n);
   void keep_row_band(const RowBand&, Guesses&, float* row, std::size_t n);
 
   RowRanks ranks_;
+  std::vector<std::int32_t> ends_;  // of a band, where they hold
   RowSelect select_;
   std::vector<Guesses> guesses_;
 };

@@ -75,9 +75,4 @@ struct Scores {
 // What a task knows of each expert besides the numbers of its candidates.
 using Traits = std::variant<std::monostate, Stages, Draws, Scores>;
 
-struct StageTask {
-  Slice slice;
-  Stages stages;
-};
-
 }  // namespace tallies
