@@ -1,5 +1,5 @@
 // Merges tiles on a CUDA device. Every worker has a stream and device memory of its own: while the
-// tile of one is copied there, that of another is merged and that of a third copied back.
+// tile of one is copied there, the tile of another is merged and a third is copied back.
 #pragma once
 
 #include <vector>
