@@ -16,7 +16,7 @@ void check_experts(std::size_t n) {
                                           " experts at a time, found " + std::to_string(n));
 }
 
-// Merges float32 deltas under signs that are given.
+// Merges float32 deltas under the signs of the caller.
 void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>& weights,
                     Address signs, int blend, Address out, std::size_t n) {
   check_experts(deltas.size());

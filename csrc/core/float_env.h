@@ -14,6 +14,15 @@ class FloatEnvironment {
   FloatEnvironment(const FloatEnvironment&) = delete;
   FloatEnvironment& operator=(const FloatEnvironment&) = delete;
 
+  // Gives the thread its own environment back while it lives, within a FloatEnvironment.
+  class OfCaller {
+   public:
+    explicit OfCaller(const FloatEnvironment& within) { write(within.callers_); }
+    ~OfCaller() { write(kNeeded); }
+    OfCaller(const OfCaller&) = delete;
+    OfCaller& operator=(const OfCaller&) = delete;
+  };
+
  private:
 #if defined(__x86_64__)
   using Control = std::uint32_t;

@@ -39,7 +39,7 @@ Accelerator::Accelerator(int n_workers)
   }
 }
 
-// What fails here has failed before, or is past saving.
+// A failure here has shown before, or is past saving.
 Accelerator::~Accelerator() {
   for (const Lane& lane : lanes_) {
     if (lane.memory != nullptr) table_.release(lane.memory);
@@ -70,14 +70,14 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
     lane.n_bytes = needed;
   }
   char* at = static_cast<char*>(lane.memory);
-  const auto room = [&](std::size_t size) {
+  const auto reserve = [&](std::size_t size) {
     char* const here = at;
     at += padded(size);
     return here;
   };
-  auto* const counted = reinterpret_cast<CombineTally*>(room(sizeof(CombineTally)));
+  auto* const counted = reinterpret_cast<CombineTally*>(reserve(sizeof(CombineTally)));
   const auto sent = [&](const void* row) -> const void* {
-    char* const there = room(n_bytes);
+    char* const there = reserve(n_bytes);
     check(table_.copy(there, row, n_bytes, lane.stream));
     return there;
   };
@@ -86,7 +86,7 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
   CombineArgs there = args;
   there.base = args.base == nullptr ? nullptr : sent(args.base);
   there.experts = experts.data();
-  there.out = room(n_bytes);
+  there.out = reserve(n_bytes);
   check(table_.clear(counted, sizeof(CombineTally), lane.stream));
   check(table_.combine[static_cast<int>(type)][rule](there, nullptr, counted, lane.stream));
   check(table_.copy(args.out, there.out, n_bytes, lane.stream));

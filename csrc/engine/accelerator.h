@@ -1,5 +1,5 @@
 // Merges tiles on a CUDA device. Every worker has a stream and device memory of its own: while the
-// tile of one is copied there, that of another is merged and that of a third copied back.
+// tile of one is copied there, the tile of another is merged and a third is copied back.
 #pragma once
 
 #include <vector>
@@ -39,7 +39,8 @@ class Accelerator {
 inline constexpr std::size_t kLeastDeviceBytes = std::size_t(1) << 16;
 
 // Bytes of inputs a second that reach the device, and that one thread of the processor merges from
-// its cache. What the first does not exceed, summed over the threads, a device can only slow down.
+// its cache. A device can only slow down a merge whose second rate, summed over the threads, is the
+// higher one.
 double link_rate();
 double merge_rate(int rule, int n_experts);
 

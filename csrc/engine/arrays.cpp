@@ -12,7 +12,8 @@
 namespace tallies {
 namespace {
 
-// Up to here starting a thread costs more than the whole merge: a chunk, which the stack can hold.
+// Up to so many elements starting a thread costs more than the whole merge: a chunk, which the
+// stack can hold.
 constexpr std::size_t kSmall = kChunk;
 
 Array place(const void* data, DType dtype) {
@@ -40,11 +41,11 @@ Kept kept(const Trim& trim, bool exactly, const Threshold& found, std::uint64_t 
   return {found.bits - 1, exactly ? cutoff : n};
 }
 
-// A small array in float32.
-const float* widened(View x, std::size_t n, float* room) {
+// Returns a small array in float32: as it is, or widened into `wide`.
+const float* widened(View x, std::size_t n, float* wide) {
   if (x.dtype == DType::f32) return static_cast<const float*>(x.data);
-  kernels().widen[static_cast<int>(x.dtype)](x.data, room, n);
-  return room;
+  kernels().widen[static_cast<int>(x.dtype)](x.data, wide, n);
+  return wide;
 }
 
 void small_magnitudes(const void* base, DType base_type, View expert, std::size_t n,
@@ -53,9 +54,9 @@ void small_magnitudes(const void* base, DType base_type, View expert, std::size_
     kernels().magnitudes[static_cast<int>(expert.dtype)](base, expert.data, n, out);
     return;
   }
-  float rooms[2][kSmall];
-  const float* const wide = widened({base, base_type}, n, rooms[0]);
-  kernels().magnitudes[0](wide, widened(expert, n, rooms[1]), n, out);
+  float both[2][kSmall];
+  const float* const wide_base = widened({base, base_type}, n, both[0]);
+  kernels().magnitudes[0](wide_base, widened(expert, n, both[1]), n, out);
 }
 
 std::int32_t small_kth(const std::uint32_t* patterns, std::size_t n, std::uint64_t rank) {
@@ -65,8 +66,7 @@ std::int32_t small_kth(const std::uint32_t* patterns, std::size_t n, std::uint64
   return static_cast<std::int32_t>(*nth);
 }
 
-// Where the entries that stay end, if of those with these bits only so many may stay that there are
-// `rank` in all.
+// Returns the element from which on entries with these bits fail, if only `rank` entries pass.
 std::uint64_t small_cutoff(const std::uint32_t* patterns, std::size_t n, std::int32_t bits,
                            std::uint64_t rank) {
   const auto pattern = static_cast<std::uint32_t>(bits);

@@ -7,10 +7,10 @@
 
 namespace tallies {
 
-// Bits of the rank-th largest magnitude, counted from 1.
+// Returns the bits of the rank-th largest magnitude, counted from 1.
 std::int32_t kth_magnitude(View x, std::size_t n, std::uint64_t rank, int n_threads);
 
-// Which entries of one expert stayed.
+// The entries of one expert that pass.
 struct Kept {
   std::int32_t floor;    // those with bits(|delta|) > floor
   std::uint64_t cutoff;  // from this element on bits(|delta|) > floor + 1

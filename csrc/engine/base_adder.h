@@ -8,8 +8,8 @@
 
 namespace tallies {
 
-// out = base + scale * merged, of a mask only where it is set, rounded once. Objects are one
-// thread's.
+// out = base + scale * merged, rounded once; with a mask, merged counts only where the mask is set.
+// Objects are one thread's.
 class BaseAdder {
  public:
   // Returns the bits of the largest magnitude before the rounding.

@@ -1,4 +1,4 @@
-// Gate, vote and blend of every tile, and what is learned on the way.
+// Gate, vote and blend of every tile, with its tallies and fingerprints.
 
 #include "engine/combine.h"
 
@@ -90,30 +90,28 @@ class Combine {
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
     // Weights hold for a row, and draws for a period of the random numbers.
-    const std::uint64_t row_length = candidate.row_length != 0 ? candidate.row_length
-                                     : std::holds_alternative<Draws>(task.traits) ? kPeriod
-                                                                                  : kWhole;
-    split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
-                     [&](std::size_t begin, std::size_t n_same) {
-                       split_at_rows(tile.first + begin, n_same, row_length,
-                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                                       const float* weights = candidate.weights.data();
-                                       if (candidate.row_length != 0)
-                                         weights += row * plan_.n_experts(task.slice.job);
-                                       CombineArgs args =
-                                           args_of(task, candidate, weights, scratch);
-                                       args.zero_sign = zero_sign;
-                                       merge_stretch(tile, task, args, begin + at, n, out, scratch,
-                                                     result.tally);
-                                     });
-                     });
+    std::uint64_t row_length = std::holds_alternative<Draws>(task.traits) ? kPeriod : kWhole;
+    if (candidate.row_length != 0) row_length = candidate.row_length;
+    split_at_cutoffs(
+        tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
+        [&](std::size_t begin, std::size_t n_same) {
+          split_at_rows(tile.first + begin, n_same, row_length,
+                        [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                          const float* weights = candidate.weights.data();
+                          if (candidate.row_length != 0)
+                            weights += row * plan_.n_experts(task.slice.job);
+                          CombineArgs args = args_of(task, candidate, weights, scratch);
+                          args.zero_sign = zero_sign;
+                          merge_piece(tile, task, args, begin + at, n, out, scratch, result.tally);
+                        });
+        });
     if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
     if (result.tally.cancellations > 0)
       (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
     if (options_.stop_at_overflow && result.tally.overflow) stop_ = true;
   }
 
-  // What the kernels need to know but for where the elements lie.
+  // Returns the arguments of the kernels without arrays and elements.
   CombineArgs args_of(const CombineTask& task, const Candidate& candidate, const float* weights,
                       const Scratch& scratch) const {
     CombineArgs args{};
@@ -132,9 +130,8 @@ class Combine {
     return args;
   }
 
-  void merge_stretch(const Tile& tile, const CombineTask& task, CombineArgs& args,
-                     std::size_t first, std::size_t n, void* tile_out, Scratch& scratch,
-                     CombineTally& tally) const {
+  void merge_piece(const Tile& tile, const CombineTask& task, CombineArgs& args, std::size_t first,
+                   std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
     if (std::holds_alternative<Stages>(task.traits) || task.consensus) {
       merge_deltas(tile, task, args, first, n, tile_out, scratch, tally);
       return;
@@ -158,7 +155,7 @@ class Combine {
         });
   }
 
-  // Merges on the device what is worth a copy there.
+  // Merges on the device the rows that are worth a copy there.
   void merge_rows(int worker, const Rows& rows, bool may_move, const CombineArgs& args,
                   CombineTally& tally) const {
     const std::size_t n_bytes = args.n * size_of(rows.type) * rows.values.size();
@@ -168,8 +165,8 @@ class Combine {
       kernels().combine[static_cast<int>(rows.type)][rule_](args, tally);
   }
 
-  // The same on the float32 deltas of a chunk: the stages change them, the rule blends them, and of
-  // the merged delta stays what enough experts claim.
+  // Merges float32 deltas: the stages change the deltas of a chunk, the rule blends them, and the
+  // merged delta keeps the elements that enough experts claim.
   void merge_deltas(const Tile& tile, const CombineTask& task, CombineArgs args, std::size_t first,
                     std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
@@ -204,7 +201,7 @@ class Combine {
         chunk);
   }
 
-  // The packed mask of what enough experts claim of a merged delta.
+  // Returns the packed mask of the elements of a merged delta that enough experts claim.
   static const std::uint8_t* claim(const Consensus& rule, std::span<float* const> deltas,
                                    const float* merged, std::size_t chunk, std::size_t n,
                                    Scratch& scratch) {

@@ -19,14 +19,14 @@ struct CombineTask {
 
 using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements
 
-// Tiles with cancelled votes that were given one sign.
+// Tiles whose cancelled votes all took one sign.
 struct Guessed {
   std::vector<Range> ranges;  // in order, neighbours joined
-  Lanes output{};             // content fingerprint of what was written there
+  Lanes output{};             // content fingerprint of the outputs there
   Guessed& operator+=(const Guessed&);
 };
 
-// The result of one candidate; those of two parts of a job add up.
+// The result of one candidate. Results of two parts of a job add up.
 struct CandidateResult {
   CombineTally tally;
   Guessed plus, minus;

@@ -1,4 +1,4 @@
-// Where entries that are equal to a threshold stop being kept, lowest index first.
+// Finds cut-offs: entries that equal a threshold pass lowest index first, up to the rank.
 
 #include <algorithm>
 

@@ -13,7 +13,7 @@ void widen(DType type, const void* values, float* out, std::size_t n) {
 // A packed mask from any element on, moved to where a byte begins.
 class Mask {
  public:
-  Mask(const Stretch& s, std::size_t array)
+  Mask(const Piece& s, std::size_t array)
       : bits_(static_cast<const std::uint8_t*>(s.array(array)) + s.at / 8) {
     const std::size_t shift = s.at % 8, last = (shift + s.n - 1) / 8;
     if (shift == 0) return;
@@ -30,10 +30,10 @@ class Mask {
   std::uint8_t moved_[kChunk / 8];
 };
 
-void plain(const Stretch& s, float* out) { widen(s.source.type, s.values(s.at), out, s.n); }
+void plain(const Piece& s, float* out) { widen(s.source.type, s.values(s.at), out, s.n); }
 
 // One product for each element; the elements of one row and block are multiplied together.
-void scaled(const Stretch& s, float* out) {
+void scaled(const Piece& s, float* out) {
   const Source& source = s.source;
   plain(s, out);
   const std::uint64_t record = s.tile.first / source.per();  // with which the tile's scales begin
@@ -53,9 +53,9 @@ void scaled(const Stretch& s, float* out) {
   }
 }
 
-void zero(const Stretch& s, float* out) { std::fill_n(out, s.n, 0.0f); }
+void zero(const Piece& s, float* out) { std::fill_n(out, s.n, 0.0f); }
 
-void masked(const Stretch& s, float* out) {
+void masked(const Piece& s, float* out) {
   float wide[kChunk];
   const void* values = s.values(s.at);
   DType type = s.source.type;
@@ -67,11 +67,11 @@ void masked(const Stretch& s, float* out) {
   kernels().decode_masked[static_cast<int>(type)](values, Mask(s, 1), s.source.scale, out, s.n);
 }
 
-void signs(const Stretch& s, float* out) {
+void signs(const Piece& s, float* out) {
   kernels().decode_signs(Mask(s, 0), s.source.scale, out, s.n);
 }
 
-void sparse(const Stretch& s, float* out) {
+void sparse(const Piece& s, float* out) {
   float wide[kChunk];
   const Mask mask(s, 1);
   const auto n_set = static_cast<std::size_t>(count_set(mask, s.n));
@@ -81,7 +81,7 @@ void sparse(const Stretch& s, float* out) {
   s.next += n_set;
 }
 
-void quantized(const Stretch& s, float* out) {
+void quantized(const Piece& s, float* out) {
   const auto* const q = static_cast<const std::int8_t*>(s.array(0));
   const auto* const scales = static_cast<const float*>(s.array(2));
   RowOf row(s.source.row_length);
@@ -93,8 +93,8 @@ void quantized(const Stretch& s, float* out) {
 }
 
 // By form.
-constexpr void (*kDecode[])(const Stretch&, float*) = {plain, scaled, zero,     masked,
-                                                       signs, sparse, quantized};
+constexpr void (*kDecode[])(const Piece&, float*) = {plain, scaled, zero,     masked,
+                                                     signs, sparse, quantized};
 
 bool is_sparse(Source::Form form) {
   return form == Source::Form::sparse || form == Source::Form::quantized;
@@ -102,7 +102,7 @@ bool is_sparse(Source::Form form) {
 
 }  // namespace
 
-void decode(Stretch s, float* out) {
+void decode(Piece s, float* out) {
   const std::size_t end = s.at + s.n;
   for (; s.at < end; s.at += s.n, out += s.n) {
     s.n = std::min(kChunk, end - s.at);

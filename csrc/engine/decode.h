@@ -1,4 +1,4 @@
-// Makes float32 values of what sources store.
+// Makes float32 values of the records of sources.
 #pragma once
 
 #include "engine/source.h"
@@ -6,11 +6,11 @@
 
 namespace tallies {
 
-// Elements that are decoded together: their float32 values stay in the first-level cache.
+// Elements that are decoded together: the first-level cache holds their float32 values.
 inline constexpr std::size_t kChunk = 2048;
 
 // Some elements of one source of a tile.
-struct Stretch {
+struct Piece {
   const Source& source;
   const Tile& tile;
   std::size_t at, n;  // from the tile's first element on; any number
@@ -23,7 +23,7 @@ struct Stretch {
   }
 };
 
-void decode(Stretch, float* out);
+void decode(Piece, float* out);
 
 // Return the values of a sparse array that lie before element `at` of a tile; 0 for other sources.
 std::size_t values_before(const Source&, const Tile&, std::size_t at);

@@ -1,4 +1,4 @@
-// Content fingerprints: sums, so that those of two slices add up to that of both.
+// Content fingerprints: sums, so that the fingerprints of two slices add up to the one of both.
 #pragma once
 
 #include <array>

@@ -10,7 +10,7 @@
 
 namespace tallies {
 
-// Inner products of each row of a stretch, which begins at a chunk of its job.
+// Inner products of each row of a slice, which begins at a chunk of its job.
 struct GramTask {
   Slice slice;
   std::uint64_t row_length;  // divides the number of elements of the job
@@ -22,8 +22,8 @@ struct GramOptions {
 };
 
 // The sums of some rows of a job: the products of vector i with the vectors up to i, for each i in
-// turn, and then, if asked for, each vector's sum of magnitudes. Those of two parts of a job add
-// up.
+// turn, and then, if asked for, each vector's sum of magnitudes. Rows of two parts of a job
+// add up.
 struct GramRows {
   struct Run {
     std::uint64_t first_row;

@@ -70,7 +70,7 @@ class Pack {
       part.outputs[i] = fingerprint(tile.out[i], job.outputs[i], tile.first, tile.n);
   }
 
-  // Whether one kernel makes the sum and the masks of a tile as it is.
+  // Returns whether one kernel makes the sum and the masks of a tile as stored.
   bool is_fused_tall(const PackTask& task) const {
     const DType type = plan_.output_types[task.job];
     return options_.mask == MaskRule::tall && options_.has_shared && !options_.with_sums &&

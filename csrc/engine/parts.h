@@ -1,9 +1,10 @@
-// Parts: what passes find of some elements. Parts add up, and become bytes on the way from one
-// machine to another.
+// Parts: the numbers that passes find of some elements. Parts add up, and become bytes on the way
+// from one machine to another.
 //
 // A part lists its fields once:
 //   static auto fields(auto& part) { return std::tie(part.before, part.after); }
-// Part::kMark names the kind and version of its bytes, and Part::is_valid() judges what was read.
+// Part::kMark names the kind and version of its bytes, and Part::is_valid() judges a part that was
+// read.
 #pragma once
 
 #include <array>
@@ -44,7 +45,7 @@ void add(std::array<T, n>& sums, const std::array<T, n>& parts) {
   for (std::size_t i = 0; i < n; ++i) add(sums[i], parts[i]);
 }
 
-// Adds a part as it says itself, or field by field; of two truth values, whether either holds.
+// Adds a part by its own operator, or field by field; a truth value holds if either holds.
 template <class Part>
 void add(Part& sum, const Part& part) {
   if constexpr (std::is_same_v<Part, bool>)
@@ -93,7 +94,7 @@ class ToBytes {
   std::string bytes_;
 };
 
-// Reads the same; Error where the bytes are others.
+// Reads what ToBytes writes. Error if the bytes are others.
 class FromBytes {
  public:
   FromBytes(std::string_view mark, std::string_view bytes) : mark_(mark), left_(bytes) {

@@ -43,9 +43,9 @@ bool for_each_tile(const Files& files, const std::vector<Job>& jobs, const Tilin
       progress, memory);
 }
 
-// Calls body(tile, scratch, part) for every tile of the jobs. The part of a tile begins as that of
-// `empty` for its job, and is added to the job's when the body returns. Returns a part for each
-// job; of a pass that the progress stopped, what was found until then.
+// Calls body(tile, scratch, part) for every tile of the jobs. A part begins as `empty` of the
+// job of its tile, and is added to the part of the job when the body returns. Returns a part for
+// each job; if the progress stopped the pass, with the tiles until then.
 template <class Scratch, class Part, class Body>
 std::vector<Part> run(const Files& files, const std::vector<Job>& jobs, const Limits& limits,
                       const Progress& progress, const std::vector<Part>& empty, const Body& body,

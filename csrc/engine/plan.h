@@ -1,4 +1,4 @@
-// A plan: what the passes read and write, in plain numbers.
+// A plan: the arrays that passes read and write, in plain numbers.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,7 @@ struct Plan {
   std::vector<Job> jobs;
   std::vector<std::vector<Source>> sources;  // per job
   std::vector<DType> output_types;           // per job
-  std::vector<Starts> starts;                // what sparse arrays of the jobs point to
+  std::vector<Starts> starts;                // to which sparse arrays of the jobs point
   bool has_base = true;
 
   std::size_t n_experts(std::size_t job) const { return sources[job].size() - has_base; }

@@ -1,4 +1,4 @@
-// The numbers that the units of a selection rank: magnitudes of task vectors, or what is derived
+// The numbers that the units of a selection rank: magnitudes of task vectors, or numbers derived
 // from all experts of an element.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace tallies {
 
-// A thread's room for the numbers of a tile.
+// A thread's memory for the numbers of a tile.
 struct NumberScratch {
   Reader reader;
   StageRunner stages;
@@ -55,7 +55,7 @@ class RankedUnits {
   Job part_of(std::size_t job, std::uint64_t first, std::size_t n, std::size_t from,
               std::size_t to) const;
 
-  // Lists the patterns of a tile of this job for each search that has room in `out`.
+  // Lists the patterns of a tile of this job for each search that has memory in `out`.
   void list(std::size_t job, const Tile&, const std::vector<std::uint32_t*>& out,
             NumberScratch&) const;
 

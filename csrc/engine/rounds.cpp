@@ -6,7 +6,7 @@ namespace tallies {
 namespace {
 
 // Patterns that every search may list; together they may take as much memory as the buffers.
-constexpr std::size_t kLeastRoom = 1 << 14;
+constexpr std::size_t kLeastListed = 1 << 14;
 
 }  // namespace
 
@@ -24,11 +24,11 @@ bool Rounds::count(const Tiling& tiling, std::vector<Counted>& counts, const Not
       n_open += static_cast<std::size_t>(
           std::ranges::count_if(group.searches, [](const Search& one) { return one.rank > 0; }));
   const std::size_t n_bytes = limits_.buffer_bytes * static_cast<std::size_t>(limits_.n_threads);
-  const std::size_t room =
-      std::max(n_bytes / sizeof(std::uint32_t) / std::max<std::size_t>(n_open, 1), kLeastRoom);
+  const std::size_t most_listed =
+      std::max(n_bytes / sizeof(std::uint32_t) / std::max<std::size_t>(n_open, 1), kLeastListed);
   std::vector<Counted> empty;
   for (const Selection::Group& group : selection_.groups)
-    for (const Search& search : group.searches) empty.push_back(search.start(room));
+    for (const Search& search : group.searches) empty.push_back(search.start(most_listed));
   Parts<Counted> parts(std::move(empty));
   const bool finished = count_in(
       tiling,

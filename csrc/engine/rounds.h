@@ -9,8 +9,8 @@
 
 namespace tallies {
 
-// The rounds of a selection over the part of its units that a plan has. Each fills what is found,
-// by position of the search among all, and returns false if the progress stopped it.
+// The rounds of a selection over the part of its units that a plan has. Each round fills a vector
+// with an item for each search of all units, and returns false if the progress stopped the round.
 class Rounds {
  public:
   Rounds(const RankedUnits&, const Selection&, const Limits&, const Progress&);
@@ -23,12 +23,12 @@ class Rounds {
   bool sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const;
 
   // Counts in and around the brackets that open searches try. Calls note(search, tile, tried) with
-  // what a tile has, searches being those of its unit.
-  using Note = std::function<void(std::size_t search, const Tile&, const Tried&)>;
+  // the counts of a tile; `search` is a number within the unit.
+  using Note = std::function<void(std::size_t search, const Tile&, const AtBracket&)>;
   bool count(const Tiling&, std::vector<Counted>& counts, const Note& note) const;
 
   // Counts with other brackets, for each search for which bracket(search) has one: calls
-  // add(search, tile, count) with what a tile has.
+  // add(search, tile, count) with the counts of a tile.
   template <class BracketOf, class Add>
   bool count_in(const Tiling& tiling, const BracketOf& bracket, const Add& add) const {
     return for_each_tile<Scratch>(
@@ -57,8 +57,7 @@ class Rounds {
   std::vector<std::size_t> first_;  // position of each unit's first search; at last, of all
 };
 
-// Finds where the last kept one of several equal magnitudes lies, for all searches of which only
-// some are needed and for which that is not known.
+// Finds the cut-offs of all searches that have one and do not know it yet.
 bool cut_off(const RankedUnits&, Selection&, const Limits&, const Progress&);
 
 // The same for one search, of which n_equal(tile) says how many are equal in each tile: the tile in

@@ -87,7 +87,7 @@ void RowRanks::rank_equal(const float* row, std::size_t n, std::int32_t large) {
 void RowRanks::rank_distinct(const float* row, std::size_t n, std::int32_t middle) {
   const std::size_t n_slots = std::min(2 * n, kMostSlots);
   starts_.assign(n_slots + 1, 0);
-  // Within what neither overflows nor vanishes in a product with the number of slots.
+  // A product of `middle` with the number of slots neither overflows nor vanishes.
   middle =
       std::clamp(middle, std::bit_cast<std::int32_t>(1e-30f), std::bit_cast<std::int32_t>(1e30f));
   kernels().even_slots(row, n, std::bit_cast<float>(middle), n_slots, patterns_.data(),
@@ -108,7 +108,7 @@ void RowRanks::rank_distinct(const float* row, std::size_t n, std::int32_t middl
   std::exclusive_scan(starts, starts + n_slots + 1, starts, 0u);
   for (std::size_t i = 0; i < n; ++i)
     place(starts[slots[i]] + static_cast<std::uint32_t>(ranks[i]), static_cast<std::uint32_t>(i));
-  // Listed first and without branches, in the room of the slots.
+  // Listed first and without branches, in the memory of the slots.
   std::size_t n_late = 0;
   for (std::size_t at = 1; at < n; ++at) {
     slots[n_late] = static_cast<std::uint32_t>(at);

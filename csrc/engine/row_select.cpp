@@ -19,7 +19,7 @@ struct Bracket {
   std::int32_t from, to;
 };
 
-// What is left to look at: entries between two patterns, among others.
+// The entries left to look at: those between two patterns, among others.
 struct Rest {
   const float* data;
   std::size_t n;
@@ -53,16 +53,16 @@ Bracket guessed(const RowSelect::Guess& guess) {
 
 }  // namespace
 
-std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t room,
+std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t most,
                               std::int32_t* sample) {
   std::size_t n_sample = 0;
-  const std::size_t stride = std::max<std::size_t>(n / room, 1);
-  for (std::size_t at = stride / 2; at < n && n_sample < room; at += stride)
+  const std::size_t stride = std::max<std::size_t>(n / most, 1);
+  for (std::size_t at = stride / 2; at < n && n_sample < most; at += stride)
     sample[n_sample++] = ranked(magnitude_of(x[at]));
   return n_sample;
 }
 
-// A bracket is counted, and what lies strictly inside is listed and looked at further. Its ends are
+// A bracket is counted; the entries strictly inside are listed and looked at further. Its ends are
 // magnitudes that occur, where many are equal.
 RowSelect::Found RowSelect::find(const float* row, std::size_t n, std::size_t rank, Guess& guess) {
   inside_.resize(n + kInteriorSlack);

@@ -1,4 +1,4 @@
-// Magnitudes of given ranks in one row. NaN is the largest, whatever its payload.
+// Magnitudes of one row by their ranks. NaN is the largest, whatever its payload.
 #pragma once
 
 #include <cstddef>
@@ -7,14 +7,14 @@
 
 namespace tallies {
 
-// Patterns of at most `room` magnitudes at even distances; returns how many.
-std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t room,
+// Writes the patterns of at most `most` magnitudes at even distances; returns how many.
+std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t most,
                               std::int32_t* sample);
 
 class RowSelect {
  public:
-  // Where a rank is looked for in rows that are looked at one after the other: around the magnitude
-  // that had it, or to one side of one that many entries share.
+  // The bracket for a rank of the next row: around the magnitude that had the rank in the rows
+  // before, or to one side of a magnitude that many entries share.
   struct Guess {
     std::int32_t bits = -1, reach = 1 << 20;
     bool looks_up = true, looks_down = true;

@@ -10,7 +10,7 @@ namespace {
 constexpr std::uint64_t kSampleShare = 128;  // one element in so many
 constexpr std::uint64_t kMaxSample = 1 << 19;
 
-// Elements of a job that are read together, and where their patterns go in the sample of the unit.
+// Elements of a job that are read together, and the place of their patterns in the sample.
 struct SampleRun {
   std::size_t job;
   std::uint64_t first;
@@ -57,7 +57,7 @@ bool Rounds::sample(std::size_t from, std::size_t to, std::vector<Patterns>& sam
     for (std::size_t s = from; s < std::min(to, searches.size()); ++s)
       if (searches[s].rank > 0) samples[index_of(u, s)].resize(n);
   }
-  // Each run is a small job of its own, over the base and these experts.
+  // Each run is a small job over the base and these experts.
   std::vector<Job> jobs;
   for (const SampleRun& run : runs)
     jobs.push_back(ranked_.part_of(run.job, run.first, run.n, from, to));

@@ -10,12 +10,12 @@
 namespace tallies {
 namespace {
 
-// So many errors of the sample to either side of its rank.
+// Errors of the sample to either side of its rank.
 constexpr double kDeviations = 6;
 // More patterns than any machine lists.
-constexpr std::uint64_t kMostRoom = std::uint64_t(1) << 40;
+constexpr std::uint64_t kMostListed = std::uint64_t(1) << 40;
 
-// The value of a given rank, from 0 and the largest down, among patterns; several ranks cost little
+// The value of a rank, from 0 and the largest down, among patterns; several ranks cost little
 // more than one. Half the time of std::nth_element for each.
 class Ranked {
  public:
@@ -41,7 +41,7 @@ class Ranked {
   std::vector<std::uint32_t> bins_;
 };
 
-// How many patterns are above one, and how many are equal to it.
+// Returns how many patterns are above one, and how many are equal to that one.
 std::pair<std::uint64_t, std::uint64_t> count_from(const Patterns& patterns, std::uint32_t bits) {
   std::uint64_t n_above = 0, n_equal = 0;
   for (const std::uint32_t pattern : patterns) {
@@ -68,11 +68,11 @@ double error_of_share(const Patterns& patterns, std::uint32_t pattern) {
 
 }  // namespace
 
-// Starts to count the patterns inside, in as many bins as there is room for.
+// Starts to count the patterns inside, in as many bins as the list had memory for.
 void Counted::count_inside() {
   const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
   const auto most_bins =
-      static_cast<std::int64_t>(room * sizeof(std::uint32_t) / sizeof(std::uint64_t));
+      static_cast<std::int64_t>(most_listed * sizeof(std::uint32_t) / sizeof(std::uint64_t));
   for (shift = 0; n_inside > (most_bins << shift);) ++shift;
   bins.assign(static_cast<std::size_t>((n_inside - 1) >> shift) + 1, 0);
   const std::uint32_t first = static_cast<std::uint32_t>(tried.low) + 1;
@@ -80,11 +80,11 @@ void Counted::count_inside() {
   Patterns().swap(inside);
 }
 
-Tried Counted::add(const SurveyTally& part, const std::uint32_t* interior) {
-  Tried found{static_cast<std::uint32_t>(part.from_low - part.above_low),
-              static_cast<std::uint32_t>(part.from_high - part.above_high)};
+AtBracket Counted::add(const SurveyTally& part, const std::uint32_t* interior) {
+  AtBracket found{static_cast<std::uint32_t>(part.from_low - part.above_low),
+                  static_cast<std::uint32_t>(part.from_high - part.above_high)};
   tally += part;
-  if (bins.empty() && inside.size() + part.n_interior > room) count_inside();
+  if (bins.empty() && inside.size() + part.n_interior > most_listed) count_inside();
   if (bins.empty()) {
     found.first = static_cast<std::uint32_t>(inside.size());
     found.n = static_cast<std::uint32_t>(part.n_interior);
@@ -96,7 +96,7 @@ Tried Counted::add(const SurveyTally& part, const std::uint32_t* interior) {
   return found;
 }
 
-Tried Counted::add(const TileCount& part) {
+AtBracket Counted::add(const TileCount& part) {
   n_nonzero += part.n_nonzero;
   largest = std::max(largest, part.largest);
   return add(part.tally, part.interior.data());
@@ -131,7 +131,7 @@ Counted& Counted::operator+=(const Counted& part) {
 
 bool Counted::is_valid() const {
   if (tried.low < 0 || tried.high < tried.low || tried.high > kTop || shift < 0 || shift > 31 ||
-      largest < 0 || room < 2 || room > kMostRoom)
+      largest < 0 || most_listed < 2 || most_listed > kMostListed)
     return false;
   const std::int64_t n_inside = std::int64_t(tried.high) - tried.low - 1;
   if (!bins.empty() &&
@@ -153,7 +153,7 @@ bool Counted::knows_equal(std::int32_t bits) const {
   return bits == tried.low || bits == tried.high || bins.empty();
 }
 
-std::uint64_t Counted::n_equal(std::int32_t bits, const Tried& part) const {
+std::uint64_t Counted::n_equal(std::int32_t bits, const AtBracket& part) const {
   if (bits == tried.low) return part.n_low;
   if (bits == tried.high) return part.n_high;
   const auto* const first = inside.data() + part.first;
@@ -188,10 +188,10 @@ Search start_search(std::uint64_t rank, float share) {
   return search;
 }
 
-Counted Search::start(std::size_t room) const {
+Counted Search::start(std::size_t most_listed) const {
   Counted part;
   part.tried = tried;
-  part.room = room;
+  part.most_listed = most_listed;
   return part;
 }
 

@@ -1,4 +1,4 @@
-// The search for one threshold: what rounds have proven, and what the next one tries.
+// The search for one threshold: the range that rounds have proven, and the bracket to try next.
 #pragma once
 
 #include <cstddef>
@@ -27,10 +27,10 @@ struct Threshold {
   std::uint64_t n_above = 0;  // magnitudes strictly larger
   std::uint64_t n_equal = 0;  // magnitudes equal to it
   std::int32_t largest = 0;   // bits of the largest magnitude; of derived measures only
-  // Keeping `rank` entries, lowest index first: those equal are kept up to here in the order of the
-  // unit's slices.
+  // If only `rank` entries pass, lowest index first: the last that passes of the entries equal to
+  // the threshold, in the order of the unit's slices.
   std::uint64_t last_job = 0;    // position in Unit::slices
-  std::uint64_t last_count = 0;  // elements of its job up to and with the last one kept
+  std::uint64_t last_count = 0;  // elements of its job up to and with that entry
   static auto fields(auto& one) {
     return std::tie(one.bits, one.rank, one.n_above, one.n_equal, one.largest, one.last_job,
                     one.last_count);
@@ -44,13 +44,13 @@ struct Bracket {
   static auto fields(auto& one) { return std::tie(one.low, one.high); }
 };
 
-// What a stretch has of the patterns that a search tries.
-struct Tried {
+// The patterns of a tile at the ends of a bracket and inside.
+struct AtBracket {
   std::uint32_t n_low = 0, n_high = 0;  // equal to the ends
   std::uint32_t first = 0, n = 0;       // of those inside, where they are listed
 };
 
-// What a tile has in and around the bracket of one search.
+// Counts of a tile in and around the bracket of one search.
 struct TileCount {
   SurveyTally tally;
   std::uint64_t n_nonzero = 0;
@@ -58,10 +58,10 @@ struct TileCount {
   Patterns interior;         // of the first tally.n_interior entries
 };
 
-// What some numbers have in and around a bracket. Those of two parts add up.
+// Counts of some numbers in and around a bracket. Counts of two parts add up.
 struct Counted {
   Bracket tried;
-  std::uint64_t room = 0;  // for patterns inside: listed while there is room, else counted
+  std::uint64_t most_listed = 0;  // patterns inside; if there are more, bins count them
   SurveyTally tally;
   std::uint64_t n_nonzero = 0;
   std::int32_t largest = 0;
@@ -69,20 +69,20 @@ struct Counted {
   std::vector<std::uint64_t> bins;  // of 2^shift patterns each
   std::int32_t shift = 0;
   static auto fields(auto& one) {
-    return std::tie(one.tried, one.room, one.tally.from_low, one.tally.above_low,
+    return std::tie(one.tried, one.most_listed, one.tally.from_low, one.tally.above_low,
                     one.tally.from_high, one.tally.above_high, one.n_nonzero, one.largest,
                     one.inside, one.bins, one.shift);
   }
 
-  Tried add(const TileCount&);
+  AtBracket add(const TileCount&);
   Counted& operator+=(const Counted&);
   bool is_valid() const;
-  // Whether n_equal knows how many of a stretch have these bits.
+  // Returns whether n_equal knows how many numbers of a tile have these bits.
   bool knows_equal(std::int32_t bits) const;
-  std::uint64_t n_equal(std::int32_t bits, const Tried& part) const;
+  std::uint64_t n_equal(std::int32_t bits, const AtBracket& part) const;
 
  private:
-  Tried add(const SurveyTally&, const std::uint32_t* interior);
+  AtBracket add(const SurveyTally&, const std::uint32_t* interior);
   void count_inside();
   void coarsen(std::int32_t to);
 };
@@ -97,14 +97,14 @@ struct Search {
     return std::tie(one.rank, one.share, one.done, one.found, one.proven, one.tried);
   }
 
-  // Returns what a round has counted before it starts.
-  Counted start(std::size_t room) const;
-  // From what a whole round counted.
+  // Returns the counts with which a round starts.
+  Counted start(std::size_t most_listed) const;
+  // Learns from the counts of a whole round.
   void learn(const Counted&);
-  // From a sample of n_all elements in runs of kRun; from all of a small unit.
+  // Learns from a sample of n_all elements in runs of kRun, or from all of a small unit.
   void learn_from_sample(const Patterns&, std::uint64_t n_all);
 
-  // Whether only some of those equal to the threshold are needed, and how many.
+  // Returns whether only some entries equal to the threshold pass, and how many pass.
   bool is_cut() const { return rank > 0 && rank < found.n_above + found.n_equal; }
   std::uint64_t n_of_equal() const { return rank - found.n_above; }
   bool is_valid() const;

@@ -66,9 +66,9 @@ class Selecting {
     }),
                         limits_);
     const std::size_t n = ranked_.n_searches(), n_tried = tiling.n_tiles() * n;
-    std::vector<Tried> tried(locate_ && n_tried <= kMaxTried ? n_tried : 0);
+    std::vector<AtBracket> tried(locate_ && n_tried <= kMaxTried ? n_tried : 0);
     std::vector<Counted> counts;
-    if (!rounds_.count(tiling, counts, [&](std::size_t s, const Tile& tile, const Tried& one) {
+    if (!rounds_.count(tiling, counts, [&](std::size_t s, const Tile& tile, const AtBracket& one) {
           if (!tried.empty()) tried[tile.number * n + s] = one;
         }))
       return false;

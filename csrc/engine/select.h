@@ -1,9 +1,9 @@
 // The exact k-th largest magnitude of streamed task vectors, or of a number derived from them.
 //
-// A strided sample brackets each threshold (engine/search.h). One round counts what lies at and
-// above the ends of the bracket and lists the few patterns inside. Where that does not name the
-// threshold, the proven range is narrowed by further rounds: always exact, in memory that depends
-// on neither model nor tensor size.
+// A strided sample brackets each threshold (engine/search.h). One round counts the patterns at and
+// above the ends of the bracket and lists the few inside. If the round does not name the threshold,
+// further rounds narrow the proven range: always exact, in memory that depends on neither model nor
+// tensor size.
 #pragma once
 
 #include <string_view>
@@ -13,7 +13,7 @@
 
 namespace tallies {
 
-// What is ranked of an element: a number from each expert, or one from all of them together.
+// The number of an element that is ranked: one from each expert, or one from all experts together.
 enum class Measure : std::uint8_t {
   magnitude,       // of the delta
   variance,        // variance over the experts
@@ -34,8 +34,8 @@ struct Ranking {
   }
 };
 
-// Stretches whose numbers are ranked together, and the ranks wanted: the rank-th largest, counted
-// from 1; 0 for none. They go through the experts in turn, as often as there are ranks.
+// Slices whose numbers are ranked together, and the ranks wanted: the rank-th largest, counted from
+// 1; 0 for none. Ranks go through the experts in turn, again and again.
 struct Unit {
   std::vector<Slice> slices;  // in the order in which equal magnitudes are preferred
   std::vector<std::uint64_t> ranks;
@@ -48,8 +48,8 @@ struct Unit {
 std::vector<std::vector<Threshold>> select(const Plan&, const std::vector<Unit>&, const Ranking&,
                                            bool locate, const Limits&, const Progress&);
 
-// The state of a selection that is run in rounds, each over parts of the units, wherever these are:
-// until it is done, what survey_round finds of the parts is added up and given to learn.
+// The state of a selection in rounds, each over parts of the units on any machine. Until the
+// selection is done, `learn` takes the sum of the rounds that survey_round finds of the parts.
 struct Selection {
   static constexpr std::string_view kMark = "tallies selection 1\n";
   struct Group {
@@ -66,7 +66,7 @@ struct Selection {
   bool is_valid() const;
 };
 
-// What a round finds of a part: a sample at first, then counts. Those of two parts add up.
+// A round over a part of the units: a sample at first, then counts. Rounds of two parts add up.
 struct Round {
   static constexpr std::string_view kMark = "tallies round 1\n";
   std::vector<Patterns> samples;  // one per search, unit by unit

@@ -72,7 +72,7 @@ Round survey_round(const Plan& plan, const std::vector<Unit>& units, const Ranki
   Round round;
   if (selection.is_sampled)
     rounds.count(Tiling(ranked.jobs(), limits), round.counts,
-                 [](std::size_t, const Tile&, const Tried&) {});
+                 [](std::size_t, const Tile&, const AtBracket&) {});
   else
     rounds.sample(0, ranked.n_searches(), round.samples);
   return round;

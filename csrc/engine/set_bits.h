@@ -46,7 +46,7 @@ void scatter(const void* in, const std::uint8_t* mask, std::size_t n, void* out)
   for_each_set(mask, n, [&](std::size_t i) { to[i] = *from++; });
 }
 
-// Of the table of functions for elements of 1, 2, 4 and 8 bytes.
+// Returns the index of a size in tables of functions for elements of 1, 2, 4 and 8 bytes.
 inline std::size_t by_size(std::size_t n_bytes) {
   return static_cast<std::size_t>(std::countr_zero(n_bytes));
 }

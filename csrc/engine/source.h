@@ -52,7 +52,7 @@ using Starts = std::shared_ptr<const std::vector<std::uint64_t>>;
 struct Operand {
   Source source;
   std::vector<Array> arrays;
-  Starts starts;  // what a sparse array's view is of
+  Starts starts;  // to which a sparse array points
 };
 
 // Return the type in which kernels read all these sources as they are stored; f64 if there is none.

@@ -41,7 +41,7 @@ class StageRunner {
   void keep_row_band(const RowBand&, Guesses&, float* row, std::size_t n);
 
   RowRanks ranks_;
-  std::vector<std::int32_t> ends_;  // of a band, where they hold
+  std::vector<std::int32_t> ends_;  // of a band, for the elements in hand
   RowSelect select_;
   std::vector<Guesses> guesses_;
 };

@@ -1,4 +1,4 @@
-// What passes do with the task vectors of a stretch, in plain numbers.
+// The work of passes on the task vectors of a slice, in plain numbers.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace tallies {
 
-// What varies between outputs that are made of one read. Entries with bits(|delta|) > floor pass;
-// from the cutoff on, an element of the job, those with bits(|delta|) > floor + 1.
+// The numbers that vary between outputs that are made of one read. Entries with bits(|delta|) >
+// floor pass; from the cutoff on, an element of the job, those with bits(|delta|) > floor + 1.
 struct Candidate {
   std::vector<float> weights;          // per expert, or per row and expert
   std::uint64_t row_length = 0;        // of weights per row, else 0
@@ -26,7 +26,7 @@ struct Candidate {
 // Stages: each changes the delta of one expert before the blend, times `factor`. Draw, of
 // core/table.h, drops entries at random, all with one probability.
 
-// Drops entries at random. The probability to stay is `low` for the smallest magnitude of a row and
+// Drops entries at random. The probability to pass is `low` for the smallest magnitude of a row and
 // grows by `step` to the next; with `own_factor` each entry is divided by its own.
 struct DropByRank {
   std::uint64_t key;  // of the random numbers
@@ -35,8 +35,8 @@ struct DropByRank {
   float factor;
 };
 
-// Keeps what exceeds the floor and not the ceiling, bits of magnitudes. From its cutoff on, an
-// element of the job, either is one pattern higher.
+// Keeps entries that exceed the floor and not the ceiling, bits of magnitudes. From its cutoff on,
+// an element of the job, either is one pattern higher.
 struct Band {
   std::int32_t floor, ceiling;
   std::uint64_t floor_cutoff, ceiling_cutoff;
@@ -56,7 +56,7 @@ struct Stages {
   std::uint64_t row_length = 0;  // of stages that need whole rows, else 0
 };
 
-// Of the merged delta m stay the elements that at least so many experts claim by
+// Keeps the elements of the merged delta m that at least so many experts claim by
 // |x| > lambda |m - x|.
 struct Consensus {
   std::vector<float> lambdas;  // per expert
@@ -72,7 +72,7 @@ struct Scores {
   Agreement agreement = Agreement::sum;
 };
 
-// What a task knows of each expert besides the numbers of its candidates.
+// The numbers of a task for each expert besides those of its candidates.
 using Traits = std::variant<std::monostate, Stages, Draws, Scores>;
 
 }  // namespace tallies

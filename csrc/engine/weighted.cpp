@@ -8,14 +8,14 @@
 namespace tallies {
 namespace {
 
-// What a thread takes at a time: a multiple of the chunk, long enough to pay for the asking.
+// Elements that a thread takes at a time: a multiple of the chunk, long enough to pay for the call.
 constexpr std::size_t kCell = 32 * kChunk;
 
 std::size_t n_cells(std::uint64_t n_elements) {
   return static_cast<std::size_t>((n_elements + kCell - 1) / kCell);
 }
 
-// The deltas of a tensor as the sources of one job, and what a thread needs to read them.
+// The deltas of a tensor as the sources of one job, with the reader of a thread.
 class Deltas {
  public:
   explicit Deltas(const std::vector<const Operand*>& deltas) {
@@ -76,8 +76,8 @@ std::uint64_t block_of(const Weighted& sum, std::uint64_t element) {
   return ((element + 1) * sum.n_blocks - 1) / sum.n_elements;
 }
 
-// Calls body(block, at, n) for what each block has of the n elements from `first` on; `at` counts
-// from there.
+// Calls body(block, at, n) for the part of each block in the n elements from `first` on; `at`
+// counts from there.
 template <class Body>
 void for_each_block(const Weighted& sum, std::uint64_t first, std::size_t n_elements,
                     const Body& body) {
@@ -123,7 +123,7 @@ void weighted_sum(const Weighted& sum, const void* base, DType type, const float
 
 void block_dots(const Weighted& sum, const void* grad, DType type, double* out) {
   const std::size_t n_deltas = sum.deltas.size();
-  // Of each cell, the sums over its part of each block that it touches, delta by delta.
+  // For each cell, the sums over its part of each block that the cell touches, delta by delta.
   std::vector<std::vector<double>> parts(n_cells(sum.n_elements));
   const auto first_block = [&](std::size_t cell) { return block_of(sum, cell * kCell); };
   for (std::size_t cell = 0; cell < parts.size(); ++cell) {

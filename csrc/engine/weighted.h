@@ -6,7 +6,7 @@
 
 namespace tallies {
 
-// One tensor cut into `n_blocks` stretches of near-equal length: block k begins at element
+// One tensor cut into `n_blocks` blocks of near-equal length: block k begins at element
 // floor(k * n_elements / n_blocks).
 struct Weighted {
   std::vector<const Operand*> deltas;  // in memory
@@ -21,7 +21,7 @@ void weighted_sum(const Weighted&, const void* base, DType type, const float* fa
 
 // out = the sum of grad * delta over each block, delta by delta: products are exact, eight lanes in
 // float64 over what a block and a chunk share, folded, and added in the order of the elements,
-// within stretches of 32 chunks and then over them.
+// within cells of 32 chunks and then over the cells.
 void block_dots(const Weighted&, const void* grad, DType type, double* out);
 
 // Writes the elements of a delta in memory as float32, every NaN the quiet positive one.

@@ -1,4 +1,4 @@
-// Where the values of a job lie: runs of records, in open files or in memory.
+// The places of the values of a job: runs of records, in open files or in memory.
 #pragma once
 
 #include <algorithm>

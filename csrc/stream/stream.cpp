@@ -119,7 +119,7 @@ class Run {
   std::condition_variable ended_;
   int n_ended_ = 0;
   bool interrupted_ = false;
-  // Of the calling thread.
+  // For the calling thread only.
   const Progress* alone_ = nullptr;
   std::uint64_t reported_ = 0;
   std::chrono::steady_clock::time_point report_at_{};

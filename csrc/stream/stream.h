@@ -1,5 +1,5 @@
 // Byte ranges in, tiles in bounded buffers, byte ranges out. Knows no tensor names, no method and
-// no kernel: a job is some parallel arrays, and a tile is a stretch of their elements.
+// no kernel: a job is some parallel arrays, and a tile is a run of their elements.
 #pragma once
 
 #include <cstddef>

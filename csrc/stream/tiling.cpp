@@ -7,8 +7,8 @@ namespace {
 
 // Shorter reads cost more in calls than they gain in cache.
 constexpr std::size_t kShortestRead = std::size_t(64) << 10;
-// Of packed masks 1 MiB over all arrays would hold 7 KB each: packing 8 experts took 0.60 s, with
-// these tiles 0.51, and unpacking 0.13 and 0.11.
+// With packed masks, 1 MiB over all arrays would hold 7 KB each: packing 8 experts took 0.60 s,
+// with these tiles 0.51, and unpacking 0.13 and 0.11.
 constexpr std::size_t kPackedTileBytes = std::size_t(4) << 20;
 
 std::vector<std::size_t> all_of(const std::vector<Job>& jobs) {

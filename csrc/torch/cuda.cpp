@@ -85,7 +85,7 @@ class Ranking {
         cut_off_work_(exactly ? stream.room<char>(stream.table().cut_off_bytes(n)) : nullptr),
         selected_(stream.room<cuda::Selected>()) {}
 
-  // The rank-th magnitude of expert - base; the base may be null. What is null of the outputs is
+  // The rank-th magnitude of expert - base; the base may be null, and null outputs are
   // not written.
   const cuda::Selected* find(const void* base, View expert, std::uint64_t rank, std::int32_t* floor,
                              cuda::CutOff* cut_off) {

@@ -230,3 +230,28 @@ def test_an_exception_that_traps_is_masked(register: ctypes.CDLL, target: str) -
     finally:
         register.write_control(before)
     assert out.tobytes() == expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_progress_is_reported_in_the_mode_of_the_caller(register: ctypes.CDLL, mode: str) -> None:
+    plan = _core.Plan(has_base=False)
+    plan.add_job(X.size, [(-1, X.ctypes.data, code(X.dtype))], [])
+
+    def products(progress: Callable[[int], None]) -> bytes:
+        [rows] = plan.gram(
+            tasks=[_core.GramTask(job=0, row_length=X.size)],
+            deltas=False,
+            with_magnitudes=True,
+            limits=_core.Limits(1, 1 << 20),
+            progress=progress,
+        )
+        return rows.table()
+
+    expected = products(lambda n_bytes: None)
+    found: list[int] = []
+    with mode_set(register, MODES[mode]):
+        control = register.read_control()
+        actual = products(lambda n_bytes: found.append(register.read_control()))
+    assert found
+    assert set(found) == {control}
+    assert actual == expected

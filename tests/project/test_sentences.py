@@ -18,33 +18,6 @@ FILES = [
     *sorted(path for path in CSRC.rglob("*") if path.suffix in (".h", ".cpp", ".cu")),
 ]
 
-# Files whose sentences wait to be mended; a mended file must leave the list.
-UNTIL_MENDED = {
-    "csrc/engine/accelerator.cpp",
-    "csrc/engine/accelerator.h",
-    "csrc/engine/arrays.cpp",
-    "csrc/engine/combine.cpp",
-    "csrc/engine/cut_off.cpp",
-    "csrc/engine/pack.cpp",
-    "csrc/engine/row_select.cpp",
-    "csrc/engine/row_select.h",
-    "csrc/engine/search.h",
-    "csrc/engine/select.h",
-    "csrc/engine/set_bits.h",
-    "csrc/engine/sparse.h",
-    "csrc/engine/stages.cpp",
-    "csrc/engine/stages.h",
-    "csrc/engine/tasks.h",
-    "csrc/engine/views.h",
-    "csrc/engine/weighted.cpp",
-    "csrc/stream/array.h",
-    "csrc/stream/buffers.h",
-    "csrc/stream/pages.h",
-    "csrc/stream/stream.cpp",
-    "csrc/stream/tiling.cpp",
-    "csrc/torch/cuda.cpp",
-}
-
 
 def vague_sentences(path: Path) -> list[str]:
     sentences = (of_python if path.suffix.startswith(".py") else of_native)(path.read_text())
@@ -56,15 +29,8 @@ def vague_sentences(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_sentences_open_with_their_subject(path: Path) -> None:
     found = vague_sentences(path)
-    if str(path.relative_to(ROOT)) in UNTIL_MENDED:
-        assert found, "mended: remove the file from UNTIL_MENDED"
-        return
     advice = "begin with a verb or with the noun that the sentence is about"
     assert not found, "\n".join([advice, *found])
-
-
-def test_every_file_that_waits_is_there() -> None:
-    assert {str(path.relative_to(ROOT)) for path in FILES} >= UNTIL_MENDED
 
 
 @pytest.mark.parametrize(
