@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-"""Any floating-point format: float16, float32, float64, bfloat16, float8_e4m3fn, float8_e5m2."""
+"""Any floating-point format: of NumPy, and of ml_dtypes, such as bfloat16 and float8_e4m3fn."""
 Floats = npt.NDArray[np.float32]
 Signs = npt.NDArray[np.int8]
 Mask = npt.NDArray[np.bool_]
@@ -22,6 +22,16 @@ CANONICAL_NAN = {
     "float8_e4m3fn": 0x7F,
     "float8_e5m2": 0x7E,
 }
+"""The quiet positive NaN of formats that have stated it."""
+
+
+def canonical_nan(dtype: npt.DTypeLike) -> int:
+    """The bits of a format's quiet positive NaN: stated above, or those of its package."""
+    target = np.dtype(dtype)
+    if target.name in CANONICAL_NAN:
+        return CANONICAL_NAN[target.name]
+    return int(np.array(np.nan).astype(target).view(f"u{target.itemsize}"))
+
 
 ieee = np.errstate(all="ignore")
 """Decorator: overflow, NaN and division by zero are values here, not warnings."""
@@ -45,5 +55,5 @@ def narrow(a: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
     """
     target = np.dtype(dtype)
     out = widen(a).astype(target)
-    out.view(f"u{target.itemsize}")[np.isnan(widen(out))] = CANONICAL_NAN[target.name]
+    out.view(f"u{target.itemsize}")[np.isnan(widen(out))] = canonical_nan(target)
     return out
