@@ -94,8 +94,8 @@ def stages(n_outliers: int, n_kept: int) -> object:
     return two().stage_sums(tasks=[task], limits=LIMITS)
 
 
-def weighted(source: _core.Source, n_blocks: int = 1) -> object:
-    return _core.weighted_sum([source], N, n_blocks, 1, AT[0], F32, AT[1], AT[2])
+def weighted(source: _core.Source, n_blocks: int = 1) -> None:
+    _core.weighted_sum([source], N, n_blocks, 1, AT[0], F32, AT[1], AT[2])
 
 
 IN_FILE = _core.Source.plain(values=(0, 0, F32))
