@@ -21,7 +21,8 @@ void check_candidate(const Plan& plan, std::size_t job, const Candidate& candida
     check_per_expert(plan, job, "weights", candidate.weights.size());
   } else {
     const std::uint64_t length = candidate.row_length;
-    const std::uint64_t n_rows = (plan.jobs[job].n_elements + length - 1) / length;
+    const std::uint64_t n = plan.jobs[job].n_elements;
+    const std::uint64_t n_rows = n / length + (n % length != 0);
     check_length("weights", candidate.weights.size(), n_rows * n_experts,
                  "one for each row and expert");
   }
@@ -42,6 +43,10 @@ void check_stages(const Plan& plan, const Slice& slice, const Stages& stages) {
         std::holds_alternative<DropByRank>(stage) || std::holds_alternative<RowBand>(stage);
     if (by_rows && stages.row_length == 0)
       refuse("row_length", "0", "the elements of a row, which these stages need");
+    if (const auto* const band = std::get_if<RowBand>(&stage))
+      if (std::max(band->n_outliers, band->n_kept) > stages.row_length)
+        refuse("n_outliers and n_kept", text(band->n_outliers) + " and " + text(band->n_kept),
+               "at most the row's " + text(stages.row_length) + " elements each");
   }
   if (stages.row_length == 0) return;
   for (const std::uint64_t n : {slice.first, slice.n_elements})
@@ -124,6 +129,7 @@ void check(const Plan& plan, std::vector<CombineTask>& tasks, const Rule& rule) 
     const std::size_t job = task.slice.job;
     const std::size_t n_rows = std::max<std::size_t>(plan.jobs[job].n_rows(), 1);
     check_length("candidates", task.candidates.size(), n_rows, "one for each output");
+    check_outputs(plan, job, plan.jobs[job].outputs.size());
     for (const Candidate& candidate : task.candidates)
       check_candidate(plan, job, candidate, static_cast<int>(n_candidates));
     if (const auto* const stages = std::get_if<Stages>(&task.traits))
@@ -194,6 +200,7 @@ void check(const Plan& plan, const std::vector<PackTask>& tasks, const PackOptio
     const bool needs_shared = by_lambda || options.mask == MaskRule::same_sign;
     if (needs_shared && !options.has_shared)
       refuse("shared", "None", "the rule of the shared vector that these masks compare with");
+    check_outputs(plan, task.job, options.has_shared);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "engine/gram.h"
 #include "engine/pack.h"
 #include "engine/select.h"
+#include "engine/sparse.h"
 #include "engine/surveys.h"
 
 namespace tallies::bind {
@@ -48,5 +49,17 @@ void check(const Plan&, std::vector<VarianceTask>&);
 void check(const Plan&, std::vector<GramTask>&, const GramOptions&);
 void check(const Plan&, const std::vector<PackTask>&, const PackOptions&);
 void check(const Plan&, std::vector<Unit>&, const Ranking&);
+
+// Check the arrays of a plan (bind/check_arrays.cpp).
+void check_array(const Plan&, const Array&);
+void check_in_memory(const Operand&);
+// The first n_values outputs are of the job's dtype, all others packed bits.
+void check_outputs(const Plan&, std::size_t job, std::size_t n_values);
+void check_delta(const Plan&, std::int64_t job, std::int64_t expert);
+void check_merged(const Plan&, std::int64_t job);
+void check_restored(const Plan&);
+void check(const Plan&, const std::vector<SparseRule>&);
+void check(const Plan&, const std::vector<SparseRule>&, const SparseCounts&,
+           const std::vector<SparseEntries>&);
 
 }  // namespace tallies::bind

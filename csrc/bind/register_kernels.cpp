@@ -4,22 +4,27 @@
 #include <limits>
 
 #include "bind/arrays.h"
+#include "bind/check.h"
 #include "core/error.h"
 #include "cpu/ops.h"
 
 namespace tallies::bind {
 namespace {
 
-void check_experts(std::size_t n) {
+void check_experts(std::size_t n, std::size_t n_weights) {
   if (n > static_cast<std::size_t>(kMaxExperts))
     throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
                                           " experts at a time, found " + std::to_string(n));
+  check_length("weights", n_weights, n, "one for each expert");
 }
+
+void check_dtype(int code, int n) { check_between("dtype", code, 0, n - 1); }
 
 // Merges float32 deltas under the signs of the caller.
 void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>& weights,
                     Address signs, int blend, Address out, std::size_t n) {
-  check_experts(deltas.size());
+  check_experts(deltas.size(), weights.size());
+  check_between("blend", blend, 0, 255);
   const int rule = index_of({Gate::all, Vote::given, static_cast<Blend>(blend)});
   if (rule < 0) throw Error(Error::Kind::request, "no such blend of agreeing values");
   const std::vector<const void*> experts = all_at<void>(deltas);
@@ -42,7 +47,8 @@ void disjoint_merge(const std::vector<Address>& deltas, const std::vector<float>
 
 std::int64_t elect_signs(const std::vector<Address>& deltas, const std::vector<float>& weights,
                          bool by_count, int zero_sign, Address out, std::size_t n) {
-  check_experts(deltas.size());
+  check_experts(deltas.size(), weights.size());
+  check_between("zero_sign", zero_sign, -1, 1);
   const std::vector<const float*> experts = all_at<float>(deltas);
   CombineTally tally;
   kernels().elect_signs[by_count](experts.data(), weights.data(), static_cast<int>(experts.size()),
@@ -51,7 +57,7 @@ std::int64_t elect_signs(const std::vector<Address>& deltas, const std::vector<f
 }
 
 void consensus_mask(const std::vector<Address>& masks, int at_least, Address out, std::size_t n) {
-  check_experts(masks.size());
+  check_experts(masks.size(), masks.size());
   const std::vector<const std::uint8_t*> rows = all_at<std::uint8_t>(masks);
   // The kernel counts in nine bits; more than all masks is more than all, however many it is.
   kernels().consensus_mask(rows.data(), static_cast<int>(rows.size()),
@@ -83,12 +89,14 @@ void register_kernels(py::module_& m) {
   m.def(
       "widen",
       [](Address in, int dtype, Address out, std::size_t n) {
+        check_dtype(dtype, kDTypes);
         kernels().widen[dtype](at<const void>(in), at<float>(out), n);
       },
       Native());
   m.def(
       "narrow",
       [](Address in, Address out, int dtype, std::size_t n) {
+        check_dtype(dtype, kDTypes);
         kernels().narrow[dtype](at<const float>(in), at<void>(out), n);
       },
       Native());
@@ -130,6 +138,7 @@ void register_kernels(py::module_& m) {
       "survey",
       [](int dtype, Address base, Address expert, std::size_t n, std::int32_t low,
          std::int32_t high, Address interior, bool is_dense) {
+        check_dtype(dtype, kFusedDTypes);
         SurveyTally tally;
         kernels().survey[dtype]({at<const void>(base), at<const void>(expert), n, low, high,
                                  at<std::uint32_t>(interior), is_dense},
@@ -144,11 +153,13 @@ void register_kernels(py::module_& m) {
          const std::vector<Address>& experts, const std::vector<float>& weights,
          const std::vector<std::int32_t>& floors, float scale, int zero_sign, Address out,
          std::size_t n) {
-        check_experts(experts.size());
-        const int rule =
-            index_of({static_cast<Gate>(gate), static_cast<Vote>(vote), static_cast<Blend>(blend)});
-        if (rule < 0) throw Error(Error::Kind::request, "this rule is not compiled");
-        if (kRules[rule].gate > Gate::magnitude || kRules[rule].vote == Vote::given)
+        check_dtype(dtype, kFusedDTypes);
+        check_experts(experts.size(), weights.size());
+        check_length("floors", floors.size(), experts.size(), "one for each expert");
+        check_between("zero_sign", zero_sign, -1, 1);
+        const Rule found = to_rule(gate, vote, blend);
+        const int rule = index_of(found);
+        if (found.gate > Gate::magnitude || found.vote == Vote::given)
           throw Error(Error::Kind::request, "this rule needs a survey, draws or signs");
         const std::vector<const void*> rows = all_at<void>(experts);
         const CombineArgs args{at<const void>(base),

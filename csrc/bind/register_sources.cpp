@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bind/arrays.h"
+#include "bind/check.h"
 #include "bind/sources.h"
 #include "core/error.h"
 #include "engine/decode.h"
@@ -18,6 +19,9 @@ namespace {
 using Form = Source::Form;
 
 constexpr int kPackedBits = -1;
+
+// Far above every grain in use; the bytes of so many elements are no number near 2^64.
+constexpr std::size_t kLargestGrain = std::size_t(1) << 24;
 
 void require(bool is_right, const std::string& found, const std::string& expected) {
   if (!is_right) throw py::value_error("found " + found + ", expected " + expected);
@@ -157,20 +161,22 @@ void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inp
     throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
                                           " experts in one merge, found " +
                                           std::to_string(inputs.size() - plan.has_base));
-  require(grain > 0 && grain % kGrain == 0, "grain " + std::to_string(grain),
-          "a multiple of " + std::to_string(kGrain));
+  require(grain > 0 && grain % kGrain == 0 && grain <= kLargestGrain,
+          "grain " + std::to_string(grain),
+          "a multiple of " + std::to_string(kGrain) + " up to " + std::to_string(kLargestGrain));
   Job job{n_elements, {}, {}, grain};
   std::vector<Source> sources;
   for (const Input& input : inputs) add_operand(plan, job, sources, to_operand(input));
   for (const Place& place : outputs)
     job.outputs.push_back({to_array(place), apart ? job.outputs.size() : 0});
-  const auto check = [&](const Array& array) {
-    require(array.file >= -1 && array.file < plan.files.size(),
-            "file " + std::to_string(array.file),
-            "one of the " + std::to_string(plan.files.size()) + " that the plan has opened");
-  };
-  std::ranges::for_each(job.inputs, check);
-  std::ranges::for_each(job.outputs, check);
+  for (const Array& array : job.inputs) check_array(plan, array);
+  for (const Output& output : job.outputs) check_array(plan, output);
+  if (!apart)
+    for (const Place& place : outputs)
+      require(std::get<2>(place) == std::get<2>(outputs[0]),
+              "outputs of dtypes " + std::to_string(std::get<2>(outputs[0])) + " and " +
+                  std::to_string(std::get<2>(place)) + " with the same values",
+              "one dtype");
   plan.jobs.push_back(std::move(job));
   plan.sources.push_back(std::move(sources));
   const int dtype = outputs.empty() ? kPackedBits : std::get<2>(outputs[0]);
@@ -201,6 +207,8 @@ void register_sources(py::module_& m) {
           "decode",
           [](const Operand& source, std::uint64_t n_elements, int threads, Address out) {
             require_elements(source, n_elements);
+            check_in_memory(source);
+            require(threads >= 1, std::to_string(threads) + " threads", "1 or more");
             const FloatEnvironment environment;
             const py::gil_scoped_release release;
             decode_all(source, n_elements, threads, at<float>(out));

@@ -1,7 +1,5 @@
-#include <pybind11/stl.h>
-
+#include "bind/plan.h"
 #include "bind/sources.h"
-#include "bind/watch.h"
 #include "engine/sparse.h"
 
 namespace tallies::bind {
@@ -58,8 +56,8 @@ void register_sparse(py::module_& m) {
       "count_sparse",
       [](const Plan& plan, const std::vector<SparseRule>& rules, const Limits& limits,
          py::object progress) {
-        Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
+        check(plan, rules);
+        return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
           return Counts{count_sparse(plan, rules, limits, on_progress)};
         });
       },
@@ -75,8 +73,8 @@ void register_sparse(py::module_& m) {
         std::vector<SparseEntries> to;
         for (std::size_t i = 0; i < rules.size(); ++i)
           to.push_back(to_entries(entries[i], rules[i]));
-        Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
+        check(plan, rules, counts.each, to);
+        return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
           return pack_sparse(plan, rules, counts.each, to, limits, on_progress);
         });
       },
@@ -90,11 +88,12 @@ void register_sparse(py::module_& m) {
         std::vector<std::uint64_t> n_elements;
         for (const auto& [n, place] : masks) {
           arrays.push_back(to_mask(place));
+          check_array(plan, arrays.back());
           n_elements.push_back(n);
         }
-        Watch watch(std::move(progress));
         std::vector<GroupStarts> counts;
-        for (const Starts& starts : watch.run([&](const Progress& on_progress) {
+        for (const Starts& starts :
+             run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
                return count_masks(plan.files, arrays, n_elements, kStrip, limits, on_progress);
              }))
           counts.push_back({starts, kStrip});

@@ -47,17 +47,8 @@ void register_store(py::module_& m) {
   m.def(
       "restore",
       [](const Plan& plan, const Limits& limits, py::object progress) {
-        for (std::size_t job = 0; job < plan.jobs.size(); ++job) {
-          const std::size_t n_sources = plan.sources[job].size(),
-                            n_outputs = plan.jobs[job].outputs.size();
-          if (n_sources < 1 || n_sources > 2 || n_outputs == 0)
-            throw py::value_error("job " + std::to_string(job) + ": found " +
-                                  std::to_string(n_sources) + " inputs and " +
-                                  std::to_string(n_outputs) +
-                                  " outputs, expected a base, at most one delta, and an output");
-        }
-        Watch watch(std::move(progress));
-        return watch.run([&](const Progress& on_progress) {
+        check_restored(plan);
+        return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
           return restore({plan.files, plan.jobs, plan.sources, plan.output_types}, limits,
                          on_progress);
         });

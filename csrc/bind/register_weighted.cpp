@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bind/arrays.h"
+#include "bind/check.h"
 #include "bind/sources.h"
 #include "bind/watch.h"
 #include "engine/restore.h"
@@ -15,7 +16,10 @@ void check(const std::vector<const Operand*>& deltas, std::uint64_t n, std::uint
   for (const Operand* delta : deltas) {
     if (delta == nullptr) throw py::value_error("found None, expected a Source");
     require_elements(*delta, n);
+    check_in_memory(*delta);
   }
+  if (n_blocks > ~std::uint64_t(0) / std::max<std::uint64_t>(n, 1))
+    refuse("n_blocks", std::to_string(n_blocks), "no more blocks than numbers of 64 bits count");
   if (n_blocks == 0 || threads < 1)
     throw py::value_error("found " + std::to_string(n_blocks) + " blocks and " +
                           std::to_string(threads) + " threads, expected 1 of each or more");

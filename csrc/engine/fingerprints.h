@@ -26,8 +26,9 @@ inline Lanes fingerprint(const void* data, const Array& array, std::uint64_t fir
   return lanes;
 }
 
-// The same of the values of a source, without its scales.
+// The same of the values of a source, without its scales; zeros of a source without arrays.
 inline Lanes fingerprint(const Tile& tile, const Job& job, const Source& source) {
+  if (source.form == Source::Form::zero) return {};
   return fingerprint(tile.in[source.array], job.inputs[source.array], tile.first, tile.n);
 }
 

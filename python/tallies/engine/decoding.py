@@ -48,5 +48,11 @@ def decoded_chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         yield out
 
 
+def unrounded(tensor: TensorInfo) -> TensorInfo:
+    """Return a scaled tensor whose decoded dtype is float32, in which its values are exact."""
+    assert tensor.scale is not None
+    return replace(tensor, scale=replace(tensor.scale, decoded_dtype="F32"))
+
+
 def _address(data: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0

@@ -17,7 +17,7 @@ from ..spec.dtypes import DTYPE_CODES
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from .arguments import refuse_no_store
-from .loading import LoadedTensor, load_task, read
+from .loading import LoadedTensor, load_task, read, read_decoded
 from .masks import unpack_bits
 
 
@@ -60,7 +60,8 @@ def store_deltas(
     * sparse: mask ? value : +0, an int8 value times the scale of its row;
     * sparse with ``density: exact``, dense tensors of bitdelta, and matrices of tsv_c and twin:
       task - base. The rounded sum of base and vector may then differ from ``store.load`` in the
-      last place, and each kept element takes four bytes.
+      last place, and each kept element takes four bytes. A float8 base with scales counts as its
+      decoded values, rounded to the dtype of the result.
 
     Args:
         store: An open store.
@@ -108,7 +109,10 @@ def _deltas(
             part = loaded[name]
             native, memory = part.delta, part.memory
             if part.replaces:
-                native, memory = _difference(part, read(one, [base], threads)[0])
+                values = (
+                    read_decoded(base, one.check) if base.scale else read(one, [base], threads)[0]
+                )
+                native, memory = _difference(part, values)
         deltas[name] = EncodedDelta(torch.Size(base.shape), native, memory)
     return deltas
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import torch
 
@@ -12,11 +12,15 @@ from .._core import Plan, Source, restore
 from ..checkpoint.safetensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, bits_code, place_code
+from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits
 from ..store.families.job import GRAIN
+from ..store.opened import writer_to
 from ..store.restoring.task import Restoring
 
 BUFFERS: Final = "256MiB"
+
+Check = Callable[[TensorInfo, Sequence[int]], object]
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,23 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
     for info, result in zip(infos, found, strict=True):
         one.check(info, result.inputs[0])
     return arrays
+
+
+def read_decoded(info: TensorInfo, check: Check) -> torch.Tensor:
+    """Read a scaled tensor of the base as its values times scales, in its decoded dtype.
+
+    Args:
+        info: The tensor.
+        check: Compares the fingerprint of its stored bytes with that of the base that was packed.
+
+    Raises:
+        InputError: The stored values or scales are not those that were packed.
+        StorageError: Reading fails.
+    """
+    array, address = new_array(info.name, info.decoded_dtype, info.shape, "torch")
+    copy_out(info, writer_to(address))
+    check(info, content(info))
+    return cast(torch.Tensor, array)
 
 
 def _is_shared(one: Restoring, part: TensorInfo) -> bool:

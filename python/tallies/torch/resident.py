@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from ..engine.decoding import unrounded
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import KERNEL_DTYPES
 from ..store.opened import Store
+from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
-from .loading import LoadedTensor, load_task
+from .loading import LoadedTensor, load_task, read_decoded
 from .masks import apply_mask
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
@@ -40,7 +43,7 @@ class Resident:
     def __init__(self, store: Store, tensors: Mapping[str, torch.Tensor], threads: int) -> None:
         known = store.manifest.tensors
         self._base = {
-            name: tensor.detach().clone()
+            name: self._values(store, name, tensor)
             for name, tensor in tensors.items()
             if known[name].tied_to is None
         }
@@ -52,6 +55,15 @@ class Resident:
                 name: self._part(store, name, part, moved)
                 for name, part in load_task(one, shared, threads).items()
             }
+
+    @staticmethod
+    def _values(store: Store, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a copy of the base's tensor; of decoded values, before they are rounded."""
+        info = store.base.tensors[name]
+        if info.scale is None:
+            return tensor.detach().clone()
+        check = partial(refuse_damaged, store.path, store.manifest, store.base)
+        return read_decoded(unrounded(info), check).to(tensor.device)
 
     def _part(
         self, store: Store, name: str, part: LoadedTensor, moved: dict[int, torch.Tensor]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from ..._core import Plan, combine, narrow, widen
@@ -17,6 +16,7 @@ from ...checkpoint.safetensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
 from ...engine.files import Place
 from ...engine.fingerprints import add_content, content_of
+from ...linalg.threads import workers
 from ...spec.dtypes import DTYPE_CODES, DTYPES
 from ...spec.rules import Blend, Gate, Vote
 from ._low_rank_layout import s_name, v_name
@@ -84,7 +84,7 @@ def restore_matrix(
         return [*(lanes for _, lanes in read), content_of(data, at)]
 
     sums = [[0] * 8 for _ in range(len(whole) + 1)]
-    with ThreadPoolExecutor(n_threads) as pool:
+    with workers(n_threads) as pool:
         for parts in pool.map(block, range(0, rows, n_rows)):
             for total, part in zip(sums, parts, strict=True):
                 add_content(total, part)
