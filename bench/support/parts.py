@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tallies.checkpoint.checkpoint import Checkpoint
-from tallies.checkpoint.safetensors import TensorInfo
+from tallies.checkpoint.tensors import TensorInfo
 from tests.reference.dtype import Array
 
 Model = dict[str, Array]

@@ -7,6 +7,12 @@ import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+_BRIEF: Final = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 120
+
+show: Final[Callable[[object], str]] = _BRIEF.repr
+"""``repr`` on one line of bounded length, for text that strangers wrote."""
+
 
 def counted(n: int, noun: str) -> str:
     """Return a number and its noun: ``1 model``, ``2 models``."""
@@ -34,11 +40,6 @@ def unknown(word: object, known: Iterable[str]) -> str:
     names = list(known)
     hint = did_you_mean(word, names) if isinstance(word, str) else ""
     return f"{show(word)} is not known{hint} (known: {', '.join(names)})"
-
-
-_brief = reprlib.Repr()
-show: Final[Callable[[object], str]] = _brief.repr
-"""``repr`` on one line of bounded length, for text that strangers wrote."""
 
 
 def some(names: Sequence[str]) -> str:

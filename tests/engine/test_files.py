@@ -10,7 +10,7 @@ import pytest
 
 from tallies import StorageError
 from tallies._core import Limits, Plan
-from tallies.checkpoint.safetensors import TensorInfo
+from tallies.checkpoint.tensors import TensorInfo
 from tallies.engine.codes import PACKED_BITS
 from tallies.engine.files import PlanFiles, moved
 from tallies.spec.dtypes import DTYPE_CODES

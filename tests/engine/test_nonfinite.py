@@ -9,7 +9,7 @@ import pytest
 
 from tallies._core import Limits, Plan
 from tallies.checkpoint.checkpoint import Checkpoint
-from tallies.checkpoint.safetensors import TensorInfo
+from tallies.checkpoint.tensors import TensorInfo
 from tallies.engine.files import PlanFiles
 from tallies.engine.nonfinite import (
     find_nonfinite,

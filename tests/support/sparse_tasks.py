@@ -10,7 +10,8 @@ import numpy as np
 
 from tallies import _core
 from tallies.checkpoint.checkpoint import Checkpoint
-from tallies.checkpoint.safetensors import TensorInfo, read_header
+from tallies.checkpoint.safetensors import read_header
+from tallies.checkpoint.tensors import TensorInfo
 from tallies.engine.files import Place, PlanFiles
 from tallies.engine.fingerprints import content, tensor_fingerprint
 from tallies.recipe.parameters import check_parameters

@@ -13,8 +13,8 @@ from typing import Any
 
 from ..errors import InputError
 from .json_text import json_object, read_text, refuse_unreadable
-from .safetensors import TensorInfo
 from .shards import find_shards, is_auxiliary, read_shards, refuse_absent, refuse_other_file
+from .tensors import TensorInfo
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeGuard
 
 from ..errors import InputError, StorageError
-from ..messages import _brief, show
+from ..messages import show
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """The longest header that the stock library reads; our bound on index and config.json as well."""
@@ -16,7 +16,6 @@ MAX_HEADER_BYTES: Final = 100_000_000
 _MAX_DIGITS: Final = 18  # 10**18 < 2**63: an integer this short fits every counter downstream
 
 DAMAGED: Final = "the file is damaged: copy or download it again"
-_brief.maxstring = _brief.maxother = 120
 
 
 def read_text(path: Path) -> bytes:

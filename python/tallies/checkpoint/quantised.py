@@ -11,7 +11,7 @@ from ..messages import show
 from ..spec.dtypes import FLOAT8
 from .checkpoint import Checkpoint
 from .json_text import is_object
-from .safetensors import TensorInfo
+from .tensors import TensorInfo
 
 _QUANTISED: Final = {
     "bitsandbytes": re.compile(

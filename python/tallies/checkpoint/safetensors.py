@@ -14,8 +14,7 @@ from ..errors import InputError, StorageError
 from ..messages import show
 from ..spec.dtypes import DTYPES, UNSUPPORTED
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
-from .tensors import MAX_TENSOR_BYTES
-from .tensors import TensorInfo as TensorInfo
+from .tensors import MAX_TENSOR_BYTES, TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 

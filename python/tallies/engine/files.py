@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from .._core import Plan, Source
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
 from .codes import PACKED_BITS
 from .copies import CopiesInOrder

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .._core import Limits, Plan, fingerprint
 from ..checkpoint.data import _CHUNK_BYTES, chunks
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from .decoding import decoded_chunks
 from .files import PlanFiles
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .._core import Limits, Plan
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from .files import PlanFiles, native
 
 REPAIR = "repair the model, or pass --nonfinite propagate"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.fingerprints import add_content, content
 from ..engine.outcomes import Guessed, Outcome, Score, Statistics, Trim
 from ..spec.dtypes import DTYPES

@@ -11,7 +11,7 @@ from typing import Any
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layout import Shard, header, tensor_bytes
 from ..checkpoint.match import Match, Model, row_length
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .._core import target
 from ..checkpoint.data import same_form
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.fingerprints import content, model_fingerprint, tensor_fingerprint
 from ..engine.jobs import Work
 from ..engine.passes import Passes

@@ -12,7 +12,7 @@ from .._core import Limits, Plan
 from ..checkpoint.data import chunks, same_bytes
 from ..checkpoint.files import refuse_changed, stamps
 from ..checkpoint.layout import INDEX_NAME, Shard, index_file, tensor_bytes
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.nonfinite import objections
 from ..engine.passes import Passes

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..checkpoint.layout import Entry, header, tensor_bytes
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 
 

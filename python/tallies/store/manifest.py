@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._version import __version__
-from ..checkpoint.safetensors import TensorInfo, read_header
+from ..checkpoint.safetensors import read_header
+from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
 

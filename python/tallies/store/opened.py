@@ -11,8 +11,8 @@ from typing import Any
 
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.safetensors import TensorInfo
 from ..checkpoint.scaled import with_scales
+from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, place_code
 from ..engine.fingerprints import contents, tensor_fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.fingerprints import tensor_fingerprint
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from .._core import Plan, restore
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles, native, place_code
 from ..engine.fingerprints import content, copy_out
 from ..engine.limits import tile_limits

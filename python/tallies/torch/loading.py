@@ -9,7 +9,7 @@ from typing import Final, cast
 import torch
 
 from .._core import Plan, Source, restore
-from ..checkpoint.safetensors import TensorInfo
+from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, bits_code, place_code
 from ..engine.fingerprints import content, copy_out

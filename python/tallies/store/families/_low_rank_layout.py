@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ..codecs._low_rank import VectorType
 
 

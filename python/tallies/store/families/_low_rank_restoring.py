@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ..._core import Plan, combine, narrow, widen
 from ...checkpoint.data import read_range
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
 from ...engine.files import Place
 from ...engine.fingerprints import add_content, content_of

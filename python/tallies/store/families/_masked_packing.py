@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ..._core import Candidate, PackResult, PackTask, pack
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES, ZERO_SIGNS
 from ...engine.files import Place, native
 from ...engine.fingerprints import content_of

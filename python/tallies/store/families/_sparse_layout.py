@@ -12,7 +12,7 @@ from typing import Any
 
 from ..._core import Source, Starts
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.files import NOWHERE, Place, PlanFiles, place_code
 from ...errors import InputError
 from ...messages import show

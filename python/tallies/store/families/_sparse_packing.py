@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..._core import Limits, Plan, SparseRule, SparseWritten, Unit, count_sparse, pack_sparse
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import KEEP_ALL, KEEP_NONE
 from ...engine.files import PlanFiles
 from ...engine.fingerprints import content, tensor_fingerprint

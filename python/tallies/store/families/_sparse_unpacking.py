@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..._core import Limits, count_masks, restore
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content
 from ._sparse_layout import (

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from ..._core import Limits, Source
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ..codecs._codec import Codec
 from .job import PackJob

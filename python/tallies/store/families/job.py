@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..._core import Limits, Plan
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.files import PlanFiles
 from ...engine.nonfinite import objections
 from ..layout import Layout

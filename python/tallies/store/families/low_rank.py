@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ..._core import Limits
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ...errors import InputError
 from ...linalg import spectral

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ..._core import Limits, Source, restore
 from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import PACKED_BITS
 from ...engine.files import Place, PlanFiles, Scaled, native
 from ...engine.fingerprints import content

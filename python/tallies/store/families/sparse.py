@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..._core import Limits, count_mask
 from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import PACKED_BITS
 from ...engine.files import NOWHERE, Place, PlanFiles
 from ...spec.dtypes import DTYPE_CODES

@@ -14,7 +14,7 @@ from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
 from ...checkpoint.opening import as_model, open_model
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import show

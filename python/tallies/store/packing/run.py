@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..._core import Limits
 from ...checkpoint.files import refuse_changed, stamps
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.fingerprints import copy_out
 from ...engine.nonfinite import find_nonfinite, objection
 from ...engine.usage import Advance, Progress

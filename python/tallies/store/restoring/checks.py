@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ...checkpoint.checkpoint import Checkpoint
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.fingerprints import tensor_fingerprint
 from ...errors import InputError
 from ...messages import show, unknown

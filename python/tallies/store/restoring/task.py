@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..._core import Limits
 from ...checkpoint.checkpoint import Checkpoint
-from ...checkpoint.safetensors import TensorInfo
+from ...checkpoint.tensors import TensorInfo
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
