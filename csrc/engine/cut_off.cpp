@@ -1,4 +1,4 @@
-// Finds cut-offs: entries that equal a threshold pass lowest index first, up to the rank.
+// Finds cut-offs: entries that equal a threshold are kept lowest index first, up to the rank.
 
 #include <algorithm>
 

@@ -44,7 +44,7 @@ def load(data: bytes) -> object:
     while code := stream.read(1):
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
-            raise ValueError(f"has the instruction {code!r}, which nobody knows")
+            raise ValueError(f"has the instruction {code!r}, which is no instruction of a pickle")
         if opcode.name == "STOP":
             return machine.pop()
         machine.step(opcode, stream)
@@ -184,7 +184,7 @@ class _Machine:
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("names something by what is no text")
+            raise ValueError("names something, and not by text")
         self._stack.append(find(module, name))
 
     def _reduce(self, _: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,11 @@ class Array:
     def place(self) -> Place:
         """The array as native passes take it."""
         return (-1, self.address, DTYPE_CODES[self.dtype])
+
+
+def address_of(data: bytearray) -> int:
+    """Return the address of a buffer, which must outlive its use; 0 for an empty one."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0
 
 
 def is_torch(value: Any) -> bool:

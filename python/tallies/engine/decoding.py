@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from .._core import narrow
 from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
 from ..spec.dtypes import DTYPE_CODES, DTYPES
+from .arrays import address_of
 from .files import Scaled
 
 _ELEMENTS = 1 << 18
@@ -29,7 +29,7 @@ def decoded_chunks(tensor: TensorInfo) -> Iterator[bytearray]:
     stored = DTYPE_CODES[tensor.dtype]
     whole = Scaled(
         (-1, 0, stored),
-        (-1, _address(scales), DTYPE_CODES[tensor.scale.tensor.dtype]),
+        (-1, address_of(scales), DTYPE_CODES[tensor.scale.tensor.dtype]),
         *tensor.scale.rows_and_blocks(tensor),
     )
     n_each = max(_ELEMENTS // whole.grain, 1) * whole.grain
@@ -41,10 +41,10 @@ def decoded_chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         here = bytearray(values[:n])
         del values[:n]
         floats = bytearray(4 * n)
-        stretch = replace(whole.moved(first), values=(-1, _address(here), stored))
-        stretch.native().decode(n_elements=n, threads=1, out=_address(floats))
+        stretch = replace(whole.moved(first), values=(-1, address_of(here), stored))
+        stretch.native().decode(n_elements=n, threads=1, out=address_of(floats))
         out = bytearray(n * DTYPES[tensor.decoded_dtype])
-        narrow(_address(floats), _address(out), code, n)
+        narrow(address_of(floats), address_of(out), code, n)
         yield out
 
 
@@ -52,7 +52,3 @@ def unrounded(tensor: TensorInfo) -> TensorInfo:
     """Return a scaled tensor whose decoded dtype is float32, in which its values are exact."""
     assert tensor.scale is not None
     return replace(tensor, scale=replace(tensor.scale, decoded_dtype="F32"))
-
-
-def _address(data: bytearray) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0

@@ -15,6 +15,7 @@ from ..sizes import parse_size
 _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
+_IN_MEMORY_BUFFER_BYTES = 1 << 20
 # Open files that are no input or output.
 _OTHER_FILES = 32
 
@@ -63,9 +64,6 @@ def allow_open_files(n_files: int) -> None:
         ) from None
 
 
-_BUFFER_BYTES = 1 << 20
-
-
 def n_threads(threads: int | None) -> int:
     """Return the number of threads asked for; for None, of the cores this process may use."""
     if threads is None:
@@ -78,4 +76,4 @@ def n_threads(threads: int | None) -> int:
 
 def limits_in_memory(threads: int | None) -> Limits:
     """Return the limits of a pass over arrays in memory, which take no buffers of their own."""
-    return Limits(n_threads(threads), _BUFFER_BYTES)
+    return Limits(n_threads(threads), _IN_MEMORY_BUFFER_BYTES)

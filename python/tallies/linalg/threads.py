@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 def workers(n_workers: int, initializer: Callable[[], object] | None = None) -> Executor:
     """Return a pool of threads, at most ``n_workers`` and as many as the system starts.
 
-    Where no thread starts, the calling thread does each task when it is submitted.
+    If no thread starts, the calling thread does each task when it is submitted.
 
     Args:
         n_workers: The number of threads.

@@ -5,12 +5,12 @@ torch is needed here alone.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..._core import Plan, narrow, read_delta, widen
+from ...engine.arrays import address_of
 from ...engine.fingerprints import content_of
 from ...errors import InputError
 from ...linalg import spectral
@@ -118,7 +118,7 @@ def _factor(job: PackJob, plan: Plan, index: int, name: str, scale: float | None
         shared = _narrowed(total, dtype)
         # The tasks' own parts are differences to the vector as it is stored.
         stored = bytearray(shared)
-        widen(_address(stored), DTYPE_CODES[dtype], total.data_ptr(), total.numel())
+        widen(address_of(stored), DTYPE_CODES[dtype], total.data_ptr(), total.numel())
         if job.refuse_nonfinite and not bool(total.isfinite().all()):
             raise _NotFinite
     place = job.places[job.files[0]][name]
@@ -149,9 +149,5 @@ def _triplets(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tens
 def _narrowed(values: torch.Tensor, dtype: str) -> bytes:
     """Return float32 values rounded to a dtype."""
     data = bytearray(values.numel() * DTYPES[dtype])
-    narrow(values.data_ptr(), _address(data), DTYPE_CODES[dtype], values.numel())
+    narrow(values.data_ptr(), address_of(data), DTYPE_CODES[dtype], values.numel())
     return bytes(data)
-
-
-def _address(data: bytearray) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ..._core import Plan, combine, narrow, widen
 from ...checkpoint.data import read_range
 from ...checkpoint.tensors import TensorInfo
+from ...engine.arrays import address_of
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
 from ...engine.files import Place
 from ...engine.fingerprints import add_content, content_of
@@ -74,7 +75,7 @@ def restore_matrix(
         for i, row in enumerate((weights * sizes).tolist()):
             _add_terms(out.ctypes.data + 4 * columns * i, row, starts, columns)
         data = bytearray(out.size * DTYPES[base.dtype])
-        narrow(out.ctypes.data, _address(data), DTYPE_CODES[base.dtype], out.size)
+        narrow(out.ctypes.data, address_of(data), DTYPE_CODES[base.dtype], out.size)
         at = first * columns * DTYPES[base.dtype]
         for file, offset, _ in places:
             if file < 0:
@@ -116,9 +117,5 @@ def _read(one: TensorInfo, first: int, last: int) -> tuple[npt.NDArray[np.float3
     n_bytes = columns * DTYPES[one.dtype]
     data = read_range(one, first * n_bytes, (last - first) * n_bytes)
     values = np.empty((last - first, columns), np.float32)
-    widen(_address(data), DTYPE_CODES[one.dtype], values.ctypes.data, values.size)
+    widen(address_of(data), DTYPE_CODES[one.dtype], values.ctypes.data, values.size)
     return values, content_of(data, first * n_bytes)
-
-
-def _address(data: bytearray) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(data)) if data else 0
