@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("here")
         ("--semantics mine", ["'--semantics': 'mine' is not one of 'paper', 'mergekit'"]),
         ("--device tpu", ["'--device': 'tpu' is not one of 'cpu', 'cuda'"]),
         ("--max-vram much", ["size 'much': expected such as '5GB'"]),
-        ("--device cuda --max-vram 1kB", ["max_vram: found '1kB' for "]),
+        ("--device cuda --max-vram 1kB", ["max_vram: found 1,000 bytes for "]),
         ("--files-from nowhere", ["nowhere: no such file or directory"]),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from .. import cuda
 from .._core import Limits, link_rate, merge_rate, rules
 from ..errors import InputError
-from ..sizes import parse_size
 from ..spec.rules import Rule
 from .codes import rule_codes
 from .limits import tile_limits
@@ -18,14 +17,14 @@ _LEAST_BYTES = 1 << 20
 
 
 def limits(
-    device: str, max_memory: str | int, max_vram: str | int, threads: int, rule: Rule, experts: int
+    device: str, max_bytes: int, max_vram_bytes: int, threads: int, rule: Rule, experts: int
 ) -> tuple[Limits, str | None]:
     """Return the limits of a merge, with memory of the device if it is used.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
-        max_memory: Upper bound for buffers, bytes or a text.
-        max_vram: Upper bound for buffers on the device.
+        max_bytes: Upper bound for buffers.
+        max_vram_bytes: Upper bound for buffers on the device.
         threads: The threads of the merge.
         rule: The work on each tensor.
         experts: The number of experts.
@@ -34,16 +33,16 @@ def limits(
         The limits, and the reason why the device was asked for and is not used, or None.
 
     Raises:
-        InputError: ``device`` is another word, or ``max_vram`` leaves a thread less than 1 MiB.
+        InputError: ``device`` is another word, or a thread's share of the device is below 1 MiB.
     """
-    on_cpu = tile_limits(max_memory, threads)
+    on_cpu = tile_limits(max_bytes, threads)
     if device not in ("cpu", "cuda"):
         raise InputError(f"device: found {device!r}, expected 'cpu' or 'cuda'")
-    share = int(parse_size(max_vram) / threads * _USED)
+    share = int(max_vram_bytes / threads * _USED)
     if device == "cuda" and share < _LEAST_BYTES:
         raise InputError(
-            f"max_vram: found {max_vram!r} for {threads} threads, expected at least 2MiB for each; "
-            "raise it, or use fewer threads"
+            f"max_vram: found {max_vram_bytes:,} bytes for {threads} threads, expected at least 2MiB "
+            "for each; raise it, or use fewer threads"
         )
     reason = _reason(rule, experts, threads) if device == "cuda" else None
     if device == "cpu" or reason is not None:

@@ -8,7 +8,6 @@ import resource
 from .._core import Limits
 from ..errors import InputError
 from ..messages import show
-from ..sizes import parse_size
 
 # A tile and its scratch take about four times the buffer; the rest of the budget is what the
 # lists of a selection, the plan and the interpreter take.
@@ -20,25 +19,25 @@ _IN_MEMORY_BUFFER_BYTES = 1 << 20
 _OTHER_FILES = 32
 
 
-def tile_limits(max_memory: str | int, threads: int) -> Limits:
-    """Return the limits of a run that is to stay within ``max_memory``, bytes or a text."""
-    share = parse_size(max_memory) // (_BUFFER_SHARE * threads)
+def tile_limits(max_bytes: int, threads: int) -> Limits:
+    """Return the limits of a run that is to stay within ``max_bytes`` of memory."""
+    share = max_bytes // (_BUFFER_SHARE * threads)
     return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
 
 
-def check_rows(n_bytes: int, name: str, max_memory: str | int, threads: int) -> None:
-    """Raise InputError if a thread's share of ``max_memory`` has no room for whole rows.
+def check_rows(n_bytes: int, name: str, max_bytes: int, threads: int) -> None:
+    """Raise InputError if a thread's share of ``max_bytes`` has no room for whole rows.
 
     Args:
         n_bytes: The bytes that rows of the tensor take in one thread.
         name: The name of the tensor.
-        max_memory: The upper bound for buffers.
+        max_bytes: The upper bound for buffers.
         threads: The threads that share it.
     """
-    if n_bytes > max(parse_size(max_memory) // threads, _MOST_BUFFER_BYTES):
+    if n_bytes > max(max_bytes // threads, _MOST_BUFFER_BYTES):
         raise InputError(
             f"tensor {name!r}: whole rows take {n_bytes >> 20} MiB in each of {threads} threads, "
-            f"expected at most their share of --max-memory {max_memory}; raise it to "
+            f"expected at most their share of --max-memory {max_bytes >> 20}MiB; raise it to "
             f"{(n_bytes * threads >> 20) + 1}MiB, or take fewer --threads"
         )
 

@@ -10,6 +10,7 @@ from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import find_nonfinite, objection
 from ..errors import InputError
+from ..sizes import parse_size
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import FLOATS
 
@@ -45,7 +46,7 @@ def verify(
     if is_store(path):
         return verify_store(path, threads=threads)
     checkpoint = with_scales(Checkpoint.open(path))
-    limits = tile_limits(max_memory, n_threads(threads))
+    limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for name, tensor in checkpoint.tensors.items():
         if tensor.dtype not in FLOATS:

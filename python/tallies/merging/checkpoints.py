@@ -88,10 +88,11 @@ def merge(
     request = MergeConfig.load(config).replace(
         seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
     )
+    max_bytes = parse_size(max_memory)
     start = time.perf_counter()
     made = plan(request)
     limits, on_cpu = accelerate.limits(
-        device, max_memory, max_vram, n_threads(threads), made.rule, len(made.labels)
+        device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
     )
     refuse_too_large(
         request.method,
@@ -101,17 +102,17 @@ def merge(
         ),
         len(made.experts),
         request.semantics,
-        parse_size(max_memory),
+        max_bytes,
     )
     if (rows := made.row_bytes) is not None:
-        check_rows(*rows, max_memory, n_threads(threads))
+        check_rows(*rows, max_bytes, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     auxiliary = auxiliary_sizes(made.donor)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
-    run = MergeRun(made, limits, n_threads(threads), parse_size(max_memory), progress)
+    run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
     run.warnings += [on_cpu] if on_cpu else []
     check_inputs(made)
     with destination.writing(resume, sync) as directory:

@@ -24,7 +24,7 @@ from .restoring.checks import restored_names
 from .restoring.task import Restoring
 from .restoring.unpack import UnpackReport, unpack
 
-_BUFFERS = "256MiB"
+_BUFFER_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Store:
             else:
                 one.copy(name, writer_to(address))
         files = PlanFiles(Plan(True))
-        one.restore(files, outputs, tile_limits(_BUFFERS, n_threads(threads)))
+        one.restore(files, outputs, tile_limits(_BUFFER_BYTES, n_threads(threads)))
         return {name: arrays[one.source(name)] for name in wanted}
 
     def _check_base(self, *, by_content: bool) -> None:

@@ -16,7 +16,7 @@ from ..store.opened import Store, writer_to
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from . import staging
-from .loading import BUFFERS, LoadedTensor, load_task
+from .loading import BUFFER_BYTES, LoadedTensor, load_task
 
 _STAGED_BYTES = 256 << 20
 
@@ -101,7 +101,7 @@ class FromFiles:
             delta = [parts[info.name].delta] if info.name in parts else []
             to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
             files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
-        found = restore(files.plan, tile_limits(BUFFERS, self._threads))
+        found = restore(files.plan, tile_limits(BUFFER_BYTES, self._threads))
         for (info, _), result in zip(outputs, found, strict=True):
             refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])
 

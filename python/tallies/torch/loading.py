@@ -18,7 +18,7 @@ from ..store.families.job import GRAIN
 from ..store.opened import writer_to
 from ..store.restoring.task import Restoring
 
-BUFFERS: Final = "256MiB"
+BUFFER_BYTES: Final = 256 << 20
 
 Check = Callable[[TensorInfo, Sequence[int]], object]
 
@@ -89,7 +89,7 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
         arrays.append(array)
         place = files.bytes_place(info)
         files.plan.add_job(info.n_bytes, [place], [(-1, address, place[2])], grain=GRAIN)
-    found = restore(files.plan, tile_limits(BUFFERS, threads))
+    found = restore(files.plan, tile_limits(BUFFER_BYTES, threads))
     for info, result in zip(infos, found, strict=True):
         one.check(info, result.inputs[0])
     return arrays
@@ -136,5 +136,5 @@ def _restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, L
         dtype = one.dtype(name)
         arrays[name], address = new_array(name, dtype, one.base.tensors[name].shape, "torch")
         outputs[name] = [(-1, address, place_code(dtype))]
-    one.restore(PlanFiles(Plan(True)), outputs, tile_limits(BUFFERS, threads))
+    one.restore(PlanFiles(Plan(True)), outputs, tile_limits(BUFFER_BYTES, threads))
     return {name: _replacing(one, name, array) for name, array in arrays.items()}

@@ -73,8 +73,9 @@ def pack(
     plan = PackPlan.make(
         base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,))
     )
-    limits = tile_limits(max_memory, n_threads(threads))
-    plan.family.check_request([plan.base.tensors[n] for n in plan.coded], parse_size(max_memory))
+    max_bytes = parse_size(max_memory)
+    limits = tile_limits(max_bytes, n_threads(threads))
+    plan.family.check_request([plan.base.tensors[n] for n in plan.coded], max_bytes)
     policy = _chosen("nonfinite", nonfinite, (Nonfinite.ERROR, Nonfinite.PROPAGATE))
     destination = Destination(out, plan.roots(), overwrite)
     destination.check_space(plan.layout.n_bytes + _OTHER_BYTES)

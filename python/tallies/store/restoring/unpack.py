@@ -97,7 +97,7 @@ def unpack(
     layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
     n_bytes = layout.n_bytes
     destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
-    limits = tile_limits(max_memory, n_threads(threads))
+    limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
     destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
