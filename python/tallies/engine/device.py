@@ -41,8 +41,8 @@ def limits(
     share = int(max_vram_bytes / threads * _USED)
     if device == "cuda" and share < _LEAST_BYTES:
         raise InputError(
-            f"max_vram: found {max_vram_bytes:,} bytes for {threads} threads, expected at least 2MiB "
-            "for each; raise it, or use fewer threads"
+            f"max_vram: found {max_vram_bytes:,} bytes for {threads} threads, expected at least "
+            "2MiB for each; raise it, or use fewer threads"
         )
     reason = _reason(rule, experts, threads) if device == "cuda" else None
     if device == "cpu" or reason is not None:
