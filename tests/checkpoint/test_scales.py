@@ -209,13 +209,28 @@ def test_a_declaration_without_float8_is_refused(tmp_path: Path) -> None:
         open_model(str(path))
 
 
-def test_scales_that_are_not_finite(tmp_path: Path) -> None:
+def test_scales_that_are_not_finite_are_named(tmp_path: Path) -> None:
     stored, _ = models(0, "blocks")
+    base = write(tmp_path / "base", dict(stored), config=DEEPSEEK)
     stored["layer.b.weight_scale_inv"][0, 1] = np.nan
     path = write(tmp_path / "model", stored, config=DEEPSEEK)
-    message = r"'layer\.b\.weight' has 16384 NaN or infinite values, the first at element 128"
+    message = r"'layer\.b\.weight_scale_inv' has 1 NaN or infinite values, the first at element 1,"
     with pytest.raises(InputError, match=message):
         verify(path)
+    assert verify(path, nonfinite="warn")["nonfinite"] == {
+        "layer.b.weight_scale_inv": {"count": 1, "first": 1}
+    }
     with pytest.raises(InputError, match=message):
         tallies.merge(recipe("linear", [path, path]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    for codec in ("tall", "bitdelta"):
+        with pytest.raises(InputError, match=message):
+            tallies.pack(base, {"x": path}, tmp_path / "store", codec=codec)
+
+
+def test_a_value_that_is_not_finite_is_named_itself(tmp_path: Path) -> None:
+    stored, _ = models(0, "blocks")
+    stored["layer.b.weight"][1, 2] = np.nan
+    path = write(tmp_path / "model", stored, config=DEEPSEEK)
+    with pytest.raises(InputError, match=r"'layer\.b\.weight' has 1 NaN .* at element 258,"):
+        verify(path)
