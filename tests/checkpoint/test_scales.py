@@ -120,9 +120,10 @@ REFUSED: dict[str, tuple[dict[str, Array], object, str]] = {
         f"blocks of no stated size, {shape}": (
             {"a.weight": np.zeros((256, 384), E4M3), "a.weight_scale": np.ones(shape, "f4")},
             None,
-            rf"'a.weight_scale' has shape \[{shape[0]}, {shape[1]}\], which does not fit 'a.weight' "
-            r"of shape \[256, 384\]; expected one factor, one for each row or column, or one for "
-            r"each block of 128 x 128; state the block size as quantization_config.weight_block_size",
+            rf"'a.weight_scale' has shape \[{shape[0]}, {shape[1]}\], which does not fit "
+            r"'a.weight' of shape \[256, 384\]; expected one factor, one for each row or column, "
+            r"or one for each block of 128 x 128; state the block size as "
+            r"quantization_config.weight_block_size in config.json",
         )
         for shape in ((2, 2), (1, 2), (1, 3), (4, 3), (32, 3), (256, 384), (256, 3))
     },
