@@ -19,6 +19,12 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
+def either(names: Sequence[str], last: str = "or") -> str:
+    """Return a list in words: ``F32``, ``F32 or BF16``, ``F32, BF16 or F16``."""
+    *others, end = names
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'density'?"``, or nothing when no known word is near.
 

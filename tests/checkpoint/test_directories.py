@@ -90,16 +90,19 @@ def test_hub_cache_of_links(tmp_path: Path) -> None:
     assert Checkpoint.open(snapshot / "model-2.safetensors").tensors.keys() == {"b"}
 
 
+EXPECTED = "expected a directory, or a file named .safetensors, .bin, .pt or .pth"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("", "'': expected a directory"),
-        ("absent", "no such file or directory; expected a directory or a .safetensors file"),
+        ("absent", f"no such file or directory; {EXPECTED}"),
         ("model\0", "no such file or directory"),
         ("x" * 5000, "no such file or directory"),
         ("model+adapter", "merge the adapter into its model first"),
-        ("model.gguf", "expected a .safetensors file or a directory; convert"),
-        ("blob", "expected a .safetensors file or a directory"),
+        ("model.gguf", f"{EXPECTED}; convert"),
+        ("blob", EXPECTED),
         (INDEX_NAME, "is an index; give the directory that holds it"),
         ("adapter_model.safetensors", "is an adapter"),
     ],
@@ -123,7 +126,7 @@ def test_a_plus_in_a_name_is_no_adapter(tmp_path: Path) -> None:
 
 def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="expected a directory or a"):
+    with pytest.raises(InputError, match="expected a directory, or a file"):
         Checkpoint.open(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match="holds no"):
         Checkpoint.open(tmp_path)

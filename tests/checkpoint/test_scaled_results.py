@@ -47,7 +47,10 @@ def test_merges_are_those_of_the_products(tmp_path: Path, kind: str, method: str
 def test_a_plain_base_with_scaled_experts(tmp_path: Path) -> None:
     pairs = [write_pair(tmp_path, seed, "blocks") for seed in range(3)]
     mixed = [pairs[0][1], pairs[1][0], pairs[2][1]]
-    tallies.merge(recipe("ties", mixed), tmp_path / "mixed")
+    report = tallies.merge(recipe("ties", mixed), tmp_path / "mixed")
+    told = [warning for warning in report.warnings if "as value times scale" in warning]
+    assert len(told) == 1
+    assert told[0].startswith(str(mixed[1]))
     tallies.merge(recipe("ties", [plain for _, plain in pairs]), tmp_path / "plain")
     assert data_bytes(tmp_path / "mixed") == data_bytes(tmp_path / "plain")
 
@@ -134,7 +137,10 @@ def test_a_tensor_that_no_task_changed_is_decoded(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["sparse", "tsv_c"])
 def test_codecs_that_do_not_read_scales_say_so(tmp_path: Path, codec: str) -> None:
     (base, _), (expert, _) = (write_pair(tmp_path, seed, "blocks") for seed in range(2))
-    with pytest.raises(InputError, match=r"with the scale .* which codec .* pack with tall"):
+    with pytest.raises(
+        InputError,
+        match=r"with the scale .* which codec .* pack with tall, emr, magnitude or bitdelta, or",
+    ):
         tallies.pack(base, {"x": expert}, tmp_path / "store", codec=codec)
 
 

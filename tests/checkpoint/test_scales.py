@@ -46,11 +46,23 @@ def test_blocks_of_any_size_are_found(
         assert found == length or block in (1, n)
 
 
+SMALL = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 64]}}
+GROUPS = {
+    "quantization_config": {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"group_0": {"weights": {"strategy": "group", "group_size": 128}}},
+    }
+}
+
+
 @pytest.mark.parametrize(
     ("weight", "scale", "config", "blocks"),
     [
         ((256, 256), (2, 2), None, (128, 128)),
-        ((256, 512), (4, 8), None, (64, 64)),
+        ((256, 512), (4, 8), SMALL, (64, 64)),
+        ((256, 512), (256, 4), GROUPS, (1, 128)),
+        ((256, 384), (1, 384), None, (256, 1)),
+        ((100, 384), (1, 3), None, (100, 128)),
         ((300, 512), (3, 4), None, (128, 128)),
         ((4, 256, 384), (4, 2, 3), DEEPSEEK, (128, 128)),
         ((4, 200, 384), (4, 1, 384), None, (200, 1)),
@@ -104,6 +116,17 @@ REFUSED: dict[str, tuple[dict[str, Array], object, str]] = {
         None,
         r"has shape \[3, 2\]",
     ),
+    **{
+        f"blocks of no stated size, {shape}": (
+            {"a.weight": np.zeros((256, 384), E4M3), "a.weight_scale": np.ones(shape, "f4")},
+            None,
+            rf"'a.weight_scale' has shape \[{shape[0]}, {shape[1]}\], which does not fit "
+            r"'a.weight' of shape \[256, 384\]; expected one factor, one for each row or column, "
+            r"or one for each block of 128 x 128; state the block size as "
+            r"quantization_config.weight_block_size in config.json",
+        )
+        for shape in ((2, 2), (1, 2), (1, 3), (4, 3), (32, 3), (256, 384), (256, 3))
+    },
     "blocks across a stack": (
         {"a.weight": np.zeros((2, 200, 256), E4M3), "a.weight_scale": np.ones((2, 2, 2), "f4")},
         DEEPSEEK,
@@ -122,7 +145,7 @@ REFUSED: dict[str, tuple[dict[str, Array], object, str]] = {
     "scales of integers": (
         {"a.weight": WEIGHT, "a.weight_scale": np.ones((2, 2), np.int32)},
         None,
-        "'a.weight_scale' is I32, expected a scale of F32, BF16, F16",
+        "'a.weight_scale' is I32, expected a scale of F32, BF16 or F16",
     ),
     "scales of float64": (
         {"a.weight": WEIGHT, "a.weight_scale": np.ones((2, 2), np.float64)},
@@ -172,19 +195,43 @@ def test_refused(tmp_path: Path, case: tuple[dict[str, Array], object, str]) -> 
     assert str(path) in str(caught.value)
 
 
+def test_the_way_out_of_blocks_of_another_size_exists(tmp_path: Path) -> None:
+    tensors = {"a.weight": np.zeros((256, 384), E4M3), "a.weight_scale": np.ones((4, 3), "f4")}
+    stated = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [64, 128]}}
+    model = open_model(str(write(tmp_path / "model", dict(tensors), config=stated)))
+    scale = model.tensors["a.weight"].scale
+    assert scale is not None
+    assert (scale.block_rows, scale.block_columns) == (64, 128)
+
+
 def test_a_declaration_without_float8_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "model", {"a.weight": SCALE}, config=DEEPSEEK)
     with pytest.raises(InputError, match=r"has a quantization_config \('fp8'\)"):
         open_model(str(path))
 
 
-def test_scales_that_are_not_finite(tmp_path: Path) -> None:
+def test_scales_that_are_not_finite_are_named(tmp_path: Path) -> None:
     stored, _ = models(0, "blocks")
+    base = write(tmp_path / "base", dict(stored), config=DEEPSEEK)
     stored["layer.b.weight_scale_inv"][0, 1] = np.nan
     path = write(tmp_path / "model", stored, config=DEEPSEEK)
-    message = r"'layer\.b\.weight' has 16384 NaN or infinite values, the first at element 128"
+    message = r"'layer\.b\.weight_scale_inv' has 1 NaN or infinite values, the first at element 1,"
     with pytest.raises(InputError, match=message):
         verify(path)
+    assert verify(path, nonfinite="warn")["nonfinite"] == {
+        "layer.b.weight_scale_inv": {"count": 1, "first": 1}
+    }
     with pytest.raises(InputError, match=message):
         tallies.merge(recipe("linear", [path, path]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    for codec in ("tall", "bitdelta"):
+        with pytest.raises(InputError, match=message):
+            tallies.pack(base, {"x": path}, tmp_path / "store", codec=codec)
+
+
+def test_a_value_that_is_not_finite_is_named_itself(tmp_path: Path) -> None:
+    stored, _ = models(0, "blocks")
+    stored["layer.b.weight"][1, 2] = np.nan
+    path = write(tmp_path / "model", stored, config=DEEPSEEK)
+    with pytest.raises(InputError, match=r"'layer\.b\.weight' has 1 NaN .* at element 258,"):
+        verify(path)

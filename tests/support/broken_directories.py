@@ -86,8 +86,10 @@ def _damaged_shard(root: Path) -> None:
     write_index(root, {"a": "model-1.safetensors"})
 
 
+NO_WEIGHTS = "holds no file of weights named .safetensors, .bin, .pt or .pth"
+
 DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "nothing": (_holds(), "holds no .safetensors file; give the directory of a model"),
+    "nothing": (_holds(), f"{NO_WEIGHTS}; give the directory of a model"),
     ".bin that is none": (_holds("pytorch_model.bin", "config.json"), "begins with b'{}'"),
     ".bin shards of an index of nothing": (
         _holds("pytorch_model.bin.index.json", "p-1.bin", "p-2.bin", "p-3.bin"),
@@ -100,10 +102,10 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     ".pth that is none": (_holds("consolidated.00.pth"), "consolidated.00.pth: begins with b'{}'"),
     "only what trainers leave": (
         _holds("optimizer.pt", "rng_state_0.pth", "training_args.bin"),
-        "only 'optimizer.pt', 'rng_state_0.pth', 'training_args.bin'; convert",
+        f"{NO_WEIGHTS}, only 'optimizer.pt', 'rng_state_0.pth', 'training_args.bin'; convert",
     ),
     "only GGUF": (_holds("model-Q4_K_M.gguf"), "only 'model-Q4_K_M.gguf'; convert"),
-    "hidden weights": (_holds("._model.safetensors"), "holds no .safetensors file"),
+    "hidden weights": (_holds("._model.safetensors"), NO_WEIGHTS),
     "a pipeline": (
         _holds("unet/a.safetensors", "vae/b.safetensors", "vae/c.safetensors"),
         "give one of its sub-directories ('unet', 'vae')",
@@ -115,7 +117,8 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     "an adapter's configuration": (_holds("adapter_config.json", "x.safetensors"), "is an adapter"),
     "two files": (
         _holds("one.safetensors", "two.safetensors"),
-        "holds 2 .safetensors files ('one.safetensors', 'two.safetensors') and no index; give the",
+        "holds 2 files named .safetensors ('one.safetensors', 'two.safetensors') and no index; "
+        "give the",
     ),
     "two files with a tensor each has": (
         _same_tensor_no_index,
@@ -143,7 +146,7 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "file absent": (
         _places({"a": "model-1.safetensors", "b": "model-2.safetensors"}),
-        "names 2 files, of which 1 are absent ('model-2.safetensors')",
+        "names 2 files, of which 1 is absent ('model-2.safetensors')",
     ),
     "index of nothing": (_places({}), "weight_map is {}"),
     "index of a list": (_places(["a"]), "weight_map is ['a']"),
@@ -162,10 +165,10 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
         _index_text('{"weight_map":{"a":"\\ud800.safetensors"}}'),
         "weight_map is",
     ),
-    "linked folder outside": (_linked_folder_outside, "expected a .safetensors file inside"),
+    "linked folder outside": (_linked_folder_outside, "expected a file named .safetensors inside"),
 }
 DIRECTORIES |= {
-    f"index naming {label}": (_places({"a": file}), "expected a .safetensors file inside")
+    f"index naming {label}": (_places({"a": file}), "expected a file named .safetensors inside")
     for label, file in {
         "an absolute path": "/model-1.safetensors",
         "its parent": "../model-1.safetensors",
@@ -182,5 +185,5 @@ DIRECTORIES |= {
 }
 DIRECTORIES["index naming a file too long"] = (
     _places({"a": "x" * 5000 + ".safetensors"}),
-    "of which 1 are absent",
+    "of which 1 is absent",
 )

@@ -89,7 +89,7 @@ FILES: dict[str, BrokenFile] = {
     ),
     "dtype F8_E8M0": BrokenFile(
         file_bytes({"a": entry(dtype="F8_E8M0", shape=[4])}, FOUR),
-        "'F8_E8M0' is not supported",
+        "U8, BOOL; convert the model to BF16 first",
         False,
     ),
     "shape overflows": BrokenFile(

@@ -95,7 +95,10 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         wrong = "not supported" if dtype in UNSUPPORTED else "unknown"
-        raise ValueError(f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(
+            f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}; convert the "
+            "model to BF16 first"
+        )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:

@@ -2,11 +2,12 @@
 
 A tensor ``NAME`` of float8 has its scale in ``NAME_scale_inv`` (DeepSeek, transformers) or
 ``NAME_scale`` (compressed-tensors, vLLM, FBGEMM), in any shard. The scale has one factor for the
-tensor, for each row, or for each block of rows and columns, and multiplies in both spellings. Such
-a tensor is read as float32 value times scale. Its result is no longer quantised: the tensor gets
-the dtype that config.json names (``dtype`` or ``torch_dtype``), bfloat16 where config.json names
-none; the scale is not copied, the factors of activations (``input_scale`` and the like) are not
-copied, and config.json loses its ``quantization_config``.
+tensor, for each row or column, or for each block of 128 rows and 128 columns or of the size that
+config.json states, and multiplies in both spellings. Such a tensor is read as float32 value times
+scale. Its result is no longer quantised: the tensor gets the dtype that config.json names
+(``dtype`` or ``torch_dtype``), bfloat16 where config.json names none; the scale is not copied, the
+factors of activations (``input_scale`` and the like) are not copied, and config.json loses its
+``quantization_config``.
 
 A float8 tensor without a scale stands for its values, unless another one has a scale or
 config.json declares the model quantised.
@@ -20,7 +21,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ..errors import InputError
-from ..messages import counted, show
+from ..messages import counted, either, show
 from ..spec.dtypes import FLOAT8, named
 from .checkpoint import Checkpoint
 from .json_text import is_object
@@ -150,24 +151,24 @@ def _scale(
     if scale.dtype not in _SCALE_DTYPES:
         raise InputError(
             f"{scale.path}: tensor {show(scale.name)} is {scale.dtype}, expected a scale of "
-            f"{', '.join(_SCALE_DTYPES)}; {_DEQUANTISE}"
+            f"{either(_SCALE_DTYPES)}; {_DEQUANTISE}"
         )
     columns = tensor.shape[-1] if tensor.shape else 1
     rows = tensor.shape[-2] if len(tensor.shape) > 1 else 1
     if scale.n_elements == 1 and len(scale.shape) < 2:
         n_rows = tensor.n_elements // columns if columns else 1
         return Scale(scale, max(n_rows, 1), max(columns, 1), decoded)
+    size = blocks or (_USUAL_BLOCK, _USUAL_BLOCK)
     grid = _grid(tensor.shape, scale.shape)
-    if grid is not None:
-        by_rows = _block(rows, grid[0], blocks and blocks[0])
-        by_columns = _block(columns, grid[1], blocks and blocks[1])
-        # Blocks must not reach from one matrix of a stack into the next.
-        if by_rows and by_columns and (len(tensor.shape) < 3 or rows % by_rows == 0):
-            return Scale(scale, by_rows, by_columns, decoded)
+    block = _block((rows, columns), grid, size) if grid else None
+    # Blocks must not reach from one matrix of a stack into the next.
+    if block and (len(tensor.shape) < 3 or rows % block[0] == 0):
+        return Scale(scale, *block, decoded)
     raise InputError(
         f"{scale.path}: tensor {show(scale.name)} has shape {list(scale.shape)}, which does not "
         f"fit {show(tensor.name)} of shape {list(tensor.shape)}; expected one factor, one for each "
-        f"row, or one for each block of {' x '.join(map(str, blocks or (_USUAL_BLOCK,) * 2))}; "
+        f"row or column, or one for each block of {size[0]} x {size[1]}; state the block size as "
+        "quantization_config.weight_block_size in config.json, beside the quant_method 'fp8', or "
         f"{_DEQUANTISE}"
     )
 
@@ -181,22 +182,26 @@ def _grid(shape: tuple[int, ...], scale: tuple[int, ...]) -> tuple[int, int] | N
     return None
 
 
-def _block(n: int, n_blocks: int, stated: int | None) -> int | None:
-    """Return the length of blocks of which so many cover n elements; None if there is none."""
-    if n_blocks == 1:
-        return max(n, 1)
-    if n_blocks == n:
-        return 1
-    length = stated or _USUAL_BLOCK
-    if -(-n // length) == n_blocks:
-        return length
-    if stated is None and n_blocks and n % n_blocks == 0:
-        return n // n_blocks
+def _block(
+    matrix: tuple[int, int], grid: tuple[int, int], size: tuple[int, int]
+) -> tuple[int, int] | None:
+    """Return the block of which a grid covers a matrix; None if there is none.
+
+    A block is the matrix, a row, a column or of the size that config.json states, in this order.
+    """
+    rows, columns = matrix
+    for height, width in (matrix, (1, columns), (rows, 1), size):
+        block = max(min(height, rows), 1), max(min(width, columns), 1)
+        if grid == (-(-rows // block[0]), -(-columns // block[1])):
+            return block
     return None
 
 
 def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the rows and columns of a block, as config.json states them."""
+    """Return the rows and columns of a block, as config.json states them.
+
+    A ``group_size`` of compressed-tensors is a block of one row.
+    """
     for part in (config, *filter(is_object, config.values())):
         for key in ("quantization_config", "compression_config"):
             found = part.get(key)
@@ -208,7 +213,8 @@ def _blocks(config: Mapping[str, Any]) -> tuple[int, int] | None:
                     if is_object(group)
                 ]
                 sizes = [found.get("weight_block_size")]
-                sizes += [one.get("block_structure") for one in filter(is_object, weights)]
+                for one in filter(is_object, weights):
+                    sizes += [one.get("block_structure"), [1, one.get("group_size")]]
                 for size in sizes:
                     if (
                         isinstance(size, list)

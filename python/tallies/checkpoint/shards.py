@@ -9,18 +9,27 @@ from pathlib import Path, PureWindowsPath
 from typing import Final, NoReturn
 
 from ..errors import InputError
-from ..messages import show, some
+from ..messages import counted, either, show, some
 from .formats import FORMATS, SUFFIXES, Format, format_of
 from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
 from .tensors import TensorInfo
 
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
+_NOT_READ: Final = (
+    *(".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".npz", ".pkl"),
+)
+"""Ends of the names of weights in formats that are not read."""
+
 _WEIGHTS: Final = re.compile(
-    r"\.(?:safetensors|bin|pt|pth|ckpt|gguf|h5|msgpack|onnx|onnx_data|ot|npz|pkl)"
+    rf"(?:{'|'.join(map(re.escape, (*SUFFIXES, *_NOT_READ)))})"
     r"(?:\.index(?:\.[\w-]+)?\.json)?\Z",
     re.IGNORECASE,
 )
+"""Names of weights of any format, and of their indexes."""
+
+_FILE: Final = f"file named {either(SUFFIXES)}"
+_WEIGHT_FILE: Final = f"file of weights named {either(SUFFIXES)}"
 
 _PART: Final = re.compile(r"-0*(\d+)-of-0*(\d+)\.\w+\Z")
 
@@ -95,8 +104,9 @@ def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
         shards.setdefault(index.parent / file, set()).update(names)
     if absent := [path.name for path in shards if not os.path.isfile(path)]:
         raise InputError(
-            f"{index}: names {len(shards)} files, of which {len(absent)} are absent "
-            f"({some(absent)}); download the rest of the model"
+            f"{index}: names {counted(len(shards), 'file')}, of which {len(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} absent ({some(absent)}); download the rest of "
+            "the model"
         )
     return dict(sorted(shards.items()))
 
@@ -114,8 +124,8 @@ def _check_inside(index: Path, form: Format, file: str, tensor: str) -> None:
         if Path(parent).is_relative_to(os.path.realpath(index.parent)):
             return
     raise InputError(
-        f"{index}: places tensor {show(tensor)} in {show(file)}, expected a {form.suffixes[0]} "
-        "file inside the directory of the index; download the index again"
+        f"{index}: places tensor {show(tensor)} in {show(file)}, expected a file named "
+        f"{either(form.suffixes)} inside the directory of the index; download the index again"
     )
 
 
@@ -169,15 +179,15 @@ def _visible_files(root: Path) -> list[str]:
 def refuse_absent(path: str) -> NoReturn:
     """Raise InputError for a path that is neither file nor directory."""
     if not path or os.path.exists(path):
-        raise InputError(f"{path!r}: expected a directory or a .safetensors file")
+        raise InputError(f"{path!r}: expected a directory, or a {_FILE}")
     if "+" in path:
         raise InputError(
             f"{path}: no such file or directory; a model with an adapter (model+adapter) is not "
             "supported: merge the adapter into its model first (PEFT: merge_and_unload)"
         )
     raise InputError(
-        f"{path}: no such file or directory; expected a directory or a .safetensors file (download "
-        "models of a hub first)"
+        f"{path}: no such file or directory; expected a directory, or a {_FILE} (download models "
+        "of a hub first)"
     )
 
 
@@ -195,20 +205,20 @@ def refuse_other_file(path: Path) -> None:
     if path.name.endswith(".index.json"):
         raise InputError(f"{path}: is an index; give the directory that holds it")
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a .safetensors file or a directory; {_CONVERT}")
+        raise InputError(f"{path}: expected a directory, or a {_FILE}; {_CONVERT}")
 
 
 def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     others = list(filter(_WEIGHTS.search, names))
     if others:
-        raise InputError(f"{root}: holds no .safetensors file, only {some(others)}; {_CONVERT}")
+        raise InputError(f"{root}: holds no {_WEIGHT_FILE}, only {some(others)}; {_CONVERT}")
     below = sorted(path.parent.name for path in root.glob("*/*") if path.suffix in SUFFIXES)
     if below:
         raise InputError(
-            f"{root}: holds no .safetensors file itself; give one of its sub-directories "
+            f"{root}: holds no {_WEIGHT_FILE} itself; give one of its sub-directories "
             f"({some(list(dict.fromkeys(below)))})"
         )
-    raise InputError(f"{root}: holds no .safetensors file; give the directory of a model")
+    raise InputError(f"{root}: holds no {_WEIGHT_FILE}; give the directory of a model")
 
 
 def _refuse_no_index(root: Path, form: Format, weights: Sequence[str]) -> NoReturn:
@@ -220,7 +230,7 @@ def _refuse_no_index(root: Path, form: Format, weights: Sequence[str]) -> NoRetu
             if home != file and not twice:
                 twice = f"; tensor {show(tensor.name)} is in {show(home)} and in {show(file)}"
     raise InputError(
-        f"{root}: holds {len(weights)} {form.suffixes[0]} files ({some(weights)}) and no "
-        f"index{twice}; give the one file that is meant, or download "
+        f"{root}: holds {len(weights)} files named {either(form.suffixes)} ({some(weights)}) and "
+        f"no index{twice}; give the one file that is meant, or download "
         f"{form.usual_name}.index.json"
     )

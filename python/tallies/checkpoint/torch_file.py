@@ -80,7 +80,7 @@ def _state_dict(path: Path, content: object) -> Mapping[str, StoredTensor]:
                 raise InputError(
                     f"{path}: holds tensors in entry {show(name)}{way} beside the state dict in "
                     f"{show(wrapped[0])}; save that alone: "
-                    f"torch.save(torch.load(FILE)[{wrapped[0]!r}], OUT)"
+                    f"torch.save(torch.load(FILE, weights_only=True)[{wrapped[0]!r}], OUT)"
                 )
         content = content[wrapped[0]]
         way += f" of {show(wrapped[0])}"

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Final
 
 from ..errors import InputError
-from ..messages import show, some
+from ..messages import counted, show, some
 from .json_text import DAMAGED, MAX_HEADER_BYTES, refuse_unreadable
 
 SAVE_AGAIN: Final = (
@@ -74,6 +74,11 @@ def read_archive(path: Path) -> Archive:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             _check_start(path, file.read(128))
+            if not zipfile.is_zipfile(file):
+                raise InputError(
+                    f"{path}: truncated: {counted(size, 'byte')}, and no zip directory at the end, "
+                    "as torch.save writes one; copy or download it again"
+                )
             with zipfile.ZipFile(file) as archive:
                 infos, end = archive.infolist(), archive.start_dir
             _refuse_script(path, infos)

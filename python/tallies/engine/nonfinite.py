@@ -54,7 +54,8 @@ def objections(
     arguments and the errors are those of ``nonfinite_inputs``.
     """
     for found in nonfinite_inputs(plan, job, len(tensors), limits):
-        yield objection(tensors[found.number], found.count, found.first)
+        blamed = nonfinite_tensor(tensors[found.number], limits, (found.count, found.first))
+        yield objection(*blamed)
 
 
 def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:
@@ -73,6 +74,31 @@ def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:
     files = PlanFiles(Plan(False))
     files.plan.add_job(tensor.n_elements, [native(files.operand(tensor))], [])
     return files.plan.find_nonfinite(job=0, input=0, limits=limits)
+
+
+def nonfinite_tensor(
+    tensor: TensorInfo, limits: Limits, known: tuple[int, int] | None = None
+) -> tuple[TensorInfo, int, int]:
+    """Find the stored tensor that makes the values of a tensor NaN or infinite.
+
+    Args:
+        tensor: A tensor of a dtype that merges.
+        limits: Threads and buffers of the passes; a tensor and its scale are read once each.
+        known: The result of ``find_nonfinite`` for the tensor, if it is known.
+
+    Returns:
+        The tensor's scale if that is not finite, otherwise the tensor itself; then the number of
+        such values in it and the first one's element, 0 and 0 where all are finite.
+
+    Raises:
+        StorageError: A file cannot be read.
+    """
+    count, first = known or find_nonfinite(tensor, limits)
+    if count and tensor.scale:
+        n_factors, first_factor = find_nonfinite(tensor.scale.tensor, limits)
+        if n_factors:
+            return tensor.scale.tensor, n_factors, first_factor
+    return tensor, count, first
 
 
 def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = REPAIR) -> str:

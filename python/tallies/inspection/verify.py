@@ -8,7 +8,7 @@ from typing import Any
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
-from ..engine.nonfinite import find_nonfinite, objection
+from ..engine.nonfinite import nonfinite_tensor, objection
 from ..errors import InputError
 from ..sizes import parse_size
 from ..spec.choices import Nonfinite
@@ -48,14 +48,14 @@ def verify(
     checkpoint = with_scales(Checkpoint.open(path))
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
-    for name, tensor in checkpoint.tensors.items():
+    for tensor in checkpoint.tensors.values():
         if tensor.dtype not in FLOATS:
             continue
-        count, first = find_nonfinite(tensor, limits)
+        blamed, count, first = nonfinite_tensor(tensor, limits)
         if count and nonfinite == Nonfinite.ERROR:
-            raise InputError(objection(tensor, count, first, way_out=None))
+            raise InputError(objection(blamed, count, first, way_out=None))
         if count:
-            found[name] = {"count": count, "first": first}
+            found[blamed.name] = {"count": count, "first": first}
     return {
         "path": str(checkpoint.path),
         "kind": "checkpoint",

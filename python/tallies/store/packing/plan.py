@@ -17,13 +17,13 @@ from ...checkpoint.opening import as_model, open_model
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
-from ...messages import show
+from ...messages import either, show
 from ...recipe.parameters import check_parameters
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
 from ..families.family import Family
-from ..families.registry import family_of
+from ..families.registry import codecs_that_read_scaled, family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
@@ -220,7 +220,7 @@ def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
                 f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
-                "tall, emr, magnitude or bitdelta, or dequantise the checkpoint to BF16 first"
+                f"{either(codecs_that_read_scaled())}, or dequantise the checkpoint to BF16 first"
             )
 
 

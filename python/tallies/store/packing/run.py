@@ -8,7 +8,7 @@ from ..._core import Limits
 from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.tensors import TensorInfo
 from ...engine.fingerprints import copy_out
-from ...engine.nonfinite import find_nonfinite, objection
+from ...engine.nonfinite import nonfinite_tensor, objection
 from ...engine.usage import Advance, Progress
 from ...errors import InputError
 from ..families.job import PackJob
@@ -83,6 +83,6 @@ class PackRun:
                 self.record.note_written(file, place, lanes)
 
     def _check_finite(self, one: TensorInfo) -> None:
-        count, first = find_nonfinite(one, self._limits)
+        blamed, count, first = nonfinite_tensor(one, self._limits)
         if count:
-            raise InputError(objection(one, count, first))
+            raise InputError(objection(blamed, count, first))
