@@ -102,7 +102,7 @@ def encoded(draw: st.DrawFn, n: int) -> Encoded:
             mask=packed,
             scales=place(memory[2], DTYPE_CODES["F32"]),
             starts=starts,
-            row_length=n // n_rows,
+            row_length=max(n // n_rows, 1),
         )
         dense = reference.sparse(bits_set.numpy(), x, n, scales)
     return Encoded(EncodedDelta(torch.Size([n]), native, tuple(memory)), dense)
