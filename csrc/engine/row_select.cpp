@@ -27,7 +27,7 @@ struct Rest {
   std::size_t n_above_high, n_from_low;
 };
 
-// Returns a bracket around the rank-th largest of `rest`, two deviations of a sample to either side.
+// Returns a bracket around the rank-th largest of `rest`: two deviations of a sample either way.
 Bracket sampled(const Rest& rest, std::size_t rank) {
   std::int32_t sample[kSample];
   std::int32_t* const end =
