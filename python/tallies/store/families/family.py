@@ -138,7 +138,7 @@ class Family(ABC):
         Raises:
             InputError: The parts do not fit each other.
         """
-        raise NotImplementedError
+        raise AssertionError(f"{self.name}: in_memory names no tensors that decode {name!r}")
 
     def why_not_counted(self) -> str | None:
         """Return why masks do not say which parameters a task uses; None if they do.
