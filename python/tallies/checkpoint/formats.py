@@ -10,7 +10,6 @@ from typing import Final
 
 from .safetensors import read_header
 from .tensors import TensorInfo
-from .torch_file import read_torch_file
 
 _TRAINING: Final = re.compile(
     r"(?:training_args|optimizer|scheduler|scaler|rng_state|random_states)[\w-]*\.\w+\Z"
@@ -48,9 +47,16 @@ class Format:
         return name in (self.usual_name, f"{self.usual_name}.index.json")
 
 
+def _read_torch_file(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
+    # Five modules that only models in this format need.
+    from .torch_file import read_torch_file
+
+    return read_torch_file(path)
+
+
 FORMATS: Final = (
     Format((".safetensors",), "model.safetensors", read_header),
-    Format((".bin", ".pt", ".pth"), "pytorch_model.bin", read_torch_file, True),
+    Format((".bin", ".pt", ".pth"), "pytorch_model.bin", _read_torch_file, True),
 )
 """In the order in which a directory with several is read."""
 
