@@ -14,7 +14,7 @@ from ...engine.files import Place, PlanFiles
 from ..codecs._codec import Codec
 from .job import PackJob
 
-Progress: TypeAlias = Callable[[int], object]
+Moved: TypeAlias = Callable[[int], object]
 """Called with the bytes moved since the last call."""
 
 
@@ -105,7 +105,7 @@ class Family(ABC):
         files: PlanFiles,
         outputs: Mapping[str, Sequence[Place]],
         limits: Limits,
-        progress: Progress | None = None,
+        progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         """Restore the encoded tensors that ``outputs`` names, each to all of its places.
 

@@ -13,7 +13,7 @@ from ...linalg import spectral
 from ._low_rank_layout import entries_of
 from ._low_rank_packing import pack_triplets, peak_bytes
 from ._low_rank_restoring import restore_matrix
-from .family import Family, Progress, StoredTask
+from .family import Family, Moved, StoredTask
 from .job import PackJob
 
 
@@ -51,7 +51,7 @@ class LowRank(Family):
         files: PlanFiles,
         outputs: Mapping[str, Sequence[Place]],
         limits: Limits,
-        progress: Progress | None = None,
+        progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         restored = {}
         for name, places in outputs.items():

@@ -15,7 +15,7 @@ from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
 from ._masked_packing import pack_masks, scale_name
-from .family import Encoded, Family, Progress, StoredTask
+from .family import Encoded, Family, Moved, StoredTask
 from .job import GRAIN, PackJob
 
 
@@ -43,7 +43,7 @@ class Masked(Family):
         files: PlanFiles,
         outputs: Mapping[str, Sequence[Place]],
         limits: Limits,
-        progress: Progress | None = None,
+        progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         inputs: dict[str, list[TensorInfo]] = {}
         for name, places in outputs.items():

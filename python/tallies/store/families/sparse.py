@@ -23,7 +23,7 @@ from ._sparse_layout import (
 )
 from ._sparse_packing import pack
 from ._sparse_unpacking import unpack
-from .family import Encoded, Family, Progress, StoredTask
+from .family import Encoded, Family, Moved, StoredTask
 from .job import PackJob
 
 
@@ -70,7 +70,7 @@ class SparseFamily(Family):
         files: PlanFiles,
         outputs: Mapping[str, Sequence[Place]],
         limits: Limits,
-        progress: Progress | None = None,
+        progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         restored = unpack(
             files, task.base, task.own, outputs, self.parameters, limits, progress=progress

@@ -15,7 +15,7 @@ from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
 from ...messages import unknown
-from ..families.family import Family, Progress, StoredTask
+from ..families.family import Family, Moved, StoredTask
 from ..families.registry import family_of
 from ..lambdas import text
 from ..manifest import SHARED, Manifest
@@ -124,7 +124,7 @@ class Restoring:
         files: PlanFiles,
         outputs: Mapping[str, Sequence[Place]],
         limits: Limits,
-        progress: Progress | None = None,
+        progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         """Restore the encoded tensors that ``outputs`` names, as ``Family.restore``."""
         return self.family.restore(self.stored_task, files, outputs, limits, progress)
