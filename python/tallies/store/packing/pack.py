@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
+from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
@@ -23,6 +24,7 @@ C = TypeVar("C", bound=Choice)
 _OTHER_BYTES = 1 << 20
 
 
+@with_progress("pack")
 @in_float_environment
 def pack(
     base: str | os.PathLike[str],
@@ -36,7 +38,7 @@ def pack(
     integers: str = "equal",
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
     **parameters: Any,
 ) -> PackReport:
     """Pack experts of one base into a new directory: a store that ``Store.open`` reads.
@@ -57,7 +59,8 @@ def pack(
             the base's.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
-        progress: Called with the bytes moved so far and the bytes to move in all.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
         **parameters: Parameters of the codec.
 
     Returns:

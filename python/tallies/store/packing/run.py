@@ -31,7 +31,7 @@ class PackRun:
         self,
         plan: PackPlan,
         limits: Limits,
-        progress: Progress | None,
+        progress: Progress,
         *,
         refuse_nonfinite: bool,
     ) -> None:
