@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass
 
 from ..._core import Plan
-from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
+from ...checkpoint.opening import open_donor
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
@@ -95,7 +95,7 @@ def unpack(
     tensors = one.manifest.tensors
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
     shards = layout_shards(entries, parse_size(max_shard_size))
-    donor = one.base if files_from is None else Checkpoint.open(files_from)
+    donor = one.base if files_from is None else open_donor(os.fspath(files_from))
     auxiliary = auxiliary_sizes(donor)
     layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
     n_bytes = layout.n_bytes
