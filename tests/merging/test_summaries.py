@@ -12,7 +12,7 @@ from tallies.merging.explain import explain, in_time
 from tallies.merging.summary import summary
 from tallies.spec.choices import Semantics
 from tests.support.checkpoints import write
-from tests.support.merges import layered
+from tests.support.merges import layered, request
 from tests.support.methods import PAIRS
 from tests.support.recipes import complete
 
