@@ -50,7 +50,6 @@ def _table(found: dict[str, Any], columns: int | None) -> str:
         before = _columns(before, prints)
     if columns is not None:
         names = [shortened(name, max(columns - _widest(before) - 2, 20)) for name in names]
-    left_out = found["left_out"]
     dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["elements_by_dtype"].items())
     lines = [
         *(f"{row}  {name}" for row, name in zip(before, names, strict=True)),
