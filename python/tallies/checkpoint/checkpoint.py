@@ -6,14 +6,14 @@ Only headers, indexes and config.json are read, never tensor data.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .json_text import json_object, read_text, refuse_unreadable
-from .shards import find_shards, is_auxiliary, read_shards, refuse_absent, refuse_other_file
+from .parts import Part
+from .shards import find_shards, is_auxiliary, one_file, refuse_absent
 from .tensors import TensorInfo
 
 
@@ -21,17 +21,17 @@ from .tensors import TensorInfo
 class Checkpoint:
     """The tensors of a model on disk by name, in the order of the names' UTF-8 bytes.
 
-    ``metadata`` joins the ``__metadata__`` of the files; where they differ, the first file's stays.
-
     ``Checkpoint.open("llama-3.2-1b").tensors["model.norm.weight"].shape`` is ``(2048,)``.
     """
 
     path: Path
     tensors: dict[str, TensorInfo]
-    files: tuple[Path, ...]
-    metadata: dict[str, str]
+    parts: tuple[Part, ...]
+    """The weights of the directory, and those of sub-directories."""
     left_out: tuple[str, ...] = ()
     """Names in the files that are no tensors of the model: factors of quantised weights."""
+    not_read: dict[str, str] = field(default_factory=dict)
+    """What lies beside the weights and is left out, by its relative path, and why."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
@@ -45,17 +45,28 @@ class Checkpoint:
             StorageError: The system cannot read the files.
         """
         root = Path(path)
-        shards: Mapping[Path, set[str] | None]
         if os.path.isdir(path):
             shards = find_shards(root)
         elif os.path.isfile(path):
-            refuse_other_file(root)
-            shards = {root: None}
+            shards = one_file(root)
         else:
             refuse_absent(os.fspath(path))
-        tensors, metadata = read_shards(shards)
+        part, tensors = shards.read()
         # Code points sort as their UTF-8 bytes do: no need to encode the names.
-        return cls(root, dict(sorted(tensors.items())), tuple(sorted(shards)), metadata)
+        return cls(root, dict(sorted(tensors.items())), (part,))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return the weight files of all parts."""
+        return tuple(file for part in self.parts for file in part.files)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Join the ``__metadata__`` of the parts; where they differ, the first one's stays."""
+        joined: dict[str, str] = {}
+        for part in self.parts:
+            joined = part.metadata | joined
+        return joined
 
     @property
     def n_bytes(self) -> int:

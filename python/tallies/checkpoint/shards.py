@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Final, NoReturn
 
@@ -12,7 +13,9 @@ from ..errors import InputError
 from ..messages import counted, either, show, some
 from .formats import FORMATS, SUFFIXES, Format, format_of
 from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
+from .parts import Part
 from .tensors import TensorInfo
+from .weight_names import WeightName, parse_name
 
 _ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
@@ -38,8 +41,42 @@ _CONVERT: Final = (
 )
 
 
-def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
-    """Find the weight files of a directory, and the names its index places in each (None: none).
+@dataclass(frozen=True)
+class Shards:
+    """The weight files of one directory, and the names that an index places in each.
+
+    Without an index the names are None: a file holds what it holds.
+    """
+
+    named: WeightName
+    """The index, or the one file."""
+    names: Mapping[Path, set[str] | None]
+
+    def read(self, folder: str = "") -> tuple[Part, dict[str, TensorInfo]]:
+        """Read the headers of all files; tensors of a folder are named ``FOLDER/NAME``."""
+        tensors, metadata = read_shards(self.names)
+        stem, variant = self.named.saved_stem, self.named.variant
+        part = Part(folder, stem, variant, tuple(sorted(self.names)), metadata)
+        if folder:
+            renamed = (replace(one, name=f"{folder}/{one.name}") for one in tensors.values())
+            tensors = {one.name: one for one in renamed}
+        return part, tensors
+
+
+def one_file(path: Path) -> Shards:
+    """Return a weight file that is a model by itself; InputError for one of no format read."""
+    refuse_other_file(path)
+    return Shards(_parsed(path.name), {path: None})
+
+
+def _parsed(name: str) -> WeightName:
+    found = parse_name(name)
+    assert found is not None, name
+    return found
+
+
+def find_shards(root: Path) -> Shards:
+    """Find the weight files of a directory.
 
     In a directory with files of two formats, safetensors win, as in transformers; a format with a
     file or an index of the usual name wins over one without.
@@ -54,9 +91,7 @@ def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
     return _find_shards_of(root, (usual or found)[0], names)
 
 
-def _find_shards_of(
-    root: Path, form: Format, names: Sequence[str]
-) -> Mapping[Path, set[str] | None]:
+def _find_shards_of(root: Path, form: Format, names: Sequence[str]) -> Shards:
     """Find the weight files of one format."""
     weights = [name for name in names if form.has_weights(name)]
     indexes = [name for name in names if form.is_index(name)]
@@ -72,7 +107,7 @@ def _find_shards_of(
                 f"{root}: holds {form.usual_name} and {indexes[0]}, which does not name it; "
                 "remove whichever is stale"
             )
-        return shards
+        return Shards(_parsed(indexes[0]), shards)
     if form.others_are_strangers and form.usual_name in weights:
         weights = [form.usual_name]
     if len(weights) > 1:
@@ -83,7 +118,7 @@ def _find_shards_of(
             f"{root}: holds {weights[0]}, part {part[1]} of {part[2]}, and no index; "
             "download the rest of the model"
         )
-    return {root / weights[0]: None}
+    return Shards(_parsed(weights[0]), {root / weights[0]: None})
 
 
 def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:

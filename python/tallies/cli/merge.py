@@ -9,7 +9,7 @@ import click
 from ..errors import InputError
 from ..merging.checkpoints import merge
 from ..merging.planning import plan
-from ._bar import bar
+from ._bar import wants_bar
 from ._options import request, request_options, run_options
 
 
@@ -77,19 +77,18 @@ def command(
     target = out or out_argument
     if target is None:
         raise InputError("the output is missing; name a directory to create (--out OUT)")
-    with bar("merge", progress, quiet) as moved:
-        report = merge(
-            asked,
-            target,
-            max_memory=max_memory,
-            threads=threads,
-            device=device,
-            max_vram=max_vram,
-            resume=resume,
-            overwrite=overwrite,
-            sync=sync,
-            progress=moved,
-        )
+    report = merge(
+        asked,
+        target,
+        max_memory=max_memory,
+        threads=threads,
+        device=device,
+        max_vram=max_vram,
+        resume=resume,
+        overwrite=overwrite,
+        sync=sync,
+        progress=wants_bar(progress, quiet),
+    )
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:

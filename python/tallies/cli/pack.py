@@ -9,7 +9,7 @@ import click
 from ..errors import InputError
 from ..spec.choices import Nonfinite
 from ..store import pack
-from ._bar import bar
+from ._bar import wants_bar
 from ._options import one_of, pairs, run_options
 
 
@@ -66,17 +66,16 @@ def command(
             raise InputError("--param lambda: is given for all tasks and for one; keep one form")
         parameters["lambda"] = {name.partition(".")[2]: value for name, value in by_task.items()}
     named = pairs(tasks, "--task", "math=models/math")
-    with bar("pack", progress, quiet) as moved:
-        report = pack(
-            base,
-            named,
-            out,
-            codec=codec,
-            nonfinite=nonfinite,
-            progress=moved,
-            **options,
-            **parameters,
-        )
+    report = pack(
+        base,
+        named,
+        out,
+        codec=codec,
+        nonfinite=nonfinite,
+        progress=wants_bar(progress, quiet),
+        **options,
+        **parameters,
+    )
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..store import Store
-from ._bar import bar
+from ._bar import wants_bar
 from ._options import run_options, store_base_option
 
 
@@ -46,8 +46,8 @@ def command(
     """Write the checkpoint of one TASK of a STORE to the new directory OUT."""
     # Every tensor of the base is compared when it is used.
     opened = Store.open(store, base, check_base=False)
-    with bar("unpack", progress, quiet) as moved:
-        report = opened.unpack(task, out, mask_lambda=mask_lambda, progress=moved, **options)
+    shown = wants_bar(progress, quiet)
+    report = opened.unpack(task, out, mask_lambda=mask_lambda, progress=shown, **options)
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:

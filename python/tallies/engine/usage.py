@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Progress = Callable[[int, int], object]
-"""A function that is called with the bytes moved so far and the bytes to move in all."""
+Progress = Callable[[int, int], object] | bool | None
+"""A function that is called with the bytes moved so far and the bytes to move in all.
+
+A caller may give True for a bar instead, and False or None for neither.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +79,12 @@ class Advance:
     """Counts the bytes that a run moves and tells ``progress`` of them, up to ``whole`` bytes.
 
     Args:
-        progress: The function to tell, or None.
+        progress: The function to tell; anything else is told nothing.
         whole: The bytes that the run moves in all, if each search takes one pass.
     """
 
-    def __init__(self, progress: Progress | None, whole: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, whole: int) -> None:
+        self._progress = progress if callable(progress) else None
         self._whole = whole
         self._moved = 0
 

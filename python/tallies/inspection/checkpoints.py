@@ -1,4 +1,4 @@
-"""Describes a checkpoint: its tensors, sizes and fingerprints."""
+"""Describes a checkpoint or a store: its tensors, sizes and fingerprints."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ from ..engine.limits import n_threads
 def inspect(
     path: str | os.PathLike[str], *, fingerprints: bool = True, threads: int | None = None
 ) -> dict[str, Any]:
-    """Describe the tensors of a checkpoint as plain data.
+    """Describe the tensors of a checkpoint, or the tasks of a store, as plain data.
 
     Args:
-        path: The checkpoint.
-        fingerprints: Read all data, at about the speed of the disk, and add fingerprints. The
-            reports of merges name the same ``fingerprint`` of a whole checkpoint.
+        path: The checkpoint or the store.
+        fingerprints: Read all data of a checkpoint, at about the speed of the disk, and add
+            fingerprints. The reports of merges name the same ``fingerprint`` of a whole checkpoint.
         threads: The number of threads; by default, all cores.
 
     Returns:
-        ``path``, ``files`` with their sizes, counts, ``metadata``, ``fingerprint``, and ``tensors``
-        by name with dtype, shape, bytes, file and fingerprint.
+        For a checkpoint, ``path``, ``kind``, ``files`` with their sizes, counts, ``metadata``,
+        ``fingerprint``, and ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
+        For a store, ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, and
+        ``tasks`` and ``tensors`` by name, from headers alone.
 
     Raises:
-        InputError: The checkpoint is damaged.
+        InputError: The checkpoint or the store is damaged.
         StorageError: A file cannot be read.
+
+    >>> tallies.inspect("merged", fingerprints=False)["n_tensors"]  # doctest: +SKIP
+    291
     """
+    from .stores import inspect_store, is_store
+
+    if is_store(path):
+        return inspect_store(path)
     checkpoint = Checkpoint.open(path)
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
@@ -42,6 +51,7 @@ def inspect(
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements
     return {
         "path": str(checkpoint.path),
+        "kind": "checkpoint",
         "files": {
             os.path.relpath(file, checkpoint.path if checkpoint.path.is_dir() else file.parent): (
                 file.stat().st_size

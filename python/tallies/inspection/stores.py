@@ -24,8 +24,8 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The store.
 
     Returns:
-        ``path``, ``codec``, ``parameters``, ``base``, sizes of files, ``tasks`` and ``tensors`` by
-        name.
+        ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, ``tasks`` and
+        ``tensors`` by name.
 
     Raises:
         InputError: The directory is no store, or a damaged one.
@@ -37,6 +37,7 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
     n_bytes = {file: (root / file).stat().st_size for file in files}
     return {
         "path": str(root),
+        "kind": "store",
         "codec": manifest.codec,
         "parameters": manifest.parameters,
         "base": {"path": manifest.base_path, "fingerprint": manifest.base_fingerprint},

@@ -40,6 +40,9 @@ def verify(
     Raises:
         InputError: The first fault that was found.
         StorageError: A file cannot be read.
+
+    >>> tallies.verify("merged")["tensors"]  # doctest: +SKIP
+    291
     """
     from .stores import is_store, verify_store
 

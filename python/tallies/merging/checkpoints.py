@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint.destination import Destination
 from ..checkpoint.files import auxiliary_sizes, copy_auxiliary
 from ..engine import device as accelerate
+from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
@@ -29,6 +30,7 @@ _OTHER_BYTES = 1 << 20
 _OTHER_BYTES_A_TENSOR = 1 << 12
 
 
+@with_progress("merge")
 @in_float_environment
 def merge(
     config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig,
@@ -45,7 +47,7 @@ def merge(
     resume: bool = False,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> MergeReport:
     """Merge checkpoints on disk into a new directory, tile by tile in bounded memory.
 
@@ -73,7 +75,8 @@ def merge(
         resume: Go on from the finished files of a run that had ``resume`` as well and failed.
         overwrite: Replace a directory that is there.
         sync: Flush the files to disk before the rename, for power failures.
-        progress: Is called with the bytes moved so far and the bytes to move in all.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
 
     Returns:
         The report that is also in the ``tallies.json`` beside the result.

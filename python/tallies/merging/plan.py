@@ -22,7 +22,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..sizes import format_size
 from ..spec.rules import Gate, Rule
-from .steps import Request
+from .steps import Request, n_surveys
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,7 @@ class MergePlan:
     @cached_property
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
-        # The survey of norms merges, and so needs what the surveys of each tensor find.
-        n_passes = self.modifiers.n_surveys
-        if self.survey is not None:
-            again = self.modifiers.needs_norms and not self.survey.of_model
-            n_passes += (1 + again) * self.survey.n_passes
-        return n_passes * self.bytes_combined
+        return n_surveys(self.modifiers, self.survey) * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:

@@ -15,6 +15,7 @@ from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.config import MergeConfig
+from ..recipe.effect import in_effect
 from .plan import MergePlan
 
 
@@ -70,7 +71,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     ]
     warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
     return MergePlan(
-        config=config,
+        config=in_effect(config),
         rule=rule,
         template=template,
         donor=checkpoint(config.files_from) if config.files_from else template,

@@ -44,7 +44,7 @@ class MergeRun:
         limits: Limits,
         threads: int,
         max_bytes: int,
-        progress: Progress | None,
+        progress: Progress,
     ) -> None:
         self._plan = made
         self._limits = limits

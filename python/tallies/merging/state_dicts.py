@@ -10,10 +10,13 @@ from .. import methods
 from .._core import Limits, Plan
 from ..checkpoint.match import Match, Model, match, row_length
 from ..engine.arrays import empty_like, is_torch, view
+from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
 from ..engine.limits import limits_in_memory, n_threads
 from ..engine.nonfinite import nonfinite_inputs
+from ..engine.surveys.survey import survey_of
+from ..engine.usage import Advance, Progress
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
@@ -21,9 +24,10 @@ from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
 from ..spec.choices import Nonfinite, Semantics
-from .steps import Findings, Request, Steps
+from .steps import Findings, Request, Steps, n_surveys
 
 
+@with_progress("merge")
 @in_float_environment
 def merge_state_dicts(
     base: Mapping[str, Any] | None,
@@ -38,6 +42,7 @@ def merge_state_dicts(
     post_scale: Any = None,
     layer_scaling: Mapping[str, Any] | None = None,
     drop_layers: Mapping[str, Any] | None = None,
+    progress: Progress = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
@@ -61,6 +66,8 @@ def merge_state_dicts(
         post_scale: A factor on the merged task vector of each tensor, as in recipes.
         layer_scaling: ``{"alpha": ... or "auto", "beta": ...}``, as in recipes.
         drop_layers: ``{"score": ..., "ratio": ...}``, as in recipes.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
         parameters: The method's; a per-model one may be a sequence of one value per expert.
 
     Returns:
@@ -93,7 +100,7 @@ def merge_state_dicts(
     given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
     modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
     return _Merge(base if uses_base else None, experts, found, Semantics(semantics)).run(
-        weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed
+        weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed, progress
     )
 
 
@@ -123,6 +130,7 @@ class _Merge:
         nonfinite: Nonfinite,
         threads: int | None,
         seed: int,
+        progress: Progress,
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:])
         shared, per_model = self._split(weights, parameters)
@@ -152,6 +160,14 @@ class _Merge:
             nonfinite=nonfinite,
         )
 
+        rule = self._method.rule(constants, self._semantics)
+        n_reads = 1 + n_surveys(modifiers, survey_of(rule.survey) if rule.survey else None)
+        sources = [matched.source(model, name) for model in self._models for name in names]
+        n_written = sum(result[name].nbytes for name in names)
+        advance = Advance(
+            progress, n_reads * sum(source.owner.nbytes for source in sources) + n_written
+        )
+
         def objections(job: int) -> Iterator[str]:
             yield self._objection(plan, limits, job, names[job])
 
@@ -164,11 +180,13 @@ class _Merge:
             limits,
             n_workers=n_threads(threads),
             objections=objections,
+            progress=advance if advance else None,
         )
         steps.run([range(len(works))])
+        advance.finish()
         for warning in steps.warnings():
-            # Past run, merge_state_dicts and its floating-point environment.
-            warnings.warn(warning, stacklevel=4)
+            # Past run, merge_state_dicts, its floating-point environment and its progress.
+            warnings.warn(warning, stacklevel=5)
         return self._finish(matched, result)
 
     def _split(

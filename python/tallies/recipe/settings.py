@@ -76,6 +76,13 @@ def matches(pattern: str | None, name: str) -> bool:
     return pattern is None or pattern == "*" or pattern in name
 
 
+def never_lacks(setting: Setting | None) -> bool:
+    """Return whether a setting is given and has a value for every tensor's name."""
+    if not isinstance(setting, list) or not isinstance(setting[0], dict):
+        return setting is not None
+    return setting[-1]["filter"] in (None, "*")
+
+
 def filters(setting: Setting) -> Iterator[str]:
     """Yield the filters of a setting that do not fit every name."""
     if isinstance(setting, list):

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import stamps
+from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
@@ -37,7 +38,7 @@ def pack(
     integers: str = "equal",
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
     **parameters: Any,
 ) -> PackReport:
     """Pack experts of one base into a new directory: a store that ``Store.open`` reads.
@@ -58,7 +59,8 @@ def pack(
             the base's.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
-        progress: Called with the bytes moved so far and the bytes to move in all.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
         **parameters: Parameters of the codec.
 
     Returns:
@@ -113,6 +115,7 @@ def pack_again(
     return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
 
 
+@with_progress("pack")
 @in_float_environment
 def _pack(
     base: str | os.PathLike[str],

@@ -34,7 +34,7 @@ class PackRun:
         plan: PackPlan,
         store: Path,
         limits: Limits,
-        progress: Progress | None,
+        progress: Progress,
         *,
         refuse_nonfinite: bool,
     ) -> None:

@@ -11,6 +11,7 @@ from ..._core import Plan
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
+from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
@@ -54,6 +55,7 @@ class UnpackReport(Usage):
         )
 
 
+@with_progress("unpack")
 @in_float_environment
 def unpack(
     one: Restoring,
@@ -65,7 +67,7 @@ def unpack(
     files_from: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> UnpackReport:
     """Write the checkpoint of one task into a new directory, tile by tile in bounded memory.
 
@@ -82,7 +84,8 @@ def unpack(
             by default, the task's own files are written as they were.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
-        progress: Called with the bytes moved so far and the bytes to move in all.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
 
     Returns:
         The report.
