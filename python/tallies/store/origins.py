@@ -20,7 +20,7 @@ from .manifest import Manifest
 def recorded(path: str | os.PathLike[str], store: Path) -> str:
     """Return a path relative to a store, with ``/`` between the parts.
 
-    Of the spellings of a path with links on the way, the one nearest to the store counts.
+    A path with links on the way has several spellings: the one nearest to the store counts.
     """
     given = os.fspath(path)
     real = os.path.realpath(given)
