@@ -41,7 +41,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     opened: dict[str, Checkpoint] = {}
 
-    def checkpoint(path: str) -> Checkpoint:
+    def checkpoint(text: str) -> Checkpoint:
+        path = config.places.path(text)
         if path not in opened:
             opened[path] = open_model(path)
         return opened[path]

@@ -82,7 +82,7 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.to_json_dict(),
+            recipe=made.config.relative_to(path).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
             base=ModelReport(str(made.template.path), inputs[0]) if made.has_base else None,
