@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, StorageError
 from .checkpoint import Checkpoint
-from .quantised import quantisation, without_quantisation
+from .configuration import Written, true_configurations
 
 
 def refuse_undecodable(path: str | os.PathLike[str]) -> None:
@@ -43,35 +43,59 @@ def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
-def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
-    """Return the bytes of each file to copy beside tensors; StorageError if one is unreadable."""
-    sizes = {}
-    for path in donor.auxiliary_files():
-        try:
-            with open(donor.path / path, "rb") as file:
-                sizes[path] = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    return sizes
+@dataclass(frozen=True)
+class AuxiliaryFiles:
+    """The small files of a model that are copied beside a result: configuration, tokenizer ..."""
 
+    donor: Checkpoint
+    sizes: Mapping[Path, int]
+    """Bytes of each file, by its relative path."""
+    texts: Mapping[Path, bytes]
+    """The text of each file that is not copied as it is."""
 
-def copy_auxiliary(donor: Checkpoint, path: Path, directory: Path) -> None:
-    """Copy one of a model's auxiliary files, by its relative path, beside a result.
+    @classmethod
+    def of(cls, donor: Checkpoint, parts: Mapping[str, Written]) -> AuxiliaryFiles:
+        """Find the files to copy, and what a config.json must say of the result.
 
-    A config.json that declares quantised weights loses the declaration: no result is quantised.
+        Args:
+            donor: The model whose files are copied.
+            parts: The tensors of each part of the result, by the folder of the part.
 
-    Raises:
-        StorageError: If the file cannot be read or written.
-    """
-    config = donor.config() if path == Path("config.json") else {}
-    if not quantisation(config):
-        copy_file(donor.path / path, directory / path)
-        return
-    text = json.dumps(without_quantisation(config), indent=2, ensure_ascii=False) + "\n"
-    try:
-        (directory / path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{directory / path}: cannot be written: {error.strerror}") from None
+        Raises:
+            InputError: A config.json states what no change can make true of the tensors.
+            StorageError: A file cannot be read.
+        """
+        sizes = {}
+        for path in donor.auxiliary_files():
+            try:
+                with open(donor.path / path, "rb") as file:
+                    sizes[path] = os.fstat(file.fileno()).st_size
+            except OSError as error:
+                raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        return cls(donor, sizes, true_configurations(donor, parts))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The relative paths of the files."""
+        return list(self.sizes)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(self.sizes.values()) + sum(map(len, self.texts.values()))
+
+    def copy(self, directory: Path) -> None:
+        """Write the files beside a result; StorageError when that fails."""
+        for path in self.sizes:
+            if (text := self.texts.get(path)) is None:
+                copy_file(self.donor.path / path, directory / path)
+                continue
+            target = directory / path
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(text)
+            except OSError as error:
+                raise StorageError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.configuration import written_parts
+from ..checkpoint.files import AuxiliaryFiles
 from ..checkpoint.layout import Shard, header, tensor_bytes
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
@@ -104,6 +106,21 @@ class MergePlan:
             per_element = n_bytes / max(infos[0].n_elements, 1)
             most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
         return most
+
+    @cached_property
+    def auxiliary(self) -> AuxiliaryFiles:
+        """The files beside the tensors; InputError if their config.json cannot be made true."""
+        entries = [entry for shard in self.shards for entry in shard.tensors]
+        return AuxiliaryFiles.of(
+            self.donor,
+            written_parts(
+                self.template,
+                entries,
+                self.match.tied,
+                asked_dtype=self.config.output_dtype is not None,
+                donated=self.donor is not self.template,
+            ),
+        )
 
     @property
     def bytes_read(self) -> int:
@@ -201,7 +218,7 @@ class MergePlan:
                 for shard in self.shards
                 for entry in shard.tensors
             },
-            "auxiliary_files": [str(path) for path in self.donor.auxiliary_files()],
+            "auxiliary_files": [str(path) for path in self.auxiliary.paths],
             "warnings": list(self.warnings),
         }
 
@@ -242,7 +259,7 @@ class MergePlan:
             f"passes    {'; '.join(self.passes())}",
             f"reads     {format_size(self.bytes_read)}",
             f"writes    {format_size(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
-            f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
+            f"{len(self.auxiliary.paths)} more copied from {self.donor.path}",
             *(f"warning   {warning}" for warning in self.warnings),
         ]
         return "\n".join(lines)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from ..._core import Plan
 from ...checkpoint.checkpoint import Checkpoint
+from ...checkpoint.configuration import written_parts
 from ...checkpoint.destination import Destination
-from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
+from ...checkpoint.files import AuxiliaryFiles, refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
@@ -96,14 +97,17 @@ def unpack(
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
     shards = layout_shards(entries, parse_size(max_shard_size))
     donor = one.base if files_from is None else Checkpoint.open(files_from)
-    auxiliary = auxiliary_sizes(donor)
+    tied = {name for name, tensor in tensors.items() if tensor.tied_to is not None}
+    auxiliary = AuxiliaryFiles.of(
+        donor, written_parts(one.base, entries, tied, donated=donor is not one.base)
+    )
     layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
     n_bytes = layout.n_bytes
     destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
-    destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
+    destination.check_space(n_bytes + auxiliary.n_bytes + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
@@ -121,8 +125,7 @@ def unpack(
         lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
-        for path in auxiliary:
-            copy_auxiliary(donor, path, directory)
+        auxiliary.copy(directory)
         refuse_changed(before)
     advance.finish()
     fingerprint = model_fingerprint(
@@ -138,6 +141,6 @@ def unpack(
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
         files={file: layout.file_bytes(file) for file in layout.entries},
-        auxiliary_files=[str(path) for path in auxiliary],
+        auxiliary_files=[str(path) for path in auxiliary.paths],
         **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
