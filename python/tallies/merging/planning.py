@@ -41,7 +41,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     opened: dict[str, Checkpoint] = {}
 
-    def checkpoint(path: str) -> Checkpoint:
+    def checkpoint(text: str) -> Checkpoint:
+        path = config.places.path(text)
         if path not in opened:
             opened[path] = open_model(path)
         return opened[path]
@@ -59,8 +60,6 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
-    if config.dtype is not None and config.out_dtype is None:
-        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
     modifiers = config.modifiers()
     warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)
