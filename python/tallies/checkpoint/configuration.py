@@ -81,15 +81,14 @@ def written_parts(
     }
 
 
-def true_configurations(donor: Checkpoint, parts: Mapping[str, Written]) -> dict[Path, bytes]:
-    """Return the config.json files of a model that must change for a result, with their new text.
+def true_configurations(
+    places: Mapping[Path, Path], parts: Mapping[str, Written]
+) -> dict[Path, bytes]:
+    """Return the new text of each config.json beside a result that must say something else.
 
     Args:
-        donor: The model whose files are copied.
+        places: The files that are copied beside the result, by their relative paths.
         parts: The tensors of each part of the result, by the folder of the part.
-
-    Returns:
-        Texts by the file's relative path. Files that are true as they are do not appear.
 
     Raises:
         InputError: A file cannot be made true: it states sizes that the tensors do not have.
@@ -98,10 +97,9 @@ def true_configurations(donor: Checkpoint, parts: Mapping[str, Written]) -> dict
     changed = {}
     for folder, written in parts.items():
         relative = Path(folder, "config.json")
-        path = donor.path / relative
-        if path.is_file():
-            text = read_text(path)
-            new = true_text(text, str(path), written)
+        if (place := places.get(relative)) is not None:
+            text = read_text(place)
+            new = true_text(text, str(place), written)
             if new != text:
                 changed[relative] = new
     return changed

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, StorageError
-from .checkpoint import Checkpoint
 from .configuration import Written, true_configurations
 
 
@@ -45,50 +44,48 @@ def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
 
 @dataclass(frozen=True)
 class AuxiliaryFiles:
-    """The small files of a model that are copied beside a result: configuration, tokenizer ..."""
+    """The small files that are copied beside a result: configuration, tokenizer ..."""
 
-    donor: Checkpoint
-    sizes: Mapping[Path, int]
-    """Bytes of each file, by its relative path."""
+    places: Mapping[Path, Path]
+    """The file to copy, by its relative path beside the result."""
     texts: Mapping[Path, bytes]
     """The text of each file that is not copied as it is."""
 
     @classmethod
-    def of(cls, donor: Checkpoint, parts: Mapping[str, Written]) -> AuxiliaryFiles:
-        """Find the files to copy, and what a config.json must say of the result.
+    def of(cls, places: Mapping[Path, Path], parts: Mapping[str, Written]) -> AuxiliaryFiles:
+        """Find out which of the files must say something else of a result.
 
         Args:
-            donor: The model whose files are copied.
+            places: The files by their relative paths.
             parts: The tensors of each part of the result, by the folder of the part.
 
         Raises:
             InputError: A config.json states what no change can make true of the tensors.
             StorageError: A file cannot be read.
         """
-        sizes = {}
-        for path in donor.auxiliary_files():
+        for place in places.values():
             try:
-                with open(donor.path / path, "rb") as file:
-                    sizes[path] = os.fstat(file.fileno()).st_size
+                open(place, "rb").close()
             except OSError as error:
                 raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
-        return cls(donor, sizes, true_configurations(donor, parts))
+        return cls(places, true_configurations(places, parts))
 
     @property
     def paths(self) -> list[Path]:
         """The relative paths of the files."""
-        return list(self.sizes)
+        return list(self.places)
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(self.sizes.values()) + sum(map(len, self.texts.values()))
+        """Bytes of all files; StorageError if one is gone."""
+        sizes = stamps(list(self.places.values())).values()
+        return sum(size for size, _ in sizes) + sum(map(len, self.texts.values()))
 
     def copy(self, directory: Path) -> None:
         """Write the files beside a result; StorageError when that fails."""
-        for path in self.sizes:
+        for path, place in self.places.items():
             if (text := self.texts.get(path)) is None:
-                copy_file(self.donor.path / path, directory / path)
+                copy_file(place, directory / path)
                 continue
             target = directory / path
             try:

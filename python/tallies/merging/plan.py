@@ -111,14 +111,15 @@ class MergePlan:
     def auxiliary(self) -> AuxiliaryFiles:
         """The files beside the tensors; InputError if their config.json cannot be made true."""
         entries = [entry for shard in self.shards for entry in shard.tensors]
+        donor = self.donor
         return AuxiliaryFiles.of(
-            self.donor,
+            {path: donor.path / path for path in donor.auxiliary_files()},
             written_parts(
                 self.template,
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
-                donated=self.donor is not self.template,
+                donated=donor is not self.template,
             ),
         )
 
