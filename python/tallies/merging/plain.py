@@ -54,7 +54,7 @@ def data(made: MergePlan) -> dict[str, Any]:
             for shard in made.shards
             for entry in shard.tensors
         },
-        "auxiliary_files": [str(path) for path in made.donor.auxiliary_files()],
+        "auxiliary_files": [str(path) for path in made.auxiliary.paths],
         "left_out": facts.left_out(made),
         "warnings": list(made.warnings),
     }

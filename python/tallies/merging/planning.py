@@ -69,7 +69,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         for shape in [info.shape]
     ]
     warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
-    return MergePlan(
+    made = MergePlan(
         config=in_effect(config),
         rule=rule,
         template=template,
@@ -82,3 +82,6 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )
+    # A config.json that cannot be made true is refused along with the headers.
+    made.auxiliary  # noqa: B018
+    return made

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoint.files import copy_file, stamps
-from ...checkpoint.json_text import json_object, read_text
+from ...checkpoint.configuration import written_parts
+from ...checkpoint.files import AuxiliaryFiles
+from ...checkpoint.layout import Entry
 from ...checkpoint.opening import open_donor
-from ...checkpoint.quantised import quantisation, without_quantisation
-from ...errors import StorageError
 from ..small_files import check_small_files
 from .task import Restoring
 
@@ -21,49 +19,36 @@ from .task import Restoring
 class SmallFilesOut:
     """The files to write beside the tensors of a restored task."""
 
-    places: dict[str, Path]
-    """The file to copy, by its path in the directory that is written."""
+    files: AuxiliaryFiles
     kept: list[str]
     """Those that the store has."""
     donors: Sequence[Path] = ()
     """Models that files are copied from, beside base and store."""
 
     @classmethod
-    def of(cls, one: Restoring, files_from: str | os.PathLike[str] | None) -> SmallFilesOut:
+    def of(
+        cls, one: Restoring, entries: Sequence[Entry], files_from: str | os.PathLike[str] | None
+    ) -> SmallFilesOut:
         """Find the task's files and check them, or list those of another model.
+
+        Args:
+            one: The task.
+            entries: The tensors of the result, of which config.json speaks.
+            files_from: The other model.
 
         Raises:
             InputError: A file of the task is missing or damaged, or the model is none.
             StorageError: A file cannot be read.
         """
+        tensors = one.manifest.tensors
+        tied = [name for name, tensor in tensors.items() if tensor.tied_to is not None]
+        parts = written_parts(one.base, entries, tied, donated=files_from is not None)
         files = one.manifest.small_files.get(one.task)
         if files_from is None and files is not None:
-            places = check_small_files(one.path, one.base.path, one.task, files)
-            return cls(places, [name for name, file in files.items() if not file.in_base])
+            found = check_small_files(one.path, one.base.path, one.task, files)
+            places = {Path(name): path for name, path in found.items()}
+            kept = [name for name, file in files.items() if not file.in_base]
+            return cls(AuxiliaryFiles.of(places, parts), kept)
         donor = one.base if files_from is None else open_donor(os.fspath(files_from))
-        places = {path.as_posix(): donor.path / path for path in donor.auxiliary_files()}
-        return cls(places, [], [donor.path])
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(size for size, _ in stamps(list(self.places.values())).values())
-
-    def write(self, directory: Path) -> None:
-        """Copy the files. The configuration loses a declaration of quantised weights.
-
-        Raises:
-            StorageError: A file cannot be read or written.
-        """
-        for name, path in self.places.items():
-            config = json_object(read_text(path), str(path)) if name == "config.json" else {}
-            if not quantisation(config):
-                copy_file(path, directory / name)
-                continue
-            text = json.dumps(without_quantisation(config), indent=2, ensure_ascii=False) + "\n"
-            try:
-                (directory / name).write_text(text, encoding="utf-8")
-            except OSError as error:
-                raise StorageError(
-                    f"{directory / name}: cannot be written: {error.strerror}"
-                ) from None
+        places = {path: donor.path / path for path in donor.auxiliary_files()}
+        return cls(AuxiliaryFiles.of(places, parts), [], [donor.path])

@@ -98,14 +98,14 @@ def unpack(
     tensors = one.manifest.tensors
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
     shards = layout_shards(entries, parse_size(max_shard_size))
-    small = SmallFilesOut.of(one, files_from)
+    small = SmallFilesOut.of(one, entries, files_from)
     layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
     n_bytes = layout.n_bytes
     destination = Destination(out, [one.base.path, one.path, *small.donors], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
-    destination.check_space(n_bytes + small.n_bytes + _OTHER_BYTES)
+    destination.check_space(n_bytes + small.files.n_bytes + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
@@ -123,7 +123,7 @@ def unpack(
         lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
-        small.write(directory)
+        small.files.copy(directory)
         refuse_changed(before)
     advance.finish()
     fingerprint = model_fingerprint(
@@ -139,7 +139,7 @@ def unpack(
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
         files={file: layout.file_bytes(file) for file in layout.entries},
-        auxiliary_files=list(small.places),
+        auxiliary_files=[path.as_posix() for path in small.files.paths],
         kept_files=small.kept,
         **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
