@@ -119,7 +119,7 @@ class MergePlan:
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
-                donated=donor is not self.template,
+                donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )
 
