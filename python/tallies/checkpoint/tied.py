@@ -17,6 +17,11 @@ _EMBEDDING: Final = re.compile(
 )
 
 
+def has_a_row_for_each_token(name: str) -> bool:
+    """Return True for the name of an input embedding or an output head."""
+    return bool(_HEAD.search(name) or _EMBEDDING.search(name))
+
+
 def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Find the names of a checkpoint that share their values with another name.
 

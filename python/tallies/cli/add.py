@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..errors import InputError
 from ..store import add
+from ._belonging import extra_option, missing_option
 from ._options import json_option, memory_option, pairs, store_base_option, threads_option
 
 
@@ -23,6 +26,8 @@ from ._options import json_option, memory_option, pairs, store_base_option, thre
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the new task's mask, for codec 'tall'."
 )
+@missing_option
+@extra_option
 @memory_option
 @threads_option
 @json_option("report")
@@ -34,6 +39,7 @@ def command(
     max_memory: str,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add a task to a STORE.
 
@@ -51,5 +57,6 @@ def command(
         mask_lambda=mask_lambda,
         max_memory=max_memory,
         threads=threads,
+        **options,
     )
     click.echo(report.to_json() if as_json else f"{report}\n", nl=False)

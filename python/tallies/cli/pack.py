@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..spec.choices import Nonfinite
 from ..store import pack
 from ._bar import wants_bar
+from ._belonging import extra_option, missing_option
 from ._options import one_of, pairs, run_options
 
 
@@ -37,6 +38,8 @@ from ._options import one_of, pairs, run_options
     default="error",
     help="Treatment of NaN and infinite values. Default: error.",
 )
+@missing_option
+@extra_option
 @run_options
 def command(
     base: str,

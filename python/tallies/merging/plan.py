@@ -16,7 +16,7 @@ from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
-from ..messages import counted
+from ..messages import counted, some
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
@@ -201,9 +201,17 @@ class MergePlan:
                 for shard in self.shards
                 for entry in shard.tensors
             },
+            "buffers": list(self.match.buffers),
+            "missing": self._by_expert(self.match.missing),
+            "dropped": self._by_expert(self.match.dropped),
             "auxiliary_files": [str(path) for path in self.donor.auxiliary_files()],
             "warnings": list(self.warnings),
         }
+
+    def _by_expert(self, names: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+        """Return names of tensors by the model, as the recipe names it."""
+        entries = zip(self.config.experts()[0], self.labels, strict=True)
+        return {entry.model: list(names[label]) for entry, label in entries if label in names}
 
     def action(self, name: str) -> str:
         """Return the treatment of a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
@@ -214,6 +222,18 @@ class MergePlan:
     @cached_property
     def _copied(self) -> frozenset[str]:
         return frozenset(self.match.copied)
+
+    def _differences(self) -> list[str]:
+        """Return the tensors that not all models have, in words."""
+        lines = []
+        if self.match.buffers:
+            n, names = len(self.match.buffers), some(self.match.buffers)
+            lines.append(f"buffers   {n} not merged, the base's are kept: {names}")
+        for model, lacking in self._by_expert(self.match.missing).items():
+            lines.append(f"missing   {model}: {len(lacking)} taken from the base: {some(lacking)}")
+        for model, left_out in self._by_expert(self.match.dropped).items():
+            lines.append(f"dropped   {model}: {len(left_out)} left out: {some(left_out)}")
+        return lines
 
     def passes(self) -> list[str]:
         """Return the passes over the data, in words."""
@@ -239,6 +259,7 @@ class MergePlan:
             *(f"  model   {expert.path}" for expert in self.experts),
             f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
             f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
+            *self._differences(),
             f"passes    {'; '.join(self.passes())}",
             f"reads     {format_size(self.bytes_read)}",
             f"writes    {format_size(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "

@@ -9,7 +9,7 @@ from typing import Any
 
 from .._version import __version__
 from ..engine.usage import Usage, done_line
-from ..messages import counted
+from ..messages import counted, some
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class ModelReport:
     """The factor on its weights or task vector, where one holds for the whole model."""
     dropped_layers: list[str] = field(default_factory=list)
     """Layers in which its task vector was left out."""
+    missing: list[str] = field(default_factory=list)
+    """Tensors that it lacks, and for which the base's stand."""
+    dropped: list[str] = field(default_factory=list)
+    """Tensors that it has and the base lacks, and that are left out."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class MergeReport(Usage):
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
+    buffers: list[str] = field(default_factory=list)
+    """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     target: str = ""
@@ -110,7 +116,13 @@ class MergeReport(Usage):
                 line += f": coefficient {expert.coefficient:.6g}"
             if expert.dropped_layers:
                 line += f", without {counted(len(expert.dropped_layers), 'layer')}"
+            if expert.missing:
+                line += f", lacks {counted(len(expert.missing), 'tensor')} (base's taken)"
+            if expert.dropped:
+                line += f", {counted(len(expert.dropped), 'tensor')} left out"
             lines.append(line)
+        if self.buffers:
+            lines.append(f"buffers    {len(self.buffers)} not merged: {some(self.buffers)}")
         if self.alpha is not None:
             lines.append(f"layers     alpha {self.alpha:.6g}")
         if self.majority_sign is not None or self.sign_conflicts:

@@ -58,6 +58,8 @@ class MergeResult:
                     path=str(expert.path),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
+                    missing=list(made.match.missing.get(made.labels[e], ())),
+                    dropped=list(made.match.dropped.get(made.labels[e], ())),
                     dropped_layers=self.dropped[e] if self.dropped else [],
                     kept=kept[e] if kept else None,
                     kept_fraction=kept[e] / made.n_parameters
@@ -111,6 +113,7 @@ class MergeResult:
                 if outcome.coefficients
             },
             alpha=self.alpha,
+            buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
             target=target(),
@@ -129,17 +132,18 @@ class MergeResult:
         for i, model in enumerate(made.models):
             tensors = {}
             for job, work in enumerate(self.works):
-                if work.name in model.tensors:
-                    info = made.match.source(model, work.name)
+                info = made.match.own(model, work.name)
+                if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
                     tensors[work.name] = tensor_fingerprint(info, lanes)
             for alias, canonical in {**made.match.tied, **model.tied}.items():
                 if alias in model.tensors and canonical in tensors:
                     tensors[alias] = tensors[canonical]
-            for name in made.match.copied:
-                info = model.tensors[name]
-                tensors[name] = tensor_fingerprint(info, content(info))
+            for name in (*made.match.copied, *made.match.buffers):
+                if name in model.tensors and name not in tensors:
+                    info = model.tensors[name]
+                    tensors[name] = tensor_fingerprint(info, content(info))
             found.append(model_fingerprint(tensors))
         return found
 

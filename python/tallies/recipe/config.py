@@ -26,6 +26,7 @@ from ..sizes import parse_size
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
+from .belonging import ExtraSetting, MissingSetting
 from .complaints import one_line
 from .fields import (
     DtypeName,
@@ -69,6 +70,9 @@ class MergeConfig(BaseModel):
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
     drop_layers: Annotated[Any, modifier("drop_layers")] = None
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
+    missing: MissingSetting = None
+    extra: ExtraSetting = None
+    """The treatment of tensors that a model lacks or has beside the base's; errors by default."""
     dtype: DtypeName | None = None
     """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None

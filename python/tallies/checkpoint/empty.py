@@ -1,0 +1,31 @@
+"""Find weights without elements: placeholders that sharded training leaves in a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..messages import counted, some
+from .checkpoint import Checkpoint
+
+GATHER: Final = (
+    "ZeRO-3 training leaves such placeholders; save with gathered weights (save_16bit_model, "
+    "stage3_gather_16bit_weights_on_model_save) or convert the shards with zero_to_fp32.py"
+)
+"""The cause of empty weights, and the way out."""
+
+
+def empty_weights(checkpoint: Checkpoint) -> list[str]:
+    """List the tensors of a checkpoint that have no elements, by name."""
+    return [name for name, tensor in checkpoint.tensors.items() if not tensor.n_elements]
+
+
+def empty_warning(checkpoint: Checkpoint) -> str | None:
+    """Return a warning that names empty weights; None for a checkpoint without them."""
+    empty = empty_weights(checkpoint)
+    if not empty:
+        return None
+    verb = "is" if len(empty) == 1 else "are"
+    return (
+        f"{checkpoint.path}: {counted(len(empty), 'tensor')} {verb} empty (no elements): "
+        f"{some(empty)}; {GATHER}"
+    )
