@@ -38,7 +38,6 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("merge ties.yml out --seed -1", ("seed: found -1",)),
     ("merge --method emr --base base --model a --semantics peft out", ("emr has only paper",)),
     ("plan", ("recipe file", "--method")),
-    ("plan ties.yml out", ("out",)),
     ("plan ties.yml --seed x", ("--seed",)),
     ("inspect", ("PATH",)),
     ("inspect c", ("c: no such file or directory",)),

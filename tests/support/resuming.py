@@ -19,7 +19,11 @@ def what_it_says(report: MergeReport) -> dict[str, Any]:
     said = report.to_json_dict()
     for key in ("seconds", "gb_per_second", "peak_memory_bytes", "threads"):
         del said[key]
-    del said["output"]["path"]
+    out, recipe = said["output"].pop("path"), said["recipe"]
+    for entry in recipe["models"]:
+        entry["model"] = os.path.normpath(os.path.join(out, entry["model"]))
+    if "base_model" in recipe:
+        recipe["base_model"] = os.path.normpath(os.path.join(out, recipe["base_model"]))
     return said
 
 

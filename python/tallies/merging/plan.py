@@ -9,19 +9,19 @@ from functools import cached_property
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import Shard, header, tensor_bytes
+from ..checkpoint.layout import Shard, header
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
-from ..messages import counted, some
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..sizes import format_size
 from ..spec.rules import Gate, Rule
+from . import plain
+from .explain import explain
 from .steps import Request, n_surveys
 
 
@@ -173,45 +173,7 @@ class MergePlan:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        return {
-            "recipe": self.config.to_json_dict(),
-            "method": self.config.merge_method,
-            "semantics": self.config.semantics,
-            "rule": {
-                "gate": self.rule.gate.value,
-                "vote": self.rule.vote.value,
-                "blend": self.rule.blend.value,
-                "scope": self.rule.scope,
-                "equal": self.rule.equal,
-            },
-            "n_parameters": self.n_parameters,
-            "passes": self.passes(),
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in self.shards],
-            "tensors": {
-                entry[0]: {
-                    "action": self.action(entry[0]),
-                    "dtype": entry[1],
-                    "shape": list(entry[2]),
-                    "file": shard.name,
-                    "n_bytes": tensor_bytes(entry),
-                    **_plain(self.parameters.get(entry[0], {})),
-                }
-                for shard in self.shards
-                for entry in shard.tensors
-            },
-            "buffers": list(self.match.buffers),
-            "missing": self._by_expert(self.match.missing),
-            "dropped": self._by_expert(self.match.dropped),
-            "auxiliary_files": [str(path) for path in self.donor.auxiliary_files()],
-            "warnings": list(self.warnings),
-        }
-
-    def _by_expert(self, names: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
-        """Return names of tensors by the model, as the recipe names it."""
-        entries = zip(self.config.experts()[0], self.labels, strict=True)
-        return {entry.model: list(names[label]) for entry, label in entries if label in names}
+        return plain.data(self)
 
     def action(self, name: str) -> str:
         """Return the treatment of a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
@@ -222,18 +184,6 @@ class MergePlan:
     @cached_property
     def _copied(self) -> frozenset[str]:
         return frozenset(self.match.copied)
-
-    def _differences(self) -> list[str]:
-        """Return the tensors that not all models have, in words."""
-        lines = []
-        if self.match.buffers:
-            n, names = len(self.match.buffers), some(self.match.buffers)
-            lines.append(f"buffers   {n} not merged, the base's are kept: {names}")
-        for model, lacking in self._by_expert(self.match.missing).items():
-            lines.append(f"missing   {model}: {len(lacking)} taken from the base: {some(lacking)}")
-        for model, left_out in self._by_expert(self.match.dropped).items():
-            lines.append(f"dropped   {model}: {len(left_out)} left out: {some(left_out)}")
-        return lines
 
     def passes(self) -> list[str]:
         """Return the passes over the data, in words."""
@@ -251,27 +201,4 @@ class MergePlan:
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
-        n_files = len(self.shards)
-        lines = [
-            f"{self.config.merge_method} ({self.config.semantics} semantics) of "
-            f"{counted(len(self.experts), 'model')}",
-            *([f"  base    {self.template.path}"] if self.has_base else []),
-            *(f"  model   {expert.path}" for expert in self.experts),
-            f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
-            f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
-            *self._differences(),
-            f"passes    {'; '.join(self.passes())}",
-            f"reads     {format_size(self.bytes_read)}",
-            f"writes    {format_size(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
-            f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
-            *(f"warning   {warning}" for warning in self.warnings),
-        ]
-        return "\n".join(lines)
-
-
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in parameters.items()
-        if name != "integers"
-    }
+        return explain(self)

@@ -45,7 +45,8 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     opened: dict[str, Checkpoint] = {}
 
-    def checkpoint(path: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
+    def checkpoint(text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
+        path = config.places.path(text)
         if path not in opened:
             opened[path] = open_model(path)
         return opened[path] if rename is None else under_other_names(opened[path], rename)
@@ -66,8 +67,6 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
-    if config.dtype is not None and config.out_dtype is None:
-        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
     modifiers = config.modifiers()
     warnings.extend(modifiers.unused_filters(names))
     copied = frozenset(matched.copied)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._version import __version__
-from ..engine.usage import Usage, done_line
-from ..messages import counted, some
+from ..engine.usage import Usage
+from .summary import summary
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class ModelReport:
     path: str
     fingerprint: str
     """The fingerprint of all tensors that were read: names, dtypes, shapes and contents."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters of this model: a value, or the least and the most over the tensors."""
     n_equal_to_base: int = 0
     """Merged tensors whose bytes are those of the base."""
     kept: int | None = None
@@ -44,6 +46,8 @@ class OutputReport:
     files: dict[str, int]
     """Bytes of every tensor file."""
     n_bytes: int
+    dtypes: dict[str, int] = field(default_factory=dict)
+    """The number of tensors of each dtype."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,10 @@ class MergeReport(Usage):
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
+    shared_parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters that all models share: a value, or the least and the most over the tensors."""
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By model, the paths beside its weights that were not read, and why."""
     buffers: list[str] = field(default_factory=list)
     """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
@@ -100,39 +108,7 @@ class MergeReport(Usage):
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.method} ({self.semantics} semantics) of "
-            f"{counted(len(self.experts), 'model')} -> {self.output.path}",
-            f"tensors    {self.tensors_merged} merged ({self.parameters:,} parameters), "
-            f"{self.tensors_copied} copied, {self.tensors_tied} tied",
-        ]
-        for expert in self.experts:
-            line = f"model      {expert.path}"
-            if expert.kept_fraction is not None:
-                line += f": kept {expert.kept_fraction:.4%}"
-            if expert.threshold is not None:
-                line += f", |delta| >= {expert.threshold:.6g}"
-            if expert.coefficient is not None:
-                line += f": coefficient {expert.coefficient:.6g}"
-            if expert.dropped_layers:
-                line += f", without {counted(len(expert.dropped_layers), 'layer')}"
-            if expert.missing:
-                line += f", lacks {counted(len(expert.missing), 'tensor')} (base's taken)"
-            if expert.dropped:
-                line += f", {counted(len(expert.dropped), 'tensor')} left out"
-            lines.append(line)
-        if self.buffers:
-            lines.append(f"buffers    {len(self.buffers)} not merged: {some(self.buffers)}")
-        if self.alpha is not None:
-            lines.append(f"layers     alpha {self.alpha:.6g}")
-        if self.majority_sign is not None or self.sign_conflicts:
-            lines.append(
-                f"signs      {self.sign_conflict_fraction:.4%} of the elements in conflict, "
-                f"{self.cancellations:,} cancelled"
-            )
-        lines += [f"warning    {warning}" for warning in self.warnings]
-        lines.append(f"{done_line(self)}, result {self.output.fingerprint}")
-        return "\n".join(lines)
+        return summary(self)
 
 
 def _without_nonfinite(value: Any) -> Any:

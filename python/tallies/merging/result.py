@@ -16,6 +16,7 @@ from ..engine.usage import measure
 from ..floats import float_of
 from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
+from . import facts
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
 
@@ -56,6 +57,7 @@ class MergeResult:
             reports.append(
                 ModelReport(
                     path=str(expert.path),
+                    parameters=facts.model_parameters(made, e),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
                     missing=list(made.match.missing.get(made.labels[e], ())),
@@ -82,7 +84,7 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.to_json_dict(),
+            recipe=made.config.relative_to(path).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
             base=ModelReport(str(made.template.path), inputs[0]) if made.has_base else None,
@@ -92,6 +94,7 @@ class MergeResult:
                 fingerprint=output,
                 files={s.name: len(made.header(s)[0]) + s.n_bytes for s in made.shards},
                 n_bytes=made.bytes_written,
+                dtypes=facts.dtypes(made),
             ),
             tensors_merged=len(made.match.merged),
             tensors_copied=len(made.match.copied),
@@ -113,6 +116,8 @@ class MergeResult:
                 if outcome.coefficients
             },
             alpha=self.alpha,
+            shared_parameters=facts.shared_parameters(made),
+            left_out=facts.left_out(made),
             buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,

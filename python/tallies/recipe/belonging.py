@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import did_you_mean, show, unknown
@@ -46,8 +46,14 @@ def _setting(kind: type[Choice]) -> BeforeValidator:
 Renaming = Annotated[Any, BeforeValidator(_renaming)]
 """New prefixes of names by old ones, or None."""
 
-MissingSetting = Annotated[Any, _setting(Missing)]
-ExtraSetting = Annotated[Any, _setting(Extra)]
+
+class BelongingKeys(BaseModel):
+    """The keys of a recipe about tensors that differ between its models."""
+
+    missing: Annotated[Any, _setting(Missing)] = None
+    """The treatment of tensors that a model lacks and the base has; errors by default."""
+    extra: Annotated[Any, _setting(Extra)] = None
+    """The treatment of tensors that a model has and the base lacks; errors by default."""
 
 
 def rules(texts: Sequence[str]) -> Any:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -26,7 +27,7 @@ from ..sizes import parse_size
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
-from .belonging import ExtraSetting, MissingSetting
+from .belonging import BelongingKeys
 from .complaints import one_line
 from .fields import (
     DtypeName,
@@ -40,12 +41,13 @@ from .fields import (
     modifier,
 )
 from .keys import known_keys
-from .models import ModelEntry, refuse_models, taking_part
+from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
 from .parameters import Resolver, check_parameters
+from .places import Places
 from .text import parse_model, parse_pairs, read_file
 
 
-class MergeConfig(BaseModel):
+class MergeConfig(BelongingKeys):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -70,9 +72,6 @@ class MergeConfig(BaseModel):
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
     drop_layers: Annotated[Any, modifier("drop_layers")] = None
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
-    missing: MissingSetting = None
-    extra: ExtraSetting = None
-    """The treatment of tensors that a model lacks or has beside the base's; errors by default."""
     dtype: DtypeName | None = None
     """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
     out_dtype: DtypeName | None = None
@@ -81,6 +80,7 @@ class MergeConfig(BaseModel):
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
     max_shard_size: SizeText = "5GB"
+    _places: Places = PrivateAttr(default_factory=Places.of)
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -97,8 +97,8 @@ class MergeConfig(BaseModel):
                 a checked request.
 
         Returns:
-            The request with absolute paths: from the current directory, or else from the file's
-            directory. The reader of checkpoints refuses paths that neither directory has.
+            The request with the texts of its models as they were written; ``places`` says where
+            they lead.
 
         Raises:
             InputError: The file cannot be read, or the request is wrong.
@@ -106,10 +106,11 @@ class MergeConfig(BaseModel):
         if isinstance(config, MergeConfig):
             return config
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))._located()
+            return cls(**_text_keys(config))
         path = os.fspath(config)
         try:
-            return cls(**_text_keys(read_file(path)))._located(os.path.dirname(path))
+            data, is_report = read_file(path)
+            return cls(**_text_keys(data))._at(Places.of(path, is_report=is_report))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -157,11 +158,26 @@ class MergeConfig(BaseModel):
             InputError: The changed request is wrong.
         """
         given = {key: value for key, value in changes.items() if value is not None}
-        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})
+        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})._at(self._places)
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return plain data with absolute paths, from which ``load`` repeats this merge."""
-        return self._located().model_dump(mode="json", exclude_none=True)
+        """Return plain data with the models as they were written."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def places(self) -> Places:
+        """The directories from which the texts of the models lead to paths."""
+        return self._places
+
+    def relative_to(self, output: str | os.PathLike[str]) -> MergeConfig:
+        """Return this request as a report in the directory ``output`` states it.
+
+        ``load`` of such a report repeats the merge, wherever it runs.
+        """
+        update = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
+        restated = restate(update, lambda text: self._places.relative_to(output, text))
+        return self.model_copy(update=restated)._at(places)
 
     @property
     def method(self) -> type[Method]:
@@ -200,7 +216,7 @@ class MergeConfig(BaseModel):
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings; see ``taking_part``."""
-        return taking_part(self.models, self.base_model, self.method)
+        return taking_part(self.models, self.base_model, self.method, self._places)
 
     def resolver(self, names: Iterable[str]) -> Resolver:
         """Return the resolver of the parameters of each tensor among these names."""
@@ -232,7 +248,7 @@ class MergeConfig(BaseModel):
     @field_validator("parameters")
     @classmethod
     def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _checked(given, info, where="parameters")
+        return _checked(given, info=info, where="parameters")
 
     @field_validator("models")
     @classmethod
@@ -241,16 +257,7 @@ class MergeConfig(BaseModel):
     ) -> tuple[ModelEntry, ...]:
         if not entries:
             raise ValueError("found none, expected at least one {model: DIR}")
-        checked, problems = [], []
-        for entry in entries:
-            try:
-                given = _checked(entry.parameters, info, where=entry.label, per_model=True)
-                checked.append(entry.model_copy(update={"parameters": given}))
-            except InputError as problem:
-                problems.append(str(problem))
-        if problems:
-            raise InputError("; ".join(problems))
-        return tuple(checked)
+        return checked_entries(entries, partial(_checked, info=info, per_model=True))
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
@@ -266,28 +273,16 @@ class MergeConfig(BaseModel):
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
         experts, _ = self.experts()
-        refuse_models(experts, self.base_model, self.method, self.semantics, self.parameters)
-
-    def _located(self, folder: str = "") -> MergeConfig:
-        """Return this request with absolute paths."""
-        update: dict[str, Any] = {
-            key: _absolute(path, folder)
-            for key in ("base_model", "files_from")
-            if (path := getattr(self, key)) is not None
-        }
-        update["models"] = tuple(
-            entry.model_copy(update={"model": _absolute(entry.model, folder)})
-            for entry in self.models
+        refuse_models(
+            experts, self.base_model, self.method, self.semantics, self.parameters, self._places
         )
-        located = self.model_copy(update=update)
-        located._check_experts()
-        return located
 
-
-def _absolute(path: str, folder: str) -> str:
-    """Return the path from the current directory, or from ``folder`` if only that has the path."""
-    here, there = os.path.abspath(path), os.path.abspath(os.path.join(folder, path))
-    return there if os.path.exists(there) and not os.path.exists(here) else here
+    def _at(self, places: Places) -> MergeConfig:
+        """Return this request with other places for its texts."""
+        placed = self.model_copy()
+        placed._places = places
+        placed._check_experts()
+        return placed
 
 
 def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
@@ -295,7 +290,7 @@ def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _checked(
-    given: dict[str, Any], info: ValidationInfo, *, where: str, per_model: bool = False
+    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
 ) -> dict[str, Any]:
     """Return checked parameters, or the given ones where method or semantics are wrong already."""
     if not {"merge_method", "semantics"} <= info.data.keys():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from ..errors import InputError
@@ -37,14 +36,14 @@ def with_renames(config: MergeConfig, texts: Sequence[str]) -> MergeConfig:
     entries = list(config.models)
     for text in texts:
         model, old, new = parse_rename(text)
-        fitting = [i for i, entry in enumerate(entries) if _same(entry.model, model)]
+        fitting = [
+            i
+            for i, entry in enumerate(entries)
+            if config.places.identity(entry.model) == config.places.identity(model)
+        ]
         if not fitting:
             raise InputError(f"--rename {unknown(model, [entry.model for entry in entries])}")
         for i in fitting:
             rename = {**(entries[i].rename or {}), old: new}
             entries[i] = entries[i].model_copy(update={"rename": rename})
     return config.model_copy(update={"models": tuple(entries)}) if texts else config
-
-
-def _same(path: str, other: str) -> bool:
-    return path == other or os.path.abspath(path) == os.path.abspath(other)

@@ -27,8 +27,11 @@ _MODEL_OPTION = re.compile(r"(?P<path>.+):(?P<pairs>[A-Za-z_]\w*=[^:]*)", re.DOT
 _COMMA = re.compile(r",(?=[^,=\[\]]+=)")  # before the next key=, not inside a gradient
 
 
-def read_file(path: str) -> dict[str, Any]:
+def read_file(path: str) -> tuple[dict[str, Any], bool]:
     """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
+
+    Returns:
+        The recipe, and True if the file is a report.
 
     Raises:
         InputError: The file cannot be read or parsed, a key is given twice, or the data is no
@@ -44,12 +47,13 @@ def read_file(path: str) -> dict[str, Any]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
-    if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
+    is_report = isinstance(data, dict) and {"tallies", "recipe"} <= data.keys()
+    if is_report:
         data = data["recipe"]
     _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
-    return data
+    return data, is_report
 
 
 def parse_model(text: str) -> dict[str, Any]:
@@ -57,7 +61,7 @@ def parse_model(text: str) -> dict[str, Any]:
 
     Text that is the path of something that exists is a path, whatever colons the text holds.
     """
-    option = None if os.path.exists(text) else _MODEL_OPTION.fullmatch(text)
+    option = None if os.path.exists(os.path.expanduser(text)) else _MODEL_OPTION.fullmatch(text)
     if option is None:
         return {"model": text}
     path, pairs = option["path"], _COMMA.split(option["pairs"])
