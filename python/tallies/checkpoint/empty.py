@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from ..messages import counted, some
@@ -19,13 +20,10 @@ def empty_weights(checkpoint: Checkpoint) -> list[str]:
     return [name for name, tensor in checkpoint.tensors.items() if not tensor.n_elements]
 
 
-def empty_warning(checkpoint: Checkpoint) -> str | None:
-    """Return a warning that names empty weights; None for a checkpoint without them."""
-    empty = empty_weights(checkpoint)
-    if not empty:
-        return None
+def empty_warning(path: object, empty: Sequence[str]) -> str:
+    """Word a warning of empty weights, at least one."""
     verb = "is" if len(empty) == 1 else "are"
     return (
-        f"{checkpoint.path}: {counted(len(empty), 'tensor')} {verb} empty (no elements): "
-        f"{some(empty)}; {GATHER}"
+        f"{path}: {counted(len(empty), 'tensor')} {verb} empty (no elements): {some(empty)}; "
+        f"{GATHER}"
     )

@@ -33,10 +33,8 @@ def renamed(label: str, tensors: Mapping[str, T], rename: Mapping[str, str]) -> 
     if len(rules) < len(rename):
         raise InputError(f"{label}: rename: found one prefix twice, with and without its dot")
     found: dict[str, str] = {}
-    used: set[str] = set()
     for name in tensors:
         old = max((one for one in rules if _fits(one, name)), key=len, default=None)
-        used.update([] if old is None else [old])
         new = name if old is None else _replaced(name, old, rules[old])
         if not new:
             raise InputError(f"{label}: rename leaves nothing of {show(name)}; name it as a whole")
@@ -47,7 +45,7 @@ def renamed(label: str, tensors: Mapping[str, T], rename: Mapping[str, str]) -> 
             )
         found[new] = name
     for old in rename:
-        if _stem(old) not in used:
+        if not any(_fits(_stem(old), name) for name in tensors):
             hint = did_you_mean(_stem(old), _prefixes(tensors)) or _some_prefixes(tensors)
             raise InputError(f"{label}: rename: no tensor's name begins with {show(old)}{hint}")
     return {new: tensors[found[new]] for new in sorted(found)}

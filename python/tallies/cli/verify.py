@@ -6,6 +6,7 @@ import json
 
 import click
 
+from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
 from ..spec.choices import Nonfinite
 from ._options import json_option, memory_option, one_of, threads_option
@@ -31,6 +32,8 @@ def command(path: str, nonfinite: str, max_memory: str, threads: int | None, as_
         return
     for name, one in found.get("nonfinite", {}).items():
         click.echo(f"warning: {name}: {one['count']} NaN or infinite values from {one['first']} on")
+    if found.get("empty"):
+        click.echo(f"warning: {empty_warning(path, found['empty'])}")
     click.echo(
         f"{path}: {found['kind']} is whole: {found['tensors']} tensors in {found['files']} files, "
         f"{found['n_bytes']:,} bytes"

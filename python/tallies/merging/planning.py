@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.empty import empty_warning
+from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.layout import layout_shards
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, open_model, under_other_names
@@ -76,7 +76,9 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         for shape in [info.shape]
     ]
     warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
-    warnings.extend(filter(None, map(empty_warning, opened.values())))
+    warnings.extend(
+        empty_warning(one.path, empty) for one in opened.values() if (empty := empty_weights(one))
+    )
     return MergePlan(
         config=in_effect(config),
         rule=rule,

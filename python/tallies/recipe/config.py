@@ -12,6 +12,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from pydantic import (
+    BaseModel,
     ConfigDict,
     PrivateAttr,
     ValidationError,
@@ -47,7 +48,7 @@ from .places import Places
 from .text import parse_model, parse_pairs, read_file
 
 
-class MergeConfig(BelongingKeys):
+class MergeConfig(BelongingKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
