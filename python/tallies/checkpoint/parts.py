@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,3 +24,9 @@ class Part:
     files: tuple[Path, ...]
     metadata: dict[str, str]
     """The joined ``__metadata__`` of the files; where they differ, the first file's stays."""
+
+
+def folder_of(name: str, parts: Iterable[Part]) -> str:
+    """Return the folder of the part that a tensor of this name is in; nothing for the root's."""
+    folders = [part.folder for part in parts if part.folder and name.startswith(f"{part.folder}/")]
+    return max(folders, key=len, default="")

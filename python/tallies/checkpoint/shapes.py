@@ -9,7 +9,7 @@ from typing import Final
 
 from .empty import GATHER
 from .policy import Advice
-from .tied import has_a_row_for_each_token
+from .tied import is_embedding, is_head
 
 _CLASSES: Final = re.compile(
     r"(?:\A|[./])(?:classifier|classification_head|score|qa_outputs|cls_head|heads?|fc)\b"
@@ -30,7 +30,7 @@ def why_other_shape(name: str, found: Sequence[int], expected: Sequence[int], wa
     if math.prod(found) and not math.prod(expected):
         return f", whose weights are empty; {GATHER}"
     rows = len(found) == len(expected) and found[:1] != expected[:1] and found[1:] == expected[1:]
-    if rows and len(found) == 2 and has_a_row_for_each_token(name):
+    if rows and len(found) == 2 and (is_embedding(name) or is_head(name)):
         first, last = min(found[0], expected[0]), max(found[0], expected[0]) - 1
         who = "the former" if found[0] > expected[0] else "the latter"
         return (

@@ -17,9 +17,14 @@ _EMBEDDING: Final = re.compile(
 )
 
 
-def has_a_row_for_each_token(name: str) -> bool:
-    """Return True for the name of an input embedding or an output head."""
-    return bool(_HEAD.search(name) or _EMBEDDING.search(name))
+def is_head(name: str) -> bool:
+    """Tell if a tensor of this name is an output head over a vocabulary."""
+    return _HEAD.search(name) is not None
+
+
+def is_embedding(name: str) -> bool:
+    """Tell if a tensor of this name is an input embedding of a vocabulary."""
+    return _EMBEDDING.search(name) is not None
 
 
 def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:

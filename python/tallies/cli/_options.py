@@ -33,7 +33,14 @@ threads_option = click.option(
     "--threads", type=int, help="Number of threads. Default: one for each core."
 )
 store_base_option = click.option(
-    "--base", metavar="DIR", help="The store's base. Default: its path when the store was packed."
+    "--base", metavar="DIR", help="The store's base. Default: where it was, seen from the store."
+)
+store_tasks_option = click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Expert of a task that moved. Repeat the option for each.",
 )
 
 

@@ -29,7 +29,7 @@ from ._options import run_options, store_base_option
 @click.option(
     "--files-from",
     metavar="DIR",
-    help="Model whose configuration and tokenizer files to copy. Default: the base.",
+    help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
 @run_options
 def command(

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
 from ..spec.choices import Nonfinite
-from ._options import json_option, memory_option, one_of, threads_option
+from ._options import (
+    json_option,
+    memory_option,
+    one_of,
+    pairs,
+    threads_option,
+)
 
 
 @click.command()
@@ -21,12 +28,21 @@ from ._options import json_option, memory_option, one_of, threads_option
     show_default=True,
     help="Treatment of NaN and infinite values of a checkpoint.",
 )
+@click.option("--base", metavar="DIR", help="A store's base, to compare with the one packed.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Expert of a store's task, to compare with the one packed. Repeat the option for each.",
+)
 @memory_option
 @threads_option
 @json_option("result")
-def command(path: str, nonfinite: str, max_memory: str, threads: int | None, as_json: bool) -> None:
+def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Read a checkpoint or a store and say whether it is whole."""
-    found = verify(path, nonfinite=nonfinite, max_memory=max_memory, threads=threads)
+    named = pairs(tasks, "--task", "math=models/math")
+    found = verify(path, tasks=named, **options)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

@@ -23,7 +23,8 @@ def inspect(
 
     Returns:
         For a checkpoint, ``path``, ``kind``, ``files`` with their sizes, counts, ``metadata``,
-        ``fingerprint``, and ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
+        ``left_out`` (paths that are no weights of the model, and why), ``fingerprint``, and
+        ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
         For a store, ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, and
         ``tasks`` and ``tensors`` by name, from headers alone.
 
@@ -63,6 +64,7 @@ def inspect(
         "n_bytes": checkpoint.n_bytes,
         "elements_by_dtype": by_dtype,
         "metadata": checkpoint.metadata,
+        "left_out": dict(checkpoint.not_read),
         "fingerprint": model_fingerprint(prints) if fingerprints else None,
         "tensors": {
             tensor.name: {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
@@ -22,6 +23,8 @@ def verify(
     nonfinite: str = "error",
     max_memory: str | int = "1GiB",
     threads: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    tasks: Mapping[str, str | os.PathLike[str]] | None = None,
 ) -> dict[str, Any]:
     """Check a checkpoint or a store.
 
@@ -33,6 +36,9 @@ def verify(
         nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
+        base: A base to compare with the one that a store was packed from.
+        tasks: Experts to compare with those that a store was packed from, by the names of their
+            tasks.
 
     Returns:
         The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
@@ -48,7 +54,11 @@ def verify(
     from .stores import is_store, verify_store
 
     if is_store(path):
-        return verify_store(path, threads=threads)
+        return verify_store(path, threads=threads, base=base, tasks=tasks or {})
+    if base is not None or tasks:
+        raise InputError(
+            f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
+        )
     checkpoint = with_scales(Checkpoint.open(path))
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.destination import Destination
-from ..checkpoint.files import auxiliary_sizes, copy_auxiliary
 from ..engine import device as accelerate
 from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
@@ -110,9 +109,8 @@ def merge(
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_bytes, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
-    auxiliary = auxiliary_sizes(made.donor)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
-    destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
+    destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
@@ -121,9 +119,8 @@ def merge(
     with destination.writing(resume, sync) as directory:
         journal = Journal(destination.workspace, run.key())
         result = run.write_tensors(directory, journal)
-        for path in auxiliary:
-            copy_auxiliary(made.donor, path, directory)
-        report = result.report(destination.path, [*auxiliary], start, n_threads(threads))
+        made.auxiliary.copy(directory)
+        report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
         run.check_unchanged()
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

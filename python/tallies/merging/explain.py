@@ -95,7 +95,7 @@ def _cost(
     where = "" if out is None else f" to {out}"
     written = f"{format_size(made.bytes_written)} in {counted(len(names), 'file')}"
     yield "writes", f"{written}{where}: {', '.join(shown)}"
-    if copied := [str(path) for path in made.donor.auxiliary_files()]:
+    if copied := [str(path) for path in made.auxiliary.paths]:
         yield "copies", f"{', '.join(copied)} from {facts.donor_name(made)}"
     yield "memory", _memory(made, max_bytes, threads)
     yield "time", _time(made)

@@ -57,7 +57,7 @@ def data(made: MergePlan) -> dict[str, Any]:
         "buffers": list(made.match.buffers),
         "missing": facts.by_expert(made, made.match.missing),
         "dropped": facts.by_expert(made, made.match.dropped),
-        "auxiliary_files": [str(path) for path in made.donor.auxiliary_files()],
+        "auxiliary_files": [str(path) for path in made.auxiliary.paths],
         "left_out": facts.left_out(made),
         "warnings": list(made.warnings),
     }

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.configuration import written_parts
+from ..checkpoint.files import AuxiliaryFiles
 from ..checkpoint.layout import Shard, header
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
@@ -104,6 +106,22 @@ class MergePlan:
             per_element = n_bytes / max(infos[0].n_elements, 1)
             most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
         return most
+
+    @cached_property
+    def auxiliary(self) -> AuxiliaryFiles:
+        """The files beside the tensors; InputError if their config.json cannot be made true."""
+        entries = [entry for shard in self.shards for entry in shard.tensors]
+        donor = self.donor
+        return AuxiliaryFiles.of(
+            {path: donor.path / path for path in donor.auxiliary_files()},
+            written_parts(
+                self.template,
+                entries,
+                self.match.tied,
+                asked_dtype=self.config.output_dtype is not None,
+                donated=donor is not self.template,
+            ),
+        )
 
     @property
     def bytes_read(self) -> int:

@@ -79,7 +79,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     warnings.extend(
         empty_warning(one.path, empty) for one in opened.values() if (empty := empty_weights(one))
     )
-    return MergePlan(
+    made = MergePlan(
         config=in_effect(config),
         rule=rule,
         template=template,
@@ -92,6 +92,9 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )
+    # A config.json that cannot be made true is refused along with the headers.
+    made.auxiliary  # noqa: B018
+    return made
 
 
 def policy(config: MergeConfig, uses_base: bool) -> Policy:

@@ -191,6 +191,11 @@ class PackPlan:
         models = (self.base, *self.tasks.values())
         return sorted({os.fspath(path) for one in models for path in one.files})
 
+    def small_files(self) -> list[Path]:
+        """Return the files of base and experts that are no weights, such as tokenizers."""
+        models = (self.base, *self.tasks.values())
+        return [one.path / path for one in models for path in one.auxiliary_files()]
+
     def kind(self, name: str) -> str:
         """Return the manifest's word for the origin of a task's tensor."""
         if name in self.match.tied:

@@ -22,7 +22,9 @@ class TaskReport:
     set_fraction: dict[str, float]
     """By lambda, the share of masked parameters in the mask of the task, or of each candidate."""
     n_bytes: int
-    """Bytes of the task's files."""
+    """Bytes of the task's tensor files."""
+    n_small_bytes: int
+    """Bytes of the small files, such as the tokenizer, that differ from the base's."""
 
 
 @dataclass(frozen=True, kw_only=True)

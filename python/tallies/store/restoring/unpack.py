@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass
 
 from ..._core import Plan
-from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
-from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
+from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
@@ -20,6 +19,8 @@ from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Advance, Progress, Usage, done_line, measure
 from ...sizes import parse_size
 from ..layout import Layout
+from ..origins import resolved
+from .small import SmallFilesOut
 from .task import Restoring
 
 _OTHER_BYTES = 1 << 20
@@ -39,6 +40,8 @@ class UnpackReport(Usage):
     """True if the result is the expert bit for bit."""
     files: dict[str, int]
     auxiliary_files: list[str]
+    kept_files: list[str]
+    """Those of the auxiliary files that the store has, since the task's differ from the base's."""
 
     def to_json(self) -> str:
         """Return the report as indented JSON."""
@@ -78,7 +81,7 @@ def unpack(
         threads: The number of threads; by default, all cores.
         max_shard_size: The largest tensor file, as bytes or as text.
         files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
-            by default, the base.
+            by default, the task's own files are written as they were.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -95,15 +98,14 @@ def unpack(
     tensors = one.manifest.tensors
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
     shards = layout_shards(entries, parse_size(max_shard_size))
-    donor = one.base if files_from is None else Checkpoint.open(files_from)
-    auxiliary = auxiliary_sizes(donor)
+    small = SmallFilesOut.of(one, entries, files_from)
     layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
     n_bytes = layout.n_bytes
-    destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
+    destination = Destination(out, [one.base.path, one.path, *small.donors], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
-    destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
+    destination.check_space(n_bytes + small.files.n_bytes + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
@@ -121,8 +123,7 @@ def unpack(
         lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
         if (index := index_file(shards)) is not None:
             (directory / INDEX_NAME).write_bytes(index)
-        for path in auxiliary:
-            copy_auxiliary(donor, path, directory)
+        small.files.copy(directory)
         refuse_changed(before)
     advance.finish()
     fingerprint = model_fingerprint(
@@ -134,10 +135,11 @@ def unpack(
         task=one.task,
         path=str(destination.path),
         codec=one.manifest.codec,
-        source=task.source,
+        source=resolved(task.source, one.path),
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
         files={file: layout.file_bytes(file) for file in layout.entries},
-        auxiliary_files=[str(path) for path in auxiliary],
+        auxiliary_files=[path.as_posix() for path in small.files.paths],
+        kept_files=small.kept,
         **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
