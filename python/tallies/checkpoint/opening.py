@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from .adapters import refuse_adapter
+from .causes import refuse_piece_of_store
 from .checkpoint import Checkpoint
 from .files import refuse_undecodable
 from .match import Model
@@ -10,19 +14,37 @@ from .scaled import with_scales
 from .tied import tied_pairs
 
 
-def open_model(path: str) -> Checkpoint:
+def open_model(path: str, *, variant: str = "") -> Checkpoint:
     """Open a model whose floating-point tensors are values, or values times scales.
 
+    Args:
+        path: The model.
+        variant: The variant to read where a directory has several, such as ``fp16``.
+
     Raises:
-        InputError: For all that ``Checkpoint.open`` refuses, and for quantised weights of other
-            kinds.
+        InputError: For all that ``Checkpoint.open`` refuses, and for adapters, pieces of stores
+            and quantised weights of other kinds.
         StorageError: The system cannot read the files.
     """
     refuse_undecodable(path)
-    checkpoint = with_scales(Checkpoint.open(path))
+    refuse_piece_of_store(Path(path))
+    found = Checkpoint.open(path, variant=variant)
+    refuse_adapter(found)
+    checkpoint = with_scales(found)
     refuse_other_scales(checkpoint)
     refuse_quantised(checkpoint)
     return checkpoint
+
+
+def open_donor(path: str) -> Checkpoint:
+    """Open the small files of a model, of an adapter or of a directory without weights.
+
+    Raises:
+        InputError: There is no such directory or model.
+        StorageError: The system cannot read the files.
+    """
+    refuse_undecodable(path)
+    return Checkpoint.open_small_files(path)
 
 
 def as_model(checkpoint: Checkpoint) -> Model:

@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layout import layout_shards
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.opening import as_model, open_donor, open_model
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
@@ -73,7 +73,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=checkpoint(config.files_from) if config.files_from else template,
+        donor=open_donor(config.places.path(config.files_from)) if config.files_from else template,
         experts=experts,
         models=tuple(models),
         match=matched,
