@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..methods._matrix import MatrixMethod
@@ -29,6 +31,20 @@ def template_name(made: MergePlan) -> str:
 def donor_name(made: MergePlan) -> str:
     """Return the model that gives the small files, as the recipe names it."""
     return made.config.files_from or template_name(made)
+
+
+def names_from(made: MergePlan, output: Path) -> dict[str, str]:
+    """Return how a report in the directory ``output`` names the models and itself, by their paths.
+
+    The keys are the names that the recipe gives them, and the paths that these lead to.
+    """
+    places = made.config.places
+    written = [*names(made), template_name(made), donor_name(made)]
+    found = {str(output): output.name}
+    for text in written:
+        path, name = places.path(text), places.relative_to(output, text)
+        found |= {text: name, path: name, os.path.realpath(path): name}
+    return found
 
 
 def shared_parameters(made: MergePlan) -> dict[str, Any]:

@@ -52,11 +52,11 @@ class MergeResult:
         output = self._output_fingerprint()
         kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
         reports = []
-        for e, expert in enumerate(made.experts):
+        for e, name in enumerate(facts.names(made)):
             n_equal = self._n_equal_to_base(e) if made.has_base else 0
             reports.append(
                 ModelReport(
-                    path=str(expert.path),
+                    path=name,
                     parameters=facts.model_parameters(made, e),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
@@ -75,7 +75,7 @@ class MergeResult:
             )
             if made.match.merged and n_equal == len(made.match.merged):
                 warnings.append(
-                    f"model {str(expert.path)!r}: all merged tensors equal the base's; its task "
+                    f"model {name!r}: all merged tensors equal the base's; its task "
                     "vector is zero and adds nothing (is it the base itself?)"
                 )
         if made.has_base and output == inputs[0]:
@@ -87,7 +87,7 @@ class MergeResult:
             recipe=made.config.relative_to(path).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
-            base=ModelReport(str(made.template.path), inputs[0]) if made.has_base else None,
+            base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
             experts=reports,
             output=OutputReport(
                 path=str(path),
@@ -121,6 +121,7 @@ class MergeResult:
             buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
+            names=facts.names_from(made, path),
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )
