@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import dataclass
 
 from ..._core import Plan
 from ...checkpoint.destination import Destination
@@ -17,42 +15,14 @@ from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
-from ...engine.usage import Advance, Progress, Usage, done_line, measure
+from ...engine.usage import Advance, Progress, measure
 from ...sizes import parse_size
 from ..origins import resolved
+from .report import UnpackReport
 from .small import SmallFilesOut
 from .task import Restoring
 
 _OTHER_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnpackReport(Usage):
-    """The report on an unpacked task."""
-
-    store: str
-    task: str
-    path: str
-    codec: str
-    source: str
-    fingerprint: str
-    exact: bool
-    """True if the result is the expert bit for bit."""
-    files: dict[str, int]
-    auxiliary_files: list[str]
-    kept_files: list[str]
-    """Those of the auxiliary files that the store has, since the task's differ from the base's."""
-
-    def to_json(self) -> str:
-        """Return the report as indented JSON."""
-        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
-
-    def __str__(self) -> str:
-        verdict = "the expert bit for bit" if self.exact else f"a reconstruction of {self.source}"
-        return (
-            f"{self.task} ({self.codec}) -> {self.path}: {verdict}\n"
-            f"{done_line(self)}, result {self.fingerprint}"
-        )
 
 
 @with_progress("unpack")
@@ -101,7 +71,8 @@ def unpack(
     small = SmallFilesOut.of(one, entries, files_from)
     sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
     n_bytes = sum(sizes.values())
-    destination = Destination(out, [one.base.path, one.path, *small.donors], overwrite)
+    donors = [] if small.donor is None else [small.donor]
+    destination = Destination(out, [one.base.path, one.path, *donors], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
@@ -146,5 +117,6 @@ def unpack(
         files=sizes,
         auxiliary_files=[path.as_posix() for path in small.files.paths],
         kept_files=small.kept,
+        files_from="".join(map(str, donors)) or None,
         **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
     )
