@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from .adapters import refuse_adapter
@@ -10,6 +12,7 @@ from .checkpoint import Checkpoint
 from .files import refuse_undecodable
 from .match import Model
 from .quantised import refuse_other_scales, refuse_quantised
+from .rename import renamed
 from .scaled import with_scales
 from .tied import tied_pairs
 
@@ -34,6 +37,11 @@ def open_model(path: str, *, variant: str = "") -> Checkpoint:
     refuse_other_scales(checkpoint)
     refuse_quantised(checkpoint)
     return checkpoint
+
+
+def under_other_names(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoint:
+    """Return a checkpoint whose tensors have other prefixes; InputError as for ``renamed``."""
+    return replace(checkpoint, tensors=renamed(str(checkpoint.path), checkpoint.tensors, rename))
 
 
 def open_donor(path: str) -> Checkpoint:

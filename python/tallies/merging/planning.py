@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import layout_shards
+from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_donor, open_model
+from ..checkpoint.opening import as_model, open_donor, open_model, under_other_names
+from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
+from ..spec.choices import Extra, Missing
 from .plan import MergePlan
 
 
@@ -41,18 +45,21 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     opened: dict[str, Checkpoint] = {}
 
-    def checkpoint(text: str) -> Checkpoint:
+    def checkpoint(text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
         path = config.places.path(text)
         if path not in opened:
             opened[path] = open_model(path)
-        return opened[path]
+        return opened[path] if rename is None else under_other_names(opened[path], rename)
 
     base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model) for entry in entries)
+    experts = tuple(checkpoint(entry.model, entry.rename) for entry in entries)
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models)
+    matched = match(as_model(template), models, policy(config, uses_base))
+    for key in ("missing", "extra"):
+        every = (name for one in (template, *experts) for name in one.tensors)
+        refuse_strays(key, getattr(config, key), every)
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
@@ -69,6 +76,9 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         for shape in [info.shape]
     ]
     warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
+    warnings.extend(
+        empty_warning(one.path, empty) for one in opened.values() if (empty := empty_weights(one))
+    )
     made = MergePlan(
         config=in_effect(config),
         rule=rule,
@@ -79,9 +89,25 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018
     return made
+
+
+def policy(config: MergeConfig, uses_base: bool) -> Policy:
+    """Return the treatment of tensors that not all models have.
+
+    Args:
+        config: The request.
+        uses_base: The method forms task vectors.
+    """
+    return Policy(
+        has_base=config.base_model is not None,
+        counters=config.base_model is not None,
+        merges=uses_base,
+        missing=by_name(config.missing, Missing.ERROR),
+        extra=by_name(config.extra, Extra.ERROR),
+    )

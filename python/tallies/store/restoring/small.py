@@ -22,8 +22,8 @@ class SmallFilesOut:
     files: AuxiliaryFiles
     kept: list[str]
     """Those that the store has."""
-    donors: Sequence[Path] = ()
-    """Models that files are copied from, beside base and store."""
+    donor: Path | None = None
+    """The model whose files they are; None for the task's own."""
 
     @classmethod
     def of(
@@ -51,4 +51,4 @@ class SmallFilesOut:
             return cls(AuxiliaryFiles.of(places, parts), kept)
         donor = one.base if files_from is None else open_donor(os.fspath(files_from))
         places = {path: donor.path / path for path in donor.auxiliary_files()}
-        return cls(AuxiliaryFiles.of(places, parts), [], [donor.path])
+        return cls(AuxiliaryFiles.of(places, parts), [], donor.path)
