@@ -44,6 +44,13 @@ store_tasks_option = click.option(
 )
 
 
+variant_option = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights to read where there are several, such as fp16.",
+)
+
+
 def json_option(result: str) -> Callable[[F], F]:
     """Return the option ``--json`` of a command that prints this result."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print the {result} as JSON.")
@@ -106,6 +113,7 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        variant_option,
     ]
     for option in reversed(options):
         function = option(function)

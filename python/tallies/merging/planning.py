@@ -10,7 +10,13 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_donor, open_model, under_other_names
+from ..checkpoint.opening import (
+    as_model,
+    check_variant,
+    open_donor,
+    open_model,
+    under_other_names,
+)
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
@@ -48,11 +54,13 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     def checkpoint(text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
         path = config.places.path(text)
         if path not in opened:
-            opened[path] = open_model(path)
+            opened[path] = open_model(path, variant=config.variant or "")
         return opened[path] if rename is None else under_other_names(opened[path], rename)
 
     base = checkpoint(config.base_model) if config.base_model else None
     experts = tuple(checkpoint(entry.model, entry.rename) for entry in entries)
+    if config.variant:
+        check_variant(config.variant, opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -54,6 +54,11 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
     return data, is_report
+
+
+def text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with its keys as text."""
+    return {str(key): value for key, value in data.items()}
 
 
 def parse_model(text: str) -> dict[str, Any]:
