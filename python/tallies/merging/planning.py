@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_warning, empty_weights
-from ..checkpoint.layout import layout_shards
+from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, open_donor, open_model, under_other_names
 from ..checkpoint.policy import Policy
@@ -89,7 +89,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
     )
     # A config.json that cannot be made true is refused along with the headers.
