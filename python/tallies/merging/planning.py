@@ -6,16 +6,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.layout import layout_shards
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.opening import as_model
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
+from .inputs import Inputs, downloads
 from .plan import MergePlan
 
 
@@ -35,20 +35,18 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
             missing, extra or of another shape, types that do not merge, damaged files, parameters
             that do not fit.
     """
-    config = MergeConfig.load(config)
+    asked = MergeConfig.load(config).pinned()
+    inputs = Inputs(asked)
+    with inputs.named():
+        return _plan(asked, inputs)
+
+
+def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    opened: dict[str, Checkpoint] = {}
-
-    def checkpoint(text: str) -> Checkpoint:
-        path = config.places.path(text)
-        if path not in opened:
-            opened[path] = open_model(path)
-        return opened[path]
-
-    base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model) for entry in entries)
+    base = inputs.open(config.base_model) if config.base_model else None
+    experts = tuple(inputs.open(entry.model) for entry in entries)
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
@@ -68,12 +66,12 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         for name, info in template.tensors.items()
         for shape in [info.shape]
     ]
-    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
+    warnings.extend(map(scaled_warning, filter(is_scaled, inputs.opened.values())))
     made = MergePlan(
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=checkpoint(config.files_from) if config.files_from else template,
+        donor=inputs.open(config.files_from) if config.files_from else template,
         experts=experts,
         models=tuple(models),
         match=matched,
@@ -81,6 +79,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         modifiers=modifiers,
         shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
+        downloads=downloads(config),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018
