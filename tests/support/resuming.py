@@ -19,11 +19,19 @@ def what_it_says(report: MergeReport) -> dict[str, Any]:
     said = report.to_json_dict()
     for key in ("seconds", "gb_per_second", "peak_memory_bytes", "threads"):
         del said[key]
-    out, recipe = said["output"].pop("path"), said["recipe"]
+    del said["output"]["path"]
+
+    def located(path: str) -> str:
+        return os.path.normpath(os.path.join(report.output.path, path))
+
+    recipe = said["recipe"]
     for entry in recipe["models"]:
-        entry["model"] = os.path.normpath(os.path.join(out, entry["model"]))
+        entry["model"] = located(entry["model"])
     if "base_model" in recipe:
-        recipe["base_model"] = os.path.normpath(os.path.join(out, recipe["base_model"]))
+        recipe["base_model"] = located(recipe["base_model"])
+    for one in (said["base"], *said["experts"]):
+        if one is not None:
+            one["path"] = located(one["path"])
     return said
 
 

@@ -9,8 +9,10 @@ import click
 
 from ..errors import InputError
 from ..recipe.config import MergeConfig
+from ..recipe.renames import with_renames
 from ..recipe.text import parse_options
 from ..spec.choices import Choice, Nonfinite, Semantics
+from ._belonging import extra_option, missing_option, rename_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -117,6 +119,9 @@ def request_options(function: F) -> F:
             metavar="DIR",
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
         ),
+        rename_option,
+        missing_option,
+        extra_option,
         offline_option,
     ]
     for option in reversed(options):
@@ -169,6 +174,7 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     """Return the request that the options make, on top of the recipe file if there is one."""
     method, base = chosen.pop("method"), chosen.pop("base")
     models, params = chosen.pop("models"), chosen.pop("params")
+    renames = chosen.pop("renames")
     for key in ("layer_scaling", "drop_layers"):
         if chosen[key] is not None:
             option = f"--{key.replace('_', '-')}"
@@ -178,7 +184,8 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
             raise InputError(
                 "found a recipe file and --method, --base, --model or --param; give one of the two"
             )
-        return MergeConfig.load(config).replace(**chosen)
+        return with_renames(MergeConfig.load(config).replace(**chosen), renames)
     if not method:
         raise InputError("expected a recipe file, or --method with --model DIR for each model")
-    return MergeConfig.from_options(method, base, models, params, **chosen)
+    made = MergeConfig.from_options(method, base, models, params, **chosen)
+    return with_renames(made, renames)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import InputError
 from ..store import add
 from ..store.manifest import Manifest
+from ._belonging import extra_option, missing_option
 from ._options import json_option, memory_option, pairs, store_base_option, threads_option
 
 
@@ -27,6 +29,8 @@ from ._options import json_option, memory_option, pairs, store_base_option, thre
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the new task's mask, for codec 'tall'."
 )
+@missing_option
+@extra_option
 @memory_option
 @threads_option
 @json_option("report")
@@ -38,6 +42,7 @@ def command(
     max_memory: str,
     threads: int | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Add a task to a STORE.
 
@@ -70,5 +75,6 @@ def command(
         mask_lambda=mask_lambda,
         max_memory=max_memory,
         threads=threads,
+        **options,
     )
     click.echo(report.to_json() if as_json else f"{report}\n", nl=False)

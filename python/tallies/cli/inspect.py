@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -79,18 +80,17 @@ def _columns(*columns: Sequence[str]) -> list[str]:
 
 
 def _store_table(found: dict[str, Any], columns: int | None) -> str:
-    kinds: dict[str, int] = {}
-    for tensor in found["tensors"].values():
-        kinds[tensor["kind"]] = kinds.get(tensor["kind"], 0) + 1
     parameters = "".join(f", {name} {value}" for name, value in found["parameters"].items())
     lines = [
         f"{found['codec']}{parameters}",
         labelled("base", f"{found['base']['path']}", columns),
         f"base fingerprint {found['base']['fingerprint']}",
-        ", ".join(f"{n} tensors {kind}" for kind, n in kinds.items()),
+        labelled("tensors", ", ".join(_kinds(found["tensors"])), columns),
     ]
     for name, task in found["tasks"].items():
         facts = [format_size(task["n_bytes"])]
+        if task["n_small_bytes"]:
+            facts.append(f"{format_size(task['n_small_bytes'])} of small files")
         if task["lambda"] is not None:
             facts.append(f"lambda {task['lambda']:g}")
         if task["candidates"]:
@@ -102,3 +102,18 @@ def _store_table(found: dict[str, Any], columns: int | None) -> str:
     size = format_size(found["n_bytes"])
     lines.append(f"{size} in {counted(len(found['files']), 'file')}")
     return "\n".join(lines)
+
+
+_KINDS = {
+    "dense": "stored whole for each task",
+    "frozen": "that no task changed",
+    "copied": "of integers or booleans, taken from the base",
+    "tied": "tied to another",
+}
+"""Words for the origins of a task's tensors; the codec's own kind is not among them."""
+
+
+def _kinds(tensors: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the number of tensors of each kind, as text."""
+    for kind, n in Counter(tensor["kind"] for tensor in tensors.values()).items():
+        yield f"{n} {_KINDS.get(kind, f'encoded ({kind})')}"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
 from ..spec.choices import Nonfinite
 from ._options import (
@@ -47,6 +48,8 @@ def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) ->
         return
     for name, one in found.get("nonfinite", {}).items():
         click.echo(f"warning: {name}: {one['count']} NaN or infinite values from {one['first']} on")
+    if found.get("empty"):
+        click.echo(f"warning: {empty_warning(path, found['empty'])}")
     click.echo(
         f"{path}: {found['kind']} is whole: {found['tensors']} tensors in {found['files']} files, "
         f"{found['n_bytes']:,} bytes"

@@ -27,10 +27,12 @@ def needed_files(listing: Listing, shadow: Path, *, weights: bool = True) -> lis
     Raises:
         InputError: The files are no model.
     """
-    if is_opaque(listing):
-        chosen = set(_opaque_weights(listing)) if weights else set()
-        small = {name for name in _seen(listing) if not _is_weight(name)}
-        return sorted(chosen | small)
+    if weights and is_opaque(listing):
+        small = [name for name in _seen(listing) if not _is_weight(name)]
+        return sorted({*_opaque_weights(listing), *small})
+    if not weights:
+        donor = Checkpoint.open_small_files(shadow)
+        return sorted(path.as_posix() for path in donor.auxiliary_files())
     checkpoint = Checkpoint.open(shadow)
     small = {path.as_posix() for path in checkpoint.auxiliary_files()}
     chosen = {Path(os.path.relpath(path, shadow)).as_posix() for path in checkpoint.files}
@@ -40,7 +42,7 @@ def needed_files(listing: Listing, shadow: Path, *, weights: bool = True) -> lis
         for name in _seen(listing)
         if ".index." in name and PurePosixPath(name).parent in folders
     }
-    return sorted(name for name in small | indexes | (chosen if weights else set()))
+    return sorted(small | indexes | chosen)
 
 
 def is_opaque(listing: Listing) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.empty import empty_weights
 from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
@@ -41,7 +42,7 @@ def verify(
 
     Returns:
         The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
-        number of such values and the first one's element.
+        number of such values and the first one's element; ``empty``: tensors without elements.
 
     Raises:
         InputError: The first fault that was found.
@@ -76,4 +77,5 @@ def verify(
         "tensors": len(checkpoint.tensors),
         "n_bytes": checkpoint.n_bytes,
         "nonfinite": found,
+        "empty": empty_weights(checkpoint),
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..engine.limits import n_threads
-from ..messages import counted, headline, labelled, warned
+from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
 from .values import by_layer, layers_in_words, listed, stacks
@@ -64,6 +64,12 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
         f"{len(match.merged)} merged ({made.n_parameters:,} parameters), "
         f"{len(match.copied)} copied, {len(match.tied)} tied",
     )
+    if match.buffers:
+        yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
+    for model, lacking in facts.by_expert(made, match.missing).items():
+        yield "missing", f"{model} takes {len(lacking)} from the base: {some(lacking)}"
+    for model, beside in facts.by_expert(made, match.dropped).items():
+        yield "dropped", f"{len(beside)} of {model}: {some(beside)}"
     yield (
         "dtypes",
         f"{', '.join(f'{n} {dtype}' for dtype, n in facts.dtypes(made).items())}; sums are float32",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..methods._matrix import MatrixMethod
@@ -28,6 +31,20 @@ def template_name(made: MergePlan) -> str:
 def donor_name(made: MergePlan) -> str:
     """Return the model that gives the small files, as the recipe names it."""
     return made.config.files_from or template_name(made)
+
+
+def names_from(made: MergePlan, output: Path) -> dict[str, str]:
+    """Return how a report in the directory ``output`` names the models and itself, by their paths.
+
+    The keys are the names that the recipe gives them, and the paths that these lead to.
+    """
+    places = made.config.places
+    written = [*names(made), template_name(made), donor_name(made)]
+    found = {str(output): output.name}
+    for text in written:
+        path, name = places.path(text), places.relative_to(output, text)
+        found |= {text: name, path: name, os.path.realpath(path): name}
+    return found
 
 
 def shared_parameters(made: MergePlan) -> dict[str, Any]:
@@ -89,6 +106,12 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
     return {name: dict(one.not_read) for name, one in opened.items() if one.not_read}
+
+
+def by_expert(made: MergePlan, tensors: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Return tensors of each model, given by its label, under its name in the recipe."""
+    pairs = zip(names(made), made.labels, strict=True)
+    return {name: list(tensors[label]) for name, label in pairs if label in tensors}
 
 
 def largest_matrix(made: MergePlan) -> tuple[int, str] | None:

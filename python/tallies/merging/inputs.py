@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.opening import open_model
+from ..checkpoint.opening import open_donor, open_model, under_other_names
 from ..recipe.config import MergeConfig
 
 if TYPE_CHECKING:
@@ -25,15 +25,24 @@ class Inputs:
         self._config = config
         self.opened: dict[str, Checkpoint] = {}
 
-    def open(self, text: str) -> Checkpoint:
+    def open(self, text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
         """Open the model of this text, the same checkpoint every time; see ``open_model``.
 
         Only the headers of a model of the hub are there, unless the cache has all of the model.
+
+        Args:
+            text: The text of the model.
+            rename: The prefixes of the names to replace, as ``under_other_names`` does.
         """
         path = self._config.places.headers(text)
         if path not in self.opened:
             self.opened[path] = open_model(path)
-        return self.opened[path]
+        found = self.opened[path]
+        return found if rename is None else under_other_names(found, rename)
+
+    def donor(self, text: str) -> Checkpoint:
+        """Open the model that gives its small files; see ``open_donor``."""
+        return open_donor(self._config.places.headers(text))
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
 from ..checkpoint.files import AuxiliaryFiles
-from ..checkpoint.layout import Shard, header
+from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
@@ -129,7 +129,7 @@ class MergePlan:
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
-                donated=donor is not self.template,
+                donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )
 
@@ -145,7 +145,7 @@ class MergePlan:
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
         """Return the first bytes of an output shard and the offset of each of its tensors."""
-        return header(shard.tensors, {"format": "pt"})
+        return shard.header()
 
     def input_files(self) -> list[str]:
         """Return all files of tensors that are read, once each."""

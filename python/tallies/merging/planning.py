@@ -6,15 +6,19 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.layout import layout_shards
+from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model
+from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
+from ..spec.choices import Extra, Missing
 from .inputs import Inputs, downloads
 from .plan import MergePlan
 
@@ -46,11 +50,14 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     base = inputs.open(config.base_model) if config.base_model else None
-    experts = tuple(inputs.open(entry.model) for entry in entries)
+    experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models)
+    matched = match(as_model(template), models, policy(config, uses_base))
+    for key in ("missing", "extra"):
+        every = (name for one in (template, *experts) for name in one.tensors)
+        refuse_strays(key, getattr(config, key), every)
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
@@ -66,21 +73,41 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         for name, info in template.tensors.items()
         for shape in [info.shape]
     ]
-    warnings.extend(map(scaled_warning, filter(is_scaled, inputs.opened.values())))
+    opened = inputs.opened.values()
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
+    warnings.extend(
+        empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))
+    )
     made = MergePlan(
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=inputs.open(config.files_from) if config.files_from else template,
+        donor=inputs.donor(config.files_from) if config.files_from else template,
         experts=experts,
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
         downloads=downloads(config),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018
     return made
+
+
+def policy(config: MergeConfig, uses_base: bool) -> Policy:
+    """Return the treatment of tensors that not all models have.
+
+    Args:
+        config: The request.
+        uses_base: The method forms task vectors.
+    """
+    return Policy(
+        has_base=config.base_model is not None,
+        counters=config.base_model is not None,
+        merges=uses_base,
+        missing=by_name(config.missing, Missing.ERROR),
+        extra=by_name(config.extra, Extra.ERROR),
+    )

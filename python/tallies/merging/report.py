@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +33,10 @@ class ModelReport:
     """The factor on its weights or task vector, where one holds for the whole model."""
     dropped_layers: list[str] = field(default_factory=list)
     """Layers in which its task vector was left out."""
+    missing: list[str] = field(default_factory=list)
+    """Tensors that it lacks, and for which the base's stand."""
+    dropped: list[str] = field(default_factory=list)
+    """Tensors that it has and the base lacks, and that are left out."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +91,25 @@ class MergeReport(Usage):
     """The parameters that all models share: a value, or the least and the most over the tensors."""
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     """By model, the paths beside its weights that were not read, and why."""
+    buffers: list[str] = field(default_factory=list)
+    """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict, repr=False)
+    """The paths that stand in this report, and how its JSON names them: relative to the result."""
     target: str = ""
     """The instruction set in use."""
     tallies: str = __version__
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
+        """Return the report as plain data, which names no place outside the result by its path."""
         data = super().to_json_dict()
+        names = data.pop("names")
+        for one in (data["base"], *data["experts"], data["output"]):
+            if one is not None:
+                one["path"] = names.get(one["path"], one["path"])
+        data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
+        data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}
 
     def to_json(self) -> str:
@@ -103,6 +119,19 @@ class MergeReport(Usage):
 
     def __str__(self) -> str:
         return summary(self)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return text with other names for the absolute paths in it.
+
+    >>> renamed("/tmp/a/w: odd; /tmp/ab: odd", {"/tmp/a": "../a"})
+    '../a/w: odd; /tmp/ab: odd'
+    """
+    paths = [re.escape(path) for path in sorted(names, key=len, reverse=True) if path[:1] in "/~"]
+    if not paths:
+        return text
+    pattern = rf"(?<![\w.])(?:{'|'.join(paths)})(?![\w.-])"
+    return re.sub(pattern, lambda found: names[found[0]], text)
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine.usage import done_line
-from ..messages import counted, headline, labelled, warned
+from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from .facts import SETTINGS
 from .values import extent, in_words, listed
@@ -44,6 +44,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         f"{report.tensors_merged} merged ({report.parameters:,} parameters), "
         f"{report.tensors_copied} copied, {report.tensors_tied} tied",
     )
+    if report.buffers:
+        yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     yield "settings", listed({key: report.recipe[key] for key in SETTINGS})
     if report.alpha is not None:
         yield "layers", f"alpha {report.alpha:.6g}"
@@ -72,6 +74,10 @@ def _facts(report: MergeReport, expert: ModelReport, number: int) -> Iterator[st
     yield from filter(None, [listed(expert.parameters)])
     if expert.dropped_layers:
         yield f"without {counted(len(expert.dropped_layers), 'layer')}"
+    if expert.missing:
+        yield f"{counted(len(expert.missing), 'tensor')} taken from the base"
+    if expert.dropped:
+        yield f"{counted(len(expert.dropped), 'tensor')} left out"
     if report.base is not None:
         yield f"{expert.n_equal_to_base} of {report.tensors_merged} tensors equal the base's"
 

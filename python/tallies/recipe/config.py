@@ -28,6 +28,7 @@ from ..sizes import parse_size
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
+from .belonging import BelongingKeys
 from .complaints import one_line
 from .fields import (
     DtypeName,
@@ -47,7 +48,7 @@ from .places import Places
 from .text import from_options, read_file
 
 
-class MergeConfig(BaseModel):
+class MergeConfig(BelongingKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .belonging import Renaming
 from .fields import Parameters, PathText
 from .places import Places
 
@@ -21,6 +22,8 @@ class ModelEntry(BaseModel):
 
     model: PathText
     parameters: Parameters = {}
+    rename: Renaming = None
+    """New prefixes of its tensors' names by old ones."""
 
     @property
     def label(self) -> str:

@@ -123,7 +123,8 @@ class Places:
         """Return the text by which a report in the directory ``output`` names the same model.
 
         A model of the hub and a path from a home directory stay; any other path becomes relative to
-        the output, so that both can be moved together.
+        the output, so that both can be moved together. A path in the user's home is written from
+        there where the output is elsewhere: no report tells the name of a user.
         """
         if text.startswith("~") and os.path.expanduser(text) != text:
             return text
@@ -132,7 +133,14 @@ class Places:
         parent, name = os.path.split(os.path.abspath(self.path(text)))
         # The last component stays, though it be a link: it is the name that the user knows.
         path = os.path.join(os.path.realpath(parent), name)
-        return os.path.relpath(path, os.path.realpath(output))
+        start, home = os.path.realpath(output), os.path.realpath(os.path.expanduser("~"))
+        if _is_below(path, home) and not _is_below(start, home):
+            return os.path.join("~", os.path.relpath(path, home))
+        return os.path.relpath(path, start)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory != os.sep
 
 
 def _tidied(path: str) -> str:

@@ -22,8 +22,9 @@ from ..messages import show
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate
 from .restoring.checks import restored_names
+from .restoring.report import UnpackReport
 from .restoring.task import Restoring
-from .restoring.unpack import UnpackReport, unpack
+from .restoring.unpack import unpack
 
 _BUFFER_BYTES = 256 << 20
 

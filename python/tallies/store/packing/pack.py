@@ -9,13 +9,15 @@ from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import stamps
+from ...checkpoint.policy import Policy
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
+from ...recipe.belonging import chosen
 from ...sizes import parse_size
-from ...spec.choices import Choice, Nonfinite
+from ...spec.choices import Choice, Extra, Missing, Nonfinite
 from ..manifest import Manifest
 from .plan import Integers, PackPlan
 from .report import PackReport
@@ -36,6 +38,8 @@ def pack(
     threads: int | None = None,
     nonfinite: str = "error",
     integers: str = "equal",
+    missing: Any = None,
+    extra: Any = None,
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress = None,
@@ -57,6 +61,9 @@ def pack(
         nonfinite: "error" refuses NaN and infinite values, "propagate" packs them.
         integers: "equal" refuses integers and booleans that differ from the base's, "base" takes
             the base's.
+        missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
+            filter rules by name, as in recipes.
+        extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -82,6 +89,8 @@ def pack(
         threads=threads,
         nonfinite=nonfinite,
         integers=integers,
+        missing=missing,
+        extra=extra,
         overwrite=overwrite,
         sync=sync,
         progress=progress,
@@ -128,14 +137,19 @@ def _pack(
     threads: int | None = None,
     nonfinite: str = "error",
     integers: str = "equal",
+    missing: Any = None,
+    extra: Any = None,
     overwrite: bool,
     sync: bool = False,
     progress: Progress | None = None,
     **parameters: Any,
 ) -> PackReport:
     start = time.perf_counter()
+    policy = Policy(
+        missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
+    )
     plan = PackPlan.make(
-        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,))
+        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,)), policy
     )
     max_bytes = parse_size(max_memory)
     limits = tile_limits(max_bytes, n_threads(threads))

@@ -30,7 +30,9 @@ class PackRecord(Record):
         plan = self._plan
         models = (plan.base, *plan.tasks.values())
         for name in (*plan.match.merged, *plan.match.copied):
-            for one, prints in zip(plan.sources(name), self.prints, strict=True):
+            for model, one, prints in zip(models, plan.sources(name), self.prints, strict=True):
+                if name in plan.match.settled:
+                    one = model.tensors.get(name, one)
                 if name in prints:
                     continue
                 frozen = plan.kind(name) == "frozen" and name in self.prints[0]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
+from ...checkpoint.opening import open_donor
 from ..small_files import check_small_files
 from .task import Restoring
 
@@ -22,8 +22,8 @@ class SmallFilesOut:
     files: AuxiliaryFiles
     kept: list[str]
     """Those that the store has."""
-    donors: Sequence[Path] = ()
-    """Models that files are copied from, beside base and store."""
+    donor: Path | None = None
+    """The model whose files they are; None for the task's own."""
 
     @classmethod
     def of(
@@ -49,6 +49,6 @@ class SmallFilesOut:
             places = {Path(name): path for name, path in found.items()}
             kept = [name for name, file in files.items() if not file.in_base]
             return cls(AuxiliaryFiles.of(places, parts), kept)
-        donor = one.base if files_from is None else Checkpoint.open(files_from)
+        donor = one.base if files_from is None else open_donor(os.fspath(files_from))
         places = {path: donor.path / path for path in donor.auxiliary_files()}
-        return cls(AuxiliaryFiles.of(places, parts), [], [donor.path])
+        return cls(AuxiliaryFiles.of(places, parts), [], donor.path)
