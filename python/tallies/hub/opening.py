@@ -14,7 +14,7 @@ from .failures import is_about_the_network, unreachable, worded
 from .library import host, is_offline, library
 from .listing import Listing, list_files
 from .names import HubModel
-from .needed import is_opaque, needed_files
+from .needed import needed_files, opaque_folders
 from .shadow import shadow, without_shadow
 
 _asked: dict[HubModel, set[HubModel]] = {}
@@ -53,16 +53,16 @@ def headers(model: HubModel) -> Path:
     listing = _listing(model)
     if listing is None:
         return snapshot(_cached(model))
-    wanted = _wanted(listing)
+    at, wanted = shadow(listing), _wanted(listing)
     if wanted.is_whole:
         return snapshot(listing.model)
-    if is_opaque(listing):
+    if opaque_folders(listing, at):
         raise InputError(
             f"{listing.model}: its weights are no safetensors, so their tensors cannot be listed "
             f"before the download of {format_size(wanted.n_bytes_missing)}; download them first: "
             f"hf download {model.repo}"
         )
-    return shadow(listing)
+    return at
 
 
 def small_files(model: HubModel) -> Path:
@@ -133,7 +133,7 @@ def missing(model: HubModel, *, weights: bool = True) -> Download | None:
 def is_opaque_model(model: HubModel) -> bool:
     """Return True if the tensors of a model cannot be listed before it is downloaded."""
     listing = _listing(model)
-    return listing is not None and is_opaque(listing)
+    return listing is not None and bool(opaque_folders(listing, shadow(listing)))
 
 
 @contextlib.contextmanager
