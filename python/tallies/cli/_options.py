@@ -58,6 +58,11 @@ offline_option = click.option(
     callback=_go_offline,
     help="Take models of the hub from the cache alone.",
 )
+variant_option = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights to read where there are several, such as fp16.",
+)
 
 
 def json_option(result: str) -> Callable[[F], F]:
@@ -122,6 +127,7 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        variant_option,
         offline_option,
     ]
     for option in reversed(options):

@@ -19,12 +19,15 @@ _FROM_AFAR, _OPAQUE = FORMATS
 _INDEX: Final = ".index."
 
 
-def needed_files(listing: Listing, shadow: Path, *, weights: bool = True) -> list[str]:
+def needed_files(
+    listing: Listing, shadow: Path, variant: str = "", *, weights: bool = True
+) -> list[str]:
     """Return the names of the files that the reader of models takes, and of their indexes.
 
     Args:
         listing: The model.
         shadow: The directory that stands for the model.
+        variant: The variant of the weights, such as ``fp16``.
         weights: False for the configuration, tokenizer and other small files alone.
 
     Raises:
@@ -35,7 +38,7 @@ def needed_files(listing: Listing, shadow: Path, *, weights: bool = True) -> lis
         return sorted(path.as_posix() for path in donor.auxiliary_files())
     if opaque_folders(listing, shadow):
         return sorted(_by_name(listing, shadow))
-    checkpoint = Checkpoint.open(shadow)
+    checkpoint = Checkpoint.open(shadow, variant=variant)
     small = {path.as_posix() for path in checkpoint.auxiliary_files()}
     chosen = {Path(os.path.relpath(path, shadow)).as_posix() for path in checkpoint.files}
     folders = {PurePosixPath(name).parent for name in chosen}

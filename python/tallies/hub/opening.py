@@ -38,11 +38,16 @@ def pin(model: HubModel) -> HubModel:
     return listing.model
 
 
-def headers(model: HubModel) -> Path:
+def headers(model: HubModel, variant: str = "", *, weights: bool = True) -> Path:
     """Return a directory in which the headers and small files of a model can be read.
 
     It is the model's directory in the cache if that has all files, and otherwise one that stands
     for the model.
+
+    Args:
+        model: The model.
+        variant: The variant of the weights, such as ``fp16``.
+        weights: False if the small files alone are read.
 
     Raises:
         InputError: There is no such model, this user may not read it, or its tensors cannot be
@@ -53,10 +58,10 @@ def headers(model: HubModel) -> Path:
     listing = _listing(model)
     if listing is None:
         return snapshot(_cached(model))
-    at, wanted = shadow(listing), _wanted(listing)
-    if wanted.is_whole:
+    at, wanted = shadow(listing), _wanted(listing, variant, weights=weights)
+    if wanted.is_whole and weights:
         return snapshot(listing.model)
-    if opaque_folders(listing, at):
+    if weights and opaque_folders(listing, at):
         raise InputError(
             f"{listing.model}: its weights are no safetensors, so their tensors cannot be listed "
             f"before the download of {format_size(wanted.n_bytes_missing)}; download them first: "
@@ -65,43 +70,25 @@ def headers(model: HubModel) -> Path:
     return at
 
 
-def small_files(model: HubModel) -> Path:
-    """Download the small files of a model, and return a directory that has them.
-
-    Raises:
-        InputError: There is no such model, or this user may not read it.
-        StorageError: The hub or the disk fails.
-    """
-    library(str(model))
-    listing = _listing(model)
-    if listing is None:
-        return snapshot(_cached(model))
-    fetch([_wanted(listing, weights=False)], bars=False)
-    return shadow(listing)
-
-
-def files(models: Iterable[HubModel], *, bars: bool = False) -> list[Path]:
-    """Download what is missing of some models, and return their directories in the cache.
+def files(
+    models: Iterable[HubModel], variant: str = "", *, weights: bool = True, bars: bool = False
+) -> list[Path]:
+    """Download what is missing of some models, and return the directories to read them from.
 
     Args:
         models: The models.
+        variant: The variant of the weights, such as ``fp16``.
+        weights: False for the small files alone.
         bars: Show a bar for each file on standard error.
 
     Raises:
         InputError: There is no such model, this user may not read it, or there is no room.
         StorageError: The hub or the disk fails.
     """
-    paths, wanted = [], []
-    for model in models:
-        library(str(model))
-        listing = _listing(model)
-        if listing is None:
-            paths.append(snapshot(_cached(model)))
-            continue
-        wanted.append(_wanted(listing))
-        paths.append(snapshot(listing.model))
-    fetch(wanted, bars=bars)
-    return paths
+    asked = list(models)
+    wanted = [missing(model, variant, weights=weights) for model in asked]
+    fetch([one for one in wanted if one is not None], bars=bars)
+    return [headers(model, variant, weights=weights) for model in asked]
 
 
 def fetch(wanted: Sequence[Download], *, bars: bool) -> None:
@@ -118,15 +105,17 @@ def fetch(wanted: Sequence[Download], *, bars: bool) -> None:
                 note_commit(asked, one.listing.model)
 
 
-def missing(model: HubModel, *, weights: bool = True) -> Download | None:
+def missing(model: HubModel, variant: str = "", *, weights: bool = True) -> Download | None:
     """Return the files to download before a model can be read; None if the cache has all.
 
     Args:
         model: The model.
+        variant: The variant of the weights, such as ``fp16``.
         weights: False for its small files alone.
     """
+    library(str(model))
     listing = _listing(model)
-    wanted = _wanted(listing, weights=weights) if listing else None
+    wanted = _wanted(listing, variant, weights=weights) if listing else None
     return None if wanted is None or wanted.is_whole else wanted
 
 
@@ -145,9 +134,9 @@ def named() -> Iterator[None]:
         raise type(error)(without_shadow(str(error))) from None
 
 
-def _wanted(listing: Listing, *, weights: bool = True) -> Download:
+def _wanted(listing: Listing, variant: str, *, weights: bool) -> Download:
     with named():
-        return Download(listing, needed_files(listing, shadow(listing), weights=weights))
+        return Download(listing, needed_files(listing, shadow(listing), variant, weights=weights))
 
 
 def _listing(model: HubModel) -> Listing | None:

@@ -34,15 +34,16 @@ class Inputs:
             text: The text of the model.
             rename: The prefixes of the names to replace, as ``under_other_names`` does.
         """
-        path = self._config.places.headers(text)
+        variant = self._config.variant or ""
+        path = self._config.places.headers(text, variant)
         if path not in self.opened:
-            self.opened[path] = open_model(path)
+            self.opened[path] = open_model(path, variant=variant)
         found = self.opened[path]
         return found if rename is None else under_other_names(found, rename)
 
     def donor(self, text: str) -> Checkpoint:
         """Open the model that gives its small files; see ``open_donor``."""
-        return open_donor(self._config.places.headers(text))
+        return open_donor(self._config.places.headers(text, weights=False))
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -73,7 +74,7 @@ def downloads(config: MergeConfig) -> tuple[Download, ...]:
     from ..hub.opening import missing
 
     wanted = [
-        missing(model, weights=_gives_weights(config, text))
+        missing(model, config.variant or "", weights=_gives_weights(config, text))
         for text, model in models.items()
         if model is not None
     ]
@@ -94,7 +95,8 @@ def fetch_opaque(config: MergeConfig, *, bars: bool) -> None:
     if any(models):
         from ..hub.opening import files, is_opaque_model
 
-        files([one for one in models if one and is_opaque_model(one)], bars=bars)
+        opaque = [one for one in models if one and is_opaque_model(one)]
+        files(opaque, config.variant or "", bars=bars)
 
 
 def _gives_weights(config: MergeConfig, text: str) -> bool:

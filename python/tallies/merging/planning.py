@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model
+from ..checkpoint.opening import as_model, check_variant
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
@@ -51,6 +51,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     base = inputs.open(config.base_model) if config.base_model else None
     experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
+    if config.variant:
+        check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
@@ -66,7 +68,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
+    warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
     outputs = [
         (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)

@@ -39,13 +39,14 @@ from .fields import (
     Seed,
     SemanticsWord,
     SizeText,
+    VariantName,
     modifier,
 )
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
 from .parameters import Resolver, check_parameters
 from .places import Places
-from .text import from_options, read_file
+from .text import from_options, read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, BaseModel):
@@ -80,6 +81,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
+    variant: VariantName | None = None
     max_shard_size: SizeText = "5GB"
     _places: Places = PrivateAttr(default_factory=Places.of)
 
@@ -107,11 +109,11 @@ class MergeConfig(BelongingKeys, BaseModel):
         if isinstance(config, MergeConfig):
             return config
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))
+            return cls(**text_keys(config))
         path = os.fspath(config)
         try:
             data, is_report = read_file(path)
-            return cls(**_text_keys(data))._at(Places.of(path, is_report=is_report))
+            return cls(**text_keys(data))._at(Places.of(path, is_report=is_report))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -283,10 +285,6 @@ class MergeConfig(BelongingKeys, BaseModel):
         placed._places = places
         placed._check_experts()
         return placed
-
-
-def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
 
 
 def _checked(

@@ -86,8 +86,13 @@ class Places:
 
         return pin(model).text
 
-    def headers(self, text: str) -> str:
+    def headers(self, text: str, variant: str = "", *, weights: bool = True) -> str:
         """Return a local path at which the headers of the model can be read.
+
+        Args:
+            text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
+            weights: False if the small files alone are read.
 
         Raises:
             InputError: The text names a model of the hub that cannot be read.
@@ -98,13 +103,14 @@ class Places:
             return self.path(text)
         from ..hub.opening import headers
 
-        return str(headers(model))
+        return str(headers(model, variant, weights=weights))
 
-    def local(self, text: str, *, bars: bool = False) -> str:
+    def local(self, text: str, variant: str = "", *, bars: bool = False) -> str:
         """Return a local path with the whole model, downloaded if need be.
 
         Args:
             text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
             bars: Show a bar for each file that is downloaded.
 
         Raises:
@@ -116,7 +122,7 @@ class Places:
             return self.path(text)
         from ..hub.opening import files
 
-        (path,) = files([model], bars=bars)
+        (path,) = files([model], variant, bars=bars)
         return str(path)
 
     def relative_to(self, output: str | os.PathLike[str], text: str) -> str:

@@ -56,6 +56,11 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     return data, is_report
 
 
+def text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with its keys as text."""
+    return {str(key): value for key, value in data.items()}
+
+
 def parse_model(text: str) -> dict[str, Any]:
     """Parse ``DIR[:key=value,...]`` into an entry of a recipe's ``models``.
 
