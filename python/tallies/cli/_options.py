@@ -44,6 +44,20 @@ store_tasks_option = click.option(
 )
 
 
+def _go_offline(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..hub.library import offline
+
+        ctx.with_resource(offline())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Take models of the hub from the cache alone.",
+)
 variant_option = click.option(
     "--variant",
     metavar="NAME",
@@ -114,6 +128,7 @@ def request_options(function: F) -> F:
         missing_option,
         extra_option,
         variant_option,
+        offline_option,
     ]
     for option in reversed(options):
         function = option(function)

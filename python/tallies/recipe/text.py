@@ -73,6 +73,24 @@ def parse_model(text: str) -> dict[str, Any]:
     return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}
 
 
+def from_options(
+    method: str,
+    base: str | None,
+    models: Iterable[str],
+    params: Iterable[str],
+    keys: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the recipe that options of the command line make; None counts as not given."""
+    data = {
+        "merge_method": method,
+        "base_model": base,
+        "models": [parse_model(text) for text in models],
+        "parameters": parse_pairs(params, "--param"),
+        **keys,
+    }
+    return {key: value for key, value in data.items() if value is not None}
+
+
 def parse_options(text: str, where: str) -> dict[str, Any]:
     """Parse ``key=value,...`` into a mapping; values are YAML."""
     return parse_pairs(_COMMA.split(text), where)
