@@ -20,7 +20,7 @@ from ..store.restoring.task import Restoring
 from . import staging
 from .arguments import refuse_no_store
 from .from_files import FromFiles
-from .model_tensors import own_tensors, refuse_unwritable
+from .model_tensors import StoreNames, refuse_unwritable
 from .resident import Resident
 
 
@@ -87,6 +87,7 @@ class TaskSwitcher:
         self._is_whole = True
         if preload not in (True, False, "device"):
             raise InputError(f"preload: found {preload!r}, expected True, False or 'device'")
+        self._names = StoreNames(store)
         tensors = self._tensors()
         self._refuse_other_values(tensors)
         self._source: FromFiles | Resident
@@ -208,15 +209,11 @@ class TaskSwitcher:
     def _tensors(self, one: Restoring | None = None) -> dict[str, torch.Tensor]:
         """Return the model's tensors by the store's names; InputError if one cannot be written."""
         known = self._store.manifest.tensors
-        own = own_tensors(self._model)
+        own = self._names.of(self._model)
         for name, tensor in known.items():
-            if name not in own:
-                raise InputError(
-                    f"model: lacks tensor {show(name)}, which {self._store.path} has; build the "
-                    "model that the base was saved from"
-                )
             dtype = tensor.dtype if one is None else one.dtype(name)
-            refuse_unwritable(name, own[name], dtype, tensor.shape)
+            is_piece = self._names.are_pieces
+            refuse_unwritable(name, own[name], dtype, tensor.shape, is_piece=is_piece)
         self._refuse_untied(own)
         return {name: own[name] for name in known}
 
@@ -226,7 +223,7 @@ class TaskSwitcher:
         spans = sorted(
             (own[name].data_ptr(), own[name].nbytes, tensor.tied_to or name, name)
             for name, tensor in known.items()
-            if own[name].nbytes
+            if own[name].nbytes and own[name].is_contiguous()
         )
         for (start, n_bytes, owner, before), (address, _, source, name) in pairwise(spans):
             if address < start + n_bytes and (address, source) != (start, owner):
@@ -235,7 +232,7 @@ class TaskSwitcher:
                     f"{self._store.path} has values for each; untie them in the model, or pack "
                     "from a base that ties them"
                 )
-        written = {(address, n_bytes) for address, n_bytes, *_ in spans}
+        written = {(own[name].data_ptr(), own[name].nbytes) for name in known}
         for name in own.keys() - known.keys():
             if (own[name].data_ptr(), own[name].nbytes) not in written:
                 raise InputError(
@@ -246,7 +243,7 @@ class TaskSwitcher:
     def _refuse_other_values(self, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
             known = self._store.manifest.tensors[name]
-            here = tensor.detach().cpu()
+            here = tensor.detach().cpu().contiguous()
             lanes = fingerprint(here.data_ptr(), here.nbytes, 0)
             info = self._store.base.tensors[name]
             if info.scale is None:
