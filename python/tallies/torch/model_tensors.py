@@ -8,8 +8,10 @@ from typing import Final, TypeAlias
 
 import torch
 
+from ..checkpoint.buffers import is_buffer
 from ..checkpoint.prefixes import find_renaming
 from ..engine.arrays import new_array
+from ..engine.odd_tensors import odd_kind
 from ..errors import InputError
 from ..messages import show
 from ..store.opened import Store
@@ -20,6 +22,8 @@ Places: TypeAlias = tuple[tuple[int, torch.Size], ...]
 
 _WRAPPERS: Final = ("_orig_mod.", "module.")
 """The names that torch.compile and wrappers of distributed training put in front of a model's."""
+
+_BUILD: Final = "build the model that the base was saved from"
 
 _EXPERT: Final = re.compile(r"\.experts\.\d+\.")
 
@@ -34,6 +38,12 @@ def own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
             raise InputError(
                 f"model: its state dict has {show(name)}, which is no parameter or buffer of it; "
                 "expected the names of its parameters and buffers; remove the hook"
+            )
+    for name in names:
+        odd = odd_kind(own[name])
+        if odd is not None and not own[name].is_meta:
+            raise InputError(
+                f"model: tensor {show(name)} is {odd[0]}, expected a dense tensor; {odd[1]}"
             )
     return {name: own[name] for name in names}
 
@@ -54,13 +64,18 @@ class StoreNames:
     def of(self, model: torch.nn.Module) -> dict[str, torch.Tensor]:
         """Return a model's tensors by the names of the store, and others by their own.
 
-        Views of parts of its tensors stand for them where its files have the parts.
+        The model may lack buffers of the store. Views of parts of its tensors stand for them where
+        its files have the parts.
 
         Raises:
             InputError: The model lacks a tensor of the store.
         """
         own = own_tensors(model)
-        known = self._store.manifest.tensors
+        known = [
+            name
+            for name, tensor in self._store.manifest.tensors.items()
+            if not is_buffer(name, tensor.shape)
+        ]
         self.are_pieces = not all(name in own for name in known)
         if not self.are_pieces:
             return own
@@ -78,24 +93,25 @@ class StoreNames:
         known = self._store.manifest.tensors
         shapes = {name: tuple(tensor.shape) for name, tensor in known.items()}
         found = find_renaming({name: tuple(one.shape) for name, one in own.items()}, shapes)
-        if found is not None:
-            ((old, new), *_) = found.rules.items()
-            inside = f"; give the module inside: model.{old[:-1]}" if old in _WRAPPERS else ""
-            return InputError(
-                f"model: names differ from those of {self._store.path} by a prefix, {old!r} here "
-                f"and {new!r} there{inside or '; build the model that the base was saved from'}"
-            )
+        for old, new in () if found is None else found.rules.items():
+            if old.endswith(new) or new.endswith(old) or new.startswith(old):
+                inside = f"give the module inside: model.{old[:-1]}"
+                way_out = inside if old in _WRAPPERS else _BUILD
+                return InputError(
+                    f"model: names differ from those of {self._store.path} by a prefix, {old!r} "
+                    f"here and {new!r} there; {way_out}"
+                )
         name = next(one for one in known if one not in (own if views is None else views))
         return InputError(
-            f"model: lacks tensor {show(name)}, which {self._store.path} has; build the model that "
-            f"the base was saved from{_stacked(name, own)}"
+            f"model: lacks tensor {show(name)}, which {self._store.path} has; "
+            f"{_BUILD}{_stacked(name, own)}"
         )
 
 
 def _stacked(name: str, own: Mapping[str, torch.Tensor]) -> str:
     """Word the cause where a model has one tensor for all experts of a layer."""
     parts = _EXPERT.split(name)
-    if len(parts) != 2 or not any(one.startswith(f"{parts[0]}.experts.") for one in own):
+    if len(parts) != 2 or not any(".experts." in one and not _EXPERT.search(one) for one in own):
         return ""
     return (
         "; the model has one tensor for the experts of a layer, and the store one for each: a "
