@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
-from ..recipe.text import parse_model, parse_options, parse_pairs
+from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
 from ._belonging import extra_option, missing_option, rename_option
 
@@ -42,6 +42,27 @@ store_tasks_option = click.option(
     multiple=True,
     metavar="NAME=DIR",
     help="Expert of a task that moved. Repeat the option for each.",
+)
+
+
+def _go_offline(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..hub.library import offline
+
+        ctx.with_resource(offline())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Take models of the hub from the cache alone.",
+)
+variant_option = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights to read where there are several, such as fp16.",
 )
 
 
@@ -115,6 +136,8 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        variant_option,
+        offline_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -180,5 +203,5 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     if not method:
         raise InputError("expected a recipe file, or --method with --model DIR for each model")
     overrides = Overrides(settings=settings)
-    made = MergeConfig.from_options(method, base, models, params, overrides, **chosen)
+    made = MergeConfig.load(from_options(method, base, models, params, **chosen), overrides)
     return with_renames(made, renames)

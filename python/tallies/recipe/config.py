@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -39,6 +39,7 @@ from .fields import (
     Seed,
     SemanticsWord,
     SizeText,
+    VariantName,
     modifier,
 )
 from .keys import known_keys
@@ -47,7 +48,7 @@ from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
 from .spelling import spelled
-from .text import parse_model, parse_pairs, read_file
+from .text import read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, BaseModel):
@@ -82,6 +83,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
+    variant: VariantName | None = None
     max_shard_size: SizeText = "5GB"
     _places: Places = PrivateAttr(default_factory=Places.of)
 
@@ -129,42 +131,10 @@ class MergeConfig(BelongingKeys, BaseModel):
     def _of(
         cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        known = {str(key): value for key, value in data.items()}
+        known = text_keys(data)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
         return cls(**known)._at(places)
-
-    @classmethod
-    def from_options(
-        cls,
-        method: str,
-        base: str | None,
-        models: Sequence[str],
-        params: Sequence[str] = (),
-        overrides: Overrides | None = None,
-        **keys: Any,
-    ) -> MergeConfig:
-        """Make a request of command-line options.
-
-        Args:
-            method: The merge method.
-            base: The path of the base, or None.
-            models: ``DIR[:key=value,...]`` for each model.
-            params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
-            overrides: Values that win over those above.
-            **keys: Further keys of a recipe; None counts as not given.
-
-        Raises:
-            InputError: The request is wrong.
-        """
-        data = {
-            "merge_method": method,
-            "base_model": base,
-            "models": [parse_model(text) for text in models],
-            "parameters": parse_pairs(params, "--param"),
-            **keys,
-        }
-        return cls.load({key: value for key, value in data.items() if value is not None}, overrides)
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -195,10 +165,16 @@ class MergeConfig(BelongingKeys, BaseModel):
 
         ``load`` of such a report repeats the merge, wherever it runs.
         """
-        update = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        restated = restate(update, lambda text: self._places.relative_to(output, text))
-        return self.model_copy(update=restated)._at(places)
+        return self._restated(partial(self._places.relative_to, output))._at(places)
+
+    def pinned(self) -> MergeConfig:
+        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
+        return self._restated(self._places.pinned)._at(self._places)
+
+    def _restated(self, text: Callable[[str], str]) -> MergeConfig:
+        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        return self.model_copy(update=restate(values, text))
 
     @property
     def method(self) -> type[Method]:
