@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import Limits, Plan, read_delta, write_merged
 from ..errors import InputError
 from ..linalg import spectral
-from ..linalg.threads import single_threads
+from ..linalg.threads import Workers, single_threads
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
@@ -89,38 +89,40 @@ class MatrixPasses(Passes):
         if not matrices:
             return
         with single_threads(self._n_workers) as pool:
-            outcomes = [pool.submit(self._merge, job) for job in matrices]
-            try:
-                for job, outcome in zip(matrices, outcomes, strict=True):
-                    self.outcomes[job] = outcome.result()
-                    self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            outcomes = [pool.submit(self._merge, job, pool) for job in matrices]
+            for job, outcome in zip(matrices, outcomes, strict=True):
+                self.outcomes[job] = outcome.result()
+                self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
 
     def _n_bytes(self, job: int) -> int:
         rows, columns = self._works[job].shape
         return self._method.n_bytes((rows, columns), len(self._labels))
 
-    def _merge(self, job: int) -> Outcome:
+    def _merge(self, job: int, pool: Workers) -> Outcome:
         import torch
+
+        def progress(n_bytes: int) -> None:
+            pool.check()
+            if self._progress is not None:
+                self._progress(n_bytes)
 
         work = self._works[job]
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = _Deltas(self._plan, work, job, self.model.trims, self._progress)
+            deltas = _Deltas(self._plan, work, job, self.model.trims, pool, progress)
             try:
                 merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
             except _NonFiniteError:
                 merged = torch.full(work.shape, torch.nan)
             merged = merged.contiguous()
-            output, overflow = write_merged(
-                plan=self._plan,
-                job=job,
-                merged=merged.data_ptr(),
-                scale=self._tasks.scales[job],
-                limits=_ONE_THREAD,
-                progress=self._progress,
-            )
+            with pool.undisturbed():
+                output, overflow = write_merged(
+                    plan=self._plan,
+                    job=job,
+                    merged=merged.data_ptr(),
+                    scale=self._tasks.scales[job],
+                    limits=_ONE_THREAD,
+                    progress=progress,
+                )
             return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
 
 
@@ -138,10 +140,16 @@ class _Deltas:
     """The task vectors of one tensor, each read from where it lies when it is asked for."""
 
     def __init__(
-        self, plan: Plan, work: Work, job: int, trims: Sequence[Trim], progress: Any
+        self,
+        plan: Plan,
+        work: Work,
+        job: int,
+        trims: Sequence[Trim],
+        pool: Workers,
+        progress: Callable[[int], object],
     ) -> None:
         self._plan, self._work, self._job = plan, work, job
-        self._trims, self._progress = trims, progress
+        self._trims, self._pool, self._progress = trims, pool, progress
         self._base: list[int] = []
         self._experts: dict[int, list[int]] = {}
         rows, columns = work.shape
@@ -185,15 +193,16 @@ class _Deltas:
         import torch
 
         delta = torch.empty(self.shape)
-        progress = None if expert in self._experts else self._progress
-        (self._base, lanes), nonfinite = read_delta(
-            plan=self._plan,
-            job=self._job,
-            expert=expert,
-            out=delta.data_ptr(),
-            limits=_ONE_THREAD,
-            progress=progress,
-        )
+        is_first = expert not in self._experts
+        with self._pool.undisturbed():
+            (self._base, lanes), nonfinite = read_delta(
+                plan=self._plan,
+                job=self._job,
+                expert=expert,
+                out=delta.data_ptr(),
+                limits=_ONE_THREAD,
+                progress=lambda n_bytes: self._progress(n_bytes if is_first else 0),
+            )
         self._experts[expert] = lanes
         if nonfinite and not accept:
             raise _NonFiniteError
