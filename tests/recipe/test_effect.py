@@ -9,30 +9,17 @@ from typing import Any
 
 import pytest
 
-from tallies import InputError, MergeConfig, methods
+from tallies import InputError, MergeConfig
 from tallies.methods._method import Method
 from tallies.recipe import modifiers
 from tallies.recipe.effect import in_effect
 from tallies.spec.choices import PAPER, Semantics
 from tallies.spec.parameters import Parameter
+from tests.support.methods import PAIRS
+from tests.support.recipes import complete
 
 NAMES = ["embed.weight", *(f"layers.{i}.{part}.weight" for i in range(3) for part in "ab")]
 RULES = [{"filter": "layers.1", "value": 0.25}, {"filter": ".a.", "value": [0.5, 0.75]}]
-
-
-def request(name: str, semantics: Semantics, **keys: Any) -> dict[str, Any]:
-    """A recipe of a method with the number of models that it takes, and what has no default."""
-    method = methods.get(name)
-    n_models = min(max(method.least_models, 2), method.most_models or 2)
-    required = {
-        key: 0.5
-        for key, parameter in method.parameters(semantics).items()
-        if parameter.default is None
-    }
-    base = {"base_model": "base"} if method.needs_base else {}
-    models = [{"model": f"m{i}"} for i in range(n_models)]
-    made = {"merge_method": name, "semantics": semantics, "models": models, **base, **keys}
-    return {**made, "parameters": {**required, **keys.get("parameters", {})}}
 
 
 def resolved(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -107,14 +94,11 @@ def assert_survives(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
         MergeConfig.model_rebuild(force=True)
 
 
-@pytest.mark.parametrize(
-    ("name", "semantics"),
-    [(name, one) for name in methods.names() for one in methods.get(name).semantics],
-)
+@pytest.mark.parametrize(("name", "semantics"), PAIRS)
 def test_a_written_recipe_keeps_to_the_defaults_of_its_day(
     name: str, semantics: Semantics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_survives(request(name, semantics), monkeypatch)
+    assert_survives(complete(name, semantics), monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -129,11 +113,11 @@ def test_a_written_recipe_keeps_to_the_defaults_of_its_day(
 def test_rules_and_modifiers_are_completed(
     keys: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_survives(request("ties", PAPER, **keys), monkeypatch)
+    assert_survives(complete("ties", PAPER, **keys), monkeypatch)
 
 
 def test_rules_of_one_model_fall_back_on_what_all_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = request("ties", PAPER)
+    recipe = complete("ties", PAPER)
     recipe["models"][0]["parameters"] = {"density": RULES, "weight": 2}
     recipe["models"][1]["parameters"] = {"density": 0.1, "weight": 3}
     written = in_effect(MergeConfig.load(recipe)).parameters
@@ -143,7 +127,7 @@ def test_rules_of_one_model_fall_back_on_what_all_share(monkeypatch: pytest.Monk
 
 
 def test_a_last_rule_says_what_holds_elsewhere() -> None:
-    written = in_effect(MergeConfig.load(request("ties", PAPER, parameters={"density": RULES})))
+    written = in_effect(MergeConfig.load(complete("ties", PAPER, parameters={"density": RULES})))
     assert written.parameters["density"][-1] == {"filter": None, "value": 0.2}
     assert written.parameters["scope"] == "model"
     assert in_effect(written) == written

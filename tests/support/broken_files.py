@@ -47,7 +47,6 @@ FILES: dict[str, BrokenFile] = {
     "nested objects": BrokenFile(file_bytes('{"a":' * 100_000), "nested beyond all sense"),
     "metadata a list": BrokenFile(file_bytes({"__metadata__": ["pt"]}), "__metadata__ is ['pt']"),
     "metadata a number": BrokenFile(file_bytes({"__metadata__": {"n": 1}}), "__metadata__ is {'n'"),
-    "metadata null": BrokenFile(file_bytes({"__metadata__": None}), "__metadata__ is None", False),
     "metadata no text": BrokenFile(
         file_bytes('{"__metadata__":{"a":"\\udfff"}}'), "__metadata__ is"
     ),

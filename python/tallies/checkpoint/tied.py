@@ -17,6 +17,16 @@ _EMBEDDING: Final = re.compile(
 )
 
 
+def is_head(name: str) -> bool:
+    """Tell if a tensor of this name is an output head over a vocabulary."""
+    return _HEAD.search(name) is not None
+
+
+def is_embedding(name: str) -> bool:
+    """Tell if a tensor of this name is an input embedding of a vocabulary."""
+    return _EMBEDDING.search(name) is not None
+
+
 def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Find the names of a checkpoint that share their values with another name.
 

@@ -7,10 +7,15 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..messages import either
 from ..spec.choices import Nonfinite
 from ..store import pack
+from ..store.codecs import registry as codecs
+from ..store.packing.summary import summary
 from ._bar import wants_bar
+from ._belonging import extra_option, missing_option
 from ._options import one_of, pairs, run_options
+from ._screen import screen
 
 
 @click.command()
@@ -22,14 +27,22 @@ from ._options import one_of, pairs, run_options
     "tasks",
     multiple=True,
     metavar="NAME=DIR",
-    help="Task and its expert. Repeat for each.",
+    help="Task and its expert. Repeat the option for each task.",
 )
 @click.option("--out", required=True, metavar="STORE", help="Directory to create.")
 @click.option(
-    "--codec", default="tall", show_default=True, help="Codec; 'tallies methods' lists all."
+    "--codec",
+    default="tall",
+    show_default=True,
+    metavar="NAME",
+    help=f"Encoding of the experts: {either(codecs.names())}. 'tallies methods NAME' explains one.",
 )
 @click.option(
-    "--param", "params", multiple=True, metavar="key=value", help="Parameter of the codec."
+    "--param",
+    "params",
+    multiple=True,
+    metavar="key=value",
+    help="Parameter of the codec. Repeat the option for each parameter.",
 )
 @click.option(
     "--nonfinite",
@@ -37,6 +50,8 @@ from ._options import one_of, pairs, run_options
     default="error",
     help="Treatment of NaN and infinite values. Default: error.",
 )
+@missing_option
+@extra_option
 @run_options
 def command(
     base: str,
@@ -79,4 +94,4 @@ def command(
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(str(report))
+        click.echo(summary(report, screen()))

@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from ..store import Store
+from ..store.restoring.report import summary
 from ._bar import wants_bar
 from ._options import run_options, store_base_option
+from ._screen import screen
 
 
 @click.command()
@@ -29,7 +31,7 @@ from ._options import run_options, store_base_option
 @click.option(
     "--files-from",
     metavar="DIR",
-    help="Model whose configuration and tokenizer files to copy. Default: the base.",
+    help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
 @run_options
 def command(
@@ -51,4 +53,4 @@ def command(
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(str(report))
+        click.echo(summary(report, screen()))

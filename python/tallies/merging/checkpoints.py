@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.destination import Destination
-from ..checkpoint.files import auxiliary_sizes, copy_auxiliary
 from ..engine import device as accelerate
-from ..engine.bar import with_progress
+from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
+from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
+from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .planning import plan
 from .report import MergeReport
@@ -88,11 +89,16 @@ def merge(
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
-    request = MergeConfig.load(config).replace(
-        seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
-    )
+    given = {
+        "seed": seed,
+        "nonfinite": nonfinite,
+        "semantics": semantics,
+        "max_shard_size": max_shard_size,
+    }
+    request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
+    fetch_opaque(request, bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -110,9 +116,11 @@ def merge(
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_bytes, n_threads(threads))
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
-    auxiliary = auxiliary_sizes(made.donor)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
-    destination.check_space(made.bytes_written + sum(auxiliary.values()) + others)
+    destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
+    if made.downloads:
+        fetch(made.downloads, bars=bars)
+        made = plan(request)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
@@ -121,9 +129,8 @@ def merge(
     with destination.writing(resume, sync) as directory:
         journal = Journal(destination.workspace, run.key())
         result = run.write_tensors(directory, journal)
-        for path in auxiliary:
-            copy_auxiliary(made.donor, path, directory)
-        report = result.report(destination.path, [*auxiliary], start, n_threads(threads))
+        made.auxiliary.copy(directory)
+        report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
         run.check_unchanged()
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

@@ -29,8 +29,10 @@ def check_inputs(made: MergePlan) -> None:
     for name in made.match.copied:
         first = made.template.tensors[name]
         for model in unique_models(made):
-            other = model.tensors[name]
-            if not accept and not same_bytes(first, other):
+            other = made.match.own(model, name)
+            if other is None or accept:
+                continue
+            if not same_bytes(first, other):
                 raise InputError(
                     f"{model.label}: tensor {name!r} is {other.dtype} and differs from that of "
                     f"{made.template.path}; integers are not merged: pass "

@@ -38,6 +38,22 @@ class Nonfinite(Choice):
     PROPAGATE = "propagate"
 
 
+class Missing(Choice):
+    """The treatment of a tensor that a model lacks and the base has."""
+
+    ERROR = "error"
+    BASE = "base"
+    """The base's stands for it."""
+
+
+class Extra(Choice):
+    """The treatment of a tensor that a model has and the base lacks."""
+
+    ERROR = "error"
+    DROP = "drop"
+    """The result is made without it."""
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 

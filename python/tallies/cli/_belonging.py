@@ -1,0 +1,39 @@
+"""Define the options about tensors that not all models have under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ..recipe.belonging import rules
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _rules(context: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Any:
+    return rules(texts)
+
+
+missing_option = click.option(
+    "--missing",
+    multiple=True,
+    callback=_rules,
+    metavar="[FILTER=]error|base",
+    help="Treatment of tensors that a model lacks. Default: error.",
+)
+extra_option = click.option(
+    "--extra",
+    multiple=True,
+    callback=_rules,
+    metavar="[FILTER=]error|drop",
+    help="Treatment of tensors that the base lacks. Default: error.",
+)
+rename_option = click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    metavar="MODEL=OLD:NEW",
+    help="Prefix of a model's tensors, and the prefix in its place. Repeat for each.",
+)
