@@ -7,28 +7,23 @@ of workers changes no bit; another processor or torch may.
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._core import Limits, Plan, read_delta, write_merged
+from .._core import Limits, Plan, write_merged
 from ..errors import InputError
 from ..linalg import spectral
 from ..linalg.threads import Workers, single_threads
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .deltas import ONE_THREAD, Deltas, NonFiniteError
 from .jobs import Work
-from .outcomes import Outcome, Trim
+from .outcomes import Outcome
 from .passes import Passes
-
-if TYPE_CHECKING:
-    import torch
-
-_ONE_THREAD = Limits(1, 1 << 20)
 
 
 class MatrixPasses(Passes):
@@ -108,10 +103,10 @@ class MatrixPasses(Passes):
 
         work = self._works[job]
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = _Deltas(self._plan, work, job, self.model.trims, pool, progress)
+            deltas = Deltas(self._plan, work, job, self.model.trims, pool, progress)
             try:
                 merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
-            except _NonFiniteError:
+            except NonFiniteError:
                 merged = torch.full(work.shape, torch.nan)
             merged = merged.contiguous()
             with pool.undisturbed():
@@ -120,7 +115,7 @@ class MatrixPasses(Passes):
                     job=job,
                     merged=merged.data_ptr(),
                     scale=self._tasks.scales[job],
-                    limits=_ONE_THREAD,
+                    limits=ONE_THREAD,
                     progress=progress,
                 )
             return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
@@ -130,90 +125,6 @@ def _as_other(work: Work, *, to_base: bool) -> Work:
     """Return the work of a tensor that is no matrix: a mean is over the number of experts."""
     n = len(work.weights)
     return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
-
-
-class _NonFiniteError(Exception):
-    """A task vector has a NaN or infinity, or the sum of several has."""
-
-
-class _Deltas:
-    """The task vectors of one tensor, each read from where it lies when it is asked for."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        work: Work,
-        job: int,
-        trims: Sequence[Trim],
-        pool: Workers,
-        progress: Callable[[int], object],
-    ) -> None:
-        self._plan, self._work, self._job = plan, work, job
-        self._trims, self._pool, self._progress = trims, pool, progress
-        self._base: list[int] = []
-        self._experts: dict[int, list[int]] = {}
-        rows, columns = work.shape
-        self.shape = (rows, columns)
-
-    def __len__(self) -> int:
-        return len(self._work.weights)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return (self[expert] for expert in range(len(self)))
-
-    def __getitem__(self, expert: int) -> torch.Tensor:
-        weight = self._work.weights[expert]
-        delta = self._read(expert)
-        return delta if weight == 1 else self._checked(delta.mul_(weight))
-
-    def sum(self) -> torch.Tensor:
-        """Return the sum of all in float32, in the order of the experts."""
-        total = self[0]
-        for expert in range(1, len(self)):
-            total += self[expert]
-        return self._checked(total)
-
-    def kept(self, expert: int) -> torch.Tensor:
-        """Return the mask of the entries that survive the threshold over all matrices."""
-        import torch
-
-        delta = self._read(expert)
-        if not self._trims:
-            return torch.ones(self.shape, dtype=torch.bool)
-        return delta.abs_().view(torch.int32) > self._trims[expert].floor
-
-    def fingerprints(self) -> list[list[int]]:
-        """Return the fingerprints of base and experts; reads those that were not asked for."""
-        for expert in range(len(self)):
-            if expert not in self._experts:
-                self._read(expert, accept=True)
-        return [self._base, *(self._experts[expert] for expert in range(len(self)))]
-
-    def _read(self, expert: int, *, accept: bool = False) -> torch.Tensor:
-        import torch
-
-        delta = torch.empty(self.shape)
-        is_first = expert not in self._experts
-        with self._pool.undisturbed():
-            (self._base, lanes), nonfinite = read_delta(
-                plan=self._plan,
-                job=self._job,
-                expert=expert,
-                out=delta.data_ptr(),
-                limits=_ONE_THREAD,
-                progress=lambda n_bytes: self._progress(n_bytes if is_first else 0),
-            )
-        self._experts[expert] = lanes
-        if nonfinite and not accept:
-            raise _NonFiniteError
-        return delta
-
-    def _checked(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        if not math.isfinite(torch.linalg.vector_norm(x, math.inf)):
-            raise _NonFiniteError
-        return x
 
 
 class _Budget:
