@@ -47,6 +47,7 @@ from .models import ModelEntry, checked_entries, refuse_models, restate, taking_
 from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
+from .slices import without_slices
 from .spelling import spelled
 from .text import read_file, text_keys
 
@@ -131,7 +132,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     def _of(
         cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        known = text_keys(data)
+        known = without_slices(text_keys(data), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
         return cls(**known)._at(places)
