@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..methods._matrix import MatrixMethod
 from .values import extents
 
@@ -105,7 +106,10 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     """Return what lies beside the weights of each model and is not read, and why."""
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
-    return {name: dict(one.not_read) for name, one in opened.items() if one.not_read}
+    found = {name: dict(one.not_read) for name, one in opened.items()}
+    for path in filter(of_one_model, made.donor.auxiliary_files()):
+        found[donor_name(made)][path.as_posix()] = "tells of another model than the result"
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def by_expert(made: MergePlan, tensors: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
