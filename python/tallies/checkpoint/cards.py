@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 NAME: Final = "README.md"
 RECIPE_NAME: Final = "mergekit_config.yml"
 """The name that mergekit gives the recipe of a result, beside the result."""
 _FRONT_MATTER: Final = re.compile(r"\s*---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*$", re.M | re.S)
-_SNAPSHOT: Final = re.compile(
-    r"/models--(?P<repo>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})\Z", re.ASCII
-)
 _MOST_BYTES: Final = 1 << 20
-
-
-class Snapshot(NamedTuple):
-    """A model on the Hub at one commit."""
-
-    repo: str
-    commit: str
-
-
-def of_snapshot(path: Path) -> Snapshot | None:
-    """Return the model on the Hub that a directory of the Hub's shared cache holds, or None."""
-    found = _SNAPSHOT.search(path.absolute().as_posix())
-    return Snapshot(found["repo"].replace("--", "/"), found["commit"]) if found else None
 
 
 def of_one_model(path: Path) -> bool:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._version import __version__
-from ..checkpoint.cards import RECIPE_NAME, front_matter, of_snapshot
+from ..checkpoint.cards import RECIPE_NAME, front_matter
 from ..checkpoint.checkpoint import Checkpoint
+from ..hub.names import of_snapshot
 from ..messages import counted
 from ..recipe.config import MergeConfig
 from .plan import MergePlan

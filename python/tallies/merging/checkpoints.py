@@ -11,7 +11,7 @@ from ..checkpoint.cards import NAME as CARD_NAME
 from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
-from ..engine.bar import with_progress
+from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
@@ -20,6 +20,7 @@ from ..recipe.config import MergeConfig
 from ..sizes import parse_size
 from .card import card_text
 from .checks import check_inputs
+from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .planning import plan
 from .recipe_file import recipe_text
@@ -94,8 +95,10 @@ def merge(
     request = MergeConfig.load(config).replace(
         seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
     )
+    request, bars = request.pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
+    fetch_opaque(request, bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -115,6 +118,9 @@ def merge(
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
+    if made.downloads:
+        fetch(made.downloads, bars=bars)
+        made = plan(request)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)

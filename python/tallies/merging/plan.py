@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
@@ -26,6 +26,9 @@ from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
 from .steps import Request, n_surveys
+
+if TYPE_CHECKING:
+    from ..hub.download import Download
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,13 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    downloads: tuple[Download, ...] = ()
+    """The files of models of the hub that a merge downloads first."""
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """Bytes that a merge downloads first."""
+        return sum(one.n_bytes_missing for one in self.downloads)
 
     @property
     def has_base(self) -> bool:

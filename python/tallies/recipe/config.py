@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -36,6 +36,7 @@ from .fields import (
     PathText,
     Seed,
     SemanticsWord,
+    VariantName,
     modifier,
 )
 from .keys import known_keys
@@ -43,7 +44,7 @@ from .models import ModelEntry, checked_entries, refuse_models, restate, taking_
 from .output_keys import OutputKeys
 from .parameters import Resolver, check_parameters
 from .places import Places
-from .text import parse_model, parse_pairs, read_file
+from .text import from_options, read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
@@ -73,6 +74,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
     seed: Seed = 0
     nonfinite: NonfiniteWord = Nonfinite.ERROR
+    variant: VariantName | None = None
     _places: Places = PrivateAttr(default_factory=Places.of)
 
     def __init__(self, **data: Any) -> None:
@@ -99,11 +101,11 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         if isinstance(config, MergeConfig):
             return config
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))
+            return cls(**text_keys(config))
         path = os.fspath(config)
         try:
             data, is_report = read_file(path)
-            return cls(**_text_keys(data))._at(Places.of(path, is_report=is_report))
+            return cls(**text_keys(data))._at(Places.of(path, is_report=is_report))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -128,14 +130,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         Raises:
             InputError: The request is wrong.
         """
-        data = {
-            "merge_method": method,
-            "base_model": base,
-            "models": [parse_model(text) for text in models],
-            "parameters": parse_pairs(params, "--param"),
-            **keys,
-        }
-        return cls.load({key: value for key, value in data.items() if value is not None})
+        return cls.load(from_options(method, base, models, params, keys))
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -167,10 +162,16 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
 
         ``load`` of such a report repeats the merge, wherever it runs.
         """
-        update = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        restated = restate(update, lambda text: self._places.relative_to(output, text))
-        return self.model_copy(update=restated)._at(places)
+        return self._restated(partial(self._places.relative_to, output))._at(places)
+
+    def pinned(self) -> MergeConfig:
+        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
+        return self._restated(self._places.pinned)._at(self._places)
+
+    def _restated(self, text: Callable[[str], str]) -> MergeConfig:
+        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        return self.model_copy(update=restate(values, text))
 
     @property
     def method(self) -> type[Method]:
@@ -266,10 +267,6 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         placed._places = places
         placed._check_experts()
         return placed
-
-
-def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
 
 
 def _checked(
