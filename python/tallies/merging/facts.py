@@ -40,11 +40,12 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
     The keys are the names that the recipe gives them, and the paths that these lead to.
     """
     places = made.config.places
-    written = [*names(made), template_name(made), donor_name(made)]
+    opened = {template_name(made): made.template, donor_name(made): made.donor}
+    opened |= dict(zip(names(made), made.experts, strict=True))
     found = {str(output): output.name}
-    for text in written:
-        path, name = places.path(text), places.relative_to(output, text)
-        found |= {text: name, path: name, os.path.realpath(path): name}
+    for text, model in opened.items():
+        name = places.relative_to(output, text)
+        found |= {text: name, str(model.path): name, os.path.realpath(model.path): name}
     return found
 
 
