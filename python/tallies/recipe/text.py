@@ -15,6 +15,7 @@ import yaml
 
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Semantics
 
 # People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
@@ -80,7 +81,10 @@ def from_options(
     params: Iterable[str],
     keys: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the recipe that options of the command line make; None counts as not given."""
+    """Return the recipe that options of the command line make; None counts as not given.
+
+    Options are not mergekit's, so that the semantics they leave out are the paper's.
+    """
     data = {
         "merge_method": method,
         "base_model": base,
@@ -88,7 +92,8 @@ def from_options(
         "parameters": parse_pairs(params, "--param"),
         **keys,
     }
-    return {key: value for key, value in data.items() if value is not None}
+    given = {key: value for key, value in data.items() if value is not None}
+    return {"semantics": Semantics.PAPER, **given}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:
