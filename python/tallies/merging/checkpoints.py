@@ -15,6 +15,7 @@ from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
+from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
 from .inputs import fetch, fetch_opaque
@@ -88,10 +89,13 @@ def merge(
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
-    request = MergeConfig.load(config).replace(
-        seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
-    )
-    request, bars = request.pinned(), is_bar(progress)
+    given = {
+        "seed": seed,
+        "nonfinite": nonfinite,
+        "semantics": semantics,
+        "max_shard_size": max_shard_size,
+    }
+    request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
     fetch_opaque(request, bars=bars)
