@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.cards import NAME as CARD_NAME
+from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
@@ -17,10 +19,11 @@ from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
+from .card import card_text
 from .checks import check_inputs
-from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .planning import plan
+from .recipe_file import recipe_text
 from .report import MergeReport
 from .run import MergeRun
 
@@ -98,7 +101,8 @@ def merge(
     request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
-    fetch_opaque(request, bars=bars)
+    inputs = request.inputs()
+    inputs.fetch_opaque(bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -118,8 +122,7 @@ def merge(
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
-    if made.downloads:
-        fetch(made.downloads, bars=bars)
+    if inputs.fetch(bars=bars):
         made = plan(request)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
@@ -132,5 +135,10 @@ def merge(
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
         run.check_unchanged()
+        if made.config.card:
+            recipe = made.config.relative_to(destination.path)
+            card = card_text(made, report, destination.path.name, recipe)
+            (directory / CARD_NAME).write_text(card, encoding="utf-8")
+            (directory / RECIPE_NAME).write_text(recipe_text(recipe), encoding="utf-8")
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

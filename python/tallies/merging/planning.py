@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, check_variant
@@ -19,8 +20,8 @@ from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
-from ..spec.choices import Extra, Missing
-from .inputs import Inputs, downloads
+from ..recipe.inputs import Inputs
+from ..spec.choices import Extra, Missing, Tied
 from .plan import MergePlan
 
 
@@ -41,7 +42,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
             that do not fit.
     """
     asked = MergeConfig.load(config).pinned()
-    inputs = Inputs(asked)
+    inputs = asked.inputs()
     with inputs.named():
         return _plan(asked, inputs)
 
@@ -52,13 +53,17 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     warnings += [note] if (note := unsaid(config)) else []
     base = inputs.open(config.base_model) if config.base_model else None
-    experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
+    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:
         check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models, policy(config, uses_base))
+    own = template
+    template, experts = arranged(template, experts, config.tied)
+    # A head that is not written must still be the embedding.
+    first = own if config.tied is Tied.TIE else template
+    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
@@ -86,15 +91,15 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=inputs.donor(config.files_from) if config.files_from else template,
-        experts=experts,
+        donor=inputs.open_donor(config.files_from) if config.files_from else template,
+        experts=tuple(experts),
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
-        downloads=downloads(config),
+        downloads=inputs.downloads(),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018
