@@ -68,7 +68,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
+    warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
     outputs = [
         (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
