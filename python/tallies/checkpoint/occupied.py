@@ -24,7 +24,12 @@ REPORT_NAME: Final = "tallies.json"
 STORE_NAME: Final = "store.json"
 """The description of a store."""
 
-_OF_A_STORE: Final = (STORE_NAME, f".{STORE_NAME}.new", ".lock")
+_ADDING: Final = ".adding"
+_OF_A_STORE: Final = (
+    *(STORE_NAME, f".{STORE_NAME}.new", ".lock"),
+    *(f"{_ADDING}/", f".{_ADDING}.tallies-partial/"),
+)
+"""Files of every store, and what is left of an addition that was killed."""
 
 
 def objection_to_directory(path: Path, overwrite: bool) -> str | None:
@@ -90,6 +95,8 @@ def _strangers(root: Path, below: str, own: Mapping[str, int | None]) -> Iterato
     for entry in entries:
         path = below + entry.name
         if entry.is_dir(follow_symlinks=False):
+            if f"{path}/" in own:
+                continue
             if any(name.startswith(f"{path}/") for name in own):
                 yield from _strangers(root, f"{path}/", own)
             else:
@@ -102,8 +109,10 @@ def _strangers(root: Path, below: str, own: Mapping[str, int | None]) -> Iterato
 
 def _recorded(directory: Path) -> dict[str, int | None]:
     """Return the files that the records in a directory name, with their sizes where they say so."""
-    report, store = _record(directory / REPORT_NAME), _record(directory / STORE_NAME)
-    return {**_of_a_result(report), **_of_a_store(store)}
+    own = _of_a_result(_record(directory / REPORT_NAME))
+    for store in (directory, directory / _ADDING):
+        own |= _of_a_store(_record(store / STORE_NAME))
+    return own
 
 
 def _record(path: Path) -> dict[str, Any]:
