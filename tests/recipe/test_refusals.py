@@ -22,7 +22,7 @@ from tests.support.recipes import assert_words, refusal, request, with_parameter
         ({"merge_method": None}, ["merge_method", "missing"]),
         ({"models": None}, ["models", "missing"]),
         ({"models": []}, ["models", "found none", "at least one"]),
-        ({"models": ["a"]}, ["models[0]", "found 'a'", "{model: DIR"]),
+        ({"models": [["a"]]}, ["models[0]", "found ['a']", "{model: DIR"]),
         ({"models": [{"model": 5}]}, ["models[0].model", "found 5", "text"]),
         ({"models": [{"model": "a", "paramters": {}}]}, ["models[0]", "'parameters'?"]),
         ({"models": [{"model": "a", "parameters": [1]}]}, ["models[0].parameters", "a mapping"]),

@@ -10,14 +10,16 @@ from typing import Any
 from ..checkpoint.destination import Destination
 from ..checkpoint.occupied import REPORT_NAME
 from ..engine import device as accelerate
-from ..engine.bar import with_progress
+from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
+from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
+from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .one_file import in_one_file
 from .planning import plan
@@ -88,11 +90,16 @@ def merge(
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
-    request = MergeConfig.load(config).replace(
-        seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
-    )
+    given = {
+        "seed": seed,
+        "nonfinite": nonfinite,
+        "semantics": semantics,
+        "max_shard_size": max_shard_size,
+    }
+    request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
+    fetch_opaque(request, bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -115,6 +122,11 @@ def merge(
         made = in_one_file(made, destination.path.name)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
+    if made.downloads:
+        fetch(made.downloads, bars=bars)
+        made = plan(request)
+        if destination.is_file:
+            made = in_one_file(made, destination.path.name)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)

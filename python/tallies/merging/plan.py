@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
@@ -25,6 +25,9 @@ from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
 from .steps import Request, n_surveys
+
+if TYPE_CHECKING:
+    from ..hub.download import Download
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ class MergePlan:
     warnings: tuple[str, ...]
     is_file: bool = False
     """True if the result is one file, with nothing beside it."""
+    downloads: tuple[Download, ...] = ()
+    """The files of models of the hub that a merge downloads first."""
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """Bytes that a merge downloads first."""
+        return sum(one.n_bytes_missing for one in self.downloads)
 
     @property
     def has_base(self) -> bool:

@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -39,13 +39,16 @@ from .fields import (
     Seed,
     SemanticsWord,
     SizeText,
+    VariantName,
     modifier,
 )
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
-from .text import parse_model, parse_pairs, read_file
+from .spelling import spelled
+from .text import read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, BaseModel):
@@ -80,6 +83,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
+    variant: VariantName | None = None
     max_shard_size: SizeText = "5GB"
     _places: Places = PrivateAttr(default_factory=Places.of)
 
@@ -90,12 +94,17 @@ class MergeConfig(BelongingKeys, BaseModel):
             raise InputError(one_line(error)) from None
 
     @classmethod
-    def load(cls, config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergeConfig:
+    def load(
+        cls,
+        config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig,
+        overrides: Overrides | None = None,
+    ) -> MergeConfig:
         """Read a request.
 
         Args:
             config: The path of a YAML or JSON file or of a result's ``tallies.json``, a mapping, or
                 a checked request.
+            overrides: Values that win over the request's, before anything is checked.
 
         Returns:
             The request with the texts of its models as they were written; ``places`` says where
@@ -105,45 +114,27 @@ class MergeConfig(BelongingKeys, BaseModel):
             InputError: The file cannot be read, or the request is wrong.
         """
         if isinstance(config, MergeConfig):
-            return config
+            if overrides is None:
+                return config
+            data = overrides.apply(config.model_dump(exclude_unset=True), cls.model_fields)
+            return cls(**data)._at(config.places)
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))
+            return cls._of(config, Places.of(), overrides)
         path = os.fspath(config)
         try:
-            data, is_report = read_file(path)
-            return cls(**_text_keys(data))._at(Places.of(path, is_report=is_report))
+            found, is_report = read_file(path)
+            return cls._of(found, Places.of(path, is_report=is_report), overrides)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
-    def from_options(
-        cls,
-        method: str,
-        base: str | None,
-        models: Sequence[str],
-        params: Sequence[str] = (),
-        **keys: Any,
+    def _of(
+        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        """Make a request of command-line options.
-
-        Args:
-            method: The merge method.
-            base: The path of the base, or None.
-            models: ``DIR[:key=value,...]`` for each model.
-            params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
-            **keys: Further keys of a recipe; None counts as not given.
-
-        Raises:
-            InputError: The request is wrong.
-        """
-        data = {
-            "merge_method": method,
-            "base_model": base,
-            "models": [parse_model(text) for text in models],
-            "parameters": parse_pairs(params, "--param"),
-            **keys,
-        }
-        return cls.load({key: value for key, value in data.items() if value is not None})
+        known = text_keys(data)
+        if overrides is not None:
+            known = overrides.apply(known, cls.model_fields)
+        return cls(**known)._at(places)
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -158,8 +149,7 @@ class MergeConfig(BelongingKeys, BaseModel):
         Raises:
             InputError: The changed request is wrong.
         """
-        given = {key: value for key, value in changes.items() if value is not None}
-        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})._at(self._places)
+        return MergeConfig.load(self, Overrides(changes))
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
@@ -175,10 +165,16 @@ class MergeConfig(BelongingKeys, BaseModel):
 
         ``load`` of such a report repeats the merge, wherever it runs.
         """
-        update = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        restated = restate(update, lambda text: self._places.relative_to(output, text))
-        return self.model_copy(update=restated)._at(places)
+        return self._restated(partial(self._places.relative_to, output))._at(places)
+
+    def pinned(self) -> MergeConfig:
+        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
+        return self._restated(self._places.pinned)._at(self._places)
+
+    def _restated(self, text: Callable[[str], str]) -> MergeConfig:
+        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        return self.model_copy(update=restate(values, text))
 
     @property
     def method(self) -> type[Method]:
@@ -235,7 +231,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     @classmethod
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
-        return known_keys(data, cls.model_fields, ModelEntry.model_fields)
+        return known_keys(spelled(data), cls.model_fields, ModelEntry.model_fields)
 
     @field_validator("semantics")
     @classmethod
@@ -284,10 +280,6 @@ class MergeConfig(BelongingKeys, BaseModel):
         placed._places = places
         placed._check_experts()
         return placed
-
-
-def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
 
 
 def _checked(
