@@ -29,7 +29,7 @@ from tests.support.recipes import assert_words, refusal, request, with_parameter
         ({"models": {"model": "a"}}, ["models", "a list"]),
         ({"base": "x"}, ["'base' is not known", "base_model"]),
         ({"merge_metod": "ties"}, ["did you mean 'merge_method'?"]),
-        ({"slices": [{"sources": []}]}, ["slices", "not done", "models"]),
+        ({"slices": [{"sources": []}], "models": None}, ["slices[0].sources", "a list"]),
         ({"modules": {"text": {}}}, ["modules", "not done"]),
         ({"chat_template": "auto"}, ["chat_template", "remove it"]),
         ({"tokenizer_source": "union"}, ["tokenizer_source", "'union'", "use 'base'"]),

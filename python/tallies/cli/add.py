@@ -11,7 +11,14 @@ from ..errors import InputError
 from ..store import add
 from ..store.manifest import Manifest
 from ._belonging import extra_option, missing_option
-from ._options import json_option, memory_option, pairs, store_base_option, threads_option
+from ._options import (
+    json_option,
+    memory_option,
+    offline_option,
+    pairs,
+    store_base_option,
+    threads_option,
+)
 
 
 @click.command()
@@ -34,6 +41,7 @@ from ._options import json_option, memory_option, pairs, store_base_option, thre
 @memory_option
 @threads_option
 @json_option("report")
+@offline_option
 def command(
     store: str,
     tasks: tuple[str, ...],

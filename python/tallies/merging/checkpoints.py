@@ -19,7 +19,6 @@ from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
-from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .one_file import in_one_file
 from .planning import plan
@@ -99,7 +98,8 @@ def merge(
     request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
-    fetch_opaque(request, bars=bars)
+    inputs = request.inputs()
+    inputs.fetch_opaque(bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -122,8 +122,7 @@ def merge(
         made = in_one_file(made, destination.path.name)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
-    if made.downloads:
-        fetch(made.downloads, bars=bars)
+    if inputs.fetch(bars=bars):
         made = plan(request)
         if destination.is_file:
             made = in_one_file(made, destination.path.name)

@@ -42,11 +42,13 @@ from .fields import (
     VariantName,
     modifier,
 )
+from .inputs import Inputs
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
 from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
+from .slices import without_slices
 from .spelling import spelled
 from .text import read_file, text_keys
 
@@ -131,7 +133,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     def _of(
         cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        known = text_keys(data)
+        known = without_slices(text_keys(data), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
         return cls(**known)._at(places)
@@ -171,6 +173,11 @@ class MergeConfig(BelongingKeys, BaseModel):
     def pinned(self) -> MergeConfig:
         """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
         return self._restated(self._places.pinned)._at(self._places)
+
+    def inputs(self) -> Inputs:
+        """Return the models of this request, which must have the commits of those of the hub."""
+        texts = [self.base_model, *(entry.model for entry in self.experts()[0])]
+        return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
         values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}

@@ -19,6 +19,7 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
+from ..recipe.places import local_path
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate
 from .restoring.checks import restored_names
@@ -68,6 +69,7 @@ class Store:
         root = Path(path)
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
+        base = None if base is None else local_path(base)
         relocate(root, manifest, base, tasks or {})
         origin = with_scales(Checkpoint.open(base_place(root, manifest, base)))
         store = cls(root, origin, manifest, files)

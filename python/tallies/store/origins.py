@@ -13,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from ..errors import InputError
+from ..hub.names import SCHEME, of_snapshot
 from ..messages import unknown
+from ..recipe.places import Places, local_path
 from .manifest import Manifest
 
 
@@ -23,6 +25,9 @@ def recorded(path: str | os.PathLike[str], store: Path) -> str:
     A path with links on the way has several spellings: the one nearest to the store counts.
     """
     given = os.fspath(path)
+    model = of_snapshot(os.path.abspath(given)) or Places.of().hub_model(given)
+    if model is not None:
+        return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
     real = os.path.realpath(given)
     parent, name = os.path.split(os.path.abspath(given))
     spellings = [os.path.join(parent, name), os.path.join(os.path.realpath(parent), name), real]
@@ -45,7 +50,9 @@ def _is_same(one: str, other: str) -> bool:
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path that ``store.json`` means."""
+    """Return the path that ``store.json`` means, or the text of a model of the hub."""
+    if origin.startswith(SCHEME):
+        return origin
     return os.path.normpath(os.path.join(os.path.realpath(store), origin))
 
 
@@ -77,10 +84,10 @@ def relocate(
 
 
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
-    """Return the path of the base, as it was given; InputError if nothing is there."""
-    if given is not None:
-        return os.fspath(given)
+    """Return the path of the base, downloaded if need be; InputError if nothing is there."""
     place = resolved(manifest.base_path, store)
+    if given is not None or place.startswith(SCHEME):
+        return local_path(place if given is None else given)
     if not os.path.exists(place):
         raise InputError(
             f"{store}: its base was packed from {place}, which is not there; name the base "
@@ -98,7 +105,7 @@ def task_places(
         for name, task in manifest.tasks.items()
     }
     for name, place in places.items():
-        if name not in given and not os.path.exists(place):
+        if name not in given and not place.startswith(SCHEME) and not os.path.exists(place):
             raise InputError(
                 f"{store}: {manifest.codec} has one shared vector of all tasks, so they must be "
                 f"packed again, but the expert of task {name!r} is not at {place} any more; say "

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import stamps
 from ...checkpoint.policy import Policy
-from ...engine.bar import with_progress
+from ...engine.bar import is_bar, with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
@@ -149,7 +149,13 @@ def _pack(
         missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
     )
     plan = PackPlan.make(
-        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,)), policy
+        base,
+        tasks,
+        codec,
+        parameters,
+        _chosen("integers", integers, (*Integers,)),
+        policy,
+        bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)
     limits = tile_limits(max_bytes, n_threads(threads))

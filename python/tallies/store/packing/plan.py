@@ -13,13 +13,15 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model, open_model
+from ...checkpoint.opening import as_model
 from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import either, show
+from ...recipe.inputs import Inputs
 from ...recipe.parameters import check_parameters
+from ...recipe.places import Places
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
@@ -74,6 +76,8 @@ class PackPlan:
         parameters: Mapping[str, Any],
         integers: Integers,
         policy: Policy = STRICT,
+        *,
+        bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
 
@@ -84,6 +88,7 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            bars: Show a bar for each file that is downloaded.
 
         Raises:
             InputError: The request or an input is wrong.
@@ -104,12 +109,20 @@ class PackPlan:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
-        origin = open_model(os.fspath(base))
-        experts = {name: open_model(os.fspath(path)) for name, path in tasks.items()}
-        models = [as_model(one) for one in (origin, *experts.values())]
+        places = Places.of()
+        texts = [places.pinned(os.fspath(text)) for text in (base, *tasks.values())]
+        inputs = Inputs(places, texts)
+        inputs.fetch_opaque(bars=bars)
+        with inputs.named():
+            models = [as_model(inputs.open(text)) for text in texts]
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        matched = match(models[0], models, policy)
+        with inputs.named():
+            matched = match(models[0], models, policy)
+        inputs.fetch(bars=bars)
+        origin, *others = map(inputs.open, texts)
+        experts = dict(zip(tasks, others, strict=True))
+        models = [as_model(one) for one in (origin, *others)]
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(

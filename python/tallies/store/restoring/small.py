@@ -11,6 +11,7 @@ from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
 from ...checkpoint.opening import open_donor
+from ...recipe.places import local_path
 from ..small_files import check_small_files
 from .task import Restoring
 
@@ -54,6 +55,8 @@ class SmallFilesOut:
             places = {Path(name): path for name, path in found.items()}
             kept = [name for name, file in files.items() if not file.in_base]
             return cls(AuxiliaryFiles.of(places, parts), kept)
-        donor = one.base if files_from is None else open_donor(os.fspath(files_from))
+        donor = (
+            one.base if files_from is None else open_donor(local_path(files_from, weights=False))
+        )
         places = {path: donor.path / path for path in donor.auxiliary_files()}
         return cls(AuxiliaryFiles.of(places, parts), [], donor.path)
