@@ -116,8 +116,8 @@ def merge(
     )
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_bytes, n_threads(threads))
-    inputs = [*made.input_roots(), *made.input_files()]
-    destination = Destination(out, inputs, overwrite, of_weights=True)
+    read = [*made.input_roots(), *made.input_files()]
+    destination = Destination(out, read, overwrite, of_weights=True)
     if destination.is_file:
         made = in_one_file(made, destination.path.name)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
