@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
 from ..checkpoint.files import AuxiliaryFiles
@@ -127,12 +128,13 @@ class MergePlan:
             return AuxiliaryFiles({}, {})
         donor = self.donor
         return AuxiliaryFiles.of(
-            {path: donor.path / path for path in donor.auxiliary_files()},
+            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
             written_parts(
                 self.template,
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
+                asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
 
@@ -31,7 +32,7 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
 
     Returns:
-        The recipe, and True if the file is a report.
+        The recipe, and True if it stands beside a result, and names models relative to itself.
 
     Raises:
         InputError: The file cannot be read or parsed, a key is given twice, or the data is no
@@ -52,9 +53,9 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
             "is the report on an unpacked task, expected a recipe or the report of a merge; "
             "repeat the unpacking with 'tallies unpack'"
         )
-    is_report = isinstance(data, dict) and {"tallies", "recipe"} <= data.keys()
-    if is_report:
-        data = data["recipe"]
+    is_report = os.path.basename(path) == RECIPE_NAME
+    if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
+        data, is_report = data["recipe"], True
     _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
