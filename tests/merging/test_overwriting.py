@@ -139,8 +139,14 @@ def test_a_model_that_is_no_result(models: list[Path], record: str | None) -> No
 def test_results_of_older_versions(models: list[Path]) -> None:
     merged(models)
     report = json.loads(Path("out/tallies.json").read_text())
-    assert report["output"].pop("other_files") == ["model.safetensors.index.json"]
+    others = ["README.md", "mergekit_config.yml", "model.safetensors.index.json"]
+    assert report["output"].pop("other_files") == others
     Path("out/tallies.json").write_text(json.dumps(report))
+    # A card that no report names may be a person's.
+    with pytest.raises(InputError, match=r"holds 'README\.md', 'mergekit_config\.yml', which"):
+        merged(models, overwrite=True)
+    for card in others[:2]:
+        Path("out", card).unlink()
     merged(models, overwrite=True)
     store = {"tallies": "0.1.0", "checksums": {"shared.safetensors": {}, "tasks/t.safetensors": {}}}
     Path("old/tasks").mkdir(parents=True)
@@ -149,7 +155,8 @@ def test_results_of_older_versions(models: list[Path]) -> None:
     Path("old/store.json").write_text(json.dumps(store))
     merge(request("linear", models), "old", overwrite=True)
     assert sorted(os.listdir("old")) == [
-        *("config.json", "model.safetensors", "tallies.json", "tokenizer")
+        *("README.md", "config.json", "mergekit_config.yml", "model.safetensors"),
+        *("tallies.json", "tokenizer"),
     ]
 
 
