@@ -20,7 +20,8 @@ from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Embeddings, Extra, Missing, Tied
+from ..spec.choices import Embeddings, Extra, Missing, Semantics, Tied
+from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
 from .plan import MergePlan
 
@@ -81,10 +82,18 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
+
+    def own_dtype(name: str) -> str:
+        """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
+        infos = [template.tensors[name]]
+        if config.semantics is Semantics.MERGEKIT:
+            held = matched.tied.get(name, name)
+            infos += [matched.source(model, held) for model in models]
+        return promoted(info.decoded_dtype for info in infos)
+
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
+        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
-        for shape in [info.shape]
     ]
     warnings.extend(rows_warnings(matched, models))
     opened = inputs.opened.values()

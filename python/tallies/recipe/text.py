@@ -48,6 +48,11 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
+    if isinstance(data, dict) and {"tallies", "unpacked"} <= data.keys():
+        raise InputError(
+            "is the report on an unpacked task, expected a recipe or the report of a merge; "
+            "repeat the unpacking with 'tallies unpack'"
+        )
     is_report = os.path.basename(path) == RECIPE_NAME
     if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
         data, is_report = data["recipe"], True
