@@ -41,13 +41,14 @@ class MergeResult:
         """Return the report on the merge.
 
         Args:
-            path: The directory of the result.
+            path: The directory of the result, or its one file.
             auxiliary: The files beside its tensors.
             start: ``time.perf_counter()`` at the start of the merge.
             threads: Threads that the merge used.
         """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
+        home = path.parent if made.is_file else path
         inputs = self._fingerprints()
         output = self._output_fingerprint()
         kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
@@ -84,7 +85,7 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.relative_to(path).to_json_dict(),
+            recipe=made.config.relative_to(home).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
             base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
@@ -121,7 +122,7 @@ class MergeResult:
             buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
-            names=facts.names_from(made, path),
+            names=facts.names_from(made, home),
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )
@@ -144,7 +145,9 @@ class MergeResult:
                 info = made.match.own(model, work.name)
                 if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
-                    lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
+                    # Passes do not read all rows of what the models have in several sizes.
+                    again = dropped or work.name in made.match.rows
+                    lanes = content(info) if again else self.passes.outcomes[job].inputs[i]
                     tensors[info.name] = tensor_fingerprint(info, lanes)
             stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
@@ -159,10 +162,12 @@ class MergeResult:
 
     def _output_fingerprint(self) -> str:
         made = self.plan
-        tensors = {
-            work.name: tensor_fingerprint(self.outputs[work.name], self.passes.outcomes[job].output)
-            for job, work in enumerate(self.works)
-        }
+        tensors = {}
+        for job, work in enumerate(self.works):
+            out = self.outputs[work.name]
+            is_part = work.name in made.match.rows
+            lanes = content(out) if is_part else self.passes.outcomes[job].output
+            tensors[work.name] = tensor_fingerprint(out, lanes)
         for alias, canonical in made.match.tied.items():
             tensors[alias] = tensors[canonical]
         for name in made.match.copied:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.destination import only_one
+from ..checkpoint.locks import only_one
 from ..errors import InputError, StorageError
 from ..messages import unknown
 from .codecs import registry as codecs
@@ -66,6 +66,7 @@ def add(
     manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
     origin = base_place(root, manifest, base)
+    options.setdefault("variant", manifest.variant)
     if not _is_independent(manifest):
         sources = {**task_places(root, manifest, moved), task: os.fspath(source)}
         options["lambda"] = DEFAULT if mask_lambda is None else mask_lambda
