@@ -74,10 +74,8 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     for model, known in rows:
         on_hub = of_snapshot(model.path)
         yield _Source(
-            f"{on_hub.repo}@{on_hub.revision[:10]}"
-            if on_hub
-            else _directory_name(model.path, paths),
-            on_hub and on_hub.repo,
+            str(on_hub) if on_hub else _directory_name(model.path, paths),
+            on_hub.repo if on_hub else None,
             listed(known.parameters),
             known.fingerprint,
             _card_of(model),
