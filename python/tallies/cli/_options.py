@@ -133,6 +133,11 @@ def request_options(function: F) -> F:
             metavar="DIR",
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
         ),
+        click.option(
+            "--card/--no-card",
+            default=None,
+            help="Write a model card and mergekit_config.yml beside the result. Default: yes.",
+        ),
         rename_option,
         missing_option,
         extra_option,

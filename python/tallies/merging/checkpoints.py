@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.cards import NAME as CARD_NAME
+from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
@@ -17,9 +19,11 @@ from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
+from .card import card_text
 from .checks import check_inputs
 from .journal import Journal
 from .planning import plan
+from .recipe_file import recipe_text
 from .report import MergeReport
 from .run import MergeRun
 
@@ -131,5 +135,10 @@ def merge(
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
         run.check_unchanged()
+        if made.config.card:
+            recipe = made.config.relative_to(destination.path)
+            card = card_text(made, report, destination.path.name, recipe)
+            (directory / CARD_NAME).write_text(card, encoding="utf-8")
+            (directory / RECIPE_NAME).write_text(recipe_text(recipe), encoding="utf-8")
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
 from ..checkpoint.files import AuxiliaryFiles
@@ -123,7 +124,7 @@ class MergePlan:
         entries = [entry for shard in self.shards for entry in shard.tensors]
         donor = self.donor
         return AuxiliaryFiles.of(
-            {path: donor.path / path for path in donor.auxiliary_files()},
+            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
             written_parts(
                 self.template,
                 entries,

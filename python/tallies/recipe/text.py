@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
 
@@ -31,7 +32,7 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
 
     Returns:
-        The recipe, and True if the file is a report.
+        The recipe, and True if it stands beside a result, and names models relative to itself.
 
     Raises:
         InputError: The file cannot be read or parsed, a key is given twice, or the data is no
@@ -47,9 +48,9 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
-    is_report = isinstance(data, dict) and {"tallies", "recipe"} <= data.keys()
-    if is_report:
-        data = data["recipe"]
+    is_report = os.path.basename(path) == RECIPE_NAME
+    if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
+        data, is_report = data["recipe"], True
     _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
