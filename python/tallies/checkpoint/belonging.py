@@ -15,30 +15,29 @@ from .checkpoint import Checkpoint
 from .json_text import is_object
 from .tokenizers import differing_tokenizers
 
-_COMPARED: Final = frozenset(
-    """
-    hidden_size intermediate_size moe_intermediate_size shared_expert_intermediate_size d_model d_ff
-    d_kv n_embd n_inner ffn_dim encoder_ffn_dim decoder_ffn_dim embed_dim projection_dim head_dim
-    patch_size image_size qk_nope_head_dim qk_rope_head_dim v_head_dim q_lora_rank kv_lora_rank
-    state_size num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers
+_KEYS = """
+hidden_size intermediate_size moe_intermediate_size shared_expert_intermediate_size d_model d_ff
+d_kv n_embd n_inner ffn_dim encoder_ffn_dim decoder_ffn_dim embed_dim projection_dim head_dim
+patch_size image_size qk_nope_head_dim qk_rope_head_dim v_head_dim q_lora_rank kv_lora_rank
+state_size num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers
 
-    num_attention_heads num_key_value_heads n_head n_heads num_heads num_kv_heads
-    encoder_attention_heads decoder_attention_heads multi_query parallel_attn
+num_attention_heads num_key_value_heads n_head n_heads num_heads num_kv_heads
+encoder_attention_heads decoder_attention_heads multi_query parallel_attn
 
-    num_experts num_local_experts n_routed_experts n_shared_experts num_experts_per_tok
-    norm_topk_prob routed_scaling_factor n_group topk_group scoring_func
+num_experts num_local_experts n_routed_experts n_shared_experts num_experts_per_tok
+norm_topk_prob routed_scaling_factor n_group topk_group scoring_func
 
-    rope_theta rope_scaling rope_local_base_freq partial_rotary_factor rotary_pct rotary_dim
-    rotary_emb_base position_embedding_type alibi
+rope_theta rope_scaling rope_local_base_freq partial_rotary_factor rotary_pct rotary_dim
+rotary_emb_base position_embedding_type alibi
 
-    rms_norm_eps layer_norm_eps layer_norm_epsilon norm_epsilon norm_eps
-    hidden_act hidden_activation activation_function feed_forward_proj mlp_hidden_act
+rms_norm_eps layer_norm_eps layer_norm_epsilon norm_epsilon norm_eps
+hidden_act hidden_activation activation_function feed_forward_proj mlp_hidden_act
 
-    sliding_window sliding_window_pattern layer_types attn_logit_softcapping
-    final_logit_softcapping query_pre_attn_scalar attention_multiplier embedding_multiplier
-    residual_multiplier logits_scaling tie_word_embeddings
-    """.split()
-)
+sliding_window sliding_window_pattern layer_types attn_logit_softcapping
+final_logit_softcapping query_pre_attn_scalar attention_multiplier embedding_multiplier
+residual_multiplier logits_scaling tie_word_embeddings
+"""
+_COMPARED: Final = frozenset(_KEYS.split())
 """The keys of config.json that change what the same tensors compute."""
 
 _OFF: Final = frozenset({"rope_scaling", "sliding_window"})
@@ -71,9 +70,7 @@ def differences(models: Sequence[Checkpoint], *, any_architecture: bool = False)
         for one, config in others:
             where = os.path.join(one.path, folder, "config.json")
             for key, value, other in _compared(config, expected):
-                said = (
-                    f"{where}: {key} is {show(value)}, and {show(other)} in that of {first.path}"
-                )
+                said = f"{where}: {key} is {show(value)}, and {show(other)} in that of {first.path}"
                 if key != "model_type":
                     found.append(said)
                 elif any_architecture:
@@ -99,8 +96,8 @@ def _compared(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple
     if all(classes) and _folded(classes[0]) != _folded(classes[1]):
         yield ("architectures", *classes)
     ours, theirs = _facts(found), _facts(expected)
-    for key in theirs.keys() & ours.keys():
-        if ours[key] != theirs[key]:
+    for key in theirs:
+        if key in ours and ours[key] != theirs[key]:
             yield key, ours[key], theirs[key]
 
 
@@ -113,9 +110,7 @@ def _of_one_kind(
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Return the configurations of one model type, one of which is part of the other model's."""
     ours, theirs = _by_kind(found), _by_kind(expected)
-    for kind in theirs.keys() & ours.keys():
-        return ours[kind], theirs[kind]
-    return None
+    return next(((ours[kind], theirs[kind]) for kind in theirs if kind in ours), None)
 
 
 def _by_kind(config: dict[str, Any]) -> dict[str, dict[str, Any]]:

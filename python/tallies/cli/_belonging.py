@@ -1,4 +1,4 @@
-"""Define the options about tensors that not all models have under one name."""
+"""Define the options about models that differ."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
+from ..spec.choices import Architecture
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +30,11 @@ extra_option = click.option(
     callback=_rules,
     metavar="[FILTER=]error|drop",
     help="Treatment of tensors that the base lacks. Default: error.",
+)
+architecture_option = click.option(
+    "--architecture",
+    type=click.Choice([*Architecture]),
+    help="Architectures of the models: the same for all, or any whose tensors fit. Default: same.",
 )
 rename_option = click.option(
     "--rename",

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
@@ -19,7 +20,7 @@ from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Extra, Missing
+from ..spec.choices import Architecture, Extra, Missing
 from .plan import MergePlan
 
 
@@ -60,6 +61,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
+    warnings += differences(
+        (template, *experts),
+        any_architecture=config.architecture is Architecture.ANY
+        or any(entry.rename for entry in entries),
+    )
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}

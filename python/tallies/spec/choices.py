@@ -54,6 +54,14 @@ class Extra(Choice):
     """The result is made without it."""
 
 
+class Architecture(Choice):
+    """The treatment of models whose configurations name different architectures."""
+
+    SAME = "same"
+    """They are refused."""
+    ANY = "any"
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 

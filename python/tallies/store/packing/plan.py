@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...checkpoint.belonging import differences
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
@@ -66,6 +67,7 @@ class PackPlan:
     """Tensors that a task changed and that are stored as they are."""
     frozen: tuple[str, ...]
     """Tensors that no task changed."""
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def make(
@@ -77,6 +79,7 @@ class PackPlan:
         integers: Integers,
         policy: Policy = STRICT,
         *,
+        any_architecture: bool = False,
         bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
@@ -88,6 +91,7 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            any_architecture: Accept models whose configurations name another architecture.
             bars: Show a bar for each file that is downloaded.
 
         Raises:
@@ -123,6 +127,7 @@ class PackPlan:
         origin, *others = map(inputs.open, texts)
         experts = dict(zip(tasks, others, strict=True))
         models = [as_model(one) for one in (origin, *others)]
+        warnings = differences((origin, *others), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
@@ -147,6 +152,7 @@ class PackPlan:
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
+            warnings=tuple(warnings),
         )
 
     @cached_property
