@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
-from ..spec.choices import Architecture
+from ..spec.choices import Architecture, Tied
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +35,11 @@ architecture_option = click.option(
     "--architecture",
     type=click.Choice([*Architecture]),
     help="Architectures of the models: the same for all, or any whose tensors fit. Default: same.",
+)
+tied_option = click.option(
+    "--tied",
+    type=click.Choice([one.value for one in Tied]),
+    help="Output head of the result, where a model has its embedding for it. Default: as-base.",
 )
 rename_option = click.option(
     "--rename",

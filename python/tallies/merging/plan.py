@@ -130,6 +130,7 @@ class MergePlan:
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
+                asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, check_variant
@@ -20,7 +21,7 @@ from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Architecture, Extra, Missing
+from ..spec.choices import Architecture, Extra, Missing, Tied
 from .plan import MergePlan
 
 
@@ -51,13 +52,17 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     base = inputs.open(config.base_model) if config.base_model else None
-    experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
+    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:
         check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models, policy(config, uses_base))
+    own = template
+    template, experts = arranged(template, experts, config.tied)
+    # A head that is not written must still be the embedding.
+    first = own if config.tied is Tied.TIE else template
+    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
@@ -91,7 +96,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         rule=rule,
         template=template,
         donor=inputs.open_donor(config.files_from) if config.files_from else template,
-        experts=experts,
+        experts=tuple(experts),
         models=tuple(models),
         match=matched,
         parameters=parameters,

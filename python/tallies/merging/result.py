@@ -132,7 +132,10 @@ class MergeResult:
         return bool(self.dropped) and work.inputs[expert + 1] == work.inputs[0]
 
     def _fingerprints(self) -> list[str]:
-        """Return the fingerprint of each model, in the order of ``plan.models``."""
+        """Return the fingerprint of each model, in the order of ``plan.models``.
+
+        Tensors count under the names that they have in the model's files.
+        """
         made = self.plan
         found = []
         for i, model in enumerate(made.models):
@@ -142,14 +145,15 @@ class MergeResult:
                 if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
-                    tensors[work.name] = tensor_fingerprint(info, lanes)
+                    tensors[info.name] = tensor_fingerprint(info, lanes)
+            stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
-                if alias in model.tensors and canonical in tensors:
-                    tensors[alias] = tensors[canonical]
+                if alias in stored and stored[canonical] in tensors:
+                    tensors[stored[alias]] = tensors[stored[canonical]]
             for name in (*made.match.copied, *made.match.buffers):
-                if name in model.tensors and name not in tensors:
+                if name in stored and stored[name] not in tensors:
                     info = model.tensors[name]
-                    tensors[name] = tensor_fingerprint(info, content(info))
+                    tensors[info.name] = tensor_fingerprint(info, content(info))
             found.append(model_fingerprint(tensors))
         return found
 

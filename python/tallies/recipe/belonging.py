@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import did_you_mean, show, unknown
-from ..spec.choices import Architecture, Choice, Extra, Missing
+from ..spec.choices import Architecture, Choice, Extra, Missing, Tied
 from .settings import Setting, evaluate, filters, matches, normalise
 
 
@@ -60,6 +60,8 @@ class BelongingKeys(BaseModel):
     """The treatment of tensors that a model has and the base lacks; errors by default."""
     architecture: Annotated[Any, BeforeValidator(_architecture)] = None
     """The treatment of models of different architectures; errors by default."""
+    tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
+    """The output head of the result, where it is the input embedding in some of the models."""
 
 
 def rules(texts: Sequence[str]) -> Any:
