@@ -16,6 +16,7 @@ from tallies import InputError, merge
 from tallies.engine.passes import Passes
 from tests.support.checkpoints import FILE, TOLD, write
 from tests.support.command import assert_failed, tallies, ties
+from tests.support.outputs import record
 from tests.support.refusals import assert_names, changed, refused
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -29,6 +30,8 @@ def test_output_that_is_not_empty(here: Path) -> None:
     Path("full/.hidden").write_text("mine")
     for out in ("full", "full/", f"{here}/full", "base/../full", "./full/."):
         assert_names(refused(*ties("a", "b", out=out)), repr(out), "is not empty; pass --overwrite")
+    assert_names(refused(*ties("a", "b", out="full", more="--overwrite")), "holds '.hidden'")
+    record(Path("full"))
     assert tallies(*ties("a", "b", out="full", more="--overwrite")).status == 0
     assert sorted(os.listdir("full")) == sorted(["config.json", FILE, *TOLD])
 

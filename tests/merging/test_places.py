@@ -97,6 +97,12 @@ def test_an_output_that_appears_meanwhile(
         with appearing:
             merge(recipe, out, overwrite=True, **OPTIONS)
         assert data_bytes(out) == result
+        with (
+            at_combine(1, lambda: (out / "mine").write_text("mine")),
+            pytest.raises(InputError, match="holds 'mine'"),
+        ):
+            merge(recipe, out, overwrite=True, **OPTIONS)
+        assert (out / "mine").read_text() == "mine"
     else:
         with appearing, pytest.raises(StorageError, match="cannot be put in place: Directory not"):
             merge(recipe, out, **OPTIONS)

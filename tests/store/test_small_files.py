@@ -41,11 +41,11 @@ def lay(directory: Path, texts: Texts) -> None:
 
 
 def small(directory: Path) -> dict[str, str]:
-    """The files of a model that are no weights."""
+    """The files of a model that are neither weights nor the record of an unpacking."""
     return {
         name: data.decode()
         for name, data in tree(directory).items()
-        if data is not None and not name.endswith(".safetensors")
+        if data is not None and not name.endswith((".safetensors", "tallies.json"))
     }
 
 

@@ -53,6 +53,8 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    is_file: bool = False
+    """True if the result is one file, with nothing beside it."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
 
@@ -122,6 +124,8 @@ class MergePlan:
     def auxiliary(self) -> AuxiliaryFiles:
         """The files beside the tensors; InputError if their config.json cannot be made true."""
         entries = [entry for shard in self.shards for entry in shard.tensors]
+        if self.is_file:
+            return AuxiliaryFiles({}, {})
         donor = self.donor
         return AuxiliaryFiles.of(
             {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},

@@ -19,9 +19,11 @@ from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
+from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Architecture, Extra, Missing, Tied
+from ..spec.choices import Architecture, Extra, Missing, Semantics, Tied
+from ..spec.dtypes import promoted
 from .plan import MergePlan
 
 
@@ -51,6 +53,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+    warnings += [note] if (note := unsaid(config)) else []
     base = inputs.open(config.base_model) if config.base_model else None
     experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:
@@ -81,10 +84,18 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
+
+    def own_dtype(name: str) -> str:
+        """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
+        infos = [template.tensors[name]]
+        if config.semantics is Semantics.MERGEKIT:
+            held = matched.tied.get(name, name)
+            infos += [matched.source(model, held) for model in models]
+        return promoted(info.decoded_dtype for info in infos)
+
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
+        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
-        for shape in [info.shape]
     ]
     opened = inputs.opened.values()
     warnings.extend(map(scaled_warning, filter(is_scaled, opened)))

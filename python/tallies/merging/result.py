@@ -41,13 +41,14 @@ class MergeResult:
         """Return the report on the merge.
 
         Args:
-            path: The directory of the result.
+            path: The directory of the result, or its one file.
             auxiliary: The files beside its tensors.
             start: ``time.perf_counter()`` at the start of the merge.
             threads: Threads that the merge used.
         """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
+        home = path.parent if made.is_file else path
         inputs = self._fingerprints()
         output = self._output_fingerprint()
         kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
@@ -84,7 +85,7 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.relative_to(path).to_json_dict(),
+            recipe=made.config.relative_to(home).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
             base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
@@ -121,7 +122,7 @@ class MergeResult:
             buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
-            names=facts.names_from(made, path),
+            names=facts.names_from(made, home),
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )

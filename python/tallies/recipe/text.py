@@ -16,6 +16,7 @@ import yaml
 from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Semantics
 
 # People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
@@ -48,6 +49,11 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
+    if isinstance(data, dict) and {"tallies", "unpacked"} <= data.keys():
+        raise InputError(
+            "is the report on an unpacked task, expected a recipe or the report of a merge; "
+            "repeat the unpacking with 'tallies unpack'"
+        )
     is_report = os.path.basename(path) == RECIPE_NAME
     if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
         data, is_report = data["recipe"], True
@@ -83,6 +89,8 @@ def from_options(
 ) -> dict[str, Any]:
     """Return the recipe that options of the command line make.
 
+    Options are not mergekit's: the semantics that they leave out are the paper's.
+
     Args:
         method: The merge method.
         base: The text of the base, or None.
@@ -100,7 +108,8 @@ def from_options(
         "parameters": parse_pairs(params, "--param"),
         **keys,
     }
-    return {key: value for key, value in data.items() if value is not None}
+    given = {key: value for key, value in data.items() if value is not None}
+    return {"semantics": Semantics.PAPER, **given}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.destination import only_one
+from ..checkpoint.locks import only_one
 from ..errors import InputError, StorageError
 from ..messages import unknown
 from .codecs import registry as codecs

@@ -27,6 +27,11 @@ class SmallFilesOut:
     """The model whose files they are; None for the task's own."""
 
     @classmethod
+    def none(cls) -> SmallFilesOut:
+        """Return no files, as they lie beside a result that is one file."""
+        return cls(AuxiliaryFiles({}, {}), [])
+
+    @classmethod
     def of(
         cls, one: Restoring, entries: Sequence[Entry], files_from: str | os.PathLike[str] | None
     ) -> SmallFilesOut:
