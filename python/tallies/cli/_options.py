@@ -15,6 +15,7 @@ from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
 from ._belonging import (
     architecture_option,
+    embeddings_option,
     extra_option,
     missing_option,
     rename_option,
@@ -149,6 +150,7 @@ def request_options(function: F) -> F:
         extra_option,
         architecture_option,
         tied_option,
+        embeddings_option,
         variant_option,
         offline_option,
     ]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import did_you_mean, show, unknown
-from ..spec.choices import Architecture, Choice, Extra, Missing, Tied
+from ..spec.choices import Architecture, Choice, Embeddings, Extra, Missing, Tied
 from .settings import Setting, evaluate, filters, matches, normalise
 
 
@@ -62,6 +62,10 @@ class BelongingKeys(BaseModel):
     """The treatment of models of different architectures; errors by default."""
     tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
     """The output head of the result, where it is the input embedding in some of the models."""
+    embeddings: Annotated[Embeddings, BeforeValidator(partial(_word, kind=Embeddings))] = (
+        Embeddings.ERROR
+    )
+    """The treatment of embeddings and heads of vocabularies of different sizes."""
 
 
 def rules(texts: Sequence[str]) -> Any:

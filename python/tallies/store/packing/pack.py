@@ -41,6 +41,7 @@ def pack(
     missing: Any = None,
     extra: Any = None,
     architecture: str | None = None,
+    variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress = None,
@@ -66,6 +67,7 @@ def pack(
             filter rules by name, as in recipes.
         extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
         architecture: "any" accepts experts whose configuration names another architecture.
+        variant: The variant of the weights to read of models that have several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -94,6 +96,7 @@ def pack(
         missing=missing,
         extra=extra,
         architecture=architecture,
+        variant=variant,
         overwrite=overwrite,
         sync=sync,
         progress=progress,
@@ -124,6 +127,7 @@ def pack_again(
         InputError: The request or an input is wrong, or a model of the store is another one by now.
         StorageError: Reading or writing fails.
     """
+    options.setdefault("variant", before.variant)
     return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
 
 
@@ -143,6 +147,7 @@ def _pack(
     missing: Any = None,
     extra: Any = None,
     architecture: str | None = None,
+    variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
     progress: Progress | None = None,
@@ -159,6 +164,7 @@ def _pack(
         parameters,
         _chosen("integers", integers, (*Integers,)),
         policy,
+        variant,
         any_architecture=_chosen(
             "architecture", architecture or Architecture.SAME, (*Architecture,)
         )

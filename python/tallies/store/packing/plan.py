@@ -14,7 +14,7 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model
+from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
@@ -67,6 +67,8 @@ class PackPlan:
     """Tensors that a task changed and that are stored as they are."""
     frozen: tuple[str, ...]
     """Tensors that no task changed."""
+    variant: str | None
+    """The variant of the weights that was asked for."""
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -78,6 +80,7 @@ class PackPlan:
         parameters: Mapping[str, Any],
         integers: Integers,
         policy: Policy = STRICT,
+        variant: str | None = None,
         *,
         any_architecture: bool = False,
         bars: bool = False,
@@ -92,6 +95,7 @@ class PackPlan:
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
             any_architecture: Accept models whose configurations name another architecture.
+            variant: The variant of the weights to read where there are several.
             bars: Show a bar for each file that is downloaded.
 
         Raises:
@@ -115,7 +119,7 @@ class PackPlan:
             )
         places = Places.of()
         texts = [places.pinned(os.fspath(text)) for text in (base, *tasks.values())]
-        inputs = Inputs(places, texts)
+        inputs = Inputs(places, texts, variant=variant)
         inputs.fetch_opaque(bars=bars)
         with inputs.named():
             models = [as_model(inputs.open(text)) for text in texts]
@@ -123,6 +127,8 @@ class PackPlan:
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
         with inputs.named():
             matched = match(models[0], models, policy)
+        if variant:
+            check_variant(variant, inputs.opened.values())
         inputs.fetch(bars=bars)
         origin, *others = map(inputs.open, texts)
         experts = dict(zip(tasks, others, strict=True))
@@ -153,6 +159,7 @@ class PackPlan:
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
             warnings=tuple(warnings),
+            variant=variant,
         )
 
     @cached_property
