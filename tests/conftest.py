@@ -13,9 +13,22 @@ from hypothesis import settings
 from tallies import cpu
 from tests.support.cmake import build
 
+# A test that names a model that is nowhere asks no hub; tests/hub/ has one of its own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # No deadline: the machines that run this are shared, and a slow example is not a wrong one.
 settings.register_profile("tallies", deadline=None, print_blob=True)
 settings.load_profile("tallies")
+
+
+@pytest.fixture(scope="session")
+def mergekit_python() -> str:
+    """The Python that has mergekit."""
+    python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
+    if not python:
+        reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return python
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
-``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory, and
-``pack`` keeps many experts in a ``Store``. The modules:
+``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
+``pack`` keeps many experts in a ``Store``, and ``inspect`` and ``verify`` look at checkpoints and
+stores. The modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
@@ -24,6 +25,8 @@ from .errors import InputError, StorageError, TalliesError
 if TYPE_CHECKING:
     from . import cpu, cuda, inspection, kernels, methods, store
     from . import torch as torch
+    from .inspection.checkpoints import inspect
+    from .inspection.verify import verify
     from .merging.checkpoints import merge
     from .merging.plan import MergePlan
     from .merging.planning import plan
@@ -45,6 +48,7 @@ __all__ = [
     "__version__",
     "cpu",
     "cuda",
+    "inspect",
     "inspection",
     "kernels",
     "merge",
@@ -53,6 +57,7 @@ __all__ = [
     "pack",
     "plan",
     "store",
+    "verify",
 ]
 
 _MODULES = ("cpu", "cuda", "inspection", "kernels", "methods", "store", "torch")
@@ -64,10 +69,12 @@ _HOME = {
     "MergeReport": "merging.report",
     "PackReport": "store.packing.report",
     "Store": "store.opened",
+    "inspect": "inspection.checkpoints",
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",
     "pack": "store.packing.pack",
     "plan": "merging.planning",
+    "verify": "inspection.verify",
 }
 
 

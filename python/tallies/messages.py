@@ -1,9 +1,11 @@
-"""Word messages: shorten and count what was found, and suggest what was meant."""
+"""Word messages: shorten and count what was found, suggest what was meant, and lay out lines."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -51,3 +53,69 @@ def unknown(word: object, known: Iterable[str]) -> str:
 def some(names: Sequence[str]) -> str:
     """Return the first three names of a list, for a message."""
     return ", ".join(map(show, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def headline(method: str, semantics: str, n_models: int) -> str:
+    """Return the first line of the plan and of the report of a merge."""
+    return f"{method} ({semantics} semantics) of {counted(n_models, 'model')}"
+
+
+COLUMNS: Final = 80
+"""The columns that text takes which goes elsewhere than to a terminal."""
+_LABEL: Final = 11
+_LEAST_ROOM: Final = 20
+
+
+def labelled(label: str, text: str, screen: int | None = None) -> str:
+    """Return a label and, beside it, text on as many lines as it takes.
+
+    Lines end behind commas and the like, so that a program finds a fact on one line; only a fact
+    that is longer than a line is wrapped between words.
+
+    Args:
+        label: The word in the first column.
+        text: The text.
+        screen: The columns of a terminal, on which words that are too long are shortened in the
+            middle. None where the text may go to another program: there a word stays whole.
+    """
+    room = max((screen or COLUMNS) - _LABEL, _LEAST_ROOM)
+    if screen is not None:
+        text = " ".join(shortened(word, room) for word in text.split(" "))
+    lines = [""]
+    for fact in re.split(r"(?<=[,;:]) ", text):
+        if len(lines[-1]) + 1 + len(fact) <= room and lines[-1]:
+            lines[-1] += f" {fact}"
+            continue
+        start = lines.pop() if not lines[-1] or len(fact) > room else None
+        joined = f"{start} {fact}" if start else fact
+        lines += textwrap.wrap(joined, room, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(
+        f"{label if number == 0 else '':<{_LABEL - 1}} {line}".rstrip()
+        for number, line in enumerate(lines or [""])
+    )
+
+
+def warned(warning: str, screen: int | None = None) -> str:
+    """Return a warning as a line of a summary: whole where another program may look for its words.
+
+    Args:
+        warning: The warning.
+        screen: The columns of a terminal, or None.
+    """
+    return (
+        f"{'warning':<{_LABEL}}{warning}"
+        if screen is None
+        else labelled("warning", warning, screen)
+    )
+
+
+def shortened(text: str, most: int) -> str:
+    """Return text with its middle left out where it is longer than ``most`` characters.
+
+    >>> shortened("model.layers.31.mlp.up_proj.weight", 20)
+    'model.la...oj.weight'
+    """
+    if len(text) <= most:
+        return text
+    tail = most // 2 - 1
+    return f"{text[: most - tail - 3]}...{text[-tail:]}"

@@ -21,15 +21,15 @@ def test_auxiliary_files(tmp_path: Path) -> None:
         "chat_template.jinja",
         "config.json",
         "merges.txt",
-        "original/params.json",
-        "original/tokenizer.model",
+        "plugins/notes.txt",
         "tokenizer.json",
     ]
     left = [
         ".gitattributes",
         ".cache/huggingface/download/config.json.metadata",
-        "original/.hidden",
         "original/consolidated.00.pth",
+        "original/params.json",
+        "plugins/.hidden",
         "tallies.json",
         "model-1.safetensors",
         "model-1.SAFETENSORS",
@@ -61,7 +61,7 @@ def test_auxiliary_files(tmp_path: Path) -> None:
 
     (root / "lost.json").symlink_to(outside / "nothing")
     with pytest.raises(InputError, match=r"lost\.json: is a link to nothing"):
-        checkpoint.auxiliary_files()
+        Checkpoint.open(root).auxiliary_files()
 
 
 def test_config(tmp_path: Path) -> None:

@@ -104,14 +104,13 @@ EXPECTED = "expected a directory, or a file named .safetensors, .bin, .pt or .pt
         ("model.gguf", f"{EXPECTED}; convert"),
         ("blob", EXPECTED),
         (INDEX_NAME, "is an index; give the directory that holds it"),
-        ("adapter_model.safetensors", "is an adapter"),
     ],
 )
 def test_path_of_another_kind(
     tmp_path: Path, name: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for existing in ("model.gguf", "blob", INDEX_NAME, "adapter_model.safetensors"):
+    for existing in ("model.gguf", "blob", INDEX_NAME):
         (tmp_path / existing).write_bytes(b"{}")
     with pytest.raises(InputError) as caught:
         Checkpoint.open(name)

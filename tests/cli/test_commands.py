@@ -100,6 +100,28 @@ def test_inspect(models: Path) -> None:
     assert "fingerprint" not in printed("inspect", "a", "--no-fingerprints")
 
 
+def test_shapes_come_first_and_lines_fit(models: Path) -> None:
+    long = "model.layers.31.post_attention_layernorm.weight"
+    write(models / "wide", {long: np.zeros((1, 4096), np.float32), "w": np.zeros(3, np.float16)})
+    lines = printed("inspect", "wide").splitlines()
+    assert lines[0].split() == ["[1,", "4096]", "F32", "16.38", "kB", long]
+    assert lines[1].split() == ["[3]", "F16", "6", "bytes", "w"]
+    assert lines[0].index(long) == lines[1].index("w")
+    assert max(map(len, lines)) <= 80
+
+
+def test_names_are_whole_for_programs_and_short_on_a_terminal(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "x" * 100
+    write(models / "wide", {f"{long}.{i}": np.zeros(2, np.float32) for i in "ab"})
+    assert printed("inspect", "wide").count(long) == 2
+    monkeypatch.setattr("tallies.cli.inspect.screen", lambda: 60)
+    lines = printed("inspect", "wide").splitlines()
+    assert max(map(len, lines[:2])) == 60
+    assert [line[-5:] for line in lines[:2]] == ["xxx.a", "xxx.b"]
+
+
 def test_a_fingerprint_is_of_names_types_shapes_and_content(tmp_path: Path) -> None:
     w = f32([1, 2, 3, 4])
     variants: list[Model] = [

@@ -14,6 +14,7 @@ from tests.reference.ties import ties_model
 from tests.support.checkpoints import FILE, assert_holds, data_bytes, read, write
 from tests.support.command import tree
 from tests.support.command_line import BASE, EXPERTS, TIES, f32, printed, refused
+from tests.support.outputs import record
 
 EXPECTED = ties_model(BASE, EXPERTS, 0.5)
 
@@ -65,7 +66,7 @@ def test_options_of_the_recipe(models: Path) -> None:
     assert recipe["semantics"] == report["semantics"] == "mergekit"
     assert recipe["nonfinite"] == "propagate"
     assert recipe["max_shard_size"] == "8"
-    assert recipe["files_from"] == str(models / "a")
+    assert recipe["files_from"] == "../a"
     assert report == json.loads((models / "out/tallies.json").read_text())
     assert len(report["output"]["files"]) == 2
     assert not (models / "out/config.json").exists()
@@ -76,6 +77,23 @@ def test_a_result_repeats_itself(models: Path) -> None:
     printed("merge", "ties.yml", "out", "--max-shard-size", "4")
     printed("merge", "out/tallies.json", "again")
     assert data_bytes(models / "again") == data_bytes(models / "out")
+
+
+def test_a_result_repeats_itself_elsewhere_and_after_a_move(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed("merge", "ties.yml", "out", "--files-from", "a")
+    whole = models.with_name("moved")
+    models.rename(whole)
+    decoy = whole / "here" / "in"
+    decoy.mkdir(parents=True)
+    for name in ("base", "a", "b"):
+        write(whole / "here" / name, {"w": f32(7), "v": f32(7)})
+    monkeypatch.chdir(decoy)
+    printed("merge", whole / "out" / "tallies.json", whole / "again")
+    assert data_bytes(whole / "again") == data_bytes(whole / "out")
+    recipe = json.loads((whole / "out" / "tallies.json").read_text())["recipe"]
+    assert str(models) not in json.dumps(recipe)
 
 
 def test_the_report_is_json_where_thresholds_are_infinite(models: Path) -> None:
@@ -113,6 +131,8 @@ def test_overwrite_replaces_what_is_there(models: Path) -> None:
     before = sorted(models.iterdir())
     refused(["merge", "ties.yml", "out"], "output 'out'", "--overwrite")
     assert (models / "out/mine.txt").read_text() == "x"
+    refused(["merge", "ties.yml", "out", "--overwrite"], "output 'out': holds 'mine.txt'")
+    record(models / "out")
     printed("merge", "ties.yml", "out", "--overwrite")
     assert_holds(models / "out", EXPECTED)
     assert not (models / "out/mine.txt").exists()
@@ -133,7 +153,7 @@ def test_a_plan_and_a_dry_run_are_the_same(models: Path, arguments: Sequence[str
     before = tree(models)
     text = printed("plan", *arguments)
     assert text == printed("merge", *arguments, "--dry-run")
-    assert text == printed("merge", *arguments, "--dry-run", "--out", "out")
+    assert printed("plan", *arguments, "out") == printed("merge", *arguments, "out", "--dry-run")
     for part in ("ties (paper semantics) of 2 models", "2 merged (5 parameters)", "survey"):
         assert part in text
     said = json.loads(printed("plan", *arguments, "--json"))

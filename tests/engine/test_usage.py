@@ -38,7 +38,7 @@ def test_the_last_line_of_a_report() -> None:
         **{"bytes_read": 3 * 10**9, "bytes_written": 10**9, "seconds": 2.0},
         **{"gb_per_second": 2.0, "peak_memory_bytes": 3 << 20},
     )
-    assert done_line(report) == "done       4.00 GB in 2.00 s (2.00 GB/s), peak memory 3 MiB"
+    assert done_line(report) == "done       4.00 GB in 2.00 s (2.00 GB/s), peak memory 3.15 MB"
 
 
 def test_progress_never_passes_the_whole_and_ends_there() -> None:

@@ -45,20 +45,31 @@ def test_the_report_beside_the_result_repeats_the_merge(
         nonfinite="propagate",
     )
     monkeypatch.chdir(tmp_path)
+    relative = [os.path.relpath(path, tmp_path / "first") for path in paths]
     assert first.recipe == {
         "merge_method": "ties",
         "semantics": "mergekit",
-        "base_model": str(paths[0]),
+        "base_model": relative[0],
         "models": [
-            {"model": str(paths[1]), "parameters": {"weight": GRADIENT, "density": 0.9}},
-            {"model": str(paths[2]), "parameters": {}},
+            {"model": relative[1], "parameters": {"weight": GRADIENT, "density": 0.9}},
+            {"model": relative[2], "parameters": {}},
         ],
-        "parameters": {"scale": 0.7, "normalize": False},
+        "parameters": {
+            "density": 1.0,
+            "weight": 1.0,
+            "scale": 0.7,
+            "normalize": False,
+            "int8_mask": False,
+            "integers": "equal",
+        },
         "out_dtype": "BF16",
         "seed": 7,
         "nonfinite": "propagate",
-        "files_from": str(paths[1]),
+        "files_from": relative[1],
         "max_shard_size": 500,
+        "card": True,
+        "missing": "error",
+        "extra": "error",
     }
     said = json.loads((tmp_path / "first" / "tallies.json").read_text())
     assert said == json.loads(first.to_json())
@@ -169,7 +180,14 @@ def test_a_plan_of_anything_that_merges(
     assert list(tmp_path.iterdir()) == [file]
     report = merge(recipe, tmp_path / "out")
     said = json.loads(json.dumps(plans[0].to_json_dict()))
-    assert said["recipe"] == report.recipe
+    assert said["recipe"]["models"] == [
+        {"model": str(expert), "parameters": {}} for expert in experts
+    ]
+    assert {**said["recipe"], "base_model": None, "models": None} == {
+        **report.recipe,
+        "base_model": None,
+        "models": None,
+    }
     assert said["n_parameters"] == report.parameters
     assert (said["bytes_read"], said["bytes_written"]) == (report.bytes_read, report.bytes_written)
     assert {shard["name"] for shard in said["shards"]} == report.output.files.keys()

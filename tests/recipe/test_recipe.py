@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -115,8 +116,10 @@ def test_paths_are_taken_from_here_then_from_the_recipe(
         ),
     )
     for path in (recipe, str(recipe), Path("../there/recipe.json")):
-        models = [entry.model for entry in MergeConfig.load(path).models]
-        assert models == [str(here / "a"), str(there / "b"), str(here / "c")]
+        config = MergeConfig.load(path)
+        assert [entry.model for entry in config.models] == ["a", "b", "c"]
+        paths = [os.path.normpath(config.places.path(entry.model)) for entry in config.models]
+        assert paths == [str(here / "a"), str(there / "b"), str(here / "c")]
 
 
 def test_the_base_is_known_once_paths_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,11 +146,20 @@ def test_to_json_dict_repeats_the_merge(tmp_path: Path, monkeypatch: pytest.Monk
         )
     )
     plain = json.loads(json.dumps(config.to_json_dict()))
-    monkeypatch.chdir("/")
+    assert plain["models"][0]["model"] == "a"
     assert MergeConfig.load(plain) == config
-    report = write(tmp_path / "tallies.json", json.dumps({"tallies": "0.1", "recipe": plain}))
-    assert MergeConfig.load(report) == config
-    assert plain["models"][0]["model"] == str(tmp_path / "a")
+    assert MergeConfig.load(plain).to_json_dict() == plain
+    stated = json.loads(json.dumps(config.relative_to(tmp_path / "out").to_json_dict()))
+    assert [entry["model"] for entry in stated["models"]] == ["../a", "../b"]
+    assert stated["files_from"] == "../a"
+    (tmp_path / "out").mkdir()
+    report = tmp_path / "out" / "tallies.json"
+    write(report, json.dumps({"tallies": "0.1", "recipe": stated}))
+    monkeypatch.chdir("/")
+    again = MergeConfig.load(report)
+    assert again.to_json_dict() == stated
+    found = [os.path.normpath(again.places.path(entry.model)) for entry in again.models]
+    assert found == [str(tmp_path / "a"), str(tmp_path / "b")]
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,10 @@ def test_commands(models: Path) -> None:
         (["unpack", "store", "q", "out"], "task 'q' is not known (known: a, b)"),
         (["unpack", "store", "a", "out", "--base=b"], "is not the store's base"),
         (["choose", "store", "a", "x"], "task 'a' has no candidates"),
-        (["add", "store", "--task=c=c", "--task=d=c"], "--task: found 2, expected one"),
+        (
+            ["add", "store", "--task=c=c", "--task=d=c"],
+            "--task: found 2 tasks that are not in store",
+        ),
         (["verify", "nowhere"], "nowhere"),
     ],
 )

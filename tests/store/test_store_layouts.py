@@ -184,7 +184,7 @@ def test_other_files_of_the_model_come_along(large: OnDisk, tmp_path: Path) -> N
         (tmp_path / name / "tokenizer/vocab.txt").write_text(name)
     pack(tmp_path / "base", {"math": tmp_path / "math"}, tmp_path / "store")
     store = Store.open(tmp_path / "store")
-    for donor, options in (("base", {}), ("math", {"files_from": tmp_path / "math"})):
+    for donor, options in (("math", {}), ("base", {"files_from": tmp_path / "base"})):
         report = store.unpack("math", tmp_path / "out", overwrite=True, **options)
         assert report.auxiliary_files == ["config.json", "tokenizer/vocab.txt"]
         assert json.loads((tmp_path / "out/config.json").read_text()) == {"name": donor}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,7 +62,77 @@ def _stale_file(root: Path) -> None:
 def _two_indexes(root: Path) -> None:
     write_file(root / "model-1.safetensors", "a")
     write_index(root, {"a": "model-1.safetensors"})
-    write_index(root, {"a": "model-1.safetensors"}, "model.fp16")
+    write_index(root, {"a": "model-1.safetensors"}, "diffusion_pytorch_model")
+
+
+def _two_variants(root: Path) -> None:
+    write_file(root / "model.fp16.safetensors", "a")
+    write_file(root / "model.bf16.safetensors", "a")
+
+
+def _one_of_many_shards(root: Path) -> None:
+    write_file(root / "model-00002-of-999999999.safetensors", "a")
+
+
+def _stale_shards(root: Path) -> None:
+    for name in ("model-1-of-2", "model-2-of-2", "model-00002-of-00002"):
+        write_file(root / f"{name}.safetensors", name)
+
+
+def _shared_tensor_in_shards(root: Path) -> None:
+    write_file(root / "model-00001-of-00002.safetensors", "a", "b")
+    write_file(root / "model-00002-of-00002.safetensors", "b")
+
+
+def _index_of_another_build(root: Path) -> None:
+    write_file(root / "model-00001-of-00002.safetensors", "a")
+    write_file(root / "model-00002-of-00002.safetensors", "b")
+    write_index(root, {"a": "model-00001-of-00001.safetensors"})
+
+
+def _pointer(name: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        if "index" in name or "modules" in name:
+            write_file(root / "model-1.safetensors", "a")
+        (root / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+
+    return make
+
+
+def _web_page(root: Path) -> None:
+    (root / "model.safetensors").write_text("\n<!DOCTYPE html><html><body>Sign in</body></html>")
+
+
+def _store(root: Path) -> None:
+    write_file(root / "shared.safetensors", "a")
+    (root / "store.json").write_text("{}")
+
+
+def _hub_cache(*commits: str, main: str | None = None) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        for commit in commits:
+            (root / "snapshots" / commit).mkdir(parents=True)
+            write_file(root / "snapshots" / commit / "model.safetensors", "a")
+        if main is not None:
+            (root / "refs").mkdir()
+            (root / "refs" / "main").write_text(main)
+
+    return make
+
+
+def _modules(*paths: object) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        write_file(root / "model.safetensors", "a")
+        (root / "modules.json").write_text(json.dumps([{"path": path} for path in paths]))
+
+    return make
+
+
+def _name_of_a_part(root: Path) -> None:
+    write_file(root / "model.safetensors", "2_Dense/linear.weight")
+    (root / "2_Dense").mkdir()
+    write_file(root / "2_Dense" / "model.safetensors", "linear.weight")
+    (root / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "2_Dense"}]))
 
 
 def _same_tensor_no_index(root: Path) -> None:
@@ -110,11 +181,6 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
         _holds("unet/a.safetensors", "vae/b.safetensors", "vae/c.safetensors"),
         "give one of its sub-directories ('unet', 'vae')",
     ),
-    "an adapter": (
-        _holds("adapter_config.json", "adapter_model.safetensors"),
-        "is an adapter, expected a model; merge it into its base model first",
-    ),
-    "an adapter's configuration": (_holds("adapter_config.json", "x.safetensors"), "is an adapter"),
     "two files": (
         _holds("one.safetensors", "two.safetensors"),
         "holds 2 files named .safetensors ('one.safetensors', 'two.safetensors') and no index; "
@@ -126,8 +192,39 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "one part of three": (
         _holds("model-00002-of-00003.safetensors"),
-        "part 2 of 3, and no index; download the rest",
+        "model of 3 ('model-00002-of-00003.safetensors') and no index: parts 1, 3 of 3 are absent; "
+        "download the rest",
     ),
+    "one part of very many": (_one_of_many_shards, "parts 1, 3, 4, ... of 999999999 are absent"),
+    "a part twice": (_stale_shards, "holds 3 files of a model of 2 ('model-1-of-2.safetensors', "),
+    "parts with a tensor each has": (
+        _shared_tensor_in_shards,
+        "00002-of-00002.safetensors: holds tensor 'b', which model-00001-of-00002.safetensors "
+        "holds as well",
+    ),
+    "an index of another build": (
+        _index_of_another_build,
+        "names 1 file, of which 1 is absent ('model-00001-of-00001.safetensors'); it is the index "
+        "of another build than 'model-00001-of-00002.safetensors'",
+    ),
+    "two variants": (_two_variants, "holds the variants bf16 or fp16, expected one; name it"),
+    "a Git LFS pointer": (_pointer("model.safetensors"), "is a Git LFS pointer, expected"),
+    "an index that is a Git LFS pointer": (
+        _pointer("model.safetensors.index.json"),
+        "model.safetensors.index.json: is a Git LFS pointer, expected the file itself; run git lfs",
+    ),
+    "modules that are a Git LFS pointer": (_pointer("modules.json"), "is a Git LFS pointer"),
+    "a web page": (_web_page, "is a web page (HTML), expected the file itself; download it again"),
+    "a store": (_store, "is a store, expected a model; unpack a task of it first (tallies unpack"),
+    "a hub's cache": (_hub_cache("0a", "0b"), "snapshots/0a (or another of 2 snapshots)"),
+    "a hub's cache with a branch": (_hub_cache("0a", "0b", main="0b\n"), "give "),
+    "a hub's cache with a lost branch": (_hub_cache("0a", main="0c"), "snapshots/0a"),
+    "a module outside": (
+        _modules("../2_Dense"),
+        "modules.json: names the directory '../2_Dense', expected one inside the model",
+    ),
+    "a module at an absolute path": (_modules("/tmp"), "modules.json: names the directory '/tmp'"),
+    "a tensor with the name of a part's": (_name_of_a_part, "has the name of one in"),
     "link to nothing": (_link_to_nothing, "model.safetensors: no such file"),
     "damaged shard": (_damaged_shard, "model-1.safetensors: header: not valid JSON"),
     "two indexes": (_two_indexes, "holds 2 indexes"),

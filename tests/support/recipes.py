@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tallies import methods
 from tallies.errors import InputError
 from tallies.recipe.config import MergeConfig
+from tallies.spec.choices import Semantics
 
 LLAMA = [
     "model.embed_tokens.weight",
@@ -53,3 +55,18 @@ def assert_words(text: str, *words: str) -> None:
 def write(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def complete(name: str, semantics: Semantics, **keys: Any) -> dict[str, Any]:
+    """A recipe of a method: models ``m0``, ``m1``, a ``base``, and what has no default."""
+    method = methods.get(name)
+    n_models = min(max(method.least_models, 2), method.most_models or 2)
+    required = {
+        key: 0.5
+        for key, parameter in method.parameters(semantics).items()
+        if parameter.default is None
+    }
+    base = {"base_model": "base"} if method.needs_base else {}
+    models = [{"model": f"m{i}"} for i in range(n_models)]
+    made = {"merge_method": name, "semantics": semantics, "models": models, **base, **keys}
+    return {**made, "parameters": {**required, **keys.get("parameters", {})}}

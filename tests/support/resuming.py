@@ -20,6 +20,18 @@ def what_it_says(report: MergeReport) -> dict[str, Any]:
     for key in ("seconds", "gb_per_second", "peak_memory_bytes", "threads"):
         del said[key]
     del said["output"]["path"]
+
+    def located(path: str) -> str:
+        return os.path.normpath(os.path.join(report.output.path, path))
+
+    recipe = said["recipe"]
+    for entry in recipe["models"]:
+        entry["model"] = located(entry["model"])
+    if "base_model" in recipe:
+        recipe["base_model"] = located(recipe["base_model"])
+    for one in (said["base"], *said["experts"]):
+        if one is not None:
+            one["path"] = located(one["path"])
     return said
 
 

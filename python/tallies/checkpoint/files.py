@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, StorageError
-from .checkpoint import Checkpoint
-from .quantised import quantisation, without_quantisation
+from .configuration import Written, true_configurations
 
 
 def refuse_undecodable(path: str | os.PathLike[str]) -> None:
@@ -43,35 +42,57 @@ def refuse_changed(before: Mapping[str, tuple[int, int]]) -> None:
             )
 
 
-def auxiliary_sizes(donor: Checkpoint) -> dict[Path, int]:
-    """Return the bytes of each file to copy beside tensors; StorageError if one is unreadable."""
-    sizes = {}
-    for path in donor.auxiliary_files():
-        try:
-            with open(donor.path / path, "rb") as file:
-                sizes[path] = os.fstat(file.fileno()).st_size
-        except OSError as error:
-            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    return sizes
+@dataclass(frozen=True)
+class AuxiliaryFiles:
+    """The small files that are copied beside a result: configuration, tokenizer ..."""
 
+    places: Mapping[Path, Path]
+    """The file to copy, by its relative path beside the result."""
+    texts: Mapping[Path, bytes]
+    """The text of each file that is not copied as it is."""
 
-def copy_auxiliary(donor: Checkpoint, path: Path, directory: Path) -> None:
-    """Copy one of a model's auxiliary files, by its relative path, beside a result.
+    @classmethod
+    def of(cls, places: Mapping[Path, Path], parts: Mapping[str, Written]) -> AuxiliaryFiles:
+        """Find out which of the files must say something else of a result.
 
-    A config.json that declares quantised weights loses the declaration: no result is quantised.
+        Args:
+            places: The files by their relative paths.
+            parts: The tensors of each part of the result, by the folder of the part.
 
-    Raises:
-        StorageError: If the file cannot be read or written.
-    """
-    config = donor.config() if path == Path("config.json") else {}
-    if not quantisation(config):
-        copy_file(donor.path / path, directory / path)
-        return
-    text = json.dumps(without_quantisation(config), indent=2, ensure_ascii=False) + "\n"
-    try:
-        (directory / path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{directory / path}: cannot be written: {error.strerror}") from None
+        Raises:
+            InputError: A config.json states what no change can make true of the tensors.
+            StorageError: A file cannot be read.
+        """
+        for place in places.values():
+            try:
+                open(place, "rb").close()
+            except OSError as error:
+                raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        return cls(places, true_configurations(places, parts))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The relative paths of the files."""
+        return list(self.places)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all files; StorageError if one is gone."""
+        sizes = stamps(list(self.places.values())).values()
+        return sum(size for size, _ in sizes) + sum(map(len, self.texts.values()))
+
+    def copy(self, directory: Path) -> None:
+        """Write the files beside a result; StorageError when that fails."""
+        for path, place in self.places.items():
+            if (text := self.texts.get(path)) is None:
+                copy_file(place, directory / path)
+                continue
+            target = directory / path
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(text)
+            except OSError as error:
+                raise StorageError(f"{target}: cannot be written: {error.strerror}") from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -10,11 +10,16 @@ from typing import Final
 
 from .safetensors import read_header
 from .tensors import TensorInfo
+from .weight_names import SAFETENSORS, TORCH
 
 _TRAINING: Final = re.compile(
     r"(?:training_args|optimizer|scheduler|scaler|rng_state|random_states)[\w-]*\.\w+\Z"
+    r"|.*(?:_optim_states|_model_states)\.pt\Z"
 )
 """Files that trainers leave beside the weights."""
+
+_OTHERS: Final = re.compile(r"openvino_.*\.bin\Z")
+"""Files of other formats whose names end as those of torch do."""
 
 
 @dataclass(frozen=True)
@@ -27,24 +32,15 @@ class Format:
     """The name of the one file of a model that is not split."""
     read: Callable[[Path], tuple[list[TensorInfo], dict[str, str]]]
     """Reads the tensors and the metadata of a file."""
-    others_are_strangers: bool = False
-    """True if files beside the one of the usual name are no weights of the model."""
 
     def has_weights(self, name: str) -> bool:
         """Tell if a file of this name may hold a model's weights."""
-        return name.endswith(self.suffixes) and not _TRAINING.match(name)
+        return name.endswith(self.suffixes) and not (_TRAINING.match(name) or _OTHERS.match(name))
 
-    def is_index(self, name: str) -> bool:
-        """Tell if a file of this name says which file holds which tensor."""
-        return name.endswith(tuple(f"{suffix}.index.json" for suffix in self.suffixes))
 
-    def is_of_a_model(self, name: str) -> bool:
-        """Tell if a file of this name holds weights, or is an index of such files."""
-        return self.has_weights(name) or self.is_index(name)
-
-    def is_usual(self, name: str) -> bool:
-        """Tell if a file has the usual name of a model's one file or of its index."""
-        return name in (self.usual_name, f"{self.usual_name}.index.json")
+def is_training_state(name: str) -> bool:
+    """Tell if a file has, by its name, the state of a training run."""
+    return bool(_TRAINING.match(name))
 
 
 def _read_torch_file(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
@@ -55,12 +51,10 @@ def _read_torch_file(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
 
 
 FORMATS: Final = (
-    Format((".safetensors",), "model.safetensors", read_header),
-    Format((".bin", ".pt", ".pth"), "pytorch_model.bin", _read_torch_file, True),
+    Format((SAFETENSORS,), "model.safetensors", read_header),
+    Format(TORCH, "pytorch_model.bin", _read_torch_file),
 )
 """In the order in which a directory with several is read."""
-
-SUFFIXES: Final = tuple(suffix for form in FORMATS for suffix in form.suffixes)
 
 
 def format_of(path: Path) -> Format:

@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn, TypeGuard
 
 from ..errors import InputError, StorageError
 from ..messages import show
+from .pointers import refuse_pointer
 
 MAX_HEADER_BYTES: Final = 100_000_000
 """The longest header that the stock library reads; our bound on index and config.json as well."""
@@ -27,11 +28,20 @@ def read_text(path: Path) -> bytes:
         refuse_unreadable(error, path)
     if len(text) > MAX_HEADER_BYTES:
         raise InputError(f"{path}: expected JSON of at most {MAX_HEADER_BYTES} bytes; {DAMAGED}")
+    refuse_pointer(path, text[:64])
     return text
 
 
 def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[str, Any]:
     """Parse a JSON object; InputError that begins with ``where`` for any other text."""
+    value = json_value(text, where, unique_keys=unique_keys)
+    if not is_object(value):
+        raise InputError(f"{where}: found {show(value)}, expected a JSON object; {DAMAGED}")
+    return value
+
+
+def json_value(text: bytes, where: str, *, unique_keys: bool = False) -> object:
+    """Parse JSON; InputError that begins with ``where`` for any other text."""
     hook = _unique if unique_keys else None
     try:
         value: object = json.loads(text.decode(), object_pairs_hook=hook, parse_int=_integer)
@@ -41,8 +51,6 @@ def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[s
         raise InputError(f"{where}: JSON nested beyond all sense; {DAMAGED}") from None
     except ValueError as error:
         raise InputError(f"{where}: not valid JSON: {error}; {DAMAGED}") from None
-    if not is_object(value):
-        raise InputError(f"{where}: found {show(value)}, expected a JSON object; {DAMAGED}")
     return value
 
 

@@ -14,6 +14,7 @@ from ..errors import InputError, StorageError
 from ..messages import show
 from ..spec.dtypes import DTYPES, UNSUPPORTED
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+from .pointers import refuse_pointer
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
@@ -31,7 +32,9 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
     """
     text, data_begin, file_size = _read_header_text(path)
     entries = json_object(text, f"{path}: header", unique_keys=True)
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None)
+    if metadata is None:  # absent, or null
+        metadata = {}
     if not is_texts(metadata):
         raise InputError(
             f"{path}: header: __metadata__ is {show(metadata)}, expected an object of strings; "
@@ -67,7 +70,9 @@ def _read_header_text(path: Path) -> tuple[bytes, int, int]:
                     f"{path}: truncated: has {size} bytes, the length of the header alone takes 8; "
                     f"{DAMAGED}"
                 )
-            n_header = int.from_bytes(file.read(8), "little")
+            head = file.read(64)
+            refuse_pointer(path, head)
+            n_header = int.from_bytes(head[:8], "little")
             if n_header > MAX_HEADER_BYTES:
                 raise InputError(
                     f"{path}: header of {n_header} bytes, expected at most {MAX_HEADER_BYTES}; "
@@ -78,6 +83,7 @@ def _read_header_text(path: Path) -> tuple[bytes, int, int]:
                     f"{path}: truncated: has {size} bytes, the header alone takes {8 + n_header}; "
                     f"{DAMAGED}"
                 )
+            file.seek(8)
             text = file.read(n_header)
     except OSError as error:
         refuse_unreadable(error, path)
@@ -94,10 +100,16 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        wrong = "not supported" if dtype in UNSUPPORTED else "unknown"
+        found = UNSUPPORTED.get(dtype) if isinstance(dtype, str) else None
+        wrong = f"is not supported ({found})" if found else "is unknown"
+        way_out = (
+            "store real and imaginary parts as two tensors, or remove it"
+            if dtype == "C64"
+            else "merge the original checkpoint, or convert this one to BF16 first (for MXFP4, "
+            "transformers: Mxfp4Config(dequantize=True), then save_pretrained)"
+        )
         raise ValueError(
-            f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}; convert the "
-            "model to BF16 first"
+            f"dtype {show(dtype)} {wrong}, expected one of {', '.join(DTYPES)}; {way_out}"
         )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")

@@ -1,93 +1,98 @@
-"""Find the weight files of a model, one or those that an index names, and refuse all others."""
+"""Read the weights of one directory, or one file: which files hold them, and their headers."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
-from typing import Final, NoReturn
 
 from ..errors import InputError
 from ..messages import counted, either, show, some
-from .formats import FORMATS, SUFFIXES, Format, format_of
+from .builds import builds, choose
+from .causes import refuse_other_file
+from .formats import Format, format_of
 from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
+from .parts import Part
 from .tensors import TensorInfo
-
-_ADAPTER_FILES: Final = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-
-_NOT_READ: Final = (
-    *(".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data", ".ot", ".npz", ".pkl"),
-)
-"""Ends of the names of weights in formats that are not read."""
-
-_WEIGHTS: Final = re.compile(
-    rf"(?:{'|'.join(map(re.escape, (*SUFFIXES, *_NOT_READ)))})"
-    r"(?:\.index(?:\.[\w-]+)?\.json)?\Z",
-    re.IGNORECASE,
-)
-"""Names of weights of any format, and of their indexes."""
-
-_FILE: Final = f"file named {either(SUFFIXES)}"
-_WEIGHT_FILE: Final = f"file of weights named {either(SUFFIXES)}"
-
-_PART: Final = re.compile(r"-0*(\d+)-of-0*(\d+)\.\w+\Z")
-
-_CONVERT: Final = (
-    "convert the model to safetensors first (with transformers: from_pretrained, save_pretrained)"
-)
+from .weight_names import WeightName, parse_name
 
 
-def find_shards(root: Path) -> Mapping[Path, set[str] | None]:
-    """Find the weight files of a directory, and the names its index places in each (None: none).
+@dataclass(frozen=True)
+class Shards:
+    """The weight files of one directory, and the names that an index places in each.
 
-    In a directory with files of two formats, safetensors win, as in transformers; a format with a
-    file or an index of the usual name wins over one without.
+    Without an index the names are None: a file holds what it holds.
     """
-    names = _visible_files(root)
-    if any(name in names for name in _ADAPTER_FILES):
-        _refuse_adapter(root)
-    found = [form for form in FORMATS if any(map(form.is_of_a_model, names))]
+
+    head: WeightName
+    """The index, the one file, or the first of the files."""
+    names: Mapping[Path, set[str] | None]
+
+    def read(self, folder: str = "") -> tuple[Part, dict[str, TensorInfo]]:
+        """Read the headers of all files; tensors of a folder are named ``FOLDER/NAME``."""
+        tensors, metadata = _read(self.names)
+        stem, variant = self.head.saved_stem, self.head.variant
+        part = Part(folder, stem, variant, tuple(sorted(self.names)), metadata)
+        if folder:
+            renamed = (replace(one, name=f"{folder}/{one.name}") for one in tensors.values())
+            tensors = {one.name: one for one in renamed}
+        return part, tensors
+
+
+def one_file(path: Path) -> Shards:
+    """Return a weight file that is a model by itself; InputError for one of no format read."""
+    refuse_other_file(path)
+    name = parse_name(path.name)
+    assert name is not None, path
+    return Shards(name, {path: None})
+
+
+def find_shards(root: Path, variant: str = "") -> Shards | None:
+    """Find the weight files of a directory; None where it has none.
+
+    Args:
+        root: The directory.
+        variant: The variant to read where there are several, such as ``fp16``.
+
+    Raises:
+        InputError: The files are not complete, or leave several models to choose from.
+    """
+    found = builds(visible_files(root))
     if not found:
-        _refuse_no_weights(root, names)
-    usual = [form for form in found if any(map(form.is_usual, names))]
-    return _find_shards_of(root, (usual or found)[0], names)
+        return None
 
+    def files_of(name: WeightName, form: Format) -> Iterable[Path]:
+        return _placed(root / name.text, form)
 
-def _find_shards_of(
-    root: Path, form: Format, names: Sequence[str]
-) -> Mapping[Path, set[str] | None]:
-    """Find the weight files of one format."""
-    weights = [name for name in names if form.has_weights(name)]
-    indexes = [name for name in names if form.is_index(name)]
-    if len(indexes) > 1:
-        raise InputError(
-            f"{root}: holds {len(indexes)} indexes ({some(indexes)}), expected one; "
-            "move the other variants elsewhere"
-        )
-    if indexes:
-        shards = _read_index(root / indexes[0], form)
-        if form.usual_name in weights and root / form.usual_name not in shards:
-            raise InputError(
-                f"{root}: holds {form.usual_name} and {indexes[0]}, which does not name it; "
-                "remove whichever is stale"
-            )
-        return shards
-    if form.others_are_strangers and form.usual_name in weights:
-        weights = [form.usual_name]
-    if len(weights) > 1:
-        _refuse_no_index(root, form, weights)
-    part = _PART.search(weights[0])
-    if part and part[2] != "1":
-        raise InputError(
-            f"{root}: holds {weights[0]}, part {part[1]} of {part[2]}, and no index; "
-            "download the rest of the model"
-        )
-    return {root / weights[0]: None}
+    build = choose(root, found, variant, files_of)
+    if build.head.is_index:
+        return Shards(build.head, _read_index(root / build.head.text, build.form))
+    files = build.shards or (build.head,)
+    return Shards(build.head, {root / name.text: None for name in files})
 
 
 def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
-    """Read the files of a ``weight_map``, all in its directory, and the names that each holds."""
+    """Read the files that an index names, and the names of tensors that each holds."""
+    shards = _placed(index, form)
+    if absent := [path.name for path in shards if not os.path.isfile(path)]:
+        others = [
+            name
+            for name in visible_files(index.parent)
+            if form.has_weights(name) and index.parent / name not in shards
+        ]
+        way_out = "download the rest of the model"
+        if len(absent) == len(shards) and others:
+            way_out = f"it is the index of another build than {some(others)}: download it again"
+        raise InputError(
+            f"{index}: names {counted(len(shards), 'file')}, of which {len(absent)} "
+            f"{'is' if len(absent) == 1 else 'are'} absent ({some(absent)}); {way_out}"
+        )
+    return dict(sorted(shards.items()))
+
+
+def _placed(index: Path, form: Format) -> dict[Path, set[str]]:
+    """Read the places of a ``weight_map``, all in its directory."""
     content = json_object(read_text(index), str(index), unique_keys=True)
     weight_map = content.get("weight_map")
     if not is_texts(weight_map) or not weight_map:
@@ -102,13 +107,7 @@ def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
     for file, names in by_file.items():
         _check_inside(index, form, file, min(names))
         shards.setdefault(index.parent / file, set()).update(names)
-    if absent := [path.name for path in shards if not os.path.isfile(path)]:
-        raise InputError(
-            f"{index}: names {counted(len(shards), 'file')}, of which {len(absent)} "
-            f"{'is' if len(absent) == 1 else 'are'} absent ({some(absent)}); download the rest of "
-            "the model"
-        )
-    return dict(sorted(shards.items()))
+    return shards
 
 
 def _check_inside(index: Path, form: Format, file: str, tensor: str) -> None:
@@ -129,7 +128,7 @@ def _check_inside(index: Path, form: Format, file: str, tensor: str) -> None:
     )
 
 
-def read_shards(
+def _read(
     shards: Mapping[Path, set[str] | None],
 ) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """Read all headers; each file must hold exactly the names that the index places in it."""
@@ -146,6 +145,11 @@ def read_shards(
                 f"{path}: holds {len(here)} of the {len(names)} tensors that the index places in "
                 f"it, not {some(absent)}; download this file and the index again"
             )
+        if names is None and (twice := sorted(here.keys() & tensors.keys())):
+            raise InputError(
+                f"{path}: holds tensor {show(twice[0])}, which {tensors[twice[0]].path.name} holds "
+                "as well, and no index says which counts; download both files and the index again"
+            )
         tensors |= here
     for tensor in strays:
         home = tensors.get(tensor.name)
@@ -157,12 +161,7 @@ def read_shards(
     return tensors, metadata
 
 
-def is_auxiliary(name: str) -> bool:
-    """Return whether a file beside the weights, by its name, is copied along with them."""
-    return not (_WEIGHTS.search(name) or name.startswith(".") or name == "tallies.json")
-
-
-def _visible_files(root: Path) -> list[str]:
+def visible_files(root: Path) -> list[str]:
     """List the files in a directory, links to nothing included: those must not pass unseen."""
     try:
         with os.scandir(root) as entries:
@@ -174,63 +173,3 @@ def _visible_files(root: Path) -> list[str]:
             )
     except OSError as error:
         refuse_unreadable(error, root)
-
-
-def refuse_absent(path: str) -> NoReturn:
-    """Raise InputError for a path that is neither file nor directory."""
-    if not path or os.path.exists(path):
-        raise InputError(f"{path!r}: expected a directory, or a {_FILE}")
-    if "+" in path:
-        raise InputError(
-            f"{path}: no such file or directory; a model with an adapter (model+adapter) is not "
-            "supported: merge the adapter into its model first (PEFT: merge_and_unload)"
-        )
-    raise InputError(
-        f"{path}: no such file or directory; expected a directory, or a {_FILE} (download models "
-        "of a hub first)"
-    )
-
-
-def _refuse_adapter(path: Path) -> NoReturn:
-    raise InputError(
-        f"{path}: is an adapter, expected a model; merge it into its base model first "
-        "(PEFT: merge_and_unload)"
-    )
-
-
-def refuse_other_file(path: Path) -> None:
-    """Raise InputError for a file of no format that is read."""
-    if path.name in _ADAPTER_FILES:
-        _refuse_adapter(path)
-    if path.name.endswith(".index.json"):
-        raise InputError(f"{path}: is an index; give the directory that holds it")
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a directory, or a {_FILE}; {_CONVERT}")
-
-
-def _refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
-    others = list(filter(_WEIGHTS.search, names))
-    if others:
-        raise InputError(f"{root}: holds no {_WEIGHT_FILE}, only {some(others)}; {_CONVERT}")
-    below = sorted(path.parent.name for path in root.glob("*/*") if path.suffix in SUFFIXES)
-    if below:
-        raise InputError(
-            f"{root}: holds no {_WEIGHT_FILE} itself; give one of its sub-directories "
-            f"({some(list(dict.fromkeys(below)))})"
-        )
-    raise InputError(f"{root}: holds no {_WEIGHT_FILE}; give the directory of a model")
-
-
-def _refuse_no_index(root: Path, form: Format, weights: Sequence[str]) -> NoReturn:
-    homes: dict[str, str] = {}
-    twice = ""
-    for file in weights:
-        for tensor in form.read(root / file)[0]:
-            home = homes.setdefault(tensor.name, file)
-            if home != file and not twice:
-                twice = f"; tensor {show(tensor.name)} is in {show(home)} and in {show(file)}"
-    raise InputError(
-        f"{root}: holds {len(weights)} files named {either(form.suffixes)} ({some(weights)}) and "
-        f"no index{twice}; give the one file that is meant, or download "
-        f"{form.usual_name}.index.json"
-    )

@@ -13,6 +13,7 @@ from typing import Final
 from ..errors import InputError
 from ..messages import counted, show, some
 from .json_text import DAMAGED, MAX_HEADER_BYTES, refuse_unreadable
+from .pointers import refuse_pointer
 
 SAVE_AGAIN: Final = (
     "load it where it comes from and save the state dict alone: torch.save(model.state_dict(), "
@@ -108,11 +109,7 @@ def _check_start(path: Path, start: bytes) -> None:
     """Refuse a file that is no zip archive, by how the file begins."""
     if start[:4] == b"PK\3\4":
         return
-    if start.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"{path}: is a Git LFS pointer, expected a zip archive of torch.save; fetch the file "
-            "itself with git lfs pull"
-        )
+    refuse_pointer(path, start)
     if start[:1] == b"\x80":
         raise InputError(
             f"{path}: is a pickle of the legacy format, expected a zip archive of torch.save; load "

@@ -9,8 +9,11 @@ import click
 
 from ..errors import InputError
 from ..recipe.config import MergeConfig
-from ..recipe.text import parse_options
+from ..recipe.overrides import Overrides
+from ..recipe.renames import with_renames
+from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
+from ._belonging import extra_option, missing_option, rename_option, tied_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +34,35 @@ threads_option = click.option(
     "--threads", type=int, help="Number of threads. Default: one for each core."
 )
 store_base_option = click.option(
-    "--base", metavar="DIR", help="The store's base. Default: its path when the store was packed."
+    "--base", metavar="DIR", help="The store's base. Default: where it was, seen from the store."
+)
+store_tasks_option = click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Expert of a task that moved. Repeat the option for each.",
+)
+
+
+def _go_offline(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..hub.library import offline
+
+        ctx.with_resource(offline())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Take models of the hub from the cache alone.",
+)
+variant_option = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights to read where there are several, such as fp16.",
 )
 
 
@@ -50,14 +81,22 @@ def request_options(function: F) -> F:
             "models",
             multiple=True,
             metavar="DIR[:key=value,...]",
-            help="Model to merge, with parameters of its own. Repeat the option for each model.",
+            help="Model to merge, with parameters of its own. Repeat the option for each model. "
+            "With a recipe: one of its models, with other parameters.",
         ),
         click.option(
             "--param",
             "params",
             multiple=True,
             metavar="key=value",
-            help="Parameter of the method. Repeat the option for each parameter.",
+            help="Parameter of the method, for all models. Repeat the option for each parameter.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Key of the recipe, such as models.0.weight or dtype. Repeat the option for each.",
         ),
         click.option("--post-scale", metavar="NUMBER", help="Factor on the merged task vector."),
         click.option(
@@ -94,6 +133,17 @@ def request_options(function: F) -> F:
             metavar="DIR",
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
         ),
+        click.option(
+            "--card/--no-card",
+            default=None,
+            help="Write a model card and mergekit_config.yml beside the result. Default: yes.",
+        ),
+        rename_option,
+        missing_option,
+        extra_option,
+        tied_option,
+        variant_option,
+        offline_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -145,16 +195,19 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     """Return the request that the options make, on top of the recipe file if there is one."""
     method, base = chosen.pop("method"), chosen.pop("base")
     models, params = chosen.pop("models"), chosen.pop("params")
+    renames = chosen.pop("renames")
     for key in ("layer_scaling", "drop_layers"):
         if chosen[key] is not None:
             option = f"--{key.replace('_', '-')}"
             chosen[key] = parse_options(chosen[key], option)
+    settings = parse_pairs(chosen.pop("settings"), "--set")
     if config is not None:
-        if method or base or models or params:
-            raise InputError(
-                "found a recipe file and --method, --base, --model or --param; give one of the two"
-            )
-        return MergeConfig.load(config).replace(**chosen)
+        keys = {"merge_method": method, "base_model": base, **chosen}
+        given = parse_pairs(params, "--param")
+        overrides = Overrides(keys, given, settings, [parse_model(text) for text in models])
+        return with_renames(MergeConfig.load(config, overrides), renames)
     if not method:
         raise InputError("expected a recipe file, or --method with --model DIR for each model")
-    return MergeConfig.from_options(method, base, models, params, **chosen)
+    overrides = Overrides(settings=settings)
+    made = MergeConfig.load(from_options(method, base, models, params, **chosen), overrides)
+    return with_renames(made, renames)

@@ -8,15 +8,16 @@ from typing import Any
 import click
 
 from ..store import consensus
-from ._options import json_option
+from ._options import json_option, store_base_option
 
 
 @click.command()
 @click.argument("store")
+@store_base_option
 @json_option("counts")
-def command(store: str, as_json: bool) -> None:
+def command(store: str, base: str | None, as_json: bool) -> None:
     """Count how many tasks of a STORE use each parameter, per tensor and in all."""
-    found = consensus(store)
+    found = consensus(store, base=base)
     click.echo(json.dumps(found, indent=2) if as_json else _table(found))
 
 

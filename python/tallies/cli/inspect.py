@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
 
 from ..inspection.checkpoints import inspect
 from ..inspection.stores import inspect_store, is_store
-from ._options import json_option, threads_option
+from ..messages import COLUMNS, counted, labelled, shortened
+from ..recipe.places import Places
+from ..sizes import format_size
+from ._options import json_option, offline_option, threads_option, variant_option
+from ._screen import screen
 
 
 @click.command()
@@ -20,50 +26,99 @@ from ._options import json_option, threads_option
     default=True,
     help="Read all data and show fingerprints, or read headers only.",
 )
+@variant_option
 @threads_option
-def command(path: str, as_json: bool, fingerprints: bool, threads: int | None) -> None:
+@offline_option
+def command(path: str, as_json: bool, **options: Any) -> None:
     """Show the tensors of a checkpoint with sizes and fingerprints, or the tasks of a store."""
-    if is_store(path):
-        store = inspect_store(path)
-        click.echo(json.dumps(store, indent=2) if as_json else _store_table(store))
+    if is_store(place := Places.of().path(path)):
+        store = inspect_store(place)
+        click.echo(json.dumps(store, indent=2) if as_json else _store_table(store, screen()))
         return
-    found = inspect(path, fingerprints=fingerprints, threads=threads)
-    click.echo(json.dumps(found, indent=2) if as_json else _table(found))
+    found = inspect(path, **options)
+    click.echo(json.dumps(found, indent=2) if as_json else _table(found, screen()))
 
 
-def _table(found: dict[str, Any]) -> str:
-    width = max([len(name) for name in found["tensors"]], default=0)
-    lines = [
-        f"{name:<{width}}  {tensor['dtype']:<8} {tensor['n_bytes']:>14,}  "
-        f"{tensor['fingerprint'] or '-':<16}  {tensor['shape']}"
-        for name, tensor in found["tensors"].items()
-    ]
-    dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["elements_by_dtype"].items())
-    lines.append(
-        f"{found['n_tensors']} tensors, {found['n_elements']:,} elements ({dtypes}), "
-        f"{found['n_bytes']:,} bytes in {len(found['files'])} file(s)"
+def _table(found: dict[str, Any], columns: int | None) -> str:
+    """Return a line for each tensor, with its fingerprint where all lines have room for it."""
+    names = list(found["tensors"])
+    tensors = list(found["tensors"].values())
+    before = _columns(
+        [str(one["shape"]) for one in tensors],
+        [one["dtype"] for one in tensors],
+        [format_size(one["n_bytes"]).rjust(9) for one in tensors],
     )
+    prints = [one["fingerprint"] for one in tensors]
+    room = columns or COLUMNS
+    if all(prints) and _widest(before) + 18 + _widest(names) + 2 <= room:
+        before = _columns(before, prints)
+    if columns is not None:
+        names = [shortened(name, max(columns - _widest(before) - 2, 20)) for name in names]
+    dtypes = ", ".join(f"{n:,} {dtype}" for dtype, n in found["elements_by_dtype"].items())
+    lines = [
+        *(f"{row}  {name}" for row, name in zip(before, names, strict=True)),
+        f"{found['n_tensors']} tensors, {found['n_elements']:,} elements ({dtypes}), "
+        f"{format_size(found['n_bytes'])} in {counted(len(found['files']), 'file')}",
+        *(
+            labelled("left out", f"{path}: {why}", columns)
+            for path, why in found["left_out"].items()
+        ),
+    ]
+    if found["adapter"]:
+        lines.append(labelled("adapter", found["adapter"], columns))
     if found["fingerprint"]:
         lines.append(f"fingerprint {found['fingerprint']}")
     return "\n".join(lines)
 
 
-def _store_table(found: dict[str, Any]) -> str:
-    kinds: dict[str, int] = {}
-    for tensor in found["tensors"].values():
-        kinds[tensor["kind"]] = kinds.get(tensor["kind"], 0) + 1
+def _widest(texts: Sequence[str]) -> int:
+    return max(map(len, texts), default=0)
+
+
+def _columns(*columns: Sequence[str]) -> list[str]:
+    """Return rows of texts side by side, two spaces apart."""
+    widths = [_widest(column) for column in columns]
+    return [
+        "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _store_table(found: dict[str, Any], columns: int | None) -> str:
     parameters = "".join(f", {name} {value}" for name, value in found["parameters"].items())
     lines = [
-        f"{found['codec']}{parameters}; base {found['base']['path']}",
+        f"{found['codec']}{parameters}",
+        labelled("base", f"{found['base']['path']}", columns),
         f"base fingerprint {found['base']['fingerprint']}",
-        ", ".join(f"{n} tensors {kind}" for kind, n in kinds.items()),
+        labelled("tensors", ", ".join(_kinds(found["tensors"])), columns),
     ]
     for name, task in found["tasks"].items():
-        extra = f", lambda {task['lambda']:g}" if task["lambda"] is not None else ""
+        facts = [format_size(task["n_bytes"])]
+        if task["n_small_bytes"]:
+            facts.append(f"{format_size(task['n_small_bytes'])} of small files")
+        if task["lambda"] is not None:
+            facts.append(f"lambda {task['lambda']:g}")
         if task["candidates"]:
-            extra = f", candidates for lambda {', '.join(task['candidates'])}"
+            facts.append(f"candidates for lambda {', '.join(task['candidates'])}")
         if task["scale"] != 1:
-            extra += f", scale {task['scale']:.6g}"
-        lines.append(f"task {name}: {task['n_bytes']:,} bytes{extra}; from {task['source']}")
-    lines.append(f"{found['n_bytes']:,} bytes in {len(found['files'])} files")
+            facts.append(f"scale {task['scale']:.6g}")
+        text = f"{name}: {', '.join(facts)}; from {task['source']}"
+        lines.append(labelled("task", text, columns))
+    size = format_size(found["n_bytes"])
+    lines.append(f"{size} in {counted(len(found['files']), 'file')}")
     return "\n".join(lines)
+
+
+_KINDS = {
+    "dense": "stored whole for each task",
+    "frozen": "that no task changed",
+    "copied": "of integers or booleans, taken from the base",
+    "tied": "tied to another",
+}
+"""Words for the origins of a task's tensors; the codec's own kind is not among them."""
+
+
+def _kinds(tensors: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the number of tensors of each kind, as text."""
+    for kind, n in Counter(tensor["kind"] for tensor in tensors.values()).items():
+        yield f"{n} {_KINDS.get(kind, f'encoded ({kind})')}"

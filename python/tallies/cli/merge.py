@@ -8,9 +8,13 @@ import click
 
 from ..errors import InputError
 from ..merging.checkpoints import merge
+from ..merging.explain import explain
 from ..merging.planning import plan
-from ._bar import bar
+from ..merging.summary import summary
+from ..sizes import parse_size
+from ._bar import wants_bar
 from ._options import request, request_options, run_options
+from ._screen import screen
 
 
 @click.command()
@@ -37,7 +41,19 @@ from ._options import request, request_options, run_options
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan, as 'tallies plan' does, and merge nothing."
 )
-def command(
+def command(**options: Any) -> None:
+    """Merge checkpoints into a new one.
+
+    \b
+    tallies merge CONFIG.yml OUT
+    tallies merge --method ties --base DIR --model DIR --model DIR --out OUT
+
+    CONFIG is a recipe in mergekit's format, or the tallies.json of an earlier merge.
+    """
+    run(**options)
+
+
+def run(
     config: str | None,
     out_argument: str | None,
     out: str | None,
@@ -54,46 +70,41 @@ def command(
     dry_run: bool,
     **chosen: Any,
 ) -> None:
-    """Merge checkpoints into a new one.
-
-    \b
-    tallies merge CONFIG.yml OUT
-    tallies merge --method ties --base DIR --model DIR --model DIR --out OUT
-
-    CONFIG is a recipe in mergekit's format, or the tallies.json of an earlier merge.
-    """
+    """Merge, or print the plan of the merge, as the options say."""
     if config is not None and chosen["method"] and out_argument is None and out is None:
         config, out = None, config
     if out is not None and out_argument is not None:
         raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
     asked = request(config, chosen)
+    target = out or out_argument
     if dry_run:
         made = plan(asked)
+        max_bytes = parse_size(max_memory)
         if as_json:
             click.echo(_json(made.to_json_dict()))
         elif not quiet:
-            click.echo(str(made))
+            click.echo(
+                explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())
+            )
         return
-    target = out or out_argument
     if target is None:
         raise InputError("the output is missing; name a directory to create (--out OUT)")
-    with bar("merge", progress, quiet) as moved:
-        report = merge(
-            asked,
-            target,
-            max_memory=max_memory,
-            threads=threads,
-            device=device,
-            max_vram=max_vram,
-            resume=resume,
-            overwrite=overwrite,
-            sync=sync,
-            progress=moved,
-        )
+    report = merge(
+        asked,
+        target,
+        max_memory=max_memory,
+        threads=threads,
+        device=device,
+        max_vram=max_vram,
+        resume=resume,
+        overwrite=overwrite,
+        sync=sync,
+        progress=wants_bar(progress, quiet),
+    )
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(str(report))
+        click.echo(summary(report, screen()))
 
 
 def _json(data: dict[str, Any]) -> str:

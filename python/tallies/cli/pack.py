@@ -7,10 +7,15 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..messages import either
 from ..spec.choices import Nonfinite
 from ..store import pack
-from ._bar import bar
-from ._options import one_of, pairs, run_options
+from ..store.codecs import registry as codecs
+from ..store.packing.summary import summary
+from ._bar import wants_bar
+from ._belonging import extra_option, missing_option
+from ._options import offline_option, one_of, pairs, run_options
+from ._screen import screen
 
 
 @click.command()
@@ -22,14 +27,22 @@ from ._options import one_of, pairs, run_options
     "tasks",
     multiple=True,
     metavar="NAME=DIR",
-    help="Task and its expert. Repeat for each.",
+    help="Task and its expert. Repeat the option for each task.",
 )
 @click.option("--out", required=True, metavar="STORE", help="Directory to create.")
 @click.option(
-    "--codec", default="tall", show_default=True, help="Codec; 'tallies methods' lists all."
+    "--codec",
+    default="tall",
+    show_default=True,
+    metavar="NAME",
+    help=f"Encoding of the experts: {either(codecs.names())}. 'tallies methods NAME' explains one.",
 )
 @click.option(
-    "--param", "params", multiple=True, metavar="key=value", help="Parameter of the codec."
+    "--param",
+    "params",
+    multiple=True,
+    metavar="key=value",
+    help="Parameter of the codec. Repeat the option for each parameter.",
 )
 @click.option(
     "--nonfinite",
@@ -37,7 +50,10 @@ from ._options import one_of, pairs, run_options
     default="error",
     help="Treatment of NaN and infinite values. Default: error.",
 )
+@missing_option
+@extra_option
 @run_options
+@offline_option
 def command(
     base: str,
     tasks: tuple[str, ...],
@@ -66,18 +82,17 @@ def command(
             raise InputError("--param lambda: is given for all tasks and for one; keep one form")
         parameters["lambda"] = {name.partition(".")[2]: value for name, value in by_task.items()}
     named = pairs(tasks, "--task", "math=models/math")
-    with bar("pack", progress, quiet) as moved:
-        report = pack(
-            base,
-            named,
-            out,
-            codec=codec,
-            nonfinite=nonfinite,
-            progress=moved,
-            **options,
-            **parameters,
-        )
+    report = pack(
+        base,
+        named,
+        out,
+        codec=codec,
+        nonfinite=nonfinite,
+        progress=wants_bar(progress, quiet),
+        **options,
+        **parameters,
+    )
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(str(report))
+        click.echo(summary(report, screen()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..store import remove
-from ._options import store_base_option
+from ._options import offline_option, pairs, store_base_option, store_tasks_option
 
 
 @click.command()
@@ -13,11 +13,16 @@ from ._options import store_base_option
 @click.argument("task")
 @click.option("--keep-shared", is_flag=True, help="Leave the shared vector unchanged.")
 @store_base_option
-def command(store: str, task: str, keep_shared: bool, base: str | None) -> None:
+@store_tasks_option
+@offline_option
+def command(
+    store: str, task: str, keep_shared: bool, base: str | None, tasks: tuple[str, ...]
+) -> None:
     """Remove a TASK from a STORE.
 
-    A codec with a shared vector packs all other tasks again, from the paths of the experts in the
-    store, unless --keep-shared is given.
+    A codec with a shared vector packs all other tasks again, from the experts that were packed,
+    unless --keep-shared is given.
     """
-    report = remove(store, task, keep_shared=keep_shared, base=base)
+    moved = pairs(tasks, "--task", "math=models/math")
+    report = remove(store, task, keep_shared=keep_shared, base=base, tasks=moved)
     click.echo(str(report) if report is not None else f"removed {task} from {store}")

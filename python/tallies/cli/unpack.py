@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from ..store import Store
-from ._bar import bar
-from ._options import run_options, store_base_option
+from ..store.restoring.report import summary
+from ._bar import wants_bar
+from ._options import offline_option, run_options, store_base_option
+from ._screen import screen
 
 
 @click.command()
@@ -29,9 +31,10 @@ from ._options import run_options, store_base_option
 @click.option(
     "--files-from",
     metavar="DIR",
-    help="Model whose configuration and tokenizer files to copy. Default: the base.",
+    help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
 @run_options
+@offline_option
 def command(
     store: str,
     task: str,
@@ -46,9 +49,9 @@ def command(
     """Write the checkpoint of one TASK of a STORE to the new directory OUT."""
     # Every tensor of the base is compared when it is used.
     opened = Store.open(store, base, check_base=False)
-    with bar("unpack", progress, quiet) as moved:
-        report = opened.unpack(task, out, mask_lambda=mask_lambda, progress=moved, **options)
+    shown = wants_bar(progress, quiet)
+    report = opened.unpack(task, out, mask_lambda=mask_lambda, progress=shown, **options)
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(str(report))
+        click.echo(summary(report, screen()))

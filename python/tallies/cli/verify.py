@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
+from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
+from ..recipe.places import local_path
 from ..spec.choices import Nonfinite
-from ._options import json_option, memory_option, one_of, threads_option
+from ._bar import wants_bar
+from ._options import (
+    json_option,
+    memory_option,
+    offline_option,
+    one_of,
+    pairs,
+    threads_option,
+    variant_option,
+)
 
 
 @click.command()
@@ -20,17 +32,32 @@ from ._options import json_option, memory_option, one_of, threads_option
     show_default=True,
     help="Treatment of NaN and infinite values of a checkpoint.",
 )
+@click.option("--base", metavar="DIR", help="A store's base, to compare with the one packed.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=DIR",
+    help="Expert of a store's task, to compare with the one packed. Repeat the option for each.",
+)
+@variant_option
 @memory_option
 @threads_option
 @json_option("result")
-def command(path: str, nonfinite: str, max_memory: str, threads: int | None, as_json: bool) -> None:
+@offline_option
+def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Read a checkpoint or a store and say whether it is whole."""
-    found = verify(path, nonfinite=nonfinite, max_memory=max_memory, threads=threads)
+    named = pairs(tasks, "--task", "math=models/math")
+    variant = options["variant"] or ""
+    place = local_path(path, variant, bars=wants_bar(None, quiet=False))
+    found = verify(place, tasks=named, **options)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
     for name, one in found.get("nonfinite", {}).items():
         click.echo(f"warning: {name}: {one['count']} NaN or infinite values from {one['first']} on")
+    if found.get("empty"):
+        click.echo(f"warning: {empty_warning(path, found['empty'])}")
     click.echo(
         f"{path}: {found['kind']} is whole: {found['tensors']} tensors in {found['files']} files, "
         f"{found['n_bytes']:,} bytes"

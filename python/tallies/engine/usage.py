@@ -10,8 +10,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Progress = Callable[[int, int], object]
-"""A function that is called with the bytes moved so far and the bytes to move in all."""
+from ..messages import labelled
+from ..sizes import format_size
+
+Progress = Callable[[int, int], object] | bool | None
+"""A function that is called with the bytes moved so far and the bytes to move in all.
+
+A caller may give True for a bar instead, and False or None for neither.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +70,13 @@ def measure(start: float, bytes_read: int, bytes_written: int, threads: int) -> 
     )
 
 
-def done_line(run: Usage) -> str:
-    """Return the last line of a report: bytes, time and memory."""
-    return (
-        f"done       {(run.bytes_read + run.bytes_written) / 1e9:.2f} GB in {run.seconds:.2f} s "
-        f"({run.gb_per_second:.2f} GB/s), peak memory {run.peak_memory_bytes / 2**20:.0f} MiB"
+def done_line(run: Usage, screen: int | None = None) -> str:
+    """Return the last line of a report: bytes, time and memory; ``screen`` as in ``labelled``."""
+    return labelled(
+        "done",
+        f"{format_size(run.bytes_read + run.bytes_written)} in {run.seconds:.2f} s "
+        f"({run.gb_per_second:.2f} GB/s), peak memory {format_size(run.peak_memory_bytes)}",
+        screen,
     )
 
 
@@ -76,12 +84,12 @@ class Advance:
     """Counts the bytes that a run moves and tells ``progress`` of them, up to ``whole`` bytes.
 
     Args:
-        progress: The function to tell, or None.
+        progress: The function to tell; anything else is told nothing.
         whole: The bytes that the run moves in all, if each search takes one pass.
     """
 
-    def __init__(self, progress: Progress | None, whole: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, whole: int) -> None:
+        self._progress = progress if callable(progress) else None
         self._whole = whole
         self._moved = 0
 

@@ -1,35 +1,67 @@
-"""Describes a checkpoint: its tensors, sizes and fingerprints."""
+"""Describes a checkpoint or a store: its tensors, sizes and fingerprints."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from ..checkpoint.adapters import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
+from ..hub.names import of_snapshot
+from ..recipe.inputs import Inputs
+from ..recipe.places import Places
 
 
 def inspect(
-    path: str | os.PathLike[str], *, fingerprints: bool = True, threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    fingerprints: bool = True,
+    threads: int | None = None,
+    variant: str | None = None,
 ) -> dict[str, Any]:
-    """Describe the tensors of a checkpoint as plain data.
+    """Describe the tensors of a checkpoint, or the tasks of a store, as plain data.
 
     Args:
-        path: The checkpoint.
-        fingerprints: Read all data, at about the speed of the disk, and add fingerprints. The
-            reports of merges name the same ``fingerprint`` of a whole checkpoint.
+        path: The checkpoint or the store.
+        fingerprints: Read all data of a checkpoint, at about the speed of the disk, and add
+            fingerprints; not those of a model of the hub that is not in the cache. The reports of
+            merges name the same ``fingerprint`` of a whole checkpoint.
         threads: The number of threads; by default, all cores.
+        variant: The variant of a checkpoint's weights to read where there are several.
 
     Returns:
-        ``path``, ``files`` with their sizes, counts, ``metadata``, ``fingerprint``, and ``tensors``
-        by name with dtype, shape, bytes, file and fingerprint.
+        For a checkpoint, ``path``, ``kind`` (``checkpoint``, or ``adapter`` where its tensors are
+        those of an adapter), ``adapter`` (what kind of adapter it is or holds, in words, or None),
+        ``files`` with their sizes, counts, ``metadata``,
+        ``left_out`` (paths that are no weights of the model, and why), ``fingerprint``, and
+        ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
+        For a store, ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, and
+        ``tasks`` and ``tensors`` by name, from headers alone.
 
     Raises:
-        InputError: The checkpoint is damaged.
+        InputError: The checkpoint or the store is damaged.
         StorageError: A file cannot be read.
+
+    >>> tallies.inspect("merged", fingerprints=False)["n_tensors"]  # doctest: +SKIP
+    291
     """
-    checkpoint = Checkpoint.open(path)
+    from .stores import inspect_store, is_store
+
+    places, text = Places.of(), os.fspath(path)
+    place = places.headers(text, variant or "")
+    if is_store(place):
+        return inspect_store(place)
+    with Inputs(places, [text]).named():
+        checkpoint = Checkpoint.open(place, variant=variant or "")
+    model = of_snapshot(place)
+    if model is not None:
+        from ..hub.shadow import is_shadow
+
+        fingerprints = fingerprints and not is_shadow(place)
+    adapter = find_adapter(checkpoint)
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
     if fingerprints:
@@ -41,27 +73,32 @@ def inspect(
     for tensor in tensors:
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements
     return {
-        "path": str(checkpoint.path),
+        "path": model.text if model else str(checkpoint.path),
+        "kind": kind_of(adapter),
+        "adapter": str(adapter) if adapter else None,
         "files": {
-            os.path.relpath(file, checkpoint.path if checkpoint.path.is_dir() else file.parent): (
-                file.stat().st_size
-            )
-            for file in checkpoint.files
+            _relative(file, checkpoint.path): file.stat().st_size for file in checkpoint.files
         },
         "n_tensors": len(tensors),
         "n_elements": sum(tensor.n_elements for tensor in tensors),
         "n_bytes": checkpoint.n_bytes,
         "elements_by_dtype": by_dtype,
         "metadata": checkpoint.metadata,
+        "left_out": dict(checkpoint.not_read),
         "fingerprint": model_fingerprint(prints) if fingerprints else None,
         "tensors": {
             tensor.name: {
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
                 "n_bytes": tensor.n_bytes,
-                "file": tensor.path.name,
+                "file": _relative(tensor.path, checkpoint.path),
                 "fingerprint": prints.get(tensor.name),
             }
             for tensor in tensors
         },
     }
+
+
+def _relative(file: Path, root: Path) -> str:
+    """Return the path of a weight file below its model."""
+    return file.relative_to(root).as_posix() if file != root else file.name

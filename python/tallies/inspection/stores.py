@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.json_text import refuse_unreadable
 from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
+from ..messages import unknown
+from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
+from ..store.small_files import check_small_files, own_bytes, own_files
+from .checkpoints import inspect
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
@@ -24,8 +30,8 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The store.
 
     Returns:
-        ``path``, ``codec``, ``parameters``, ``base``, sizes of files, ``tasks`` and ``tensors`` by
-        name.
+        ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, ``tasks`` and
+        ``tensors`` by name.
 
     Raises:
         InputError: The directory is no store, or a damaged one.
@@ -34,9 +40,11 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
     root = Path(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
-    n_bytes = {file: (root / file).stat().st_size for file in files}
+    small = [file for task, own in manifest.small_files.items() for file in own_files(task, own)]
+    n_bytes = {file: _size(root / file) for file in (*files, *small)}
     return {
         "path": str(root),
+        "kind": "store",
         "codec": manifest.codec,
         "parameters": manifest.parameters,
         "base": {"path": manifest.base_path, "fingerprint": manifest.base_fingerprint},
@@ -54,6 +62,11 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
                     n_bytes[file]
                     for file in ([task.file] if task.file else task.candidates.values())
                 ),
+                "n_small_bytes": own_bytes(manifest.small_files.get(name, {})),
+                "small_files": {
+                    file: "base" if one.in_base else "store"
+                    for file, one in manifest.small_files.get(name, {}).items()
+                },
             }
             for name, task in manifest.tasks.items()
         },
@@ -64,12 +77,27 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def verify_store(path: str | os.PathLike[str], *, threads: int | None = None) -> dict[str, Any]:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        refuse_unreadable(error, path)
+
+
+def verify_store(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    tasks: Mapping[str, str | os.PathLike[str]],
+) -> dict[str, Any]:
     """Read all of a store and compare it with its checksums.
 
     Args:
         path: The store.
         threads: The number of threads; by default, all cores.
+        base: A base to compare with the one that the store was packed from.
+        tasks: Experts to compare with those that were packed, by the names of their tasks.
 
     Returns:
         ``path``, ``kind``, and the number of files, tensors and bytes.
@@ -91,10 +119,33 @@ def verify_store(path: str | os.PathLike[str], *, threads: int | None = None) ->
                 f"{root / file}: tensor {one.name!r} is damaged: its checksum is {found}, "
                 f"expected {expected}; restore the file, or pack again"
             )
+    small = [
+        place
+        for task, own in manifest.small_files.items()
+        for place in check_small_files(root, None, task, own).values()
+    ]
+    if base is not None:
+        Store.open(root, base)
+    for task, expert in tasks.items():
+        _compare_expert(root, manifest, task, expert)
     return {
         "path": str(root),
         "kind": "store",
-        "files": len(files),
+        "files": len(files) + len(small),
         "tensors": len(tensors),
-        "n_bytes": sum(one.n_bytes for _, one in tensors),
+        "n_bytes": sum(one.n_bytes for _, one in tensors) + sum(map(os.path.getsize, small)),
     }
+
+
+def _compare_expert(
+    root: Path, manifest: Manifest, task: str, expert: str | os.PathLike[str]
+) -> None:
+    """Raise InputError unless an expert is the one that a task was packed from."""
+    if task not in manifest.tasks:
+        raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
+    found, expected = inspect(expert).get("fingerprint"), manifest.tasks[task].fingerprint
+    if found != expected:
+        raise InputError(
+            f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "
+            f"fingerprint is {found}, expected {expected}"
+        )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.adapters import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.empty import empty_weights
 from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
 from ..errors import InputError
+from ..recipe.places import local_path
 from ..sizes import parse_size
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import FLOATS
@@ -21,6 +25,9 @@ def verify(
     nonfinite: str = "error",
     max_memory: str | int = "1GiB",
     threads: int | None = None,
+    base: str | os.PathLike[str] | None = None,
+    tasks: Mapping[str, str | os.PathLike[str]] | None = None,
+    variant: str | None = None,
 ) -> dict[str, Any]:
     """Check a checkpoint or a store.
 
@@ -32,20 +39,32 @@ def verify(
         nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
+        base: A base to compare with the one that a store was packed from.
+        tasks: Experts to compare with those that a store was packed from, by the names of their
+            tasks.
+        variant: The variant of a checkpoint's weights to read where there are several.
 
     Returns:
         The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
-        number of such values and the first one's element.
+        number of such values and the first one's element; ``empty``: tensors without elements.
 
     Raises:
         InputError: The first fault that was found.
         StorageError: A file cannot be read.
+
+    >>> tallies.verify("merged")["tensors"]  # doctest: +SKIP
+    291
     """
     from .stores import is_store, verify_store
 
-    if is_store(path):
-        return verify_store(path, threads=threads)
-    checkpoint = with_scales(Checkpoint.open(path))
+    place = local_path(path, variant or "")
+    if is_store(place):
+        return verify_store(place, threads=threads, base=base, tasks=tasks or {})
+    if base is not None or tasks:
+        raise InputError(
+            f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
+        )
+    checkpoint = with_scales(Checkpoint.open(place, variant=variant or ""))
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for tensor in checkpoint.tensors.values():
@@ -58,9 +77,10 @@ def verify(
             found[blamed.name] = {"count": count, "first": first}
     return {
         "path": str(checkpoint.path),
-        "kind": "checkpoint",
+        "kind": kind_of(find_adapter(checkpoint)),
         "files": len(checkpoint.files),
         "tensors": len(checkpoint.tensors),
         "n_bytes": checkpoint.n_bytes,
         "nonfinite": found,
+        "empty": empty_weights(checkpoint),
     }

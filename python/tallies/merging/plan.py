@@ -6,23 +6,29 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import Shard, header, tensor_bytes
+from ..checkpoint.configuration import written_parts
+from ..checkpoint.files import AuxiliaryFiles
+from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
-from ..messages import counted
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..sizes import format_size
 from ..spec.rules import Gate, Rule
-from .steps import Request
+from . import plain
+from .explain import explain
+from .steps import Request, n_surveys
+
+if TYPE_CHECKING:
+    from ..hub.download import Download
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,15 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    is_file: bool = False
+    """True if the result is one file, with nothing beside it."""
+    downloads: tuple[Download, ...] = ()
+    """The files of models of the hub that a merge downloads first."""
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """Bytes that a merge downloads first."""
+        return sum(one.n_bytes_missing for one in self.downloads)
 
     @property
     def has_base(self) -> bool:
@@ -76,12 +91,7 @@ class MergePlan:
     @cached_property
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
-        # The survey of norms merges, and so needs what the surveys of each tensor find.
-        n_passes = self.modifiers.n_surveys
-        if self.survey is not None:
-            again = self.modifiers.needs_norms and not self.survey.of_model
-            n_passes += (1 + again) * self.survey.n_passes
-        return n_passes * self.bytes_combined
+        return n_surveys(self.modifiers, self.survey) * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -110,6 +120,25 @@ class MergePlan:
             most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
         return most
 
+    @cached_property
+    def auxiliary(self) -> AuxiliaryFiles:
+        """The files beside the tensors; InputError if their config.json cannot be made true."""
+        entries = [entry for shard in self.shards for entry in shard.tensors]
+        if self.is_file:
+            return AuxiliaryFiles({}, {})
+        donor = self.donor
+        return AuxiliaryFiles.of(
+            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
+            written_parts(
+                self.template,
+                entries,
+                self.match.tied,
+                asked_dtype=self.config.output_dtype is not None,
+                asked_tied=self.config.tied,
+                donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
+            ),
+        )
+
     @property
     def bytes_read(self) -> int:
         """Bytes of all models that the surveys and the combine read."""
@@ -122,7 +151,7 @@ class MergePlan:
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
         """Return the first bytes of an output shard and the offset of each of its tensors."""
-        return header(shard.tensors, {"format": "pt"})
+        return shard.header()
 
     def input_files(self) -> list[str]:
         """Return all files of tensors that are read, once each."""
@@ -178,37 +207,7 @@ class MergePlan:
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        return {
-            "recipe": self.config.to_json_dict(),
-            "method": self.config.merge_method,
-            "semantics": self.config.semantics,
-            "rule": {
-                "gate": self.rule.gate.value,
-                "vote": self.rule.vote.value,
-                "blend": self.rule.blend.value,
-                "scope": self.rule.scope,
-                "equal": self.rule.equal,
-            },
-            "n_parameters": self.n_parameters,
-            "passes": self.passes(),
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in self.shards],
-            "tensors": {
-                entry[0]: {
-                    "action": self.action(entry[0]),
-                    "dtype": entry[1],
-                    "shape": list(entry[2]),
-                    "file": shard.name,
-                    "n_bytes": tensor_bytes(entry),
-                    **_plain(self.parameters.get(entry[0], {})),
-                }
-                for shard in self.shards
-                for entry in shard.tensors
-            },
-            "auxiliary_files": [str(path) for path in self.donor.auxiliary_files()],
-            "warnings": list(self.warnings),
-        }
+        return plain.data(self)
 
     def action(self, name: str) -> str:
         """Return the treatment of a tensor: ``merge``, ``copy``, or ``tie`` to another name."""
@@ -236,26 +235,4 @@ class MergePlan:
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
-        n_files = len(self.shards)
-        lines = [
-            f"{self.config.merge_method} ({self.config.semantics} semantics) of "
-            f"{counted(len(self.experts), 'model')}",
-            *([f"  base    {self.template.path}"] if self.has_base else []),
-            *(f"  model   {expert.path}" for expert in self.experts),
-            f"tensors   {len(self.match.merged)} merged ({self.n_parameters:,} parameters), "
-            f"{len(self.match.copied)} copied, {len(self.match.tied)} tied",
-            f"passes    {'; '.join(self.passes())}",
-            f"reads     {format_size(self.bytes_read)}",
-            f"writes    {format_size(self.bytes_written)} in {n_files} file{'s' * (n_files != 1)}, "
-            f"{len(self.donor.auxiliary_files())} more copied from {self.donor.path}",
-            *(f"warning   {warning}" for warning in self.warnings),
-        ]
-        return "\n".join(lines)
-
-
-def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, value in parameters.items()
-        if name != "integers"
-    }
+        return explain(self)

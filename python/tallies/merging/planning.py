@@ -6,15 +6,22 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.layout import layout_shards
+from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.heads import arranged
+from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_model
+from ..checkpoint.opening import as_model, check_variant
+from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
+from ..recipe.effect import in_effect
+from ..recipe.inputs import Inputs
+from ..spec.choices import Extra, Missing, Semantics, Tied
+from ..spec.dtypes import promoted
 from .plan import MergePlan
 
 
@@ -34,23 +41,31 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
             missing, extra or of another shape, types that do not merge, damaged files, parameters
             that do not fit.
     """
-    config = MergeConfig.load(config)
+    asked = MergeConfig.load(config).pinned()
+    inputs = asked.inputs()
+    with inputs.named():
+        return _plan(asked, inputs)
+
+
+def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    opened: dict[str, Checkpoint] = {}
-
-    def checkpoint(path: str) -> Checkpoint:
-        if path not in opened:
-            opened[path] = open_model(path)
-        return opened[path]
-
-    base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model) for entry in entries)
+    base = inputs.open(config.base_model) if config.base_model else None
+    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
+    if config.variant:
+        check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models)
+    own = template
+    template, experts = arranged(template, experts, config.tied)
+    # A head that is not written must still be the embedding.
+    first = own if config.tied is Tied.TIE else template
+    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
+    for key in ("missing", "extra"):
+        every = (name for one in (template, *experts) for name in one.tensors)
+        refuse_strays(key, getattr(config, key), every)
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
@@ -58,27 +73,57 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
-    if config.dtype is not None and config.out_dtype is None:
-        warnings.append(f"dtype {config.dtype}: the result's; sums are float32 whatever it says")
     modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
+    warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
+
+    def own_dtype(name: str) -> str:
+        """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
+        infos = [template.tensors[name]]
+        if config.semantics is Semantics.MERGEKIT:
+            held = matched.tied.get(name, name)
+            infos += [matched.source(model, held) for model in models]
+        return promoted(info.decoded_dtype for info in infos)
+
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
+        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
-        for shape in [info.shape]
     ]
-    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
-    return MergePlan(
-        config=config,
+    opened = inputs.opened.values()
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
+    warnings.extend(
+        empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))
+    )
+    made = MergePlan(
+        config=in_effect(config),
         rule=rule,
         template=template,
-        donor=checkpoint(config.files_from) if config.files_from else template,
-        experts=experts,
+        donor=inputs.open_donor(config.files_from) if config.files_from else template,
+        experts=tuple(experts),
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
+        downloads=inputs.downloads(),
+    )
+    # A config.json that cannot be made true is refused along with the headers.
+    made.auxiliary  # noqa: B018
+    return made
+
+
+def policy(config: MergeConfig, uses_base: bool) -> Policy:
+    """Return the treatment of tensors that not all models have.
+
+    Args:
+        config: The request.
+        uses_base: The method forms task vectors.
+    """
+    return Policy(
+        has_base=config.base_model is not None,
+        counters=config.base_model is not None,
+        merges=uses_base,
+        missing=by_name(config.missing, Missing.ERROR),
+        extra=by_name(config.extra, Extra.ERROR),
     )

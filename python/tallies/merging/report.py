@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ..engine.usage import Usage, done_line
-from ..messages import counted
+from ..engine.usage import Usage
+from .summary import summary
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class ModelReport:
     path: str
     fingerprint: str
     """The fingerprint of all tensors that were read: names, dtypes, shapes and contents."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters of this model: a value, or the least and the most over the tensors."""
     n_equal_to_base: int = 0
     """Merged tensors whose bytes are those of the base."""
     kept: int | None = None
@@ -29,6 +34,10 @@ class ModelReport:
     """The factor on its weights or task vector, where one holds for the whole model."""
     dropped_layers: list[str] = field(default_factory=list)
     """Layers in which its task vector was left out."""
+    missing: list[str] = field(default_factory=list)
+    """Tensors that it lacks, and for which the base's stand."""
+    dropped: list[str] = field(default_factory=list)
+    """Tensors that it has and the base lacks, and that are left out."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class OutputReport:
     files: dict[str, int]
     """Bytes of every tensor file."""
     n_bytes: int
+    dtypes: dict[str, int] = field(default_factory=dict)
+    """The number of tensors of each dtype."""
+    other_files: list[str] = field(default_factory=list)
+    """Files that are neither tensors nor copies: an index, for example."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +90,29 @@ class MergeReport(Usage):
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
+    shared_parameters: dict[str, Any] = field(default_factory=dict)
+    """The parameters that all models share: a value, or the least and the most over the tensors."""
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By model, the paths beside its weights that were not read, and why."""
+    buffers: list[str] = field(default_factory=list)
+    """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict, repr=False)
+    """The paths that stand in this report, and how its JSON names them: relative to the result."""
     target: str = ""
     """The instruction set in use."""
     tallies: str = __version__
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return the report as plain data."""
+        """Return the report as plain data, which names no place outside the result by its path."""
         data = super().to_json_dict()
+        names = data.pop("names")
+        for one in (data["base"], *data["experts"], data["output"]):
+            if one is not None:
+                one["path"] = names.get(one["path"], one["path"])
+        data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
+        data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}
 
     def to_json(self) -> str:
@@ -94,33 +121,32 @@ class MergeReport(Usage):
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.method} ({self.semantics} semantics) of "
-            f"{counted(len(self.experts), 'model')} -> {self.output.path}",
-            f"tensors    {self.tensors_merged} merged ({self.parameters:,} parameters), "
-            f"{self.tensors_copied} copied, {self.tensors_tied} tied",
-        ]
-        for expert in self.experts:
-            line = f"model      {expert.path}"
-            if expert.kept_fraction is not None:
-                line += f": kept {expert.kept_fraction:.4%}"
-            if expert.threshold is not None:
-                line += f", |delta| >= {expert.threshold:.6g}"
-            if expert.coefficient is not None:
-                line += f": coefficient {expert.coefficient:.6g}"
-            if expert.dropped_layers:
-                line += f", without {counted(len(expert.dropped_layers), 'layer')}"
-            lines.append(line)
-        if self.alpha is not None:
-            lines.append(f"layers     alpha {self.alpha:.6g}")
-        if self.majority_sign is not None or self.sign_conflicts:
-            lines.append(
-                f"signs      {self.sign_conflict_fraction:.4%} of the elements in conflict, "
-                f"{self.cancellations:,} cancelled"
-            )
-        lines += [f"warning    {warning}" for warning in self.warnings]
-        lines.append(f"{done_line(self)}, result {self.output.fingerprint}")
-        return "\n".join(lines)
+        return summary(self)
+
+
+def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:
+    """Return the report of a result that names every file in the result's directory.
+
+    A later merge replaces the files that a report names and no others.
+    """
+    found = {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    }
+    others = sorted(found - report.output.files.keys() - set(report.auxiliary_files))
+    return replace(report, output=replace(report.output, other_files=others))
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return text with other names for the absolute paths in it.
+
+    >>> renamed("/tmp/a/w: odd; /tmp/ab: odd", {"/tmp/a": "../a"})
+    '../a/w: odd; /tmp/ab: odd'
+    """
+    paths = [re.escape(path) for path in sorted(names, key=len, reverse=True) if path[:1] in "/~"]
+    if not paths:
+        return text
+    pattern = rf"(?<![\w.])(?:{'|'.join(paths)})(?![\w.-])"
+    return re.sub(pattern, lambda found: names[found[0]], text)
 
 
 def _without_nonfinite(value: Any) -> Any:

@@ -16,6 +16,7 @@ from ..engine.usage import measure
 from ..floats import float_of
 from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
+from . import facts
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
 
@@ -40,24 +41,28 @@ class MergeResult:
         """Return the report on the merge.
 
         Args:
-            path: The directory of the result.
+            path: The directory of the result, or its one file.
             auxiliary: The files beside its tensors.
             start: ``time.perf_counter()`` at the start of the merge.
             threads: Threads that the merge used.
         """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
+        home = path.parent if made.is_file else path
         inputs = self._fingerprints()
         output = self._output_fingerprint()
         kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
         reports = []
-        for e, expert in enumerate(made.experts):
+        for e, name in enumerate(facts.names(made)):
             n_equal = self._n_equal_to_base(e) if made.has_base else 0
             reports.append(
                 ModelReport(
-                    path=str(expert.path),
+                    path=name,
+                    parameters=facts.model_parameters(made, e),
                     fingerprint=inputs[e + made.has_base],
                     n_equal_to_base=n_equal,
+                    missing=list(made.match.missing.get(made.labels[e], ())),
+                    dropped=list(made.match.dropped.get(made.labels[e], ())),
                     dropped_layers=self.dropped[e] if self.dropped else [],
                     kept=kept[e] if kept else None,
                     kept_fraction=kept[e] / made.n_parameters
@@ -71,7 +76,7 @@ class MergeResult:
             )
             if made.match.merged and n_equal == len(made.match.merged):
                 warnings.append(
-                    f"model {str(expert.path)!r}: all merged tensors equal the base's; its task "
+                    f"model {name!r}: all merged tensors equal the base's; its task "
                     "vector is zero and adds nothing (is it the base itself?)"
                 )
         if made.has_base and output == inputs[0]:
@@ -80,16 +85,17 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.to_json_dict(),
+            recipe=made.config.relative_to(home).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
-            base=ModelReport(str(made.template.path), inputs[0]) if made.has_base else None,
+            base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
             experts=reports,
             output=OutputReport(
                 path=str(path),
                 fingerprint=output,
                 files={s.name: len(made.header(s)[0]) + s.n_bytes for s in made.shards},
                 n_bytes=made.bytes_written,
+                dtypes=facts.dtypes(made),
             ),
             tensors_merged=len(made.match.merged),
             tensors_copied=len(made.match.copied),
@@ -111,8 +117,12 @@ class MergeResult:
                 if outcome.coefficients
             },
             alpha=self.alpha,
+            shared_parameters=facts.shared_parameters(made),
+            left_out=facts.left_out(made),
+            buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
+            names=facts.names_from(made, home),
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )
@@ -123,23 +133,28 @@ class MergeResult:
         return bool(self.dropped) and work.inputs[expert + 1] == work.inputs[0]
 
     def _fingerprints(self) -> list[str]:
-        """Return the fingerprint of each model, in the order of ``plan.models``."""
+        """Return the fingerprint of each model, in the order of ``plan.models``.
+
+        Tensors count under the names that they have in the model's files.
+        """
         made = self.plan
         found = []
         for i, model in enumerate(made.models):
             tensors = {}
             for job, work in enumerate(self.works):
-                if work.name in model.tensors:
-                    info = made.match.source(model, work.name)
+                info = made.match.own(model, work.name)
+                if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
-                    tensors[work.name] = tensor_fingerprint(info, lanes)
+                    tensors[info.name] = tensor_fingerprint(info, lanes)
+            stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
-                if alias in model.tensors and canonical in tensors:
-                    tensors[alias] = tensors[canonical]
-            for name in made.match.copied:
-                info = model.tensors[name]
-                tensors[name] = tensor_fingerprint(info, content(info))
+                if alias in stored and stored[canonical] in tensors:
+                    tensors[stored[alias]] = tensors[stored[canonical]]
+            for name in (*made.match.copied, *made.match.buffers):
+                if name in stored and stored[name] not in tensors:
+                    info = model.tensors[name]
+                    tensors[info.name] = tensor_fingerprint(info, content(info))
             found.append(model_fingerprint(tensors))
         return found
 

@@ -8,22 +8,30 @@ from typing import Any
 
 from .. import methods
 from .._core import Limits, Plan
-from ..checkpoint.match import Match, Model, match, row_length
-from ..engine.arrays import empty_like, is_torch, view
+from ..checkpoint.match import Match, match, row_length
+from ..checkpoint.policy import STATE_DICT, Policy
+from ..engine.arrays import empty_like, is_torch, new_array, view
+from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
 from ..engine.limits import limits_in_memory, n_threads
 from ..engine.nonfinite import nonfinite_inputs
+from ..engine.surveys.survey import survey_of
+from ..engine.usage import Advance, Progress
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
+from ..recipe.belonging import chosen
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
-from ..spec.choices import Nonfinite, Semantics
-from .steps import Findings, Request, Steps
+from ..spec.choices import Extra, Missing, Nonfinite, Semantics
+from ..spec.dtypes import promoted
+from .dicts import check_copied, model_of
+from .steps import Findings, Request, Steps, n_surveys
 
 
+@with_progress("merge")
 @in_float_environment
 def merge_state_dicts(
     base: Mapping[str, Any] | None,
@@ -38,6 +46,9 @@ def merge_state_dicts(
     post_scale: Any = None,
     layer_scaling: Mapping[str, Any] | None = None,
     drop_layers: Mapping[str, Any] | None = None,
+    missing: Any = None,
+    extra: Any = None,
+    progress: Progress = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
@@ -61,6 +72,11 @@ def merge_state_dicts(
         post_scale: A factor on the merged task vector of each tensor, as in recipes.
         layer_scaling: ``{"alpha": ... or "auto", "beta": ...}``, as in recipes.
         drop_layers: ``{"score": ..., "ratio": ...}``, as in recipes.
+        missing: ``"error"``, or ``"base"`` to take the base's tensor for one that an expert lacks;
+            or filter rules by name, as in recipes.
+        extra: ``"error"``, or ``"drop"`` to leave out what the base lacks; or filter rules.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
         parameters: The method's; a per-model one may be a sequence of one value per expert.
 
     Returns:
@@ -85,15 +101,24 @@ def merge_state_dicts(
         raise InputError("experts: found none, expected at least one state dict")
     if found.needs_base and base is None:
         raise InputError(f"base: missing, and {method} needs the model the experts were tuned from")
-    if base is not None and found.base_is_first:
+    is_first = base is not None and found.base_is_first
+    if base is not None and is_first:
         experts, base = [base, *experts], None
     if problem := found.number_objection(len(experts)):
         raise InputError(f"experts: {problem}")
     uses_base = found.forms_task_vectors(base is not None)
     given = zip(MODIFIERS, (post_scale, layer_scaling, drop_layers), strict=True)
     modifiers = Modifiers.of(dict(given), found, has_base=base is not None)
+    policy = Policy(
+        has_base=uses_base or is_first,
+        counters=uses_base or is_first,
+        merges=uses_base,
+        missing=chosen("missing", missing, Missing),
+        extra=chosen("extra", extra, Extra),
+        advice=STATE_DICT,
+    )
     return _Merge(base if uses_base else None, experts, found, Semantics(semantics)).run(
-        weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed
+        policy, weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed, progress
     )
 
 
@@ -111,20 +136,22 @@ class _Merge:
         labels = (["base"] if base is not None else []) + [
             f"expert {i}" for i in range(len(experts))
         ]
-        self._models = [_model(label, one) for label, one in zip(labels, dicts, strict=True)]
+        self._models = [model_of(label, one) for label, one in zip(labels, dicts, strict=True)]
         self._labels = labels[self._has_base :]
         self._template = dicts[0]
 
     def run(
         self,
+        policy: Policy,
         weights: Sequence[float] | None,
         parameters: Mapping[str, Any],
         modifiers: Modifiers,
         nonfinite: Nonfinite,
         threads: int | None,
         seed: int,
+        progress: Progress,
     ) -> dict[str, Any]:
-        matched = match(self._models[0], self._models[1:])
+        matched = match(self._models[0], self._models[1:], policy)
         shared, per_model = self._split(weights, parameters)
         resolver = Resolver(
             self._method, self._semantics, shared, per_model, self._labels, matched.merged
@@ -134,8 +161,9 @@ class _Merge:
             for name, parameter in self._method.parameters(self._semantics).items()
             if not (parameter.per_model or parameter.per_tensor)
         }
-        self._check_copied(matched, constants["integers"] == "base")
-        result = {name: empty_like(self._template[name]) for name in matched.merged}
+        if constants["integers"] != "base":
+            check_copied(self._models, matched)
+        result = {name: self._empty(name, matched) for name in matched.merged}
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
         limits = limits_in_memory(threads)
         plan = Plan(self._has_base)
@@ -152,6 +180,14 @@ class _Merge:
             nonfinite=nonfinite,
         )
 
+        rule = self._method.rule(constants, self._semantics)
+        n_reads = 1 + n_surveys(modifiers, survey_of(rule.survey) if rule.survey else None)
+        sources = [matched.source(model, name) for model in self._models for name in names]
+        n_written = sum(result[name].nbytes for name in names)
+        advance = Advance(
+            progress, n_reads * sum(source.owner.nbytes for source in sources) + n_written
+        )
+
         def objections(job: int) -> Iterator[str]:
             yield self._objection(plan, limits, job, names[job])
 
@@ -164,11 +200,13 @@ class _Merge:
             limits,
             n_workers=n_threads(threads),
             objections=objections,
+            progress=advance if advance else None,
         )
         steps.run([range(len(works))])
+        advance.finish()
         for warning in steps.warnings():
-            # Past run, merge_state_dicts and its floating-point environment.
-            warnings.warn(warning, stacklevel=4)
+            # Past run, merge_state_dicts, its floating-point environment and its progress.
+            warnings.warn(warning, stacklevel=5)
         return self._finish(matched, result)
 
     def _split(
@@ -216,23 +254,14 @@ class _Merge:
             **settings(values, len(self._labels)),
         )
 
-    def _check_copied(self, matched: Match, accept: bool) -> None:
-        import numpy as np
-
-        for name in matched.copied:
-            first = self._models[0].tensors[name]
-            for model in self._models[1:]:
-                other = matched.source(model, name)
-                a, b = (
-                    array.owner.numpy() if is_torch(array.owner) else array.owner
-                    for array in (first, other)
-                )
-                if not accept and not np.array_equal(a, b):
-                    raise InputError(
-                        f"{model.label}: tensor {show(name)} is {other.dtype} and differs from "
-                        f"{self._models[0].label}'s; integers are not merged: pass "
-                        "integers='base' to take the base's"
-                    )
+    def _empty(self, name: str, matched: Match) -> Any:
+        """Return room for a merged tensor: in mergekit's semantics, of the dtype of all models."""
+        like = self._template[name]
+        infos = [matched.source(model, name) for model in self._models]
+        dtype = promoted(info.dtype for info in infos)
+        if self._semantics is not Semantics.MERGEKIT or dtype == infos[0].dtype:
+            return empty_like(like)
+        return new_array(name, dtype, like.shape, "torch" if is_torch(like) else "numpy")[0]
 
     def _objection(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
         """Return the first reason why a tensor's result is infinite or NaN."""
@@ -264,18 +293,3 @@ class _Merge:
 def _is_list_of_values(value: Any) -> bool:
     """Return True for one value per expert, False for filter rules or a single value."""
     return isinstance(value, (list, tuple)) and not any(isinstance(v, Mapping) for v in value)
-
-
-def _model(label: str, tensors: Mapping[str, Any]) -> Model:
-    """Return a state dict as a model, with names tied that share memory in the same shape."""
-    if not isinstance(tensors, Mapping):
-        raise InputError(f"{label}: found {type(tensors).__name__}, expected a dict of tensors")
-    arrays = {name: view(name, value) for name, value in tensors.items()}
-    first: dict[tuple[Any, ...], str] = {}
-    tied = {}
-    # In the order of the names, so that which one is canonical does not depend on the dict's.
-    for name, array in sorted(arrays.items(), key=lambda item: item[0].encode()):
-        key = (array.given, array.shape, array.dtype)
-        if array.n_elements and first.setdefault(key, name) != name:
-            tied[name] = first[key]
-    return Model(label, arrays, tied)

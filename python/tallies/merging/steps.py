@@ -14,6 +14,7 @@ from .._core import Limits, Plan
 from ..engine.jobs import Work
 from ..engine.matrices import passes_for
 from ..engine.outcomes import Statistics
+from ..engine.surveys.survey import Survey
 from ..errors import InputError
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
@@ -38,6 +39,20 @@ class Request:
     has_base: bool
     seed: int
     nonfinite: Nonfinite
+
+
+def n_surveys(modifiers: Modifiers, survey: Survey | None) -> int:
+    """Return the passes over all values before the combine, if each search takes one pass.
+
+    Args:
+        modifiers: The merge's modifiers.
+        survey: The survey that the method names.
+    """
+    if survey is None:
+        return modifiers.n_surveys
+    # The survey of norms merges, and so needs what the surveys of each tensor find.
+    again = modifiers.needs_norms and not survey.of_model
+    return modifiers.n_surveys + (1 + again) * survey.n_passes
 
 
 class Findings:

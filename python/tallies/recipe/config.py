@@ -7,12 +7,14 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -22,29 +24,34 @@ from pydantic import (
 from .. import methods
 from ..errors import InputError
 from ..methods._method import Method
-from ..sizes import parse_size
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
+from .belonging import BelongingKeys
 from .complaints import one_line
 from .fields import (
-    DtypeName,
     MethodName,
     NonfiniteWord,
     Parameters,
     PathText,
     Seed,
     SemanticsWord,
-    SizeText,
+    VariantName,
     modifier,
 )
+from .inputs import Inputs
 from .keys import known_keys
-from .models import ModelEntry, refuse_models, taking_part
+from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .output_keys import OutputKeys
+from .overrides import Overrides
 from .parameters import Resolver, check_parameters
-from .text import parse_model, parse_pairs, read_file
+from .places import Places
+from .slices import without_slices
+from .spelling import spelled
+from .text import read_file, text_keys
 
 
-class MergeConfig(BaseModel):
+class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -69,14 +76,10 @@ class MergeConfig(BaseModel):
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
     drop_layers: Annotated[Any, modifier("drop_layers")] = None
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
-    dtype: DtypeName | None = None
-    """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
-    out_dtype: DtypeName | None = None
     seed: Seed = 0
     nonfinite: NonfiniteWord = Nonfinite.ERROR
-    files_from: PathText | None = None
-    """The model whose configuration and tokenizer files are copied; by default the base."""
-    max_shard_size: SizeText = "5GB"
+    variant: VariantName | None = None
+    _places: Places = PrivateAttr(default_factory=Places.of)
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -85,59 +88,47 @@ class MergeConfig(BaseModel):
             raise InputError(one_line(error)) from None
 
     @classmethod
-    def load(cls, config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergeConfig:
+    def load(
+        cls,
+        config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig,
+        overrides: Overrides | None = None,
+    ) -> MergeConfig:
         """Read a request.
 
         Args:
             config: The path of a YAML or JSON file or of a result's ``tallies.json``, a mapping, or
                 a checked request.
+            overrides: Values that win over the request's, before anything is checked.
 
         Returns:
-            The request with absolute paths: from the current directory, or else from the file's
-            directory. The reader of checkpoints refuses paths that neither directory has.
+            The request with the texts of its models as they were written; ``places`` says where
+            they lead.
 
         Raises:
             InputError: The file cannot be read, or the request is wrong.
         """
         if isinstance(config, MergeConfig):
-            return config
+            if overrides is None:
+                return config
+            data = overrides.apply(config.model_dump(exclude_unset=True), cls.model_fields)
+            return cls(**data)._at(config.places)
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))._located()
+            return cls._of(config, Places.of(), overrides)
         path = os.fspath(config)
         try:
-            return cls(**_text_keys(read_file(path)))._located(os.path.dirname(path))
+            found, is_report = read_file(path)
+            return cls._of(found, Places.of(path, is_report=is_report), overrides)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
-    def from_options(
-        cls,
-        method: str,
-        base: str | None,
-        models: Sequence[str],
-        params: Sequence[str] = (),
-        **keys: Any,
+    def _of(
+        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        """Make a request of command-line options.
-
-        Args:
-            method: The merge method.
-            base: The path of the base, or None.
-            models: ``DIR[:key=value,...]`` for each model.
-            params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
-            **keys: Further keys of a recipe; None counts as not given.
-
-        Raises:
-            InputError: The request is wrong.
-        """
-        data = {
-            "merge_method": method,
-            "base_model": base,
-            "models": [parse_model(text) for text in models],
-            "parameters": parse_pairs(params, "--param"),
-            **keys,
-        }
-        return cls.load({key: value for key, value in data.items() if value is not None})
+        known = without_slices(text_keys(data), places)
+        if overrides is not None:
+            known = overrides.apply(known, cls.model_fields)
+        return cls(**known)._at(places)
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -152,27 +143,42 @@ class MergeConfig(BaseModel):
         Raises:
             InputError: The changed request is wrong.
         """
-        given = {key: value for key, value in changes.items() if value is not None}
-        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})
+        return MergeConfig.load(self, Overrides(changes))
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return plain data with absolute paths, from which ``load`` repeats this merge."""
-        return self._located().model_dump(mode="json", exclude_none=True)
+        """Return plain data with the models as they were written."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def places(self) -> Places:
+        """The directories from which the texts of the models lead to paths."""
+        return self._places
+
+    def relative_to(self, output: str | os.PathLike[str]) -> MergeConfig:
+        """Return this request as a report in the directory ``output`` states it.
+
+        ``load`` of such a report repeats the merge, wherever it runs.
+        """
+        places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
+        return self._restated(partial(self._places.relative_to, output))._at(places)
+
+    def pinned(self) -> MergeConfig:
+        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
+        return self._restated(self._places.pinned)._at(self._places)
+
+    def inputs(self) -> Inputs:
+        """Return the models of this request, which must have the commits of those of the hub."""
+        texts = [self.base_model, *(entry.model for entry in self.experts()[0])]
+        return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
+
+    def _restated(self, text: Callable[[str], str]) -> MergeConfig:
+        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        return self.model_copy(update=restate(values, text))
 
     @property
     def method(self) -> type[Method]:
         """The method's facts."""
         return methods.get(self.merge_method)
-
-    @property
-    def output_dtype(self) -> str | None:
-        """The safetensors name of the result's dtype, or None for the dtype of each base tensor."""
-        return self.out_dtype or self.dtype
-
-    @property
-    def max_shard_bytes(self) -> int:
-        """Upper bound for the bytes of an output shard."""
-        return parse_size(self.max_shard_size)
 
     def constants(self) -> dict[str, Any]:
         """Return the parameters that have one value for the whole merge."""
@@ -196,7 +202,7 @@ class MergeConfig(BaseModel):
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings; see ``taking_part``."""
-        return taking_part(self.models, self.base_model, self.method)
+        return taking_part(self.models, self.base_model, self.method, self._places)
 
     def resolver(self, names: Iterable[str]) -> Resolver:
         """Return the resolver of the parameters of each tensor among these names."""
@@ -214,7 +220,7 @@ class MergeConfig(BaseModel):
     @classmethod
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
-        return known_keys(data, cls.model_fields, ModelEntry.model_fields)
+        return known_keys(spelled(data), cls.model_fields, ModelEntry.model_fields)
 
     @field_validator("semantics")
     @classmethod
@@ -228,7 +234,7 @@ class MergeConfig(BaseModel):
     @field_validator("parameters")
     @classmethod
     def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _checked(given, info, where="parameters")
+        return _checked(given, info=info, where="parameters")
 
     @field_validator("models")
     @classmethod
@@ -237,16 +243,7 @@ class MergeConfig(BaseModel):
     ) -> tuple[ModelEntry, ...]:
         if not entries:
             raise ValueError("found none, expected at least one {model: DIR}")
-        checked, problems = [], []
-        for entry in entries:
-            try:
-                given = _checked(entry.parameters, info, where=entry.label, per_model=True)
-                checked.append(entry.model_copy(update={"parameters": given}))
-            except InputError as problem:
-                problems.append(str(problem))
-        if problems:
-            raise InputError("; ".join(problems))
-        return tuple(checked)
+        return checked_entries(entries, partial(_checked, info=info, per_model=True))
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
@@ -262,36 +259,20 @@ class MergeConfig(BaseModel):
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
         experts, _ = self.experts()
-        refuse_models(experts, self.base_model, self.method, self.semantics, self.parameters)
-
-    def _located(self, folder: str = "") -> MergeConfig:
-        """Return this request with absolute paths."""
-        update: dict[str, Any] = {
-            key: _absolute(path, folder)
-            for key in ("base_model", "files_from")
-            if (path := getattr(self, key)) is not None
-        }
-        update["models"] = tuple(
-            entry.model_copy(update={"model": _absolute(entry.model, folder)})
-            for entry in self.models
+        refuse_models(
+            experts, self.base_model, self.method, self.semantics, self.parameters, self._places
         )
-        located = self.model_copy(update=update)
-        located._check_experts()
-        return located
 
-
-def _absolute(path: str, folder: str) -> str:
-    """Return the path from the current directory, or from ``folder`` if only that has the path."""
-    here, there = os.path.abspath(path), os.path.abspath(os.path.join(folder, path))
-    return there if os.path.exists(there) and not os.path.exists(here) else here
-
-
-def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
+    def _at(self, places: Places) -> MergeConfig:
+        """Return this request with other places for its texts."""
+        placed = self.model_copy()
+        placed._places = places
+        placed._check_experts()
+        return placed
 
 
 def _checked(
-    given: dict[str, Any], info: ValidationInfo, *, where: str, per_model: bool = False
+    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
 ) -> dict[str, Any]:
     """Return checked parameters, or the given ones where method or semantics are wrong already."""
     if not {"merge_method", "semantics"} <= info.data.keys():

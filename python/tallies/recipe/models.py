@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -11,7 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .belonging import Renaming
 from .fields import Parameters, PathText
+from .places import Places
 
 
 class ModelEntry(BaseModel):
@@ -21,6 +22,8 @@ class ModelEntry(BaseModel):
 
     model: PathText
     parameters: Parameters = {}
+    rename: Renaming = None
+    """New prefixes of its tensors' names by old ones."""
 
     @property
     def label(self) -> str:
@@ -28,20 +31,50 @@ class ModelEntry(BaseModel):
         return f"model {self.model!r}"
 
 
+def checked_entries(
+    entries: Iterable[ModelEntry], check: Callable[..., dict[str, Any]]
+) -> tuple[ModelEntry, ...]:
+    """Return the entries with their parameters checked; one InputError for all that are wrong."""
+    checked, problems = [], []
+    for entry in entries:
+        try:
+            given = check(entry.parameters, where=entry.label)
+            checked.append(entry.model_copy(update={"parameters": given}))
+        except InputError as problem:
+            problems.append(str(problem))
+    if problems:
+        raise InputError("; ".join(problems))
+    return tuple(checked)
+
+
+def restate(values: Mapping[str, Any], text: Callable[[str], str]) -> dict[str, Any]:
+    """Return a recipe's values by key with ``text`` applied to the text of every model."""
+
+    def one(value: Any) -> Any:
+        if isinstance(value, ModelEntry):
+            return value.model_copy(update={"model": text(value.model)})
+        return tuple(map(one, value)) if isinstance(value, tuple) else value and text(value)
+
+    return {key: one(value) for key, value in values.items()}
+
+
 def taking_part(
-    entries: Sequence[ModelEntry], base_model: str | None, method: type[Method]
+    entries: Sequence[ModelEntry],
+    base_model: str | None,
+    method: type[Method],
+    places: Places,
 ) -> tuple[list[ModelEntry], list[str]]:
     """Return the models that take part, in order, and warnings about entries that look wrong.
 
     The base itself is left out where there are task vectors: its own is zero. A method for which a
     base is the first of the models has the base there, listed or not.
     """
-    base = base_model and os.path.realpath(base_model)
+    base = base_model and places.identity(base_model)
     takes_base = method.forms_task_vectors(has_base=True)
     experts, warnings = [], []
     seen: set[str] = set()
-    for entry in _in_order(entries, base_model, method):
-        path = os.path.realpath(entry.model)
+    for entry in _in_order(entries, base_model, method, places):
+        path = places.identity(entry.model)
         if path == base and takes_base:
             warnings.append(f"{entry.label} is the base_model and adds nothing: left out")
             continue
@@ -55,13 +88,13 @@ def taking_part(
 
 
 def _in_order(
-    entries: Sequence[ModelEntry], base_model: str | None, method: type[Method]
+    entries: Sequence[ModelEntry], base_model: str | None, method: type[Method], places: Places
 ) -> list[ModelEntry]:
     """Return the models, and before them the base where the method has the base first."""
     if not base_model or not method.base_is_first:
         return list(entries)
-    base = os.path.realpath(base_model)
-    listed = [entry for entry in entries if os.path.realpath(entry.model) == base]
+    base = places.identity(base_model)
+    listed = [entry for entry in entries if places.identity(entry.model) == base]
     others = [entry for entry in entries if entry not in listed]
     return [*(listed or [ModelEntry(model=base_model)]), *others]
 
@@ -72,15 +105,17 @@ def refuse_models(
     method: type[Method],
     semantics: Semantics,
     shared: Mapping[str, Any],
+    places: Places,
 ) -> None:
     """Refuse a merge that these models cannot make.
 
     Args:
         experts: The models that take part.
-        base_model: The path of the base.
+        base_model: The text of the base.
         method: The merge method.
         semantics: The author whose variant of the method the merge follows.
         shared: The parameters that all models share.
+        places: The directories from which the texts lead.
 
     Raises:
         InputError: The number of models does not suit the method, mergekit would merge another
@@ -92,17 +127,17 @@ def refuse_models(
         raise InputError(f"models: {problem}")
     takes_base = method.forms_task_vectors(has_base=True) or method.base_is_first
     if semantics is Semantics.MERGEKIT and base_model and not takes_base:
-        _refuse_unlisted_base(experts, base_model, method)
+        _refuse_unlisted_base(experts, base_model, method, places)
     for key, parameter in method.parameters(semantics).items():
         if parameter.default is None and key not in shared:
             _refuse_missing(key, experts if parameter.per_model else None, method, semantics)
 
 
 def _refuse_unlisted_base(
-    experts: Iterable[ModelEntry], base_model: str, method: type[Method]
+    experts: Iterable[ModelEntry], base_model: str, method: type[Method], places: Places
 ) -> None:
-    paths = {os.path.realpath(entry.model) for entry in experts}
-    if os.path.realpath(base_model) not in paths:
+    paths = {places.identity(entry.model) for entry in experts}
+    if places.identity(base_model) not in paths:
         raise InputError(
             f"base_model: mergekit averages {base_model!r} in under {method.name}; list it "
             "under 'models' with its weight, or remove it"

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
 
+from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
 
@@ -27,8 +28,11 @@ _MODEL_OPTION = re.compile(r"(?P<path>.+):(?P<pairs>[A-Za-z_]\w*=[^:]*)", re.DOT
 _COMMA = re.compile(r",(?=[^,=\[\]]+=)")  # before the next key=, not inside a gradient
 
 
-def read_file(path: str) -> dict[str, Any]:
+def read_file(path: str) -> tuple[dict[str, Any], bool]:
     """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
+
+    Returns:
+        The recipe, and True if it stands beside a result, and names models relative to itself.
 
     Raises:
         InputError: The file cannot be read or parsed, a key is given twice, or the data is no
@@ -44,12 +48,23 @@ def read_file(path: str) -> dict[str, Any]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
+    if isinstance(data, dict) and {"tallies", "unpacked"} <= data.keys():
+        raise InputError(
+            "is the report on an unpacked task, expected a recipe or the report of a merge; "
+            "repeat the unpacking with 'tallies unpack'"
+        )
+    is_report = os.path.basename(path) == RECIPE_NAME
     if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
-        data = data["recipe"]
+        data, is_report = data["recipe"], True
     _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
-    return data
+    return data, is_report
+
+
+def text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with its keys as text."""
+    return {str(key): value for key, value in data.items()}
 
 
 def parse_model(text: str) -> dict[str, Any]:
@@ -57,11 +72,40 @@ def parse_model(text: str) -> dict[str, Any]:
 
     Text that is the path of something that exists is a path, whatever colons the text holds.
     """
-    option = None if os.path.exists(text) else _MODEL_OPTION.fullmatch(text)
+    option = None if os.path.exists(os.path.expanduser(text)) else _MODEL_OPTION.fullmatch(text)
     if option is None:
         return {"model": text}
     path, pairs = option["path"], _COMMA.split(option["pairs"])
     return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}
+
+
+def from_options(
+    method: str,
+    base: str | None,
+    models: Iterable[str],
+    params: Iterable[str] = (),
+    **keys: Any,
+) -> dict[str, Any]:
+    """Return the recipe that options of the command line make.
+
+    Args:
+        method: The merge method.
+        base: The text of the base, or None.
+        models: ``DIR[:key=value,...]`` for each model.
+        params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
+        **keys: Further keys of a recipe; None counts as not given.
+
+    Raises:
+        InputError: An option has another form.
+    """
+    data = {
+        "merge_method": method,
+        "base_model": base,
+        "models": [parse_model(text) for text in models],
+        "parameters": parse_pairs(params, "--param"),
+        **keys,
+    }
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

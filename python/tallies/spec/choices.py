@@ -38,6 +38,33 @@ class Nonfinite(Choice):
     PROPAGATE = "propagate"
 
 
+class Missing(Choice):
+    """The treatment of a tensor that a model lacks and the base has."""
+
+    ERROR = "error"
+    BASE = "base"
+    """The base's stands for it."""
+
+
+class Extra(Choice):
+    """The treatment of a tensor that a model has and the base lacks."""
+
+    ERROR = "error"
+    DROP = "drop"
+    """The result is made without it."""
+
+
+class Tied(Choice):
+    """The output head of a result, of models in which it may be the input embedding."""
+
+    AS_BASE = "as-base"
+    """Its own where the base's is."""
+    TIE = "tie"
+    """The embedding, and not written."""
+    UNTIE = "untie"
+    """A tensor of its own, merged apart."""
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 

@@ -5,7 +5,7 @@ A new type is a row here and, if the native code merges it, in csrc/core/dtype.h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,10 +53,15 @@ TABLE: Final = (
     DType("BOOL", 1, "bool"),
 )
 
-UNSUPPORTED: Final = (
-    *("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"),
-)
-"""Further types of safetensors, which are refused by name."""
+_MX: Final = "of MX (microscaling) quantisation"
+_AMD: Final = "float8 of AMD's older devices"
+
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"), _MX),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), _AMD),
+    "C64": "of complex numbers",
+}
+"""Further types of safetensors, which are refused by name, and what they are."""
 
 _BY_CODE: Final = {one.code: one for one in TABLE if one.code is not None}
 _MERGED: Final = tuple(_BY_CODE[code] for code in range(len(_BY_CODE)))
@@ -99,6 +104,18 @@ _SPELLINGS: Final = {
     for spelling in (one.array_name, one.name.lower(), one.short_name)
     if spelling
 }
+
+
+def promoted(names: Iterable[str]) -> str:
+    """Return the type in which torch adds values of these floating-point types.
+
+    >>> promoted(["BF16", "BF16"]), promoted(["BF16", "F16"]), promoted(["F16", "F64"])
+    ('BF16', 'F32', 'F64')
+    """
+    found = set(names)
+    if len(found) == 1:
+        return found.pop()
+    return "F64" if "F64" in found else "F32"
 
 
 def named(text: str) -> str | None:

@@ -7,7 +7,7 @@ from .editing import add, choose, remove
 from .opened import Store
 from .packing.pack import pack
 from .packing.report import PackReport
-from .restoring.unpack import UnpackReport
+from .restoring.report import UnpackReport
 
 __all__ = [
     "PackReport",

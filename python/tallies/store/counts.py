@@ -12,9 +12,14 @@ from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from .families.registry import family_of
 from .manifest import Manifest, open_files
+from .opened import Store
 
 
-def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
+def consensus(
+    store: str | os.PathLike[str],
+    *,
+    base: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
     """Count the parameters that the masks of 0, 1, ... N tasks contain.
 
     A parameter that no task uses is called catastrophic, a parameter of one task alone selfish
@@ -22,13 +27,15 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
 
     Args:
         store: The directory of the store.
+        base: A base to compare with the store's, by its headers; the counts need none.
 
     Returns:
         ``used_by``, the counts over all masked tensors, ``tensors``, the counts by tensor, and
         ``path``, ``tasks`` and ``n_parameters``.
 
     Raises:
-        InputError: The codec keeps no masks, or masks of signs; or a task has several candidates.
+        InputError: The codec keeps no masks, or masks of signs; a task has several candidates; or
+            the base is another one.
         StorageError: A mask cannot be read.
     """
     root = Path(store)
@@ -42,7 +49,7 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
             f"{root}: task {undecided[0]!r} has several candidates; keep one first with 'tallies "
             f"choose {root} {undecided[0]} LAMBDA'"
         )
-    files = open_files(root, manifest)
+    files = open_files(root, manifest) if base is None else _files_over(root, base)
     masks = [files[task.file] for task in manifest.tasks.values() if task.file is not None]
     by_tensor = {
         name: _counts(name, manifest.tensors[name].shape, masks) for name in manifest.coded
@@ -55,6 +62,11 @@ def consensus(store: str | os.PathLike[str]) -> dict[str, Any]:
         "used_by": totals,
         "tensors": by_tensor,
     }
+
+
+def _files_over(root: Path, base: str | os.PathLike[str]) -> Mapping[str, Mapping[str, TensorInfo]]:
+    """Return the tensors of the files of a store whose base is the given one."""
+    return Store.open(root, base, check_base=False).files
 
 
 def _counts(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.destination import only_one
+from ..checkpoint.locks import only_one
 from ..errors import InputError, StorageError
 from ..messages import unknown
 from .codecs import registry as codecs
@@ -21,10 +21,14 @@ from .families.registry import family_of
 from .lambdas import DEFAULT, text
 from .manifest import Manifest, open_files
 from .names import check_task_names
-from .packing.pack import pack
+from .origins import base_place, recorded, relocate, resolved, task_places
+from .packing.pack import pack, pack_again
 from .packing.report import PackReport
+from .small_files import own_files
 
 _WORK = ".adding"
+
+Places = Mapping[str, str | os.PathLike[str]]
 
 
 def add(
@@ -33,6 +37,7 @@ def add(
     source: str | os.PathLike[str],
     *,
     base: str | os.PathLike[str] | None = None,
+    tasks: Places | None = None,
     mask_lambda: float | None = None,
     **options: Any,
 ) -> PackReport:
@@ -46,6 +51,7 @@ def add(
         task: The name of the new task.
         source: The checkpoint of the new task.
         base: The base, where it is no longer at the path that the store remembers.
+        tasks: Experts of other tasks that are no longer at the paths that the store remembers.
         mask_lambda: The new task's lambda, for codecs that have one.
         **options: Options of ``pack`` other than the codec and its parameters.
 
@@ -56,16 +62,16 @@ def add(
         InputError: The name is taken, the base is another one, or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root = Path(store)
-    manifest = Manifest.read(root)
+    root, moved = Path(store), tasks or {}
+    manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
-    origin = manifest.base_path if base is None else os.fspath(base)
+    origin = base_place(root, manifest, base)
     if not _is_independent(manifest):
-        sources = {**_sources(root, manifest), task: os.fspath(source)}
+        sources = {**task_places(root, manifest, moved), task: os.fspath(source)}
         options["lambda"] = DEFAULT if mask_lambda is None else mask_lambda
         return _pack_again(root, manifest, origin, sources, options)
     with _editing(root):
-        manifest = Manifest.read(root)
+        manifest = _read(root, base, moved)
         check_task_names([*manifest.tasks, task])
         work = root / _WORK
         shutil.rmtree(work, ignore_errors=True)
@@ -80,13 +86,15 @@ def add(
                     f"{added.base_fingerprint}, expected {manifest.base_fingerprint}"
                 )
             for file in added.files():
-                (root / file).parent.mkdir(exist_ok=True)
+                (root / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(work / file, root / file)
             for name, tensor in added.tensors.items():
                 if tensor.is_stored:
                     manifest.tensors[name] = replace(manifest.tensors[name], kind=tensor.kind)
-            manifest.tasks.update(added.tasks)
+            place = recorded(resolved(added.tasks[task].source, work), root)
+            manifest.tasks[task] = replace(added.tasks[task], source=place)
             manifest.checksums.update(added.checksums)
+            manifest.small_files.update(added.small_files)
             manifest.write(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -99,6 +107,7 @@ def remove(
     *,
     keep_shared: bool = False,
     base: str | os.PathLike[str] | None = None,
+    tasks: Places | None = None,
     **options: Any,
 ) -> PackReport | None:
     """Remove one task from a store.
@@ -112,6 +121,7 @@ def remove(
         task: The name of the task.
         keep_shared: Leave the shared vector as it is, with the removed task in it.
         base: The base, where it is no longer at the path that the store remembers.
+        tasks: Experts that are no longer at the paths that the store remembers.
         **options: Options of ``pack`` other than the codec and its parameters.
 
     Returns:
@@ -121,32 +131,41 @@ def remove(
         InputError: The store has no such task, or no other one; the base or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root = Path(store)
-    manifest = Manifest.read(root)
+    root, moved = Path(store), tasks or {}
+    manifest = _read(root, base, moved)
     _find(root, manifest, task)
     if len(manifest.tasks) == 1:
         raise InputError(f"{root}: task {task!r} is the only one; remove the directory instead")
     if not keep_shared and not _is_independent(manifest):
-        origin = manifest.base_path if base is None else os.fspath(base)
-        sources = _sources(root, manifest)
-        del sources[task]
-        return _pack_again(root, manifest, origin, sources, options)
+        del manifest.tasks[task]
+        sources = task_places(root, manifest, moved)
+        return _pack_again(root, manifest, base_place(root, manifest, base), sources, options)
     with _editing(root):
-        manifest = Manifest.read(root)
+        manifest = _read(root, base, moved)
         _find(root, manifest, task)
         gone = manifest.tasks.pop(task)
         files = [gone.file] if gone.file is not None else list(gone.candidates.values())
-        _drop(root, manifest, files)
+        small = own_files(task, manifest.small_files.pop(task, {}))
+        _drop(root, manifest, files, small)
     return None
 
 
-def choose(store: str | os.PathLike[str], task: str, mask_lambda: float | str) -> None:
+def choose(
+    store: str | os.PathLike[str],
+    task: str,
+    mask_lambda: float | str,
+    *,
+    base: str | os.PathLike[str] | None = None,
+    tasks: Places | None = None,
+) -> None:
     """Keep one of the candidate masks of a task and remove the others.
 
     Args:
         store: The directory of the store.
         task: The name of the task.
         mask_lambda: The lambda of the candidate to keep.
+        base: The base, for the store to remember, where it is elsewhere by now.
+        tasks: Experts, for the store to remember, that are elsewhere by now.
 
     Raises:
         InputError: The store has no such task or lambda, or the task has no candidates.
@@ -154,7 +173,7 @@ def choose(store: str | os.PathLike[str], task: str, mask_lambda: float | str) -
     """
     root = Path(store)
     with _editing(root):
-        manifest = Manifest.read(root)
+        manifest = _read(root, base, tasks or {})
         found = _find(root, manifest, task)
         if not found.candidates:
             raise InputError(
@@ -201,15 +220,11 @@ def _find(root: Path, manifest: Manifest, task: str) -> Any:
     return manifest.tasks[task]
 
 
-def _sources(root: Path, manifest: Manifest) -> dict[str, str]:
-    sources = {name: task.source for name, task in manifest.tasks.items()}
-    for name, source in sources.items():
-        if not os.path.exists(source):
-            raise InputError(
-                f"{root}: {manifest.codec} has one shared vector of all tasks, so they must be "
-                f"packed again, but the expert of task {name!r} is not at {source} any more"
-            )
-    return sources
+def _read(root: Path, base: str | os.PathLike[str] | None, tasks: Places) -> Manifest:
+    """Read the manifest, with the places of models that moved."""
+    manifest = Manifest.read(root)
+    relocate(root, manifest, base, tasks)
+    return manifest
 
 
 def _pack_again(
@@ -228,23 +243,21 @@ def _pack_again(
             for name in sources
         }
     options = {name: value for name, value in options.items() if name != "lambda"}
-    report = pack(
-        base, sources, root, codec=manifest.codec, overwrite=True, **parameters, **options
-    )
+    report = pack_again(manifest, base, sources, root, **parameters, **options)
     report.warnings.append("the shared vector changed: all tasks were packed again")
     return report
 
 
-def _drop(root: Path, manifest: Manifest, files: list[str]) -> None:
+def _drop(root: Path, manifest: Manifest, files: Sequence[str], small: Sequence[str] = ()) -> None:
     """Write the manifest without some files, then remove the files."""
     for file in files:
         del manifest.checksums[file]
     manifest.write(root)
-    for file in files:
+    for file in (*files, *small):
         with contextlib.suppress(OSError):
             (root / file).unlink()
-            (root / file).parent.rmdir()
-            (root / file).parent.parent.rmdir()
+            for parent in Path(file).parents[:-1]:
+                (root / parent).rmdir()
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
+from .small_files import SmallFile, SmallFiles, own_files
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
@@ -60,6 +61,7 @@ class Task:
     """
 
     source: str
+    """Its place as ``origins`` records it; that of an older store may be absolute."""
     fingerprint: str
     scale: float
     mask_lambda: float | None
@@ -81,6 +83,8 @@ class Manifest:
     tasks: dict[str, Task]
     checksums: dict[str, dict[str, str]]
     """By file and tensor, sixteen hexadecimal digits over dtype, shape and content."""
+    small_files: dict[str, SmallFiles] = field(default_factory=dict)
+    """By task; a task of an older store is not in it, and takes the files of the base."""
 
     @property
     def stored(self) -> list[str]:
@@ -94,7 +98,8 @@ class Manifest:
 
     def files(self) -> list[str]:
         """Return all files of the store but this one."""
-        return list(self.checksums)
+        own = [own_files(task, files) for task, files in self.small_files.items()]
+        return [*self.checksums, *(file for files in own for file in files)]
 
     def to_json(self) -> str:
         """Return the text of ``store.json``."""
@@ -108,6 +113,10 @@ class Manifest:
             "tasks": {name: asdict(task) for name, task in self.tasks.items()},
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "checksums": self.checksums,
+            "small_files": {
+                task: {name: asdict(file) for name, file in files.items()}
+                for task, files in self.small_files.items()
+            },
         }
         data["checksum"] = _checksum(data)
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
@@ -178,6 +187,10 @@ class Manifest:
             },
             tasks={name: Task(**one) for name, one in data["tasks"].items()},
             checksums={file: dict(sums) for file, sums in data["checksums"].items()},
+            small_files={
+                task: {name: SmallFile(**file) for name, file in files.items()}
+                for task, files in data.get("small_files", {}).items()
+            },
         )
 
 

@@ -19,10 +19,13 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
+from ..recipe.places import local_path
 from .manifest import Manifest, open_files
+from .origins import base_place, relocate
 from .restoring.checks import restored_names
+from .restoring.report import UnpackReport
 from .restoring.task import Restoring
-from .restoring.unpack import UnpackReport, unpack
+from .restoring.unpack import unpack
 
 _BUFFER_BYTES = 256 << 20
 
@@ -46,6 +49,7 @@ class Store:
         cls,
         path: str | os.PathLike[str],
         base: str | os.PathLike[str] | None = None,
+        tasks: Mapping[str, str | os.PathLike[str]] | None = None,
         *,
         check_base: bool = True,
     ) -> Store:
@@ -54,6 +58,7 @@ class Store:
         Args:
             path: The directory of the store.
             base: The base; by default, the checkpoint that the store was packed from.
+            tasks: Places of experts that moved since, by the names of their tasks.
             check_base: Read the whole base and compare it, at the speed of the disk. Without, each
                 tensor of the base is compared when it is used.
 
@@ -64,12 +69,9 @@ class Store:
         root = Path(path)
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
-        if base is None and not os.path.exists(manifest.base_path):
-            raise InputError(
-                f"{root}: its base was packed from {manifest.base_path}, which is not there; name "
-                "the base (base=, --base)"
-            )
-        origin = with_scales(Checkpoint.open(manifest.base_path if base is None else base))
+        base = None if base is None else local_path(base)
+        relocate(root, manifest, base, tasks or {})
+        origin = with_scales(Checkpoint.open(base_place(root, manifest, base)))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)
         return store
@@ -91,8 +93,8 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the store's files, without the base."""
-        return sum((self.path / file).stat().st_size for file in self.files)
+        """Bytes of the store's files, small ones included, without the base."""
+        return sum((self.path / file).stat().st_size for file in self.manifest.files())
 
     def load(
         self,

@@ -8,12 +8,17 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ...checkpoint.destination import Destination
+from ...checkpoint.files import stamps
+from ...checkpoint.policy import Policy
+from ...engine.bar import is_bar, with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
+from ...recipe.belonging import chosen
 from ...sizes import parse_size
-from ...spec.choices import Choice, Nonfinite
+from ...spec.choices import Choice, Extra, Missing, Nonfinite
+from ..manifest import Manifest
 from .plan import Integers, PackPlan
 from .report import PackReport
 from .run import PackRun
@@ -23,7 +28,6 @@ C = TypeVar("C", bound=Choice)
 _OTHER_BYTES = 1 << 20
 
 
-@in_float_environment
 def pack(
     base: str | os.PathLike[str],
     tasks: Mapping[str, str | os.PathLike[str]],
@@ -34,9 +38,11 @@ def pack(
     threads: int | None = None,
     nonfinite: str = "error",
     integers: str = "equal",
+    missing: Any = None,
+    extra: Any = None,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
     **parameters: Any,
 ) -> PackReport:
     """Pack experts of one base into a new directory: a store that ``Store.open`` reads.
@@ -55,9 +61,13 @@ def pack(
         nonfinite: "error" refuses NaN and infinite values, "propagate" packs them.
         integers: "equal" refuses integers and booleans that differ from the base's, "base" takes
             the base's.
+        missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
+            filter rules by name, as in recipes.
+        extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
-        progress: Called with the bytes moved so far and the bytes to move in all.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
         **parameters: Parameters of the codec.
 
     Returns:
@@ -69,24 +79,120 @@ def pack(
 
     >>> tallies.pack("base", {"math": "a", "code": "b"}, "store")  # doctest: +SKIP
     """
+    return _pack(
+        base,
+        tasks,
+        out,
+        None,
+        codec=codec,
+        max_memory=max_memory,
+        threads=threads,
+        nonfinite=nonfinite,
+        integers=integers,
+        missing=missing,
+        extra=extra,
+        overwrite=overwrite,
+        sync=sync,
+        progress=progress,
+        **parameters,
+    )
+
+
+def pack_again(
+    before: Manifest,
+    base: str | os.PathLike[str],
+    tasks: Mapping[str, str | os.PathLike[str]],
+    store: str | os.PathLike[str],
+    **options: Any,
+) -> PackReport:
+    """Replace a store by one of other tasks, from the models that it was packed from.
+
+    Args:
+        before: The manifest of the store.
+        base: The store's base.
+        tasks: Checkpoints of the experts by the names of their tasks.
+        store: The directory of the store.
+        **options: Options of ``pack`` other than the codec, and parameters of the codec.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The request or an input is wrong, or a model of the store is another one by now.
+        StorageError: Reading or writing fails.
+    """
+    return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
+
+
+@with_progress("pack")
+@in_float_environment
+def _pack(
+    base: str | os.PathLike[str],
+    tasks: Mapping[str, str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    before: Manifest | None,
+    *,
+    codec: str,
+    max_memory: str | int = "1GiB",
+    threads: int | None = None,
+    nonfinite: str = "error",
+    integers: str = "equal",
+    missing: Any = None,
+    extra: Any = None,
+    overwrite: bool,
+    sync: bool = False,
+    progress: Progress | None = None,
+    **parameters: Any,
+) -> PackReport:
     start = time.perf_counter()
+    policy = Policy(
+        missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
+    )
     plan = PackPlan.make(
-        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,))
+        base,
+        tasks,
+        codec,
+        parameters,
+        _chosen("integers", integers, (*Integers,)),
+        policy,
+        bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)
     limits = tile_limits(max_bytes, n_threads(threads))
     plan.family.check_request([plan.base.tensors[n] for n in plan.coded], max_bytes)
     policy = _chosen("nonfinite", nonfinite, (Nonfinite.ERROR, Nonfinite.PROPAGATE))
     destination = Destination(out, plan.roots(), overwrite)
-    destination.check_space(plan.layout.n_bytes + _OTHER_BYTES)
+    n_small_bytes = sum(size for size, _ in stamps(plan.small_files()).values())
+    destination.check_space(plan.layout.n_bytes + n_small_bytes + _OTHER_BYTES)
     allow_open_files(len(plan.input_files()) + len(plan.task_files) + 1)
-    run = PackRun(plan, limits, progress, refuse_nonfinite=policy is Nonfinite.ERROR)
+    run = PackRun(
+        plan, destination.path, limits, progress, refuse_nonfinite=policy is Nonfinite.ERROR
+    )
     with destination.writing(resume=False, sync=sync) as directory:
         manifest = run.write(directory)
         run.check_unchanged()
+        if before is not None:
+            _refuse_others(before, manifest, plan)
         manifest.write(directory)
         run.finish_progress()
     return run.record.report(destination.path, manifest, start, n_threads(threads))
+
+
+def _refuse_others(before: Manifest, after: Manifest, plan: PackPlan) -> None:
+    """Raise InputError if a model is not the one that the store was packed from."""
+    if after.base_fingerprint != before.base_fingerprint:
+        raise InputError(
+            f"{plan.base.path}: is not the store's base: its fingerprint is "
+            f"{after.base_fingerprint}, expected {before.base_fingerprint}; name the base that it "
+            "was packed from (base=, --base)"
+        )
+    for name, task in before.tasks.items():
+        if name in after.tasks and after.tasks[name].fingerprint != task.fingerprint:
+            raise InputError(
+                f"{plan.tasks[name].path}: is not the expert that task {name!r} was packed from: "
+                f"its fingerprint is {after.tasks[name].fingerprint}, expected {task.fingerprint}; "
+                f"say where that is (--task {name}=DIR; in Python, tasks=), or pack all anew"
+            )
 
 
 def _chosen(name: str, value: str, choices: tuple[C, ...]) -> C:

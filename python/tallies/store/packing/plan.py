@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,12 +13,15 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model, open_model
+from ...checkpoint.opening import as_model
+from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import either, show
+from ...recipe.inputs import Inputs
 from ...recipe.parameters import check_parameters
+from ...recipe.places import Places
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
@@ -72,6 +75,9 @@ class PackPlan:
         codec: str,
         parameters: Mapping[str, Any],
         integers: Integers,
+        policy: Policy = STRICT,
+        *,
+        bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
 
@@ -81,6 +87,8 @@ class PackPlan:
             codec: The name of a codec.
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
+            policy: The treatment of tensors that not all tasks have.
+            bars: Show a bar for each file that is downloaded.
 
         Raises:
             InputError: The request or an input is wrong.
@@ -101,13 +109,22 @@ class PackPlan:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
-        origin = open_model(os.fspath(base))
-        experts = {name: open_model(os.fspath(path)) for name, path in tasks.items()}
-        models = [as_model(one) for one in (origin, *experts.values())]
-        matched = match(models[0], models)
+        places = Places.of()
+        texts = [places.pinned(os.fspath(text)) for text in (base, *tasks.values())]
+        inputs = Inputs(places, texts)
+        inputs.fetch_opaque(bars=bars)
+        with inputs.named():
+            models = [as_model(inputs.open(text)) for text in texts]
         with_integers = found.codes_integers(values)
+        policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
+        with inputs.named():
+            matched = match(models[0], models, policy)
+        inputs.fetch(bars=bars)
+        origin, *others = map(inputs.open, texts)
+        experts = dict(zip(tasks, others, strict=True))
+        models = [as_model(one) for one in (origin, *others)]
         if not with_integers and integers is Integers.EQUAL:
-            _check_copied(origin, experts, matched)
+            _check_copied(models, matched)
         names = sorted(
             (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
         )
@@ -187,6 +204,11 @@ class PackPlan:
         models = (self.base, *self.tasks.values())
         return sorted({os.fspath(path) for one in models for path in one.files})
 
+    def small_files(self) -> list[Path]:
+        """Return the files of base and experts that are no weights, such as tokenizers."""
+        models = (self.base, *self.tasks.values())
+        return [one.path / path for one in models for path in one.auxiliary_files()]
+
     def kind(self, name: str) -> str:
         """Return the manifest's word for the origin of a task's tensor."""
         if name in self.match.tied:
@@ -224,13 +246,15 @@ def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
             )
 
 
-def _check_copied(base: Checkpoint, tasks: Mapping[str, Checkpoint], matched: Match) -> None:
+def _check_copied(models: Sequence[Model], matched: Match) -> None:
     """Raise InputError where integers or booleans of a task differ from the base's."""
+    base, *tasks = models
     for name in matched.copied:
-        for task in tasks.values():
-            if not same_bytes(base.tensors[name], task.tensors[name]):
+        for task in tasks:
+            own = matched.own(task, name)
+            if own is not None and not same_bytes(base.tensors[name], own):
                 raise InputError(
-                    f"{task.path}: tensor {name!r} is {task.tensors[name].dtype} and differs from "
-                    f"that of {base.path}; integers are not packed: pass --param integers=base to "
+                    f"{task.label}: tensor {name!r} is {own.dtype} and differs from "
+                    f"that of {base.label}; integers are not packed: pass --param integers=base to "
                     "take the base's"
                 )

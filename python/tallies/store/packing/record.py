@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,9 @@ from ...engine.fingerprints import content, model_fingerprint, tensor_fingerprin
 from ...engine.usage import measure
 from ..lambdas import text
 from ..manifest import Manifest, Task, Tensor
+from ..origins import recorded
 from ..record import Record
+from ..small_files import SmallFiles, own_bytes
 from .plan import PackPlan
 from .report import PackReport, TaskReport
 
@@ -29,7 +30,9 @@ class PackRecord(Record):
         plan = self._plan
         models = (plan.base, *plan.tasks.values())
         for name in (*plan.match.merged, *plan.match.copied):
-            for one, prints in zip(plan.sources(name), self.prints, strict=True):
+            for model, one, prints in zip(models, plan.sources(name), self.prints, strict=True):
+                if name in plan.match.settled:
+                    one = model.tensors.get(name, one)
                 if name in prints:
                     continue
                 frozen = plan.kind(name) == "frozen" and name in self.prints[0]
@@ -41,12 +44,20 @@ class PackRecord(Record):
                 if canonical in prints:
                     prints.setdefault(alias, prints[canonical])
 
-    def manifest(self, n_set: Sequence[int], scales: Sequence[float]) -> Manifest:
+    def manifest(
+        self,
+        store: Path,
+        n_set: Sequence[int],
+        scales: Sequence[float],
+        small_files: dict[str, SmallFiles],
+    ) -> Manifest:
         """Return the store's manifest.
 
         Args:
+            store: The place where the store will appear.
             n_set: The bits set, or values kept, in each file.
             scales: The scale of each task.
+            small_files: The small files of each task.
         """
         plan = self._plan
         base_prints, *task_prints = self.prints
@@ -56,7 +67,7 @@ class PackRecord(Record):
             own = [file for file in plan.task_files if file.task == name]
             several = plan.lambdas.n_per_task > 1
             tasks[name] = Task(
-                source=os.path.abspath(checkpoint.path),
+                source=recorded(checkpoint.path, store),
                 fingerprint=model_fingerprint(task_prints[i]),
                 scale=scales[i],
                 mask_lambda=None if several else own[0].mask_lambda,
@@ -67,7 +78,7 @@ class PackRecord(Record):
         return Manifest(
             codec=plan.family.codec.name,
             parameters=dict(plan.family.parameters),
-            base_path=os.path.abspath(plan.base.path),
+            base_path=recorded(plan.base.path, store),
             base_fingerprint=model_fingerprint(base_prints),
             tensors={
                 name: Tensor(
@@ -81,6 +92,7 @@ class PackRecord(Record):
             },
             tasks=tasks,
             checksums={file: dict(sorted(sums.items())) for file, sums in self.checksums.items()},
+            small_files=small_files,
         )
 
     def report(self, path: Path, manifest: Manifest, start: float, threads: int) -> PackReport:
@@ -113,7 +125,7 @@ class PackRecord(Record):
             tasks=[
                 TaskReport(
                     name=name,
-                    source=task.source,
+                    source=str(plan.tasks[name].path),
                     fingerprint=task.fingerprint,
                     scale=task.scale,
                     set_fraction={
@@ -124,6 +136,7 @@ class PackRecord(Record):
                         self.file_bytes[file]
                         for file in ([task.file] if task.file else task.candidates.values())
                     ),
+                    n_small_bytes=own_bytes(manifest.small_files[name]),
                 )
                 for name, task in manifest.tasks.items()
             ],

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..._version import __version__
-from ...engine.usage import Usage, done_line
-from ...messages import counted
+from ...engine.usage import Usage
+from .summary import summary
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class TaskReport:
     set_fraction: dict[str, float]
     """By lambda, the share of masked parameters in the mask of the task, or of each candidate."""
     n_bytes: int
-    """Bytes of the task's files."""
+    """Bytes of the task's tensor files."""
+    n_small_bytes: int
+    """Bytes of the small files, such as the tokenizer, that differ from the base's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,31 +102,4 @@ class PackReport(Usage):
         return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.codec} of {counted(len(self.tasks), 'task')} -> {self.path}",
-            f"tensors    {self.tensors_masked} masked ({self.parameters_masked:,} parameters), "
-            f"{self.tensors_dense} dense, {self.tensors_frozen} frozen, "
-            f"{self.tensors_copied} copied",
-        ]
-        for task in self.tasks:
-            fractions = ", ".join(
-                f"{n:.4%} set" + (f" at lambda {key}" if len(task.set_fraction) > 1 else "")
-                for key, n in task.set_fraction.items()
-            )
-            factor = f", scale {task.scale:.6g}" if task.scale != 1 else ""
-            lines.append(f"task       {task.name}: {fractions}{factor}, {task.n_bytes:,} bytes")
-        lines += [f"warning    {warning}" for warning in self.warnings]
-        lines += [
-            f"size       {self.n_bytes:,} bytes beside the base's {self.base_bytes:,}; the experts "
-            f"take {self.expert_bytes:,}: {self.ratio:.2f} times as much; "
-            f"{self.bits_per_parameter_and_task:.3f} bits per parameter and task",
-        ]
-        if self.has_shared:
-            experts, store = (_bits(self.paper_bits[what]) for what in ("experts", "store"))
-            lines.append(f"paper      {experts} -> {store} with 32-bit floats, base included")
-        lines.append(done_line(self))
-        return "\n".join(lines)
-
-
-def _bits(n: int) -> str:
-    return f"{n / 1e9:.2f} Gbit" if n >= 10**9 else f"{n / 1e6:.2f} Mbit"
+        return summary(self)

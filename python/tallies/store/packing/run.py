@@ -13,6 +13,7 @@ from ...engine.usage import Advance, Progress
 from ...errors import InputError
 from ..families.job import PackJob
 from ..manifest import Manifest
+from ..small_files import keep_small_files
 from .plan import PackPlan
 from .record import PackRecord
 
@@ -22,6 +23,7 @@ class PackRun:
 
     Args:
         plan: The plan.
+        store: The place where the store will appear.
         limits: Threads and the size of buffers.
         progress: Called with the bytes moved so far and the bytes to move in all.
         refuse_nonfinite: Make NaN and infinities in what is read or written an error.
@@ -30,15 +32,17 @@ class PackRun:
     def __init__(
         self,
         plan: PackPlan,
+        store: Path,
         limits: Limits,
-        progress: Progress | None,
+        progress: Progress,
         *,
         refuse_nonfinite: bool,
     ) -> None:
         self._plan = plan
+        self._store = store
         self._limits = limits
         self._refuse_nonfinite = refuse_nonfinite
-        self._stamps = stamps([Path(path) for path in plan.input_files()])
+        self._stamps = stamps([*map(Path, plan.input_files()), *plan.small_files()])
         self._advance = Advance(progress, plan.bytes_read + plan.layout.n_bytes)
         self.record = PackRecord(plan)
 
@@ -61,7 +65,8 @@ class PackRun:
         n_set, scales = plan.family.pack(job)
         self._copy_dense(job)
         self.record.note_unpacked()
-        return self.record.manifest(n_set, scales)
+        small_files = keep_small_files(plan.base, plan.tasks, directory)
+        return self.record.manifest(self._store, n_set, scales, small_files)
 
     def check_unchanged(self) -> None:
         """Raise StorageError if an input changed while it was being read."""

@@ -11,6 +11,7 @@ from ...engine.fingerprints import tensor_fingerprint
 from ...errors import InputError
 from ...messages import show, unknown
 from ..manifest import Manifest
+from ..origins import resolved
 
 Write = Callable[[bytes, int], object]
 """Called with bytes of a tensor and the position of the first of them."""
@@ -23,7 +24,8 @@ def refuse_damaged(
     found = tensor_fingerprint(one, lanes)
     if one.path in base.files:
         expected, what = manifest.tensors[one.name].fingerprint, "is not the store's base"
-        way_out = f"name the base that the store was packed from, {manifest.base_path}"
+        place = resolved(manifest.base_path, store)
+        way_out = f"name the base that the store was packed from, {place}"
     else:
         file = one.path.relative_to(store).as_posix()
         expected, what = manifest.checksums[file][one.name], "is damaged"

@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from dataclasses import dataclass
 
 from ..._core import Plan
-from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.destination import Destination
-from ...checkpoint.files import auxiliary_sizes, copy_auxiliary, refuse_changed, stamps
-from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
+from ...checkpoint.files import refuse_changed, stamps
+from ...checkpoint.layout import index_files, layout_parts, one_file
+from ...checkpoint.occupied import REPORT_NAME
+from ...checkpoint.tensors import TensorInfo
+from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
-from ...engine.usage import Advance, Progress, Usage, done_line, measure
+from ...engine.usage import Advance, Progress, measure
 from ...sizes import parse_size
-from ..layout import Layout
+from ..origins import resolved
+from .report import UnpackReport
+from .small import SmallFilesOut
 from .task import Restoring
 
 _OTHER_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class UnpackReport(Usage):
-    """The report on an unpacked task."""
-
-    store: str
-    task: str
-    path: str
-    codec: str
-    source: str
-    fingerprint: str
-    exact: bool
-    """True if the result is the expert bit for bit."""
-    files: dict[str, int]
-    auxiliary_files: list[str]
-
-    def to_json(self) -> str:
-        """Return the report as indented JSON."""
-        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
-
-    def __str__(self) -> str:
-        verdict = "the expert bit for bit" if self.exact else f"a reconstruction of {self.source}"
-        return (
-            f"{self.task} ({self.codec}) -> {self.path}: {verdict}\n"
-            f"{done_line(self)}, result {self.fingerprint}"
-        )
-
-
+@with_progress("unpack")
 @in_float_environment
 def unpack(
     one: Restoring,
@@ -62,24 +38,25 @@ def unpack(
     files_from: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = None,
 ) -> UnpackReport:
-    """Write the checkpoint of one task into a new directory, tile by tile in bounded memory.
+    """Write the checkpoint of one task, tile by tile in bounded memory.
 
-    Everything that is read is compared with its checksum. The directory appears by a rename when
-    it is complete.
+    Everything that is read is compared with its checksum. The result appears by a rename when it
+    is complete.
 
     Args:
         one: The task.
-        out: The directory to create.
+        out: The directory to create, or a file whose name ends in ``.safetensors``.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
         max_shard_size: The largest tensor file, as bytes or as text.
         files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
-            by default, the base.
-        overwrite: Replace a directory that is not empty.
-        sync: Flush the files to disk before the directory appears.
-        progress: Called with the bytes moved so far and the bytes to move in all.
+            by default, the task's own files are written as they were.
+        overwrite: Replace an earlier result. Anything else in its place is an error.
+        sync: Flush the files to disk before the result appears.
+        progress: True for a bar on standard error, False or None for none, or a function that is
+            called with the bytes moved so far and the bytes to move in all.
 
     Returns:
         The report.
@@ -91,22 +68,31 @@ def unpack(
     start = time.perf_counter()
     tensors = one.manifest.tensors
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
-    shards = layout_shards(entries, parse_size(max_shard_size))
-    donor = one.base if files_from is None else Checkpoint.open(files_from)
-    auxiliary = auxiliary_sizes(donor)
-    layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
-    n_bytes = layout.n_bytes
-    destination = Destination(out, [one.base.path, one.path, donor.path], overwrite)
+    shards = layout_parts(entries, one.base, parse_size(max_shard_size))
+    small = SmallFilesOut.of(one, entries, files_from)
+    donors = [] if small.donor is None else [small.donor]
+    inputs = [one.base.path, one.path, *donors]
+    destination = Destination(out, inputs, overwrite, of_weights=True)
+    if destination.is_file:
+        shards = [one_file(destination.path.name, entries, one.base, files_from=files_from)]
+        small, donors = SmallFilesOut.none(), []
+    sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
+    n_bytes = sum(sizes.values())
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
-    destination.check_space(n_bytes + sum(auxiliary.values()) + _OTHER_BYTES)
+    destination.check_space(n_bytes + small.files.n_bytes + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
         files = PlanFiles(Plan(True))
-        layout.create(files, directory)
-        places = {name: at for row in layout.places(directory).values() for name, at in row.items()}
+        places: dict[str, TensorInfo] = {}
+        for shard in shards:
+            path = directory / shard.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.create(path, sizes[shard.name])
+            files.write_head(path, shard.header()[0])
+            places |= shard.places(directory)
         outputs: dict[str, list[Place]] = {}
         lanes: dict[str, list[int]] = {}
         for name in tensors:
@@ -116,25 +102,29 @@ def unpack(
                 lanes[name] = one.copy(name, files.writer(places[name]))
         restored = one.restore(files, outputs, limits, advance)
         lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
-        if (index := index_file(shards)) is not None:
-            (directory / INDEX_NAME).write_bytes(index)
-        for path in auxiliary:
-            copy_auxiliary(donor, path, directory)
+        for name, index in index_files(shards).items():
+            (directory / name).write_bytes(index)
+        small.files.copy(directory)
         refuse_changed(before)
+        fingerprint = model_fingerprint(
+            {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
+        )
+        task = one.manifest.tasks[one.task]
+        report = UnpackReport(
+            store=str(one.path),
+            task=one.task,
+            path=str(destination.path),
+            codec=one.manifest.codec,
+            source=resolved(task.source, one.path),
+            fingerprint=fingerprint,
+            exact=fingerprint == task.fingerprint,
+            files=sizes,
+            auxiliary_files=[path.as_posix() for path in small.files.paths],
+            kept_files=small.kept,
+            files_from="".join(map(str, donors)) or None,
+            **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
+        )
+        if not destination.is_file:
+            (directory / REPORT_NAME).write_text(report.record(), encoding="utf-8")
     advance.finish()
-    fingerprint = model_fingerprint(
-        {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
-    )
-    task = one.manifest.tasks[one.task]
-    return UnpackReport(
-        store=str(one.path),
-        task=one.task,
-        path=str(destination.path),
-        codec=one.manifest.codec,
-        source=task.source,
-        fingerprint=fingerprint,
-        exact=fingerprint == task.fingerprint,
-        files={file: layout.file_bytes(file) for file in layout.entries},
-        auxiliary_files=[str(path) for path in auxiliary],
-        **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
-    )
+    return report

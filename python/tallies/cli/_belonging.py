@@ -1,0 +1,45 @@
+"""Define the options about tensors that not all models have under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from ..recipe.belonging import rules
+from ..spec.choices import Tied
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _rules(context: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Any:
+    return rules(texts)
+
+
+missing_option = click.option(
+    "--missing",
+    multiple=True,
+    callback=_rules,
+    metavar="[FILTER=]error|base",
+    help="Treatment of tensors that a model lacks. Default: error.",
+)
+extra_option = click.option(
+    "--extra",
+    multiple=True,
+    callback=_rules,
+    metavar="[FILTER=]error|drop",
+    help="Treatment of tensors that the base lacks. Default: error.",
+)
+tied_option = click.option(
+    "--tied",
+    type=click.Choice([one.value for one in Tied]),
+    help="Output head of the result, where a model has its embedding for it. Default: as-base.",
+)
+rename_option = click.option(
+    "--rename",
+    "renames",
+    multiple=True,
+    metavar="MODEL=OLD:NEW",
+    help="Prefix of a model's tensors, and the prefix in its place. Repeat for each.",
+)

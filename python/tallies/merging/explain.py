@@ -1,0 +1,131 @@
+"""Explains the plan of a merge to a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..engine.limits import n_threads
+from ..messages import counted, headline, labelled, some, warned
+from ..sizes import format_size
+from . import facts
+from .values import by_layer, layers_in_words, listed, stacks
+
+if TYPE_CHECKING:
+    from .plan import MergePlan
+
+RATE = 10**9
+"""The bytes a second of the disk for which a time is stated."""
+
+
+def explain(
+    made: MergePlan,
+    *,
+    max_bytes: int = 2**30,
+    threads: int | None = None,
+    out: str | None = None,
+    screen: int | None = None,
+) -> str:
+    """Return what a merge would do, as text.
+
+    Args:
+        made: The plan of the merge.
+        max_bytes: Upper bound for buffers.
+        threads: Number of threads; None for all cores.
+        out: The output, where it is known.
+        screen: The columns of a terminal; None where the text goes elsewhere.
+    """
+    rows = [*_request(made), *_tensors(made), *_cost(made, out, max_bytes, n_threads(threads))]
+    config = made.config
+    lines = [
+        headline(config.merge_method, config.semantics, len(made.experts)),
+        *(labelled(label, text, screen) for label, text in rows),
+        *(warned(warning, screen) for warning in made.warnings),
+    ]
+    return "\n".join(lines)
+
+
+def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
+    if made.has_base:
+        yield "base", facts.template_name(made)
+    for number, name in enumerate(facts.names(made)):
+        own = listed(facts.model_parameters(made, number))
+        yield "model", f"{name}: {own}" if own else name
+    yield "parameters", listed(facts.shared_parameters(made))
+    for key, value in facts.modifiers(made).items():
+        yield "", f"{key} {listed(value) if isinstance(value, dict) else value}"
+    yield "settings", listed(facts.settings(made))
+
+
+def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
+    match = made.match
+    yield (
+        "tensors",
+        f"{len(match.merged)} merged ({made.n_parameters:,} parameters), "
+        f"{len(match.copied)} copied, {len(match.tied)} tied",
+    )
+    if match.buffers:
+        yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
+    for model, lacking in facts.by_expert(made, match.missing).items():
+        yield "missing", f"{model} takes {len(lacking)} from the base: {some(lacking)}"
+    for model, beside in facts.by_expert(made, match.dropped).items():
+        yield "dropped", f"{len(beside)} of {model}: {some(beside)}"
+    yield (
+        "dtypes",
+        f"{', '.join(f'{n} {dtype}' for dtype, n in facts.dtypes(made).items())}; sums are float32",
+    )
+    found = stacks(by_layer(dict.fromkeys(made.parameters, "")))
+    layers = [f"{len(held)} of {stack or 'the model'}" for stack, held in found.items()]
+    yield "layers", ", ".join(layers) or "none found in the names"
+    for title, values in facts.varying(made).items():
+        for number, line in enumerate(layers_in_words(by_layer(values))):
+            yield "" if number else "by layer", f"{title}: {line}" if not number else line
+
+
+def _cost(
+    made: MergePlan, out: str | None, max_bytes: int, threads: int
+) -> Iterator[tuple[str, str]]:
+    for model, paths in facts.left_out(made).items():
+        for path, why in paths.items():
+            yield "left out", f"{path} of {model}: {why}"
+    for download in made.downloads:
+        yield "downloads", str(download)
+    yield "passes", "; ".join(made.passes())
+    yield "reads", format_size(made.bytes_read)
+    names = [shard.name for shard in made.shards]
+    shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
+    where = "" if out is None else f" to {out}"
+    written = f"{format_size(made.bytes_written)} in {counted(len(names), 'file')}"
+    yield "writes", f"{written}{where}: {', '.join(shown)}"
+    if copied := [str(path) for path in made.auxiliary.paths]:
+        yield "copies", f"{', '.join(copied)} from {facts.donor_name(made)}"
+    yield "memory", _memory(made, max_bytes, threads)
+    yield "time", _time(made)
+
+
+def _memory(made: MergePlan, max_bytes: int, threads: int) -> str:
+    text = f"up to {format_size(max_bytes)} of buffers (--max-memory), {counted(threads, 'thread')}"
+    if (largest := facts.largest_matrix(made)) is None:
+        return f"{text}, whatever the size of the models"
+    return f"{text}; the largest matrix, {largest[1]}, takes {format_size(largest[0])}"
+
+
+def _time(made: MergePlan) -> str:
+    moved = f"{in_time(made.bytes_moved / RATE)} to read and write at {format_size(RATE)}/s"
+    if facts.largest_matrix(made) is None:
+        return moved
+    return f"{moved}; the linear algebra of the matrices takes longer"
+
+
+def in_time(seconds: float) -> str:
+    """Return a time in the unit that people would say it in.
+
+    >>> in_time(0.2), in_time(80), in_time(7_000)
+    ('below 1 s', '80 s', '1 h 57 min')
+    """
+    if seconds < 1:
+        return "below 1 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

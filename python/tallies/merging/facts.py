@@ -1,0 +1,132 @@
+"""States the facts of a plan that its text, its data and the report share."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoint.cards import of_one_model
+from ..methods._matrix import MatrixMethod
+from .values import extents
+
+if TYPE_CHECKING:
+    from .plan import MergePlan
+
+SETTINGS = ("seed", "nonfinite", "max_shard_size")
+"""The keys of a recipe that are no parameters of the method and always have a value."""
+
+
+def names(made: MergePlan) -> list[str]:
+    """Return the models that take part, as the recipe names them; the base is not among them."""
+    return [entry.model for entry in made.config.experts()[0]]
+
+
+def template_name(made: MergePlan) -> str:
+    """Return the model that gives names and dtypes, as the recipe names it."""
+    return made.config.base_model or names(made)[0]
+
+
+def donor_name(made: MergePlan) -> str:
+    """Return the model that gives the small files, as the recipe names it."""
+    return made.config.files_from or template_name(made)
+
+
+def names_from(made: MergePlan, output: Path) -> dict[str, str]:
+    """Return how a report in the directory ``output`` names the models and itself, by their paths.
+
+    The keys are the names that the recipe gives them, and the paths that these lead to.
+    """
+    places = made.config.places
+    opened = {template_name(made): made.template, donor_name(made): made.donor}
+    opened |= dict(zip(names(made), made.experts, strict=True))
+    found = {str(output): output.name}
+    for text, model in opened.items():
+        name = places.relative_to(output, text)
+        found |= {text: name, str(model.path): name, os.path.realpath(model.path): name}
+    return found
+
+
+def shared_parameters(made: MergePlan) -> dict[str, Any]:
+    """Return the parameters that all models share: a value, or least and most over the tensors."""
+    return extents(
+        {key: value for key, value in given.items() if not isinstance(value, tuple)}
+        for given in made.parameters.values()
+    ) or dict(made.config.constants())
+
+
+def model_parameters(made: MergePlan, model: int) -> dict[str, Any]:
+    """Return the parameters of one model by its number, in the same way."""
+    return extents(
+        {key: value[model] for key, value in given.items() if isinstance(value, tuple)}
+        for given in made.parameters.values()
+    )
+
+
+def settings(made: MergePlan) -> dict[str, Any]:
+    """Return the keys of the recipe that are no parameters of the method."""
+    return {key: getattr(made.config, key) for key in SETTINGS}
+
+
+def modifiers(made: MergePlan) -> dict[str, Any]:
+    """Return the changes of the task vectors that were asked for, by key."""
+    keys = ("post_scale", "layer_scaling", "drop_layers")
+    given = {key: getattr(made.config, key) for key in keys}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def factors(made: MergePlan) -> dict[str, float]:
+    """Return the factor on the merged task vector by tensor; none where norms decide it."""
+    changes = made.modifiers
+    return {} if changes.needs_norms else changes.factors(made.match.merged)
+
+
+def varying(made: MergePlan) -> dict[str, dict[str, Any]]:
+    """Return what is not the same for all tensors: a title, and the values by tensor."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, parameters in made.parameters.items():
+        for key, value in parameters.items():
+            if isinstance(value, tuple):
+                for model, one in zip(names(made), value, strict=True):
+                    found.setdefault(f"{key} of {model}", {})[name] = one
+            else:
+                found.setdefault(key, {})[name] = value
+    found["factor on the merged task vector"] = dict(factors(made))
+    return {title: values for title, values in found.items() if len({*values.values()}) > 1}
+
+
+def dtypes(made: MergePlan) -> dict[str, int]:
+    """Return the number of the result's tensors by dtype."""
+    found = Counter(entry[1] for shard in made.shards for entry in shard.tensors)
+    return dict(found.most_common())
+
+
+def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
+    """Return what lies beside the weights of each model and is not read, and why."""
+    opened = {template_name(made): made.template, donor_name(made): made.donor}
+    opened |= dict(zip(names(made), made.experts, strict=True))
+    found = {name: dict(one.not_read) for name, one in opened.items()}
+    for path in filter(of_one_model, made.donor.auxiliary_files()):
+        found[donor_name(made)][path.as_posix()] = "tells of another model than the result"
+    return {name: paths for name, paths in found.items() if paths}
+
+
+def by_expert(made: MergePlan, tensors: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Return tensors of each model, given by its label, under its name in the recipe."""
+    pairs = zip(names(made), made.labels, strict=True)
+    return {name: list(tensors[label]) for name, label in pairs if label in tensors}
+
+
+def largest_matrix(made: MergePlan) -> tuple[int, str] | None:
+    """Return the most bytes that a matrix takes as a whole, and its name; None without such."""
+    method, n_models = made.config.method, len(made.experts)
+    if not issubclass(method, MatrixMethod):
+        return None
+    sizes = [(0, "none")]
+    for name, parameters in made.parameters.items():
+        shape = made.template.tensors[name].shape
+        if method.takes(name, shape, parameters, made.config.semantics):
+            sizes.append((method.n_bytes((shape[0], shape[1]), n_models), name))
+    return max(sizes)

@@ -1,0 +1,72 @@
+"""Describes the plan of a merge as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoint.layout import tensor_bytes
+from . import facts
+from .values import by_layer
+
+if TYPE_CHECKING:
+    from .plan import MergePlan
+
+
+def data(made: MergePlan) -> dict[str, Any]:
+    """Return the plan as data that JSON can hold."""
+    factors = facts.factors(made) if facts.modifiers(made) else {}
+    return {
+        "recipe": made.config.to_json_dict(),
+        "method": made.config.merge_method,
+        "semantics": made.config.semantics,
+        "rule": {
+            "gate": made.rule.gate.value,
+            "vote": made.rule.vote.value,
+            "blend": made.rule.blend.value,
+            "scope": made.rule.scope,
+            "equal": made.rule.equal,
+        },
+        "models": [
+            {"path": name, "parameters": facts.model_parameters(made, number)}
+            for number, name in enumerate(facts.names(made))
+        ],
+        "parameters": facts.shared_parameters(made),
+        "n_parameters": made.n_parameters,
+        "dtypes": facts.dtypes(made),
+        "layers": [layer for layer in by_layer(dict.fromkeys(made.parameters, "")) if layer],
+        "by_layer": {title: by_layer(values) for title, values in facts.varying(made).items()},
+        "passes": made.passes(),
+        "bytes_read": made.bytes_read,
+        "bytes_written": made.bytes_written,
+        "largest_matrix_bytes": (facts.largest_matrix(made) or (None,))[0],
+        "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in made.shards],
+        "tensors": {
+            entry[0]: {
+                "action": made.action(entry[0]),
+                "dtype": entry[1],
+                "shape": list(entry[2]),
+                "file": shard.name,
+                "n_bytes": tensor_bytes(entry),
+                **_plain(made.parameters.get(entry[0], {})),
+                **({"factor": factors[entry[0]]} if entry[0] in factors else {}),
+            }
+            for shard in made.shards
+            for entry in shard.tensors
+        },
+        "buffers": list(made.match.buffers),
+        "missing": facts.by_expert(made, made.match.missing),
+        "dropped": facts.by_expert(made, made.match.dropped),
+        "auxiliary_files": [str(path) for path in made.auxiliary.paths],
+        "left_out": facts.left_out(made),
+        **({"downloads": [one.to_json_dict() for one in made.downloads]} if made.downloads else {}),
+        "warnings": list(made.warnings),
+    }
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in parameters.items()
+        if name != "integers"
+    }

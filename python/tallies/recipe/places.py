@@ -1,0 +1,177 @@
+"""The text of a model, and the path that it leads to.
+
+A request keeps the text as the user wrote it; a path is made of it when the model is opened.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..errors import InputError
+from ..hub.names import HubModel, may_be_model, named
+from ..messages import did_you_mean
+
+
+@dataclass(frozen=True)
+class Places:
+    """The directories from which a request's relative paths start.
+
+    The current directory comes first, then the directory of the recipe file. A report names the
+    models of its merge relative to itself: there the file's directory comes first.
+
+    ``Places("/home/me", "/recipes").path("llama")`` is ``/home/me/llama`` if that exists, or else
+    ``/recipes/llama`` if that does.
+    """
+
+    here: str = ""
+    """The current directory when the request was made."""
+    folder: str = ""
+    """The directory of the request's file, if the request came from one."""
+    file_first: bool = False
+
+    @classmethod
+    def of(cls, file: str | None = None, *, is_report: bool = False) -> Places:
+        """Return the places of a request that is made now.
+
+        Args:
+            file: The file of the request, if there is one.
+            is_report: True if the file is the report of a merge.
+        """
+        try:
+            here = os.getcwd()
+        except OSError:  # the directory was removed
+            here = ""
+        folder = "" if file is None else os.path.dirname(os.path.join(here, file))
+        return cls(here, folder, is_report)
+
+    def path(self, text: str) -> str:
+        """Return the absolute path that a text means, whether or not something is there.
+
+        ``~`` and ``~user`` at the start are home directories, as in a shell; variables of the
+        environment are left alone.
+        """
+        path = os.path.expanduser(text)
+        if not path:
+            return path
+        starts = [self.here, self.folder] if self.folder else [self.here]
+        if self.file_first:
+            starts.reverse()
+        places = [_tidied(os.path.join(start, path)) for start in starts]
+        return next(filter(os.path.exists, places), places[0])
+
+    def hub_model(self, text: str) -> HubModel | None:
+        """Return the model of the hub that a text names; None if the text means a local path.
+
+        A path with something there is never a model of the hub.
+        """
+        if os.path.exists(self.path(text)):
+            return None
+        return named(text)
+
+    def identity(self, text: str) -> str:
+        """Return what two texts share if, and only if, they mean the same model."""
+        model = self.hub_model(text)
+        return model.text if model else os.path.realpath(self.path(text))
+
+    def pinned(self, text: str) -> str:
+        """Return the text with the commit that is meant, where it names a model of the hub.
+
+        Raises:
+            InputError: There is no such model or revision, or neither hub nor cache can say.
+            StorageError: The hub fails.
+        """
+        model = self.hub_model(text)
+        if model is None or model.is_pinned:
+            return text
+        from ..hub.opening import pin
+
+        return pin(model).text
+
+    def headers(self, text: str, variant: str = "", *, weights: bool = True) -> str:
+        """Return a local path at which the headers of the model can be read.
+
+        Args:
+            text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
+            weights: False if the small files alone are read.
+
+        Raises:
+            InputError: The text names a model of the hub that cannot be read.
+            StorageError: The hub fails.
+        """
+        model = self.hub_model(text)
+        if model is None:
+            return self._there(text)
+        from ..hub.opening import headers
+
+        return str(headers(model, variant, weights=weights))
+
+    def local(
+        self, text: str, variant: str = "", *, weights: bool = True, bars: bool = False
+    ) -> str:
+        """Return a local path with the whole model, downloaded if need be.
+
+        Args:
+            text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
+            weights: False if the small files alone are read.
+            bars: Show a bar for each file that is downloaded.
+
+        Raises:
+            InputError: The text names a model of the hub that cannot be read.
+            StorageError: The hub or the disk fails.
+        """
+        model = self.hub_model(text)
+        if model is None:
+            return self._there(text)
+        from ..hub.opening import files
+
+        (path,) = files([model], variant, weights=weights, bars=bars)
+        return str(path)
+
+    def _there(self, text: str) -> str:
+        """Return the path of a text; InputError for one that an old model of the hub may have."""
+        path = self.path(text)
+        if os.path.sep in text or os.path.exists(path) or not may_be_model(text):
+            return path
+        near = did_you_mean(text, os.listdir(self.here or "."))
+        raise InputError(
+            f"{path}: no such file or directory; a model of the hub without a user or organization "
+            f"is written hf://{text}{near}"
+        )
+
+    def relative_to(self, output: str | os.PathLike[str], text: str) -> str:
+        """Return the text by which a report in the directory ``output`` names the same model.
+
+        A model of the hub and a path from a home directory stay; any other path becomes relative to
+        the output, so that both can be moved together. A path in the user's home is written from
+        there where the output is elsewhere: no report tells the name of a user.
+        """
+        if text.startswith("~") and os.path.expanduser(text) != text:
+            return text
+        if self.hub_model(text) is not None:
+            return text
+        parent, name = os.path.split(os.path.abspath(self.path(text)))
+        # The last component stays, though it be a link: it is the name that the user knows.
+        path = os.path.join(os.path.realpath(parent), name)
+        start, home = os.path.realpath(output), os.path.realpath(os.path.expanduser("~"))
+        if _is_below(path, home) and not _is_below(start, home):
+            return os.path.join("~", os.path.relpath(path, home))
+        return os.path.relpath(path, start)
+
+
+def local_path(
+    text: str | os.PathLike[str], variant: str = "", *, weights: bool = True, bars: bool = False
+) -> str:
+    """Return a local path with the model of a text that is read now; see ``Places.local``."""
+    return Places.of().local(os.fspath(text), variant, weights=weights, bars=bars)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return os.path.commonpath([path, directory]) == directory != os.sep
+
+
+def _tidied(path: str) -> str:
+    """Return the path without ``.`` and doubled slashes; a ``..`` after a link has to stay."""
+    return path if ".." in path.split(os.sep) else os.path.normpath(path)
