@@ -98,10 +98,10 @@ def main() -> NoReturn:
         sys.exit(done.exit_code)
     except TalliesError as error:
         _fail(str(error), error.exit_status)
-    except click.NoSuchOption as error:
-        _fail(error.format_message() + _as_parameter(error.option_name), error.exit_code)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        if isinstance(error, click.NoSuchOption):
+            hint = _as_parameter(error.option_name) or hint
         _fail(error.format_message() + hint, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
