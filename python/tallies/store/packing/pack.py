@@ -150,7 +150,7 @@ def _pack(
     **parameters: Any,
 ) -> PackReport:
     start = time.perf_counter()
-    policy = Policy(
+    differing = Policy(
         missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
     )
     plan = PackPlan.make(
@@ -159,7 +159,7 @@ def _pack(
         codec,
         parameters,
         _chosen("integers", integers, (*Integers,)),
-        policy,
+        differing,
         variant,
         bars=is_bar(progress),
     )
