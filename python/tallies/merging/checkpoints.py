@@ -77,7 +77,8 @@ def merge(
         seed: Seed of the random methods.
         nonfinite: ``"error"``, ``"warn"`` of, or ``"propagate"`` NaN and infinite values.
         semantics: The author whose variant of the method is meant, such as ``"mergekit"``.
-        resume: Go on from the finished files of a run that had ``resume`` as well and failed.
+        resume: Go on from the finished files of a run that had ``resume`` as well and failed. A run
+            of another recipe, or over inputs that changed since, is an error.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the rename, for power failures.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -135,8 +136,10 @@ def merge(
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
     run.warnings += [on_cpu] if on_cpu else []
     check_inputs(made)
+    journal = Journal(destination.workspace, run.key())
+    if resume:
+        journal.refuse_others()
     with destination.writing(resume, sync) as directory:
-        journal = Journal(destination.workspace, run.key())
         result = run.write_tensors(directory, journal)
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
