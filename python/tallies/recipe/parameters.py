@@ -14,6 +14,7 @@ from ..methods._method import Method
 from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_positions
+from .lenient import is_of_others
 from .settings import Scalar, Setting, evaluate, filters, is_flat, matches, normalise
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -195,7 +196,10 @@ def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, P
             f"{method.name} has it only in {', '.join(others)} semantics, and this merge has "
             f"{semantics}; remove it, or set 'semantics: {others[0]}'"
         )
-    raise ValueError(f"parameter of {method.name} {unknown(name, proper)}")
+    complaint = f"parameter of {method.name} {unknown(name, proper)}"
+    if Semantics.MERGEKIT in method.semantics and is_of_others(name):
+        complaint += "; remove it, or set 'semantics: mergekit', which passes over it as that does"
+    raise ValueError(complaint)
 
 
 def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:
