@@ -69,7 +69,9 @@ def _read(
         if name not in known and is_of_others(name) and not (name == "rescale" and trims):
             warnings.append(f"{where}: {name}: passed over, {method.name} of mergekit has it not")
         elif per_model and name in known and not known[name].per_model:
-            warnings.append(f"{where}: {name}: passed over, mergekit has it under 'parameters' only")
+            warnings.append(
+                f"{where}: {name}: passed over, mergekit has it under 'parameters' only"
+            )
         else:
             read[name] = _reached(value, f"{where}: {name}", warnings)
     return {"parameters": read}
