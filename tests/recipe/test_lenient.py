@@ -1,4 +1,4 @@
-"""Parameters that mergekit passes over are left out in its semantics, and told; slips are errors."""
+"""Parameters that mergekit passes over are left out in its semantics, and told; slips are not."""
 
 from __future__ import annotations
 
