@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
-from ..spec.choices import Tied
+from ..spec.choices import Embeddings, Tied
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,6 +35,11 @@ tied_option = click.option(
     "--tied",
     type=click.Choice([one.value for one in Tied]),
     help="Output head of the result, where a model has its embedding for it. Default: as-base.",
+)
+embeddings_option = click.option(
+    "--embeddings",
+    type=click.Choice([one.value for one in Embeddings]),
+    help="Treatment of vocabularies of different sizes. Default: error.",
 )
 rename_option = click.option(
     "--rename",

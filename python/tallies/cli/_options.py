@@ -13,7 +13,13 @@ from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
-from ._belonging import extra_option, missing_option, rename_option, tied_option
+from ._belonging import (
+    embeddings_option,
+    extra_option,
+    missing_option,
+    rename_option,
+    tied_option,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -142,6 +148,7 @@ def request_options(function: F) -> F:
         missing_option,
         extra_option,
         tied_option,
+        embeddings_option,
         variant_option,
         offline_option,
     ]

@@ -22,8 +22,9 @@ from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
 from ..recipe.varying import changed_defaults
-from ..spec.choices import Extra, Missing, Semantics, Tied
+from ..spec.choices import Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted
+from .base_rows import rows_warnings
 from .plan import MergePlan
 
 
@@ -59,6 +60,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    if config.embeddings is Embeddings.BASE_ROWS and base is None:
+        raise InputError(
+            "embeddings: found 'base-rows', and the merge has no base; add 'base_model: DIR' "
+            "(--base DIR)"
+        )
     own = template
     template, experts = arranged(template, experts, config.tied)
     # A head that is not written must still be the embedding.
@@ -69,7 +75,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
     names = matched.merged
-    resolver = config.resolver(names)
+    others = [name for one in (template, *experts) for name in one.tensors]
+    resolver = config.resolver(names, [*others, *matched.tied])
     parameters = {name: resolver.parameters_for(name) for name in names}
     config, more = _with_changed_defaults(config, parameters)
     warnings += more
@@ -78,7 +85,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.warnings(names))
+    warnings.extend(modifiers.warnings(names, others))
     copied = frozenset(matched.copied)
 
     def own_dtype(name: str) -> str:
@@ -93,6 +100,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
     ]
+    warnings.extend(rows_warnings(matched, models))
     opened = inputs.opened.values()
     warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
     warnings.extend(
@@ -142,6 +150,7 @@ def policy(config: MergeConfig, uses_base: bool) -> Policy:
         has_base=config.base_model is not None,
         counters=config.base_model is not None,
         merges=uses_base,
+        base_rows=config.embeddings is Embeddings.BASE_ROWS,
         missing=by_name(config.missing, Missing.ERROR),
         extra=by_name(config.extra, Extra.ERROR),
     )

@@ -155,7 +155,10 @@ class _Merge:
         matched = match(self._models[0], self._models[1:], policy)
         names = matched.merged
         shared, per_model = self._split(weights, parameters)
-        resolver = Resolver(self._method, self._semantics, shared, per_model, self._labels, names)
+        resolver = Resolver(
+            *(self._method, self._semantics, shared, per_model, self._labels, names),
+            [*self._template],
+        )
         values = {name: resolver.parameters_for(name) for name in names}
         changed, told = changed_defaults(self._method, self._semantics, shared, values)
         shared = {**shared, **changed}

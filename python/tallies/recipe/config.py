@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -208,8 +208,8 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         experts, warnings = taking_part(self.models, self.base_model, self.method, self._places)
         return experts, [*self._passed_over, *warnings]
 
-    def resolver(self, names: Iterable[str]) -> Resolver:
-        """Return the resolver of the parameters of each tensor among these names."""
+    def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
+        """Return the resolver of the parameters of each tensor among these names; see there."""
         experts, _ = self.experts()
         return Resolver(
             self.method,
@@ -218,6 +218,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
             [entry.parameters for entry in experts],
             [entry.label for entry in experts],
             names,
+            others,
         )
 
     @model_validator(mode="before")

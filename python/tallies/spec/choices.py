@@ -65,6 +65,14 @@ class Tied(Choice):
     """A tensor of its own, merged apart."""
 
 
+class Embeddings(Choice):
+    """The treatment of embeddings and heads of vocabularies of different sizes."""
+
+    ERROR = "error"
+    BASE_ROWS = "base-rows"
+    """Rows that not all models have are the base's."""
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 
