@@ -100,7 +100,7 @@ def main() -> NoReturn:
         _fail(str(error), error.exit_status)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        _fail(error.format_message() + hint, error.exit_code)
+        _fail(error.format_message() + _way_out(error) + hint, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except Stopped as stopped:
@@ -115,6 +115,27 @@ def main() -> NoReturn:
         kind = type(error).__name__
         _fail(f"internal error: {kind}: {error}; TALLIES_DEBUG=1 shows where", 3)
     sys.exit(0)
+
+
+def _way_out(error: click.UsageError) -> str:
+    """Return how to give what was taken for an option and is a parameter of a method."""
+    if not isinstance(error, click.NoSuchOption) or "--param" not in _texts(error.ctx):
+        return ""
+    from .. import methods
+
+    name = error.option_name.lstrip("-").replace("-", "_")
+    known = (methods.get(one) for one in methods.names())
+    every = (
+        pair for one in known for kind in one.semantics for pair in one.parameters(kind).items()
+    )
+    if not any(name in (key, *parameter.aliases) for key, parameter in every):
+        return ""
+    return f" It is a parameter: --param {name}=VALUE, or --model DIR:{name}=VALUE for one model."
+
+
+def _texts(ctx: click.Context | None) -> set[str]:
+    """Return the options of a command as they are typed."""
+    return {text for one in ctx.command.params for text in one.opts} if ctx else set()
 
 
 def _end_interrupted(status: int) -> NoReturn:

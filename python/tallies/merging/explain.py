@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..engine.limits import n_threads
+from ..engine.limits import least_bytes, n_threads
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
@@ -104,7 +104,9 @@ def _cost(
 
 
 def _memory(made: MergePlan, max_bytes: int, threads: int) -> str:
-    text = f"up to {format_size(max_bytes)} of buffers (--max-memory), {counted(threads, 'thread')}"
+    n_bytes = max(max_bytes, least_bytes(threads))
+    source = "--max-memory" if n_bytes == max_bytes else "the least, above --max-memory"
+    text = f"up to {format_size(n_bytes)} of buffers ({source}), {counted(threads, 'thread')}"
     if (largest := facts.largest_matrix(made)) is None:
         return f"{text}, whatever the size of the models"
     return f"{text}; the largest matrix, {largest[1]}, takes {format_size(largest[0])}"
