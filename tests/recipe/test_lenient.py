@@ -76,3 +76,8 @@ def test_several_documents_are_named(tmp_path: Path) -> None:
     (tmp_path / "two.yml").write_text("name: a\n---\nmerge_method: ties\n")
     with pytest.raises(InputError, match="several documents, as for mergekit-multi"):
         MergeConfig.load(tmp_path / "two.yml")
+
+
+def test_the_name_of_the_result_asks_for_nothing() -> None:
+    named = MergeConfig.load({**recipe("ties", {}, {}), "name": "mine"})
+    assert named == MergeConfig.load(recipe("ties", {}, {}))

@@ -100,7 +100,9 @@ def main() -> NoReturn:
         _fail(str(error), error.exit_status)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
-        _fail(error.format_message() + _way_out(error) + hint, error.exit_code)
+        if isinstance(error, click.NoSuchOption):
+            hint = _as_parameter(error.option_name) or hint
+        _fail(error.format_message() + hint, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except Stopped as stopped:
@@ -117,27 +119,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _way_out(error: click.UsageError) -> str:
-    """Return how to give what was taken for an option and is a parameter of a method."""
-    if not isinstance(error, click.NoSuchOption) or "--param" not in _texts(error.ctx):
-        return ""
-    from .. import methods
-
-    name = error.option_name.lstrip("-").replace("-", "_")
-    known = (methods.get(one) for one in methods.names())
-    every = (
-        pair for one in known for kind in one.semantics for pair in one.parameters(kind).items()
-    )
-    if not any(name in (key, *parameter.aliases) for key, parameter in every):
-        return ""
-    return f" It is a parameter: --param {name}=VALUE, or --model DIR:{name}=VALUE for one model."
-
-
-def _texts(ctx: click.Context | None) -> set[str]:
-    """Return the options of a command as they are typed."""
-    return {text for one in ctx.command.params for text in one.opts} if ctx else set()
-
-
 def _end_interrupted(status: int) -> NoReturn:
     """Say so and end at once: a thread that is busy in a library cannot be stopped otherwise."""
     ignore_signals()
@@ -148,6 +129,19 @@ def _end_interrupted(status: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _as_parameter(option: str) -> str:
+    """Return how to give a parameter of a method that was taken for an option, or nothing."""
+    from .. import methods
+
+    name = option.lstrip("-").replace("-", "_")
+    for method in map(methods.get, methods.names()):
+        for semantics in method.semantics:
+            for proper, parameter in method.parameters(semantics).items():
+                if name in (proper, *parameter.aliases):
+                    return f" It is a parameter of methods: --param {name}=VALUE"
+    return ""
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Define the options about tensors that not all models have under one name."""
+"""Define the options about models that differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
-from ..spec.choices import Embeddings, Tied
+from ..spec.choices import Architecture, Embeddings, Tied
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,6 +30,11 @@ extra_option = click.option(
     callback=_rules,
     metavar="[FILTER=]error|drop",
     help="Treatment of tensors that the base lacks. Default: error.",
+)
+architecture_option = click.option(
+    "--architecture",
+    type=click.Choice([*Architecture]),
+    help="Architectures of the models: the same for all, or any whose tensors fit. Default: same.",
 )
 tied_option = click.option(
     "--tied",

@@ -15,6 +15,7 @@ from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
 from ._belonging import (
+    architecture_option,
     embeddings_option,
     extra_option,
     missing_option,
@@ -148,6 +149,7 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        architecture_option,
         tied_option,
         embeddings_option,
         variant_option,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
@@ -22,7 +23,7 @@ from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
 from ..recipe.varying import changed_defaults
-from ..spec.choices import Embeddings, Extra, Missing, Semantics, Tied
+from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
 from .plan import MergePlan
@@ -74,6 +75,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
+    warnings += differences(
+        (template, *experts),
+        any_architecture=config.architecture is Architecture.ANY
+        or any(entry.rename for entry in entries),
+    )
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
     resolver = config.resolver(names, [*others, *matched.tied])

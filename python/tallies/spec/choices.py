@@ -54,6 +54,14 @@ class Extra(Choice):
     """The result is made without it."""
 
 
+class Architecture(Choice):
+    """The treatment of models whose configurations name different architectures."""
+
+    SAME = "same"
+    """They are refused."""
+    ANY = "any"
+
+
 class Tied(Choice):
     """The output head of a result, of models in which it may be the input embedding."""
 
