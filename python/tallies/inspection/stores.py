@@ -14,13 +14,14 @@ from ..errors import InputError
 from ..messages import unknown
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
+from ..store.origins import root_of
 from ..store.small_files import check_small_files, own_bytes, own_files
 from .checkpoints import inspect
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Return whether a directory is a store, damaged or not."""
-    return os.path.isfile(Path(path) / NAME)
+    return os.path.isfile(root_of(path) / NAME)
 
 
 def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: The directory is no store, or a damaged one.
         StorageError: A file cannot be read.
     """
-    root = Path(path)
+    root = root_of(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
     small = [file for task, own in manifest.small_files.items() for file in own_files(task, own)]
@@ -106,7 +107,7 @@ def verify_store(
         InputError: A tensor or a file is damaged; the message names it.
         StorageError: A file cannot be read.
     """
-    root = Path(path)
+    root = root_of(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
     tensors = [(file, one) for file, row in files.items() for one in row.values()]

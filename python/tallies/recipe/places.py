@@ -69,7 +69,7 @@ class Places:
         """
         if text.startswith("~") and os.path.expanduser(text) != text:
             return text
-        parent, name = os.path.split(os.path.abspath(self.path(text)))
+        parent, name = os.path.split(self.path(text))
         # The last component stays, though it be a link: it is the name that the user knows.
         path = os.path.join(os.path.realpath(parent), name)
         start, home = os.path.realpath(output), os.path.realpath(os.path.expanduser("~"))

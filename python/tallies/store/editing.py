@@ -21,7 +21,7 @@ from .families.registry import family_of
 from .lambdas import DEFAULT, text
 from .manifest import Manifest, open_files
 from .names import check_task_names
-from .origins import base_place, recorded, relocate, resolved, task_places
+from .origins import base_place, recorded, relocate, resolved, root_of, task_places
 from .packing.pack import pack, pack_again
 from .packing.report import PackReport
 from .small_files import own_files
@@ -62,7 +62,7 @@ def add(
         InputError: The name is taken, the base is another one, or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root, moved = Path(store), tasks or {}
+    root, moved = root_of(store), tasks or {}
     manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
     origin = base_place(root, manifest, base)
@@ -131,7 +131,7 @@ def remove(
         InputError: The store has no such task, or no other one; the base or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root, moved = Path(store), tasks or {}
+    root, moved = root_of(store), tasks or {}
     manifest = _read(root, base, moved)
     _find(root, manifest, task)
     if len(manifest.tasks) == 1:
@@ -171,7 +171,7 @@ def choose(
         InputError: The store has no such task or lambda, or the task has no candidates.
         StorageError: Reading or writing fails.
     """
-    root = Path(store)
+    root = root_of(store)
     with _editing(root):
         manifest = _read(root, base, tasks or {})
         found = _find(root, manifest, task)

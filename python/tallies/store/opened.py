@@ -20,7 +20,7 @@ from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
 from .manifest import Manifest, open_files
-from .origins import base_place, relocate
+from .origins import base_place, relocate, root_of
 from .restoring.checks import restored_names
 from .restoring.report import UnpackReport
 from .restoring.task import Restoring
@@ -65,7 +65,7 @@ class Store:
             InputError: The store is damaged or of a newer format, or the base is another one.
             StorageError: A file cannot be read.
         """
-        root = Path(path)
+        root = root_of(path)
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})

@@ -6,47 +6,30 @@ one that is published names no directory of the machine it was made on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ..errors import InputError
 from ..messages import unknown
+from ..recipe.places import Places
 from .manifest import Manifest
 
 
-def recorded(path: str | os.PathLike[str], store: Path) -> str:
-    """Return a path relative to a store, with ``/`` between the parts.
-
-    A path with links on the way has several spellings: the one nearest to the store counts.
-    """
-    given = os.fspath(path)
-    real = os.path.realpath(given)
-    parent, name = os.path.split(os.path.abspath(given))
-    spellings = [os.path.join(parent, name), os.path.join(os.path.realpath(parent), name), real]
-    home = os.path.realpath(store)
-    ways = [_way(one, home) for one in spellings if _is_same(one, real)]
-    return min(ways or [_way(real, home)], key=lambda way: way.count("../"))
+def root_of(store: str | os.PathLike[str]) -> Path:
+    """Return the directory of a store; ``~`` at the start is a home directory."""
+    return Path(os.path.expanduser(store))
 
 
-def _way(path: str, home: str) -> str:
-    try:
-        return PurePath(os.path.relpath(path, home)).as_posix()
-    except ValueError:  # on another drive
-        return PurePath(path).as_posix()
-
-
-def _is_same(one: str, other: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.samefile(one, other)
-    return False
+def recorded(text: str | os.PathLike[str], store: Path) -> str:
+    """Return the text by which ``store.json`` names a model, whatever the current directory."""
+    return Places.of().relative_to(store, os.fspath(text))
 
 
 def resolved(origin: str, store: Path) -> str:
     """Return the path that ``store.json`` means."""
-    return os.path.normpath(os.path.join(os.path.realpath(store), origin))
+    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
 
 
 def relocate(
@@ -79,7 +62,7 @@ def relocate(
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
     """Return the path of the base, as it was given; InputError if nothing is there."""
     if given is not None:
-        return os.fspath(given)
+        return Places.of().path(os.fspath(given))
     place = resolved(manifest.base_path, store)
     if not os.path.exists(place):
         raise InputError(

@@ -20,6 +20,7 @@ from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import either, show
 from ...recipe.parameters import check_parameters
+from ...recipe.places import Places
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
@@ -57,6 +58,8 @@ class PackPlan:
     lambdas: Lambdas
     base: Checkpoint
     tasks: Mapping[str, Checkpoint]
+    texts: Mapping[str, str]
+    """The models as they were asked for: the base under "", the tasks under their names."""
     match: Match
     coded: tuple[str, ...]
     """Tensors that a task changed and the family encodes."""
@@ -104,12 +107,14 @@ class PackPlan:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
-        origin = open_model(os.fspath(base))
-        experts = {name: open_model(os.fspath(path)) for name, path in tasks.items()}
+        texts = {name: os.fspath(text) for name, text in {"": base, **tasks}.items()}
+        places = Places.of()
+        opened = {name: open_model(places.path(text)) for name, text in texts.items()}
+        origin, experts = opened[""], {name: opened[name] for name in tasks}
         models = [as_model(one) for one in (origin, *experts.values())]
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        matched = match(models[0], models, policy)
+        matched = _match(models, list(tasks), policy)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
@@ -130,6 +135,7 @@ class PackPlan:
             lambdas=lambdas,
             base=origin,
             tasks=experts,
+            texts=texts,
             match=matched,
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
@@ -220,6 +226,19 @@ def _changed(
         origin, *others = (matched.source(model, name) for model in models)
         if not all(same_tensor(one, origin) for one in others):
             yield name
+
+
+def _match(models: Sequence[Model], tasks: Sequence[str], policy: Policy) -> Match:
+    """Match base and experts; the InputError for an expert begins with the name of its task."""
+    try:
+        return match(models[0], models, policy)
+    except InputError as error:
+        blamed = [
+            task
+            for task, model in zip(tasks, models[1:], strict=True)
+            if str(error).startswith(f"{model.label}:")
+        ]
+        raise InputError(f"task {blamed[0]!r}: {error}" if blamed else str(error)) from None
 
 
 def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:

@@ -11,6 +11,7 @@ from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
 from ...checkpoint.opening import open_donor
+from ...recipe.places import Places
 from ..small_files import check_small_files
 from .task import Restoring
 
@@ -24,6 +25,8 @@ class SmallFilesOut:
     """Those that the store has."""
     donor: Path | None = None
     """The model whose files they are; None for the task's own."""
+    text: str | None = None
+    """The same model as it was asked for."""
 
     @classmethod
     def of(
@@ -49,6 +52,7 @@ class SmallFilesOut:
             places = {Path(name): path for name, path in found.items()}
             kept = [name for name, file in files.items() if not file.in_base]
             return cls(AuxiliaryFiles.of(places, parts), kept)
-        donor = one.base if files_from is None else open_donor(os.fspath(files_from))
+        text = os.fspath(one.base.path if files_from is None else files_from)
+        donor = one.base if files_from is None else open_donor(Places.of().path(text))
         places = {path: donor.path / path for path in donor.auxiliary_files()}
-        return cls(AuxiliaryFiles.of(places, parts), [], donor.path)
+        return cls(AuxiliaryFiles.of(places, parts), [], donor.path, text)
