@@ -13,6 +13,9 @@ from hypothesis import settings
 from tallies import cpu
 from tests.support.cmake import build
 
+# A test that names a model that is nowhere asks no hub; tests/hub/ has one of its own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 # No deadline: the machines that run this are shared, and a slow example is not a wrong one.
 settings.register_profile("tallies", deadline=None, print_blob=True)
 settings.load_profile("tallies")

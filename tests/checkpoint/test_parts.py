@@ -57,6 +57,14 @@ def test_modules_without_weights_beside(tmp_path: Path) -> None:
     assert folders(Checkpoint.open(tmp_path)) == ["0_Transformer"]
 
 
+@pytest.mark.parametrize("text", ["{}", "[1]", '[{"path": 1}]', "[{}]", "null", '[{"path": "x"}]'])
+def test_modules_that_name_no_directory(tmp_path: Path, text: str) -> None:
+    write_files(tmp_path, "model.safetensors")
+    (tmp_path / "modules.json").write_text(text)
+    (tmp_path / "model_index.json").write_text(text)
+    assert folders(Checkpoint.open(tmp_path)) == [""]
+
+
 def test_router_leads_to_its_modules(tmp_path: Path) -> None:
     write_modules(tmp_path, "", "1_Router")
     router = {"types": {"query_0_Dense": "Dense"}, "structure": {"query": ["query_0_Dense"]}}

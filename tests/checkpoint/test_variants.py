@@ -102,5 +102,7 @@ def test_stem_of_torch_files_is_that_of_safetensors(name: str, stem: str) -> Non
 
 def test_message_names_the_variants(tmp_path: Path) -> None:
     write(tmp_path, "model.safetensors", "model.bf16.safetensors")
-    with pytest.raises(InputError, match="has no variant 'fp16', only bf16; choose"):
+    with pytest.raises(
+        InputError, match="has no variant 'fp16', only bf16 and the weights without variant; choose"
+    ):
         Checkpoint.open(tmp_path, variant="fp16")

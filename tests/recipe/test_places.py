@@ -104,7 +104,7 @@ def test_a_report_names_models_relative_to_itself(
 ) -> None:
     Path("m").mkdir()
     Path("link").symlink_to("m")
-    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "m").mkdir(parents=True)
     Path("down").symlink_to("../deep")
     places = Places.of()
     found = places.relative_to(tmp_path / "out", text)

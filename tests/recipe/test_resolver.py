@@ -22,6 +22,7 @@ def test_layer_positions() -> None:
             *LLAMA,
             "encoder.block.0.layer.1.w",
             "encoder.block.2.layer.0.w",
+            "encoder.block.0.layer.0.w",
             "decoder.block.0.w",
             "4.weight",
             "0.weight",

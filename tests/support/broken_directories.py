@@ -224,7 +224,6 @@ DIRECTORIES: dict[str, tuple[Callable[[Path], None], str]] = {
         "modules.json: names the directory '../2_Dense', expected one inside the model",
     ),
     "a module at an absolute path": (_modules("/tmp"), "modules.json: names the directory '/tmp'"),
-    "a module without a path": (_modules(1), "modules.json: found [{'path': 1}], expected a list"),
     "a tensor with the name of a part's": (_name_of_a_part, "has the name of one in"),
     "link to nothing": (_link_to_nothing, "model.safetensors: no such file"),
     "damaged shard": (_damaged_shard, "model-1.safetensors: header: not valid JSON"),

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from safetensors import safe_open
 
 from tallies.engine.passes import Passes
 from tests.support.checkpoints import data_bytes, write
@@ -39,3 +40,10 @@ def fail(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return call
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    """The metadata in the header of a safetensors file."""
+    with safe_open(path, "np") as file:  # type: ignore[no-untyped-call]
+        found: dict[str, str] = file.metadata()
+    return found

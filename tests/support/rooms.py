@@ -29,6 +29,7 @@ ROOMS = (
     "engine.surveys",
     "recipe",
     "methods",
+    "hub",
     "checkpoint",
     "spec",
     "linalg",

@@ -66,6 +66,13 @@ class Adapter:
     in_a_model: bool
     """The model that the adapter changes stands in the same files."""
 
+    def __str__(self) -> str:
+        kind = self.kind or "by the name of its file"
+        if self.tensor is None:
+            return kind
+        where = "beside the model it changes, not merged into it" if self.in_a_model else "factors"
+        return f"{kind}: {where}, such as {show(self.tensor.name)}"
+
 
 def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
     """Find the adapter that a checkpoint is, or holds; None for a model."""
@@ -79,6 +86,11 @@ def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
     return None
+
+
+def kind_of(adapter: Adapter | None) -> str:
+    """Return what a checkpoint is, in a word, by the adapter that was found in it."""
+    return "checkpoint" if adapter is None or adapter.in_a_model else "adapter"
 
 
 def _kind(name: str) -> str:

@@ -140,7 +140,8 @@ def _sort_file(root: Path, path: str, part: Part | None, found: Beside) -> None:
         return
     if part and (root / path in part.files or _is_its_index(name, part)):
         return
-    if is_weights(name) or _ADAPTER.match(name) or _OF_TRAINING.match(name):
+    of_a_model = part is None or not _ADAPTER.match(part.files[0].name)
+    if is_weights(name) or (_ADAPTER.match(name) and of_a_model) or _OF_TRAINING.match(name):
         found.left_out[path] = _why(name, part)
         return
     if not os.path.exists(root / path):

@@ -131,8 +131,9 @@ def _of_variant(
         by_variant = {key: by_variant[key] for key in whole or [""]}
     known = either(sorted(filter(None, by_variant)))
     if variant:
+        plain = " and the weights without variant" if "" in by_variant else ""
         raise InputError(
-            f"{root}: has no variant {show(variant)}, only {known}; choose one of them"
+            f"{root}: has no variant {show(variant)}, only {known}{plain}; choose one of them"
         )
     if len(by_variant) > 1:
         raise InputError(f"{root}: holds the variants {known}, expected one; name it (--variant)")

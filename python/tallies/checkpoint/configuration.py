@@ -65,8 +65,9 @@ def written_parts(
         donated: True if the files beside the tensors are those of another model.
     """
     had_heads = {folder_of(name, template.parts) for name in template.tensors if is_head(name)}
-    if True in _stated_ties(template.config()):
-        had_heads.add("")
+    had_heads |= {
+        part.folder for part in template.parts if True in _stated_ties(template.config(part.folder))
+    }
     by_folder: dict[str, list[Entry]] = {part.folder: [] for part in template.parts}
     tied_in: dict[str, set[str]] = {folder: set() for folder in by_folder}
     for name, dtype, shape in tensors:

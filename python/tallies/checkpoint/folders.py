@@ -7,14 +7,14 @@ Sub-directories are parts where a file of the model says so: ``modules.json`` an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Final
+from typing import Final
 
 from ..errors import InputError
 from ..messages import show
 from .causes import refuse_no_weights
-from .json_text import is_object, json_object, json_value, read_text
+from .json_text import is_object, json_value, read_text
 from .shards import Shards, find_shards, visible_files
 
 _PIPELINES: Final = ("model_index.json", "modular_model_index.json")
@@ -79,43 +79,33 @@ def declared_folders(root: Path) -> list[str]:
 def _named(root: Path, folder: str) -> Iterator[tuple[Path, str]]:
     """Yield the files of a directory that name sub-directories, with each name."""
     if not folder:
-        if os.path.isfile(path := root / _MODULES):
-            for name in _modules(path):
+        for path, modules in _contents(root, (_MODULES,)):
+            for module in modules if isinstance(modules, list) else ():
+                if is_object(module) and isinstance(module.get("path"), str):
+                    yield path, module["path"]
+        for path, index in _contents(root, _PIPELINES):
+            for name, component in index.items() if is_object(index) else ():
+                if _is_component(name, component):
+                    yield path, name
+    # A router that is a module may have its structure in config.json; the model's own is another.
+    for path, router in _contents(root / folder, _ROUTERS if folder else _ROUTERS[:1]):
+        if is_object(router) and is_object(router.get("structure")):
+            types = router.get("types")
+            for name in types if is_object(types) else ():
                 yield path, name
-        for index in _PIPELINES:
-            if os.path.isfile(path := root / index):
-                for name in _components(json_object(read_text(path), str(path))):
-                    yield path, name
-    for router in _ROUTERS:
-        if os.path.isfile(path := root / folder / router):
-            content = json_object(read_text(path), str(path))
-            if is_object(content.get("types")) and is_object(content.get("structure")):
-                for name in content["types"]:
-                    yield path, name
 
 
-def _modules(path: Path) -> list[str]:
-    modules = json_value(read_text(path), str(path))
-    paths = [
-        module["path"]
-        for module in (modules if isinstance(modules, list) else [None])
-        if is_object(module) and isinstance(module.get("path"), str)
-    ]
-    if not isinstance(modules, list) or len(paths) != len(modules):
-        raise InputError(
-            f"{path}: found {show(modules)}, expected a list of modules with a path each, as "
-            "sentence-transformers writes it; download it again"
-        )
-    return paths
+def _contents(directory: Path, names: Iterable[str]) -> Iterator[tuple[Path, object]]:
+    """Yield those of these files of JSON that a directory has, with what they say."""
+    for name in names:
+        if os.path.isfile(path := directory / name):
+            yield path, json_value(read_text(path), str(path))
 
 
-def _components(index: dict[str, Any]) -> list[str]:
-    """Return the components of a pipeline: a component is a library and a class."""
-    return [
-        name
-        for name, value in index.items()
-        if not name.startswith("_") and isinstance(value, list) and len(value) > 1 and value[0]
-    ]
+def _is_component(name: str, value: object) -> bool:
+    """Tell if an entry of a pipeline's index is a component: a library and a class."""
+    is_pair = isinstance(value, list) and len(value) > 1 and isinstance(value[0], str)
+    return is_pair and not name.startswith("_")
 
 
 def _inside(source: Path, name: str) -> str:

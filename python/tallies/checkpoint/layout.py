@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPES
+from .checkpoint import Checkpoint
 from .json_text import MAX_HEADER_BYTES
+from .metadata import carried
+from .parts import ROOT, Part, folder_of
+from .tensors import TensorInfo
+from .weight_names import SAFETENSORS, USUAL_STEMS
 
 Entry: TypeAlias = tuple[str, str, Sequence[int]]
 """A tensor to be written: its name, its dtype (of ``DTYPES``) and its shape."""
@@ -27,11 +34,33 @@ INDEX_NAME: Final = "model.safetensors.index.json"
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One output file: its name, its tensors in the order of their names, and their bytes."""
+    """One output file: its tensors in the order of their names, and their bytes."""
 
     name: str
+    """The path in the directory of the result, with slashes."""
     tensors: tuple[Entry, ...]
+    """Names are those in the model: ``FOLDER/NAME`` in a part of a sub-directory."""
     n_bytes: int
+    part: Part = ROOT
+
+    @property
+    def stored(self) -> tuple[Entry, ...]:
+        """The tensors by their names in the file, in the same order."""
+        return tuple((name.removeprefix(self.part.prefix), *rest) for name, *rest in self.tensors)
+
+    def header(self) -> tuple[bytes, list[int]]:
+        """Return the first bytes of the file, and the offset of each tensor in it."""
+        return header(self.stored, carried(self.part.metadata))
+
+    def places(self, directory: Path) -> dict[str, TensorInfo]:
+        """Return the tensors by their names in the model, as they will lie in a directory."""
+        path = directory / self.name
+        return {
+            name: TensorInfo(
+                name, dtype, tuple(shape), path, at, tensor_bytes((name, dtype, shape))
+            )
+            for (name, dtype, shape), at in zip(self.tensors, self.header()[1], strict=True)
+        }
 
 
 def tensor_bytes(tensor: Entry) -> int:
@@ -84,11 +113,11 @@ def header(
     return head, [len(head) + begin for begin in begins]
 
 
-def layout_shards(tensors: Iterable[Entry], max_shard_bytes: int) -> list[Shard]:
+def layout_shards(tensors: Iterable[Entry], max_shard_bytes: int, part: Part = ROOT) -> list[Shard]:
     """Fill files in the order of the names, each up to ``max_shard_bytes`` of data.
 
-    A tensor larger than that gets a file of its own. Names are Hugging Face's:
-    ``model.safetensors``, or ``model-00001-of-00003.safetensors``.
+    A tensor larger than that gets a file of its own. Names are those that transformers and
+    diffusers give: ``model.safetensors``, or ``model.fp16-00001-of-00003.safetensors``.
     """
     if max_shard_bytes <= 0:
         raise InputError(f"shard size {max_shard_bytes}, expected at least one byte, such as '5GB'")
@@ -101,24 +130,75 @@ def layout_shards(tensors: Iterable[Entry], max_shard_bytes: int) -> list[Shard]
             sizes.append(0)
         groups[-1].append(entry)
         sizes[-1] += n_bytes
+    stem = f"{part.prefix}{part.stem}{part.dotted_variant}"
     if len(groups) == 1:
-        names = ["model.safetensors"]
+        names = [f"{stem}.safetensors"]
     else:
         last = len(groups)
-        names = [f"model-{i:05d}-of-{last:05d}.safetensors" for i in range(1, last + 1)]
-    return [Shard(*shard) for shard in zip(names, map(tuple, groups), sizes, strict=True)]
+        names = [f"{stem}-{i:05d}-of-{last:05d}.safetensors" for i in range(1, last + 1)]
+    return [
+        Shard(name, tuple(group), size, part)
+        for name, group, size in zip(names, groups, sizes, strict=True)
+    ]
+
+
+def layout_parts(
+    tensors: Iterable[Entry], template: Checkpoint, max_shard_bytes: int
+) -> list[Shard]:
+    """Lay out the files of all parts of a result, each part as ``layout_shards`` does.
+
+    Args:
+        tensors: The tensors by their names in the model.
+        template: The model whose files' names and metadata the result takes over.
+        max_shard_bytes: The most bytes of data in a file.
+    """
+    parts = [_named(part, template) for part in template.parts]
+    by_folder: dict[str, list[Entry]] = {part.folder: [] for part in parts}
+    for entry in tensors:
+        by_folder[folder_of(entry[0], parts)].append(entry)
+    return [
+        shard
+        for part in parts
+        for shard in layout_shards(by_folder[part.folder], max_shard_bytes, part)
+    ]
+
+
+def _named(part: Part, template: Checkpoint) -> Part:
+    """Return a part under a name by which libraries find it in a directory.
+
+    The name of a directory's safetensors is such a name. A file that is a model by itself, and one
+    of torch, may have any.
+    """
+    alone = not os.path.isdir(template.path)
+    of_torch = any(path.suffix != SAFETENSORS for path in part.files)
+    if part.stem not in USUAL_STEMS and (alone or of_torch):
+        return replace(part, stem=ROOT.stem)
+    return part
+
+
+def one_file(name: str, tensors: Iterable[Entry], part: Part) -> Shard:
+    """Lay out a result that is a single file of this name."""
+    entries = sorted(tensors, key=lambda entry: entry[0])
+    return Shard(name, tuple(entries), sum(map(tensor_bytes, entries)), part)
 
 
 def index_json(shards: Iterable[Shard]) -> bytes:
-    """Return the text of ``model.safetensors.index.json``: the file of each tensor, by name."""
+    """Return the text of an index: the file of each tensor, by name, in the index's directory."""
     shards = list(shards)
     index = {
         "metadata": {"total_size": sum(shard.n_bytes for shard in shards)},
-        "weight_map": {entry[0]: shard.name for shard in shards for entry in shard.tensors},
+        "weight_map": {
+            entry[0]: shard.name.removeprefix(shard.part.prefix)
+            for shard in shards
+            for entry in shard.stored
+        },
     }
     return (json.dumps(index, indent=2, sort_keys=True) + "\n").encode()
 
 
-def index_file(shards: Sequence[Shard]) -> bytes | None:
-    """Return the index of the output files; None when one file holds everything."""
-    return index_json(shards) if len(shards) > 1 else None
+def index_files(shards: Iterable[Shard]) -> dict[str, bytes]:
+    """Return the index of each part that has several files, by its path in the result."""
+    by_part: dict[str, list[Shard]] = {}
+    for shard in shards:
+        by_part.setdefault(shard.part.index_name, []).append(shard)
+    return {name: index_json(group) for name, group in by_part.items() if len(group) > 1}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import InputError
+from ..messages import show
 from .adapters import refuse_adapter
 from .causes import refuse_piece_of_store
 from .checkpoint import Checkpoint
@@ -42,6 +44,16 @@ def open_model(path: str, *, variant: str = "") -> Checkpoint:
 def under_other_names(checkpoint: Checkpoint, rename: Mapping[str, str]) -> Checkpoint:
     """Return a checkpoint whose tensors have other prefixes; InputError as for ``renamed``."""
     return replace(checkpoint, tensors=renamed(str(checkpoint.path), checkpoint.tensors, rename))
+
+
+def check_variant(variant: str, models: Iterable[Checkpoint]) -> None:
+    """Raise ``InputError`` if no model has files of the variant that was asked for."""
+    opened = list(models)
+    if not any(part.variant == variant for one in opened for part in one.parts):
+        paths = ", ".join(str(one.path) for one in opened)
+        raise InputError(
+            f"variant {show(variant)}: none of the models has files of it ({paths}); leave it out"
+        )
 
 
 def open_donor(path: str) -> Checkpoint:

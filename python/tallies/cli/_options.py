@@ -44,6 +44,27 @@ store_tasks_option = click.option(
 )
 
 
+def _go_offline(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ..hub.library import offline
+
+        ctx.with_resource(offline())
+
+
+offline_option = click.option(
+    "--offline",
+    is_flag=True,
+    expose_value=False,
+    callback=_go_offline,
+    help="Take models of the hub from the cache alone.",
+)
+variant_option = click.option(
+    "--variant",
+    metavar="NAME",
+    help="Variant of the weights to read where there are several, such as fp16.",
+)
+
+
 def json_option(result: str) -> Callable[[F], F]:
     """Return the option ``--json`` of a command that prints this result."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print the {result} as JSON.")
@@ -106,6 +127,8 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        variant_option,
+        offline_option,
     ]
     for option in reversed(options):
         function = option(function)

@@ -13,7 +13,7 @@ from ..inspection.checkpoints import inspect
 from ..inspection.stores import inspect_store, is_store
 from ..messages import COLUMNS, counted, labelled, shortened
 from ..sizes import format_size
-from ._options import json_option, threads_option
+from ._options import json_option, threads_option, variant_option
 from ._screen import screen
 
 
@@ -25,14 +25,15 @@ from ._screen import screen
     default=True,
     help="Read all data and show fingerprints, or read headers only.",
 )
+@variant_option
 @threads_option
-def command(path: str, as_json: bool, fingerprints: bool, threads: int | None) -> None:
+def command(path: str, as_json: bool, **options: Any) -> None:
     """Show the tensors of a checkpoint with sizes and fingerprints, or the tasks of a store."""
     if is_store(path):
         store = inspect_store(path)
         click.echo(json.dumps(store, indent=2) if as_json else _store_table(store, screen()))
         return
-    found = inspect(path, fingerprints=fingerprints, threads=threads)
+    found = inspect(path, **options)
     click.echo(json.dumps(found, indent=2) if as_json else _table(found, screen()))
 
 
@@ -61,6 +62,8 @@ def _table(found: dict[str, Any], columns: int | None) -> str:
             for path, why in found["left_out"].items()
         ),
     ]
+    if found["adapter"]:
+        lines.append(labelled("adapter", found["adapter"], columns))
     if found["fingerprint"]:
         lines.append(f"fingerprint {found['fingerprint']}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from ._options import (
     one_of,
     pairs,
     threads_option,
+    variant_option,
 )
 
 
@@ -36,6 +37,7 @@ from ._options import (
     metavar="NAME=DIR",
     help="Expert of a store's task, to compare with the one packed. Repeat the option for each.",
 )
+@variant_option
 @memory_option
 @threads_option
 @json_option("result")

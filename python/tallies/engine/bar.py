@@ -54,6 +54,11 @@ def _shown(progress: Progress, label: str) -> Iterator[Progress]:
         )
 
 
+def is_bar(progress: Progress) -> bool:
+    """Return True for the function that stands for True inside a function ``with_progress``."""
+    return bool(getattr(progress, "shows_bar", False))
+
+
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
     """Show one bar that counts bytes, with the rate and the time left."""
@@ -65,4 +70,5 @@ def _bar(label: str) -> Iterator[Progress]:
             bar.total = whole
             bar.update(done - bar.n)
 
+        moved.shows_bar = True  # type: ignore[attr-defined]
         yield moved

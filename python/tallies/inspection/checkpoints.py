@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+from ..checkpoint.adapters import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
 
 
 def inspect(
-    path: str | os.PathLike[str], *, fingerprints: bool = True, threads: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    fingerprints: bool = True,
+    threads: int | None = None,
+    variant: str | None = None,
 ) -> dict[str, Any]:
     """Describe the tensors of a checkpoint, or the tasks of a store, as plain data.
 
@@ -20,9 +26,12 @@ def inspect(
         fingerprints: Read all data of a checkpoint, at about the speed of the disk, and add
             fingerprints. The reports of merges name the same ``fingerprint`` of a whole checkpoint.
         threads: The number of threads; by default, all cores.
+        variant: The variant of a checkpoint's weights to read where there are several.
 
     Returns:
-        For a checkpoint, ``path``, ``kind``, ``files`` with their sizes, counts, ``metadata``,
+        For a checkpoint, ``path``, ``kind`` (``checkpoint``, or ``adapter`` where its tensors are
+        those of an adapter), ``adapter`` (what kind of adapter it is or holds, in words, or None),
+        ``files`` with their sizes, counts, ``metadata``,
         ``left_out`` (paths that are no weights of the model, and why), ``fingerprint``, and
         ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
         For a store, ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, and
@@ -39,7 +48,8 @@ def inspect(
 
     if is_store(path):
         return inspect_store(path)
-    checkpoint = Checkpoint.open(path)
+    checkpoint = Checkpoint.open(path, variant=variant or "")
+    adapter = find_adapter(checkpoint)
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
     if fingerprints:
@@ -52,12 +62,10 @@ def inspect(
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements
     return {
         "path": str(checkpoint.path),
-        "kind": "checkpoint",
+        "kind": kind_of(adapter),
+        "adapter": str(adapter) if adapter else None,
         "files": {
-            os.path.relpath(file, checkpoint.path if checkpoint.path.is_dir() else file.parent): (
-                file.stat().st_size
-            )
-            for file in checkpoint.files
+            _relative(file, checkpoint.path): file.stat().st_size for file in checkpoint.files
         },
         "n_tensors": len(tensors),
         "n_elements": sum(tensor.n_elements for tensor in tensors),
@@ -71,9 +79,14 @@ def inspect(
                 "dtype": tensor.dtype,
                 "shape": list(tensor.shape),
                 "n_bytes": tensor.n_bytes,
-                "file": tensor.path.name,
+                "file": _relative(tensor.path, checkpoint.path),
                 "fingerprint": prints.get(tensor.name),
             }
             for tensor in tensors
         },
     }
+
+
+def _relative(file: Path, root: Path) -> str:
+    """Return the path of a weight file below its model."""
+    return file.relative_to(root).as_posix() if file != root else file.name

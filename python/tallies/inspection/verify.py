@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.adapters import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_weights
 from ..checkpoint.scaled import with_scales
@@ -25,6 +26,7 @@ def verify(
     threads: int | None = None,
     base: str | os.PathLike[str] | None = None,
     tasks: Mapping[str, str | os.PathLike[str]] | None = None,
+    variant: str | None = None,
 ) -> dict[str, Any]:
     """Check a checkpoint or a store.
 
@@ -39,6 +41,7 @@ def verify(
         base: A base to compare with the one that a store was packed from.
         tasks: Experts to compare with those that a store was packed from, by the names of their
             tasks.
+        variant: The variant of a checkpoint's weights to read where there are several.
 
     Returns:
         The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
@@ -59,7 +62,7 @@ def verify(
         raise InputError(
             f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
         )
-    checkpoint = with_scales(Checkpoint.open(path))
+    checkpoint = with_scales(Checkpoint.open(path, variant=variant or ""))
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for tensor in checkpoint.tensors.values():
@@ -72,7 +75,7 @@ def verify(
             found[blamed.name] = {"count": count, "first": first}
     return {
         "path": str(checkpoint.path),
-        "kind": "checkpoint",
+        "kind": kind_of(find_adapter(checkpoint)),
         "files": len(checkpoint.files),
         "tensors": len(checkpoint.tensors),
         "n_bytes": checkpoint.n_bytes,

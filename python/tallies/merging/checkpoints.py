@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
-from ..engine.bar import with_progress
+from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
@@ -17,6 +17,7 @@ from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
 from ..sizes import parse_size
 from .checks import check_inputs
+from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .planning import plan
 from .report import MergeReport
@@ -90,8 +91,10 @@ def merge(
     request = MergeConfig.load(config).replace(
         seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
     )
+    request, bars = request.pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
+    fetch_opaque(request, bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -111,6 +114,9 @@ def merge(
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
+    if made.downloads:
+        fetch(made.downloads, bars=bars)
+        made = plan(request)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)

@@ -88,6 +88,8 @@ def _cost(
     for model, paths in facts.left_out(made).items():
         for path, why in paths.items():
             yield "left out", f"{path} of {model}: {why}"
+    for download in made.downloads:
+        yield "downloads", str(download)
     yield "passes", "; ".join(made.passes())
     yield "reads", format_size(made.bytes_read)
     names = [shard.name for shard in made.shards]

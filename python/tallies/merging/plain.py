@@ -59,6 +59,7 @@ def data(made: MergePlan) -> dict[str, Any]:
         "dropped": facts.by_expert(made, made.match.dropped),
         "auxiliary_files": [str(path) for path in made.auxiliary.paths],
         "left_out": facts.left_out(made),
+        **({"downloads": [one.to_json_dict() for one in made.downloads]} if made.downloads else {}),
         "warnings": list(made.warnings),
     }
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
 from ..checkpoint.files import AuxiliaryFiles
-from ..checkpoint.layout import Shard, header
+from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
@@ -25,6 +25,9 @@ from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
 from .steps import Request, n_surveys
+
+if TYPE_CHECKING:
+    from ..hub.download import Download
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,13 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    downloads: tuple[Download, ...] = ()
+    """The files of models of the hub that a merge downloads first."""
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """Bytes that a merge downloads first."""
+        return sum(one.n_bytes_missing for one in self.downloads)
 
     @property
     def has_base(self) -> bool:
@@ -119,7 +129,7 @@ class MergePlan:
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
-                donated=donor is not self.template,
+                donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )
 
@@ -135,7 +145,7 @@ class MergePlan:
 
     def header(self, shard: Shard) -> tuple[bytes, list[int]]:
         """Return the first bytes of an output shard and the offset of each of its tensors."""
-        return header(shard.tensors, {"format": "pt"})
+        return shard.header()
 
     def input_files(self) -> list[str]:
         """Return all files of tensors that are read, once each."""

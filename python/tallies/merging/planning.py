@@ -6,11 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_warning, empty_weights
-from ..checkpoint.layout import layout_shards
+from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, open_donor, open_model, under_other_names
+from ..checkpoint.opening import as_model, check_variant
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..engine.codes import MAX_EXPERTS
@@ -20,6 +19,7 @@ from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..spec.choices import Extra, Missing
+from .inputs import Inputs, downloads
 from .plan import MergePlan
 
 
@@ -39,20 +39,20 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
             missing, extra or of another shape, types that do not merge, damaged files, parameters
             that do not fit.
     """
-    config = MergeConfig.load(config)
+    asked = MergeConfig.load(config).pinned()
+    inputs = Inputs(asked)
+    with inputs.named():
+        return _plan(asked, inputs)
+
+
+def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    opened: dict[str, Checkpoint] = {}
-
-    def checkpoint(text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
-        path = config.places.path(text)
-        if path not in opened:
-            opened[path] = open_model(path)
-        return opened[path] if rename is None else under_other_names(opened[path], rename)
-
-    base = checkpoint(config.base_model) if config.base_model else None
-    experts = tuple(checkpoint(entry.model, entry.rename) for entry in entries)
+    base = inputs.open(config.base_model) if config.base_model else None
+    experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
+    if config.variant:
+        check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
     models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
@@ -68,29 +68,31 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.unused_filters(names))
+    warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
     outputs = [
         (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
         for name, info in template.tensors.items()
         for shape in [info.shape]
     ]
-    warnings.extend(map(scaled_warning, filter(is_scaled, opened.values())))
+    opened = inputs.opened.values()
+    warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
     warnings.extend(
-        empty_warning(one.path, empty) for one in opened.values() if (empty := empty_weights(one))
+        empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))
     )
     made = MergePlan(
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=open_donor(config.places.path(config.files_from)) if config.files_from else template,
+        donor=inputs.donor(config.files_from) if config.files_from else template,
         experts=experts,
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        shards=tuple(layout_shards(outputs, config.max_shard_bytes)),
+        shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
+        downloads=downloads(config),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018

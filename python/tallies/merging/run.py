@@ -11,7 +11,7 @@ from typing import Any
 from .._core import Limits, Plan
 from ..checkpoint.data import chunks, same_bytes
 from ..checkpoint.files import refuse_changed, stamps
-from ..checkpoint.layout import INDEX_NAME, Shard, index_file, tensor_bytes
+from ..checkpoint.layout import Shard, index_files
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.nonfinite import objections
@@ -102,8 +102,8 @@ class MergeRun:
             journal.record_file(shard.name, outcomes)
 
         steps.run([self._jobs(shard) for shard in shards], finish)
-        if (index := index_file(made.shards)) is not None:
-            (directory / INDEX_NAME).write_bytes(index)
+        for name, index in index_files(made.shards).items():
+            (directory / name).write_bytes(index)
         self._advance.finish()
         return MergeResult(
             plan=made,
@@ -122,14 +122,10 @@ class MergeRun:
     def _create_outputs(self, directory: Path) -> None:
         """Make room for all output files."""
         for shard in self._plan.shards:
-            head, offsets = self._plan.header(shard)
             path = directory / shard.name
-            self._files.create(path, len(head) + shard.n_bytes)
-            for entry, offset in zip(shard.tensors, offsets, strict=True):
-                name, dtype, shape = entry
-                self._outputs[name] = TensorInfo(
-                    name, dtype, tuple(shape), path, offset, tensor_bytes(entry)
-                )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._files.create(path, len(shard.header()[0]) + shard.n_bytes)
+            self._outputs |= shard.places(directory)
 
     def _jobs(self, shard: Shard) -> list[int]:
         return [self._number[name] for name, _, _ in shard.tensors if name in self._number]

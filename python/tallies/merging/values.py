@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from ..messages import either
-from ..recipe.layers import layer_of
+from ..recipe.layers import Layers
 from ..recipe.settings import Scalar
+
+_NUMBERED = re.compile(r"(.*?)\.?(\d+)")
 
 
 def extent(values: Iterable[Scalar]) -> Any:
@@ -52,9 +55,10 @@ def extents(tensors: Iterable[Mapping[str, Scalar]]) -> dict[str, Any]:
 
 def by_layer(values: Mapping[str, Scalar]) -> dict[str, Any]:
     """Return the extent in each layer, in order, of values by tensor; "" is outside the layers."""
+    layers = Layers(values)
     found: dict[str, list[Scalar]] = {}
     for name, value in values.items():
-        found.setdefault(layer_of(name) or "", []).append(value)
+        found.setdefault(layers.label(name) or "", []).append(value)
     return {layer: extent(found[layer]) for layer in sorted(found, key=_place)}
 
 
@@ -83,5 +87,5 @@ def span(run: Sequence[tuple[str, str]]) -> str:
 
 def _place(layer: str) -> tuple[str, int]:
     """Return what a layer is numbered in, and its number."""
-    stack, _, number = layer.rpartition(".")
-    return (stack, int(number)) if number.isdecimal() else (layer, -1)
+    numbered = _NUMBERED.fullmatch(layer)
+    return (numbered[1], int(numbered[2])) if numbered else (layer, -1)

@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -39,13 +39,14 @@ from .fields import (
     Seed,
     SemanticsWord,
     SizeText,
+    VariantName,
     modifier,
 )
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
 from .parameters import Resolver, check_parameters
 from .places import Places
-from .text import parse_model, parse_pairs, read_file
+from .text import from_options, read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, BaseModel):
@@ -80,6 +81,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
+    variant: VariantName | None = None
     max_shard_size: SizeText = "5GB"
     _places: Places = PrivateAttr(default_factory=Places.of)
 
@@ -107,11 +109,11 @@ class MergeConfig(BelongingKeys, BaseModel):
         if isinstance(config, MergeConfig):
             return config
         if isinstance(config, Mapping):
-            return cls(**_text_keys(config))
+            return cls(**text_keys(config))
         path = os.fspath(config)
         try:
             data, is_report = read_file(path)
-            return cls(**_text_keys(data))._at(Places.of(path, is_report=is_report))
+            return cls(**text_keys(data))._at(Places.of(path, is_report=is_report))
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
@@ -136,14 +138,7 @@ class MergeConfig(BelongingKeys, BaseModel):
         Raises:
             InputError: The request is wrong.
         """
-        data = {
-            "merge_method": method,
-            "base_model": base,
-            "models": [parse_model(text) for text in models],
-            "parameters": parse_pairs(params, "--param"),
-            **keys,
-        }
-        return cls.load({key: value for key, value in data.items() if value is not None})
+        return cls.load(from_options(method, base, models, params, keys))
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -175,10 +170,16 @@ class MergeConfig(BelongingKeys, BaseModel):
 
         ``load`` of such a report repeats the merge, wherever it runs.
         """
-        update = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        restated = restate(update, lambda text: self._places.relative_to(output, text))
-        return self.model_copy(update=restated)._at(places)
+        return self._restated(partial(self._places.relative_to, output))._at(places)
+
+    def pinned(self) -> MergeConfig:
+        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
+        return self._restated(self._places.pinned)._at(self._places)
+
+    def _restated(self, text: Callable[[str], str]) -> MergeConfig:
+        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
+        return self.model_copy(update=restate(values, text))
 
     @property
     def method(self) -> type[Method]:
@@ -284,10 +285,6 @@ class MergeConfig(BelongingKeys, BaseModel):
         placed._places = places
         placed._check_experts()
         return placed
-
-
-def _text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in data.items()}
 
 
 def _checked(

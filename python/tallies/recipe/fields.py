@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StrictInt
@@ -53,6 +54,15 @@ def _path(value: object) -> object:
     return path
 
 
+def _variant(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z0-9][\w-]*", value):
+        raise ValueError(
+            f"found {show(value)}, expected the word between the stem and the suffix of the files' "
+            "names, such as fp16 of model.fp16.safetensors"
+        )
+    return value
+
+
 def _size(value: object) -> object:
     if isinstance(value, (str, int)):
         parse_size(value)
@@ -75,6 +85,9 @@ DtypeName = Annotated[str, BeforeValidator(_dtype)]
 
 PathText = Annotated[str, BeforeValidator(_path)]
 """Text that can be a path of the file system."""
+
+VariantName = Annotated[str, BeforeValidator(_variant)]
+"""The word by which files of another dtype or state are told apart."""
 
 SizeText = Annotated[str | StrictInt, BeforeValidator(_size)]
 """A size as it was written, because recipes are written back; ``parse_size`` takes the value."""

@@ -27,9 +27,11 @@ from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
-from .layers import layer_of, layer_positions
+from .layers import Layers, layer_positions
 from .parameters import check_parameters, number
-from .settings import Setting, evaluate, filters, matches, normalise
+from .settings import Setting, evaluate, filters, is_flat, matches, normalise
+
+_SAME = "is the same for every tensor: the names show no more than one layer"
 
 KEYS = ("post_scale", "layer_scaling", "drop_layers")
 
@@ -153,18 +155,30 @@ class Modifiers:
             factors[name] = by_depth * (1.0 if post is None else float(post))
         return factors
 
-    def unused_filters(self, names: Sequence[str]) -> Iterator[str]:
-        """Yield warnings about filters that fit no tensor."""
+    def warnings(self, names: Sequence[str]) -> Iterator[str]:
+        """Yield warnings about filters that fit no tensor, and about layers that are not found."""
         for pattern in filters(self.post_scale):
             if not any(matches(pattern, name) for name in names):
                 yield f"post_scale: filter {pattern!r} fits no tensor"
+        if (self.post_scale, self.layer_scaling, self.drop_layers) == (1.0, None, None):
+            return
+        positions = layer_positions(names)
+        scaling = self.layer_scaling or {"beta": 0.0}
+        if is_flat(self.post_scale, positions):
+            yield f"post_scale: the gradient {_SAME}"
+        if scaling["beta"] and len({*positions.values()}) == 1:
+            yield f"layer_scaling: the factor {_SAME}"
+        if self.drop_layers and len(self.layers(names)) < 2:
+            yield "drop_layers: drops none or all: the names show no more than one layer"
 
     def layers(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the layers that ``drop_layers`` ranks, in order, and their tensors."""
         found: dict[str, list[str]] = {}
         by_tensor = (self.drop_layers or {}).get("unit") == "tensor"
+        names = list(names)
+        layers = Layers(names)
         for name in names:
-            if layer := name if by_tensor else layer_of(name):
+            if layer := name if by_tensor else layers.label(name):
                 found.setdefault(layer, []).append(name)
         return found
 

@@ -14,7 +14,7 @@ from ..methods._method import Method
 from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_positions
-from .settings import Scalar, Setting, evaluate, filters, matches, normalise
+from .settings import Scalar, Setting, evaluate, filters, is_flat, matches, normalise
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -87,7 +87,7 @@ class Resolver:
 
     A model's own setting comes first, then the shared setting, then the default. A list of rules
     that has none for the name counts as not given. ``warnings`` names the filters that fit no
-    tensor.
+    tensor, and the gradients that are the same for every tensor.
 
     Args:
         method: The merge method.
@@ -113,7 +113,7 @@ class Resolver:
         self._models = models
         self._labels = labels
         self._positions = layer_positions(names)
-        self.warnings = tuple(self._unused_filters())
+        self.warnings = (*self._unused_filters(), *self._flat_gradients())
 
     def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
         """Return the values for one tensor.
@@ -162,9 +162,21 @@ class Resolver:
             )
         return default
 
+    @property
+    def _sources(self) -> list[tuple[str, Mapping[str, Setting]]]:
+        return [("parameters", self._shared), *zip(self._labels, self._models, strict=True)]
+
+    def _flat_gradients(self) -> Iterable[str]:
+        for label, source in self._sources:
+            for key, setting in source.items():
+                if is_flat(setting, self._positions):
+                    yield (
+                        f"{label}: the gradient of {key!r} is the same for every tensor: the "
+                        "names show no more than one layer"
+                    )
+
     def _unused_filters(self) -> Iterable[str]:
-        sources = [("parameters", self._shared), *zip(self._labels, self._models, strict=True)]
-        for label, source in sources:
+        for label, source in self._sources:
             for key, setting in source.items():
                 for pattern in filters(setting):
                     if not any(matches(pattern, name) for name in self._positions):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ..hub.names import HubModel, named
+
 
 @dataclass(frozen=True)
 class Places:
@@ -56,18 +58,83 @@ class Places:
         places = [_tidied(os.path.join(start, path)) for start in starts]
         return next(filter(os.path.exists, places), places[0])
 
+    def hub_model(self, text: str) -> HubModel | None:
+        """Return the model of the hub that a text names; None if the text means a local path.
+
+        A path with something there is never a model of the hub.
+        """
+        if os.path.exists(self.path(text)):
+            return None
+        return named(text)
+
     def identity(self, text: str) -> str:
         """Return what two texts share if, and only if, they mean the same model."""
-        return os.path.realpath(self.path(text))
+        model = self.hub_model(text)
+        return model.text if model else os.path.realpath(self.path(text))
+
+    def pinned(self, text: str) -> str:
+        """Return the text with the commit that is meant, where it names a model of the hub.
+
+        Raises:
+            InputError: There is no such model or revision, or neither hub nor cache can say.
+            StorageError: The hub fails.
+        """
+        model = self.hub_model(text)
+        if model is None or model.is_pinned:
+            return text
+        from ..hub.opening import pin
+
+        return pin(model).text
+
+    def headers(self, text: str, variant: str = "", *, weights: bool = True) -> str:
+        """Return a local path at which the headers of the model can be read.
+
+        Args:
+            text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
+            weights: False if the small files alone are read.
+
+        Raises:
+            InputError: The text names a model of the hub that cannot be read.
+            StorageError: The hub fails.
+        """
+        model = self.hub_model(text)
+        if model is None:
+            return self.path(text)
+        from ..hub.opening import headers
+
+        return str(headers(model, variant, weights=weights))
+
+    def local(self, text: str, variant: str = "", *, bars: bool = False) -> str:
+        """Return a local path with the whole model, downloaded if need be.
+
+        Args:
+            text: The text of the model.
+            variant: The variant of the weights, such as ``fp16``.
+            bars: Show a bar for each file that is downloaded.
+
+        Raises:
+            InputError: The text names a model of the hub that cannot be read.
+            StorageError: The hub or the disk fails.
+        """
+        model = self.hub_model(text)
+        if model is None:
+            return self.path(text)
+        from ..hub.opening import files
+
+        (path,) = files([model], variant, bars=bars)
+        return str(path)
 
     def relative_to(self, output: str | os.PathLike[str], text: str) -> str:
         """Return the text by which a report in the directory ``output`` names the same model.
 
-        A path from a home directory stays; any other becomes relative to the output, so that both
-        can be moved together. A path in the user's home is written from there where the output is
-        elsewhere: no report tells the name of a user.
+        A model of the hub and a path from a home directory stay; any other path becomes relative to
+        the output, so that both can be moved together. A path in the user's home is written from
+        there where the output is elsewhere: no report tells the name of a user.
         """
         if text.startswith("~") and os.path.expanduser(text) != text:
+            return text
+        if self.hub_model(text) is not None:
             return text
         parent, name = os.path.split(self.path(text))
         # The last component stays, though it be a link: it is the name that the user knows.

@@ -83,6 +83,28 @@ def never_lacks(setting: Setting | None) -> bool:
     return setting[-1]["filter"] in (None, "*")
 
 
+def is_flat(setting: Setting, positions: Mapping[str, float]) -> bool:
+    """Tell if a setting has gradients, and each of them is one value for all tensors it holds for.
+
+    Args:
+        setting: The setting, as ``normalise`` returns it.
+        positions: The position of the layer of each tensor, by the tensor's name.
+    """
+    rules = setting if isinstance(setting, list) else []
+    if not rules or not isinstance(rules[0], dict):
+        rules = [{"filter": None, "value": setting}]
+    gradients = [
+        (rule["filter"], rule["value"])
+        for rule in rules
+        if isinstance(rule["value"], list) and len(set(rule["value"])) > 1
+    ]
+    return bool(gradients) and all(
+        len({evaluate(value, name, at) for name, at in positions.items() if matches(pattern, name)})
+        == 1
+        for pattern, value in gradients
+    )
+
+
 def filters(setting: Setting) -> Iterator[str]:
     """Yield the filters of a setting that do not fit every name."""
     if isinstance(setting, list):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import yaml
@@ -56,6 +56,11 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     return data, is_report
 
 
+def text_keys(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with its keys as text."""
+    return {str(key): value for key, value in data.items()}
+
+
 def parse_model(text: str) -> dict[str, Any]:
     """Parse ``DIR[:key=value,...]`` into an entry of a recipe's ``models``.
 
@@ -66,6 +71,24 @@ def parse_model(text: str) -> dict[str, Any]:
         return {"model": text}
     path, pairs = option["path"], _COMMA.split(option["pairs"])
     return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}
+
+
+def from_options(
+    method: str,
+    base: str | None,
+    models: Iterable[str],
+    params: Iterable[str],
+    keys: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the recipe that options of the command line make; None counts as not given."""
+    data = {
+        "merge_method": method,
+        "base_model": base,
+        "models": [parse_model(text) for text in models],
+        "parameters": parse_pairs(params, "--param"),
+        **keys,
+    }
+    return {key: value for key, value in data.items() if value is not None}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

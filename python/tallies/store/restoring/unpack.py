@@ -8,7 +8,8 @@ import time
 from ..._core import Plan
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import refuse_changed, stamps
-from ...checkpoint.layout import INDEX_NAME, index_file, layout_shards
+from ...checkpoint.layout import index_files, layout_parts
+from ...checkpoint.tensors import TensorInfo
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
@@ -16,7 +17,6 @@ from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Advance, Progress, measure
 from ...sizes import parse_size
-from ..layout import Layout
 from ..origins import resolved
 from .report import UnpackReport
 from .small import SmallFilesOut
@@ -67,10 +67,10 @@ def unpack(
     start = time.perf_counter()
     tensors = one.manifest.tensors
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
-    shards = layout_shards(entries, parse_size(max_shard_size))
+    shards = layout_parts(entries, one.base, parse_size(max_shard_size))
     small = SmallFilesOut.of(one, entries, files_from)
-    layout = Layout({shard.name: shard.tensors for shard in shards}, {"format": "pt"})
-    n_bytes = layout.n_bytes
+    sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
+    n_bytes = sum(sizes.values())
     donors = [] if small.donor is None else [small.donor]
     destination = Destination(out, [one.base.path, one.path, *donors], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
@@ -81,8 +81,13 @@ def unpack(
     before = stamps(sources)
     with destination.writing(resume=False, sync=sync) as directory:
         files = PlanFiles(Plan(True))
-        layout.create(files, directory)
-        places = {name: at for row in layout.places(directory).values() for name, at in row.items()}
+        places: dict[str, TensorInfo] = {}
+        for shard in shards:
+            path = directory / shard.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.create(path, sizes[shard.name])
+            files.write_head(path, shard.header()[0])
+            places |= shard.places(directory)
         outputs: dict[str, list[Place]] = {}
         lanes: dict[str, list[int]] = {}
         for name in tensors:
@@ -92,8 +97,8 @@ def unpack(
                 lanes[name] = one.copy(name, files.writer(places[name]))
         restored = one.restore(files, outputs, limits, advance)
         lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
-        if (index := index_file(shards)) is not None:
-            (directory / INDEX_NAME).write_bytes(index)
+        for name, index in index_files(shards).items():
+            (directory / name).write_bytes(index)
         small.files.copy(directory)
         refuse_changed(before)
     advance.finish()
@@ -109,7 +114,7 @@ def unpack(
         source=resolved(task.source, one.path),
         fingerprint=fingerprint,
         exact=fingerprint == task.fingerprint,
-        files={file: layout.file_bytes(file) for file in layout.entries},
+        files=sizes,
         auxiliary_files=[path.as_posix() for path in small.files.paths],
         kept_files=small.kept,
         files_from=small.text,

@@ -1,0 +1,1 @@
+"""Models of the Hugging Face Hub: their headers from afar, and their files in the shared cache."""

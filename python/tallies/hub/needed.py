@@ -1,0 +1,89 @@
+"""The files of a model that a use of it needs: its weights in one format, and the small files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.folders import declared_folders
+from ..checkpoint.formats import FORMATS
+from .listing import Listing
+from .shadow import LEFT_OUT
+
+_FROM_AFAR, _OPAQUE = FORMATS
+"""The format with the header at the beginning of a file, and the one that has it at the end."""
+
+_INDEX: Final = ".index."
+
+
+def needed_files(
+    listing: Listing, shadow: Path, variant: str = "", *, weights: bool = True
+) -> list[str]:
+    """Return the names of the files that the reader of models takes, and of their indexes.
+
+    Args:
+        listing: The model.
+        shadow: The directory that stands for the model.
+        variant: The variant of the weights, such as ``fp16``.
+        weights: False for the configuration, tokenizer and other small files alone.
+
+    Raises:
+        InputError: The files are no model.
+    """
+    if not weights:
+        donor = Checkpoint.open_small_files(shadow)
+        return sorted(path.as_posix() for path in donor.auxiliary_files())
+    if opaque_folders(listing, shadow):
+        return sorted(_by_name(listing, shadow))
+    checkpoint = Checkpoint.open(shadow, variant=variant)
+    small = {path.as_posix() for path in checkpoint.auxiliary_files()}
+    chosen = {Path(os.path.relpath(path, shadow)).as_posix() for path in checkpoint.files}
+    folders = {PurePosixPath(name).parent for name in chosen}
+    indexes = {
+        name for name in _seen(listing) if _INDEX in name and PurePosixPath(name).parent in folders
+    }
+    return sorted(small | indexes | chosen)
+
+
+def opaque_folders(listing: Listing, shadow: Path) -> list[str]:
+    """Return the folders of a model whose tensors cannot be listed before a download."""
+    folders = ["", *declared_folders(shadow)]
+    return [
+        folder
+        for folder in folders
+        if _names(listing, folder, _OPAQUE.has_weights)
+        and not _names(listing, folder, _FROM_AFAR.has_weights)
+    ]
+
+
+def _by_name(listing: Listing, shadow: Path) -> Iterator[str]:
+    """Yield the files of a model with opaque folders: all that may belong to it."""
+    folders = ["", *declared_folders(shadow)]
+    opaque = opaque_folders(listing, shadow)
+    for folder in folders:
+        if folder in opaque:
+            names = _names(listing, folder, _OPAQUE.has_weights)
+            usual = [name for name in names if PurePosixPath(name).name == _OPAQUE.usual_name]
+            yield from usual or names
+        else:
+            yield from _names(listing, folder, _FROM_AFAR.has_weights)
+    for name in _seen(listing):
+        if not any(form.has_weights(PurePosixPath(name).name) for form in FORMATS):
+            yield name
+
+
+def _names(listing: Listing, folder: str, has_weights: Callable[[str], bool]) -> list[str]:
+    """Return the weights of a format that lie in a folder itself."""
+    paths = map(PurePosixPath, _seen(listing))
+    return [
+        path.as_posix()
+        for path in paths
+        if path.parent == PurePosixPath(folder) and has_weights(path.name)
+    ]
+
+
+def _seen(listing: Listing) -> Iterator[str]:
+    return (name for name in listing.files if not LEFT_OUT.search(name))
