@@ -11,7 +11,14 @@ from ..store import add
 from ..store.manifest import Manifest
 from ..store.origins import root_of
 from ._belonging import extra_option, missing_option
-from ._options import json_option, memory_option, pairs, store_base_option, threads_option
+from ._options import (
+    json_option,
+    memory_option,
+    offline_option,
+    pairs,
+    store_base_option,
+    threads_option,
+)
 
 
 @click.command()
@@ -26,6 +33,7 @@ from ._options import json_option, memory_option, pairs, store_base_option, thre
     "moved.",
 )
 @store_base_option
+@offline_option
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the new task's mask, for codec 'tall'."
 )

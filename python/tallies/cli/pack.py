@@ -14,7 +14,7 @@ from ..store.codecs import registry as codecs
 from ..store.packing.summary import summary
 from ._bar import wants_bar
 from ._belonging import extra_option, missing_option
-from ._options import one_of, pairs, run_options
+from ._options import offline_option, one_of, pairs, run_options, variant_option
 from ._screen import screen
 
 
@@ -52,6 +52,8 @@ from ._screen import screen
 )
 @missing_option
 @extra_option
+@variant_option
+@offline_option
 @run_options
 def command(
     base: str,

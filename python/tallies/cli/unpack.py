@@ -9,7 +9,7 @@ import click
 from ..store import Store
 from ..store.restoring.report import summary
 from ._bar import wants_bar
-from ._options import run_options, store_base_option
+from ._options import offline_option, run_options, store_base_option
 from ._screen import screen
 
 
@@ -18,6 +18,7 @@ from ._screen import screen
 @click.argument("task")
 @click.argument("out")
 @store_base_option
+@offline_option
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the mask, where there are candidates."
 )

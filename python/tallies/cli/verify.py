@@ -13,6 +13,7 @@ from ..spec.choices import Nonfinite
 from ._options import (
     json_option,
     memory_option,
+    offline_option,
     one_of,
     pairs,
     threads_option,
@@ -38,6 +39,7 @@ from ._options import (
     help="Expert of a store's task, to compare with the one packed. Repeat the option for each.",
 )
 @variant_option
+@offline_option
 @memory_option
 @threads_option
 @json_option("result")

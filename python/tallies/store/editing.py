@@ -77,7 +77,11 @@ def add(
         shutil.rmtree(work, ignore_errors=True)
         try:
             report = pack(
-                origin, {task: source}, work, codec=manifest.codec, **manifest.parameters, **options
+                origin,
+                {task: source},
+                work,
+                codec=manifest.codec,
+                **{"variant": manifest.variant, **manifest.parameters, **options},
             )
             added = Manifest.read(work)
             if added.base_fingerprint != manifest.base_fingerprint:

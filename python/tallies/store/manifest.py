@@ -85,6 +85,8 @@ class Manifest:
     """By file and tensor, sixteen hexadecimal digits over dtype, shape and content."""
     small_files: dict[str, SmallFiles] = field(default_factory=dict)
     """By task; a task of an older store is not in it, and takes the files of the base."""
+    variant: str = ""
+    """The variant of the weights that was read where base and experts have several."""
 
     @property
     def stored(self) -> list[str]:
@@ -109,7 +111,11 @@ class Manifest:
             "tallies": __version__,
             "codec": self.codec,
             "parameters": self.parameters,
-            "base": {"path": self.base_path, "fingerprint": self.base_fingerprint},
+            "base": {
+                "path": self.base_path,
+                "fingerprint": self.base_fingerprint,
+                "variant": self.variant,
+            },
             "tasks": {name: asdict(task) for name, task in self.tasks.items()},
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "checksums": self.checksums,
@@ -187,6 +193,7 @@ class Manifest:
             },
             tasks={name: Task(**one) for name, one in data["tasks"].items()},
             checksums={file: dict(sums) for file, sums in data["checksums"].items()},
+            variant=str(data["base"].get("variant", "")),
             small_files={
                 task: {name: SmallFile(**file) for name, file in files.items()}
                 for task, files in data.get("small_files", {}).items()

@@ -28,8 +28,13 @@ def recorded(text: str | os.PathLike[str], store: Path) -> str:
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path that ``store.json`` means."""
-    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
+    """Return the path, or the model of the hub, that ``store.json`` means."""
+    places = Places(os.path.realpath(store))
+    return origin if places.hub_model(origin) else os.path.normpath(places.path(origin))
+
+
+def _is_there(text: str) -> bool:
+    return os.path.exists(text) or Places.of().hub_model(text) is not None
 
 
 def relocate(
@@ -49,22 +54,27 @@ def relocate(
     Raises:
         InputError: The store has no such task.
     """
-    origin = resolved(manifest.base_path, store) if base is None else base
-    manifest.base_path = recorded(origin, store)
     for name in tasks:
         if name not in manifest.tasks:
             raise InputError(f"{store}: task {unknown(name, manifest.tasks)}")
+    manifest.base_path = _told(base, manifest.base_path, store)
     for name, task in manifest.tasks.items():
-        source = recorded(tasks.get(name, resolved(task.source, store)), store)
-        manifest.tasks[name] = replace(task, source=source)
+        manifest.tasks[name] = replace(task, source=_told(tasks.get(name), task.source, store))
+
+
+def _told(text: str | os.PathLike[str] | None, origin: str, store: Path) -> str:
+    """Return how ``store.json`` names a model that was named anew, or is named already."""
+    if text is not None:
+        return recorded(Places.of().pinned(os.fspath(text)), store)
+    return recorded(origin, store) if os.path.isabs(origin) else origin
 
 
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
-    """Return the path of the base, as it was given; InputError if nothing is there."""
+    """Return the text of the base, as it was given; InputError if nothing is there."""
     if given is not None:
-        return Places.of().path(os.fspath(given))
+        return os.fspath(given)
     place = resolved(manifest.base_path, store)
-    if not os.path.exists(place):
+    if not _is_there(place):
         raise InputError(
             f"{store}: its base was packed from {place}, which is not there; name the base "
             "(base=, --base)"
@@ -75,13 +85,13 @@ def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | 
 def task_places(
     store: Path, manifest: Manifest, given: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, str]:
-    """Return the paths of all experts, as they were given; InputError if one is not there."""
+    """Return the texts of all experts, as they were given; InputError if one is not there."""
     places = {
         name: os.fspath(given.get(name, resolved(task.source, store)))
         for name, task in manifest.tasks.items()
     }
     for name, place in places.items():
-        if name not in given and not os.path.exists(place):
+        if name not in given and not _is_there(place):
             raise InputError(
                 f"{store}: {manifest.codec} has one shared vector of all tasks, so they must be "
                 f"packed again, but the expert of task {name!r} is not at {place} any more; say "

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import stamps
 from ...checkpoint.policy import Policy
-from ...engine.bar import with_progress
+from ...engine.bar import is_bar, with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
@@ -40,6 +40,7 @@ def pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress = None,
@@ -52,7 +53,7 @@ def pack(
     by a rename when it is complete.
 
     Args:
-        base: The base checkpoint.
+        base: The base checkpoint: a path, or a model of the hub such as "org/name".
         tasks: Checkpoints of the experts by the names of their tasks.
         out: The directory to create.
         codec: The name of a codec; ``tallies methods`` lists them.
@@ -64,6 +65,7 @@ def pack(
         missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
             filter rules by name, as in recipes.
         extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
+        variant: The variant of the weights to read where there are several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -91,6 +93,7 @@ def pack(
         integers=integers,
         missing=missing,
         extra=extra,
+        variant=variant,
         overwrite=overwrite,
         sync=sync,
         progress=progress,
@@ -121,6 +124,7 @@ def pack_again(
         InputError: The request or an input is wrong, or a model of the store is another one by now.
         StorageError: Reading or writing fails.
     """
+    options = {"variant": before.variant, **options}
     return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
 
 
@@ -139,6 +143,7 @@ def _pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
     progress: Progress | None = None,
@@ -149,7 +154,14 @@ def _pack(
         missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
     )
     plan = PackPlan.make(
-        base, tasks, codec, parameters, _chosen("integers", integers, (*Integers,)), policy
+        base,
+        tasks,
+        codec,
+        parameters,
+        _chosen("integers", integers, (*Integers,)),
+        policy,
+        variant=variant or "",
+        bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)
     limits = tile_limits(max_bytes, n_threads(threads))

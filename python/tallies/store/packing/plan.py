@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
-from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model, open_model
+from ...checkpoint.match import Match, Model
+from ...checkpoint.opening import as_model
 from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import either, show
 from ...recipe.parameters import check_parameters
-from ...recipe.places import Places
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
@@ -30,6 +29,7 @@ from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
+from .inputs import Inputs, match_tasks
 
 
 class Integers(Choice):
@@ -60,6 +60,8 @@ class PackPlan:
     tasks: Mapping[str, Checkpoint]
     texts: Mapping[str, str]
     """The models as they were asked for: the base under "", the tasks under their names."""
+    variant: str
+    """The variant of the weights to read where there are several."""
     match: Match
     coded: tuple[str, ...]
     """Tensors that a task changed and the family encodes."""
@@ -77,6 +79,9 @@ class PackPlan:
         parameters: Mapping[str, Any],
         integers: Integers,
         policy: Policy = STRICT,
+        *,
+        variant: str = "",
+        bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
 
@@ -87,6 +92,8 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            variant: The variant of the weights to read where there are several.
+            bars: Show a bar for each file that is downloaded from the hub.
 
         Raises:
             InputError: The request or an input is wrong.
@@ -108,19 +115,18 @@ class PackPlan:
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
         texts = {name: os.fspath(text) for name, text in {"": base, **tasks}.items()}
-        places = Places.of()
-        opened = {name: open_model(places.path(text)) for name, text in texts.items()}
-        origin, experts = opened[""], {name: opened[name] for name in tasks}
-        models = [as_model(one) for one in (origin, *experts.values())]
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        matched = _match(models, list(tasks), policy)
+        inputs = Inputs.open(texts, policy, variant=variant, bars=bars)
+        origin, *experts = inputs.models.values()
+        models = [as_model(one) for one in (origin, *experts)]
+        matched = match_tasks(inputs.models, policy)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
             (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
         )
-        changed = set(_changed(names, origin, list(experts.values()), matched))
+        changed = set(_changed(names, origin, experts, matched))
         coded = [
             name
             for name in names
@@ -134,8 +140,9 @@ class PackPlan:
             family=family,
             lambdas=lambdas,
             base=origin,
-            tasks=experts,
-            texts=texts,
+            tasks=dict(zip(tasks, experts, strict=True)),
+            texts=inputs.texts,
+            variant=variant,
             match=matched,
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
@@ -226,19 +233,6 @@ def _changed(
         origin, *others = (matched.source(model, name) for model in models)
         if not all(same_tensor(one, origin) for one in others):
             yield name
-
-
-def _match(models: Sequence[Model], tasks: Sequence[str], policy: Policy) -> Match:
-    """Match base and experts; the InputError for an expert begins with the name of its task."""
-    try:
-        return match(models[0], models, policy)
-    except InputError as error:
-        blamed = [
-            task
-            for task, model in zip(tasks, models[1:], strict=True)
-            if str(error).startswith(f"{model.label}:")
-        ]
-        raise InputError(f"task {blamed[0]!r}: {error}" if blamed else str(error)) from None
 
 
 def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
