@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.opening import open_model
+from tallies.errors import InputError
+from tests.support.entries import write
 from tests.support.handmade import write_file
 
 
@@ -176,7 +179,7 @@ def test_small_files_that_stand_for_others_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path, "model.safetensors")
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 17\n"
     (tmp_path / "tokenizer.json").write_text(pointer)
-    with pytest.raises(Exception, match=r"tokenizer\.json: is a Git LFS pointer"):
+    with pytest.raises(InputError, match=r"tokenizer\.json: is a Git LFS pointer"):
         Checkpoint.open(tmp_path).auxiliary_files()
 
 
@@ -194,3 +197,26 @@ def test_small_files_of_a_directory_without_weights(tmp_path: Path) -> None:
     assert [*map(str, donor.auxiliary_files())] == [
         *("1_Pooling/config.json", "2_Dense/config.json", "modules.json", "tokenizer.json"),
     ]
+
+
+def test_each_part_has_its_own_configuration(tmp_path: Path) -> None:
+    """Scales and their dtype follow the config.json beside them."""
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"a": ["transformers", "A"], "b": ["transformers", "B"]})
+    )
+    for folder, dtype in (("a", "float16"), ("b", "float32")):
+        (tmp_path / folder).mkdir()
+        write(
+            tmp_path / folder / "model.safetensors",
+            [("w", "F8_E4M3", (2, 2)), ("w_scale", "F32", ())],
+        )
+        (tmp_path / folder / "config.json").write_text(json.dumps({"dtype": dtype}))
+    checkpoint = open_model(str(tmp_path))
+    assert {name: one.decoded_dtype for name, one in checkpoint.tensors.items()} == {
+        "a/w": "F16",
+        "b/w": "F32",
+    }
+    assert checkpoint.left_out == ("a/w_scale", "b/w_scale")
+    (tmp_path / "b" / "config.json").write_text('{"quantization_config": {"quant_method": "awq"}}')
+    with pytest.raises(InputError, match=r"b/config\.json: has a quantization_config \('awq'\)"):
+        open_model(str(tmp_path))

@@ -73,7 +73,11 @@ def test_quantised_names_are_refused(tmp_path: Path, name: str, tool: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [("a.weight", "a.weight_scale"), ("a.down_proj_blocks", "a.down_proj_scales")],
+    [
+        ("a.weight", "a.weight_scale"),
+        ("a.down_proj_blocks", "a.down_proj_scales"),
+        ("a.weight", "a.scales"),
+    ],
 )
 def test_scaled_bytes_are_refused(tmp_path: Path, name: str, scale: str) -> None:
     for dtype in ("I8", "U8"):
@@ -96,6 +100,28 @@ def test_quantised_configuration_is_refused(tmp_path: Path, config: object, foun
     checkpoint = write_model(tmp_path, [("a.weight", "F16", (2,))], config)
     with pytest.raises(InputError, match=rf"config\.json: has a {found}; .* or remove the key"):
         refuse_quantised(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("method", "way_out"),
+    [
+        ("mxfp4", r"Mxfp4Config\(dequantize=True\)"),
+        ("bitsandbytes", r"model\.dequantize\(\)"),
+        ("compressed-tensors", r"CompressedTensorsConfig\(dequantize=True\)"),
+        ("gptq", r"merge the original \(bf16, fp16, fp32\) checkpoint, or remove the key"),
+    ],
+)
+def test_way_out_of_a_quantisation(tmp_path: Path, method: str, way_out: str) -> None:
+    config = {"quantization_config": {"quant_method": method}}
+    checkpoint = write_model(tmp_path, [("a.weight", "F16", (2,))], config)
+    with pytest.raises(InputError, match=way_out):
+        refuse_quantised(checkpoint)
+
+
+def test_packed_weights_of_mlx_are_named(tmp_path: Path) -> None:
+    tensors = [("a.weight", "U32", (2,)), ("a.scales", "BF16", (1,)), ("a.biases", "BF16", (1,))]
+    with pytest.raises(InputError, match=r"U32 with the scale tensor 'a\.scales', as MLX writes"):
+        refuse_quantised(write_model(tmp_path, tensors))
 
 
 def test_plain_weights_are_not_quantised(tmp_path: Path) -> None:

@@ -33,7 +33,10 @@ def hub(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def tensors(seed: int, n_rows: int = 64) -> Model:
     rng = np.random.default_rng(seed)
     names = {"embed_tokens.weight": (n_rows, 32), "layers.0.weight": (32, 32), "norm.weight": (32,)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in names.items()}
+    # Whole numbers: differences and sums of them are exact.
+    return {
+        name: rng.integers(-500, 500, shape).astype(np.float32) for name, shape in names.items()
+    }
 
 
 @pytest.fixture

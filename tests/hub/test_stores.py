@@ -25,9 +25,9 @@ def test_packed_opened_and_changed(hub: Hub, models: dict[str, Model], codec: st
     tallies.pack("org/base", {"one": "org/one", "two": "org/two@v1"}, "store", codec=codec)
     data = json.loads(text(Path("store")))
     commits = {name: hub.models[f"org/{name}"].refs["v1"] for name in models}
-    assert data["base"]["path"] == f"org/base@{commits['base']}"
+    assert data["base"]["path"] == f"hf://org/base@{commits['base']}"
     assert {name: task["source"] for name, task in data["tasks"].items()} == {
-        name: f"org/{name}@{commits[name]}" for name in ("one", "two")
+        name: f"hf://org/{name}@{commits[name]}" for name in ("one", "two")
     }
     store = Store.open("store")
     assert store.load("one").keys() == models["one"].keys()

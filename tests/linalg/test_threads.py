@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
+from concurrent.futures import Future
 
 import pytest
 
-from tallies.linalg.threads import single_threads, workers
+from tallies.linalg.threads import Workers, single_threads
 
 
 @pytest.mark.parametrize("n_allowed", [0, 1, 2, 4])
@@ -24,7 +26,7 @@ def test_work_is_done_with_the_threads_that_start(
         alive.append(thread)
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    with workers(4) as pool:
+    with Workers(4) as pool:
         assert list(pool.map(lambda n: n * n, range(20))) == [n * n for n in range(20)]
         with pytest.raises(ZeroDivisionError):
             pool.submit(lambda: 1 // 0).result()
@@ -45,3 +47,80 @@ def test_torch_gets_its_threads_back(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_an_interruption_leaves_the_tasks_in_hand_and_cancels_the_others() -> None:
+    begun, end, came_back = threading.Event(), threading.Event(), threading.Event()
+
+    def task() -> None:
+        begun.set()
+        end.wait()
+        came_back.set()
+
+    def interrupted() -> None:
+        with Workers(1) as pool:
+            futures.extend(pool.submit(task) for _ in range(3))
+            begun.wait()
+            raise KeyboardInterrupt
+
+    futures: list[Future[None]] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [future.cancelled() for future in futures] == [False, True, True]
+    end.set()
+    dropped = futures[0].exception(60)
+    assert dropped is not None and not isinstance(dropped, Exception)
+    assert not came_back.is_set()
+
+
+def test_an_error_waits_for_the_tasks_in_hand() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def task(pool: Workers) -> None:
+        with pool.undisturbed():
+            begun.set()
+            time.sleep(0.2)
+            ended.set()
+
+    with pytest.raises(ValueError, match="no"), Workers(1) as pool:
+        pool.submit(task, pool)
+        begun.wait()
+        raise ValueError("no")
+    assert ended.is_set()
+
+
+def test_an_interruption_waits_for_a_step_that_must_not_be_disturbed() -> None:
+    begun, ended, again = threading.Event(), threading.Event(), threading.Event()
+
+    def task(pool: Workers) -> None:
+        with pool.undisturbed():
+            begun.set()
+            time.sleep(0.2)
+            ended.set()
+        with pool.undisturbed():
+            again.set()
+
+    with pytest.raises(KeyboardInterrupt), Workers(1) as pool:
+        future = pool.submit(task, pool)
+        begun.wait()
+        raise KeyboardInterrupt
+    assert ended.is_set()
+    assert future.exception(60) is not None
+    assert not again.is_set()
+
+
+def test_a_step_asks_if_it_is_to_end() -> None:
+    begun = threading.Event()
+
+    def task(pool: Workers) -> None:
+        with pool.undisturbed():
+            begun.set()
+            while True:
+                pool.check()
+                time.sleep(0.01)
+
+    with pytest.raises(KeyboardInterrupt), Workers(1) as pool:
+        future = pool.submit(task, pool)
+        begun.wait()
+        raise KeyboardInterrupt
+    assert future.exception(60) is not None

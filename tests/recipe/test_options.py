@@ -9,17 +9,20 @@ import pytest
 
 from tallies.errors import InputError
 from tallies.recipe.config import MergeConfig
+from tallies.recipe.text import from_options
 from tests.support.recipes import assert_words, request
 
 
 def test_options_mean_the_same_as_a_recipe() -> None:
-    config = MergeConfig.from_options(
-        "ties",
-        "base",
-        ["b", "a:weight=5e-1,density=[1,0.5]"],
-        ["lambda=2", "scope=tensor"],
-        out_dtype="float32",
-        seed=None,
+    config = MergeConfig.load(
+        from_options(
+            "ties",
+            "base",
+            ["b", "a:weight=5e-1,density=[1,0.5]"],
+            ["lambda=2", "scope=tensor"],
+            out_dtype="float32",
+            seed=None,
+        )
     )
     assert config == MergeConfig.load(
         request(
@@ -45,7 +48,7 @@ def test_options_mean_the_same_as_a_recipe() -> None:
     ],
 )
 def test_a_colon_may_belong_to_the_path(option: str, path: str, parameters: dict[str, Any]) -> None:
-    (entry,) = MergeConfig.from_options("ties", "base", [option]).models
+    (entry,) = MergeConfig.load(from_options("ties", "base", [option])).models
     assert entry.model == path
     assert entry.parameters == parameters
 
@@ -53,7 +56,7 @@ def test_a_colon_may_belong_to_the_path(option: str, path: str, parameters: dict
 def test_an_existing_path_is_not_split(tmp_path: Path) -> None:
     odd = tmp_path / "run:weight=0.5"
     odd.mkdir()
-    (entry,) = MergeConfig.from_options("ties", "base", [str(odd)]).models
+    (entry,) = MergeConfig.load(from_options("ties", "base", [str(odd)])).models
     assert (entry.model, entry.parameters) == (str(odd), {})
 
 
@@ -71,5 +74,5 @@ def test_an_existing_path_is_not_split(tmp_path: Path) -> None:
 )
 def test_wrong_options_are_named(models: list[str], params: list[str], words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
-        MergeConfig.from_options("ties", "base", models, params)
+        MergeConfig.load(from_options("ties", "base", models, params))
     assert_words(str(caught.value), *words)

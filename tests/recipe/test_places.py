@@ -11,6 +11,7 @@ import pytest
 
 from tallies.recipe.config import MergeConfig
 from tallies.recipe.places import Places
+from tallies.recipe.text import from_options
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_all_forms_of_a_request_expand_a_tilde(home: Path) -> None:
         MergeConfig.load(recipe),
         MergeConfig.load(file),
         MergeConfig.load(recipe | {"models": [{"model": Path("~/e1")}]}),
-        MergeConfig.from_options("linear", None, ["~/e1:weight=1"]),
+        MergeConfig.load(from_options("linear", None, ["~/e1:weight=1"])),
         MergeConfig.load(file).replace(seed=1),
     ):
         assert config.models[0].model == "~/e1"
@@ -53,7 +54,7 @@ def test_all_forms_of_a_request_expand_a_tilde(home: Path) -> None:
 
 def test_a_colon_in_the_name_of_a_model_at_home(home: Path) -> None:
     (home / "run:lr=1").mkdir()
-    (entry,) = MergeConfig.from_options("linear", None, ["~/run:lr=1"]).models
+    (entry,) = MergeConfig.load(from_options("linear", None, ["~/run:lr=1"])).models
     assert (entry.model, entry.parameters) == ("~/run:lr=1", {})
 
 

@@ -72,6 +72,11 @@ FILES: dict[str, BrokenFile] = {
         file_bytes('{"a":{"dtype":"F32","shape":[1],"shape":[1],"data_offsets":[0,4]}}', FOUR),
         "the key 'shape' appears twice",
     ),
+    "complex": BrokenFile(
+        file_bytes({"a": entry(0, 8, dtype="C64")}, bytes(8)),
+        "dtype 'C64' is not supported (of complex numbers), expected one of F64,",
+        False,
+    ),
     "dtype nobody knows": BrokenFile(
         file_bytes({"a": entry(dtype="F33")}, FOUR), "tensor 'a': dtype 'F33' is unknown"
     ),
@@ -83,12 +88,12 @@ FILES: dict[str, BrokenFile] = {
     ),
     "dtype F4": BrokenFile(
         file_bytes({"a": entry(dtype="F4", shape=[8])}, FOUR),
-        "tensor 'a': dtype 'F4' is not supported",
+        "tensor 'a': dtype 'F4' is not supported (of MX (microscaling) quantisation), expected",
         False,
     ),
     "dtype F8_E8M0": BrokenFile(
         file_bytes({"a": entry(dtype="F8_E8M0", shape=[4])}, FOUR),
-        "U8, BOOL; convert the model to BF16 first",
+        "U8, BOOL; merge the original checkpoint, or convert this one to BF16 first",
         False,
     ),
     "shape overflows": BrokenFile(

@@ -105,3 +105,33 @@ def test_names_of_a_merged_module_that_do_not_fit() -> None:
     del base["norm.running_var"]
     with pytest.raises(InputError, match=r"base: lacks tensor 'norm\.running_var'"):
         MergedModule(module, base, deltas)
+
+
+@pytest.mark.parametrize("mode", [True, False], ids=["train", "eval"])
+def test_statistics_are_merged_without_a_gradient(mode: bool) -> None:
+    module = Classifier()
+    base = copies(module)
+    deltas = [{name: torch.rand_like(one.float()) / 5 for name, one in base.items()}] * 2
+    deltas = [{**one, "norm.num_batches_tracked": torch.tensor(3)} for one in deltas]
+    merged = MergedModule(module, base, deltas, initial=0.25).train(mode)
+    assert "norm.running_mean" in merged.names
+    assert "norm.num_batches_tracked" not in merged.names
+    values = merged.merged()
+    expected = weighted_merge(base, [_floats(one) for one in deltas], merged.coefficients)
+    assert all(bits(values[name]) == bits(expected[name]) for name in base)
+    assert [name for name, one in values.items() if one.requires_grad] == [
+        name for name, _ in module.named_parameters()
+    ]
+    x = torch.randn(4, 6)
+    merged(x).square().sum().backward()
+    first = merged.coefficients.grad.clone()
+    merged.coefficients.grad = None
+    with merged.merged_once():
+        merged(x).square().sum().backward()
+    assert torch.allclose(merged.coefficients.grad, first, rtol=1e-5)
+    assert bool(first.all())
+    assert_is(module, base)
+
+
+def _floats(delta: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: one for name, one in delta.items() if one.is_floating_point()}

@@ -6,7 +6,7 @@ Only headers, indexes and config.json are read, never tensor data.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from .beside import Beside, look_beside
 from .causes import refuse_absent, refuse_other_file, refuse_store
 from .folders import declared_folders, find_parts
 from .json_text import json_object, read_text
-from .parts import Part
+from .parts import Part, folder_of
 from .shards import one_file
 from .tensors import TensorInfo
 
@@ -106,6 +106,27 @@ class Checkpoint:
         for part in self.parts:
             joined = part.metadata | joined
         return joined
+
+    def by_part(self) -> list[Checkpoint]:
+        """Return the parts as checkpoints of their own, with the names that this one has."""
+        if [part.folder for part in self.parts] in ([], [""]):
+            return [self]
+        tensors: dict[str, dict[str, TensorInfo]] = {part.folder: {} for part in self.parts}
+        for name, tensor in self.tensors.items():
+            tensors[folder_of(name, self.parts)][name] = tensor
+        return [
+            replace(
+                self,
+                path=self.path / part.folder,
+                tensors=tensors[part.folder],
+                parts=(part,),
+                folders=(),
+                left_out=tuple(
+                    name for name in self.left_out if folder_of(name, self.parts) == part.folder
+                ),
+            )
+            for part in self.parts
+        ]
 
     @property
     def n_bytes(self) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ..messages import show
 from .torch_names import Name, describe, find, storage
+from .torch_odd import Odd
 
 
 class _Mark:
@@ -25,22 +26,31 @@ class _Mark:
 _MARK: Final = _Mark()
 
 
-def load(data: bytes) -> object:
+def load(data: bytes) -> tuple[object, Odd | None]:
     """Build the value that a pickle states.
 
     Args:
         data: The bytes of the pickle.
 
     Returns:
-        Dicts, lists, tuples, numbers, texts and ``StoredTensor`` records. Containers may contain
-        themselves, and a container may stand in several places.
+        Dicts, lists, tuples, numbers, texts, and ``StoredTensor`` and ``Odd`` records. Containers
+        may contain themselves, and a container may stand in several places. The first of the names
+        that make nothing that can be read, wherever it stands, or None.
 
     Raises:
-        ValueError: For anything else that the pickle names, and for a damaged pickle; the text
+        ValueError: For a damaged pickle, and for one that is no statement of such values; the text
             says which.
     """
     machine = _Machine()
-    stream = io.BytesIO(data)
+    try:
+        return _run(machine, io.BytesIO(data)), machine.odd
+    except ValueError:
+        if machine.odd:  # the cause of what followed
+            raise ValueError(machine.odd.why) from None
+        raise
+
+
+def _run(machine: _Machine, stream: io.BytesIO) -> object:
     while code := stream.read(1):
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
@@ -55,6 +65,8 @@ class _Machine:
     """The stack, the memo and one step."""
 
     def __init__(self) -> None:
+        self.odd: Odd | None = None
+        """The first name that makes nothing that can be read."""
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._methods: dict[str, Callable[[Any], None]] = {
@@ -179,13 +191,15 @@ class _Machine:
     _binget = _long_binget = _get
 
     def _global(self, names: tuple[str, str]) -> None:
-        self._stack.append(find(*names))
+        found = find(*names)
+        self.odd = self.odd or found.odd
+        self._stack.append(found)
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("names something, and not by text")
-        self._stack.append(find(module, name))
+        self._global((module, name))
 
     def _reduce(self, _: Any) -> None:
         arguments, called = self.pop(), self.pop()
@@ -203,7 +217,15 @@ class _Machine:
     def _build(self, _: Any) -> None:
         """Drop the attributes of a container, such as the ``_metadata`` of a state dict."""
         self.pop()
-        self._top(dict)
+        if not (self._stack and isinstance(self._stack[-1], Odd)):
+            self._top(dict)
+
+    def _newobj(self, _: Any) -> None:
+        self.pop()
+        kind = self._stack.pop() if self._stack else None
+        if not (isinstance(kind, Name) and kind.odd):
+            raise ValueError("has the instruction NEWOBJ, expected tensors and containers")
+        self._stack.append(kind.odd)
 
     def _binpersid(self, _: Any) -> None:
         self._stack.append(storage(self.pop()))

@@ -19,8 +19,27 @@ _QUANTISED: Final = {
     ),
     "GPTQ or AWQ": re.compile(r"\.(?:qweight|qzeros)\Z"),
     "compressed-tensors": re.compile(r"\.weight_packed\Z"),
+    "HQQ": re.compile(r"\.W_q\Z"),
+    "AQLM": re.compile(r"\.codebooks\Z"),
 }
 
+_PACKED: Final = ("I8", "U8", "U32")
+
+_TOOLS: Final = {
+    "_scales": "MXFP4",
+    ".scales": "MLX",
+    ".SCB": "bitsandbytes",
+}
+"""Ends of the names of scales, and whose they are."""
+
+_DEQUANTISE: Final = {
+    "bitsandbytes": "transformers' model.dequantize() and save_pretrained",
+    "mxfp4": "transformers' Mxfp4Config(dequantize=True) and save_pretrained",
+    "compressed-tensors": "transformers' CompressedTensorsConfig(dequantize=True) and "
+    "save_pretrained",
+    "mlx": "mlx_lm.convert --dequantize",
+}
+"""By the beginning of a tool's name, what turns its weights into plain ones."""
 
 _KEYS: Final = ("quantization_config", "compression_config")
 
@@ -51,25 +70,42 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
     Told by config.json and by the names and dtypes these tools give their tensors. Float8 tensors
     that have been given their scales pass.
     """
-    way_out = "quantised weights cannot be merged; merge the original (bf16, fp16, fp32) checkpoint"
-    config = checkpoint.config()
-    is_read = bool(checkpoint.left_out) and _methods(config) <= set(_READ)
-    if (configured := quantisation(config)) and not is_read:
-        raise InputError(
-            f"{checkpoint.path / 'config.json'}: has a {configured}; {way_out}, or remove the key "
-            "if the weights are no longer quantised"
-        )
+    for part in checkpoint.by_part():
+        _refuse_configured(part)
     for name, tensor in checkpoint.tensors.items():
         for tool, pattern in _QUANTISED.items():
             if pattern.search(name):
                 raise InputError(
-                    f"{tensor.path}: tensor {show(name)} was written by {tool}; {way_out}"
+                    f"{tensor.path}: tensor {show(name)} was written by {tool}; {_way_out(tool)}"
                 )
-        if tensor.dtype in ("I8", "U8") and (scale := _scale_of(name, checkpoint.tensors)):
+        if tensor.dtype in _PACKED and (scale := _scale_of(name, checkpoint.tensors)):
+            tool = next((tool for end, tool in _TOOLS.items() if scale.endswith(end)), "")
             raise InputError(
                 f"{tensor.path}: tensor {show(name)} is {tensor.dtype} with the scale tensor "
-                f"{show(scale)}; {way_out}"
+                f"{show(scale)}{f', as {tool} writes them' if tool else ''}; {_way_out(tool)}"
             )
+
+
+def _refuse_configured(checkpoint: Checkpoint) -> None:
+    """Refuse a part whose config.json declares a quantisation that is not read."""
+    config = checkpoint.config()
+    methods = _methods(config)
+    is_read = bool(checkpoint.left_out) and methods <= set(_READ)
+    if (configured := quantisation(config)) and not is_read:
+        raise InputError(
+            f"{checkpoint.path / 'config.json'}: has a {configured}; "
+            f"{_way_out(next(iter(methods)))}, or remove the key if the weights are no longer "
+            "quantised"
+        )
+
+
+def _way_out(tool: str) -> str:
+    """Say what to do with weights that a tool, or a method of config.json, quantised."""
+    how = next((how for name, how in _DEQUANTISE.items() if tool.lower().startswith(name)), "")
+    return (
+        "quantised weights cannot be merged; merge the original (bf16, fp16, fp32) checkpoint"
+        + (f", or one that {how} made" if how else "")
+    )
 
 
 def quantisation(config: Mapping[str, Any]) -> str | None:
@@ -109,5 +145,5 @@ def _scale_of(name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
     names.append(name.removesuffix("_blocks") + "_scales")
     if name.endswith(".weight"):
         module = name.removesuffix("weight")
-        names += [module + suffix for suffix in ("scale", "scale_weight", "input_scale")]
+        names += [module + suffix for suffix in ("scale", "scales", "scale_weight", "input_scale")]
     return next((scale for scale in names if scale in tensors), None)

@@ -100,10 +100,16 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        wrong = "not supported" if dtype in UNSUPPORTED else "unknown"
+        found = UNSUPPORTED.get(dtype) if isinstance(dtype, str) else None
+        wrong = f"is not supported ({found})" if found else "is unknown"
+        way_out = (
+            "store real and imaginary parts as two tensors, or remove it"
+            if dtype == "C64"
+            else "merge the original checkpoint, or convert this one to BF16 first (for MXFP4, "
+            "transformers: Mxfp4Config(dequantize=True), then save_pretrained)"
+        )
         raise ValueError(
-            f"dtype {show(dtype)} is {wrong}, expected one of {', '.join(DTYPES)}; convert the "
-            "model to BF16 first"
+            f"dtype {show(dtype)} {wrong}, expected one of {', '.join(DTYPES)}; {way_out}"
         )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")

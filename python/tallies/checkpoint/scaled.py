@@ -59,6 +59,16 @@ def with_scales(checkpoint: Checkpoint) -> Checkpoint:
         InputError: For a scale of a wrong shape or dtype, a scale without its tensor, a float8
             tensor that lacks a scale, and a tensor with two scales.
     """
+    found = list(map(_with_scales, checkpoint.by_part()))
+    if not any(one.left_out for one in found):
+        return checkpoint
+    tensors = {name: tensor for one in found for name, tensor in one.tensors.items()}
+    left_out = sorted(name for one in found for name in one.left_out)
+    return replace(checkpoint, tensors=dict(sorted(tensors.items())), left_out=tuple(left_out))
+
+
+def _with_scales(checkpoint: Checkpoint) -> Checkpoint:
+    """Give the float8 tensors of a part their scales, as the part's config.json has them."""
     tensors = checkpoint.tensors
     scales = {
         name: found

@@ -20,6 +20,7 @@ from .pickled import load
 from .strided import is_row_major, span
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
 from .torch_names import StoredTensor
+from .torch_odd import Odd
 from .torch_zip import SAVE_AGAIN, Archive, read_archive
 
 WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "module")
@@ -45,11 +46,14 @@ def read_torch_file(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
     archive = read_archive(path)
     pickle = archive.read("data.pkl")
     try:
-        content = load(pickle)
+        content, odd = load(pickle)
     except ValueError as error:
         raise InputError(f"{path}: data.pkl: {error}; {SAVE_AGAIN}") from None
+    state_dict = _state_dict(path, content) if isinstance(content, dict) or not odd else {}
+    if odd:
+        raise InputError(f"{path}: data.pkl: {odd.why}; {odd.way_out}")
     tensors = []
-    for name, tensor in _state_dict(path, content).items():
+    for name, tensor in state_dict.items():
         try:
             name.encode()
             tensors.append(_info(archive, name, tensor))
@@ -69,6 +73,10 @@ def _state_dict(path: Path, content: object) -> Mapping[str, StoredTensor]:
         wrapped = [name for name in WRAPPERS if isinstance(content.get(name), dict)]
         if not wrapped:
             for name, value in content.items():
+                if isinstance(value, Odd):
+                    raise InputError(
+                        f"{path}: tensor {show(name)}{way}: {value.why}; {value.way_out}"
+                    )
                 if not isinstance(name, str) or not isinstance(value, StoredTensor):
                     raise InputError(
                         f"{path}: entry {show(name)}{way} is {_kind(value)}, expected a tensor "

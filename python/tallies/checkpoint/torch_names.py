@@ -12,6 +12,7 @@ from typing import Any, Final, TypeGuard
 
 from ..messages import show
 from ..spec.dtypes import TABLE
+from .torch_odd import Odd, odd
 
 STORAGES: Final[Mapping[str, str | None]] = {
     "DoubleStorage": "F64",
@@ -36,6 +37,8 @@ class Storage:
     key: str
     dtype: str | None
     n_elements: int
+    odd: Odd | None = None
+    """Why its elements cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Name:
     text: str
     build: Callable[..., object] | None = None
     dtype: str | None = None
+    odd: Odd | None = None
+    """Why the name makes nothing that can be read."""
 
 
 def storage(identity: object) -> Storage:
@@ -67,10 +72,10 @@ def storage(identity: object) -> Storage:
         raise ValueError(f"refers to a storage of type {describe(kind)}")
     if not isinstance(key, str) or not _is_size(n_elements):
         raise ValueError(f"refers to storage {describe(key)} of {describe(n_elements)} elements")
-    return Storage(key, kind.dtype, n_elements)
+    return Storage(key, kind.dtype, n_elements, kind.odd)
 
 
-def _rebuild_tensor(stored: object, offset: object, shape: object, strides: object) -> StoredTensor:
+def _rebuild_tensor(stored: object, offset: object, shape: object, strides: object) -> object:
     return _tensor(stored, offset, shape, strides, None, None)
 
 
@@ -82,7 +87,7 @@ def _rebuild_tensor_v2(
     requires_grad: object,
     hooks: object,
     metadata: object = None,
-) -> StoredTensor:
+) -> object:
     return _tensor(stored, offset, shape, strides, None, metadata)
 
 
@@ -95,7 +100,9 @@ def _rebuild_tensor_v3(
     hooks: object,
     dtype: object,
     metadata: object = None,
-) -> StoredTensor:
+) -> object:
+    if isinstance(dtype, Name) and dtype.odd:
+        return dtype.odd
     if not isinstance(dtype, Name) or dtype.dtype is None:
         raise ValueError(f"has a tensor of type {describe(dtype)}")
     return _tensor(stored, offset, shape, strides, dtype.dtype, metadata)
@@ -108,9 +115,11 @@ def _tensor(
     strides: object,
     dtype: str | None,
     metadata: object,
-) -> StoredTensor:
+) -> StoredTensor | Odd:
     if not isinstance(stored, Storage):
         raise ValueError("has a tensor without a storage")
+    if stored.odd:
+        return stored.odd
     if not _is_size(offset) or not _are_sizes(shape) or not _are_sizes(strides):
         raise ValueError(
             f"has a tensor of shape {describe(shape)}, strides {describe(strides)} and offset "
@@ -119,10 +128,10 @@ def _tensor(
     if len(shape) != len(strides):
         raise ValueError(f"has a tensor of shape {show(shape)} with {len(strides)} strides")
     if isinstance(metadata, dict) and (metadata.get("conj") or metadata.get("neg")):
-        raise ValueError("has a tensor that is conjugated or negated only when it is read")
+        return Odd("is conjugated or negated only when it is read")
     found = dtype or stored.dtype
     if found is None:
-        raise ValueError("has a tensor of bytes without a type")
+        return Odd("is of bytes without a type")
     return StoredTensor(stored, found, offset, shape, strides)
 
 
@@ -130,6 +139,17 @@ def _rebuild_parameter(
     tensor: object, requires_grad: object, hooks: object, state: object = None
 ) -> object:
     return tensor
+
+
+def _rebuild_from_type(
+    build: object, kind: object, arguments: object, state: object = None
+) -> object:
+    """Make a tensor that has attributes; one of a class of its own is odd."""
+    if not isinstance(kind, Name) or kind.text not in _PLAIN_TENSORS:
+        return kind.odd if isinstance(kind, Name) and kind.odd else Odd(f"is a {describe(kind)}")
+    if not isinstance(build, Name) or build.build is None or not isinstance(arguments, tuple):
+        raise ValueError("has a tensor that nothing makes")
+    return build.build(*arguments)
 
 
 def _size(sizes: object) -> object:
@@ -147,27 +167,32 @@ _BUILDERS: Final[Mapping[tuple[str, str], Callable[..., object]]] = {
     ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
     ("torch", "Size"): _size,
 }
+
+_PLAIN_TENSORS: Final = ("torch.Tensor", "torch.nn.parameter.Parameter")
 
 _NAMES: Final[Mapping[tuple[str, str], Name]] = {
     **{place: Name(".".join(place), build) for place, build in _BUILDERS.items()},
     **{("torch", name): Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
     **{("torch", d.array_name): Name(f"torch.{d.array_name}", None, d.name) for d in TABLE},
+    **{tuple(text.rsplit(".", 1)): Name(text) for text in _PLAIN_TENSORS},
     ("torch.storage", "UntypedStorage"): Name("torch.storage.UntypedStorage"),
 }
 
 
 def find(module: str, name: str) -> Name:
-    """Look up a name that a pickle uses; ValueError for one that is not known here."""
+    """Look up a name that a pickle uses; one that is not known makes an ``Odd``, and runs nothing.
+
+    >>> find("os", "system").odd.why
+    "names 'os.system', which was not run; expected tensors and containers"
+    """
     found = _NAMES.get((module, name))
-    if found is None and module == "torch" and name.endswith("Storage"):
-        raise ValueError(f"has a tensor of torch.{name}, which is not supported")
-    if found is None:
-        raise ValueError(
-            f"names {show(f'{module}.{name}')}, which was not run; expected tensors and containers"
-        )
-    return found
+    if found is not None:
+        return found
+    why = odd(f"{module}.{name}")
+    return Name(f"{module}.{name}", lambda *_: why, odd=why)
 
 
 def describe(value: object) -> str:

@@ -6,6 +6,7 @@ is called, so that ``--help`` is quick.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import pkgutil
@@ -18,7 +19,7 @@ import click
 from .._version import __version__
 from ..discovery import in_reading_order, public_modules
 from ..errors import TalliesError
-from ._signals import Stopped, stoppable
+from ._signals import Stopped, ignore_signals, stoppable
 
 _READING_ORDER = (
     *("merge", "plan"),
@@ -103,9 +104,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except Stopped as stopped:
-        _fail("interrupted", stopped.exit_status)
+        _end_interrupted(stopped.exit_status)
     except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted", _INTERRUPTED)
+        _end_interrupted(_INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output left; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -114,6 +115,18 @@ def main() -> NoReturn:
         kind = type(error).__name__
         _fail(f"internal error: {kind}: {error}; TALLIES_DEBUG=1 shows where", 3)
     sys.exit(0)
+
+
+def _end_interrupted(status: int) -> NoReturn:
+    """Say so and end at once: a thread that is busy in a library cannot be stopped otherwise."""
+    ignore_signals()
+    try:
+        _fail("interrupted", status)
+    finally:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -9,8 +9,9 @@ import click
 
 from ..errors import InputError
 from ..recipe.config import MergeConfig
+from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
-from ..recipe.text import parse_options
+from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
 from ._belonging import extra_option, missing_option, rename_option
 
@@ -80,14 +81,22 @@ def request_options(function: F) -> F:
             "models",
             multiple=True,
             metavar="DIR[:key=value,...]",
-            help="Model to merge, with parameters of its own. Repeat the option for each model.",
+            help="Model to merge, with parameters of its own. Repeat the option for each model. "
+            "With a recipe: one of its models, with other parameters.",
         ),
         click.option(
             "--param",
             "params",
             multiple=True,
             metavar="key=value",
-            help="Parameter of the method. Repeat the option for each parameter.",
+            help="Parameter of the method, for all models. Repeat the option for each parameter.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Key of the recipe, such as models.0.weight or dtype. Repeat the option for each.",
         ),
         click.option("--post-scale", metavar="NUMBER", help="Factor on the merged task vector."),
         click.option(
@@ -185,13 +194,14 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
         if chosen[key] is not None:
             option = f"--{key.replace('_', '-')}"
             chosen[key] = parse_options(chosen[key], option)
+    settings = parse_pairs(chosen.pop("settings"), "--set")
     if config is not None:
-        if method or base or models or params:
-            raise InputError(
-                "found a recipe file and --method, --base, --model or --param; give one of the two"
-            )
-        return with_renames(MergeConfig.load(config).replace(**chosen), renames)
+        keys = {"merge_method": method, "base_model": base, **chosen}
+        given = parse_pairs(params, "--param")
+        overrides = Overrides(keys, given, settings, [parse_model(text) for text in models])
+        return with_renames(MergeConfig.load(config, overrides), renames)
     if not method:
         raise InputError("expected a recipe file, or --method with --model DIR for each model")
-    made = MergeConfig.from_options(method, base, models, params, **chosen)
+    overrides = Overrides(settings=settings)
+    made = MergeConfig.load(from_options(method, base, models, params, **chosen), overrides)
     return with_renames(made, renames)

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SECONDS = 0.02
+"""The time until a signal whose exception was lost is sent again."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -16,6 +24,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
+        self.number = number
         self.exit_status = 128 + number
 
 
@@ -29,16 +38,39 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in _STOPPING}
     handled = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    report = sys.unraisablehook
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in handled:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
+    def send_again(lost: UnraisableHookArgs) -> None:
+        """Send a signal again that came in a callback, from which no exception gets out."""
+        if isinstance(lost.exc_value, Stopped):
+            again = threading.Timer(_SECONDS, os.kill, (os.getpid(), lost.exc_value.number))
+            again.daemon = True
+            again.start()
+        else:
+            report(lost)
 
     for number in handled:
-        signal.signal(number, stop)
+        signal.signal(number, _stop)
+    sys.unraisablehook = send_again
     try:
         yield
     finally:
+        sys.unraisablehook = report
         for number, old in handled.items():
             signal.signal(number, old)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise ``Stopped``, unless the command cleans up after an earlier one."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, Stopped):
+            return
+        error = error.__context__
+    raise Stopped(number)
+
+
+def ignore_signals() -> None:
+    """Ignore such signals from now on, at the end of the process."""
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)

@@ -42,6 +42,7 @@ from ._options import (
 @memory_option
 @threads_option
 @json_option("report")
+@offline_option
 def command(
     store: str,
     tasks: tuple[str, ...],

@@ -12,8 +12,9 @@ import click
 from ..inspection.checkpoints import inspect
 from ..inspection.stores import inspect_store, is_store
 from ..messages import COLUMNS, counted, labelled, shortened
+from ..recipe.places import Places
 from ..sizes import format_size
-from ._options import json_option, threads_option, variant_option
+from ._options import json_option, offline_option, threads_option, variant_option
 from ._screen import screen
 
 
@@ -27,10 +28,11 @@ from ._screen import screen
 )
 @variant_option
 @threads_option
+@offline_option
 def command(path: str, as_json: bool, **options: Any) -> None:
     """Show the tensors of a checkpoint with sizes and fingerprints, or the tasks of a store."""
-    if is_store(path):
-        store = inspect_store(path)
+    if is_store(place := Places.of().path(path)):
+        store = inspect_store(place)
         click.echo(json.dumps(store, indent=2) if as_json else _store_table(store, screen()))
         return
     found = inspect(path, **options)

@@ -15,6 +15,7 @@ from ._options import offline_option, pairs, store_base_option, store_tasks_opti
 @store_base_option
 @offline_option
 @store_tasks_option
+@offline_option
 def command(
     store: str, task: str, keep_shared: bool, base: str | None, tasks: tuple[str, ...]
 ) -> None:

@@ -35,6 +35,7 @@ from ._screen import screen
     help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
 @run_options
+@offline_option
 def command(
     store: str,
     task: str,

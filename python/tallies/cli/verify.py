@@ -9,7 +9,9 @@ import click
 
 from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
+from ..recipe.places import local_path
 from ..spec.choices import Nonfinite
+from ._bar import wants_bar
 from ._options import (
     json_option,
     memory_option,
@@ -43,10 +45,13 @@ from ._options import (
 @memory_option
 @threads_option
 @json_option("result")
+@offline_option
 def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Read a checkpoint or a store and say whether it is whole."""
     named = pairs(tasks, "--task", "math=models/math")
-    found = verify(path, tasks=named, **options)
+    variant = options["variant"] or ""
+    place = local_path(path, variant, bars=wants_bar(None, quiet=False))
+    found = verify(place, tasks=named, **options)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

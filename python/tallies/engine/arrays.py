@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..messages import show, unknown
 from ..spec.dtypes import BY_NAME, DTYPE_CODES, DTYPE_OF_ARRAY
 from .files import Place
+from .odd_tensors import odd_kind
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def view(name: str, value: Any) -> Array:
     """
     given: tuple[Any, ...]
     if is_torch(value):
-        if value.is_meta or str(value.layout) != "torch.strided":
-            kind = "a meta tensor" if value.is_meta else f"layout {value.layout}"
-            raise InputError(f"tensor {show(name)}: found {kind}, expected a dense tensor")
+        if (odd := odd_kind(value)) is not None:
+            raise InputError(
+                f"tensor {show(name)}: found {odd[0]}, expected a dense tensor; {odd[1]}"
+            )
         given = (str(value.device), value.data_ptr(), value.stride())
-        value = value.detach().cpu().contiguous()
+        value = value.detach().resolve_neg().cpu().contiguous()
         dtype, address = str(value.dtype).removeprefix("torch."), value.data_ptr()
     elif hasattr(value, "__array_interface__") and hasattr(value, "dtype"):
         import numpy as np

@@ -7,28 +7,23 @@ of workers changes no bit; another processor or torch may.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .._core import Limits, Plan, read_delta, write_merged
+from .._core import Limits, Plan, write_merged
 from ..errors import InputError
 from ..linalg import spectral
-from ..linalg.threads import single_threads
+from ..linalg.threads import Workers, single_threads
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .deltas import ONE_THREAD, Deltas, NonFiniteError
 from .jobs import Work
-from .outcomes import Outcome, Trim
+from .outcomes import Outcome
 from .passes import Passes
-
-if TYPE_CHECKING:
-    import torch
-
-_ONE_THREAD = Limits(1, 1 << 20)
 
 
 class MatrixPasses(Passes):
@@ -89,38 +84,40 @@ class MatrixPasses(Passes):
         if not matrices:
             return
         with single_threads(self._n_workers) as pool:
-            outcomes = [pool.submit(self._merge, job) for job in matrices]
-            try:
-                for job, outcome in zip(matrices, outcomes, strict=True):
-                    self.outcomes[job] = outcome.result()
-                    self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            outcomes = [pool.submit(self._merge, job, pool) for job in matrices]
+            for job, outcome in zip(matrices, outcomes, strict=True):
+                self.outcomes[job] = outcome.result()
+                self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
 
     def _n_bytes(self, job: int) -> int:
         rows, columns = self._works[job].shape
         return self._method.n_bytes((rows, columns), len(self._labels))
 
-    def _merge(self, job: int) -> Outcome:
+    def _merge(self, job: int, pool: Workers) -> Outcome:
         import torch
+
+        def progress(n_bytes: int) -> None:
+            pool.check()
+            if self._progress is not None:
+                self._progress(n_bytes)
 
         work = self._works[job]
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = _Deltas(self._plan, work, job, self.model.trims, self._progress)
+            deltas = Deltas(self._plan, work, job, self.model.trims, pool, progress)
             try:
                 merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
-            except _NonFiniteError:
+            except NonFiniteError:
                 merged = torch.full(work.shape, torch.nan)
             merged = merged.contiguous()
-            output, overflow = write_merged(
-                plan=self._plan,
-                job=job,
-                merged=merged.data_ptr(),
-                scale=self._tasks.scales[job],
-                limits=_ONE_THREAD,
-                progress=self._progress,
-            )
+            with pool.undisturbed():
+                output, overflow = write_merged(
+                    plan=self._plan,
+                    job=job,
+                    merged=merged.data_ptr(),
+                    scale=self._tasks.scales[job],
+                    limits=ONE_THREAD,
+                    progress=progress,
+                )
             return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
 
 
@@ -128,83 +125,6 @@ def _as_other(work: Work, *, to_base: bool) -> Work:
     """Return the work of a tensor that is no matrix: a mean is over the number of experts."""
     n = len(work.weights)
     return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
-
-
-class _NonFiniteError(Exception):
-    """A task vector has a NaN or infinity, or the sum of several has."""
-
-
-class _Deltas:
-    """The task vectors of one tensor, each read from where it lies when it is asked for."""
-
-    def __init__(
-        self, plan: Plan, work: Work, job: int, trims: Sequence[Trim], progress: Any
-    ) -> None:
-        self._plan, self._work, self._job = plan, work, job
-        self._trims, self._progress = trims, progress
-        self._base: list[int] = []
-        self._experts: dict[int, list[int]] = {}
-        rows, columns = work.shape
-        self.shape = (rows, columns)
-
-    def __len__(self) -> int:
-        return len(self._work.weights)
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return (self[expert] for expert in range(len(self)))
-
-    def __getitem__(self, expert: int) -> torch.Tensor:
-        weight = self._work.weights[expert]
-        delta = self._read(expert)
-        return delta if weight == 1 else self._checked(delta.mul_(weight))
-
-    def sum(self) -> torch.Tensor:
-        """Return the sum of all in float32, in the order of the experts."""
-        total = self[0]
-        for expert in range(1, len(self)):
-            total += self[expert]
-        return self._checked(total)
-
-    def kept(self, expert: int) -> torch.Tensor:
-        """Return the mask of the entries that survive the threshold over all matrices."""
-        import torch
-
-        delta = self._read(expert)
-        if not self._trims:
-            return torch.ones(self.shape, dtype=torch.bool)
-        return delta.abs_().view(torch.int32) > self._trims[expert].floor
-
-    def fingerprints(self) -> list[list[int]]:
-        """Return the fingerprints of base and experts; reads those that were not asked for."""
-        for expert in range(len(self)):
-            if expert not in self._experts:
-                self._read(expert, accept=True)
-        return [self._base, *(self._experts[expert] for expert in range(len(self)))]
-
-    def _read(self, expert: int, *, accept: bool = False) -> torch.Tensor:
-        import torch
-
-        delta = torch.empty(self.shape)
-        progress = None if expert in self._experts else self._progress
-        (self._base, lanes), nonfinite = read_delta(
-            plan=self._plan,
-            job=self._job,
-            expert=expert,
-            out=delta.data_ptr(),
-            limits=_ONE_THREAD,
-            progress=progress,
-        )
-        self._experts[expert] = lanes
-        if nonfinite and not accept:
-            raise _NonFiniteError
-        return delta
-
-    def _checked(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        if not math.isfinite(torch.linalg.vector_norm(x, math.inf)):
-            raise _NonFiniteError
-        return x
 
 
 class _Budget:

@@ -10,7 +10,7 @@ from typing import Final
 from ..errors import InputError
 from ..messages import show
 
-_SCHEME: Final = "hf://"
+SCHEME: Final = "hf://"
 
 _WORD: Final = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 
@@ -52,7 +52,7 @@ class HubModel:
     @property
     def text(self) -> str:
         """The text that names this model in a recipe, the whole commit included."""
-        name = self.repo if "/" in self.repo else _SCHEME + self.repo
+        name = self.repo if "/" in self.repo else SCHEME + self.repo
         return name if self.revision is None else f"{name}@{self.revision}"
 
     @property
@@ -67,8 +67,8 @@ def named(text: str) -> HubModel | None:
     Raises:
         InputError: The text begins with ``hf://`` and names no model, or with another scheme.
     """
-    if text.startswith(_SCHEME):
-        found = _parse(text.removeprefix(_SCHEME))
+    if text.startswith(SCHEME):
+        found = _parse(text.removeprefix(SCHEME))
         if found is None:
             raise InputError(
                 f"{show(text)}: expected hf://org/name or hf://org/name@revision, without the name "

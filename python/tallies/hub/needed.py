@@ -34,8 +34,7 @@ def needed_files(
         InputError: The files are no model.
     """
     if not weights:
-        donor = Checkpoint.open_small_files(shadow)
-        return sorted(path.as_posix() for path in donor.auxiliary_files())
+        return sorted(_small(shadow))
     if opaque_folders(listing, shadow):
         return sorted(_by_name(listing, shadow))
     checkpoint = Checkpoint.open(shadow, variant=variant)
@@ -68,11 +67,19 @@ def _by_name(listing: Listing, shadow: Path) -> Iterator[str]:
             names = _names(listing, folder, _OPAQUE.has_weights)
             usual = [name for name in names if PurePosixPath(name).name == _OPAQUE.usual_name]
             yield from usual or names
+            yield from _names(listing, folder, _is_index)
         else:
             yield from _names(listing, folder, _FROM_AFAR.has_weights)
-    for name in _seen(listing):
-        if not any(form.has_weights(PurePosixPath(name).name) for form in FORMATS):
-            yield name
+    yield from _small(shadow)
+
+
+def _is_index(name: str) -> bool:
+    return _INDEX in name
+
+
+def _small(shadow: Path) -> list[str]:
+    found = Checkpoint.open_small_files(shadow).auxiliary_files()
+    return [path.as_posix() for path in found]
 
 
 def _names(listing: Listing, folder: str, has_weights: Callable[[str], bool]) -> list[str]:

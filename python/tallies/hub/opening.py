@@ -119,7 +119,7 @@ def missing(model: HubModel, variant: str = "", *, weights: bool = True) -> Down
     return None if wanted is None or wanted.is_whole else wanted
 
 
-def is_opaque_model(model: HubModel) -> bool:
+def is_opaque(model: HubModel) -> bool:
     """Return True if the tensors of a model cannot be listed before it is downloaded."""
     listing = _listing(model)
     return listing is not None and bool(opaque_folders(listing, shadow(listing)))

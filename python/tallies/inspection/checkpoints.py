@@ -10,6 +10,9 @@ from ..checkpoint.adapters import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
+from ..hub.names import of_snapshot
+from ..recipe.inputs import Inputs
+from ..recipe.places import Places
 
 
 def inspect(
@@ -24,7 +27,8 @@ def inspect(
     Args:
         path: The checkpoint or the store.
         fingerprints: Read all data of a checkpoint, at about the speed of the disk, and add
-            fingerprints. The reports of merges name the same ``fingerprint`` of a whole checkpoint.
+            fingerprints; not those of a model of the hub that is not in the cache. The reports of
+            merges name the same ``fingerprint`` of a whole checkpoint.
         threads: The number of threads; by default, all cores.
         variant: The variant of a checkpoint's weights to read where there are several.
 
@@ -46,9 +50,17 @@ def inspect(
     """
     from .stores import inspect_store, is_store
 
-    if is_store(path):
-        return inspect_store(path)
-    checkpoint = Checkpoint.open(path, variant=variant or "")
+    places, text = Places.of(), os.fspath(path)
+    place = places.headers(text, variant or "")
+    if is_store(place):
+        return inspect_store(place)
+    with Inputs(places, [text]).named():
+        checkpoint = Checkpoint.open(place, variant=variant or "")
+    model = of_snapshot(place)
+    if model is not None:
+        from ..hub.shadow import is_shadow
+
+        fingerprints = fingerprints and not is_shadow(place)
     adapter = find_adapter(checkpoint)
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
@@ -61,7 +73,7 @@ def inspect(
     for tensor in tensors:
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements
     return {
-        "path": str(checkpoint.path),
+        "path": model.text if model else str(checkpoint.path),
         "kind": kind_of(adapter),
         "adapter": str(adapter) if adapter else None,
         "files": {

@@ -13,6 +13,7 @@ from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
 from ..errors import InputError
+from ..recipe.places import local_path
 from ..sizes import parse_size
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import FLOATS
@@ -56,13 +57,14 @@ def verify(
     """
     from .stores import is_store, verify_store
 
-    if is_store(path):
-        return verify_store(path, threads=threads, base=base, tasks=tasks or {})
+    place = local_path(path, variant or "")
+    if is_store(place):
+        return verify_store(place, threads=threads, base=base, tasks=tasks or {})
     if base is not None or tasks:
         raise InputError(
             f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
         )
-    checkpoint = with_scales(Checkpoint.open(path, variant=variant or ""))
+    checkpoint = with_scales(Checkpoint.open(place, variant=variant or ""))
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for tensor in checkpoint.tensors.values():

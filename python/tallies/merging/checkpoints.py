@@ -15,9 +15,9 @@ from ..engine.limits import allow_open_files, check_rows, n_threads
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
+from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
-from .inputs import fetch, fetch_opaque
 from .journal import Journal
 from .planning import plan
 from .report import MergeReport
@@ -88,13 +88,17 @@ def merge(
     >>> tallies.merge("ties.yml", "merged").experts[0].kept_fraction  # doctest: +SKIP
     0.2000000012
     """
-    request = MergeConfig.load(config).replace(
-        seed=seed, nonfinite=nonfinite, semantics=semantics, max_shard_size=max_shard_size
-    )
-    request, bars = request.pinned(), is_bar(progress)
+    given = {
+        "seed": seed,
+        "nonfinite": nonfinite,
+        "semantics": semantics,
+        "max_shard_size": max_shard_size,
+    }
+    request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
-    fetch_opaque(request, bars=bars)
+    inputs = request.inputs()
+    inputs.fetch_opaque(bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
         device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
@@ -114,8 +118,7 @@ def merge(
     destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
-    if made.downloads:
-        fetch(made.downloads, bars=bars)
+    if inputs.fetch(bars=bars):
         made = plan(request)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))

@@ -15,7 +15,10 @@ def model_of(label: str, tensors: Mapping[str, Any]) -> Model:
     """Return a state dict as a model, with names tied that share memory in the same shape."""
     if not isinstance(tensors, Mapping):
         raise InputError(f"{label}: found {type(tensors).__name__}, expected a dict of tensors")
-    arrays = {name: view(name, value) for name, value in tensors.items()}
+    try:
+        arrays = {name: view(name, value) for name, value in tensors.items()}
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
     first: dict[tuple[Any, ...], str] = {}
     tied = {}
     # In the order of the names, so that which one is canonical does not depend on the dict's.

@@ -18,8 +18,8 @@ from ..errors import InputError
 from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
+from ..recipe.inputs import Inputs
 from ..spec.choices import Extra, Missing
-from .inputs import Inputs, downloads
 from .plan import MergePlan
 
 
@@ -40,7 +40,7 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
             that do not fit.
     """
     asked = MergeConfig.load(config).pinned()
-    inputs = Inputs(asked)
+    inputs = asked.inputs()
     with inputs.named():
         return _plan(asked, inputs)
 
@@ -84,7 +84,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=inputs.donor(config.files_from) if config.files_from else template,
+        donor=inputs.open_donor(config.files_from) if config.files_from else template,
         experts=experts,
         models=tuple(models),
         match=matched,
@@ -92,7 +92,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         modifiers=modifiers,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
-        downloads=downloads(config),
+        downloads=inputs.downloads(),
     )
     # A config.json that cannot be made true is refused along with the headers.
     made.auxiliary  # noqa: B018

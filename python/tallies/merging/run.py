@@ -17,7 +17,7 @@ from ..engine.files import PlanFiles
 from ..engine.nonfinite import objections
 from ..engine.passes import Passes
 from ..engine.usage import Advance, Progress
-from ..linalg.threads import workers
+from ..linalg.threads import Workers
 from .journal import Journal, holds
 from .plan import MergePlan
 from .result import MergeResult
@@ -148,7 +148,7 @@ class MergeRun:
         majority = passes.majority(passes.outcomes) if settling else None
         is_intact = partial(self._is_intact, directory, passes, majority)
         shards = [shard for shard in self._plan.shards if shard.name in journal.finished]
-        with workers(self._threads) as pool:
+        with Workers(self._threads) as pool:
             intact = list(pool.map(is_intact, shards))
         return {shard.name for shard, good in zip(shards, intact, strict=True) if good}
 

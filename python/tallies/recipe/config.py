@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -42,11 +42,15 @@ from .fields import (
     VariantName,
     modifier,
 )
+from .inputs import Inputs
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
-from .text import from_options, read_file, text_keys
+from .slices import without_slices
+from .spelling import spelled
+from .text import read_file, text_keys
 
 
 class MergeConfig(BelongingKeys, BaseModel):
@@ -92,12 +96,17 @@ class MergeConfig(BelongingKeys, BaseModel):
             raise InputError(one_line(error)) from None
 
     @classmethod
-    def load(cls, config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergeConfig:
+    def load(
+        cls,
+        config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig,
+        overrides: Overrides | None = None,
+    ) -> MergeConfig:
         """Read a request.
 
         Args:
             config: The path of a YAML or JSON file or of a result's ``tallies.json``, a mapping, or
                 a checked request.
+            overrides: Values that win over the request's, before anything is checked.
 
         Returns:
             The request with the texts of its models as they were written; ``places`` says where
@@ -107,38 +116,27 @@ class MergeConfig(BelongingKeys, BaseModel):
             InputError: The file cannot be read, or the request is wrong.
         """
         if isinstance(config, MergeConfig):
-            return config
+            if overrides is None:
+                return config
+            data = overrides.apply(config.model_dump(exclude_unset=True), cls.model_fields)
+            return cls(**data)._at(config.places)
         if isinstance(config, Mapping):
-            return cls(**text_keys(config))
+            return cls._of(config, Places.of(), overrides)
         path = os.fspath(config)
         try:
-            data, is_report = read_file(path)
-            return cls(**text_keys(data))._at(Places.of(path, is_report=is_report))
+            found, is_report = read_file(path)
+            return cls._of(found, Places.of(path, is_report=is_report), overrides)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
 
     @classmethod
-    def from_options(
-        cls,
-        method: str,
-        base: str | None,
-        models: Sequence[str],
-        params: Sequence[str] = (),
-        **keys: Any,
+    def _of(
+        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
     ) -> MergeConfig:
-        """Make a request of command-line options.
-
-        Args:
-            method: The merge method.
-            base: The path of the base, or None.
-            models: ``DIR[:key=value,...]`` for each model.
-            params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
-            **keys: Further keys of a recipe; None counts as not given.
-
-        Raises:
-            InputError: The request is wrong.
-        """
-        return cls.load(from_options(method, base, models, params, keys))
+        known = without_slices(text_keys(data), places)
+        if overrides is not None:
+            known = overrides.apply(known, cls.model_fields)
+        return cls(**known)._at(places)
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -153,8 +151,7 @@ class MergeConfig(BelongingKeys, BaseModel):
         Raises:
             InputError: The changed request is wrong.
         """
-        given = {key: value for key, value in changes.items() if value is not None}
-        return MergeConfig(**{**self.model_dump(exclude_unset=True), **given})._at(self._places)
+        return MergeConfig.load(self, Overrides(changes))
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
@@ -176,6 +173,11 @@ class MergeConfig(BelongingKeys, BaseModel):
     def pinned(self) -> MergeConfig:
         """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
         return self._restated(self._places.pinned)._at(self._places)
+
+    def inputs(self) -> Inputs:
+        """Return the models of this request, which must have the commits of those of the hub."""
+        texts = [self.base_model, *(entry.model for entry in self.experts()[0])]
+        return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
         values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
@@ -236,7 +238,7 @@ class MergeConfig(BelongingKeys, BaseModel):
     @classmethod
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
-        return known_keys(data, cls.model_fields, ModelEntry.model_fields)
+        return known_keys(spelled(data), cls.model_fields, ModelEntry.model_fields)
 
     @field_validator("semantics")
     @classmethod

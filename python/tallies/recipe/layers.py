@@ -66,6 +66,10 @@ class Layers:
         layer = self._layers[name]
         return layer.label if layer else None
 
+    def n_of_largest_stack(self) -> int:
+        """Return the number of layers of the stack that has the most; 0 without layers."""
+        return max((last + 1 - first for first, last in self._ends.values()), default=0)
+
     def position(self, name: str) -> float:
         """Return the position t of a tensor in its stack, from 0 to 1."""
         layer = self._layers[name]

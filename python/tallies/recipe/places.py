@@ -105,12 +105,15 @@ class Places:
 
         return str(headers(model, variant, weights=weights))
 
-    def local(self, text: str, variant: str = "", *, bars: bool = False) -> str:
+    def local(
+        self, text: str, variant: str = "", *, weights: bool = True, bars: bool = False
+    ) -> str:
         """Return a local path with the whole model, downloaded if need be.
 
         Args:
             text: The text of the model.
             variant: The variant of the weights, such as ``fp16``.
+            weights: False if the small files alone are read.
             bars: Show a bar for each file that is downloaded.
 
         Raises:
@@ -122,7 +125,7 @@ class Places:
             return self.path(text)
         from ..hub.opening import files
 
-        (path,) = files([model], variant, bars=bars)
+        (path,) = files([model], variant, weights=weights, bars=bars)
         return str(path)
 
     def relative_to(self, output: str | os.PathLike[str], text: str) -> str:
@@ -143,6 +146,13 @@ class Places:
         if _is_below(path, home) and not _is_below(start, home):
             return os.path.join("~", os.path.relpath(path, home))
         return os.path.relpath(path, start)
+
+
+def local_path(
+    text: str | os.PathLike[str], variant: str = "", *, weights: bool = True, bars: bool = False
+) -> str:
+    """Return a local path with the model of a text that is read now; see ``Places.local``."""
+    return Places.of().local(os.fspath(text), variant, weights=weights, bars=bars)
 
 
 def _is_below(path: str, directory: str) -> bool:

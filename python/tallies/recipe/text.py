@@ -77,10 +77,21 @@ def from_options(
     method: str,
     base: str | None,
     models: Iterable[str],
-    params: Iterable[str],
-    keys: Mapping[str, Any],
+    params: Iterable[str] = (),
+    **keys: Any,
 ) -> dict[str, Any]:
-    """Return the recipe that options of the command line make; None counts as not given."""
+    """Return the recipe that options of the command line make.
+
+    Args:
+        method: The merge method.
+        base: The text of the base, or None.
+        models: ``DIR[:key=value,...]`` for each model.
+        params: ``key=value`` with YAML values, so that ``density=[1,0.5]`` is a gradient.
+        **keys: Further keys of a recipe; None counts as not given.
+
+    Raises:
+        InputError: An option has another form.
+    """
     data = {
         "merge_method": method,
         "base_model": base,

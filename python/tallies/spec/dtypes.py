@@ -53,10 +53,15 @@ TABLE: Final = (
     DType("BOOL", 1, "bool"),
 )
 
-UNSUPPORTED: Final = (
-    *("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"),
-)
-"""Further types of safetensors, which are refused by name."""
+_MX: Final = "of MX (microscaling) quantisation"
+_AMD: Final = "float8 of AMD's older devices"
+
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"), _MX),
+    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), _AMD),
+    "C64": "of complex numbers",
+}
+"""Further types of safetensors, which are refused by name, and what they are."""
 
 _BY_CODE: Final = {one.code: one for one in TABLE if one.code is not None}
 _MERGED: Final = tuple(_BY_CODE[code] for code in range(len(_BY_CODE)))

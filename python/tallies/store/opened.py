@@ -19,7 +19,7 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
-from ..recipe.places import Places
+from ..recipe.places import local_path
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
 from .restoring.checks import restored_names
@@ -70,7 +70,7 @@ class Store:
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})
-        place = Places.of().local(base_place(root, manifest, base), manifest.variant)
+        place = local_path(base_place(root, manifest, base), manifest.variant)
         origin = with_scales(Checkpoint.open(place, variant=manifest.variant))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)

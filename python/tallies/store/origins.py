@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..hub.names import SCHEME, of_snapshot
 from ..messages import unknown
 from ..recipe.places import Places
 from .manifest import Manifest
@@ -24,17 +25,22 @@ def root_of(store: str | os.PathLike[str]) -> Path:
 
 def recorded(text: str | os.PathLike[str], store: Path) -> str:
     """Return the text by which ``store.json`` names a model, whatever the current directory."""
-    return Places.of().relative_to(store, os.fspath(text))
+    given, places = os.fspath(text), Places.of()
+    model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
+    if model is not None:
+        return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
+    return places.relative_to(store, given)
 
 
 def resolved(origin: str, store: Path) -> str:
     """Return the path, or the model of the hub, that ``store.json`` means."""
-    places = Places(os.path.realpath(store))
-    return origin if places.hub_model(origin) else os.path.normpath(places.path(origin))
+    if origin.startswith(SCHEME):
+        return origin
+    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
 
 
 def _is_there(text: str) -> bool:
-    return os.path.exists(text) or Places.of().hub_model(text) is not None
+    return text.startswith(SCHEME) or os.path.exists(text)
 
 
 def relocate(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..engine.codes import MAX_EXPERTS
+from ..engine.odd_tensors import odd_kind
 from ..errors import InputError
 from ..kernels.arguments import number
 from ..messages import show
@@ -125,6 +126,9 @@ def _wrong_type(name: str, value: object, type_name: str) -> InputError:
 
 
 def _wrong_place(name: str, value: Tensor) -> InputError | None:
+    odd = odd_kind(value)
+    if odd is not None and not value.is_meta:
+        return InputError(f"{name}: found {odd[0]}, expected a dense tensor; {odd[1]}")
     problem = {"cpu": None, "cuda": ops.CUDA_PROBLEM}.get(
         value.device.type, "there are no kernels for other devices"
     )
@@ -132,10 +136,5 @@ def _wrong_place(name: str, value: Tensor) -> InputError | None:
         return InputError(
             f"{name}: found a tensor on {value.device}, expected one on the CPU: {problem}; move "
             "it with .cpu()"
-        )
-    if value.layout is not torch.strided:
-        return InputError(
-            f"{name}: found layout {value.layout}, expected a dense tensor; convert it with "
-            ".to_dense()"
         )
     return None

@@ -66,7 +66,8 @@ class FromFiles:
     ) -> None:
         """Write tensors of a model; those that share their memory are written once.
 
-        Tensors on a device are written in batches by way of host memory.
+        Tensors on a device are written in batches by way of host memory, and tensors with gaps one
+        by one by way of a whole one.
 
         Args:
             tensors: Tensors of the model by name.
@@ -76,7 +77,11 @@ class FromFiles:
         infos = {name: self._store.base.tensors[sources[name]] for name in tensors}
         here, there = [], {}
         for name, tensor in distinct(tensors).items():
-            if staging.on_host(tensor):
+            if not tensor.is_contiguous():
+                whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+                self._fill([(infos[name], whole)], parts)
+                tensor.copy_(whole)
+            elif staging.on_host(tensor):
                 here.append((infos[name], tensor))
             else:
                 there[tensor.data_ptr()] = infos[name], tensor

@@ -24,7 +24,11 @@ class MergedModule(torch.nn.Module):
 
     The coefficients are the only parameter: an optimizer takes ``merged.parameters()``, and the
     state dict holds them alone. The module itself is not changed, and its own values are not used.
-    Buffers that the deltas lack begin as copies of the base's and may change in training mode.
+
+    Buffers that the deltas lack, or that are no floating-point tensors, begin as copies of the
+    base's and may change in training mode. Those that the deltas have, such as the statistics of a
+    BatchNorm, are merged by every call, without a gradient: what training mode adds to them is for
+    that call alone.
 
     Each call merges once; inside ``merged_once()`` all calls share one merge. ``merged()`` returns
     the merge by itself.
@@ -78,10 +82,20 @@ class MergedModule(torch.nn.Module):
         self._modules_run = [module]
         self._base = _once("base", base, first)
         _refuse_missing(self._base, first)
-        self._deltas = [_once(f"deltas[{i}]", one, first) for i, one in enumerate(deltas)]
+        buffers = {first[name] for name, _ in module.named_buffers() if name in first}
+        counters = {one for one in buffers if not _has_fraction(self._base[one])}
+        self._deltas = [
+            {
+                name: value
+                for name, value in _once(f"deltas[{i}]", one, first).items()
+                if name not in counters
+            }
+            for i, one in enumerate(deltas)
+        ]
         self.names = tuple(merged_names(self._base, self._deltas))
-        for name, _ in module.named_buffers():
-            if name not in self.names and name in self._base:
+        self._merged_buffers = buffers.intersection(self.names)
+        for name in buffers:
+            if name not in self.names:
                 self._base[name] = self._base[name].clone()
         shape: tuple[int, ...] = (len(deltas),)
         if per_tensor or blocks is not None:
@@ -96,7 +110,10 @@ class MergedModule(torch.nn.Module):
 
     def merged(self) -> dict[str, torch.Tensor]:
         """Return merged tensors by name, tied ones once; a gradient flows to the coefficients."""
-        return weighted_merge(self._base, self._deltas, self.coefficients)
+        values = weighted_merge(self._base, self._deltas, self.coefficients)
+        for name in self._merged_buffers:
+            values[name] = values[name].detach()
+        return values
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the module with the merged values."""
@@ -114,12 +131,12 @@ class MergedModule(torch.nn.Module):
         """
         merged = self.merged()
         self._shared = {
-            name: value.detach().requires_grad_() if name in self.names else value
+            name: value.detach().requires_grad_() if value.requires_grad else value
             for name, value in merged.items()
         }
         try:
             yield
-            grads = {name: self._shared[name].grad for name in self.names}
+            grads = {name: one.grad for name, one in self._shared.items() if one.requires_grad}
         finally:
             self._shared = None
         used = {name: grad for name, grad in grads.items() if grad is not None}
@@ -138,6 +155,11 @@ def _first_names(module: torch.nn.Module) -> dict[str, str]:
     own |= dict(module.named_buffers(remove_duplicate=False))
     seen: dict[int, str] = {}
     return {name: seen.setdefault(id(own[name]), name) for name in module.state_dict()}
+
+
+def _has_fraction(tensor: object) -> bool:
+    """Return True for a floating-point tensor, and for what is refused as none."""
+    return not isinstance(tensor, torch.Tensor) or tensor.is_floating_point()
 
 
 def _refuse_missing(base: Tensors, first: dict[str, str]) -> None:

@@ -116,7 +116,35 @@ SHAPES: Final[dict[str, Callable[..., Tensor]]] = {
 
 _WITHOUT_GRADIENT: Final[Any] = torch.library.Library("tallies", "IMPL", "Autograd")  # type: ignore[no-untyped-call]
 
+
+def _on_one_device(name: str, shape: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the function of an operator's result, which refuses tensors of several devices.
+
+    A call with a meta tensor among others would have a result that no kernel fills.
+    """
+    arguments = getattr(torch.ops.tallies, name).default._schema.arguments
+
+    def of(*args: Any, **keywords: Any) -> Tensor:
+        given = [*zip((one.name for one in arguments), args, strict=False), *keywords.items()]
+        first: tuple[str, torch.device] | None = None
+        for argument, value in given:
+            is_list = isinstance(value, (list, tuple))
+            for i, one in enumerate(value if is_list else [value]):
+                if not isinstance(one, Tensor):
+                    continue
+                label = f"{argument}[{i}]" if is_list else argument
+                first = first or (label, one.device)
+                if one.device != first[1]:
+                    raise RuntimeError(
+                        f"tallies::{name}: {label}: found a tensor on {one.device}, expected all "
+                        f"on {first[1]}, as {first[0]} is; move one of them"
+                    )
+        return shape(*args, **keywords)
+
+    return of
+
+
 for _name, _shape in SHAPES.items():
-    torch.library.register_fake(f"tallies::{_name}", _shape)
+    torch.library.register_fake(f"tallies::{_name}", _on_one_device(_name, _shape))
     # Without it torch would hang a node that only warns on every result.
     _WITHOUT_GRADIENT.impl(_name, torch.library.fallthrough_kernel)

@@ -54,6 +54,7 @@ class Resident:
             self._parts[one.file] = {
                 name: self._part(store, name, part, moved)
                 for name, part in load_task(one, shared, threads).items()
+                if name in self._base
             }
 
     @staticmethod
@@ -61,7 +62,7 @@ class Resident:
         """Return a copy of the base's tensor; of decoded values, before they are rounded."""
         info = store.base.tensors[name]
         if info.scale is None:
-            return tensor.detach().clone()
+            return tensor.detach().clone(memory_format=torch.contiguous_format)
         check = partial(refuse_damaged, store.path, store.manifest, store.base)
         return read_decoded(unrounded(info), check).to(tensor.device)
 

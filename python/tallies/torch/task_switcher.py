@@ -6,22 +6,26 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from .._core import fingerprint
+from ..checkpoint.buffers import is_buffer
 from ..engine.fingerprints import copy_out, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError, TalliesError
 from ..messages import show
+from ..store.manifest import Tensor
 from ..store.opened import Store
 from ..store.restoring.task import Restoring
 from . import staging
 from .arguments import refuse_no_store
 from .from_files import FromFiles
-from .model_tensors import own_tensors, refuse_unwritable
+from .model_tensors import StoreNames, refuse_unwritable
 from .resident import Resident
+
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
 
 
 class TaskSwitcher:
@@ -39,7 +43,11 @@ class TaskSwitcher:
     The model must hold the base at first, bit for bit, in dense contiguous tensors on the CPU or on
     CUDA devices, of the names, shapes and dtypes of the store. Names that share memory in the model
     must be tied in the store, or all but one of them missing from it. Tensors are checked again
-    before each switch writes anything.
+    before each switch writes anything. Store and model may differ in buffers that come and go with
+    versions of a library, such as ``position_ids``; those that only one has are left alone.
+
+    A model of transformers may hold its tensors in other names and pieces than its files, as
+    version 5 does with the experts of mixtures: they are found the way transformers saves them.
 
     A task for tensors on a device is restored in host memory and copied, while the next tensors are
     restored. A switch waits until the devices have done what was queued before, and returns when
@@ -87,6 +95,7 @@ class TaskSwitcher:
         self._is_whole = True
         if preload not in (True, False, "device"):
             raise InputError(f"preload: found {preload!r}, expected True, False or 'device'")
+        self._names = StoreNames(store)
         tensors = self._tensors()
         self._refuse_other_values(tensors)
         self._source: FromFiles | Resident
@@ -207,26 +216,23 @@ class TaskSwitcher:
 
     def _tensors(self, one: Restoring | None = None) -> dict[str, torch.Tensor]:
         """Return the model's tensors by the store's names; InputError if one cannot be written."""
-        known = self._store.manifest.tensors
-        own = own_tensors(self._model)
+        own = self._names.of(self._model)
+        known = {
+            name: tensor for name, tensor in self._store.manifest.tensors.items() if name in own
+        }
         for name, tensor in known.items():
-            if name not in own:
-                raise InputError(
-                    f"model: lacks tensor {show(name)}, which {self._store.path} has; build the "
-                    "model that the base was saved from"
-                )
             dtype = tensor.dtype if one is None else one.dtype(name)
-            refuse_unwritable(name, own[name], dtype, tensor.shape)
-        self._refuse_untied(own)
+            is_piece = self._names.are_pieces
+            refuse_unwritable(name, own[name], dtype, tensor.shape, is_piece=is_piece)
+        self._refuse_untied(own, known)
         return {name: own[name] for name in known}
 
-    def _refuse_untied(self, own: dict[str, torch.Tensor]) -> None:
+    def _refuse_untied(self, own: Tensors, known: Mapping[str, Tensor]) -> None:
         """Raise InputError for names without values in the store, or memory with two owners."""
-        known = self._store.manifest.tensors
         spans = sorted(
             (own[name].data_ptr(), own[name].nbytes, tensor.tied_to or name, name)
             for name, tensor in known.items()
-            if own[name].nbytes
+            if own[name].nbytes and own[name].is_contiguous()
         )
         for (start, n_bytes, owner, before), (address, _, source, name) in pairwise(spans):
             if address < start + n_bytes and (address, source) != (start, owner):
@@ -235,9 +241,10 @@ class TaskSwitcher:
                     f"{self._store.path} has values for each; untie them in the model, or pack "
                     "from a base that ties them"
                 )
-        written = {(address, n_bytes) for address, n_bytes, *_ in spans}
+        written = {(own[name].data_ptr(), own[name].nbytes) for name in known}
         for name in own.keys() - known.keys():
-            if (own[name].data_ptr(), own[name].nbytes) not in written:
+            is_written = (own[name].data_ptr(), own[name].nbytes) in written
+            if not is_written and not is_buffer(name, own[name].shape):
                 raise InputError(
                     f"model: has tensor {show(name)}, which {self._store.path} lacks; build the "
                     "model that the base was saved from"
@@ -246,7 +253,7 @@ class TaskSwitcher:
     def _refuse_other_values(self, tensors: dict[str, torch.Tensor]) -> None:
         for name, tensor in tensors.items():
             known = self._store.manifest.tensors[name]
-            here = tensor.detach().cpu()
+            here = tensor.detach().cpu().contiguous()
             lanes = fingerprint(here.data_ptr(), here.nbytes, 0)
             info = self._store.base.tensors[name]
             if info.scale is None:

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, overload
 
 import torch
 
+from ..engine.odd_tensors import odd_kind
 from ..errors import InputError
 from ..messages import show, unknown
 from . import ops
@@ -193,6 +194,9 @@ def _check_delta(where: str, delta: Delta, device: torch.device) -> None:
 def _check_tensor(where: str, tensor: torch.Tensor) -> None:
     if not isinstance(tensor, torch.Tensor):
         raise InputError(f"{where}: found {type(tensor).__name__}, expected a tensor")
+    odd = odd_kind(tensor)
+    if odd is not None and not tensor.is_meta:
+        raise InputError(f"{where}: found {odd[0]}, expected a dense tensor; {odd[1]}")
     if tensor.layout != torch.strided or tensor.dtype not in CODES:
         raise InputError(
             f"{where}: found {tensor.dtype}, {tensor.layout}, expected a dense tensor of one of "

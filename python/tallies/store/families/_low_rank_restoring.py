@@ -17,7 +17,7 @@ from ...engine.arrays import address_of
 from ...engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, MAX_EXPERTS, VOTE_CODES
 from ...engine.files import Place
 from ...engine.fingerprints import add_content, content_of
-from ...linalg.threads import workers
+from ...linalg.threads import Workers
 from ...spec.dtypes import DTYPE_CODES, DTYPES
 from ...spec.rules import Blend, Gate, Vote
 from ._low_rank_layout import s_name, v_name
@@ -77,15 +77,16 @@ def restore_matrix(
         data = bytearray(out.size * DTYPES[base.dtype])
         narrow(out.ctypes.data, address_of(data), DTYPE_CODES[base.dtype], out.size)
         at = first * columns * DTYPES[base.dtype]
-        for file, offset, _ in places:
-            if file < 0:
-                ctypes.memmove(offset + at, bytes(data), len(data))
-            else:
-                plan.write(file, bytes(data), offset + at)
+        with pool.undisturbed():
+            for file, offset, _ in places:
+                if file < 0:
+                    ctypes.memmove(offset + at, bytes(data), len(data))
+                else:
+                    plan.write(file, bytes(data), offset + at)
         return [*(lanes for _, lanes in read), content_of(data, at)]
 
     sums = [[0] * 8 for _ in range(len(whole) + 1)]
-    with workers(n_threads) as pool:
+    with Workers(n_threads) as pool:
         for parts in pool.map(block, range(0, rows, n_rows)):
             for total, part in zip(sums, parts, strict=True):
                 add_content(total, part)

@@ -29,7 +29,7 @@ from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
-from .inputs import Inputs, match_tasks
+from .inputs import open_inputs
 
 
 class Integers(Choice):
@@ -117,10 +117,9 @@ class PackPlan:
         texts = {name: os.fspath(text) for name, text in {"": base, **tasks}.items()}
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        inputs = Inputs.open(texts, policy, variant=variant, bars=bars)
+        inputs = open_inputs(texts, policy, variant=variant, bars=bars)
         origin, *experts = inputs.models.values()
-        models = [as_model(one) for one in (origin, *experts)]
-        matched = match_tasks(inputs.models, policy)
+        models, matched = [as_model(one) for one in (origin, *experts)], inputs.match
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
 from ...checkpoint.opening import open_donor
-from ...recipe.places import Places
+from ...recipe.places import local_path
 from ..small_files import check_small_files
 from .task import Restoring
 
@@ -54,15 +53,6 @@ class SmallFilesOut:
             kept = [name for name, file in files.items() if not file.in_base]
             return cls(AuxiliaryFiles.of(places, parts), kept)
         text = os.fspath(one.base.path if files_from is None else files_from)
-        donor = one.base if files_from is None else _open_donor(text)
+        donor = one.base if files_from is None else open_donor(local_path(text, weights=False))
         places = {path: donor.path / path for path in donor.auxiliary_files()}
         return cls(AuxiliaryFiles.of(places, parts), [], donor.path, text)
-
-
-def _open_donor(text: str) -> Checkpoint:
-    places = Places.of()
-    if (model := places.hub_model(text)) is None:
-        return open_donor(places.path(text))
-    from ...hub.opening import files
-
-    return open_donor(str(files([model], weights=False)[0]))

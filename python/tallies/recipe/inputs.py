@@ -1,0 +1,103 @@
+"""The models of a request, on disk or on the hub: open them, and download what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.opening import open_donor, open_model, under_other_names
+from ..hub.names import HubModel
+from .places import Places
+
+if TYPE_CHECKING:
+    from ..hub.download import Download
+
+
+class Inputs:
+    """The models of a request; ``opened`` has each that was asked for, by its path.
+
+    Args:
+        places: The directories from which the texts lead.
+        texts: The texts of the models.
+        donor: The text of the model that gives its small files alone, or None.
+        variant: The variant of the weights, such as ``fp16``.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        texts: Iterable[str],
+        donor: str | None = None,
+        variant: str | None = None,
+    ) -> None:
+        self._places = places
+        self._variant = variant or ""
+        self._models = _on_the_hub(places, texts)
+        self._donors = [] if donor is None else _on_the_hub(places, [donor])
+        self.opened: dict[str, Checkpoint] = {}
+
+    def open(self, text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
+        """Open the model of this text, the same checkpoint every time; see ``open_model``.
+
+        Only the headers of a model of the hub are there, unless the cache has all of the model.
+
+        Args:
+            text: The text of the model.
+            rename: The prefixes of the names to replace, as ``under_other_names`` does.
+        """
+        path = self._places.headers(text, self._variant)
+        if path not in self.opened:
+            self.opened[path] = open_model(path, variant=self._variant)
+        found = self.opened[path]
+        return found if rename is None else under_other_names(found, rename)
+
+    def open_donor(self, text: str) -> Checkpoint:
+        """Open the model that gives its small files; see ``checkpoint.opening.open_donor``."""
+        return open_donor(self._places.headers(text, weights=False))
+
+    def downloads(self) -> tuple[Download, ...]:
+        """Return what has to be downloaded before the data of the models can be read."""
+        if not (self._models or self._donors):
+            return ()
+        from ..hub.opening import missing
+
+        wanted = [missing(model, self._variant) for model in self._models]
+        wanted += [missing(one, weights=False) for one in self._donors if one not in self._models]
+        return tuple(one for one in wanted if one is not None)
+
+    def fetch_opaque(self, *, bars: bool) -> None:
+        """Download the models whose tensors cannot be listed from afar."""
+        if self._models:
+            from ..hub.opening import files, is_opaque
+
+            files([one for one in self._models if is_opaque(one)], self._variant, bars=bars)
+
+    def fetch(self, *, bars: bool) -> bool:
+        """Download what is missing, with a bar for each file; return False if nothing is.
+
+        Models that are opened again after a download have their data.
+        """
+        wanted = self.downloads()
+        if wanted:
+            from ..hub.opening import fetch
+
+            fetch(wanted, bars=bars)
+            self.opened.clear()
+        return bool(wanted)
+
+    @contextlib.contextmanager
+    def named(self) -> Iterator[None]:
+        """Name the models of the hub in the errors of the block, not the files that stand in."""
+        if not (self._models or self._donors):
+            yield
+            return
+        from ..hub.opening import named
+
+        with named():
+            yield
+
+
+def _on_the_hub(places: Places, texts: Iterable[str]) -> list[HubModel]:
+    return [model for text in dict.fromkeys(texts) if (model := places.hub_model(text))]

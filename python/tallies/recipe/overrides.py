@@ -1,0 +1,145 @@
+"""Override a recipe with values of the command line, before the recipe is checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import methods
+from ..errors import InputError
+from ..messages import did_you_mean, show, some, unknown
+from .spelling import spelled
+
+Pairs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """Values that win over those of a recipe.
+
+    >>> recipe = {"merge_method": "ties", "models": ["a"], "parameters": {"lambda": 1}}
+    >>> Overrides(parameters={"scale": 0.5}).apply(recipe, ())["parameters"]
+    {'scale': 0.5}
+    """
+
+    keys: Pairs = field(default_factory=dict)
+    """Values of the recipe's keys; None counts as not given."""
+    parameters: Pairs = field(default_factory=dict)
+    """Parameters for all models: those that a model has of its own give way."""
+    settings: Pairs = field(default_factory=dict)
+    """Values by dotted key, such as ``parameters.density`` or ``models.0.parameters.weight``."""
+    models: Sequence[Mapping[str, Any]] = ()
+    """Entries of models of the recipe, with parameters that win over theirs."""
+
+    def apply(self, recipe: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+        """Return a recipe with these values.
+
+        Args:
+            recipe: The recipe as plain data.
+            known: The keys that a recipe may have.
+
+        Raises:
+            InputError: A value names a model or a key that the recipe cannot have.
+        """
+        data = spelled(recipe)
+        data |= {key: value for key, value in self.keys.items() if value is not None}
+        for name, value in self.parameters.items():
+            for entry in _entries(data):
+                _forget(data, entry, name)
+            _set_parameter(data, data, name, value)
+        for key, value in self.settings.items():
+            _set(data, key, value, [*known])
+        for given in self.models:
+            place = _model(data, given["model"], "--model")
+            for name, value in given.get("parameters", {}).items():
+                _set_parameter(data, data["models"][place], name, value)
+        return data
+
+
+def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> None:
+    head, _, rest = key.partition(".")
+    if head == "models" and rest:
+        _set_in_model(data, rest, value)
+    elif head == "parameters" and rest:
+        _set_parameter(data, data, rest, value)
+    elif head in known and rest:
+        inner = data.get(head) or {}
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {show(key)}: {head!r} is {show(inner)}, and has no keys")
+        data[head] = {**inner, rest: value}
+    elif head in known:
+        data[head] = value
+    elif head in _parameter_names(data):
+        _set_parameter(data, data, head, value)
+    else:
+        raise InputError(f"--set key {unknown(head, [*known, *_parameter_names(data)])}")
+
+
+def _set_in_model(data: dict[str, Any], rest: str, value: Any) -> None:
+    """Set ``MODEL.KEY`` or ``MODEL.parameters.KEY``; MODEL is a number, a name or a path."""
+    model, dot, name = rest.rpartition(".")
+    model = model.removesuffix(".parameters")
+    if not dot or not model:
+        raise InputError(
+            f"--set {show('models.' + rest)}: expected models.MODEL.KEY=VALUE, such as "
+            "models.0.weight=0.5"
+        )
+    place = _model(data, model, "--set models")
+    _set_parameter(data, data["models"][place], name, value)
+
+
+def _set_parameter(data: Pairs, owner: dict[str, Any], name: str, value: Any) -> None:
+    """Set a parameter of the recipe or of a model, in the place of one of another name for it."""
+    _forget(data, owner, name)
+    owner["parameters"] = {**(owner.get("parameters") or {}), name: value}
+
+
+def _forget(data: Pairs, owner: dict[str, Any], name: str) -> None:
+    given = owner.get("parameters")
+    if isinstance(given, Mapping):
+        same = _synonyms(data, name)
+        owner["parameters"] = {key: one for key, one in given.items() if key not in same}
+
+
+def _model(data: Pairs, text: str, where: str) -> int:
+    """Return the place of a model by its number, its text, or the last part of its path."""
+    names = [str(entry.get("model")) for entry in _entries(data)]
+    for same in (names, [os.path.basename(name.rstrip("/")) for name in names]):
+        if same.count(text) == 1:
+            return same.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    if names.count(text) > 1:
+        raise InputError(f"{where}: the recipe has {show(text)} twice; give its number, from 0 on")
+    hint = did_you_mean(text, names)
+    raise InputError(f"{where}: {show(text)} is not in the recipe, which has {some(names)}{hint}")
+
+
+def _entries(data: Pairs) -> list[dict[str, Any]]:
+    entries = data.get("models")
+    given = entries if isinstance(entries, list) else []
+    return [entry for entry in given if isinstance(entry, dict)]
+
+
+def _parameter_names(data: Pairs) -> list[str]:
+    return [name for names in _names(data) for name in names]
+
+
+def _synonyms(data: Pairs, name: str) -> set[str]:
+    return next((names for names in _names(data) if name in names), {name})
+
+
+def _names(data: Pairs) -> list[set[str]]:
+    """Return the names of each parameter of the recipe's method, in any semantics."""
+    name = methods.proper_name(data.get("merge_method"))
+    if name not in methods.names():
+        return []
+    method = methods.get(str(name))
+    found = {
+        key: {key, *parameter.aliases}
+        for semantics in method.semantics
+        for key, parameter in method.parameters(semantics).items()
+    }
+    return [*found.values()]

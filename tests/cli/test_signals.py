@@ -1,0 +1,70 @@
+"""Signals that come at odd moments."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tallies.cli._signals import Stopped, ignore_signals, stoppable
+
+
+@pytest.fixture(autouse=True)
+def handlers_stay() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Loses:
+    """Gets a signal where no exception gets out: when it is deleted."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_a_callback_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    hook = sys.unraisablehook
+    begin = time.monotonic()
+    with pytest.raises(Stopped) as stopped, stoppable():
+        Loses()
+        time.sleep(60)
+    assert time.monotonic() - begin < 30
+    assert stopped.value.exit_status == 128 + signal.SIGTERM
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_signal_behind_one_that_was_caught_is_obeyed() -> None:
+    with pytest.raises(Stopped) as stopped, stoppable():
+        with contextlib.suppress(BaseException):  # as a library may do
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert stopped.value.exit_status == 128 + signal.SIGINT
+
+
+def test_cleaning_up_is_not_disturbed() -> None:
+    cleaned = []
+    with pytest.raises(Stopped) as stopped, stoppable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            try:
+                raise FileNotFoundError
+            except FileNotFoundError:
+                signal.raise_signal(signal.SIGINT)
+            cleaned.append(True)
+    assert stopped.value.exit_status == 128 + signal.SIGTERM
+    assert cleaned == [True]
+
+
+def test_at_the_end_signals_are_ignored() -> None:
+    ignore_signals()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.raise_signal(number)

@@ -1,0 +1,128 @@
+"""Values of the command line win over those of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tallies
+from tallies.errors import InputError
+from tallies.recipe.config import MergeConfig
+from tallies.recipe.overrides import Overrides
+from tests.support.recipes import assert_words, request
+
+RECIPE = request(
+    models=[
+        {"model": "runs/a", "parameters": {"weight": 0.5, "density": 0.3}},
+        {"model": "b.v2", "parameters": {"weight": 0.25}},
+    ],
+    parameters={"lambda": 0.9},
+)
+
+
+def overridden(**overrides: Any) -> MergeConfig:
+    return MergeConfig.load(RECIPE, Overrides(**overrides))
+
+
+def test_a_parameter_holds_for_all_models() -> None:
+    made = overridden(parameters={"density": 0.7, "scale": 0.5})
+    assert made.parameters == {"density": 0.7, "scale": 0.5}
+    assert [entry.parameters for entry in made.models] == [{"weight": 0.5}, {"weight": 0.25}]
+
+
+@pytest.mark.parametrize("model", ["0", "runs/a", "a"])
+def test_a_model_is_named_by_number_text_or_last_part(model: str) -> None:
+    made = overridden(settings={f"models.{model}.weight": [0.1, 0.9]})
+    assert made.models[0].parameters == {"weight": [0.1, 0.9], "density": 0.3}
+    assert made.models[1] == MergeConfig.load(RECIPE).models[1]
+
+
+def test_a_name_may_hold_dots() -> None:
+    made = overridden(settings={"models.b.v2.parameters.weight": 2.0})
+    assert made.models[1].parameters == {"weight": 2.0}
+
+
+def test_the_nearer_value_wins() -> None:
+    made = overridden(
+        parameters={"weight": 3.0},
+        models=[{"model": "a", "parameters": {"weight": 0.1}}],
+        settings={"models.1.weight": 0.2},
+    )
+    assert made.parameters["weight"] == 3.0
+    assert [entry.parameters["weight"] for entry in made.models] == [0.1, 0.2]
+
+
+def test_keys_of_the_recipe() -> None:
+    made = overridden(
+        keys={"seed": 7, "nonfinite": None},
+        settings={"dtype": "bfloat16", "layer_scaling": {"alpha": 0.5, "beta": 0.5}},
+    )
+    assert (made.seed, made.dtype, made.nonfinite) == (7, "BF16", "error")
+    assert made.layer_scaling == {"alpha": 0.5, "beta": 0.5}
+    assert overridden(settings={"density": 0.6}).parameters["density"] == 0.6
+
+
+def test_the_recipe_is_checked_with_them() -> None:
+    """Semantics may come with parameters that only they have."""
+    given = request(parameters={"majority_sign_method": "frequency", "density": 0.5})
+    with pytest.raises(InputError, match="peft"):
+        MergeConfig.load(given)
+    made = MergeConfig.load(given, Overrides({"semantics": "peft"}))
+    assert made.parameters["majority_sign_method"] == "frequency"
+
+
+def test_the_given_data_stay_as_they_are() -> None:
+    before = repr(RECIPE)
+    overridden(parameters={"weight": 1.0}, settings={"models.0.density": 0.9})
+    assert repr(RECIPE) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"models.2.weight": 1}, ["'2'", "runs/a", "b.v2"]),
+        ({"models.c.weight": 1}, ["'c'", "not in the recipe"]),
+        ({"models.weight": 1}, ["models.MODEL.KEY"]),
+        ({"seed.a": 1}, ["'seed'", "no keys"]),
+        ({"sed": 1}, ["did you mean 'seed'?"]),
+        ({"parameters.densty": 1}, ["did you mean 'density'?"]),
+    ],
+)
+def test_what_the_recipe_cannot_have_is_refused(settings: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        MergeConfig.load({**RECIPE, "seed": 1}, Overrides(settings=settings))
+    assert_words(str(caught.value), *words)
+
+
+def test_a_model_that_stands_twice_has_a_number() -> None:
+    twice = request(models=["a", "a"])
+    with pytest.raises(InputError, match="twice; give its number"):
+        MergeConfig.load(twice, Overrides(settings={"models.a.weight": 1}))
+    made = MergeConfig.load(twice, Overrides(settings={"models.1.weight": 0.5}))
+    assert [entry.parameters for entry in made.models] == [{}, {"weight": 0.5}]
+
+
+def test_models_may_be_plain_text_or_mergekit_mappings(tmp_path: Path) -> None:
+    made = MergeConfig.load(
+        {
+            "merge_method": "ties",
+            "base_model": {"path": "org/base", "revision": "v1"},
+            "models": [
+                "a",
+                tmp_path,
+                {"model": {"path": "b", "lora": {"path": "tuned"}}},
+                {"model": {"model": {"path": "c", "revision": "main"}, "lora": "d"}},
+            ],
+        }
+    )
+    assert made.base_model == "org/base@v1"
+    texts = [entry.model for entry in made.models]
+    assert texts == ["a", str(tmp_path), "b+tuned", "c@main+d"]
+
+
+def test_python_replaces_semantics_before_the_check(tmp_path: Path) -> None:
+    recipe = request(parameters={"merge_func": "max"})
+    with pytest.raises(InputError, match="no such file"):
+        tallies.merge(recipe, tmp_path / "out", semantics="fusionbench")
