@@ -33,7 +33,6 @@ from ._options import (
     "moved.",
 )
 @store_base_option
-@offline_option
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the new task's mask, for codec 'tall'."
 )

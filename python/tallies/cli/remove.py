@@ -13,7 +13,6 @@ from ._options import offline_option, pairs, store_base_option, store_tasks_opti
 @click.argument("task")
 @click.option("--keep-shared", is_flag=True, help="Leave the shared vector unchanged.")
 @store_base_option
-@offline_option
 @store_tasks_option
 @offline_option
 def command(

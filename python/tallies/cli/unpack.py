@@ -18,7 +18,6 @@ from ._screen import screen
 @click.argument("task")
 @click.argument("out")
 @store_base_option
-@offline_option
 @click.option(
     "--lambda", "mask_lambda", type=float, help="Lambda of the mask, where there are candidates."
 )

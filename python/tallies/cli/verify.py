@@ -41,7 +41,6 @@ from ._options import (
     help="Expert of a store's task, to compare with the one packed. Repeat the option for each.",
 )
 @variant_option
-@offline_option
 @memory_option
 @threads_option
 @json_option("result")

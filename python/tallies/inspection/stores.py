@@ -12,6 +12,7 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import unknown
+from ..recipe.places import local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
 from ..store.origins import root_of
@@ -144,7 +145,8 @@ def _compare_expert(
     """Raise InputError unless an expert is the one that a task was packed from."""
     if task not in manifest.tasks:
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
-    found, expected = inspect(expert).get("fingerprint"), manifest.tasks[task].fingerprint
+    model = inspect(local_path(expert, manifest.variant), variant=manifest.variant)
+    found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(
             f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "
