@@ -22,6 +22,16 @@ settings.load_profile("tallies")
 
 
 @pytest.fixture(scope="session")
+def mergekit_python() -> str:
+    """The Python that has mergekit."""
+    python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
+    if not python:
+        reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return python
+
+
+@pytest.fixture(scope="session")
 def fusion_bench_python() -> str:
     """The Python that has mergekit, peft and fusion_bench."""
     found = os.environ.get("TALLIES_MERGEKIT_PYTHON")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -66,7 +67,10 @@ _LEAST_ROOM: Final = 20
 
 
 def labelled(label: str, text: str, screen: int | None = None) -> str:
-    """Return a label and, beside it, text that is wrapped between words.
+    """Return a label and, beside it, text on as many lines as it takes.
+
+    Lines end behind commas and the like, so that a program finds a fact on one line; only a fact
+    that is longer than a line is wrapped between words.
 
     Args:
         label: The word in the first column.
@@ -77,10 +81,17 @@ def labelled(label: str, text: str, screen: int | None = None) -> str:
     room = max((screen or COLUMNS) - _LABEL, _LEAST_ROOM)
     if screen is not None:
         text = " ".join(shortened(word, room) for word in text.split(" "))
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    lines = [""]
+    for fact in re.split(r"(?<=[,;:]) ", text):
+        if len(lines[-1]) + 1 + len(fact) <= room and lines[-1]:
+            lines[-1] += f" {fact}"
+            continue
+        start = lines.pop() if not lines[-1] or len(fact) > room else None
+        joined = f"{start} {fact}" if start else fact
+        lines += textwrap.wrap(joined, room, break_long_words=False, break_on_hyphens=False)
     return "\n".join(
         f"{label if number == 0 else '':<{_LABEL - 1}} {line}".rstrip()
-        for number, line in enumerate(lines)
+        for number, line in enumerate(lines or [""])
     )
 
 

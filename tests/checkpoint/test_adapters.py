@@ -39,6 +39,8 @@ from tests.support.handmade import write_file
         ("prompt tuning", ["prompt_embeddings"]),
         ("PEFT", ["q.fourierft_spectrum"]),
         ("PEFT", ["q.randlora_A"]),
+        ("PEFT", ["base_model.model.q.lily_A.weight"]),
+        ("LoRA", ["e.lora_embedding_A", "e.lora_embedding_B", "e.base_layer.weight"]),
     ],
 )
 def test_adapter_of_any_file_name(tmp_path: Path, kind: str, names: list[str]) -> None:
@@ -54,7 +56,8 @@ def test_adapter_of_any_file_name(tmp_path: Path, kind: str, names: list[str]) -
 
 def test_adapter_in_a_model(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    write_file(path, "q.base_layer.weight", "q.lora_A.default.weight", "q.lora_B.default.weight")
+    factors = ["q.lora_A.default.weight", "q.lora_B.default.weight"]
+    write_file(path, "q.base_layer.weight", *factors, "norm.weight")
     adapter = find_adapter(Checkpoint.open(tmp_path))
     assert kind_of(adapter) == "checkpoint"
     with pytest.raises(InputError, match=r"a model and an adapter that is not merged.*unload"):
@@ -70,6 +73,8 @@ def test_adapter_in_a_model(tmp_path: Path) -> None:
         "prompt_encoder.point_embeddings.0.weight",
         "explora_A.weight",
         "broad_theta",
+        "base_model.model.layers.0.bonework.weight",
+        "pose.bone_lengths",
     ],
 )
 def test_tensors_of_models(tmp_path: Path, name: str) -> None:

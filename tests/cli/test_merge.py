@@ -14,6 +14,7 @@ from tests.reference.ties import ties_model
 from tests.support.checkpoints import FILE, assert_holds, data_bytes, read, write
 from tests.support.command import tree
 from tests.support.command_line import BASE, EXPERTS, TIES, f32, printed, refused
+from tests.support.outputs import record
 
 EXPECTED = ties_model(BASE, EXPERTS, 0.5)
 
@@ -130,6 +131,8 @@ def test_overwrite_replaces_what_is_there(models: Path) -> None:
     before = sorted(models.iterdir())
     refused(["merge", "ties.yml", "out"], "output 'out'", "--overwrite")
     assert (models / "out/mine.txt").read_text() == "x"
+    refused(["merge", "ties.yml", "out", "--overwrite"], "output 'out': holds 'mine.txt'")
+    record(models / "out")
     printed("merge", "ties.yml", "out", "--overwrite")
     assert_holds(models / "out", EXPECTED)
     assert not (models / "out/mine.txt").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tallies.hub import listing
+from tallies.hub import listing, shadow
 from tests.support.checkpoints import Model, write
 from tests.support.hub import Hub, asked_at, serving
 
@@ -23,6 +23,7 @@ def home(tmp_path: Path) -> Path:
 def hub(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub that this process asks; the current directory is an empty one."""
     listing._known.clear()
+    shadow._root.cache_clear()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     found = Hub()

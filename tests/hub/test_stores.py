@@ -43,6 +43,7 @@ def test_exact_with_the_files_of_the_task(hub: Hub, models: dict[str, Model]) ->
     assert sorted(path.name for path in Path("out").iterdir()) == [
         "config.json",
         "model.safetensors",
+        "tallies.json",
         "tokenizer.json",
     ]
     assert_same_tensors(Store.open("store").load("one"), models["one"])

@@ -14,8 +14,9 @@ import pytest
 
 from tallies import InputError, merge
 from tallies.engine.passes import Passes
-from tests.support.checkpoints import FILE, write
+from tests.support.checkpoints import FILE, TOLD, write
 from tests.support.command import assert_failed, tallies, ties
+from tests.support.outputs import record
 from tests.support.refusals import assert_names, changed, refused
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -29,8 +30,10 @@ def test_output_that_is_not_empty(here: Path) -> None:
     Path("full/.hidden").write_text("mine")
     for out in ("full", "full/", f"{here}/full", "base/../full", "./full/."):
         assert_names(refused(*ties("a", "b", out=out)), repr(out), "is not empty; pass --overwrite")
+    assert_names(refused(*ties("a", "b", out="full", more="--overwrite")), "holds '.hidden'")
+    record(Path("full"))
     assert tallies(*ties("a", "b", out="full", more="--overwrite")).status == 0
-    assert sorted(os.listdir("full")) == ["config.json", FILE, "tallies.json"]
+    assert sorted(os.listdir("full")) == sorted(["config.json", FILE, *TOLD])
 
 
 def test_output_that_is_or_is_below_a_file() -> None:

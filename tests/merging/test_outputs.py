@@ -56,7 +56,7 @@ AUXILIARY = {
     "config.json": b'{"model_type": "tiny"}\n',
     "tokenizer.json": b"{}",
     "tokenizer.model": bytes(range(256)),
-    "README.md": "\N{GREEK SMALL LETTER LAMDA}\r\n".encode(),
+    "NOTICE.md": "\N{GREEK SMALL LETTER LAMDA}\r\n".encode(),
     "1_Pooling/config.json": b'{"dimension": 3}',
     "assets/deep/vocab.txt": b"",
 }

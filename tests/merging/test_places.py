@@ -21,7 +21,7 @@ import pytest
 
 from tallies import InputError, StorageError, merge
 from tallies.checkpoint.destination import Destination
-from tests.support.checkpoints import data_bytes, write
+from tests.support.checkpoints import TOLD, data_bytes, write
 from tests.support.command import COMMAND, Ended, assert_failed, tallies, ties, tree
 from tests.support.outputs import at_combine, fail, old_output
 from tests.support.stages import OPTIONS
@@ -97,6 +97,12 @@ def test_an_output_that_appears_meanwhile(
         with appearing:
             merge(recipe, out, overwrite=True, **OPTIONS)
         assert data_bytes(out) == result
+        with (
+            at_combine(1, lambda: (out / "mine").write_text("mine")),
+            pytest.raises(InputError, match="holds 'mine'"),
+        ):
+            merge(recipe, out, overwrite=True, **OPTIONS)
+        assert (out / "mine").read_text() == "mine"
     else:
         with appearing, pytest.raises(StorageError, match="cannot be put in place: Directory not"):
             merge(recipe, out, **OPTIONS)
@@ -116,7 +122,7 @@ def test_flushed_before_it_appears(
     with mock.patch("os.fsync", fsync):
         merge(recipe, out, sync=True, **OPTIONS)
     new = str(Destination(tmp_path / "other", [], False).workspace / "new").replace("other", "out")
-    expected = [f"{new}/{file}" for file in (*result, "tallies.json")] + [new, f"{new}/tokenizer"]
+    expected = [f"{new}/{file}" for file in (*result, *TOLD)] + [new, f"{new}/tokenizer"]
     assert sorted(flushed[:-1]) == sorted((path, False) for path in expected)
     assert flushed[-1] == (str(tmp_path), True)
 

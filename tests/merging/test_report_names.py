@@ -14,7 +14,7 @@ from tallies import MergeReport, merge
 from tests.support.checkpoints import data_bytes, write
 from tests.support.merges import layered, request
 
-BESIDE = ("tallies.json",)
+BESIDE = ("tallies.json", "mergekit_config.yml")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def models(tmp_path: Path) -> list[Path]:
 
 
 def texts(out: Path) -> str:
-    return "".join((out / name).read_text() for name in BESIDE)
+    return "".join((out / name).read_text() for name in (*BESIDE, "README.md"))
 
 
 def written(root: Path, models: list[Path], **keys: Any) -> tuple[Path, MergeReport]:

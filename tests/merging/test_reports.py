@@ -67,6 +67,9 @@ def test_the_report_beside_the_result_repeats_the_merge(
         "nonfinite": "propagate",
         "files_from": relative[1],
         "max_shard_size": 500,
+        "card": True,
+        "missing": "error",
+        "extra": "error",
     }
     said = json.loads((tmp_path / "first" / "tallies.json").read_text())
     assert said == json.loads(first.to_json())

@@ -21,6 +21,7 @@ from tests.support import stages
 from tests.support.checkpoints import data_bytes, write
 from tests.support.command import COMMAND, Ended, assert_failed, tallies, ties, tree
 from tests.support.killable import Killer
+from tests.support.outputs import old_output
 from tests.support.resuming import FILES, Recipe, Run, crash, what_it_says, workspace
 from tests.support.stages import OPTIONS
 
@@ -170,8 +171,7 @@ def test_resumed_after_a_full_disk(recipe: Recipe, result: dict[str, bytes], out
 
 
 def test_resumed_over_an_old_output(recipe: Recipe, result: dict[str, bytes], out: Path) -> None:
-    write(out, {"old": np.zeros(3, np.float32)})
-    old = data_bytes(out)
+    old = old_output(out)
     with (
         mock.patch.object(Passes, "settle_majority", side_effect=KeyboardInterrupt),
         pytest.raises(KeyboardInterrupt),
@@ -191,12 +191,12 @@ def test_resumed_after_a_kill_in_an_exchange(
     killer: Killer, recipe: Recipe, result: dict[str, bytes], out: Path
 ) -> None:
     request = {"config": recipe, "out": str(out), "overwrite": True, "exchange": False, **OPTIONS}
-    write(out, {"old": np.zeros(3, np.float32)})
+    old_output(out)
     n_moments = killer.merge(**request)["n_moments"]
     had_old = 0
     for moment in range(n_moments - 20, n_moments):
         shutil.rmtree(out)
-        write(out, {"old": np.zeros(3, np.float32)})
+        old_output(out)
         assert killer.merge(die_at=moment, **request)["killed"]
         had_old += (workspace(out) / "old").exists()
         assert "error" not in killer.merge(resume=True, **request)

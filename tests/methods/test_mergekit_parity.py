@@ -42,15 +42,6 @@ from tests.support.mergekit_cases import (
 
 
 @pytest.fixture(scope="module")
-def mergekit_python() -> str:
-    python = os.environ.get("TALLIES_MERGEKIT_PYTHON")
-    if not python:
-        reason = "TALLIES_MERGEKIT_PYTHON does not name a Python with mergekit; `make test` does"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return python
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoints, one folder for each dtype."""
     folder = tmp_path_factory.mktemp("parity")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+import tallies
 from tallies import methods
 from tests.reference.dtype import Array, Floats
+from tests.support.checkpoints import read, write
 from tests.support.methods import Rows, f32, merged
 
 
@@ -59,6 +62,54 @@ def test_a_density_of_one_is_everything_not_a_percent(tmp_path: Path, semantics:
     assert np.array_equal(ties(tmp_path, x, density=1, semantics=semantics, scale=1), x)
 
 
+def test_fusionbench_keeps_the_largest_entries_at_density_zero(tmp_path: Path) -> None:
+    rows = [1, -5, 5], [3, 1, 1]
+    options = {"density": 0, "semantics": "fusionbench", "scale": 1, "merge_func": "sum"}
+    assert ties(tmp_path, *rows, **options).tolist() == [3, -5, 5]
+    for semantics in ("paper", "mergekit"):
+        assert ties(tmp_path, *rows, density=0, semantics=semantics).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "expected"),
+    [
+        ("bf16 f32", "float32"),
+        ("f32 bf16", "float32"),
+        ("bf16 f16", "float32"),
+        ("f16 f16", "float16"),
+    ],
+)
+def test_mergekit_promotes_mixed_dtypes(tmp_path: Path, dtypes: str, expected: str) -> None:
+    kinds = {"bf16": ml_dtypes.bfloat16, "f16": np.float16, "f32": np.float32}
+    rows = [np.array([1 + 2**-9, 1], kinds[name]) for name in dtypes.split()]
+    models = [{"x": row} for row in rows]
+    mean = sum(row.astype(np.float32) for row in rows) / np.float32(2)
+    options = {"method": "linear", "weights": [1.0, 1.0]}
+    in_memory = tallies.merge_state_dicts(None, models, semantics="mergekit", **options)["x"]
+    assert in_memory.dtype == expected
+    assert np.array_equal(in_memory, mean.astype(expected))
+    assert tallies.merge_state_dicts(None, models, **options)["x"].dtype == rows[0].dtype
+    recipe = {
+        "merge_method": "linear",
+        "semantics": "mergekit",
+        "parameters": {"weight": 1.0},
+        "models": [str(write(tmp_path / f"{i}", one)) for i, one in enumerate(models)],
+    }
+    tallies.merge(recipe, tmp_path / "out")
+    assert np.array_equal(read(tmp_path / "out")["x"], in_memory)
+    tallies.merge({**recipe, "dtype": "bfloat16"}, tmp_path / "asked")
+    assert read(tmp_path / "asked")["x"].dtype == ml_dtypes.bfloat16
+
+
+def test_multislerp_of_one_model_is_that_model_in_mergekit() -> None:
+    base, x = {"x": f32([0, 0, 0])}, {"x": f32([1, 2, 3])}
+    options = {"method": "multislerp", "weights": [0.3], "normalize": False}
+    ours = tallies.merge_state_dicts(base, [x], **options)["x"]
+    assert np.allclose(ours, 0.3 * x["x"])
+    mergekit = tallies.merge_state_dicts(base, [x], semantics="mergekit", **options)["x"]
+    assert np.array_equal(mergekit, x["x"])
+
+
 def test_a_cancelled_vote_takes_the_majority(tmp_path: Path) -> None:
     one, other = [1, -1, -2, -3], [-1, -1, -2, -3]
     assert ties(tmp_path, one, other, density=1).tolist() == [-1, -1, -2, -3]
@@ -74,6 +125,9 @@ def test_a_cancelled_vote_without_a_majority(tmp_path: Path) -> None:
     for semantics, value in (("mergekit", 1), ("peft", 1), ("fusionbench", -1)):
         found = ties(tmp_path, [1], [-1], density=1, semantics=semantics, scale=1)
         assert found.tolist() == [value]
+    largest = {"density": 1, "semantics": "fusionbench", "scale": 1, "merge_func": "max"}
+    assert ties(tmp_path / "even", [1], [-1], **largest).tolist() == [0]
+    assert ties(tmp_path / "odd", [1, 2], [-1, 3], **largest).tolist() == [1, 3]
     # EMR elects the negative sign, whatever other elements elect.
     experts = [{"x": f32([1, 3])}, {"x": f32([-1, 2])}]
     unified = merged(tmp_path / "emr", "emr", {"x": f32([0, 0])}, experts)

@@ -95,10 +95,14 @@ def assert_same_tensors(found: Mapping[str, Array], expected: Mapping[str, Array
             raise AssertionError(f"tensor {name!r}: {difference}") from None
 
 
+TOLD = ("tallies.json", "README.md", "mergekit_config.yml")
+"""The files that tell of a merge: they name times, places and versions."""
+
+
 def data_bytes(path: Path) -> dict[str, bytes]:
-    """All files of a result, by relative path, but the report: its times differ."""
+    """All files of a result, by relative path, but those that tell of the merge."""
     return {
-        str(file.relative_to(path)): file.read_bytes()
+        name: file.read_bytes()
         for file in sorted(path.rglob("*"))
-        if file.is_file() and file.name != "tallies.json"
+        if file.is_file() and (name := str(file.relative_to(path))) not in TOLD
     }

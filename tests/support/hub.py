@@ -7,6 +7,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ class _Answer(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         path = unquote(address.path)
         self.with_body = with_body
-        self.kind, self.argument = self.hub.fault(path) if with_body else ("", None)
+        self.kind, self.argument = self.hub.fault(f"{self.command} {path}")
         with self.hub.lock:
             self.hub.requests.append((self.command, path))
         if self.kind == "status":
@@ -139,9 +140,9 @@ class _Answer(BaseHTTPRequestHandler):
             self._send(status, b"no", headers)
         elif path.startswith("/cdn/"):
             self._cdn(path.removeprefix("/cdn/"))
-        elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+?)(?:/revision/(.+))?", path):
+        elif match := re.fullmatch(r"/api/models/((?:[^/]+/)?[^/]+?)(?:/revision/(.+))?", path):
             self._api(match[1], match[2] or "main")
-        elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", path):
             self._resolve(match[1], match[2], match[3])
         else:
             self._send(404, b"")
@@ -212,6 +213,8 @@ class _Answer(BaseHTTPRequestHandler):
             return
         if self.kind == "drop":
             end = min(end, first + self.argument)
+        if self.kind == "slow":
+            time.sleep(self.argument)
         try:
             for piece in body.pieces(first, end):
                 self.wfile.write(piece)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ def old_output(out: Path) -> dict[str, bytes]:
     write(out, {"old": np.zeros(7, np.float32)}, config={})
     (out / "more").mkdir()
     (out / "more/notes.txt").write_text("mine")
+    record(out)
     return data_bytes(out)
+
+
+def record(out: Path) -> None:
+    """Leave the report of a merge that wrote all that is in a directory."""
+    names = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
+    report = {"output": {"files": {}}, "auxiliary_files": names, "tallies": "0.1.0"}
+    (out / "tallies.json").write_text(json.dumps(report))
 
 
 def at_combine(number: int, act: Callable[[], object]) -> mock._patch[Any]:

@@ -29,7 +29,7 @@ _KINDS: Final[Mapping[str, str]] = {
     "VeRA": r"p?vera_lambda_[bd]|vera_[AB]",
     "prompt tuning": r"prompt_embeddings|adaption_(?:prompt|gate)",
     "PEFT": (
-        r"(?:rand|gra|de|poly_)lora_(?:A|B|lambda|gamma)|hira_[AB]|vblora_(?:logits|vector_bank)"
+        r"(?:rand|gra|de|tiny|poly_)lora_(?:A|B|P|lambda|gamma)|hira_[AB]|vblora_\w+|unilora_\w+"
         r"|bone_block|miss_block|hra_u|c3a_kernel|shira_weight|(?:fourier|wave)ft_spectrum"
         r"|road_(?:theta|alpha)|trainable_tokens_(?:delta|original)"
     ),
@@ -39,13 +39,22 @@ _KINDS: Final[Mapping[str, str]] = {
 _MARKS: Final = (
     *("lora", "dora_", "hada_", "lokr_", "ia3_", "oft_", "vera_", "hira_", "prompt_embeddings"),
     *("adaption_", "bone_", "miss_", "hra_", "c3a_", "shira_", "ft_spectrum", "road_"),
-    "trainable_tokens_",
+    *("trainable_tokens_", "base_model."),
 )
 """Pieces of which one is in every such name; they are looked for first, since that is quick."""
 
 _PATTERNS: Final = {
     kind: re.compile(rf"(?:\A|\.)(?:{names})(?=\.|\Z)") for kind, names in _KINDS.items()
 }
+
+_SAVED_BY_PEFT: Final = re.compile(
+    r"\Abase_model\.(?:.*\.)?(?:adamss|beft|bone|c3a|cartridge|deft|frod|lily|ln_tuning|miss|osf_svd"
+    r"|peanut|psoft|road|shadow|supertuning|xlora)_"
+)
+"""Names that tell only in a file of PEFT, since they might be those of a model's own tensors."""
+
+_PLACE: Final = re.compile(r"\.(?:lora|hada|lokr|ia3|oft|boft|vera|dora)[_.].*\Z")
+"""The rest of a piece's name, after that of the module it changes."""
 
 _BESIDE_FACTORS: Final = re.compile(r"\.(?:alpha|diff|diff_b|scale)\Z")
 
@@ -80,8 +89,10 @@ def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
     text = "\n".join(tensors)
     found = [name for name in tensors if _kind(name)] if any(m in text for m in _MARKS) else []
     if found:
-        factors = len(found) + sum(bool(_BESIDE_FACTORS.search(name)) for name in tensors)
-        in_a_model = ".base_layer." in text or len(tensors) > 2 * factors
+        pieces = {*found, *filter(_BESIDE_FACTORS.search, tensors)}
+        changed = {_PLACE.sub("", name) for name in found}
+        # A whole model has more weights than the adapter changes; an adapter may save a few.
+        in_a_model = len(tensors) - len(pieces) > len(changed)
         return Adapter(_kind(found[0]), tensors[found[0]], in_a_model)
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
@@ -97,7 +108,7 @@ def _kind(name: str) -> str:
     for kind, pattern in _PATTERNS.items():
         if pattern.search(name):
             return kind
-    return ""
+    return "PEFT" if _SAVED_BY_PEFT.match(name) else ""
 
 
 def refuse_adapter(checkpoint: Checkpoint) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..spec.choices import Tied
 from ..spec.dtypes import BY_NAME, FLOAT8, FLOATS
 from .checkpoint import Checkpoint
 from .config_sizes import refuse_other_sizes, true_vocabulary
@@ -22,7 +23,7 @@ from .json_text import is_object, json_object, read_text
 from .layout import Entry
 from .parts import folder_of
 from .quantised import quantisation, without_quantisation
-from .tied import is_head
+from .tied import is_embedding, is_head
 
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
 _TIED_KEY: Final = "tie_word_embeddings"
@@ -41,6 +42,8 @@ class Written:
     """Names that are written with the values of another name."""
     left_out_head: bool = False
     """True if an output head that is not written is the embedding, not missing."""
+    untied: bool = False
+    """True if the request asks for a head that is not the embedding."""
     asked_dtype: bool = False
     """True if the request states the dtype of the result."""
     donated: bool = False
@@ -53,6 +56,7 @@ def written_parts(
     tied: Collection[str],
     *,
     asked_dtype: bool = False,
+    asked_tied: Tied = Tied.AS_BASE,
     donated: bool = False,
 ) -> dict[str, Written]:
     """Sort the tensors of a result by the folders of the template's parts.
@@ -62,12 +66,15 @@ def written_parts(
         tensors: The tensors, as they are written.
         tied: Names that are written with the values of another name.
         asked_dtype: True if the request states the dtype of the result.
+        asked_tied: The state of the heads that the request states.
         donated: True if the files beside the tensors are those of another model.
     """
     had_heads = {folder_of(name, template.parts) for name in template.tensors if is_head(name)}
     had_heads |= {
         part.folder for part in template.parts if True in _stated_ties(template.config(part.folder))
     }
+    if asked_tied is Tied.TIE:
+        had_heads |= {folder_of(n, template.parts) for n in template.tensors if is_embedding(n)}
     by_folder: dict[str, list[Entry]] = {part.folder: [] for part in template.parts}
     tied_in: dict[str, set[str]] = {folder: set() for folder in by_folder}
     for name, dtype, shape in tensors:
@@ -77,7 +84,14 @@ def written_parts(
         if name in tied:
             tied_in[folder].add(own)
     return {
-        folder: Written(found, tied_in[folder], folder in had_heads, asked_dtype, donated)
+        folder: Written(
+            found,
+            tied_in[folder],
+            left_out_head=folder in had_heads,
+            untied=asked_tied is Tied.UNTIE,
+            asked_dtype=asked_dtype,
+            donated=donated,
+        )
         for folder, found in by_folder.items()
     }
 
@@ -218,8 +232,11 @@ def _with_tied(config: dict[str, Any], written: Written) -> dict[str, Any]:
     """Return a configuration that ties embedding and head if, and only if, the tensors are tied."""
     heads = [name for name, _, _ in written.tensors if is_head(name)]
     stated = list(_stated_ties(config))
-    if heads and True in stated and any(head not in written.tied for head in heads):
-        return _retied(config, False)
+    if any(head not in written.tied for head in heads):
+        if True in stated:
+            return _retied(config, False)
+        if written.untied and not stated and is_of_transformers(config):
+            return {**config, _TIED_KEY: False}
     if not heads and written.left_out_head and True not in stated and is_of_transformers(config):
         return _retied(config, True) if stated else {**config, _TIED_KEY: True}
     return config

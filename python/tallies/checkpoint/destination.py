@@ -1,4 +1,4 @@
-"""The output directory: absent or complete, never half.
+"""The output, a directory or one file: absent or complete, never half.
 
 A run writes into a hidden working directory beside the output, which takes the output's name at
 the end. A killed run leaves its working directory: the next run to the same place resumes or
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,22 +17,46 @@ from pathlib import Path
 
 from ..errors import InputError, StorageError, TalliesError
 from .files import refuse_undecodable
+from .locks import flush, lock_file
+from .occupied import objection_to_directory, objection_to_file
+from .weight_names import SAFETENSORS
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 _FULL = (errno.ENOTEMPTY, errno.EEXIST)
-# Some network file systems have no locks. A run is not refused for that.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+_OTHER_FORMATS = (
+    *(".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".npz", ".onnx", ".pkl"),
+)
 
 
 class Destination:
     """The place where a result will appear; InputError if no result may be written there."""
 
     def __init__(
-        self, out: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]], overwrite: bool
+        self,
+        out: str | os.PathLike[str],
+        inputs: Iterable[str | os.PathLike[str]],
+        overwrite: bool,
+        *,
+        of_weights: bool = False,
     ) -> None:
+        """Check that a result may be written to a place.
+
+        Args:
+            out: The place.
+            inputs: Directories and files that the result must not touch.
+            overwrite: Allow the result to replace an earlier one.
+            of_weights: Take ``NAME.safetensors`` for one file, and refuse other formats' names.
+        """
         self._given = os.fspath(out)
         self.path = self._resolve()
+        self.is_file = of_weights and self._given.endswith(SAFETENSORS)
+        """True if the result is one file, else it is a directory."""
+        if of_weights and self._given.endswith(_OTHER_FORMATS):
+            raise self._refuse(
+                f"results are safetensors: name {self.path.stem}{SAFETENSORS} for one file, or a "
+                "directory"
+            )
         self.workspace = self.path.with_name(f".{self.path.name}.tallies-partial")
         """The hidden directory of the new content and of files that are no part of that content."""
         self._new = self.workspace / "new"
@@ -77,16 +100,9 @@ class Destination:
                 raise self._refuse(f"lies inside the input {one}; choose another")
 
     def _refuse_occupied(self) -> None:
-        try:
-            full = os.path.lexists(self.path) and os.listdir(self.path)
-        except NotADirectoryError:
-            raise self._refuse("is a file, expected a directory to create") from None
-        except OSError as error:
-            raise self._refuse(
-                f"cannot be listed: {error.strerror or error}; choose another"
-            ) from None
-        if full and not self._overwrite:
-            raise self._refuse("is not empty; pass --overwrite to replace it")
+        check = objection_to_file if self.is_file else objection_to_directory
+        if why := check(self.path, self._overwrite):
+            raise self._refuse(why)
 
     def _find_parent(self) -> Path:
         existing = next(p for p in self.path.parents if os.path.lexists(p))
@@ -191,7 +207,7 @@ class Destination:
                 self.workspace.mkdir(exist_ok=True)
                 lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
                 try:
-                    _lock(lock)
+                    lock_file(lock)
                     if os.path.samestat(os.fstat(lock), os.stat(name)):
                         self._lock = lock
                 finally:
@@ -203,19 +219,27 @@ class Destination:
             if sync:
                 for parent, _, files in os.walk(self._new):
                     for path in (*(os.path.join(parent, file) for file in files), parent):
-                        _flush(path)
-            try:
-                os.rename(self._new, self.path)  # replaces an empty directory, nothing else
-            except OSError as error:
-                if error.errno not in _FULL or not self._overwrite:
-                    raise
-                self._exchange()
+                        flush(path)
+            if self.is_file:
+                self._refuse_occupied()  # by what appeared meanwhile
+                os.replace(self._new / self.path.name, self.path)
+            else:
+                self._publish_directory()
             if sync:
-                _flush(self.path.parent)
+                flush(self.path.parent)
         except OSError as error:
             raise StorageError(
                 f"{self.path}: cannot be put in place: {error.strerror or error}"
             ) from None
+
+    def _publish_directory(self) -> None:
+        try:
+            os.rename(self._new, self.path)  # replaces an empty directory, nothing else
+        except OSError as error:
+            if error.errno not in _FULL or not self._overwrite:
+                raise
+            self._refuse_occupied()  # by what appeared meanwhile
+            self._exchange()
 
     def _exchange(self) -> None:
         """Swap the new directory and the output, at once where the system can."""
@@ -254,34 +278,3 @@ class Destination:
                 shutil.rmtree(entry.path, ignore_errors)
             elif entry.name != "lock":
                 os.unlink(entry.path)
-
-
-@contextlib.contextmanager
-def only_one(lock: Path) -> Iterator[None]:
-    """Hold a lock file; BlockingIOError if another process does."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        _lock(file)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                lock.unlink()
-    finally:
-        os.close(file)
-
-
-def _lock(file: int) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-
-
-def _flush(path: str | os.PathLike[str]) -> None:
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -14,6 +14,7 @@ from .buffers import is_buffer, is_constant, is_counter
 from .policy import Policy
 from .prefixes import find_renaming
 from .shapes import why_other_shape
+from .tied import is_head
 
 
 class Tensor(Protocol):
@@ -80,6 +81,7 @@ def differences(template: Model, model: Model, policy: Policy) -> Differences:
         raise InputError(
             f"{model.label}: has tensor {show(extra[0])}{_more(extra)}, which {template.label} "
             f"lacks; merge models of one architecture, or {policy.advice.extra}"
+            f"{_heads_apart(extra, policy)}"
         )
     if lacks and not policy.has_base:
         raise InputError(
@@ -120,7 +122,13 @@ def _refuse_missing(template: Model, model: Model, policy: Policy, missing: Sequ
     raise InputError(
         f"{model.label}: lacks tensor {show(missing[0])}{_more(missing)}, which "
         f"{template.label} has; merge models of one architecture, all complete{way_out}"
+        f"{_heads_apart(missing, policy)}"
     )
+
+
+def _heads_apart(names: Sequence[str], policy: Policy) -> str:
+    """Word the way out for output heads that only some of the models have."""
+    return f"; {policy.advice.heads}" if policy.advice.heads and is_head(names[0]) else ""
 
 
 def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:

@@ -9,12 +9,12 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 from ..errors import InputError
-from ..messages import show
+from ..messages import show, some
 from ..spec.dtypes import DTYPES
 from .checkpoint import Checkpoint
 from .json_text import MAX_HEADER_BYTES
@@ -42,6 +42,8 @@ class Shard:
     """Names are those in the model: ``FOLDER/NAME`` in a part of a sub-directory."""
     n_bytes: int
     part: Part = ROOT
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Metadata beside those of the template."""
 
     @property
     def stored(self) -> tuple[Entry, ...]:
@@ -50,7 +52,7 @@ class Shard:
 
     def header(self) -> tuple[bytes, list[int]]:
         """Return the first bytes of the file, and the offset of each tensor in it."""
-        return header(self.stored, carried(self.part.metadata))
+        return header(self.stored, {**carried(self.part.metadata), **self.metadata})
 
     def places(self, directory: Path) -> dict[str, TensorInfo]:
         """Return the tensors by their names in the model, as they will lie in a directory."""
@@ -176,10 +178,40 @@ def _named(part: Part, template: Checkpoint) -> Part:
     return part
 
 
-def one_file(name: str, tensors: Iterable[Entry], part: Part) -> Shard:
-    """Lay out a result that is a single file of this name."""
+def one_file(
+    name: str,
+    tensors: Iterable[Entry],
+    template: Checkpoint,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    files_from: object = None,
+) -> Shard:
+    """Lay out a result that is a single file, with nothing beside it.
+
+    Args:
+        name: The name of the file.
+        tensors: The tensors by their names in the model.
+        template: The model whose metadata the file takes over.
+        metadata: Metadata beside those of the template.
+        files_from: The model whose small files the request wants beside the result.
+
+    Raises:
+        InputError: One file cannot hold the result.
+    """
+    if files_from is not None:
+        raise InputError(
+            f"output {name!r}: nothing lies beside one file, found files_from ({files_from!s}); "
+            "leave it out, or name a directory"
+        )
+    if len(template.parts) > 1:
+        folders = [part.folder for part in template.parts if part.folder]
+        raise InputError(
+            f"output {name!r}: {template.path} has weights in sub-directories ({some(folders)}), "
+            "which one file cannot hold; name a directory"
+        )
     entries = sorted(tensors, key=lambda entry: entry[0])
-    return Shard(name, tuple(entries), sum(map(tensor_bytes, entries)), part)
+    n_bytes = sum(map(tensor_bytes, entries))
+    return Shard(name, tuple(entries), n_bytes, template.parts[0], metadata or {})
 
 
 def index_json(shards: Iterable[Shard]) -> bytes:

@@ -10,6 +10,10 @@ _OF_THE_CONTENT: Final = re.compile("hash|sha256|checksum|md5|crc32|^sshs_", re.
 """Keys whose values follow from the tensors: ``modelspec.hash_sha256``, ``sshs_legacy_hash``."""
 
 
+RECIPE: Final = "tallies"
+"""The key of the recipe in the header of a result that is one file."""
+
+
 def carried(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata of a result, made of its template's.
 
@@ -18,5 +22,9 @@ def carried(metadata: Mapping[str, str]) -> dict[str, str]:
     >>> carried({"modelspec.title": "A", "modelspec.hash_sha256": "0x12"})
     {'format': 'pt', 'modelspec.title': 'A'}
     """
-    kept = {key: text for key, text in metadata.items() if not _OF_THE_CONTENT.search(key)}
+    kept = {key: text for key, text in metadata.items() if not _lies(key)}
     return {"format": "pt", **kept}
+
+
+def _lies(key: str) -> bool:
+    return key == RECIPE or _OF_THE_CONTENT.search(key) is not None

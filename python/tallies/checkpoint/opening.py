@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Tied
 from .adapters import refuse_adapter
 from .causes import refuse_piece_of_store
 from .checkpoint import Checkpoint
@@ -16,7 +17,7 @@ from .match import Model
 from .quantised import refuse_other_scales, refuse_quantised
 from .rename import renamed
 from .scaled import with_scales
-from .tied import tied_pairs
+from .tied import head_pairs, is_head, tied_pairs
 
 
 def open_model(path: str, *, variant: str = "") -> Checkpoint:
@@ -67,6 +68,16 @@ def open_donor(path: str) -> Checkpoint:
     return Checkpoint.open_small_files(path)
 
 
-def as_model(checkpoint: Checkpoint) -> Model:
-    """Return a checkpoint as matching takes it."""
-    return Model(str(checkpoint.path), checkpoint.tensors, dict(tied_pairs(checkpoint)))
+def as_model(checkpoint: Checkpoint, tied: Tied = Tied.AS_BASE) -> Model:
+    """Return a checkpoint as matching takes it.
+
+    Args:
+        checkpoint: The checkpoint.
+        tied: The state of the result: heads are apart from embeddings, or must equal them.
+    """
+    pairs = dict(tied_pairs(checkpoint))
+    if tied is Tied.UNTIE:
+        pairs = {alias: name for alias, name in pairs.items() if not is_head(alias)}
+    elif tied is Tied.TIE:
+        pairs |= dict(head_pairs(checkpoint.tensors))
+    return Model(str(checkpoint.path), checkpoint.tensors, pairs)

@@ -21,6 +21,8 @@ class Advice:
     vocabulary: str
     rename: Callable[[str, Mapping[str, str]], str]
     """Words the renaming of a model's tensors."""
+    heads: str = ""
+    """For output heads that only some of the models have."""
 
 
 def in_recipe(label: str, rules: Mapping[str, str]) -> str:
@@ -55,6 +57,8 @@ RECIPE = Advice(
     "value: drop}}]' (--missing {0}=base --extra {0}=drop)",
     "resize the embeddings of all models to one vocabulary first",
     in_recipe,
+    "where some models have their embedding for a head, 'tied: untie' (--tied untie) merges heads "
+    "apart",
 )
 
 

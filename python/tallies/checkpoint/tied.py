@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import takewhile
 from typing import Final
 
 from .checkpoint import Checkpoint
 from .json_text import is_object
+from .tensors import TensorInfo
 
 _HEAD: Final = re.compile(r"(?:\A(?:output|embed_out)|(?:\A|\.)lm_head)\.weight\Z")
 
@@ -61,21 +63,29 @@ def _tied_heads(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     parts = (config, *(config.get(key) for key in ("text_config", "llm_config")))
     if not any(is_object(part) and part.get("tie_word_embeddings") is True for part in parts):
         return []
-    tensors = checkpoint.tensors
-    embeddings = [name for name in tensors if _EMBEDDING.search(name)]
+    return head_pairs(checkpoint.tensors)
+
+
+def head_pairs(tensors: Mapping[str, TensorInfo]) -> list[tuple[str, str]]:
+    """Pair each output head with the embedding that could be it, by shape, dtype and name."""
     pairs = []
     for head in filter(_HEAD.search, tensors):
         shape, dtype = tensors[head].shape, tensors[head].dtype
-        fitting = [
-            name
-            for name in embeddings
-            if tensors[name].shape == shape and tensors[name].dtype == dtype
-        ]
-        if fitting:
-            # Several: the nearest in the module tree (one model of many), else T5's "shared".
-            rank = {name: (_kinship(name, head), "shared" in name) for name in fitting}
-            pairs.append((head, max(fitting, key=rank.__getitem__)))
+        fitting = {
+            name: one for name, one in tensors.items() if (one.shape, one.dtype) == (shape, dtype)
+        }
+        embedding = nearest_embedding(head, fitting)
+        if embedding is not None:
+            pairs.append((head, embedding))
     return pairs
+
+
+def nearest_embedding(head: str, names: Iterable[str]) -> str | None:
+    """Return the input embedding that is nearest to a head; None if there is none."""
+    embeddings = [name for name in names if _EMBEDDING.search(name)]
+    # Several: the nearest in the module tree (one model of many), else T5's "shared".
+    rank = {name: (_kinship(name, head), "shared" in name) for name in embeddings}
+    return max(embeddings, key=rank.__getitem__, default=None)
 
 
 def _kinship(a: str, b: str) -> int:

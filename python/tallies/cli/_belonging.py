@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
+from ..spec.choices import Tied
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +30,11 @@ extra_option = click.option(
     callback=_rules,
     metavar="[FILTER=]error|drop",
     help="Treatment of tensors that the base lacks. Default: error.",
+)
+tied_option = click.option(
+    "--tied",
+    type=click.Choice([one.value for one in Tied]),
+    help="Output head of the result, where a model has its embedding for it. Default: as-base.",
 )
 rename_option = click.option(
     "--rename",

@@ -13,7 +13,7 @@ from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
-from ._belonging import extra_option, missing_option, rename_option
+from ._belonging import extra_option, missing_option, rename_option, tied_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -133,9 +133,15 @@ def request_options(function: F) -> F:
             metavar="DIR",
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
         ),
+        click.option(
+            "--card/--no-card",
+            default=None,
+            help="Write a model card and mergekit_config.yml beside the result. Default: yes.",
+        ),
         rename_option,
         missing_option,
         extra_option,
+        tied_option,
         variant_option,
         offline_option,
     ]

@@ -138,8 +138,9 @@ class Passes:
             self._settle([range(len(self._works))])
 
     def majority(self, jobs: Iterable[int]) -> int:
-        """Return the sign of the sum of elected signs over these tensors; -1 for a sum of zero."""
-        return 1 if sum(self.outcomes[job].sign_sum for job in jobs) > 0 else -1
+        """Return the sign of the sum of elected signs over these tensors; the rule's if zero."""
+        total = sum(self.outcomes[job].sign_sum for job in jobs)
+        return (1 if total > 0 else -1) if total else self.rule.even
 
     def _settle(self, groups: Iterable[Sequence[int]]) -> None:
         """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
@@ -148,20 +149,23 @@ class Passes:
             sign = self.majority(group)
             for job in group:
                 outcome = self.outcomes[job]
-                right, wrong = outcome.plus, outcome.minus
+                guesses = {1: outcome.plus, -1: outcome.minus}
                 outcome.plus = outcome.minus = Guessed()
-                if sign < 0:
-                    right, wrong = wrong, right
-                add_content(outcome.output, right.output)
-                if self.rule.zero is not Zero.MAJORITY:
-                    add_content(outcome.output, wrong.output)
+                is_guess = self.rule.zero is Zero.MAJORITY
+                wrong = []
+                for guess, merged in guesses.items():
+                    if is_guess and guess != sign:
+                        wrong += merged.ranges
+                    else:
+                        add_content(outcome.output, merged.output)
+                if not is_guess:
                     continue
                 found = Statistics(
                     trims=outcome.trims,
                     weights=outcome.weights,
                     stages=self._tasks.stages(job, factors=outcome.factors),
                 )
-                for first, n_elements in wrong.ranges:
+                for first, n_elements in wrong:
                     tasks.append(self._tasks.make(job, sign, -1, found, first, n_elements))
                     owners.append(job)
                     outcome.n_repeated += n_elements

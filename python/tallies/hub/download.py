@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
@@ -77,13 +79,33 @@ def download(wanted: Sequence[Download], *, bars: bool) -> None:
     """
     _check_room(sum(one.n_bytes_missing for one in wanted))
     files = [(one.listing, one.listing.files[name]) for one in wanted for name in one.names]
-    with quietly():
+    with quietly(), _pieces_removed(one.listing for one in wanted):
         # Small ones first: an error with a file's name or the user's rights shows at once.
         in_threads(
             lambda pair: _fetch(pair[0], pair[1].name, bars),
             sorted(files, key=lambda pair: pair[1].n_bytes),
             _N_THREADS,
         )
+
+
+@contextlib.contextmanager
+def _pieces_removed(listings: Iterable[Listing]) -> Iterator[None]:
+    """Remove the pieces of files that an error or an interrupt leaves in the cache.
+
+    The library names each piece anew and takes none up again.
+    """
+    blobs = [cache_directory() / listing.model.folder / "blobs" for listing in listings]
+
+    def pieces() -> set[Path]:
+        return {path for folder in blobs for path in folder.glob("*.*.incomplete")}
+
+    before = pieces()
+    try:
+        yield
+    except BaseException:
+        for path in pieces() - before:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _fetch(listing: Listing, name: str, bars: bool) -> None:

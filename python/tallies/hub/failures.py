@@ -30,7 +30,7 @@ def unreachable(model: HubModel, why: str) -> InputError:
     return InputError(
         f"{model}: no such file or directory here, not in the cache of downloads, and {why}; "
         f"download it first where there is a network (hf download {model.repo}), or name a "
-        "directory" + did_you_mean(str(model), nearby(str(model)))
+        "directory" + did_you_mean(model.repo, nearby(model.repo))
     )
 
 
@@ -54,11 +54,7 @@ def _failure(model: HubModel, file: str, error: BaseException) -> TalliesError:
             "HF_TOKEN"
         )
     if isinstance(error, errors.RepositoryNotFoundError):
-        near = did_you_mean(str(model), nearby(str(model)))
-        return InputError(
-            f"{model}: no such file or directory here, and {host()} has no such model or keeps it "
-            f"private{near}; check the spelling, or log in with 'hf auth login'"
-        )
+        return _no_such_model(model)
     if isinstance(error, errors.RevisionNotFoundError):
         return InputError(
             f"{model}: the model has no revision {show(model.revision)}; {page}/commits/main lists "
@@ -71,7 +67,8 @@ def _failure(model: HubModel, file: str, error: BaseException) -> TalliesError:
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return unreachable(model, "the network may not be asked (--offline, HF_HUB_OFFLINE)")
     if isinstance(error, errors.HfHubHTTPError):
-        return _refused(name, error.response.status_code)
+        status = error.response.status_code
+        return _no_such_model(model) if status == 404 else _refused(name, status)
     if isinstance(error, errors.HFValidationError):
         return InputError(f"{name}: is no name of a model, expected org/name")
     if is_about_the_network(error):
@@ -89,6 +86,14 @@ def _failure(model: HubModel, file: str, error: BaseException) -> TalliesError:
             "again"
         )
     return StorageError(f"{name}: cannot be downloaded ({type(error).__name__})")
+
+
+def _no_such_model(model: HubModel) -> InputError:
+    return InputError(
+        f"{model}: no such file or directory here, and {host()} has no such model or keeps it "
+        "private; check the spelling, or log in with 'hf auth login'"
+        + did_you_mean(model.repo, nearby(model.repo))
+    )
 
 
 def _refused(name: str, status: int) -> TalliesError:

@@ -91,7 +91,7 @@ def quietly() -> Iterator[None]:
 
 def nearby(text: str) -> list[str]:
     """Return paths from the current directory that a misspelt text may mean."""
-    folder, name = os.path.split(text.partition("@")[0])
+    folder, name = os.path.split(text)
     found = []
     for place in (folder, ""):
         with contextlib.suppress(OSError):

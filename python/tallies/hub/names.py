@@ -81,7 +81,13 @@ def named(text: str) -> HubModel | None:
             "model and name its directory, or name a model of the hub as org/name"
         )
     found = _parse(text)
-    return found if found and "/" in found.repo and not _FILE.search(found.repo) else None
+    return found if found and "/" in found.repo and may_be_model(text) else None
+
+
+def may_be_model(text: str) -> bool:
+    """Return True if a text may be the name of a model, with ``hf://`` before it or not."""
+    found = _parse(text.removeprefix(SCHEME))
+    return found is not None and not _FILE.search(found.repo)
 
 
 def _parse(text: str) -> HubModel | None:

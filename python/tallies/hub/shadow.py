@@ -6,8 +6,10 @@ file of its full size that begins with its header. All that reads headers can re
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -69,12 +71,11 @@ def without_shadow(message: str) -> str:
 
 
 @cache
-def _directory() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="tallies-hub-", ignore_cleanup_errors=True)
-
-
 def _root() -> Path:
-    return Path(_directory().name)
+    """Make the directory of all that this process reads from afar; it goes with the process."""
+    root = Path(os.path.realpath(tempfile.mkdtemp(prefix="tallies-hub-")))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    return root
 
 
 _hollow: set[str] = set()

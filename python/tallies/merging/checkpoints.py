@@ -7,7 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.cards import NAME as CARD_NAME
+from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.destination import Destination
+from ..checkpoint.occupied import REPORT_NAME
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
@@ -17,13 +20,14 @@ from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
+from .card import card_text
 from .checks import check_inputs
 from .journal import Journal
+from .one_file import in_one_file
 from .planning import plan
-from .report import MergeReport
+from .recipe_file import recipe_text
+from .report import MergeReport, naming_all_files
 from .run import MergeRun
-
-REPORT_NAME = "tallies.json"
 
 # Beside the tensors: room for index, report and journal, and what blocks round up.
 _OTHER_BYTES = 1 << 20
@@ -49,7 +53,7 @@ def merge(
     sync: bool = False,
     progress: Progress = None,
 ) -> MergeReport:
-    """Merge checkpoints on disk into a new directory, tile by tile in bounded memory.
+    """Merge checkpoints on disk into a new directory or file, tile by tile in bounded memory.
 
     Inputs are widened to float32, sums run in float32 in the order of the experts, and each result
     is rounded once, to nearest even. Threads, memory and device change no byte of the result.
@@ -60,7 +64,8 @@ def merge(
     Args:
         config: A recipe file, a mapping, a ``MergeConfig``, or the ``tallies.json`` of an earlier
             merge, which is then repeated.
-        out: The directory to create.
+        out: The directory to create, or a file whose name ends in ``.safetensors``: then nothing is
+            written beside it, and a short recipe is in its header.
         max_memory: Upper bound for buffers, whatever the sizes and the number of models.
         threads: Number of threads; None for all cores.
         device: ``"cpu"``, or ``"cuda"`` to merge the tiles on the first CUDA device. If there is
@@ -73,13 +78,13 @@ def merge(
         nonfinite: ``"error"``, ``"warn"`` of, or ``"propagate"`` NaN and infinite values.
         semantics: The author whose variant of the method is meant, such as ``"mergekit"``.
         resume: Go on from the finished files of a run that had ``resume`` as well and failed.
-        overwrite: Replace a directory that is there.
+        overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the rename, for power failures.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
 
     Returns:
-        The report that is also in the ``tallies.json`` beside the result.
+        The report that is also in the ``tallies.json`` of a directory.
 
     Raises:
         InputError: The request or an input is wrong; before anything is written to ``out``.
@@ -115,11 +120,16 @@ def merge(
     )
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_bytes, n_threads(threads))
-    destination = Destination(out, [*made.input_roots(), *made.input_files()], overwrite)
+    read = [*made.input_roots(), *made.input_files()]
+    destination = Destination(out, read, overwrite, of_weights=True)
+    if destination.is_file:
+        made = in_one_file(made, destination.path.name)
     others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
     destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
     if inputs.fetch(bars=bars):
         made = plan(request)
+        if destination.is_file:
+            made = in_one_file(made, destination.path.name)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
@@ -131,5 +141,12 @@ def merge(
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
         run.check_unchanged()
-        (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
+        if not destination.is_file:
+            if made.config.card:
+                recipe = made.config.relative_to(destination.path)
+                card = card_text(made, report, destination.path.name, recipe)
+                (directory / CARD_NAME).write_text(card, encoding="utf-8")
+                (directory / RECIPE_NAME).write_text(recipe_text(recipe), encoding="utf-8")
+            report = naming_all_files(report, directory)
+            (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..checkpoint.data import same_bytes
 from ..checkpoint.match import Model
 from ..errors import InputError
+from ..spec.choices import Tied
 from .plan import MergePlan
 
 
@@ -20,10 +21,18 @@ def check_inputs(made: MergePlan) -> None:
     for model in unique_models(made):
         for alias, canonical in model.tied.items():
             if not same_bytes(model.tensors[alias], model.tensors[canonical]):
+                why, way_out = (
+                    ("'tied: tie' asks for one of both", "leave that out")
+                    if made.config.tied is Tied.TIE
+                    else (
+                        "config.json ties them (tie_word_embeddings)",
+                        "set that to false, make them equal, or merge heads apart with "
+                        "'tied: untie' (--tied untie)",
+                    )
+                )
                 raise InputError(
-                    f"{model.label}: tensors {alias!r} and {canonical!r} differ, but "
-                    "config.json ties them (tie_word_embeddings); set that to false, or make "
-                    "them equal"
+                    f"{model.label}: tensors {alias!r} and {canonical!r} differ, but {why}; "
+                    f"{way_out}"
                 )
     accept = made.config.constants()["integers"] == "base"
     for name in made.match.copied:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..methods._matrix import MatrixMethod
 from .values import extents
 
@@ -39,11 +40,12 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
     The keys are the names that the recipe gives them, and the paths that these lead to.
     """
     places = made.config.places
-    written = [*names(made), template_name(made), donor_name(made)]
+    opened = {template_name(made): made.template, donor_name(made): made.donor}
+    opened |= dict(zip(names(made), made.experts, strict=True))
     found = {str(output): output.name}
-    for text in written:
-        path, name = places.path(text), places.relative_to(output, text)
-        found |= {text: name, path: name, os.path.realpath(path): name}
+    for text, model in opened.items():
+        name = places.relative_to(output, text)
+        found |= {text: name, str(model.path): name, os.path.realpath(model.path): name}
     return found
 
 
@@ -105,7 +107,10 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     """Return what lies beside the weights of each model and is not read, and why."""
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
-    return {name: dict(one.not_read) for name, one in opened.items() if one.not_read}
+    found = {name: dict(one.not_read) for name, one in opened.items()}
+    for path in filter(of_one_model, made.donor.auxiliary_files()):
+        found[donor_name(made)][path.as_posix()] = "tells of another model than the result"
+    return {name: paths for name, paths in found.items() if paths}
 
 
 def by_expert(made: MergePlan, tensors: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:

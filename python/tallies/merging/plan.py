@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
 from ..checkpoint.files import AuxiliaryFiles
@@ -52,6 +53,8 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    is_file: bool = False
+    """True if the result is one file, with nothing beside it."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
 
@@ -121,14 +124,17 @@ class MergePlan:
     def auxiliary(self) -> AuxiliaryFiles:
         """The files beside the tensors; InputError if their config.json cannot be made true."""
         entries = [entry for shard in self.shards for entry in shard.tensors]
+        if self.is_file:
+            return AuxiliaryFiles({}, {})
         donor = self.donor
         return AuxiliaryFiles.of(
-            {path: donor.path / path for path in donor.auxiliary_files()},
+            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
             written_parts(
                 self.template,
                 entries,
                 self.match.tied,
                 asked_dtype=self.config.output_dtype is not None,
+                asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )

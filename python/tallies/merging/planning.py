@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, check_variant
@@ -17,9 +18,11 @@ from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
+from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Extra, Missing
+from ..spec.choices import Extra, Missing, Semantics, Tied
+from ..spec.dtypes import promoted
 from .plan import MergePlan
 
 
@@ -49,14 +52,19 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+    warnings += [note] if (note := unsaid(config)) else []
     base = inputs.open(config.base_model) if config.base_model else None
-    experts = tuple(inputs.open(entry.model, entry.rename) for entry in entries)
+    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:
         check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    models = [as_model(one) for one in ([template] if uses_base else []) + list(experts)]
-    matched = match(as_model(template), models, policy(config, uses_base))
+    own = template
+    template, experts = arranged(template, experts, config.tied)
+    # A head that is not written must still be the embedding.
+    first = own if config.tied is Tied.TIE else template
+    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
@@ -70,10 +78,18 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names))
     copied = frozenset(matched.copied)
+
+    def own_dtype(name: str) -> str:
+        """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
+        infos = [template.tensors[name]]
+        if config.semantics is Semantics.MERGEKIT:
+            held = matched.tied.get(name, name)
+            infos += [matched.source(model, held) for model in models]
+        return promoted(info.decoded_dtype for info in infos)
+
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or info.decoded_dtype, shape)
+        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
-        for shape in [info.shape]
     ]
     opened = inputs.opened.values()
     warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
@@ -85,7 +101,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         rule=rule,
         template=template,
         donor=inputs.open_donor(config.files_from) if config.files_from else template,
-        experts=experts,
+        experts=tuple(experts),
         models=tuple(models),
         match=matched,
         parameters=parameters,

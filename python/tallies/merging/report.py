@@ -6,7 +6,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from .._version import __version__
@@ -50,6 +51,8 @@ class OutputReport:
     n_bytes: int
     dtypes: dict[str, int] = field(default_factory=dict)
     """The number of tensors of each dtype."""
+    other_files: list[str] = field(default_factory=list)
+    """Files that are neither tensors nor copies: an index, for example."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,18 @@ class MergeReport(Usage):
 
     def __str__(self) -> str:
         return summary(self)
+
+
+def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:
+    """Return the report of a result that names every file in the result's directory.
+
+    A later merge replaces the files that a report names and no others.
+    """
+    found = {
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    }
+    others = sorted(found - report.output.files.keys() - set(report.auxiliary_files))
+    return replace(report, output=replace(report.output, other_files=others))
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

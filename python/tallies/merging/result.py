@@ -41,13 +41,14 @@ class MergeResult:
         """Return the report on the merge.
 
         Args:
-            path: The directory of the result.
+            path: The directory of the result, or its one file.
             auxiliary: The files beside its tensors.
             start: ``time.perf_counter()`` at the start of the merge.
             threads: Threads that the merge used.
         """
         warnings = [*self.warnings]
         made, passes = self.plan, self.passes
+        home = path.parent if made.is_file else path
         inputs = self._fingerprints()
         output = self._output_fingerprint()
         kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
@@ -84,7 +85,7 @@ class MergeResult:
         conflicts = sum(outcome.conflicts for outcome in outcomes)
         whole_model = made.rule.scope is Scope.MODEL and made.rule.vote is not Vote.NONE
         return MergeReport(
-            recipe=made.config.relative_to(path).to_json_dict(),
+            recipe=made.config.relative_to(home).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
             base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
@@ -121,7 +122,7 @@ class MergeResult:
             buffers=list(made.match.buffers),
             auxiliary_files=[str(file) for file in auxiliary],
             warnings=warnings,
-            names=facts.names_from(made, path),
+            names=facts.names_from(made, home),
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )
@@ -132,7 +133,10 @@ class MergeResult:
         return bool(self.dropped) and work.inputs[expert + 1] == work.inputs[0]
 
     def _fingerprints(self) -> list[str]:
-        """Return the fingerprint of each model, in the order of ``plan.models``."""
+        """Return the fingerprint of each model, in the order of ``plan.models``.
+
+        Tensors count under the names that they have in the model's files.
+        """
         made = self.plan
         found = []
         for i, model in enumerate(made.models):
@@ -142,14 +146,15 @@ class MergeResult:
                 if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
-                    tensors[work.name] = tensor_fingerprint(info, lanes)
+                    tensors[info.name] = tensor_fingerprint(info, lanes)
+            stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
-                if alias in model.tensors and canonical in tensors:
-                    tensors[alias] = tensors[canonical]
+                if alias in stored and stored[canonical] in tensors:
+                    tensors[stored[alias]] = tensors[stored[canonical]]
             for name in (*made.match.copied, *made.match.buffers):
-                if name in model.tensors and name not in tensors:
+                if name in stored and stored[name] not in tensors:
                     info = model.tensors[name]
-                    tensors[name] = tensor_fingerprint(info, content(info))
+                    tensors[info.name] = tensor_fingerprint(info, content(info))
             found.append(model_fingerprint(tensors))
         return found
 

@@ -10,7 +10,7 @@ from .. import methods
 from .._core import Limits, Plan
 from ..checkpoint.match import Match, match, row_length
 from ..checkpoint.policy import STATE_DICT, Policy
-from ..engine.arrays import empty_like, is_torch, view
+from ..engine.arrays import empty_like, is_torch, new_array, view
 from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
@@ -26,6 +26,7 @@ from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
 from ..spec.choices import Extra, Missing, Nonfinite, Semantics
+from ..spec.dtypes import promoted
 from .dicts import check_copied, model_of
 from .steps import Findings, Request, Steps, n_surveys
 
@@ -162,7 +163,7 @@ class _Merge:
         }
         if constants["integers"] != "base":
             check_copied(self._models, matched)
-        result = {name: empty_like(self._template[name]) for name in matched.merged}
+        result = {name: self._empty(name, matched) for name in matched.merged}
         works = [self._work(name, matched, resolver, result) for name in matched.merged]
         limits = limits_in_memory(threads)
         plan = Plan(self._has_base)
@@ -252,6 +253,15 @@ class _Merge:
             shape=inputs[0].shape,
             **settings(values, len(self._labels)),
         )
+
+    def _empty(self, name: str, matched: Match) -> Any:
+        """Return room for a merged tensor: in mergekit's semantics, of the dtype of all models."""
+        like = self._template[name]
+        infos = [matched.source(model, name) for model in self._models]
+        dtype = promoted(info.dtype for info in infos)
+        if self._semantics is not Semantics.MERGEKIT or dtype == infos[0].dtype:
+            return empty_like(like)
+        return new_array(name, dtype, like.shape, "torch" if is_torch(like) else "numpy")[0]
 
     def _objection(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
         """Return the first reason why a tensor's result is infinite or NaN."""

@@ -19,8 +19,8 @@ class MultiSlerp(Method):
     The published step in the tangent space at that mean adds rounding alone: the weighted
     projections cancel there. If the weighted directions cancel (below 1e-7), two vectors are
     averaged on the straight line and more are an error. A vector of zero has no direction; where
-    all vectors are zero, y is zero. A NaN or infinity is an error unless the merge's ``nonfinite``
-    says otherwise.
+    all vectors are zero, y is zero. In mergekit one vector alone is y, whatever its weight. A NaN
+    or infinity is an error unless the merge's ``nonfinite`` says otherwise.
 
     Goddard, Multi-SLERP, 2025, https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
     """
@@ -48,6 +48,8 @@ class MultiSlerp(Method):
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:
     """Return the coefficients; ValueError where the directions of three or more cancel."""
+    if gram.n == 1 and "eps" in parameters:
+        return [1.0]
     weights, norms, eps = parameters["weight"], gram.norms(), parameters.get("eps", 0.0)
     total = sum(weights) if parameters["normalize"] else 1.0
     shares = [weight / total for weight in weights]

@@ -28,7 +28,8 @@ class Ties(Method):
     is positive; the mean is sum y / sum w over the values that agree. peft: int(n * density)
     entries of a tensor survive; the sum of the unweighted entries (or with ``frequency`` the sign
     of most) elects, positive at zero; the mean divides by the count. fusionbench: the paper's
-    variant without weights, with ``merge_func`` and another scale.
+    variant without weights, with ``merge_func`` and another scale; density 0 keeps the entries of
+    the largest magnitude, and the ``max`` of a vote of zero is zero where the majority is.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
     """
@@ -57,7 +58,8 @@ class Ties(Method):
             vote = _VOTES[parameters["majority_sign_method"]]
             return trimmed(vote, Blend.MEAN_OF_AGREEING, *of_tensor)
         if semantics is FUSIONBENCH:
-            return trimmed(Vote.SUM, BLENDS_OF_AGREEING[parameters["merge_func"]])
+            blend = BLENDS_OF_AGREEING[parameters["merge_func"]]
+            return trimmed(Vote.SUM, blend, even=0 if blend is Blend.LARGEST_AGREEING else -1)
         mean = Blend.MEAN_OF_AGREEING if semantics is PAPER else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
         if semantics is MERGEKIT:

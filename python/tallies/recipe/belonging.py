@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import did_you_mean, show, unknown
-from ..spec.choices import Choice, Extra, Missing
+from ..spec.choices import Choice, Extra, Missing, Tied
 from .settings import Setting, evaluate, filters, matches, normalise
 
 
@@ -54,6 +54,8 @@ class BelongingKeys(BaseModel):
     """The treatment of tensors that a model lacks and the base has; errors by default."""
     extra: Annotated[Any, _setting(Extra)] = None
     """The treatment of tensors that a model has and the base lacks; errors by default."""
+    tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
+    """The output head of the result, where it is the input embedding in some of the models."""
 
 
 def rules(texts: Sequence[str]) -> Any:

@@ -15,6 +15,8 @@ _EXPECTED = {
     "tuple_type": "a list",
     "string_type": "text",
     "int_type": "an integer",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
     "greater_than_equal": "0 or more",
     "less_than": "less than 2**64",
 }

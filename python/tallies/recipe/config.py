@@ -24,27 +24,25 @@ from pydantic import (
 from .. import methods
 from ..errors import InputError
 from ..methods._method import Method
-from ..sizes import parse_size
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
 from .belonging import BelongingKeys
 from .complaints import one_line
 from .fields import (
-    DtypeName,
     MethodName,
     NonfiniteWord,
     Parameters,
     PathText,
     Seed,
     SemanticsWord,
-    SizeText,
     VariantName,
     modifier,
 )
 from .inputs import Inputs
 from .keys import known_keys
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .output_keys import OutputKeys
 from .overrides import Overrides
 from .parameters import Resolver, check_parameters
 from .places import Places
@@ -53,7 +51,7 @@ from .spelling import spelled
 from .text import read_file, text_keys
 
 
-class MergeConfig(BelongingKeys, BaseModel):
+class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -78,15 +76,9 @@ class MergeConfig(BelongingKeys, BaseModel):
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
     drop_layers: Annotated[Any, modifier("drop_layers")] = None
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
-    dtype: DtypeName | None = None
-    """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
-    out_dtype: DtypeName | None = None
     seed: Seed = 0
     nonfinite: NonfiniteWord = Nonfinite.ERROR
-    files_from: PathText | None = None
-    """The model whose configuration and tokenizer files are copied; by default the base."""
     variant: VariantName | None = None
-    max_shard_size: SizeText = "5GB"
     _places: Places = PrivateAttr(default_factory=Places.of)
 
     def __init__(self, **data: Any) -> None:
@@ -187,16 +179,6 @@ class MergeConfig(BelongingKeys, BaseModel):
     def method(self) -> type[Method]:
         """The method's facts."""
         return methods.get(self.merge_method)
-
-    @property
-    def output_dtype(self) -> str | None:
-        """The safetensors name of the result's dtype, or None for the dtype of each base tensor."""
-        return self.out_dtype or self.dtype
-
-    @property
-    def max_shard_bytes(self) -> int:
-        """Upper bound for the bytes of an output shard."""
-        return parse_size(self.max_shard_size)
 
     def constants(self) -> dict[str, Any]:
         """Return the parameters that have one value for the whole merge."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..spec.choices import Extra, Missing
 from . import modifiers
 from .config import MergeConfig
 from .settings import Scalar, Setting, never_lacks
@@ -30,7 +31,11 @@ def in_effect(config: MergeConfig) -> MergeConfig:
         setting = _completed(config.parameters.get(name), parameter.default)
         if setting is not None:
             shared[name] = setting
-    return config.model_copy(update={"parameters": shared, **_modifiers(config)})
+    belonging = {
+        "missing": _completed(config.missing, Missing.ERROR),
+        "extra": _completed(config.extra, Extra.ERROR),
+    }
+    return config.model_copy(update={"parameters": shared, **_modifiers(config), **belonging})
 
 
 def _modifiers(config: MergeConfig) -> dict[str, Any]:

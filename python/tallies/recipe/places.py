@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from ..hub.names import HubModel, named
+from ..errors import InputError
+from ..hub.names import HubModel, may_be_model, named
+from ..messages import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Places:
         """
         model = self.hub_model(text)
         if model is None:
-            return self.path(text)
+            return self._there(text)
         from ..hub.opening import headers
 
         return str(headers(model, variant, weights=weights))
@@ -122,11 +124,22 @@ class Places:
         """
         model = self.hub_model(text)
         if model is None:
-            return self.path(text)
+            return self._there(text)
         from ..hub.opening import files
 
         (path,) = files([model], variant, weights=weights, bars=bars)
         return str(path)
+
+    def _there(self, text: str) -> str:
+        """Return the path of a text; InputError for one that an old model of the hub may have."""
+        path = self.path(text)
+        if os.path.sep in text or os.path.exists(path) or not may_be_model(text):
+            return path
+        near = did_you_mean(text, os.listdir(self.here or "."))
+        raise InputError(
+            f"{path}: no such file or directory; a model of the hub without a user or organization "
+            f"is written hf://{text}{near}"
+        )
 
     def relative_to(self, output: str | os.PathLike[str], text: str) -> str:
         """Return the text by which a report in the directory ``output`` names the same model.

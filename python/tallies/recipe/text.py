@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
+from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Semantics
 
 # People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
@@ -31,7 +33,7 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
     """Read the recipe in a YAML or ``.json`` file, or under ``recipe`` in a merge's report.
 
     Returns:
-        The recipe, and True if the file is a report.
+        The recipe, and True if it stands beside a result, and names models relative to itself.
 
     Raises:
         InputError: The file cannot be read or parsed, a key is given twice, or the data is no
@@ -47,9 +49,14 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
     parse = _parse_json if path.endswith(".json") else _parse_yaml
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
-    is_report = isinstance(data, dict) and {"tallies", "recipe"} <= data.keys()
-    if is_report:
-        data = data["recipe"]
+    if isinstance(data, dict) and {"tallies", "unpacked"} <= data.keys():
+        raise InputError(
+            "is the report on an unpacked task, expected a recipe or the report of a merge; "
+            "repeat the unpacking with 'tallies unpack'"
+        )
+    is_report = os.path.basename(path) == RECIPE_NAME
+    if isinstance(data, dict) and {"tallies", "recipe"} <= data.keys():
+        data, is_report = data["recipe"], True
     _check_size(data)
     if not isinstance(data, dict):
         raise InputError(f"found {show(data)}, expected keys such as 'merge_method: ties'")
@@ -82,6 +89,8 @@ def from_options(
 ) -> dict[str, Any]:
     """Return the recipe that options of the command line make.
 
+    Options are not mergekit's: the semantics that they leave out are the paper's.
+
     Args:
         method: The merge method.
         base: The text of the base, or None.
@@ -99,7 +108,8 @@ def from_options(
         "parameters": parse_pairs(params, "--param"),
         **keys,
     }
-    return {key: value for key, value in data.items() if value is not None}
+    given = {key: value for key, value in data.items() if value is not None}
+    return {"semantics": Semantics.PAPER, **given}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

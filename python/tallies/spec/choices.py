@@ -54,6 +54,17 @@ class Extra(Choice):
     """The result is made without it."""
 
 
+class Tied(Choice):
+    """The output head of a result, of models in which it may be the input embedding."""
+
+    AS_BASE = "as-base"
+    """Its own where the base's is."""
+    TIE = "tie"
+    """The embedding, and not written."""
+    UNTIE = "untie"
+    """A tensor of its own, merged apart."""
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 

@@ -5,7 +5,7 @@ A new type is a row here and, if the native code merges it, in csrc/core/dtype.h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,6 +104,18 @@ _SPELLINGS: Final = {
     for spelling in (one.array_name, one.name.lower(), one.short_name)
     if spelling
 }
+
+
+def promoted(names: Iterable[str]) -> str:
+    """Return the type in which torch adds values of these floating-point types.
+
+    >>> promoted(["BF16", "BF16"]), promoted(["BF16", "F16"]), promoted(["F16", "F64"])
+    ('BF16', 'F32', 'F64')
+    """
+    found = set(names)
+    if len(found) == 1:
+        return found.pop()
+    return "F64" if "F64" in found else "F32"
 
 
 def named(text: str) -> str | None:

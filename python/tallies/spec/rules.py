@@ -107,6 +107,8 @@ class Rule:
     vote: Vote
     blend: Blend
     zero: Zero = Zero.MAJORITY
+    even: int = field(default=-1, kw_only=True)
+    """The sign that ``Zero.MAJORITY`` gives where the majority is zero as well."""
     scope: Scope = Scope.MODEL
     """The entries that are ranked together, and whose elected signs have a majority."""
     equal: Equal = Equal.KEEP

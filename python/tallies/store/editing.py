@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.destination import only_one
+from ..checkpoint.locks import only_one
+from ..checkpoint.occupied import strangers
 from ..errors import InputError, StorageError
-from ..messages import unknown
+from ..messages import some, unknown
 from .codecs import registry as codecs
 from .families.registry import family_of
 from .lambdas import DEFAULT, text
@@ -247,9 +248,23 @@ def _pack_again(
             for name in sources
         }
     options = {name: value for name, value in options.items() if name != "lambda"}
+    _refuse_strangers(root)
     report = pack_again(manifest, base, sources, root, **parameters, **options)
     report.warnings.append("the shared vector changed: all tasks were packed again")
     return report
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Raise InputError if the directory that is to be replaced holds files of others."""
+    try:
+        found = strangers(root)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be listed: {error.strerror or error}") from None
+    if found:
+        raise InputError(
+            f"{root}: holds {some(found)}, which is no file of the store ({len(found)} such); all "
+            "tasks are packed again into a new directory in its place: move it elsewhere first"
+        )
 
 
 def _drop(root: Path, manifest: Manifest, files: Sequence[str], small: Sequence[str] = ()) -> None:

@@ -76,6 +76,8 @@ def rank(n_elements: int, density: float, equal: Equal, semantics: Semantics) ->
     ``Equal.KEEP`` is the rule of the TIES authors: k = int(n * density), the threshold is the
     (n - k)-th smallest magnitude, and all that reach it survive: k + 1 entries without equal ones.
     ``Equal.FIRST`` keeps exactly k. mergekit keeps at least one entry of a tensor.
+    Density 0 keeps none, but in FusionBench, as in the authors' code, those of the largest
+    magnitude.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
 
@@ -84,7 +86,7 @@ def rank(n_elements: int, density: float, equal: Equal, semantics: Semantics) ->
     """
     if n_elements == 0 or density >= 1:
         return ALL
-    if density <= 0:
+    if density <= 0 and semantics is not Semantics.FUSIONBENCH:
         return NONE
     k = int(n_elements * density)
     if semantics is Semantics.MERGEKIT:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..._version import __version__
 from ...engine.usage import Usage, done_line
 from ...messages import counted, labelled
 from ...sizes import format_size
@@ -33,6 +35,19 @@ class UnpackReport(Usage):
     def to_json(self) -> str:
         """Return the report as indented JSON."""
         return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def record(self) -> str:
+        """Return the text of the ``tallies.json`` beside the result, which names no place."""
+        unpacked = {
+            "task": self.task,
+            "codec": self.codec,
+            "store": os.path.basename(self.store),
+            "fingerprint": self.fingerprint,
+            "exact": self.exact,
+        }
+        files = {"files": self.files, "auxiliary_files": self.auxiliary_files}
+        data = {"unpacked": unpacked, **files, "tallies": __version__}
+        return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:
         return summary(self)

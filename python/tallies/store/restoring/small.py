@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...checkpoint import cards
 from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
@@ -27,6 +28,11 @@ class SmallFilesOut:
     """The model whose files they are; None for the task's own."""
     text: str | None = None
     """The same model as it was asked for."""
+
+    @classmethod
+    def none(cls) -> SmallFilesOut:
+        """Return no files, as they lie beside a result that is one file."""
+        return cls(AuxiliaryFiles({}, {}), [])
 
     @classmethod
     def of(
@@ -54,5 +60,6 @@ class SmallFilesOut:
             return cls(AuxiliaryFiles.of(places, parts), kept)
         text = os.fspath(one.base.path if files_from is None else files_from)
         donor = one.base if files_from is None else open_donor(local_path(text, weights=False))
-        places = {path: donor.path / path for path in donor.auxiliary_files()}
+        names = [path for path in donor.auxiliary_files() if not cards.of_one_model(path)]
+        places = {path: donor.path / path for path in names}
         return cls(AuxiliaryFiles.of(places, parts), [], donor.path, text)

@@ -8,7 +8,8 @@ import time
 from ..._core import Plan
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import refuse_changed, stamps
-from ...checkpoint.layout import index_files, layout_parts
+from ...checkpoint.layout import index_files, layout_parts, one_file
+from ...checkpoint.occupied import REPORT_NAME
 from ...checkpoint.tensors import TensorInfo
 from ...engine.bar import with_progress
 from ...engine.environment import in_float_environment
@@ -39,21 +40,21 @@ def unpack(
     sync: bool = False,
     progress: Progress = None,
 ) -> UnpackReport:
-    """Write the checkpoint of one task into a new directory, tile by tile in bounded memory.
+    """Write the checkpoint of one task, tile by tile in bounded memory.
 
-    Everything that is read is compared with its checksum. The directory appears by a rename when
-    it is complete.
+    Everything that is read is compared with its checksum. The result appears by a rename when it
+    is complete.
 
     Args:
         one: The task.
-        out: The directory to create.
+        out: The directory to create, or a file whose name ends in ``.safetensors``.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
         max_shard_size: The largest tensor file, as bytes or as text.
         files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
             by default, the task's own files are written as they were.
-        overwrite: Replace a directory that is not empty.
-        sync: Flush the files to disk before the directory appears.
+        overwrite: Replace an earlier result. Anything else in its place is an error.
+        sync: Flush the files to disk before the result appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
 
@@ -69,10 +70,14 @@ def unpack(
     entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
     shards = layout_parts(entries, one.base, parse_size(max_shard_size))
     small = SmallFilesOut.of(one, entries, files_from)
+    donors = [] if small.donor is None else [small.donor]
+    inputs = [one.base.path, one.path, *donors]
+    destination = Destination(out, inputs, overwrite, of_weights=True)
+    if destination.is_file:
+        shards = [one_file(destination.path.name, entries, one.base, files_from=files_from)]
+        small, donors = SmallFilesOut.none(), []
     sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
     n_bytes = sum(sizes.values())
-    donors = [] if small.donor is None else [small.donor]
-    destination = Destination(out, [one.base.path, one.path, *donors], overwrite)
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
     advance = Advance(progress, 2 * n_bytes)
@@ -101,22 +106,25 @@ def unpack(
             (directory / name).write_bytes(index)
         small.files.copy(directory)
         refuse_changed(before)
+        fingerprint = model_fingerprint(
+            {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
+        )
+        task = one.manifest.tasks[one.task]
+        report = UnpackReport(
+            store=str(one.path),
+            task=one.task,
+            path=str(destination.path),
+            codec=one.manifest.codec,
+            source=resolved(task.source, one.path),
+            fingerprint=fingerprint,
+            exact=fingerprint == task.fingerprint,
+            files=sizes,
+            auxiliary_files=[path.as_posix() for path in small.files.paths],
+            kept_files=small.kept,
+            files_from=small.text,
+            **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
+        )
+        if not destination.is_file:
+            (directory / REPORT_NAME).write_text(report.record(), encoding="utf-8")
     advance.finish()
-    fingerprint = model_fingerprint(
-        {name: tensor_fingerprint(place, lanes[name]) for name, place in places.items()}
-    )
-    task = one.manifest.tasks[one.task]
-    return UnpackReport(
-        store=str(one.path),
-        task=one.task,
-        path=str(destination.path),
-        codec=one.manifest.codec,
-        source=resolved(task.source, one.path),
-        fingerprint=fingerprint,
-        exact=fingerprint == task.fingerprint,
-        files=sizes,
-        auxiliary_files=[path.as_posix() for path in small.files.paths],
-        kept_files=small.kept,
-        files_from=small.text,
-        **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
-    )
+    return report

@@ -1,0 +1,46 @@
+"""Locks against other processes, and flushes against power failures."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Some network file systems have no locks. A run is not refused for that.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+@contextlib.contextmanager
+def only_one(lock: Path) -> Iterator[None]:
+    """Hold a lock file; BlockingIOError if another process does."""
+    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock_file(file)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+    finally:
+        os.close(file)
+
+
+def lock_file(file: int) -> None:
+    """Lock an open file; BlockingIOError if another process has locked it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def flush(path: str | os.PathLike[str]) -> None:
+    """Flush a file or a directory to disk."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

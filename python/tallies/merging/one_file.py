@@ -1,0 +1,54 @@
+"""A merge whose result is one file, with nothing beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+from ..checkpoint.layout import one_file
+from ..checkpoint.metadata import RECIPE
+from .plan import MergePlan
+
+_MAX_RECIPE = 1 << 13  # beside the header of a small adapter or model, still little
+
+
+def in_one_file(made: MergePlan, name: str) -> MergePlan:
+    """Return the plan of the same merge into one file.
+
+    Args:
+        made: The plan of the merge into a directory.
+        name: The name of the file.
+
+    Raises:
+        InputError: One file cannot hold the result.
+    """
+    tensors = [entry for shard in made.shards for entry in shard.tensors]
+    shard = one_file(
+        name,
+        tensors,
+        made.template,
+        {RECIPE: _recipe(made)},
+        files_from=made.config.files_from,
+    )
+    return replace(made, shards=(shard,), is_file=True)
+
+
+def _recipe(made: MergePlan) -> str:
+    """Return a short recipe as JSON, in which no path tells of the machine."""
+    recipe = made.config.to_json_dict()
+    for key in ("max_shard_size", "files_from"):
+        recipe.pop(key, None)
+    short: dict[str, Any] = {key: _name(value) for key, value in recipe.items()}
+    short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
+    text = json.dumps(short, ensure_ascii=False)
+    if len(text) > _MAX_RECIPE:
+        text = json.dumps({key: recipe[key] for key in ("merge_method", "seed") if key in recipe})
+    return text
+
+
+def _name(value: Any) -> Any:
+    """Return a value of a recipe; an absolute path without its directories."""
+    is_place = isinstance(value, str) and value.startswith(("/", "~"))
+    return os.path.basename(value.rstrip("/")) if is_place else value

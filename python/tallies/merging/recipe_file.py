@@ -1,0 +1,90 @@
+"""Writes the recipe of a merge as a file that both this package and mergekit read."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from .._version import __version__
+from ..recipe.config import MergeConfig
+from ..spec.choices import MERGEKIT
+from ..spec.dtypes import BY_NAME
+
+_FIRST = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+"""The keys that mergekit reads; others stand behind them, and mergekit passes over those."""
+
+
+def recipe_text(config: MergeConfig) -> str:
+    """Return a request as the text of a file, with everything that it states."""
+    ours = [key for key in config.to_json_dict() if key not in _FIRST]
+    return f"{_head(config, ours)}\n{recipe_yaml(config)}"
+
+
+def recipe_yaml(config: MergeConfig) -> str:
+    """Return a request as YAML in mergekit's format.
+
+    Parameters and dtypes have mergekit's names where it has others.
+    """
+    import yaml
+
+    data = _with_names(config)
+    ordered = {key: data[key] for key in (*_FIRST, *data) if key in data}
+    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None)
+
+
+def _with_names(config: MergeConfig) -> dict[str, Any]:
+    data = config.to_json_dict()
+    aliases = {
+        name: parameter.aliases[0]
+        for name, parameter in config.method.parameters(config.semantics).items()
+        if parameter.aliases
+    }
+    renamed = _without_empty_filters(
+        {
+            **data,
+            "parameters": _renamed(data["parameters"], aliases),
+            "models": [_entry(entry, aliases) for entry in data["models"]],
+        }
+    )
+    for key in ("dtype", "out_dtype"):
+        if key in renamed:
+            renamed[key] = BY_NAME[renamed[key]].array_name
+    assert isinstance(renamed, dict)
+    return renamed
+
+
+def _entry(entry: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
+    own = _renamed(entry["parameters"], aliases)
+    return {key: value for key, value in {**entry, "parameters": own}.items() if value}
+
+
+def _renamed(parameters: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
+    return {aliases.get(name, name): value for name, value in parameters.items()}
+
+
+def _without_empty_filters(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_empty_filters(one)
+            for key, one in value.items()
+            if not (key == "filter" and one is None)
+        }
+    return [_without_empty_filters(one) for one in value] if isinstance(value, list) else value
+
+
+def _head(config: MergeConfig, ours: list[str]) -> str:
+    lines = [
+        f"# Merged by tallies {__version__}, with the parameters in effect, defaults included.",
+        "# Paths are relative to this file.",
+        *textwrap.wrap(
+            f"mergekit reads this file as well, and passes over {', '.join(ours)}.",
+            initial_indent="# ",
+            subsequent_indent="# ",
+        ),
+    ]
+    if config.semantics is not MERGEKIT:
+        lines.append(
+            f"# Its result would be another one: this is {config.merge_method} in "
+            f"{config.semantics} semantics."
+        )
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""The keys of a recipe that say what is written, and beside which files."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from ..sizes import parse_size
+from .fields import DtypeName, PathText, SizeText
+
+
+class OutputKeys(BaseModel):
+    """Keys about the files of a result."""
+
+    dtype: DtypeName | None = None
+    """The dtype of the result where ``out_dtype`` is missing, as in mergekit; sums are float32."""
+    out_dtype: DtypeName | None = None
+    files_from: PathText | None = None
+    """The model whose configuration and tokenizer files are copied; by default the base."""
+    max_shard_size: SizeText = "5GB"
+    card: bool = True
+    """Write ``README.md``, the model card, and ``mergekit_config.yml``."""
+
+    @property
+    def output_dtype(self) -> str | None:
+        """The safetensors name of the result's dtype, or None for the dtype of each base tensor."""
+        return self.out_dtype or self.dtype
+
+    @property
+    def max_shard_bytes(self) -> int:
+        """Upper bound for the bytes of an output shard."""
+        return parse_size(self.max_shard_size)
