@@ -145,7 +145,7 @@ def _compare_expert(
     """Raise InputError unless an expert is the one that a task was packed from."""
     if task not in manifest.tasks:
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
-    model = inspect(local_path(expert, manifest.variant), variant=manifest.variant)
+    model = inspect(local_path(expert, manifest.variant or ""), variant=manifest.variant)
     found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(

@@ -67,6 +67,7 @@ def add(
     manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
     origin = base_place(root, manifest, base)
+    options.setdefault("variant", manifest.variant)
     if not _is_independent(manifest):
         sources = {**task_places(root, manifest, moved), task: os.fspath(source)}
         options["lambda"] = DEFAULT if mask_lambda is None else mask_lambda
@@ -82,7 +83,8 @@ def add(
                 {task: source},
                 work,
                 codec=manifest.codec,
-                **{"variant": manifest.variant, **manifest.parameters, **options},
+                **manifest.parameters,
+                **options,
             )
             added = Manifest.read(work)
             if added.base_fingerprint != manifest.base_fingerprint:

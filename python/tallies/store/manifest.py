@@ -85,8 +85,8 @@ class Manifest:
     """By file and tensor, sixteen hexadecimal digits over dtype, shape and content."""
     small_files: dict[str, SmallFiles] = field(default_factory=dict)
     """By task; a task of an older store is not in it, and takes the files of the base."""
-    variant: str = ""
-    """The variant of the weights that was read where base and experts have several."""
+    variant: str | None = None
+    """The variant of the weights that was asked for, of base and experts alike."""
 
     @property
     def stored(self) -> list[str]:
@@ -111,11 +111,8 @@ class Manifest:
             "tallies": __version__,
             "codec": self.codec,
             "parameters": self.parameters,
-            "base": {
-                "path": self.base_path,
-                "fingerprint": self.base_fingerprint,
-                "variant": self.variant,
-            },
+            "base": {"path": self.base_path, "fingerprint": self.base_fingerprint},
+            **({} if self.variant is None else {"variant": self.variant}),
             "tasks": {name: asdict(task) for name, task in self.tasks.items()},
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "checksums": self.checksums,
@@ -187,13 +184,13 @@ class Manifest:
             parameters=dict(data["parameters"]),
             base_path=str(data["base"]["path"]),
             base_fingerprint=str(data["base"]["fingerprint"]),
+            variant=data.get("variant"),
             tensors={
                 name: Tensor(**{**one, "shape": tuple(one["shape"])})
                 for name, one in data["tensors"].items()
             },
             tasks={name: Task(**one) for name, one in data["tasks"].items()},
             checksums={file: dict(sums) for file, sums in data["checksums"].items()},
-            variant=str(data["base"].get("variant", "")),
             small_files={
                 task: {name: SmallFile(**file) for name, file in files.items()}
                 for task, files in data.get("small_files", {}).items()

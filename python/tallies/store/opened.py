@@ -70,8 +70,8 @@ class Store:
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})
-        place = local_path(base_place(root, manifest, base), manifest.variant)
-        origin = with_scales(Checkpoint.open(place, variant=manifest.variant))
+        place = local_path(base_place(root, manifest, base), manifest.variant or "")
+        origin = with_scales(Checkpoint.open(place, variant=manifest.variant or ""))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)
         return store

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.match import Match, match
-from ...checkpoint.opening import as_model
+from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import Policy
 from ...errors import InputError
 from ...recipe.inputs import Inputs
@@ -24,7 +24,9 @@ class Opened:
     match: Match
 
 
-def open_inputs(texts: Mapping[str, str], policy: Policy, *, variant: str, bars: bool) -> Opened:
+def open_inputs(
+    texts: Mapping[str, str], policy: Policy, *, variant: str | None, bars: bool
+) -> Opened:
     """Open and match the models; those of the hub are downloaded if all fit together.
 
     Args:
@@ -43,6 +45,8 @@ def open_inputs(texts: Mapping[str, str], policy: Policy, *, variant: str, bars:
     inputs.fetch_opaque(bars=bars)
     with inputs.named():
         found = _open(inputs, pinned, policy)
+    if variant:
+        check_variant(variant, found.models.values())
     return _open(inputs, pinned, policy) if inputs.fetch(bars=bars) else found
 
 

@@ -17,7 +17,7 @@ from ...engine.usage import Progress
 from ...errors import InputError
 from ...recipe.belonging import chosen
 from ...sizes import parse_size
-from ...spec.choices import Choice, Extra, Missing, Nonfinite
+from ...spec.choices import Architecture, Choice, Extra, Missing, Nonfinite
 from ..manifest import Manifest
 from .plan import Integers, PackPlan
 from .report import PackReport
@@ -40,6 +40,7 @@ def pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    architecture: str | None = None,
     variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
@@ -65,7 +66,8 @@ def pack(
         missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
             filter rules by name, as in recipes.
         extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
-        variant: The variant of the weights to read where there are several, such as "fp16".
+        architecture: "any" accepts experts whose configuration names another architecture.
+        variant: The variant of the weights to read of models that have several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -93,6 +95,7 @@ def pack(
         integers=integers,
         missing=missing,
         extra=extra,
+        architecture=architecture,
         variant=variant,
         overwrite=overwrite,
         sync=sync,
@@ -124,7 +127,7 @@ def pack_again(
         InputError: The request or an input is wrong, or a model of the store is another one by now.
         StorageError: Reading or writing fails.
     """
-    options = {"variant": before.variant, **options}
+    options.setdefault("variant", before.variant)
     return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
 
 
@@ -143,6 +146,7 @@ def _pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    architecture: str | None = None,
     variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
@@ -160,7 +164,11 @@ def _pack(
         parameters,
         _chosen("integers", integers, (*Integers,)),
         policy,
-        variant=variant or "",
+        variant,
+        any_architecture=_chosen(
+            "architecture", architecture or Architecture.SAME, (*Architecture,)
+        )
+        is Architecture.ANY,
         bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...checkpoint.belonging import differences
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
@@ -60,8 +61,6 @@ class PackPlan:
     tasks: Mapping[str, Checkpoint]
     texts: Mapping[str, str]
     """The models as they were asked for: the base under "", the tasks under their names."""
-    variant: str
-    """The variant of the weights to read where there are several."""
     match: Match
     coded: tuple[str, ...]
     """Tensors that a task changed and the family encodes."""
@@ -69,6 +68,9 @@ class PackPlan:
     """Tensors that a task changed and that are stored as they are."""
     frozen: tuple[str, ...]
     """Tensors that no task changed."""
+    variant: str | None
+    """The variant of the weights that was asked for."""
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def make(
@@ -79,8 +81,9 @@ class PackPlan:
         parameters: Mapping[str, Any],
         integers: Integers,
         policy: Policy = STRICT,
+        variant: str | None = None,
         *,
-        variant: str = "",
+        any_architecture: bool = False,
         bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
@@ -92,8 +95,9 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            any_architecture: Accept models whose configurations name another architecture.
             variant: The variant of the weights to read where there are several.
-            bars: Show a bar for each file that is downloaded from the hub.
+            bars: Show a bar for each file that is downloaded.
 
         Raises:
             InputError: The request or an input is wrong.
@@ -120,6 +124,7 @@ class PackPlan:
         inputs = open_inputs(texts, policy, variant=variant, bars=bars)
         origin, *experts = inputs.models.values()
         models, matched = [as_model(one) for one in (origin, *experts)], inputs.match
+        warnings = differences((origin, *experts), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
@@ -141,11 +146,12 @@ class PackPlan:
             base=origin,
             tasks=dict(zip(tasks, experts, strict=True)),
             texts=inputs.texts,
-            variant=variant,
             match=matched,
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
+            warnings=tuple(warnings),
+            variant=variant,
         )
 
     @cached_property
