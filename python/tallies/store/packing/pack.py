@@ -154,7 +154,7 @@ def _pack(
     **parameters: Any,
 ) -> PackReport:
     start = time.perf_counter()
-    policy = Policy(
+    differing = Policy(
         missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
     )
     plan = PackPlan.make(
@@ -163,7 +163,7 @@ def _pack(
         codec,
         parameters,
         _chosen("integers", integers, (*Integers,)),
-        policy,
+        differing,
         variant,
         any_architecture=_chosen(
             "architecture", architecture or Architecture.SAME, (*Architecture,)
