@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..methods._method import Method
@@ -54,7 +54,7 @@ def unsaid(config: MergeConfig, used: MergeConfig | None = None) -> str | None:
 
 
 def _rules(
-    config: MergeConfig, method: type[Method], experts: list[Mapping[str, Setting]]
+    config: MergeConfig, method: type[Method], experts: Sequence[Mapping[str, Setting]]
 ) -> Iterator[str]:
     """Yield what differs whatever the parameters' defaults are."""
     theirs = method.parameters(MERGEKIT)
@@ -76,7 +76,7 @@ def _ranks(rule: Rule) -> bool:
 
 
 def _is_given(
-    name: str, shared: Mapping[str, Setting], experts: list[Mapping[str, Setting]]
+    name: str, shared: Mapping[str, Setting], experts: Sequence[Mapping[str, Setting]]
 ) -> bool:
     return name in shared or all(never_lacks(one.get(name)) for one in experts)
 
@@ -85,7 +85,7 @@ def _values(
     name: str,
     parameters: Mapping[str, Parameter],
     shared: Mapping[str, Setting],
-    experts: list[Mapping[str, Setting]],
+    experts: Sequence[Mapping[str, Setting]],
 ) -> set[Any]:
     """Return the values of a parameter, settings that vary by their text."""
     if name not in parameters:
