@@ -38,7 +38,7 @@ def in_one_file(made: MergePlan, name: str) -> MergePlan:
 def _recipe(made: MergePlan) -> str:
     """Return a short recipe as JSON, in which no path tells of the machine."""
     recipe = made.config.to_json_dict()
-    for key in ("max_shard_size", "files_from"):
+    for key in ("max_shard_size", "files_from", "card"):
         recipe.pop(key, None)
     short: dict[str, Any] = {key: _name(value) for key, value in recipe.items()}
     short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
