@@ -34,6 +34,8 @@ def test_nothing_is_written_beside_it(models: list[str]) -> None:
     assert report.output.files == {"out.safetensors": os.stat("new/out.safetensors").st_size}
     assert report.output.path == os.path.abspath("new/out.safetensors")
     assert report.auxiliary_files == []
+    assert [text for text in report.warnings if text.startswith("max_shard_size 1: does not hold")]
+    assert not merge(request("linear", models), "other.safetensors").warnings
     assert json.loads(report.to_json())["recipe"]["models"][0]["model"] == "../a.safetensors"
     # From a directory as well; the slash asks for a directory.
     write(Path("c"), EXPECTED, config={"a": 1})

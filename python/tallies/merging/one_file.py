@@ -32,7 +32,11 @@ def in_one_file(made: MergePlan, name: str) -> MergePlan:
         {RECIPE: _recipe(made)},
         files_from=made.config.files_from,
     )
-    return replace(made, shards=(shard,), is_file=True)
+    warnings = list(made.warnings)
+    if len(made.shards) > 1:
+        size = made.config.max_shard_size
+        warnings.append(f"max_shard_size {size}: does not hold for a result that is one file")
+    return replace(made, shards=(shard,), is_file=True, warnings=tuple(warnings))
 
 
 def _recipe(made: MergePlan) -> str:
