@@ -1,4 +1,4 @@
-"""The small benchmarks run: start-up, switching, accuracy, matrices, operators of torch."""
+"""The small benchmarks run: start-up, hub, switching, accuracy, matrices, operators of torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accuracy, matrices, startup, torch_ops, weighted
+from bench import accuracy, hub, matrices, startup, torch_ops, weighted
 from bench.support import harness
 from tallies import methods
 from tallies.store.codecs import registry as codecs
@@ -17,6 +17,12 @@ from tests.support.tiny_llama import TINY
 
 def test_startup_rows() -> None:
     assert "tallies --help" in startup.show(startup.run(1))
+
+
+def test_a_plan_of_the_hub() -> None:
+    (row,) = rows = hub.run(repeat=1, n_layers=3)
+    assert "3 of 2 shards" in hub.show(rows)
+    assert row.facts["bytes_from_the_hub"] < 600_000
 
 
 def test_merges_and_switches(tmp_path: Path) -> None:

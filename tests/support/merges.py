@@ -39,11 +39,11 @@ def request(
     base: Path | None = None,
     **keys: Any,
 ) -> dict[str, Any]:
-    """A recipe of ``models``, each with its ``own`` parameters if there are any."""
+    """A recipe of ``models``, each with its ``own`` parameters if there are any; the paper's."""
     entries = [{"model": str(model)} for model in models]
     for entry, parameters in zip(entries, own, strict=False):
         entry["parameters"] = dict(parameters)  # type: ignore[assignment]
-    recipe = {"merge_method": method, "models": entries, **keys}
+    recipe = {"merge_method": method, "models": entries, "semantics": "paper", **keys}
     return recipe if base is None else {**recipe, "base_model": str(base)}
 
 

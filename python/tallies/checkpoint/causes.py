@@ -70,7 +70,7 @@ def _refuse_store(path: Path, root: Path) -> NoReturn:
 
 def refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     """Raise InputError for a directory without weights, by the names in it."""
-    _refuse_hub_cache(root)
+    refuse_hub_cache(root)
     others = [name for name in names if is_weights(name)]
     if others:
         raise InputError(f"{root}: holds no {_WEIGHT_FILE}, only {some(others)}; {_CONVERT}")
@@ -83,7 +83,7 @@ def refuse_no_weights(root: Path, names: Iterable[str]) -> NoReturn:
     raise InputError(f"{root}: holds no {_WEIGHT_FILE}; give the directory of a model")
 
 
-def _refuse_hub_cache(root: Path) -> None:
+def refuse_hub_cache(root: Path) -> None:
     """Raise InputError for a directory of a hub's cache above the snapshot that is the model."""
     snapshots = [root] if root.name == "snapshots" else [root / "snapshots"]
     if not snapshots[0].is_dir():

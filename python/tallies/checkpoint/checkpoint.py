@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..messages import show
 from .beside import Beside, look_beside
-from .causes import refuse_absent, refuse_other_file, refuse_store
+from .causes import refuse_absent, refuse_hub_cache, refuse_other_file, refuse_store
 from .folders import declared_folders, find_parts
 from .json_text import json_object, read_text
 from .parts import Part, folder_of
@@ -88,6 +88,7 @@ class Checkpoint:
         root = Path(path)
         if os.path.isdir(path):
             refuse_store(root)
+            refuse_hub_cache(root)
             return cls(root, {}, (), tuple(declared_folders(root)))
         if not os.path.isfile(path):
             refuse_absent(os.fspath(path))

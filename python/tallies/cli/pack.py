@@ -14,7 +14,7 @@ from ..store.codecs import registry as codecs
 from ..store.packing.summary import summary
 from ._bar import wants_bar
 from ._belonging import extra_option, missing_option
-from ._options import offline_option, one_of, pairs, run_options
+from ._options import offline_option, one_of, pairs, run_options, variant_option
 from ._screen import screen
 
 
@@ -50,6 +50,7 @@ from ._screen import screen
     default="error",
     help="Treatment of NaN and infinite values. Default: error.",
 )
+@variant_option
 @missing_option
 @extra_option
 @run_options

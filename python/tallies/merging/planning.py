@@ -18,6 +18,7 @@ from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
+from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
 from ..spec.choices import Extra, Missing, Semantics, Tied
@@ -51,6 +52,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+    warnings += [note] if (note := unsaid(config)) else []
     base = inputs.open(config.base_model) if config.base_model else None
     experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:

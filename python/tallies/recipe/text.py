@@ -16,6 +16,7 @@ import yaml
 from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
+from ..spec.choices import Semantics
 
 # People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
@@ -88,6 +89,8 @@ def from_options(
 ) -> dict[str, Any]:
     """Return the recipe that options of the command line make.
 
+    Options are not mergekit's: the semantics that they leave out are the paper's.
+
     Args:
         method: The merge method.
         base: The text of the base, or None.
@@ -105,7 +108,8 @@ def from_options(
         "parameters": parse_pairs(params, "--param"),
         **keys,
     }
-    return {key: value for key, value in data.items() if value is not None}
+    given = {key: value for key, value in data.items() if value is not None}
+    return {"semantics": Semantics.PAPER, **given}
 
 
 def parse_options(text: str, where: str) -> dict[str, Any]:

@@ -66,6 +66,7 @@ def add(
     manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
     origin = base_place(root, manifest, base)
+    options.setdefault("variant", manifest.variant)
     if not _is_independent(manifest):
         sources = {**task_places(root, manifest, moved), task: os.fspath(source)}
         options["lambda"] = DEFAULT if mask_lambda is None else mask_lambda

@@ -85,6 +85,8 @@ class Manifest:
     """By file and tensor, sixteen hexadecimal digits over dtype, shape and content."""
     small_files: dict[str, SmallFiles] = field(default_factory=dict)
     """By task; a task of an older store is not in it, and takes the files of the base."""
+    variant: str | None = None
+    """The variant of the weights that was asked for, of base and experts alike."""
 
     @property
     def stored(self) -> list[str]:
@@ -110,6 +112,7 @@ class Manifest:
             "codec": self.codec,
             "parameters": self.parameters,
             "base": {"path": self.base_path, "fingerprint": self.base_fingerprint},
+            **({} if self.variant is None else {"variant": self.variant}),
             "tasks": {name: asdict(task) for name, task in self.tasks.items()},
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "checksums": self.checksums,
@@ -181,6 +184,7 @@ class Manifest:
             parameters=dict(data["parameters"]),
             base_path=str(data["base"]["path"]),
             base_fingerprint=str(data["base"]["fingerprint"]),
+            variant=data.get("variant"),
             tensors={
                 name: Tensor(**{**one, "shape": tuple(one["shape"])})
                 for name, one in data["tensors"].items()

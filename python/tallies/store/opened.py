@@ -71,7 +71,8 @@ class Store:
         files = open_files(root, manifest)
         base = None if base is None else local_path(base)
         relocate(root, manifest, base, tasks or {})
-        origin = with_scales(Checkpoint.open(base_place(root, manifest, base)))
+        place = base_place(root, manifest, base)
+        origin = with_scales(Checkpoint.open(place, variant=manifest.variant or ""))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)
         return store

@@ -40,6 +40,7 @@ def pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress = None,
@@ -64,6 +65,7 @@ def pack(
         missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
             filter rules by name, as in recipes.
         extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
+        variant: The variant of the weights to read of models that have several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -91,6 +93,7 @@ def pack(
         integers=integers,
         missing=missing,
         extra=extra,
+        variant=variant,
         overwrite=overwrite,
         sync=sync,
         progress=progress,
@@ -121,6 +124,7 @@ def pack_again(
         InputError: The request or an input is wrong, or a model of the store is another one by now.
         StorageError: Reading or writing fails.
     """
+    options.setdefault("variant", before.variant)
     return _pack(base, tasks, store, before, codec=before.codec, overwrite=True, **options)
 
 
@@ -139,6 +143,7 @@ def _pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
     progress: Progress | None = None,
@@ -155,6 +160,7 @@ def _pack(
         parameters,
         _chosen("integers", integers, (*Integers,)),
         policy,
+        variant,
         bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)

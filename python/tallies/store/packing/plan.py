@@ -13,7 +13,7 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model
+from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
@@ -66,6 +66,8 @@ class PackPlan:
     """Tensors that a task changed and that are stored as they are."""
     frozen: tuple[str, ...]
     """Tensors that no task changed."""
+    variant: str | None
+    """The variant of the weights that was asked for."""
 
     @classmethod
     def make(
@@ -76,6 +78,7 @@ class PackPlan:
         parameters: Mapping[str, Any],
         integers: Integers,
         policy: Policy = STRICT,
+        variant: str | None = None,
         *,
         bars: bool = False,
     ) -> PackPlan:
@@ -88,6 +91,7 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            variant: The variant of the weights to read where there are several.
             bars: Show a bar for each file that is downloaded.
 
         Raises:
@@ -111,7 +115,7 @@ class PackPlan:
             )
         places = Places.of()
         texts = [places.pinned(os.fspath(text)) for text in (base, *tasks.values())]
-        inputs = Inputs(places, texts)
+        inputs = Inputs(places, texts, variant=variant)
         inputs.fetch_opaque(bars=bars)
         with inputs.named():
             models = [as_model(inputs.open(text)) for text in texts]
@@ -119,6 +123,8 @@ class PackPlan:
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
         with inputs.named():
             matched = match(models[0], models, policy)
+        if variant:
+            check_variant(variant, inputs.opened.values())
         inputs.fetch(bars=bars)
         origin, *others = map(inputs.open, texts)
         experts = dict(zip(tasks, others, strict=True))
@@ -147,6 +153,7 @@ class PackPlan:
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
+            variant=variant,
         )
 
     @cached_property

@@ -80,6 +80,7 @@ class PackRecord(Record):
             parameters=dict(plan.family.parameters),
             base_path=recorded(plan.base.path, store),
             base_fingerprint=model_fingerprint(base_prints),
+            variant=plan.variant,
             tensors={
                 name: Tensor(
                     one.decoded_dtype,
