@@ -111,7 +111,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         downloads=inputs.downloads(),
     )
     # A config.json that cannot be made true is refused along with the headers.
-    made.auxiliary  # noqa: B018
+    if not made.auxiliary.paths and config.files_from is not None:
+        raise InputError(
+            f"{made.donor.path}: holds no configuration or tokenizer to copy (files_from, "
+            "--files-from); name the directory of a model"
+        )
     return made
 
 
