@@ -1,4 +1,4 @@
-# make demo | test | docs | site | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | test-all | docs | site | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -21,13 +21,18 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test docs site lint format wheel bench cuda dev clean
+.PHONY: demo test test-all docs site lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
 
 test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
-	TALLIES_MERGEKIT_PYTHON=$(abspath $(MERGEKIT_VENV))/bin/python $(BIN)/python -m pytest
+	TALLIES_MERGEKIT_PYTHON=$(abspath $(MERGEKIT_VENV))/bin/python $(BIN)/python -m pytest \
+	  --ignore=tests/hosts
+
+# The tests that need other people's libraries of models, after all others.
+test-all: test $(VENV)/hosts
+	$(BIN)/python -m pytest tests/hosts
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check
@@ -100,7 +105,7 @@ $(VENV)/tools: $(VENV)/torch
 	@touch $@
 
 # The package with one of its extras. Without isolation the objects of the last build are reused.
-$(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
+$(VENV)/demo $(VENV)/test $(VENV)/hosts $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
 	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
 	@touch $@
 

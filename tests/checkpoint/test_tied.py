@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.tied import tied_pairs
 from tests.support.entries import write_model
 
@@ -66,3 +67,14 @@ def test_tied_by_configuration_only(tmp_path: Path, config: object, tied: bool) 
 def test_tied_only_if_alike(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     tensors = [("lm_head.weight", "F32", (4, 2)), ("embed_tokens.weight", dtype, shape)]
     assert tied_pairs(write_model(tmp_path, tensors, TIED)) == []
+
+
+def test_tied_by_the_configuration_of_the_part(tmp_path: Path) -> None:
+    folders = ("a", "b")
+    (tmp_path / "model_index.json").write_text('{"a": ["lib", "A"], "b": ["lib", "B"]}')
+    tensors = [("lm_head.weight", "F32", (4, 2)), ("embed_tokens.weight", "F32", (4, 2))]
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        write_model(tmp_path / folder, tensors, TIED if folder == "b" else {})
+    pairs = tied_pairs(Checkpoint.open(tmp_path))
+    assert pairs == [("b/lm_head.weight", "b/embed_tokens.weight")]

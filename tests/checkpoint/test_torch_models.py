@@ -118,3 +118,12 @@ def test_which_files_are_the_model(tmp_path: Path) -> None:
     (tmp_path / "value_head.safetensors").unlink()
     assert Checkpoint.open(tmp_path).files == (tmp_path / "model.safetensors",)
     assert Checkpoint.open(tmp_path).auxiliary_files() == []
+
+
+def test_tensors_with_attributes_are_read(tmp_path: Path) -> None:
+    """A buffer of torch is a tensor with attributes, and so is what users gave some."""
+    parameter = torch.nn.Parameter(torch.arange(3.0))
+    parameter.tag = "mine"  # type: ignore[attr-defined]
+    torch.save({"a": torch.nn.Buffer(torch.arange(4.0)), "b": parameter}, tmp_path / "m.pt")
+    found = Checkpoint.open(tmp_path / "m.pt").tensors
+    assert {name: one.shape for name, one in found.items()} == {"a": (4,), "b": (3,)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tallies import merge, plan
-from tallies.merging.explain import explain, in_time
+from tallies.merging.explain import costs, explain, in_time
 from tallies.merging.summary import summary
 from tallies.spec.choices import Semantics
 from tests.support.checkpoints import write
@@ -117,9 +117,11 @@ def test_a_plan_tells_memory_time_and_files(models: Path) -> None:
     made = plan(complete("iso_c", "paper", max_shard_size=600))
     text = explain(made, max_bytes=200_000_000, threads=3, out="there")
     (memory,) = rows(text, "memory")
-    assert memory.startswith("up to 200.00 MB of buffers (--max-memory), 3 threads")
     matrix = made.to_json_dict()["largest_matrix_bytes"]
-    assert f"takes {matrix / 1e6:.2f} MB" in memory
+    said = costs(made, 200_000_000, 3)
+    assert said["memory_bytes"] == 290_000_000 + min(3 * matrix, 200_000_000)
+    assert memory.startswith(f"about {said['memory_bytes'] / 1e6:.2f} MB in 3 threads, buffers up")
+    assert f"the largest matrix {matrix / 1e6:.2f} MB" in memory
     assert rows(text, "writes")[0].endswith(
         "to there: model-00001-of-00006.safetensors, ..., model-00006-of-00006.safetensors"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,10 +28,8 @@ def write_both(root: Path, seed: int) -> Path:
 def test_store_of_a_variant(tmp_path: Path, codec: str) -> None:
     base, a, b, c = (write_both(tmp_path / name, i) for i, name in enumerate(["x", "a", "b", "c"]))
     store = tmp_path / "store"
-    parameters = {"codec": codec, "variant": "fp16"}
-    if codec == "sparse":
-        parameters["density"] = 1.0
-    tallies.pack(base, {"a": a, "b": b}, store, **parameters)
+    parameters: dict[str, Any] = {"density": 1.0} if codec == "sparse" else {}
+    tallies.pack(base, {"a": a, "b": b}, store, codec=codec, variant="fp16", **parameters)
     assert json.loads((store / "store.json").read_text())["variant"] == "fp16"
     tallies.store.add(store, "c", c)
     opened = tallies.Store.open(store)

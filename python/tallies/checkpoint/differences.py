@@ -14,7 +14,7 @@ from .buffers import is_buffer, is_constant, is_counter
 from .policy import Policy
 from .prefixes import find_renaming
 from .shapes import why_other_shape
-from .tied import is_head
+from .tied import is_embedding, is_head
 
 
 class Tensor(Protocol):
@@ -94,16 +94,21 @@ def differences(template: Model, model: Model, policy: Policy) -> Differences:
 
 def _refuse_prefix(template: Model, model: Model, policy: Policy) -> None:
     """Refuse names that differ by prefixes, with the renaming."""
-    shapes = [
+    shapes, expected = (
         {name: tuple(tensor.shape) for name, tensor in one.tensors.items()}
         for one in (model, template)
-    ]
+    )
     may_differ = {
         *template.tied,
         *model.tied,
-        *(name for one in shapes for name, shape in one.items() if is_buffer(name, shape)),
+        *(
+            name
+            for one in (shapes, expected)
+            for name, shape in one.items()
+            if is_buffer(name, shape)
+        ),
     }
-    found = find_renaming(*shapes, may_differ)
+    found = find_renaming(shapes, expected, may_differ)
     if found is None:
         return
     pairs = ", ".join(f"{old!r} here and {new!r} there" for old, new in found.rules.items())
@@ -137,6 +142,8 @@ def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:
     if found is None or is_settled(name, expected.shape, policy):
         return False
     if tuple(found.shape) != tuple(expected.shape):
+        if policy.base_rows and has_other_rows(name, found, expected):
+            return False
         takes_base = policy.has_base and policy.missing(name) == Missing.BASE
         if takes_base and policy.extra(name) == Extra.DROP:
             return True
@@ -153,6 +160,14 @@ def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:
             f"{expected.dtype}; convert one of the models"
         )
     return False
+
+
+def has_other_rows(name: str, found: Any, expected: Any) -> bool:
+    """Return True for embeddings or heads that differ in their rows alone, and have no scales."""
+    a, b = tuple(found.shape), tuple(expected.shape)
+    is_scaled = any(getattr(one, "scale", None) for one in (found, expected))
+    of_tokens = is_embedding(name) or is_head(name)
+    return of_tokens and not is_scaled and len(a) == len(b) == 2 and a[1] == b[1] and a[0] != b[0]
 
 
 def is_settled(name: str, shape: Sequence[int], policy: Policy) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..spec.dtypes import FLOATS
@@ -42,6 +42,8 @@ class Match:
     """Buffers that a model has: the template's are kept, others are left out."""
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By label of a model, tensors that it lacks, and that are the base's instead."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """Rows that all models have, of embeddings and heads that not all have in one size."""
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By label of a model, tensors that it has and the result is made without."""
 
@@ -80,7 +82,7 @@ def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> 
     }
     buffers = {name for name in names if is_buffer(name, shapes[name])}
     buffers.update(name for _, one in found for name in one.buffers)
-    return Match(
+    made = Match(
         merged=tuple(name for name in names if name in merges and name not in tied),
         copied=tuple(name for name in names if name not in merges),
         tied=tied,
@@ -91,6 +93,12 @@ def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> 
         missing={label: one.missing for label, one in found if one.missing},
         dropped={label: one.dropped for label, one in found if one.dropped},
     )
+    rows = {}
+    for name in made.merged:
+        sizes = {tuple(made.source(model, name).shape) for model in (template, *others)}
+        if len(sizes) > 1:
+            rows[name] = min(shape[0] for shape in sizes)
+    return replace(made, rows=rows)
 
 
 def _is_tied(model: Model, alias: str, canonical: str) -> bool:

@@ -55,7 +55,8 @@ RECIPE = Advice(
     "leave it out with 'extra: drop' (--extra drop), or remove it from the file",
     "keep the base's with 'missing: [{{filter: {0}, value: base}}]' and 'extra: [{{filter: {0}, "
     "value: drop}}]' (--missing {0}=base --extra {0}=drop)",
-    "resize the embeddings of all models to one vocabulary first",
+    "resize the embeddings of all models to one vocabulary first, or keep the base's rows with "
+    "'embeddings: base-rows' (--embeddings base-rows)",
     in_recipe,
     "where some models have their embedding for a head, 'tied: untie' (--tied untie) merges heads "
     "apart",
@@ -92,6 +93,8 @@ class Policy:
     """True where constant buffers are the template's, whatever the other models have."""
     counters: bool = True
     """The same of counters of batches."""
+    base_rows: bool = False
+    """True where rows of embeddings and heads that not all models have are the base's."""
     missing: Callable[[str], str] = field(default=lambda name: Missing.ERROR)
     extra: Callable[[str], str] = field(default=lambda name: Extra.ERROR)
     advice: Advice = RECIPE

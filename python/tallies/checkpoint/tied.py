@@ -12,10 +12,10 @@ from .checkpoint import Checkpoint
 from .json_text import is_object
 from .tensors import TensorInfo
 
-_HEAD: Final = re.compile(r"(?:\A(?:output|embed_out)|(?:\A|\.)lm_head)\.weight\Z")
+_HEAD: Final = re.compile(r"(?:(?:\A|/)(?:output|embed_out)|(?:\A|[./])lm_head)\.weight\Z")
 
 _EMBEDDING: Final = re.compile(
-    r"(?:\A|\.)(?:embed_tokens|wte|word_embeddings|tok_embeddings|shared|embed_in)\.weight\Z"
+    r"(?:\A|[./])(?:embed_tokens|wte|word_embeddings|tok_embeddings|shared|embed_in)\.weight\Z"
 )
 
 
@@ -40,7 +40,7 @@ def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     Returns:
         Pairs of the alias and the canonical name.
     """
-    pairs = _tied_heads(checkpoint)
+    pairs = [pair for part in checkpoint.by_part() for pair in _tied_heads(part)]
     aliases = {alias for alias, _ in pairs}
     return pairs + [pair for pair in _same_places(checkpoint) if pair[0] not in aliases]
 

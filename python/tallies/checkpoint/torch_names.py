@@ -177,7 +177,8 @@ _NAMES: Final[Mapping[tuple[str, str], Name]] = {
     **{place: Name(".".join(place), build) for place, build in _BUILDERS.items()},
     **{("torch", name): Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
     **{("torch", d.array_name): Name(f"torch.{d.array_name}", None, d.name) for d in TABLE},
-    **{tuple(text.rsplit(".", 1)): Name(text) for text in _PLAIN_TENSORS},
+    ("torch", "Tensor"): Name("torch.Tensor"),
+    ("torch.nn.parameter", "Parameter"): Name("torch.nn.parameter.Parameter"),
     ("torch.storage", "UntypedStorage"): Name("torch.storage.UntypedStorage"),
 }
 

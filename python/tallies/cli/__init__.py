@@ -100,6 +100,8 @@ def main() -> NoReturn:
         _fail(str(error), error.exit_status)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
+        if isinstance(error, click.NoSuchOption):
+            hint = _as_parameter(error.option_name) or hint
         _fail(error.format_message() + hint, error.exit_code)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
@@ -127,6 +129,19 @@ def _end_interrupted(status: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def _as_parameter(option: str) -> str:
+    """Return how to give a parameter of a method that was taken for an option, or nothing."""
+    from .. import methods
+
+    name = option.lstrip("-").replace("-", "_")
+    for method in map(methods.get, methods.names()):
+        for semantics in method.semantics:
+            for proper, parameter in method.parameters(semantics).items():
+                if name in (proper, *parameter.aliases):
+                    return f" It is a parameter of methods: --param {name}=VALUE"
+    return ""
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Define the options about tensors that not all models have under one name."""
+"""Define the options about models that differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from ..recipe.belonging import rules
-from ..spec.choices import Tied
+from ..spec.choices import Architecture, Embeddings, Tied
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,10 +31,20 @@ extra_option = click.option(
     metavar="[FILTER=]error|drop",
     help="Treatment of tensors that the base lacks. Default: error.",
 )
+architecture_option = click.option(
+    "--architecture",
+    type=click.Choice([*Architecture]),
+    help="Architectures of the models: the same for all, or any whose tensors fit. Default: same.",
+)
 tied_option = click.option(
     "--tied",
     type=click.Choice([one.value for one in Tied]),
     help="Output head of the result, where a model has its embedding for it. Default: as-base.",
+)
+embeddings_option = click.option(
+    "--embeddings",
+    type=click.Choice([one.value for one in Embeddings]),
+    help="Treatment of vocabularies of different sizes. Default: error.",
 )
 rename_option = click.option(
     "--rename",

@@ -13,7 +13,14 @@ from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
-from ._belonging import extra_option, missing_option, rename_option, tied_option
+from ._belonging import (
+    architecture_option,
+    embeddings_option,
+    extra_option,
+    missing_option,
+    rename_option,
+    tied_option,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -141,7 +148,9 @@ def request_options(function: F) -> F:
         rename_option,
         missing_option,
         extra_option,
+        architecture_option,
         tied_option,
+        embeddings_option,
         variant_option,
         offline_option,
     ]

@@ -10,7 +10,7 @@ import click
 from ..errors import InputError
 from ..store import add
 from ..store.manifest import Manifest
-from ._belonging import extra_option, missing_option
+from ._belonging import architecture_option, extra_option, missing_option
 from ._options import (
     json_option,
     memory_option,
@@ -38,6 +38,7 @@ from ._options import (
 )
 @missing_option
 @extra_option
+@architecture_option
 @memory_option
 @threads_option
 @json_option("report")

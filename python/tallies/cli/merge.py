@@ -8,7 +8,7 @@ import click
 
 from ..errors import InputError
 from ..merging.checkpoints import merge
-from ..merging.explain import explain
+from ..merging.explain import costs, explain
 from ..merging.planning import plan
 from ..merging.summary import summary
 from ..sizes import parse_size
@@ -81,7 +81,7 @@ def run(
         made = plan(asked)
         max_bytes = parse_size(max_memory)
         if as_json:
-            click.echo(_json(made.to_json_dict()))
+            click.echo(_json({**made.to_json_dict(), **costs(made, max_bytes, threads)}))
         elif not quiet:
             click.echo(
                 explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())

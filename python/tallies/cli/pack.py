@@ -13,7 +13,7 @@ from ..store import pack
 from ..store.codecs import registry as codecs
 from ..store.packing.summary import summary
 from ._bar import wants_bar
-from ._belonging import extra_option, missing_option
+from ._belonging import architecture_option, extra_option, missing_option
 from ._options import offline_option, one_of, pairs, run_options, variant_option
 from ._screen import screen
 
@@ -53,6 +53,7 @@ from ._screen import screen
 @variant_option
 @missing_option
 @extra_option
+@architecture_option
 @run_options
 @offline_option
 def command(

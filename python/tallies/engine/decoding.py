@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .._core import narrow
+from .._core import Source, narrow
 from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
 from ..spec.dtypes import DTYPE_CODES, DTYPES
@@ -45,6 +45,22 @@ def decoded_chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         stretch.native().decode(n_elements=n, threads=1, out=address_of(floats))
         out = bytearray(n * DTYPES[tensor.decoded_dtype])
         narrow(address_of(floats), address_of(out), code, n)
+        yield out
+
+
+def converted_chunks(tensor: TensorInfo, dtype: str) -> Iterator[bytearray]:
+    """Yield the bytes of a tensor's values, widened to float32 and rounded once to a dtype.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    code = DTYPE_CODES[tensor.dtype]
+    for chunk in chunks(tensor):
+        n = len(chunk) // DTYPES[tensor.dtype]
+        floats, out = bytearray(4 * n), bytearray(n * DTYPES[dtype])
+        source = Source.plain(values=(-1, address_of(chunk), code))
+        source.decode(n_elements=n, threads=1, out=address_of(floats))
+        narrow(address_of(floats), address_of(out), DTYPE_CODES[dtype], n)
         yield out
 
 

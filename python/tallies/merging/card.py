@@ -74,10 +74,8 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     for model, known in rows:
         on_hub = of_snapshot(model.path)
         yield _Source(
-            f"{on_hub.repo}@{on_hub.revision[:10]}"
-            if on_hub
-            else _directory_name(model.path, paths),
-            on_hub and on_hub.repo,
+            str(on_hub) if on_hub else _directory_name(model.path, paths),
+            on_hub.repo if on_hub else None,
             listed(known.parameters),
             known.fingerprint,
             _card_of(model),
@@ -85,10 +83,13 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
 
 
 def _directory_name(path: Path, others: Iterable[Path]) -> str:
-    """Return the last name of a path, and as many before it as tell the path from others."""
+    """Return the last name of a path, and as many before it as tell the path from others.
+
+    A file has the name of its directory too: many are called ``model.safetensors``.
+    """
     own = path.absolute().parts[1:]
     ends = [other.absolute().parts[1:] for other in others if other != path]
-    n = 1
+    n = 1 if path.is_dir() else 2
     while n < len(own) and any(end[-n:] == own[-n:] for end in ends):
         n += 1
     return "/".join(own[-n:])

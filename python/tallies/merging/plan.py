@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +82,12 @@ class MergePlan:
     @cached_property
     def n_parameters(self) -> int:
         """Scalars that are merged; tied ones count once."""
-        return sum(self.template.tensors[name].n_elements for name in self.match.merged)
+        return sum(math.prod(self.merged_shape(name)) for name in self.match.merged)
+
+    def merged_shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the part of a tensor that is merged: all of it, or its first rows."""
+        shape = self.template.tensors[name].shape
+        return (self.match.rows[name], *shape[1:]) if name in self.match.rows else shape
 
     @cached_property
     def bytes_written(self) -> int:
@@ -179,12 +185,12 @@ class MergePlan:
             works.append(
                 Work(
                     name=name,
-                    n_elements=infos[0].n_elements,
+                    n_elements=math.prod(self.merged_shape(name)),
                     inputs=tuple(files.operand(info) for info in infos),
                     outputs=tuple(files.place(outputs[one]) for one in names),
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
-                    shape=tuple(infos[0].shape),
+                    shape=self.merged_shape(name),
                     **settings(self.parameters[name], len(self.experts)),
                 )
             )

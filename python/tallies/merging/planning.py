@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
@@ -21,8 +22,9 @@ from ..recipe.config import MergeConfig
 from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
-from ..spec.choices import Extra, Missing, Semantics, Tied
+from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted
+from .base_rows import rows_warnings
 from .plan import MergePlan
 
 
@@ -59,6 +61,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         check_variant(config.variant, inputs.opened.values())
     template = base or experts[0]
     uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    if config.embeddings is Embeddings.BASE_ROWS and base is None:
+        raise InputError(
+            "embeddings: found 'base-rows', and the merge has no base; add 'base_model: DIR' "
+            "(--base DIR)"
+        )
     own = template
     template, experts = arranged(template, experts, config.tied)
     # A head that is not written must still be the embedding.
@@ -68,6 +75,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
+    warnings += differences(
+        (template, *experts),
+        any_architecture=config.architecture is Architecture.ANY
+        or any(entry.rename for entry in entries),
+    )
     names = matched.merged
     resolver = config.resolver(names)
     parameters = {name: resolver.parameters_for(name) for name in names}
@@ -91,6 +103,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
         for name, info in template.tensors.items()
     ]
+    warnings.extend(rows_warnings(matched, models))
     opened = inputs.opened.values()
     warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
     warnings.extend(
@@ -130,6 +143,7 @@ def policy(config: MergeConfig, uses_base: bool) -> Policy:
         has_base=config.base_model is not None,
         counters=config.base_model is not None,
         merges=uses_base,
+        base_rows=config.embeddings is Embeddings.BASE_ROWS,
         missing=by_name(config.missing, Missing.ERROR),
         extra=by_name(config.extra, Extra.ERROR),
     )

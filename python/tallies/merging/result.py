@@ -145,7 +145,9 @@ class MergeResult:
                 info = made.match.own(model, work.name)
                 if work.name in model.tensors and info is not None:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
-                    lanes = content(info) if dropped else self.passes.outcomes[job].inputs[i]
+                    # Passes do not read all rows of what the models have in several sizes.
+                    again = dropped or work.name in made.match.rows
+                    lanes = content(info) if again else self.passes.outcomes[job].inputs[i]
                     tensors[info.name] = tensor_fingerprint(info, lanes)
             stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
@@ -160,10 +162,12 @@ class MergeResult:
 
     def _output_fingerprint(self) -> str:
         made = self.plan
-        tensors = {
-            work.name: tensor_fingerprint(self.outputs[work.name], self.passes.outcomes[job].output)
-            for job, work in enumerate(self.works)
-        }
+        tensors = {}
+        for job, work in enumerate(self.works):
+            out = self.outputs[work.name]
+            is_part = work.name in made.match.rows
+            lanes = content(out) if is_part else self.passes.outcomes[job].output
+            tensors[work.name] = tensor_fingerprint(out, lanes)
         for alias, canonical in made.match.tied.items():
             tensors[alias] = tensors[canonical]
         for name in made.match.copied:

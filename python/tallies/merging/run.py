@@ -12,12 +12,14 @@ from .._core import Limits, Plan
 from ..checkpoint.data import chunks, same_bytes
 from ..checkpoint.files import refuse_changed, stamps
 from ..checkpoint.layout import Shard, index_files
+from ..checkpoint.rows import first_rows, last_rows
 from ..checkpoint.tensors import TensorInfo
 from ..engine.files import PlanFiles
 from ..engine.nonfinite import objections
 from ..engine.passes import Passes
 from ..engine.usage import Advance, Progress
 from ..linalg.threads import Workers
+from .base_rows import base_rows
 from .journal import Journal, holds
 from .plan import MergePlan
 from .result import MergeResult
@@ -139,6 +141,25 @@ class MergeRun:
             for chunk in chunks(self._plan.template.tensors[name]):
                 self._files.write(self._outputs[name], bytes(chunk), at)
                 at += len(chunk)
+        for name, common in self._rows_in(shard):
+            at = first_rows(self._outputs[name], common).n_bytes
+            for data in self._base_rows(name, common):
+                self._files.write(self._outputs[name], data, at)
+                at += len(data)
+
+    def _rows_in(self, shard: Shard) -> Iterator[tuple[str, int]]:
+        """Yield the tensors of a file that have rows of the base alone, and the number of others.
+
+        Aliases of such a tensor are among them.
+        """
+        match = self._plan.match
+        for name, _, _ in shard.tensors:
+            common = match.rows.get(match.tied.get(name, name))
+            if common is not None:
+                yield name, common
+
+    def _base_rows(self, name: str, common: int) -> Iterator[bytes]:
+        return base_rows(self._plan.template.tensors[name], common, self._outputs[name].dtype)
 
     def _restore(self, passes: Passes, journal: Journal, directory: Path) -> set[str]:
         """Take over the outcomes of an earlier run; return the files that still hold its work."""
@@ -164,9 +185,20 @@ class MergeRun:
             same_bytes(self._outputs[name], self._plan.template.tensors[name])
             for name in self._copied_in(shard)
         )
+        rows = self._plan.match.rows
+        copied = copied and all(
+            b"".join(chunks(last_rows(self._outputs[name], common)))
+            == b"".join(self._base_rows(name, common))
+            for name, common in self._rows_in(shard)
+        )
         return copied and all(
-            holds(self._outputs[name], passes.outcomes[job], majority)
+            holds(
+                first_rows(self._outputs[name], rows[own]) if own in rows else self._outputs[name],
+                passes.outcomes[job],
+                majority,
+            )
             for job in self._jobs(shard)
+            for own in [self._works[job].name]
             for name in self._names(job)
         )
 

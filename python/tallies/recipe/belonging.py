@@ -1,4 +1,4 @@
-"""The keys of a recipe about tensors that not all of its models have under one name.
+"""The keys of a recipe about models that differ, and about tensors that not all of them have.
 
 ``rename`` of a model gives its tensors other prefixes. ``missing`` and ``extra`` are settings, each
 a word or a list of ``filter`` rules by the tensor's name.
@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import did_you_mean, show, unknown
-from ..spec.choices import Choice, Extra, Missing, Tied
+from ..spec.choices import Architecture, Choice, Embeddings, Extra, Missing, Tied
 from .settings import Setting, evaluate, filters, matches, normalise
 
 
@@ -36,6 +36,10 @@ def _word(value: object, kind: type[Choice]) -> str:
     return kind(value)
 
 
+def _architecture(value: object) -> str | None:
+    return None if value is None else _word(value, Architecture)
+
+
 def _setting(kind: type[Choice]) -> BeforeValidator:
     def check(value: object) -> Setting | None:
         return None if value is None else normalise(value, partial(_word, kind=kind))
@@ -48,14 +52,20 @@ Renaming = Annotated[Any, BeforeValidator(_renaming)]
 
 
 class BelongingKeys(BaseModel):
-    """The keys of a recipe about tensors that differ between its models."""
+    """The keys of a recipe about differences between its models."""
 
     missing: Annotated[Any, _setting(Missing)] = None
     """The treatment of tensors that a model lacks and the base has; errors by default."""
     extra: Annotated[Any, _setting(Extra)] = None
     """The treatment of tensors that a model has and the base lacks; errors by default."""
+    architecture: Annotated[Any, BeforeValidator(_architecture)] = None
+    """The treatment of models of different architectures; errors by default."""
     tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
     """The output head of the result, where it is the input embedding in some of the models."""
+    embeddings: Annotated[Embeddings, BeforeValidator(partial(_word, kind=Embeddings))] = (
+        Embeddings.ERROR
+    )
+    """The treatment of embeddings and heads of vocabularies of different sizes."""
 
 
 def rules(texts: Sequence[str]) -> Any:

@@ -54,6 +54,14 @@ class Extra(Choice):
     """The result is made without it."""
 
 
+class Architecture(Choice):
+    """The treatment of models whose configurations name different architectures."""
+
+    SAME = "same"
+    """They are refused."""
+    ANY = "any"
+
+
 class Tied(Choice):
     """The output head of a result, of models in which it may be the input embedding."""
 
@@ -63,6 +71,14 @@ class Tied(Choice):
     """The embedding, and not written."""
     UNTIE = "untie"
     """A tensor of its own, merged apart."""
+
+
+class Embeddings(Choice):
+    """The treatment of embeddings and heads of vocabularies of different sizes."""
+
+    ERROR = "error"
+    BASE_ROWS = "base-rows"
+    """Rows that not all models have are the base's."""
 
 
 class Scope(Choice):

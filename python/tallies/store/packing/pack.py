@@ -17,7 +17,7 @@ from ...engine.usage import Progress
 from ...errors import InputError
 from ...recipe.belonging import chosen
 from ...sizes import parse_size
-from ...spec.choices import Choice, Extra, Missing, Nonfinite
+from ...spec.choices import Architecture, Choice, Extra, Missing, Nonfinite
 from ..manifest import Manifest
 from .plan import Integers, PackPlan
 from .report import PackReport
@@ -40,6 +40,7 @@ def pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    architecture: str | None = None,
     variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
@@ -65,6 +66,7 @@ def pack(
         missing: "error", or "base" to take the base's tensor for one that an expert lacks; or
             filter rules by name, as in recipes.
         extra: "error", or "drop" to leave out what the base lacks; or filter rules by name.
+        architecture: "any" accepts experts whose configuration names another architecture.
         variant: The variant of the weights to read of models that have several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
@@ -93,6 +95,7 @@ def pack(
         integers=integers,
         missing=missing,
         extra=extra,
+        architecture=architecture,
         variant=variant,
         overwrite=overwrite,
         sync=sync,
@@ -143,6 +146,7 @@ def _pack(
     integers: str = "equal",
     missing: Any = None,
     extra: Any = None,
+    architecture: str | None = None,
     variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
@@ -150,7 +154,7 @@ def _pack(
     **parameters: Any,
 ) -> PackReport:
     start = time.perf_counter()
-    policy = Policy(
+    differing = Policy(
         missing=chosen("missing", missing, Missing), extra=chosen("extra", extra, Extra)
     )
     plan = PackPlan.make(
@@ -159,8 +163,12 @@ def _pack(
         codec,
         parameters,
         _chosen("integers", integers, (*Integers,)),
-        policy,
+        differing,
         variant,
+        any_architecture=_chosen(
+            "architecture", architecture or Architecture.SAME, (*Architecture,)
+        )
+        is Architecture.ANY,
         bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)

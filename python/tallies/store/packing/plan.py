@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ...checkpoint.belonging import differences
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
@@ -68,6 +69,7 @@ class PackPlan:
     """Tensors that no task changed."""
     variant: str | None
     """The variant of the weights that was asked for."""
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def make(
@@ -80,6 +82,7 @@ class PackPlan:
         policy: Policy = STRICT,
         variant: str | None = None,
         *,
+        any_architecture: bool = False,
         bars: bool = False,
     ) -> PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
@@ -91,6 +94,7 @@ class PackPlan:
             parameters: Parameters of the codec; those that are missing take their defaults.
             integers: The treatment of integers and booleans.
             policy: The treatment of tensors that not all tasks have.
+            any_architecture: Accept models whose configurations name another architecture.
             variant: The variant of the weights to read where there are several.
             bars: Show a bar for each file that is downloaded.
 
@@ -129,6 +133,7 @@ class PackPlan:
         origin, *others = map(inputs.open, texts)
         experts = dict(zip(tasks, others, strict=True))
         models = [as_model(one) for one in (origin, *others)]
+        warnings = differences((origin, *others), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
@@ -153,6 +158,7 @@ class PackPlan:
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
+            warnings=tuple(warnings),
             variant=variant,
         )
 

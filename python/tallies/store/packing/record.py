@@ -106,7 +106,8 @@ class PackRecord(Record):
             threads: Threads that it used.
         """
         plan = self._plan
-        warnings = [
+        warnings = [*plan.warnings]
+        warnings += [
             f"task {name!r}: {task.path} equals the base bit for bit"
             for name, task in plan.tasks.items()
             if manifest.tasks[name].fingerprint == manifest.base_fingerprint
