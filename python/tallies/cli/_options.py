@@ -166,7 +166,9 @@ def run_options(function: F) -> F:
         memory_option,
         threads_option,
         click.option(
-            "--overwrite", is_flag=True, help="Replace the contents of the output directory."
+            "--overwrite",
+            is_flag=True,
+            help="Replace an earlier result in the place of the output.",
         ),
         click.option(
             "--sync", is_flag=True, help="Flush the output to disk before the output appears."

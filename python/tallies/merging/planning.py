@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoint.belonging import differences
@@ -127,7 +128,9 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         downloads=inputs.downloads(),
     )
     # A config.json that cannot be made true is refused along with the headers.
-    made.auxiliary  # noqa: B018
+    if not made.auxiliary.paths and config.files_from is not None:
+        none = f"files_from {config.files_from!r}: holds no configuration or tokenizer to copy"
+        return replace(made, warnings=(*made.warnings, none))
     return made
 
 
