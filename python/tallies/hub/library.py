@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -66,13 +67,15 @@ def cache_directory() -> Path:
     return Path(constants.HF_HUB_CACHE).expanduser()
 
 
+def utilities() -> Any:
+    """Return the module of the library's session, headers and checks of answers."""
+    return importlib.import_module("huggingface_hub.utils")
+
+
 def transport() -> Any:
     """Return the module of the library's HTTP client; its name differs by version."""
-    import importlib
-
-    from huggingface_hub.utils import get_session
-
-    return importlib.import_module(type(get_session()).__module__.partition(".")[0])
+    client = type(utilities().get_session())
+    return importlib.import_module(client.__module__.partition(".")[0])
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .attempts import attempt
 from .failures import worded
-from .library import endpoint, quietly, transport
+from .library import endpoint, quietly, transport, utilities
 from .listing import Listing, RemoteFile
 
 _SECONDS_TO_CONNECT = 5.0
@@ -27,19 +27,20 @@ def read_start(listing: Listing, file: RemoteFile, first: int, end: int) -> byte
 
 def _read(listing: Listing, file: RemoteFile, first: int, end: int) -> bytes:
     from huggingface_hub import hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
     model = listing.model
     url = hf_hub_url(model.repo, file.name, revision=model.revision, endpoint=endpoint())
-    headers = build_hf_headers(library_name="tallies")
+    headers = utilities().build_hf_headers(library_name="tallies")
     # A compressed answer would count its bytes in another way.
     headers |= {"Range": f"bytes={first}-{end - 1}", "Accept-Encoding": "identity"}
     http = transport()
     timeout = http.Timeout(_SECONDS_TO_ANSWER, connect=_SECONDS_TO_CONNECT)
-    with get_session().stream(
-        "GET", url, headers=headers, timeout=timeout, follow_redirects=True
-    ) as response:
-        hf_raise_for_status(response)
+    with (
+        utilities()
+        .get_session()
+        .stream("GET", url, headers=headers, timeout=timeout, follow_redirects=True) as response
+    ):
+        utilities().hf_raise_for_status(response)
         # A server that knows no ranges sends the file from its beginning.
         skip = 0 if response.status_code == 206 else first
         found = bytearray()
