@@ -14,7 +14,7 @@ from ..checkpoint.occupied import REPORT_NAME
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
-from ..engine.limits import allow_open_files, check_rows, n_threads
+from ..engine.limits import allow_open_files, check_rows, n_threads, too_little
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
@@ -134,7 +134,7 @@ def merge(
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
-    run.warnings += [on_cpu] if on_cpu else []
+    run.warnings += filter(None, [on_cpu, too_little(max_bytes, n_threads(threads))])
     check_inputs(made)
     journal = Journal(destination.workspace, run.key())
     if resume:
