@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..engine.limits import n_threads
+from ..engine.limits import least_bytes, n_threads
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
@@ -131,8 +131,9 @@ def _memory_bytes(made: MergePlan, max_bytes: int, threads: int) -> int:
 
 
 def _memory(made: MergePlan, max_bytes: int, threads: int) -> str:
+    most = max(max_bytes, least_bytes(threads))
     about = format_size(_memory_bytes(made, max_bytes, threads))
-    text = f"about {about} in {counted(threads, 'thread')}, buffers up to {format_size(max_bytes)}"
+    text = f"about {about} in {counted(threads, 'thread')}, buffers up to {format_size(most)}"
     if (largest := facts.largest_matrix(made)) is None:
         return f"{text}, whatever the size of the models"
     return f"{text}, the largest matrix {format_size(largest[0])} ({largest[1]})"
