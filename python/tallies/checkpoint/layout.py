@@ -48,7 +48,8 @@ class Shard:
     @property
     def stored(self) -> tuple[Entry, ...]:
         """The tensors by their names in the file, in the same order."""
-        return tuple((name.removeprefix(self.part.prefix), *rest) for name, *rest in self.tensors)
+        prefix = self.part.prefix
+        return tuple((name.removeprefix(prefix), dtype, shape) for name, dtype, shape in self.tensors)
 
     def header(self) -> tuple[bytes, list[int]]:
         """Return the first bytes of the file, and the offset of each tensor in it."""

@@ -149,16 +149,15 @@ class Passes:
             sign = self.majority(group)
             for job in group:
                 outcome = self.outcomes[job]
-                guesses = {1: outcome.plus, -1: outcome.minus}
+                assumed = {1: outcome.plus, -1: outcome.minus}
                 outcome.plus = outcome.minus = Guessed()
-                is_guess = self.rule.zero is Zero.MAJORITY
-                wrong = []
-                for guess, merged in guesses.items():
-                    if is_guess and guess != sign:
-                        wrong += merged.ranges
+                wrong: list[Sequence[int]] = []
+                for guess, part in assumed.items():
+                    if self.rule.zero is Zero.MAJORITY and guess != sign:
+                        wrong += part.ranges
                     else:
-                        add_content(outcome.output, merged.output)
-                if not is_guess:
+                        add_content(outcome.output, part.output)
+                if not wrong:
                     continue
                 found = Statistics(
                     trims=outcome.trims,
@@ -171,8 +170,8 @@ class Passes:
                     outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(tasks) if tasks else [], strict=True):
             outcome, merged = self.outcomes[job], result.candidates[0]
-            for part in (merged.output, merged.plus[1], merged.minus[1]):
-                add_content(outcome.output, part)
+            for content in (merged.output, merged.plus[1], merged.minus[1]):
+                add_content(outcome.output, content)
             self._note_overflow(job, outcome, outcome.overflow or merged.overflow)
 
     def _combine(self, jobs: Sequence[int], statistics: Sequence[Statistics]) -> None:
