@@ -62,6 +62,14 @@ def test_names_without_any_prefix_are_told_apart_by_what_follows() -> None:
     assert sorted(renamed("", dict.fromkeys(bare), found.rules)) == sorted(LLAMA)
 
 
+def test_components_of_wrappers_inside_of_names_are_found() -> None:
+    compiled = {name.replace("layers.0", "layers.0._orig_mod"): 0 for name in LLAMA}
+    compiled = {name.replace("layers.1", "layers.1._orig_mod"): 0 for name in compiled}
+    found = find_renaming({n: (2, 2) for n in compiled}, {n: (2, 2) for n in LLAMA})
+    assert found is not None and found.rules == {"*._orig_mod.": ""}
+    assert sorted(renamed("m", compiled, found.rules)) == sorted(LLAMA)
+
+
 def test_what_differs_beside_the_prefix_is_told() -> None:
     wrapped = {f"module.{name}": (2, 2) for name in LLAMA} | {"module.value.weight": (1, 2)}
     found = find_renaming(wrapped, {n: (2, 2) for n in LLAMA} | {"score.weight": (3, 2)})
@@ -93,6 +101,9 @@ def test_other_differences_are_no_renaming(
         ("a.b.c", {"a": "x", "a.b.": "y.", "": "z."}, "y.c"),
         ("a.b.c", {"": "z", "b": "w"}, "z.a.b.c"),
         ("a.b.c", {"a.b.c": "d"}, "d"),
+        ("a.w.b.w.c", {"*.w": ""}, "a.b.c"),
+        ("w.a.w", {"*.w.": ""}, "a"),
+        ("a.w.c", {"*.w": "v.", "a.v": "x"}, "x.c"),
         ("1_Dense/linear.weight", {"1_Dense/": "2_Dense/"}, "2_Dense/linear.weight"),
         ("1_Dense/linear.weight", {"1_Dense": ""}, "linear.weight"),
         ("linear.weight", {"": "2_Dense/"}, "2_Dense/linear.weight"),
@@ -101,7 +112,8 @@ def test_other_differences_are_no_renaming(
 def test_the_longest_prefix_of_whole_components_counts(
     name: str, rules: dict[str, str], expected: str
 ) -> None:
-    others = {f"{old.rstrip('./')}.other": 0 for old in rules if old not in ("", name)}
+    plain = [old for old in rules if old not in ("", name) and "*" not in old and "v" not in old]
+    others = {f"{old.rstrip('./')}.other": 0 for old in plain}
     assert expected in renamed("m", {name: 1, **others}, rules)
 
 
@@ -111,6 +123,7 @@ def test_the_longest_prefix_of_whole_components_counts(
         ({"a.": "b."}, "m: rename makes one name, 'b.w', of 'a.w' and 'b.w'"),
         ({"bb": "c"}, "m: rename: no tensor's name begins with 'bb'; expected .* such as 'a', 'b'"),
         ({"a": "c", "a.": "d"}, "m: rename: found one prefix twice"),
+        ({"*.x": ""}, r"m: rename: no tensor's name begins with '\*\.x'"),
         ({"a.w": ""}, "m: rename leaves nothing of 'a.w'"),
     ],
 )

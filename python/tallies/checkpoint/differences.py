@@ -94,16 +94,21 @@ def differences(template: Model, model: Model, policy: Policy) -> Differences:
 
 def _refuse_prefix(template: Model, model: Model, policy: Policy) -> None:
     """Refuse names that differ by prefixes, with the renaming."""
-    shapes = [
+    shapes, expected = (
         {name: tuple(tensor.shape) for name, tensor in one.tensors.items()}
         for one in (model, template)
-    ]
+    )
     may_differ = {
         *template.tied,
         *model.tied,
-        *(name for one in shapes for name, shape in one.items() if is_buffer(name, shape)),
+        *(
+            name
+            for one in (shapes, expected)
+            for name, shape in one.items()
+            if is_buffer(name, shape)
+        ),
     }
-    found = find_renaming(*shapes, may_differ)
+    found = find_renaming(shapes, expected, may_differ)
     if found is None:
         return
     pairs = ", ".join(f"{old!r} here and {new!r} there" for old, new in found.rules.items())

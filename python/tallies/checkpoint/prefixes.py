@@ -10,6 +10,9 @@ from ..errors import InputError
 from .rename import renamed
 
 _MOST_RULES = 8
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module")
+"""Components that torch's wrappers put into the names of the modules inside."""
+
 _DEPTHS = ((0, 0), (0, 1), (1, 1), (2, 2), (3, 3))
 """Components behind a prefix that tell it from others, and those behind an empty prefix."""
 
@@ -43,9 +46,10 @@ def find_renaming(
     if not extra or not missing:
         return None
     pairs = _pairs(extra, missing, names, expected)
+    held = {part for name in extra for part in name.split(".")}
+    wrapped = {f"*.{one}.": "" for one in _WRAPPERS if one in held}
     best: tuple[tuple[int, int], Renaming] | None = None
-    for depths in _DEPTHS:
-        rules = _rules(pairs, *depths)
+    for rules in (*(_rules(pairs, *depths) for depths in _DEPTHS), wrapped):
         if not 0 < len(rules) <= _MOST_RULES:
             continue
         try:

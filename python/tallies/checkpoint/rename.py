@@ -19,7 +19,8 @@ def renamed(label: str, tensors: Mapping[str, T], rename: Mapping[str, str]) -> 
 
     A prefix consists of whole components of a name (``model`` fits ``model.norm.weight``, and not
     ``models.norm.weight``), with or without the dot behind it. The longest prefix that fits a name
-    is replaced; the empty one fits all names.
+    is replaced; the empty one fits all names. Behind ``*.`` stand components that are replaced
+    wherever they are in a name, before the prefixes are looked at.
 
     Args:
         label: The model in messages.
@@ -29,13 +30,15 @@ def renamed(label: str, tensors: Mapping[str, T], rename: Mapping[str, str]) -> 
     Raises:
         InputError: A prefix fits no name, or two tensors get one name.
     """
-    rules = {_stem(old): new for old, new in rename.items()}
-    if len(rules) < len(rename):
+    anywhere = {_stem(old[2:]): new for old, new in rename.items() if old.startswith("*.")}
+    rules = {_stem(old): new for old, new in rename.items() if not old.startswith("*.")}
+    if len(rules) + len(anywhere) < len(rename):
         raise InputError(f"{label}: rename: found one prefix twice, with and without its dot")
+    stored = {name: _replaced_anywhere(name, anywhere) for name in tensors}
     found: dict[str, str] = {}
-    for name in tensors:
-        old = max((one for one in rules if _fits(one, name)), key=len, default=None)
-        new = name if old is None else _replaced(name, old, rules[old])
+    for name, inner in stored.items():
+        old = max((one for one in rules if _fits(one, inner)), key=len, default=None)
+        new = inner if old is None else _replaced(inner, old, rules[old])
         if not new:
             raise InputError(f"{label}: rename leaves nothing of {show(name)}; name it as a whole")
         if new in found:
@@ -45,7 +48,12 @@ def renamed(label: str, tensors: Mapping[str, T], rename: Mapping[str, str]) -> 
             )
         found[new] = name
     for old in rename:
-        if not any(_fits(_stem(old), name) for name in tensors):
+        is_used = (
+            any(_has(_stem(old[2:]), name) for name in tensors)
+            if old.startswith("*.")
+            else any(_fits(_stem(old), name) for name in stored.values())
+        )
+        if not is_used:
             hint = did_you_mean(_stem(old), _prefixes(tensors)) or _some_prefixes(tensors)
             raise InputError(f"{label}: rename: no tensor's name begins with {show(old)}{hint}")
     return {new: tensors[found[new]] for new in sorted(found)}
@@ -66,6 +74,21 @@ def _replaced(name: str, stem: str, new: str) -> str:
     if not new or new.endswith(_BORDERS):
         return new + rest
     return f"{new}{name[len(stem)] if stem else '.'}{rest}"
+
+
+def _has(components: str, name: str) -> bool:
+    return f".{components}." in f".{name}."
+
+
+def _replaced_anywhere(name: str, rules: Mapping[str, str]) -> str:
+    for components, new in rules.items():
+        between = f".{_stem(new)}." if new else "."
+        while _has(components, name):
+            before, _, after = f".{name}.".partition(f".{components}.")
+            name = f"{before}{between}{after}".strip(".")
+            if new:
+                break
+    return name
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -25,9 +24,9 @@ def why_other_shape(name: str, found: Sequence[int], expected: Sequence[int], wa
         expected: The shape in the template.
         way: The ways out.
     """
-    if not math.prod(found) and math.prod(expected):
+    if 0 in found and 0 not in expected:
         return f": its weights are empty; {GATHER}"
-    if math.prod(found) and not math.prod(expected):
+    if 0 not in found and 0 in expected:
         return f", whose weights are empty; {GATHER}"
     rows = len(found) == len(expected) and found[:1] != expected[:1] and found[1:] == expected[1:]
     if rows and len(found) == 2 and (is_embedding(name) or is_head(name)):

@@ -9,6 +9,7 @@ from ..engine.limits import n_threads
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
+from .matrices import in_words, matrix_counts
 from .values import by_layer, layers_in_words, listed, stacks
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
         f"{len(match.merged)} merged ({made.n_parameters:,} parameters), "
         f"{len(match.copied)} copied, {len(match.tied)} tied",
     )
+    if (counts := matrix_counts(made)) is not None:
+        yield "matrices", in_words(counts)
     if match.buffers:
         yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
     for model, lacking in facts.by_expert(made, match.missing).items():

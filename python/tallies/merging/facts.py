@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.cards import of_one_model
+from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
 from .values import extents
 
@@ -128,5 +129,5 @@ def largest_matrix(made: MergePlan) -> tuple[int, str] | None:
     for name, parameters in made.parameters.items():
         shape = made.template.tensors[name].shape
         if method.takes(name, shape, parameters, made.config.semantics):
-            sizes.append((method.n_bytes((shape[0], shape[1]), n_models), name))
+            sizes.append((n_bytes(method, shape, n_models), name))
     return max(sizes)

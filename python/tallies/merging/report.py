@@ -88,6 +88,8 @@ class MergeReport(Usage):
     """By tensor, one per expert, where each tensor has its own."""
     coefficients: dict[str, list[float]] = field(default_factory=dict)
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
+    matrices: dict[str, Any] | None = None
+    """Tensors that a method of matrices merged as such, and those that went the other way."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
     shared_parameters: dict[str, Any] = field(default_factory=dict)

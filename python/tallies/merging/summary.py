@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..engine.usage import done_line
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
+from . import matrices
 from .facts import SETTINGS
 from .values import extent, in_words, listed
 
@@ -44,6 +45,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         f"{report.tensors_merged} merged ({report.parameters:,} parameters), "
         f"{report.tensors_copied} copied, {report.tensors_tied} tied",
     )
+    if report.matrices is not None:
+        yield "matrices", matrices.in_words(report.matrices)
     if report.buffers:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     yield "settings", listed({key: report.recipe[key] for key in SETTINGS})
