@@ -1,5 +1,5 @@
-// Reads the task vectors of one tensor into memory for methods that work on whole matrices, and
-// adds the merged one to the base.
+// Reads the task vectors of one tensor, or of a slice of one, into memory for methods that work on
+// whole matrices, and adds the merged one to the base.
 #pragma once
 
 #include <array>
@@ -14,13 +14,13 @@ struct DeltaRead {
   static auto fields(auto& part) { return std::tie(part.inputs, part.nonfinite); }
 };
 
-// Writes expert - base of one expert of a job to `out`, as float32.
-DeltaRead read_delta(const Plan&, std::size_t job, std::size_t expert, float* out, const Limits&,
+// Writes expert - base of one expert of a slice to `out`, as float32.
+DeltaRead read_delta(const Plan&, const Slice&, std::size_t expert, float* out, const Limits&,
                      const Progress&);
 
-// Writes base + scale * merged to the outputs of a job: product and sum rounded in float32, the
+// Writes base + scale * merged to the outputs of a slice: product and sum rounded in float32, the
 // result once more to the outputs' type.
-Restored write_merged(const Plan&, std::size_t job, const float* merged, float scale, const Limits&,
+Restored write_merged(const Plan&, const Slice&, const float* merged, float scale, const Limits&,
                       const Progress&);
 
 }  // namespace tallies

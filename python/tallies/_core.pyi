@@ -631,6 +631,8 @@ def read_delta(
     out: int,
     limits: Limits,
     progress: Callable[[int], object] | None = None,
+    first: int = 0,
+    n_elements: int | None = None,
 ) -> tuple[list[list[int]], bool]: ...
 def write_merged(
     plan: Plan,
@@ -639,6 +641,8 @@ def write_merged(
     scale: float,
     limits: Limits,
     progress: Callable[[int], object] | None = None,
+    first: int = 0,
+    n_elements: int | None = None,
 ) -> tuple[list[int], bool]: ...
 def weighted_sum(
     deltas: Sequence[Source],

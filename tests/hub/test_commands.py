@@ -52,7 +52,9 @@ def test_experts_that_do_not_fit_are_not_downloaded(
 ) -> None:
     other = {name: tensor[:16] for name, tensor in models["one"].items()}
     hub.directory("org/other", write(tmp_path / "published" / "other", other))
-    with pytest.raises(InputError, match=r"^org/other@[0-9a-f]{10}: tensor .* has shape"):
+    with pytest.raises(
+        InputError, match=r"^task 'other': org/other@[0-9a-f]{10}: tensor .* has shape"
+    ):
         pack("org/base", {"other": "org/other"}, "store")
     assert not list(home.rglob("*.safetensors"))
 

@@ -37,6 +37,8 @@ SOLVED: list[tuple[str, dict[str, Any]]] = [
 ]
 """All of them, and further parameters of some."""
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*(opposite|zero) in")
+
 
 def solved(rows: npt.NDArray[Any], survey: InnerProducts, parameters: Mapping[str, Any]) -> Array:
     """Return the coefficients [n_rows, N] of each row of `rows` [n_rows, N, length], as float32."""

@@ -225,3 +225,27 @@ def test_places_of_tasks_that_a_store_lacks(home: Path) -> None:
     line = assert_failed(run("add", home / "store", "--task=a=x", "--task=b=y"), 2)
     assert "found none that is not in" in line
     assert os.listdir(home / "store").count("store.json") == 1
+
+
+def test_places_in_the_home_directory(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    pack("~/base", {"a": "~/a"}, "~/again", codec=INDEPENDENT)
+    data = json.loads(text(home / "again"))
+    assert (data["base"]["path"], data["tasks"]["a"]["source"]) == ("~/base", "~/a")
+    add("~/again", "b", "~/b")
+    found = contents(Path("~/again"))
+    assert list(found) == ["a", "b"]
+    remove("~/again", "a")
+    Store.open("~/again", "~/base").unpack("b", "~/out", files_from="~/a")
+    assert tallies.verify("~/again")["kind"] == tallies.inspect("~/again")["kind"] == "store"
+    said("add", "~/again", "--task=a=~/a")
+    # A store elsewhere names the models in a home directory from there.
+    pack(home / "base", {"a": home / "a"}, home.parent / "elsewhere")
+    assert json.loads(text(home.parent / "elsewhere"))["base"]["path"] == "~/base"
+    assert contents(home.parent / "elsewhere").keys() == {"a"}
+
+
+def test_messages_name_the_task(home: Path) -> None:
+    short = write(home / "short", {"bias": np.zeros(9, np.float32)})
+    words = (f"task 'c': {short}: lacks tensor 'embed.weight'",)
+    assert_refused(lambda: add(home / "store", "c", short), *words)

@@ -22,14 +22,18 @@ BASE: Texts = {
     "generation_config.json": '{"eos_token_id": 2}',
     "tokenizer.json": '{"model": "bpe"}',
     "only_base.txt": "base",
+    "README.md": "the base",
 }
 CHAT: Texts = {
     "config.json": '{"eos_token_id": 7}',
     "generation_config.json": '{"eos_token_id": [2, 7]}',
     "tokenizer.json": '{"model": "bpe"}',
+    "README.md": "the chat model",
     "chat_template.jinja": "{{ messages }}<|im_end|>",
     "1_Pooling/config.json": '{"pooling": "mean"}',
 }
+WITHOUT_CARD: Texts = {name: text for name, text in BASE.items() if name != "README.md"}
+"""The base's card is that of no other model."""
 SHAREABLE = [("tall", {}), ("sparse", {"density": "exact"})]
 
 
@@ -91,7 +95,7 @@ def test_unpacking_gives_the_files_of_the_task(
 def test_files_of_another_model_on_request(furnished: Path) -> None:
     store = packed(furnished, "a")
     report = Store.open(store).unpack("a", furnished / "out", files_from=furnished / "base")
-    assert small(furnished / "out") == BASE
+    assert small(furnished / "out") == WITHOUT_CARD
     assert report.kept_files == []
 
 
@@ -108,8 +112,8 @@ def test_bare_weights_take_the_files_of_the_base(furnished: Path) -> None:
     opened = Store.open(furnished / "store")
     opened.unpack("file", furnished / "file")
     opened.unpack("bare", furnished / "bare")
-    assert small(furnished / "file") == BASE
-    assert small(furnished / "bare") == {**BASE, "notes.txt": "mine"}
+    assert small(furnished / "file") == WITHOUT_CARD
+    assert small(furnished / "bare") == {**WITHOUT_CARD, "notes.txt": "mine"}
 
 
 def test_a_base_that_is_one_file(furnished: Path) -> None:
@@ -146,7 +150,7 @@ def test_a_store_without_records_takes_the_files_of_the_base(furnished: Path) ->
     store = packed(furnished, "a")
     edit(store, lambda data: data.pop("small_files"))
     Store.open(store).unpack("a", furnished / "out")
-    assert small(furnished / "out") == BASE
+    assert small(furnished / "out") == WITHOUT_CARD
 
 
 def test_damaged_and_missing_files(furnished: Path) -> None:
@@ -166,7 +170,7 @@ def test_damaged_and_missing_files(furnished: Path) -> None:
     ):
         assert_refused(look, own, "is missing from the store")
     Store.open(store).unpack("a", furnished / "o3", files_from=furnished / "a")
-    assert small(furnished / "o3") == CHAT
+    assert small(furnished / "o3") == {n: t for n, t in CHAT.items() if n != "README.md"}
 
 
 def test_a_file_of_the_base_that_changed(furnished: Path) -> None:
@@ -208,4 +212,24 @@ def test_reports_count_them(furnished: Path) -> None:
     assert found["n_bytes"] == report.n_bytes + own == Store.open(furnished / "store").nbytes
     assert found["tasks"]["a"]["small_files"]["tokenizer.json"] == "base"
     verified = tallies.verify(furnished / "store")
-    assert verified["files"] == 2 + 4
+    assert verified["files"] == 2 + 5
+
+
+def test_files_of_others_in_a_store(furnished: Path) -> None:
+    """No change of a store loses them."""
+    shared, alone = packed(furnished, "a", "b"), furnished / "alone"
+    pack(furnished / "base", {"a": furnished / "a"}, alone, codec="bitdelta")
+    for store in (shared, alone):
+        lay(store, {"README.md": "mine", ".git/config": "mine"})
+    before = tree(shared)
+    assert_refused(
+        lambda: remove(shared, "a"), shared, "holds '.git/', 'README.md'", "move it elsewhere first"
+    )
+    with pytest.raises(InputError, match=r"holds '\.git/', 'README\.md', which tallies did not"):
+        pack(furnished / "base", {"b": furnished / "b"}, shared, overwrite=True)
+    assert tree(shared) == before
+    add(alone, "b", furnished / "b")
+    remove(alone, "a")
+    assert (alone / "README.md").read_text() == (alone / ".git/config").read_text() == "mine"
+    remove(shared, "a", keep_shared=True)
+    assert (shared / "README.md").read_text() == "mine"

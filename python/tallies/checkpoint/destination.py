@@ -74,7 +74,7 @@ class Destination:
 
     def _resolve(self) -> Path:
         try:
-            path = Path(os.path.realpath(self._given))
+            path = Path(os.path.realpath(os.path.expanduser(self._given)))
         except ValueError:
             raise self._refuse("expected a path") from None
         refuse_undecodable(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +9,7 @@ import click
 from ..errors import InputError
 from ..store import add
 from ..store.manifest import Manifest
+from ..store.origins import root_of
 from ._belonging import architecture_option, extra_option, missing_option
 from ._options import (
     json_option,
@@ -62,7 +62,7 @@ def command(
     tallies add STORE --task code=DIR --task math=NEW-DIR-OF-MATH --base DIR
     """
     named = pairs(tasks, "--task", "math=models/math")
-    known = Manifest.read(Path(store)).tasks
+    known = Manifest.read(root_of(store)).tasks
     new = [name for name in named if name not in known]
     if not new and len(named) == 1:
         new = list(named)  # which add() refuses

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..store import choose
-from ._options import pairs, store_base_option, store_tasks_option
+from ._options import offline_option, pairs, store_base_option, store_tasks_option
 
 
 @click.command()
@@ -13,6 +13,7 @@ from ._options import pairs, store_base_option, store_tasks_option
 @click.argument("task")
 @click.argument("mask_lambda", metavar="LAMBDA")
 @store_base_option
+@offline_option
 @store_tasks_option
 def command(
     store: str, task: str, mask_lambda: str, base: str | None, tasks: tuple[str, ...]

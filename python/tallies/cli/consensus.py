@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from ..store import consensus
-from ._options import json_option, store_base_option
+from ._options import json_option, offline_option, store_base_option
 
 
 @click.command()
 @click.argument("store")
 @store_base_option
+@offline_option
 @json_option("counts")
 def command(store: str, base: str | None, as_json: bool) -> None:
     """Count how many tasks of a STORE use each parameter, per tensor and in all."""

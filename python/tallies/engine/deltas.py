@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from .._core import Limits, Plan, read_delta
 from ..linalg.threads import Workers
+from .blocks import Block
 from .jobs import Work
 from .outcomes import Trim
 
@@ -23,13 +24,26 @@ class NonFiniteError(Exception):
 
 
 class Deltas:
-    """The task vectors of one tensor, each read from where it lies when it is asked for."""
+    """The task vectors of one matrix, each read from where it lies when it is asked for.
+
+    Args:
+        plan: The native plan in which the tensor is a job.
+        work: The tensor.
+        job: Its number.
+        block: The part of the tensor that is read at once.
+        number: The number of the matrix in the block.
+        trims: The thresholds of the experts over all matrices, if there are any.
+        pool: The pool in which the matrix is merged.
+        progress: Is called with the bytes read since the last call.
+    """
 
     def __init__(
         self,
         plan: Plan,
         work: Work,
         job: int,
+        block: Block,
+        number: int,
         trims: Sequence[Trim],
         pool: Workers,
         progress: Callable[[int], object],
@@ -38,8 +52,8 @@ class Deltas:
         self._trims, self._pool, self._progress = trims, pool, progress
         self._base: list[int] = []
         self._experts: dict[int, list[int]] = {}
-        rows, columns = work.shape
-        self.shape = (rows, columns)
+        self._block, self._number = block, number
+        self.shape = block.shape
 
     def __len__(self) -> int:
         return len(self._work.weights)
@@ -78,19 +92,21 @@ class Deltas:
     def _read(self, expert: int, *, accept: bool = False) -> torch.Tensor:
         import torch
 
-        delta = torch.empty(self.shape)
+        read = torch.empty(self._block.n_matrices, *self.shape)
         is_first = expert not in self._experts
         with self._pool.undisturbed():
             (self._base, lanes), nonfinite = read_delta(
                 plan=self._plan,
                 job=self._job,
                 expert=expert,
-                out=delta.data_ptr(),
+                out=read.data_ptr(),
                 limits=ONE_THREAD,
                 progress=lambda n_bytes: self._progress(n_bytes if is_first else 0),
+                **self._block.slice,
             )
         self._experts[expert] = lanes
-        if nonfinite and not accept:
+        delta = read[self._number]
+        if nonfinite and not accept and not bool(delta.isfinite().all()):
             raise NonFiniteError
         return delta
 

@@ -20,7 +20,9 @@ from ..linalg.threads import Workers, single_threads
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .blocks import Block, blocks, matrices_together
 from .deltas import ONE_THREAD, Deltas, NonFiniteError
+from .fingerprints import add_content
 from .jobs import Work
 from .outcomes import Outcome
 from .passes import Passes
@@ -90,10 +92,23 @@ class MatrixPasses(Passes):
                 self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
 
     def _n_bytes(self, job: int) -> int:
-        rows, columns = self._works[job].shape
-        return self._method.n_bytes((rows, columns), len(self._labels))
+        return n_bytes(self._method, self._works[job].shape, len(self._labels))
 
     def _merge(self, job: int, pool: Workers) -> Outcome:
+        """Merge the matrix of a job, or the matrices of a stack one after the other."""
+        import torch
+
+        whole = Outcome(inputs=[[0] * 8 for _ in range(1 + len(self._labels))], output=[0] * 8)
+        with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
+            for block in blocks(self._works[job]):
+                part = self._merge_block(job, block, pool)
+                add_content(whole.output, part.output)
+                for lanes, own in zip(whole.inputs, part.inputs, strict=True):
+                    add_content(lanes, own)
+                whole.overflow |= part.overflow
+        return whole
+
+    def _merge_block(self, job: int, block: Block, pool: Workers) -> Outcome:
         import torch
 
         def progress(n_bytes: int) -> None:
@@ -102,23 +117,30 @@ class MatrixPasses(Passes):
                 self._progress(n_bytes)
 
         work = self._works[job]
-        with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
-            deltas = Deltas(self._plan, work, job, self.model.trims, pool, progress)
+        merged = []
+        for number in range(block.n_matrices):
+            deltas = Deltas(
+                *(self._plan, work, job, block, number, self.model.trims, pool),
+                # Each matrix of a block reads the whole block.
+                progress if number + 1 == block.n_matrices else lambda n_bytes: pool.check(),
+            )
             try:
-                merged = self._method.merge_matrix(deltas, work.parameters, self._semantics)
+                own = self._method.merge_matrix(deltas, work.parameters, self._semantics)
             except NonFiniteError:
-                merged = torch.full(work.shape, torch.nan)
-            merged = merged.contiguous()
-            with pool.undisturbed():
-                output, overflow = write_merged(
-                    plan=self._plan,
-                    job=job,
-                    merged=merged.data_ptr(),
-                    scale=self._tasks.scales[job],
-                    limits=ONE_THREAD,
-                    progress=progress,
-                )
-            return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
+                own = torch.full(block.shape, torch.nan)
+            merged.append(own)
+        values = (merged[0] if len(merged) == 1 else torch.stack(merged)).contiguous()
+        with pool.undisturbed():
+            output, overflow = write_merged(
+                plan=self._plan,
+                job=job,
+                merged=values.data_ptr(),
+                scale=self._tasks.scales[job],
+                limits=ONE_THREAD,
+                progress=progress,
+                **block.slice,
+            )
+        return Outcome(inputs=deltas.fingerprints(), output=output, overflow=overflow)
 
 
 def _as_other(work: Work, *, to_base: bool) -> Work:
@@ -149,6 +171,14 @@ class _Budget:
             with self._changed:
                 self._left += n_bytes
                 self._changed.notify_all()
+
+
+def n_bytes(method: type[MatrixMethod], shape: Sequence[int], n_experts: int) -> int:
+    """Return the bytes that a method takes for a matrix, or for one of a stack at a time."""
+    rows, columns = shape[-2:]
+    n_together = matrices_together(rows * columns)
+    read_together = 4 * rows * columns * (n_together - 1) * (2 + n_experts)
+    return method.n_bytes((rows, columns), n_experts) + read_together
 
 
 def passes_for(
@@ -203,7 +233,7 @@ def refuse_too_large(
     for name, shape, parameters in tensors:
         if not method.takes(name, shape, parameters, semantics):
             continue
-        needed = method.n_bytes((shape[0], shape[1]), n_experts)
+        needed = n_bytes(method, shape, n_experts)
         if needed > max_bytes:
             raise InputError(
                 f"{method.name}: tensor {name!r} {list(shape)} is merged as a whole, which takes "

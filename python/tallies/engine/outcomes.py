@@ -62,6 +62,8 @@ class Outcome:
     """The result's; while votes are guessed, without the stretches that have a guess."""
     factors: list[float] = field(default_factory=list)
     """The factors of L1 rescaling, one per expert."""
+    concern: str | None = None
+    """The reason to doubt the result, if there is one."""
 
 
 @dataclass
@@ -83,6 +85,8 @@ class Statistics:
     """The factors of L1 rescaling, one per expert."""
     coefficients: list[float] = field(default_factory=list)
     """The weights of a tensor that were solved for, one per expert; of rows the mean."""
+    concern: str | None = None
+    """The reason to doubt a result with these weights, if there is one."""
 
     def __bool__(self) -> bool:
         return bool(self.trims or self.weights or self.scores)

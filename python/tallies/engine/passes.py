@@ -195,6 +195,7 @@ class Passes:
                 weights=[] if found.coefficients else found.weights,
                 coefficients=found.coefficients,
                 factors=found.factors,
+                concern=found.concern,
                 conflicts=merged.conflicts,
                 cancellations=merged.cancellations,
                 sign_sum=merged.sign_sum,

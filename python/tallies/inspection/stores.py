@@ -12,15 +12,17 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import unknown
+from ..recipe.places import local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
+from ..store.origins import root_of
 from ..store.small_files import check_small_files, own_bytes, own_files
 from .checkpoints import inspect
 
 
 def is_store(path: str | os.PathLike[str]) -> bool:
     """Return whether a directory is a store, damaged or not."""
-    return os.path.isfile(Path(path) / NAME)
+    return os.path.isfile(root_of(path) / NAME)
 
 
 def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: The directory is no store, or a damaged one.
         StorageError: A file cannot be read.
     """
-    root = Path(path)
+    root = root_of(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
     small = [file for task, own in manifest.small_files.items() for file in own_files(task, own)]
@@ -106,7 +108,7 @@ def verify_store(
         InputError: A tensor or a file is damaged; the message names it.
         StorageError: A file cannot be read.
     """
-    root = Path(path)
+    root = root_of(path)
     manifest = Manifest.read(root)
     files = open_files(root, manifest)
     tensors = [(file, one) for file, row in files.items() for one in row.values()]
@@ -143,7 +145,8 @@ def _compare_expert(
     """Raise InputError unless an expert is the one that a task was packed from."""
     if task not in manifest.tasks:
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
-    found, expected = inspect(expert).get("fingerprint"), manifest.tasks[task].fingerprint
+    model = inspect(local_path(expert, manifest.variant or ""), variant=manifest.variant)
+    found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(
             f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.cards import of_one_model
+from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
+from ..recipe.modifiers import KEYS
 from .values import extents
 
 if TYPE_CHECKING:
@@ -72,8 +74,7 @@ def settings(made: MergePlan) -> dict[str, Any]:
 
 def modifiers(made: MergePlan) -> dict[str, Any]:
     """Return the changes of the task vectors that were asked for, by key."""
-    keys = ("post_scale", "layer_scaling", "drop_layers")
-    given = {key: getattr(made.config, key) for key in keys}
+    given = {key: getattr(made.config, key) for key in KEYS}
     return {key: value for key, value in given.items() if value is not None}
 
 
@@ -128,5 +129,5 @@ def largest_matrix(made: MergePlan) -> tuple[int, str] | None:
     for name, parameters in made.parameters.items():
         shape = made.template.tensors[name].shape
         if method.takes(name, shape, parameters, made.config.semantics):
-            sizes.append((method.n_bytes((shape[0], shape[1]), n_models), name))
+            sizes.append((n_bytes(method, shape, n_models), name))
     return max(sizes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.layout import tensor_bytes
 from . import facts
+from .matrices import matrix_counts
 from .values import by_layer
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def data(made: MergePlan) -> dict[str, Any]:
         "passes": made.passes(),
         "bytes_read": made.bytes_read,
         "bytes_written": made.bytes_written,
+        "matrices": matrix_counts(made),
         "largest_matrix_bytes": (facts.largest_matrix(made) or (None,))[0],
         "shards": [{"name": s.name, "n_bytes": s.n_bytes} for s in made.shards],
         "tensors": {

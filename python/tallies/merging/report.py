@@ -88,6 +88,8 @@ class MergeReport(Usage):
     """By tensor, one per expert, where each tensor has its own."""
     coefficients: dict[str, list[float]] = field(default_factory=dict)
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
+    matrices: dict[str, Any] | None = None
+    """Tensors that a method of matrices merged as such, and those that went the other way."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
     shared_parameters: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +134,9 @@ def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:
     found = {
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
     }
-    others = sorted(found - report.output.files.keys() - set(report.auxiliary_files))
+    # A run that was killed at its end may have left its own report.
+    found -= {"tallies.json", *report.output.files, *report.auxiliary_files}
+    others = sorted(found)
     return replace(report, output=replace(report.output, other_files=others))
 
 

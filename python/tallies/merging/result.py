@@ -17,6 +17,7 @@ from ..floats import float_of
 from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
 from . import facts
+from .matrices import matrix_counts
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
 
@@ -116,6 +117,7 @@ class MergeResult:
                 for job, outcome in sorted(passes.outcomes.items())
                 if outcome.coefficients
             },
+            matrices=matrix_counts(made),
             alpha=self.alpha,
             shared_parameters=facts.shared_parameters(made),
             left_out=facts.left_out(made),

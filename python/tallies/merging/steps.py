@@ -16,6 +16,7 @@ from ..engine.matrices import passes_for
 from ..engine.outcomes import Statistics
 from ..engine.surveys.survey import Survey
 from ..errors import InputError
+from ..messages import counted, some
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
 from ..spec.choices import Nonfinite, Semantics
@@ -160,14 +161,23 @@ class Steps:
         self.passes.settle_majority()
 
     def warnings(self) -> list[str]:
-        """Return the objections to merged tensors that are not finite, if they are to be warned of.
+        """Return the concerns about tensors, a line for each reason, and what is not finite.
 
-        Tensors come in the order of their numbers.
+        Merged tensors that are not finite are told if they are to be warned of. Tensors come in the
+        order of their numbers.
         """
-        if self._request.nonfinite is not Nonfinite.WARN:
-            return []
         outcomes = sorted(self.passes.outcomes.items())
-        return [why for job, one in outcomes if one.overflow for why in self._objections(job)]
+        concerns: dict[str, list[str]] = {}
+        for job, one in outcomes:
+            if one.concern is not None:
+                concerns.setdefault(one.concern, []).append(self.works[job].name)
+        found = [
+            f"{self._request.method.name}: {counted(len(names), 'tensor')} {why}: {some(names)}"
+            for why, names in concerns.items()
+        ]
+        if self._request.nonfinite is Nonfinite.WARN:
+            found += [why for job, one in outcomes if one.overflow for why in self._objections(job)]
+        return found
 
     def _drop_layers(self, works: Sequence[Work]) -> Sequence[Work]:
         """Put the base in the place of the experts in the layers that they lose."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-from ..spec.choices import Semantics
+from ..spec.choices import PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method
@@ -18,6 +18,15 @@ Tensor: TypeAlias = "torch.Tensor"
 """``torch.Tensor``, without an import of torch."""
 
 _BLENDS = {"mean": Blend.MEAN, "sum": Blend.SUM, "base": Blend.SUM}
+
+
+def is_stack(name: str, shape: tuple[int, ...]) -> bool:
+    """Return whether a tensor is a stack of matrices, one of each expert of a mixture.
+
+    transformers 5 keeps ``mlp.experts.down_proj`` as [experts, out, in]; kernels of convolutions
+    have three dimensions as well.
+    """
+    return len(shape) == 3 and "experts" in name.split(".")
 
 
 class Deltas(Protocol):
@@ -51,7 +60,10 @@ def an_others(default: str, choices: tuple[str, ...] = (*_BLENDS,), **others: An
 
 
 class MatrixMethod(Method):
-    """A method that merges tensors with two dimensions as matrices, and others by a plain rule."""
+    """A method that merges matrices, and other tensors by a plain rule.
+
+    Tensors with two dimensions are matrices, and so is each part of a stack of experts.
+    """
 
     copies: ClassVar[float] = 3.0
     """The number of float32 matrices of the tensor's size that the method holds at once."""
@@ -69,9 +81,11 @@ class MatrixMethod(Method):
     def takes(
         cls, name: str, shape: tuple[int, ...], parameters: Values, semantics: Semantics
     ) -> bool:
-        """Return whether a tensor is merged as a matrix."""
+        """Return whether a tensor is merged as a matrix, or as several."""
         parts = [part.strip() for part in str(parameters["exclude"]).split(",")]
-        return len(shape) == 2 and min(shape) > 0 and not any(p and p in name for p in parts)
+        # Other tools know of no stacks.
+        is_matrix = len(shape) == 2 or (semantics is PAPER and is_stack(name, shape))
+        return is_matrix and min(shape) > 0 and not any(p and p in name for p in parts)
 
     @classmethod
     def n_bytes(cls, shape: tuple[int, int], n_experts: int) -> int:

@@ -95,6 +95,7 @@ def linear_rule(
     scope: Scope = Scope.TENSOR,
     *,
     magnitudes: bool = False,
+    concern: Callable[[Gram, Values], str | None] | None = None,
 ) -> Rule:
     """Return the rule of a linear combination whose coefficients follow from inner products.
 
@@ -103,8 +104,11 @@ def linear_rule(
             a model; a ValueError says that there are none.
         scope: The vectors of the inner products: models, tensors or rows.
         magnitudes: ``solve`` needs the sums of magnitudes too.
+        concern: The function from the same to a reason for doubt about the result, of which the
+            merge warns once, or to None.
     """
-    survey = SurveyRule("inner_products", scope, solve, {"magnitudes": magnitudes})
+    facts = {"magnitudes": magnitudes, "concern": concern}
+    survey = SurveyRule("inner_products", scope, solve, facts)
     return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 

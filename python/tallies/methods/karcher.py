@@ -8,6 +8,7 @@ from ..linalg.gram import Gram
 from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
+from ._arcs import concern
 from ._method import Method, linear_rule
 
 
@@ -36,7 +37,7 @@ class Karcher(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        return linear_rule(coefficients)
+        return linear_rule(coefficients, concern=concern)
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:

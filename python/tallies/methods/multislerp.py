@@ -6,6 +6,7 @@ from ..linalg.gram import Gram
 from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
+from ._arcs import concern
 from ._method import Method, linear_rule, mean_objection
 
 
@@ -39,7 +40,7 @@ class MultiSlerp(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        return linear_rule(coefficients)
+        return linear_rule(coefficients, concern=concern)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

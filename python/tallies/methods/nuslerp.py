@@ -6,6 +6,7 @@ from ..linalg.gram import Gram
 from ..spec.choices import MERGEKIT, PAPER, Scope, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Rule
+from ._arcs import concern, concern_of_rows
 from ._method import Method, linear_rule
 from .slerp import on_arc, on_line
 
@@ -44,7 +45,9 @@ class NuSlerp(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        return linear_rule(coefficients, Scope.TENSOR if parameters["flatten"] else Scope.ROW)
+        if parameters["flatten"]:
+            return linear_rule(coefficients, concern=concern)
+        return linear_rule(coefficients, Scope.ROW, concern=concern_of_rows)
 
     @classmethod
     def objection(cls, parameters: Values) -> str | None:

@@ -152,7 +152,7 @@ class Places:
             return text
         if self.hub_model(text) is not None:
             return text
-        parent, name = os.path.split(os.path.abspath(self.path(text)))
+        parent, name = os.path.split(self.path(text))
         # The last component stays, though it be a link: it is the name that the user knows.
         path = os.path.join(os.path.realpath(parent), name)
         start, home = os.path.realpath(output), os.path.realpath(os.path.expanduser("~"))

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .families.registry import family_of
 from .manifest import Manifest, open_files
 from .opened import Store
+from .origins import root_of
 
 
 def consensus(
@@ -38,7 +39,7 @@ def consensus(
             the base is another one.
         StorageError: A mask cannot be read.
     """
-    root = Path(store)
+    root = root_of(store)
     manifest = Manifest.read(root)
     why_not = family_of(manifest.codec, manifest.parameters).why_not_counted()
     if why_not is not None:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.locks import only_one
+from ..checkpoint.occupied import strangers
 from ..errors import InputError, StorageError
-from ..messages import unknown
+from ..messages import some, unknown
 from .codecs import registry as codecs
 from .families.registry import family_of
 from .lambdas import DEFAULT, text
 from .manifest import Manifest, open_files
 from .names import check_task_names
-from .origins import base_place, recorded, relocate, resolved, task_places
+from .origins import base_place, recorded, relocate, resolved, root_of, task_places
 from .packing.pack import pack, pack_again
 from .packing.report import PackReport
 from .small_files import own_files
@@ -62,7 +63,7 @@ def add(
         InputError: The name is taken, the base is another one, or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root, moved = Path(store), tasks or {}
+    root, moved = root_of(store), tasks or {}
     manifest = _read(root, base, moved)
     check_task_names([*manifest.tasks, task])
     origin = base_place(root, manifest, base)
@@ -78,7 +79,12 @@ def add(
         shutil.rmtree(work, ignore_errors=True)
         try:
             report = pack(
-                origin, {task: source}, work, codec=manifest.codec, **manifest.parameters, **options
+                origin,
+                {task: source},
+                work,
+                codec=manifest.codec,
+                **manifest.parameters,
+                **options,
             )
             added = Manifest.read(work)
             if added.base_fingerprint != manifest.base_fingerprint:
@@ -132,7 +138,7 @@ def remove(
         InputError: The store has no such task, or no other one; the base or an expert is gone.
         StorageError: Reading or writing fails.
     """
-    root, moved = Path(store), tasks or {}
+    root, moved = root_of(store), tasks or {}
     manifest = _read(root, base, moved)
     _find(root, manifest, task)
     if len(manifest.tasks) == 1:
@@ -172,7 +178,7 @@ def choose(
         InputError: The store has no such task or lambda, or the task has no candidates.
         StorageError: Reading or writing fails.
     """
-    root = Path(store)
+    root = root_of(store)
     with _editing(root):
         manifest = _read(root, base, tasks or {})
         found = _find(root, manifest, task)
@@ -244,9 +250,23 @@ def _pack_again(
             for name in sources
         }
     options = {name: value for name, value in options.items() if name != "lambda"}
+    _refuse_strangers(root)
     report = pack_again(manifest, base, sources, root, **parameters, **options)
     report.warnings.append("the shared vector changed: all tasks were packed again")
     return report
+
+
+def _refuse_strangers(root: Path) -> None:
+    """Raise InputError if the directory that is to be replaced holds files of others."""
+    try:
+        found = strangers(root)
+    except OSError as error:
+        raise StorageError(f"{root}: cannot be listed: {error.strerror or error}") from None
+    if found:
+        raise InputError(
+            f"{root}: holds {some(found)}, which is no file of the store ({len(found)} such); all "
+            "tasks are packed again into a new directory in its place: move it elsewhere first"
+        )
 
 
 def _drop(root: Path, manifest: Manifest, files: Sequence[str], small: Sequence[str] = ()) -> None:

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..messages import show
 from ..recipe.places import local_path
 from .manifest import Manifest, open_files
-from .origins import base_place, relocate
+from .origins import base_place, relocate, root_of
 from .restoring.checks import restored_names
 from .restoring.report import UnpackReport
 from .restoring.task import Restoring
@@ -66,12 +66,11 @@ class Store:
             InputError: The store is damaged or of a newer format, or the base is another one.
             StorageError: A file cannot be read.
         """
-        root = Path(path)
+        root = root_of(path)
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
-        base = None if base is None else local_path(base)
         relocate(root, manifest, base, tasks or {})
-        place = base_place(root, manifest, base)
+        place = local_path(base_place(root, manifest, base), manifest.variant or "")
         origin = with_scales(Checkpoint.open(place, variant=manifest.variant or ""))
         store = cls(root, origin, manifest, files)
         store._check_base(by_content=check_base)

@@ -6,54 +6,41 @@ one that is published names no directory of the machine it was made on.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ..errors import InputError
 from ..hub.names import SCHEME, of_snapshot
 from ..messages import unknown
-from ..recipe.places import Places, local_path
+from ..recipe.places import Places
 from .manifest import Manifest
 
 
-def recorded(path: str | os.PathLike[str], store: Path) -> str:
-    """Return a path relative to a store, with ``/`` between the parts.
+def root_of(store: str | os.PathLike[str]) -> Path:
+    """Return the directory of a store; ``~`` at the start is a home directory."""
+    return Path(os.path.expanduser(store))
 
-    A path with links on the way has several spellings: the one nearest to the store counts.
-    """
-    given = os.fspath(path)
-    model = of_snapshot(os.path.abspath(given)) or Places.of().hub_model(given)
+
+def recorded(text: str | os.PathLike[str], store: Path) -> str:
+    """Return the text by which ``store.json`` names a model, whatever the current directory."""
+    given, places = os.fspath(text), Places.of()
+    model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
     if model is not None:
         return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
-    real = os.path.realpath(given)
-    parent, name = os.path.split(os.path.abspath(given))
-    spellings = [os.path.join(parent, name), os.path.join(os.path.realpath(parent), name), real]
-    home = os.path.realpath(store)
-    ways = [_way(one, home) for one in spellings if _is_same(one, real)]
-    return min(ways or [_way(real, home)], key=lambda way: way.count("../"))
-
-
-def _way(path: str, home: str) -> str:
-    try:
-        return PurePath(os.path.relpath(path, home)).as_posix()
-    except ValueError:  # on another drive
-        return PurePath(path).as_posix()
-
-
-def _is_same(one: str, other: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.samefile(one, other)
-    return False
+    return places.relative_to(store, given)
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path that ``store.json`` means, or the text of a model of the hub."""
+    """Return the path, or the model of the hub, that ``store.json`` means."""
     if origin.startswith(SCHEME):
         return origin
-    return os.path.normpath(os.path.join(os.path.realpath(store), origin))
+    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
+
+
+def _is_there(text: str) -> bool:
+    return text.startswith(SCHEME) or os.path.exists(text)
 
 
 def relocate(
@@ -73,22 +60,27 @@ def relocate(
     Raises:
         InputError: The store has no such task.
     """
-    origin = resolved(manifest.base_path, store) if base is None else base
-    manifest.base_path = recorded(origin, store)
     for name in tasks:
         if name not in manifest.tasks:
             raise InputError(f"{store}: task {unknown(name, manifest.tasks)}")
+    manifest.base_path = _told(base, manifest.base_path, store)
     for name, task in manifest.tasks.items():
-        source = recorded(tasks.get(name, resolved(task.source, store)), store)
-        manifest.tasks[name] = replace(task, source=source)
+        manifest.tasks[name] = replace(task, source=_told(tasks.get(name), task.source, store))
+
+
+def _told(text: str | os.PathLike[str] | None, origin: str, store: Path) -> str:
+    """Return how ``store.json`` names a model that was named anew, or is named already."""
+    if text is not None:
+        return recorded(Places.of().pinned(os.fspath(text)), store)
+    return recorded(origin, store) if os.path.isabs(origin) else origin
 
 
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
-    """Return the path of the base, downloaded if need be; InputError if nothing is there."""
+    """Return the text of the base, as it was given; InputError if nothing is there."""
+    if given is not None:
+        return os.fspath(given)
     place = resolved(manifest.base_path, store)
-    if given is not None or place.startswith(SCHEME):
-        return local_path(place if given is None else given)
-    if not os.path.exists(place):
+    if not _is_there(place):
         raise InputError(
             f"{store}: its base was packed from {place}, which is not there; name the base "
             "(base=, --base)"
@@ -99,13 +91,13 @@ def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | 
 def task_places(
     store: Path, manifest: Manifest, given: Mapping[str, str | os.PathLike[str]]
 ) -> dict[str, str]:
-    """Return the paths of all experts, as they were given; InputError if one is not there."""
+    """Return the texts of all experts, as they were given; InputError if one is not there."""
     places = {
         name: os.fspath(given.get(name, resolved(task.source, store)))
         for name, task in manifest.tasks.items()
     }
     for name, place in places.items():
-        if name not in given and not place.startswith(SCHEME) and not os.path.exists(place):
+        if name not in given and not _is_there(place):
             raise InputError(
                 f"{store}: {manifest.codec} has one shared vector of all tasks, so they must be "
                 f"packed again, but the expert of task {name!r} is not at {place} any more; say "

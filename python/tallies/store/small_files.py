@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from ..checkpoint import cards
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import copy_file, refuse_undecodable
 from ..checkpoint.json_text import refuse_unreadable
@@ -69,8 +70,9 @@ def keep_small_files(
 def _keep_task(of_base: SmallFiles, expert: Checkpoint, directory: Path, task: str) -> SmallFiles:
     names = _names(expert)
     lacks_description = any(name in of_base and name not in names for name in _DESCRIPTIONS)
-    # An expert of bare weights loads with the base's files alone.
-    kept = dict(of_base) if lacks_description else {}
+    # An expert of bare weights loads with the base's files alone. The base's card is not its own.
+    kept = {n: file for n, file in of_base.items() if not cards.of_one_model(Path(n))}
+    kept = kept if lacks_description else {}
     for name in names:
         found = _describe(expert.path, name, False)
         same = of_base.get(name)

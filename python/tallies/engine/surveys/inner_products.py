@@ -12,6 +12,7 @@ from ...floats import float32
 from ...linalg.gram import Gram
 from ...messages import show
 from ...spec.choices import Scope
+from ...spec.parameters import Values
 from ..jobs import Work
 from ..outcomes import Statistics
 from .survey import Context, Survey
@@ -28,6 +29,8 @@ class InnerProducts(Survey):
 
     magnitudes: bool = False
     """True where the sum of each expert's magnitudes is found as well."""
+    concern: Callable[[Gram, Values], str | None] | None = None
+    """Finds a reason to doubt the result for a tensor, or a row of it."""
 
     title = "survey of inner products"
 
@@ -66,9 +69,22 @@ class InnerProducts(Survey):
     def _of_tensor(self, work: Work, rows: Sequence[Sequence[float]]) -> Statistics:
         """Return the weights of each row of a tensor, or of the tensor, and their means."""
         n = len(work.weights)
-        solved = [self._solve(Gram(n, row), work) for row in rows]
+        grams = [Gram(n, row) for row in rows]
+        solved = [self._solve(gram, work) for gram in grams]
         mean = [math.fsum(column) / len(solved) for column in zip(*solved, strict=True)]
-        return Statistics(weights=[one for row in solved for one in row], coefficients=mean)
+        return Statistics(
+            weights=[one for row in solved for one in row],
+            coefficients=mean,
+            concern=self._concern(grams, work),
+        )
+
+    def _concern(self, grams: Sequence[Gram], work: Work) -> str | None:
+        """Return the first reason to doubt the result for a tensor."""
+        n_each = work.row_length if self.scope is Scope.ROW else work.n_elements
+        if self.concern is None or n_each < 2:  # numbers have a sign, not a direction
+            return None
+        found = (self.concern(one, work.parameters) for one in grams if one.is_finite())
+        return next(filter(None, found), None)
 
     def _solve(self, gram: Gram, work: Work) -> list[float]:
         assert self.solve is not None, "a rule that needs inner products says what follows of them"

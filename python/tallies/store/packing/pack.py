@@ -54,7 +54,7 @@ def pack(
     by a rename when it is complete.
 
     Args:
-        base: The base checkpoint.
+        base: The base checkpoint: a path, or a model of the hub such as "org/name".
         tasks: Checkpoints of the experts by the names of their tasks.
         out: The directory to create.
         codec: The name of a codec; ``tallies methods`` lists them.
@@ -196,14 +196,14 @@ def _refuse_others(before: Manifest, after: Manifest, plan: PackPlan) -> None:
     """Raise InputError if a model is not the one that the store was packed from."""
     if after.base_fingerprint != before.base_fingerprint:
         raise InputError(
-            f"{plan.base.path}: is not the store's base: its fingerprint is "
+            f"{plan.texts['']}: is not the store's base: its fingerprint is "
             f"{after.base_fingerprint}, expected {before.base_fingerprint}; name the base that it "
             "was packed from (base=, --base)"
         )
     for name, task in before.tasks.items():
         if name in after.tasks and after.tasks[name].fingerprint != task.fingerprint:
             raise InputError(
-                f"{plan.tasks[name].path}: is not the expert that task {name!r} was packed from: "
+                f"{plan.texts[name]}: is not the expert that task {name!r} was packed from: "
                 f"its fingerprint is {after.tasks[name].fingerprint}, expected {task.fingerprint}; "
                 f"say where that is (--task {name}=DIR; in Python, tasks=), or pack all anew"
             )

@@ -13,16 +13,14 @@ from ...checkpoint.belonging import differences
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
-from ...checkpoint.match import Match, Model, match
-from ...checkpoint.opening import as_model, check_variant
+from ...checkpoint.match import Match, Model
+from ...checkpoint.opening import as_model
 from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...messages import either, show
-from ...recipe.inputs import Inputs
 from ...recipe.parameters import check_parameters
-from ...recipe.places import Places
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
@@ -32,6 +30,7 @@ from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
+from .inputs import open_inputs
 
 
 class Integers(Choice):
@@ -60,6 +59,8 @@ class PackPlan:
     lambdas: Lambdas
     base: Checkpoint
     tasks: Mapping[str, Checkpoint]
+    texts: Mapping[str, str]
+    """The models as they were asked for: the base under "", the tasks under their names."""
     match: Match
     coded: tuple[str, ...]
     """Tensors that a task changed and the family encodes."""
@@ -117,29 +118,19 @@ class PackPlan:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
-        places = Places.of()
-        texts = [places.pinned(os.fspath(text)) for text in (base, *tasks.values())]
-        inputs = Inputs(places, texts, variant=variant)
-        inputs.fetch_opaque(bars=bars)
-        with inputs.named():
-            models = [as_model(inputs.open(text)) for text in texts]
+        texts = {name: os.fspath(text) for name, text in {"": base, **tasks}.items()}
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        with inputs.named():
-            matched = match(models[0], models, policy)
-        if variant:
-            check_variant(variant, inputs.opened.values())
-        inputs.fetch(bars=bars)
-        origin, *others = map(inputs.open, texts)
-        experts = dict(zip(tasks, others, strict=True))
-        models = [as_model(one) for one in (origin, *others)]
-        warnings = differences((origin, *others), any_architecture=any_architecture)
+        inputs = open_inputs(texts, policy, variant=variant, bars=bars)
+        origin, *experts = inputs.models.values()
+        models, matched = [as_model(one) for one in (origin, *experts)], inputs.match
+        warnings = differences((origin, *experts), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
             _check_copied(models, matched)
         names = sorted(
             (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
         )
-        changed = set(_changed(names, origin, list(experts.values()), matched))
+        changed = set(_changed(names, origin, experts, matched))
         coded = [
             name
             for name in names
@@ -153,7 +144,8 @@ class PackPlan:
             family=family,
             lambdas=lambdas,
             base=origin,
-            tasks=experts,
+            tasks=dict(zip(tasks, experts, strict=True)),
+            texts=inputs.texts,
             match=matched,
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),

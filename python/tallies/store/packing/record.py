@@ -63,11 +63,11 @@ class PackRecord(Record):
         base_prints, *task_prints = self.prints
         counts = dict(zip(plan.task_files, n_set, strict=True))
         tasks = {}
-        for i, (name, checkpoint) in enumerate(plan.tasks.items()):
+        for i, name in enumerate(plan.tasks):
             own = [file for file in plan.task_files if file.task == name]
             several = plan.lambdas.n_per_task > 1
             tasks[name] = Task(
-                source=recorded(checkpoint.path, store),
+                source=recorded(plan.texts[name], store),
                 fingerprint=model_fingerprint(task_prints[i]),
                 scale=scales[i],
                 mask_lambda=None if several else own[0].mask_lambda,
@@ -78,7 +78,7 @@ class PackRecord(Record):
         return Manifest(
             codec=plan.family.codec.name,
             parameters=dict(plan.family.parameters),
-            base_path=recorded(plan.base.path, store),
+            base_path=recorded(plan.texts[""], store),
             base_fingerprint=model_fingerprint(base_prints),
             variant=plan.variant,
             tensors={
@@ -108,8 +108,8 @@ class PackRecord(Record):
         plan = self._plan
         warnings = [*plan.warnings]
         warnings += [
-            f"task {name!r}: {task.path} equals the base bit for bit"
-            for name, task in plan.tasks.items()
+            f"task {name!r}: {plan.texts[name]} equals the base bit for bit"
+            for name in plan.tasks
             if manifest.tasks[name].fingerprint == manifest.base_fingerprint
         ]
         base_bytes, expert_bytes = plan.base.n_bytes, sum(t.n_bytes for t in plan.tasks.values())
@@ -122,12 +122,12 @@ class PackRecord(Record):
             path=str(path),
             codec=manifest.codec,
             parameters=manifest.parameters,
-            base=str(plan.base.path),
+            base=plan.texts[""],
             base_fingerprint=manifest.base_fingerprint,
             tasks=[
                 TaskReport(
                     name=name,
-                    source=str(plan.tasks[name].path),
+                    source=plan.texts[name],
                     fingerprint=task.fingerprint,
                     scale=task.scale,
                     set_fraction={
@@ -153,6 +153,11 @@ class PackRecord(Record):
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,
             has_shared=plan.family.has_shared,
+            left_out={
+                plan.texts[name]: dict(model.not_read)
+                for name, model in {"": plan.base, **plan.tasks}.items()
+                if model.not_read
+            },
             warnings=warnings,
             target=target(),
             **measure(start, plan.bytes_read, n_bytes, threads),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...checkpoint import cards
 from ...checkpoint.configuration import written_parts
 from ...checkpoint.files import AuxiliaryFiles
 from ...checkpoint.layout import Entry
@@ -25,6 +26,8 @@ class SmallFilesOut:
     """Those that the store has."""
     donor: Path | None = None
     """The model whose files they are; None for the task's own."""
+    text: str | None = None
+    """The same model as it was asked for."""
 
     @classmethod
     def none(cls) -> SmallFilesOut:
@@ -55,8 +58,8 @@ class SmallFilesOut:
             places = {Path(name): path for name, path in found.items()}
             kept = [name for name, file in files.items() if not file.in_base]
             return cls(AuxiliaryFiles.of(places, parts), kept)
-        donor = (
-            one.base if files_from is None else open_donor(local_path(files_from, weights=False))
-        )
-        places = {path: donor.path / path for path in donor.auxiliary_files()}
-        return cls(AuxiliaryFiles.of(places, parts), [], donor.path)
+        text = os.fspath(one.base.path if files_from is None else files_from)
+        donor = one.base if files_from is None else open_donor(local_path(text, weights=False))
+        names = [path for path in donor.auxiliary_files() if not cards.of_one_model(path)]
+        places = {path: donor.path / path for path in names}
+        return cls(AuxiliaryFiles.of(places, parts), [], donor.path, text)

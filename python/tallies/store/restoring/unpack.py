@@ -121,7 +121,7 @@ def unpack(
             files=sizes,
             auxiliary_files=[path.as_posix() for path in small.files.paths],
             kept_files=small.kept,
-            files_from="".join(map(str, donors)) or None,
+            files_from=small.text,
             **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
         )
         if not destination.is_file:
