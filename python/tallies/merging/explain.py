@@ -10,7 +10,7 @@ from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
 from .matrices import in_words, matrix_counts
-from .values import by_layer, layers_in_words, listed, stacks
+from .values import by_layer, layers_in_words, listed, modified, stacks
 
 if TYPE_CHECKING:
     from .plan import MergePlan
@@ -60,7 +60,7 @@ def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "model", f"{name}: {own}" if own else name
     yield "parameters", listed(facts.shared_parameters(made))
     for key, value in facts.modifiers(made).items():
-        yield "", f"{key} {listed(value) if isinstance(value, dict) else value}"
+        yield "", modified(key, value)
     yield "settings", listed(facts.settings(made))
 
 

@@ -38,7 +38,7 @@ class Journal(Findings):
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
         super().__init__()
         text = json.dumps([__version__, key], sort_keys=True)
-        self._head = {
+        self._head: dict[str, Any] = {
             "key": hashlib.sha256(text.encode()).hexdigest(),
             "facts": facts({**key, "version": __version__}),
         }
@@ -83,10 +83,12 @@ class Journal(Findings):
             lines = self._path.read_bytes().splitlines(keepends=True)
         except OSError:
             return
-        first, *others = [*_records(lines), {}]
-        is_other = is_object(first.get("facts")) and first["key"] != self._head["key"]
-        if is_other and any("file" in one for one in others):
-            raise InputError(changed(first["facts"], self._head["facts"]))
+        records = list(_records(lines))
+        was = records[0].get("facts") if records else None
+        if not is_object(was) or records[0]["key"] == self._head["key"]:
+            return
+        if any("file" in one for one in records):
+            raise InputError(changed(was, self._head["facts"]))
 
     def record_model(self, found: Statistics) -> None:
         """Note the statistics of the model."""
