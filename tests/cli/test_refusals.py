@@ -28,6 +28,13 @@ REFUSED: list[tuple[str, tuple[str, ...]]] = [
     ("merge ties.yml out --set models.weight=1", ("models.MODEL.KEY=VALUE",)),
     ("merge ties.yml out --set seeed=1", ("did you mean 'seed'?",)),
     ("merge ties.yml out --set density", ("--set", "key=value")),
+    ("merge --method linear --weight 1 --model a out", ("--param weight=VALUE",)),
+    ("plan --method ties --mask-lambda 1 --model a", ("--param mask_lambda=VALUE",)),
+    ("merge ties --base b --model a out", ("'ties' is a method", "--method ties")),
+    (
+        "merge --method slerp --base b --model a --model c --param t=0.5 out",
+        ("found 3", "exactly 2", "the base_model counts as the first"),
+    ),
     ("merge absent.yml out", ("absent.yml", "No such file")),
     ("merge --method tie --model a out", ("'tie'", "did you mean 'ties'?")),
     ("merge --method ties --model a out", ("base_model", "--base DIR")),

@@ -48,6 +48,19 @@ def test_a_repeat_takes_the_commit_of_the_report(
     assert data_bytes(Path("anew")) != data_bytes(Path("out"))
 
 
+def test_the_card_names_ids_and_commits(expected: Model, hub: Hub, tmp_path: Path) -> None:
+    printed("merge", *REQUEST, "out")
+    card, recipe = (Path("out", name).read_text() for name in ("README.md", "mergekit_config.yml"))
+    assert "base_model:\n- org/base\n- org/one\n- org/two\n" in card
+    for name in ("base", "one", "two"):
+        commit = hub.models[f"org/{name}"].refs["main"]
+        assert f"[org/{name}@{commit[:10]}](https://huggingface.co/org/{name})" in card
+        assert f"org/{name}@{commit}" in recipe
+    for text in (card, recipe, Path("out/tallies.json").read_text()):
+        assert str(tmp_path) not in text
+        assert "snapshots" not in text
+
+
 def test_without_a_network_the_cache_works(expected: Model, hub: Hub) -> None:
     line = assert_failed(tallies("merge", *REQUEST, "early", "--offline"), 2)
     assert "org/base: no such file or directory here, not in the cache" in line

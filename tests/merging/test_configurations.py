@@ -66,6 +66,13 @@ def test_a_donor_of_other_sizes_is_refused(
     assert not Path("out").exists()
 
 
+def test_a_donor_without_files_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "model", model(0))
+    for donor in (path, path / "model.safetensors"):
+        warnings = plan(request("linear", [path], files_from=str(donor))).warnings
+        assert f"files_from {str(donor)!r}: holds no configuration or tokenizer to copy" in warnings
+
+
 def test_an_unpacked_task(tmp_path: Path) -> None:
     config = {"dtype": "float16", "tie_word_embeddings": True, "vocab_size": 3}
     base = write(tmp_path / "base", model(1, 1), config=config)

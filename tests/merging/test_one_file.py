@@ -34,6 +34,8 @@ def test_nothing_is_written_beside_it(models: list[str]) -> None:
     assert report.output.files == {"out.safetensors": os.stat("new/out.safetensors").st_size}
     assert report.output.path == os.path.abspath("new/out.safetensors")
     assert report.auxiliary_files == []
+    assert [text for text in report.warnings if text.startswith("max_shard_size 1: does not hold")]
+    assert not merge(request("linear", models), "other.safetensors").warnings
     assert json.loads(report.to_json())["recipe"]["models"][0]["model"] == "../a.safetensors"
     # From a directory as well; the slash asks for a directory.
     write(Path("c"), EXPECTED, config={"a": 1})
@@ -116,8 +118,9 @@ def test_names_of_other_formats(models: list[str], name: str) -> None:
 
 
 def test_what_one_file_cannot_hold(models: list[str]) -> None:
-    with pytest.raises(InputError, match=r"found files_from .a.safetensors.; leave it out"):
-        merge(request("linear", models, files_from=models[0]), "out.safetensors")
+    write(Path("donor"), EXPECTED, config={})
+    with pytest.raises(InputError, match=r"found files_from .donor.; leave it out"):
+        merge(request("linear", models, files_from="donor"), "out.safetensors")
     part = {"linear.weight": f32(1, 2)}
     write(Path("st"), {"w": f32(1)})
     write(Path("st/2_Dense"), part, config={})

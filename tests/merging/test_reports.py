@@ -70,6 +70,8 @@ def test_the_report_beside_the_result_repeats_the_merge(
         "card": True,
         "missing": "error",
         "extra": "error",
+        "embeddings": "error",
+        "tied": "as-base",
     }
     said = json.loads((tmp_path / "first" / "tallies.json").read_text())
     assert said == json.loads(first.to_json())

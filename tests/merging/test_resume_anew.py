@@ -3,49 +3,76 @@
 from __future__ import annotations
 
 import os
-from itertools import chain
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
 
-from tallies import StorageError, merge
+from tallies import InputError, StorageError, merge
 from tallies.engine.passes import Passes
 from tallies.merging import journal
 from tests.support import stages
 from tests.support.checkpoints import FILE, data_bytes
+from tests.support.command import tree
 from tests.support.resuming import FILES, Recipe, Run, crash, what_it_says, workspace
 from tests.support.stages import OPTIONS
 
 # Files that a resumed run must not take over.
 
 
+def refused(recipe: Recipe, out: Path, *parts: str, **options: Any) -> None:
+    """Assert that no run goes on there, and that the one that stopped stays as it was."""
+    before = tree(workspace(out))
+    with pytest.raises(InputError) as error:
+        merge(recipe, out, resume=True, **{**OPTIONS, **options})
+    for part in (*parts, "leave out --resume"):
+        assert part in str(error.value)
+    assert tree(workspace(out)) == before
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "words"),
     [
-        {"parameters": {"density": 0.5}},
-        {"parameters": {"density": 0.6, "scale": 0.5}},
-        {"semantics": "mergekit"},
-        {"merge_method": "task_arithmetic", "parameters": {}},
-        {"out_dtype": "float32"},
-        {"nonfinite": "warn"},
+        ({"parameters": {"density": 0.5}}, "parameters.density was 0.6 and is 0.5"),
+        ({"parameters": {"density": 0.6, "scale": 0.5}}, "parameters.scale was 1.0 and is 0.5"),
+        ({"semantics": "mergekit"}, "semantics was 'paper' and is 'mergekit'"),
+        (
+            {"merge_method": "task_arithmetic", "parameters": {}},
+            "merge_method was 'ties' and is 'task_arithmetic', ",
+        ),
+        ({"out_dtype": "float32"}, "out_dtype was not there and is 'F32'"),
+        ({"nonfinite": "warn"}, "nonfinite was 'error' and is 'warn'"),
     ],
-    ids=lambda change: "-".join(map(str, change)),
+    ids=str,
 )
-def test_another_plan_starts_anew(recipe: Recipe, out: Path, change: Recipe) -> None:
+def test_another_recipe_is_refused_and_starts_anew_without_resume(
+    recipe: Recipe, out: Path, change: Recipe, words: str
+) -> None:
     crash(recipe, out, 3)
     other = {**recipe, **change}
-    run = Run(other, out)
-    report = merge(other, out.parent / "whole", **OPTIONS)
-    assert list(chain.from_iterable(run.combined)) == list(chain.from_iterable(FILES))
-    assert run.report is not None
-    assert what_it_says(run.report) == what_it_says(report)
+    refused(other, out, "the recipe changed: ", words, "repeat the earlier recipe to go on")
+    report = merge(other, out, **OPTIONS)
+    whole = merge(other, out.parent / "whole", **OPTIONS)
+    assert what_it_says(report) == what_it_says(whole)
     assert data_bytes(out) == data_bytes(out.parent / "whole")
+
+
+def test_the_run_that_stopped_goes_on_after_a_refusal(recipe: Recipe, out: Path) -> None:
+    crash(recipe, out, 3)
+    refused({**recipe, "semantics": "mergekit"}, out, "semantics")
+    assert Run(recipe, out).combined == FILES[3:]
+
+
+def test_a_run_that_finished_no_file_is_begun_anew(recipe: Recipe, out: Path) -> None:
+    crash(recipe, out, 0)
+    assert Run({**recipe, "semantics": "mergekit"}, out).report is not None
 
 
 def test_fewer_files_than_the_last_time(recipe: Recipe, out: Path) -> None:
     crash(recipe, out, 3)
-    Run(recipe, out, max_shard_size="5GB")
+    refused(recipe, out, "max_shard_size was ", " and is '5GB'", max_shard_size="5GB")
+    merge(recipe, out, max_shard_size="5GB")
     assert sorted(os.listdir(out)) == [
         *("README.md", "config.json", "journal", "mergekit_config.yml"),
         *(FILE, "tallies.json", "tokenizer"),
@@ -58,7 +85,9 @@ def touch(path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["base", "y"])
-def test_a_changed_input_starts_anew(tmp_path: Path, out: Path, model: str) -> None:
+def test_a_changed_input_is_refused_and_starts_anew_without_resume(
+    tmp_path: Path, out: Path, model: str
+) -> None:
     recipe = stages.models(tmp_path / "models")
     crash(recipe, out, 3)
     file = next((tmp_path / "models" / model).glob("*00001*"))
@@ -66,15 +95,17 @@ def test_a_changed_input_starts_anew(tmp_path: Path, out: Path, model: str) -> N
     content[-1] ^= 1
     file.write_bytes(content)
     touch(file)
-    run = Run(recipe, out)
-    assert (run.surveyed, run.combined) == (True, FILES)
+    refused(recipe, out, f"an input changed: {file} was written again", "restore it to go on")
+    file.write_bytes(content + b" ")
+    with pytest.raises(InputError):
+        merge(recipe, out, resume=True, **OPTIONS)  # the header does not fit the file
+    file.write_bytes(content)
+    merge(recipe, out, **OPTIONS)
     merge(recipe, out.parent / "whole", **OPTIONS)
     assert data_bytes(out) == data_bytes(out.parent / "whole")
 
 
-def test_an_input_that_changes_meanwhile_starts_anew_the_next_time(
-    tmp_path: Path, out: Path
-) -> None:
+def test_an_input_that_changes_meanwhile_is_told_the_next_time(tmp_path: Path, out: Path) -> None:
     recipe = stages.models(tmp_path / "models")
     file = next((tmp_path / "models/z").glob("*00001*"))
     settle = Passes.settle_majority
@@ -88,13 +119,13 @@ def test_an_input_that_changes_meanwhile_starts_anew_the_next_time(
         pytest.raises(StorageError, match="changed while it was being read"),
     ):
         merge(recipe, out, resume=True, **OPTIONS)
-    assert Run(recipe, out).combined == FILES
+    refused(recipe, out, f"an input changed: {file} was written again")
 
 
-def test_another_version_starts_anew(recipe: Recipe, out: Path) -> None:
+def test_another_version_is_refused(recipe: Recipe, out: Path) -> None:
     with mock.patch.object(journal, "__version__", "0.0.0"):
         crash(recipe, out, 3)
-    assert Run(recipe, out).combined == FILES
+    refused(recipe, out, "tallies changed: version was '0.0.0' and is ")
 
 
 def test_without_resume_nothing_is_taken_over(

@@ -81,6 +81,8 @@ def test_what_varies_is_shown_by_layer(models: Path) -> None:
     assert said["tensors"]["model.layers.4.mlp.weight"]["factor"] == 2
     assert said["models"][0]["parameters"]["weight"] == [0.25, 1]
     report = merge(recipe, "out")
+    for told in (text, str(report)):
+        assert "post_scale [1.0, 2.0]" in told
     assert report.experts[1].parameters == {"density": [0.1, 0.5], "weight": 1}
 
 

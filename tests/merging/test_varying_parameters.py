@@ -76,7 +76,8 @@ def test_densities_that_vary_are_refused_for_one_threshold(
     layers: tuple[list[Model], list[Path]], tmp_path: Path, density: object
 ) -> None:
     _, (base, *experts) = layers
-    recipe = request("ties", experts, [{"density": density}], base=base)
+    keys = {"base": base, "parameters": {"scope": "model"}}
+    recipe = request("ties", experts, [{"density": density}], **keys)
     for attempt in (plan, lambda recipe: merge(recipe, tmp_path / "out")):
         with pytest.raises(InputError, match=r"density varies .*scope: tensor") as refusal:
             attempt(recipe)
@@ -113,15 +114,30 @@ def test_scale_varies_behind_one_vote_over_the_model(
     assert_holds(tmp_path / "out", expected)
 
 
-def test_a_filter_that_fits_no_tensor_is_told(
+def test_a_filter_that_fits_no_tensor_is_an_error(
     layers: tuple[list[Model], list[Path]], tmp_path: Path
 ) -> None:
     _, (base, *experts) = layers
     weight = [{"filter": "mpl", "value": 2.0}, {"value": 1.0}]
     recipe = request("task_arithmetic", experts, base=base, parameters={"weight": weight})
-    told = ["parameters: filter 'mpl' of 'weight' fits no tensor"]
-    assert list(plan(recipe).warnings) == told
-    assert merge(recipe, tmp_path / "out").warnings == told
+    words = "parameters: filter 'mpl' of 'weight' fits no tensor; the nearest names are 'mlp'"
+    with pytest.raises(InputError, match=words):
+        plan(recipe)
+    made = plan({**recipe, "semantics": "mergekit"})
+    assert list(made.warnings) == ["parameters: filter 'mpl' of 'weight' fits no tensor"]
+    with pytest.raises(InputError, match="post_scale: filter 'mpl' fits no tensor"):
+        plan({**recipe, "parameters": {}, "post_scale": weight})
+
+
+def test_a_filter_for_a_tied_head_is_told(
+    layers: tuple[list[Model], list[Path]], tmp_path: Path
+) -> None:
+    _, (base, *experts) = layers
+    weight = [{"filter": "lm_head", "value": 2.0}, {"value": 1.0}]
+    recipe = request("task_arithmetic", experts, base=base, parameters={"weight": weight})
+    (told,) = plan(recipe).warnings
+    assert "'lm_head'" in told
+    assert "a tied one follows its other name" in told
 
 
 def test_ties_sums_what_agrees_without_normalize(

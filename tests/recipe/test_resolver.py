@@ -101,10 +101,12 @@ def test_defaults_depend_on_the_semantics() -> None:
 
 
 def test_rules_that_fit_nothing_fall_back_and_unused_filters_are_told() -> None:
-    config = MergeConfig.load(
-        with_parameters(weight=[{"filter": "mpl", "value": 3}, {"filter": "lm_head", "value": 2}])
-    )
-    resolver = config.resolver(LLAMA)
+    rules = [{"filter": "mpl", "value": 3}, {"filter": "lm_head", "value": 2}]
+    config = MergeConfig.load(with_parameters(weight=rules))
+    with pytest.raises(InputError) as caught:
+        config.resolver(LLAMA)
+    assert_words(str(caught.value), "b'", "'mpl'", "'weight'", "no tensor", "nearest", "'mlp'")
+    resolver = config.replace(semantics="mergekit").resolver(LLAMA)
     assert resolver.parameters_for("lm_head.weight")["weight"] == (1.0, 2.0)
     assert resolver.parameters_for("model.norm.weight")["weight"] == (1.0, 1.0)
     (warning,) = resolver.warnings

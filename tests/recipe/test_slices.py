@@ -44,15 +44,21 @@ def recipe(folder: Path, **keys: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("ranges", [[(0, 4)], [(0, 1), (1, 4)]])
+@pytest.mark.parametrize(("ranges", "t"), [([(0, 4)], T), ([(0, 1), (1, 4)], 0.5)])
 def test_slices_that_are_whole_models_merge_as_models(
-    pair: Path, ranges: list[tuple[int, int]]
+    pair: Path, ranges: list[tuple[int, int]], t: object
 ) -> None:
     models = [{"model": str(pair / name)} for name in "ab"]
-    tallies.merge(recipe(pair, models=models), pair / "models")
-    tallies.merge(recipe(pair, slices=slices(pair, *ranges)), pair / "slices")
+    shared = {"parameters": {"t": t}}
+    tallies.merge(recipe(pair, models=models, **shared), pair / "models")
+    tallies.merge(recipe(pair, slices=slices(pair, *ranges), **shared), pair / "slices")
     expected, found = read(pair / "models"), read(pair / "slices")
     assert all(np.array_equal(found[name], expected[name]) for name in LLAMA)
+
+
+def test_gradients_that_would_begin_anew_in_each_slice_are_refused(pair: Path) -> None:
+    with pytest.raises(InputError, match="'t' vary by layer, and would begin anew in each slice"):
+        MergeConfig.load(recipe(pair, slices=slices(pair, (0, 1), (1, 4))))
 
 
 def test_parameters_of_sources_and_of_the_slice(pair: Path) -> None:

@@ -183,7 +183,7 @@ def _with_dtype(config: dict[str, Any], written: Written) -> dict[str, Any]:
 
 def _restated(config: dict[str, Any], dtype: str, tensors: Sequence[Entry]) -> dict[str, Any]:
     """Return a configuration, and its nested ones, with this dtype where they state one."""
-    new = {}
+    new: dict[str, Any] = {}
     for key, value in config.items():
         if key in _DTYPE_KEYS and isinstance(value, str):
             new[key] = dtype
@@ -251,7 +251,7 @@ def _stated_ties(config: Mapping[str, Any]) -> Iterator[bool]:
 
 
 def _retied(config: Mapping[str, Any], tied: bool) -> dict[str, Any]:
-    new = {}
+    new: dict[str, Any] = {}
     for key, value in config.items():
         if key == _TIED_KEY and isinstance(value, bool):
             new[key] = tied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -165,7 +166,9 @@ def run_options(function: F) -> F:
         memory_option,
         threads_option,
         click.option(
-            "--overwrite", is_flag=True, help="Replace the contents of the output directory."
+            "--overwrite",
+            is_flag=True,
+            help="Replace an earlier result in the place of the output.",
         ),
         click.option(
             "--sync", is_flag=True, help="Flush the output to disk before the output appears."
@@ -200,6 +203,17 @@ def pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
     return found
 
 
+def _refuse_method(config: str) -> None:
+    """Refuse the name of a method in the place of a recipe file."""
+    from .. import methods
+
+    name = methods.proper_name(config)
+    if name in methods.names() and not os.path.exists(config):
+        raise InputError(
+            f"{config!r} is a method, and this place is a recipe file's: --method {name}"
+        )
+
+
 def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
     """Return the request that the options make, on top of the recipe file if there is one."""
     method, base = chosen.pop("method"), chosen.pop("base")
@@ -211,6 +225,7 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
             chosen[key] = parse_options(chosen[key], option)
     settings = parse_pairs(chosen.pop("settings"), "--set")
     if config is not None:
+        _refuse_method(config)
         keys = {"merge_method": method, "base_model": base, **chosen}
         given = parse_pairs(params, "--param")
         overrides = Overrides(keys, given, settings, [parse_model(text) for text in models])

@@ -20,7 +20,7 @@ from ._screen import screen
 @click.command()
 @click.argument("config", required=False, metavar="[CONFIG]")
 @click.argument("out_argument", required=False, metavar="[OUT]")
-@click.option("--out", metavar="DIR", help="Directory to create.")
+@click.option("--out", metavar="OUT", help="Directory or .safetensors file to create.")
 @request_options
 @run_options
 @click.option(
@@ -88,7 +88,9 @@ def run(
             )
         return
     if target is None:
-        raise InputError("the output is missing; name a directory to create (--out OUT)")
+        raise InputError(
+            "the output is missing; name a directory or a .safetensors file to create (--out OUT)"
+        )
     report = merge(
         asked,
         target,

@@ -46,7 +46,7 @@ def command(
     progress: bool | None,
     **options: Any,
 ) -> None:
-    """Write the checkpoint of one TASK of a STORE to the new directory OUT."""
+    """Write the checkpoint of one TASK of a STORE to OUT, a new directory or .safetensors file."""
     # Every tensor of the base is compared when it is used.
     opened = Store.open(store, base, check_base=False)
     shown = wants_bar(progress, quiet)

@@ -55,7 +55,7 @@ def _require_libraries() -> None:
         except ImportError as error:
             raise InputError(
                 f"the demo needs {package}, which cannot be imported ({error}): "
-                "pip install 'tallies[demo]'"
+                "pip install '.[demo]' in a checkout of tallies"
             ) from error
 
 

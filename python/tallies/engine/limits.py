@@ -7,7 +7,8 @@ import resource
 
 from .._core import Limits
 from ..errors import InputError
-from ..messages import show
+from ..messages import counted, show
+from ..sizes import format_size
 
 # A tile and its scratch take about four times the buffer; the rest of the budget is what the
 # lists of a selection, the plan and the interpreter take.
@@ -23,6 +24,21 @@ def tile_limits(max_bytes: int, threads: int) -> Limits:
     """Return the limits of a run that is to stay within ``max_bytes`` of memory."""
     share = max_bytes // (_BUFFER_SHARE * threads)
     return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
+
+
+def least_bytes(threads: int) -> int:
+    """Return the memory that a run takes however little it is given."""
+    return _LEAST_BUFFER_BYTES * _BUFFER_SHARE * threads
+
+
+def too_little(max_bytes: int, threads: int) -> str | None:
+    """Return the warning that ``max_bytes`` is less than a run takes, or None."""
+    if max_bytes >= (least := least_bytes(threads)):
+        return None
+    return (
+        f"max_memory: {format_size(max_bytes)} is less than the {format_size(least)} of buffers "
+        f"that {counted(threads, 'thread')} may take at least"
+    )
 
 
 def check_rows(n_bytes: int, name: str, max_bytes: int, threads: int) -> None:

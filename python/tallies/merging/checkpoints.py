@@ -14,7 +14,7 @@ from ..checkpoint.occupied import REPORT_NAME
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
-from ..engine.limits import allow_open_files, check_rows, n_threads
+from ..engine.limits import allow_open_files, check_rows, n_threads, too_little
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
 from ..recipe.config import MergeConfig
@@ -77,7 +77,8 @@ def merge(
         seed: Seed of the random methods.
         nonfinite: ``"error"``, ``"warn"`` of, or ``"propagate"`` NaN and infinite values.
         semantics: The author whose variant of the method is meant, such as ``"mergekit"``.
-        resume: Go on from the finished files of a run that had ``resume`` as well and failed.
+        resume: Go on from the finished files of a run that had ``resume`` as well and failed. A run
+            of another recipe, or over inputs that changed since, is an error.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the rename, for power failures.
         progress: True for a bar on standard error, False or None for none, or a function that is
@@ -133,10 +134,12 @@ def merge(
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
-    run.warnings += [on_cpu] if on_cpu else []
+    run.warnings += filter(None, [on_cpu, too_little(max_bytes, n_threads(threads))])
     check_inputs(made)
+    journal = Journal(destination.workspace, run.key())
+    if resume:
+        journal.refuse_others()
     with destination.writing(resume, sync) as directory:
-        journal = Journal(destination.workspace, run.key())
         result = run.write_tensors(directory, journal)
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))

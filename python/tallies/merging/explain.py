@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..engine.limits import n_threads
+from ..engine.limits import least_bytes, n_threads
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
 from .matrices import in_words, matrix_counts
-from .values import by_layer, layers_in_words, listed, stacks
+from .values import by_layer, layers_in_words, listed, modified, stacks
 
 if TYPE_CHECKING:
     from .plan import MergePlan
@@ -60,7 +60,7 @@ def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "model", f"{name}: {own}" if own else name
     yield "parameters", listed(facts.shared_parameters(made))
     for key, value in facts.modifiers(made).items():
-        yield "", f"{key} {listed(value) if isinstance(value, dict) else value}"
+        yield "", modified(key, value)
     yield "settings", listed(facts.settings(made))
 
 
@@ -131,8 +131,9 @@ def _memory_bytes(made: MergePlan, max_bytes: int, threads: int) -> int:
 
 
 def _memory(made: MergePlan, max_bytes: int, threads: int) -> str:
+    most = max(max_bytes, least_bytes(threads))
     about = format_size(_memory_bytes(made, max_bytes, threads))
-    text = f"about {about} in {counted(threads, 'thread')}, buffers up to {format_size(max_bytes)}"
+    text = f"about {about} in {counted(threads, 'thread')}, buffers up to {format_size(most)}"
     if (largest := facts.largest_matrix(made)) is None:
         return f"{text}, whatever the size of the models"
     return f"{text}, the largest matrix {format_size(largest[0])} ({largest[1]})"

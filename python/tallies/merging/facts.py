@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoint.cards import of_one_model
 from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
+from ..recipe.modifiers import KEYS
 from .values import extents
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def settings(made: MergePlan) -> dict[str, Any]:
 
 def modifiers(made: MergePlan) -> dict[str, Any]:
     """Return the changes of the task vectors that were asked for, by key."""
-    keys = ("post_scale", "layer_scaling", "drop_layers")
-    given = {key: getattr(made.config, key) for key in keys}
+    given = {key: getattr(made.config, key) for key in KEYS}
     return {key: value for key, value in given.items() if value is not None}
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ..checkpoint.json_text import is_object
 from ..checkpoint.tensors import TensorInfo
 from ..engine.fingerprints import add_content, content
 from ..engine.outcomes import Guessed, Outcome, Score, Statistics, Trim
+from ..errors import InputError
 from ..spec.dtypes import DTYPES
+from .changes import changed, facts
 from .steps import Findings
 
 NAME = "journal"
@@ -35,7 +38,10 @@ class Journal(Findings):
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
         super().__init__()
         text = json.dumps([__version__, key], sort_keys=True)
-        self._key = hashlib.sha256(text.encode()).hexdigest()
+        self._head: dict[str, Any] = {
+            "key": hashlib.sha256(text.encode()).hexdigest(),
+            "facts": facts({**key, "version": __version__}),
+        }
         self._path = directory / NAME
         self.finished: dict[str, dict[int, Outcome]] = {}
         """Outcomes of the merged tensors of each finished file, by the tensor's number."""
@@ -48,7 +54,7 @@ class Journal(Findings):
             return False
         n_bytes = 0
         for line, record in zip(lines, _records(lines), strict=False):
-            if n_bytes == 0 and record != {"key": self._key}:
+            if n_bytes == 0 and record.get("key") != self._head["key"]:
                 return False
             n_bytes += len(line)
             if "survey" in record:
@@ -69,7 +75,20 @@ class Journal(Findings):
 
     def begin(self) -> None:
         """Start the file anew, in the place of another run's."""
-        self._path.write_bytes(_line({"key": self._key}))
+        self._path.write_bytes(_line(self._head))
+
+    def refuse_others(self) -> None:
+        """Raise InputError if the run that stopped here was another, and finished files of it."""
+        try:
+            lines = self._path.read_bytes().splitlines(keepends=True)
+        except OSError:
+            return
+        records = list(_records(lines))
+        was = records[0].get("facts") if records else None
+        if not is_object(was) or records[0]["key"] == self._head["key"]:
+            return
+        if any("file" in one for one in records):
+            raise InputError(changed(was, self._head["facts"]))
 
     def record_model(self, found: Statistics) -> None:
         """Note the statistics of the model."""

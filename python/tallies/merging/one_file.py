@@ -32,13 +32,17 @@ def in_one_file(made: MergePlan, name: str) -> MergePlan:
         {RECIPE: _recipe(made)},
         files_from=made.config.files_from,
     )
-    return replace(made, shards=(shard,), is_file=True)
+    warnings = list(made.warnings)
+    if len(made.shards) > 1:
+        size = made.config.max_shard_size
+        warnings.append(f"max_shard_size {size}: does not hold for a result that is one file")
+    return replace(made, shards=(shard,), is_file=True, warnings=tuple(warnings))
 
 
 def _recipe(made: MergePlan) -> str:
     """Return a short recipe as JSON, in which no path tells of the machine."""
     recipe = made.config.to_json_dict()
-    for key in ("max_shard_size", "files_from"):
+    for key in ("max_shard_size", "files_from", "card"):
         recipe.pop(key, None)
     short: dict[str, Any] = {key: _name(value) for key, value in recipe.items()}
     short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..checkpoint.belonging import differences
@@ -22,6 +23,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
+from ..recipe.varying import changed_defaults
 from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
@@ -54,7 +56,6 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    warnings += [note] if (note := unsaid(config)) else []
     base = inputs.open(config.base_model) if config.base_model else None
     experts = [inputs.open(entry.model, entry.rename) for entry in entries]
     if config.variant:
@@ -81,14 +82,17 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         or any(entry.rename for entry in entries),
     )
     names = matched.merged
-    resolver = config.resolver(names)
+    others = [name for one in (template, *experts) for name in one.tensors]
+    resolver = config.resolver(names, [*others, *matched.tied])
     parameters = {name: resolver.parameters_for(name) for name in names}
+    config, more = _with_changed_defaults(config, parameters)
+    warnings += more
     rule = config.rule()
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.warnings(names))
+    warnings.extend(modifiers.warnings(names, others))
     copied = frozenset(matched.copied)
 
     def own_dtype(name: str) -> str:
@@ -124,8 +128,24 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         downloads=inputs.downloads(),
     )
     # A config.json that cannot be made true is refused along with the headers.
-    made.auxiliary  # noqa: B018
+    if not made.auxiliary.paths and config.files_from is not None:
+        none = f"files_from {config.files_from!r}: holds no configuration or tokenizer to copy"
+        return replace(made, warnings=(*made.warnings, none))
     return made
+
+
+def _with_changed_defaults(
+    config: MergeConfig, parameters: dict[str, dict[str, Any]]
+) -> tuple[MergeConfig, list[str]]:
+    """Return the request with defaults that changed, and what a user has to hear of defaults."""
+    changed, warnings = changed_defaults(
+        config.method, config.semantics, config.parameters, parameters
+    )
+    for values in parameters.values():
+        values.update(changed)
+    made = config.model_copy(update={"parameters": {**config.parameters, **changed}})
+    note = unsaid(config, made)
+    return made, [*([note] if note else []), *warnings]
 
 
 def policy(config: MergeConfig, uses_base: bool) -> Policy:

@@ -134,7 +134,9 @@ def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:
     found = {
         path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
     }
-    others = sorted(found - report.output.files.keys() - set(report.auxiliary_files))
+    # A run that was killed at its end may have left its own report.
+    found -= {"tallies.json", *report.output.files, *report.auxiliary_files}
+    others = sorted(found)
     return replace(report, output=replace(report.output, other_files=others))
 
 

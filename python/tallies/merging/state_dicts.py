@@ -25,6 +25,7 @@ from ..recipe.belonging import chosen
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
+from ..recipe.varying import changed_defaults
 from ..spec.choices import Extra, Missing, Nonfinite, Semantics
 from ..spec.dtypes import promoted
 from .dicts import check_copied, model_of
@@ -152,10 +153,15 @@ class _Merge:
         progress: Progress,
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:], policy)
+        names = matched.merged
         shared, per_model = self._split(weights, parameters)
         resolver = Resolver(
-            self._method, self._semantics, shared, per_model, self._labels, matched.merged
+            *(self._method, self._semantics, shared, per_model, self._labels, names),
+            [*self._template],
         )
+        values = {name: resolver.parameters_for(name) for name in names}
+        changed, told = changed_defaults(self._method, self._semantics, shared, values)
+        shared = {**shared, **changed}
         constants = {
             name: shared.get(name, parameter.default)
             for name, parameter in self._method.parameters(self._semantics).items()
@@ -163,11 +169,10 @@ class _Merge:
         }
         if constants["integers"] != "base":
             check_copied(self._models, matched)
-        result = {name: self._empty(name, matched) for name in matched.merged}
-        works = [self._work(name, matched, resolver, result) for name in matched.merged]
+        result = {name: self._empty(name, matched) for name in names}
+        works = [self._work(name, matched, {**values[name], **changed}, result) for name in names]
         limits = limits_in_memory(threads)
         plan = Plan(self._has_base)
-        names = matched.merged
         request = Request(
             method=self._method,
             constants=constants,
@@ -204,7 +209,7 @@ class _Merge:
         )
         steps.run([range(len(works))])
         advance.finish()
-        for warning in steps.warnings():
+        for warning in (*told, *steps.warnings()):
             # Past run, merge_state_dicts, its floating-point environment and its progress.
             warnings.warn(warning, stacklevel=5)
         return self._finish(matched, result)
@@ -239,9 +244,8 @@ class _Merge:
         return check_parameters(shared, self._method, self._semantics), check
 
     def _work(
-        self, name: str, matched: Match, resolver: Resolver, result: Mapping[str, Any]
+        self, name: str, matched: Match, values: dict[str, Any], result: Mapping[str, Any]
     ) -> Work:
-        values: dict[str, Any] = resolver.parameters_for(name)
         inputs = [matched.source(model, name) for model in self._models]
         return Work(
             name=name,

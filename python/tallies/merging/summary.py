@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..engine.usage import done_line
 from ..messages import counted, headline, labelled, some, warned
+from ..recipe.modifiers import KEYS
 from ..sizes import format_size
 from . import matrices
 from .facts import SETTINGS
-from .values import extent, in_words, listed
+from .values import extent, in_words, listed, modified
 
 if TYPE_CHECKING:
     from .report import MergeReport, ModelReport
@@ -40,6 +41,9 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
     for number, expert in enumerate(report.experts):
         yield "model", f"{expert.path}: {', '.join(_facts(report, expert, number))}"
     yield "parameters", listed(report.shared_parameters)
+    for key in filter(report.recipe.__contains__, KEYS):
+        yield "", modified(key, report.recipe[key])
+    yield "settings", listed({key: report.recipe[key] for key in SETTINGS})
     yield (
         "tensors",
         f"{report.tensors_merged} merged ({report.parameters:,} parameters), "
@@ -49,7 +53,6 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         yield "matrices", matrices.in_words(report.matrices)
     if report.buffers:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
-    yield "settings", listed({key: report.recipe[key] for key in SETTINGS})
     if report.alpha is not None:
         yield "layers", f"alpha {report.alpha:.6g}"
     if report.majority_sign is not None or report.sign_conflicts:

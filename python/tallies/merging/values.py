@@ -44,6 +44,11 @@ def listed(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {in_words(value) or '(none)'}" for name, value in parameters.items())
 
 
+def modified(key: str, value: Any) -> str:
+    """Return a change of the task vectors as text: ``layer_scaling alpha 0.3, beta 0.7``."""
+    return f"{key} {listed(value) if isinstance(value, Mapping) else value}"
+
+
 def extents(tensors: Iterable[Mapping[str, Scalar]]) -> dict[str, Any]:
     """Return the extent of each parameter over tensors, each of which has values by parameter."""
     found: dict[str, list[Scalar]] = {}

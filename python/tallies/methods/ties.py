@@ -22,7 +22,8 @@ class Ties(Method):
     first in order so that exactly k survive (``equal: first``). Zeros never agree and never count.
     A sum of exactly zero takes the majority of the elected signs over the scope, and the negative
     sign when the majority is zero too. A NaN or infinity is an error unless the merge's
-    ``nonfinite`` says otherwise. Without ``normalize`` the values that agree are summed.
+    ``nonfinite`` says otherwise. Without ``normalize`` the values that agree are summed. A density
+    that varies over the tensors ranks each by itself, unless ``scope`` is given.
 
     mergekit: max(1, int(n * density)) entries of a tensor survive, none for density 0; a zero sum
     is positive; the mean is sum y / sum w over the values that agree. peft: int(n * density)
@@ -42,7 +43,13 @@ class Ties(Method):
     density = a_density(0.2, by_semantics={MERGEKIT: 1.0, PEFT: None})
     weight = a_weight(semantics=(*_OURS, PEFT))
     scale = a_scale(semantics=(*_OURS, FUSIONBENCH), by_semantics={FUSIONBENCH: 0.3})
-    scope = Parameter(Scope.MODEL, "entries ranked together", choices=_SCOPES, semantics=(PAPER,))
+    scope = Parameter(
+        Scope.MODEL,
+        "entries ranked together",
+        choices=_SCOPES,
+        semantics=(PAPER,),
+        if_varied={"density": Scope.TENSOR},
+    )
     equal = Parameter(
         Equal.KEEP, "entries equal to the threshold", choices=(*Equal,), semantics=(PAPER,)
     )

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
-from ..messages import did_you_mean, show, unknown
+from ..messages import show, unknown
 from ..spec.choices import Architecture, Choice, Embeddings, Extra, Missing, Tied
-from .settings import Setting, evaluate, filters, matches, normalise
+from .settings import Setting, evaluate, filters, matches, nearest, normalise
 
 
 def _renaming(value: object) -> object:
@@ -112,8 +112,7 @@ def refuse_strays(key: str, setting: Setting | None, names: Iterable[str]) -> No
     known = list(names)
     for pattern in filters(setting) if setting is not None else ():
         if not any(matches(pattern, name) for name in known):
-            hint = did_you_mean(pattern, {part for name in known for part in name.split(".")})
             raise InputError(
-                f"{key}: filter {show(pattern)} fits no tensor of any model{hint}; correct it, or "
-                "remove the rule"
+                f"{key}: filter {show(pattern)} fits no tensor of any model; "
+                f"{nearest(pattern, known)}; correct it, or remove the rule"
             )

@@ -7,7 +7,7 @@ every key or value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -41,6 +41,7 @@ from .fields import (
 )
 from .inputs import Inputs
 from .keys import known_keys
+from .lenient import without_passed_over
 from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
 from .output_keys import OutputKeys
 from .overrides import Overrides
@@ -80,6 +81,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
     nonfinite: NonfiniteWord = Nonfinite.ERROR
     variant: VariantName | None = None
     _places: Places = PrivateAttr(default_factory=Places.of)
+    _passed_over: tuple[str, ...] = PrivateAttr(default=())
 
     def __init__(self, **data: Any) -> None:
         try:
@@ -111,7 +113,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
             if overrides is None:
                 return config
             data = overrides.apply(config.model_dump(exclude_unset=True), cls.model_fields)
-            return cls(**data)._at(config.places)
+            return cls(**data)._at(config.places, config._passed_over)
         if isinstance(config, Mapping):
             return cls._of(config, Places.of(), overrides)
         path = os.fspath(config)
@@ -128,7 +130,8 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         known = without_slices(text_keys(data), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
-        return cls(**known)._at(places)
+        known, passed_over = without_passed_over(known)
+        return cls(**known)._at(places, passed_over)
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -201,11 +204,12 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
         )
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
-        """Return the models that take part, in order, and warnings; see ``taking_part``."""
-        return taking_part(self.models, self.base_model, self.method, self._places)
+        """Return the models that take part, in order, and warnings about the recipe."""
+        experts, warnings = taking_part(self.models, self.base_model, self.method, self._places)
+        return experts, [*self._passed_over, *warnings]
 
-    def resolver(self, names: Iterable[str]) -> Resolver:
-        """Return the resolver of the parameters of each tensor among these names."""
+    def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
+        """Return the resolver of the parameters of each tensor among these names; see there."""
         experts, _ = self.experts()
         return Resolver(
             self.method,
@@ -214,6 +218,7 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
             [entry.parameters for entry in experts],
             [entry.label for entry in experts],
             names,
+            others,
         )
 
     @model_validator(mode="before")
@@ -263,10 +268,12 @@ class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
             experts, self.base_model, self.method, self.semantics, self.parameters, self._places
         )
 
-    def _at(self, places: Places) -> MergeConfig:
-        """Return this request with other places for its texts."""
+    def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
+        """Return this request with other places for its texts, and what was left out of it."""
         placed = self.model_copy()
         placed._places = places
+        if passed_over is not None:
+            placed._passed_over = tuple(passed_over)
         placed._check_experts()
         return placed
 

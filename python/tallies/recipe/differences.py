@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..methods._method import Method
@@ -19,11 +19,15 @@ _BY_WEIGHT = {Blend.MEAN_OF_AGREEING: False, Blend.WEIGHTED_MEAN_OF_AGREEING: Tr
 _RANKED = {Scope.MODEL: "over the whole model", Scope.TENSOR: "by tensor", Scope.ROW: "by row"}
 
 
-def unsaid(config: MergeConfig) -> str | None:
+def unsaid(config: MergeConfig, used: MergeConfig | None = None) -> str | None:
     """Return the warning that mergekit reads this recipe differently, or None.
 
     A recipe that chooses the semantics, or that has what mergekit's recipes cannot have, means what
     it says. Differences that only rounding or equal values show are passed over.
+
+    Args:
+        config: The recipe as it was given.
+        used: The recipe with defaults that its values have changed.
     """
     method = config.method
     if "semantics" in config.model_fields_set or MERGEKIT not in method.semantics:
@@ -39,7 +43,7 @@ def unsaid(config: MergeConfig) -> str | None:
         if name in theirs and not _is_given(name, config.parameters, experts)
         if parameter.default != theirs[name].default
     ]
-    found += _rules(config, method, experts)
+    found += _rules(used or config, method, experts)
     if not found:
         return None
     return (
@@ -50,13 +54,14 @@ def unsaid(config: MergeConfig) -> str | None:
 
 
 def _rules(
-    config: MergeConfig, method: type[Method], experts: list[Mapping[str, Setting]]
+    config: MergeConfig, method: type[Method], experts: Sequence[Mapping[str, Setting]]
 ) -> Iterator[str]:
     """Yield what differs whatever the parameters' defaults are."""
     theirs = method.parameters(MERGEKIT)
     ours = method.rule(config.constants(), PAPER)
     defaults = {key: one.default for key, one in theirs.items()}
-    other = method.rule({**defaults, **config.parameters}, MERGEKIT)
+    theirs_given = {key: one for key, one in config.parameters.items() if key in theirs}
+    other = method.rule({**defaults, **theirs_given}, MERGEKIT)
     densities = _values("density", method.parameters(PAPER), config.parameters, experts)
     if _ranks(ours) and ours.scope is not other.scope and densities != {1.0}:
         yield f"entries ranked {_RANKED[ours.scope]} ({_RANKED[other.scope]})"
@@ -71,7 +76,7 @@ def _ranks(rule: Rule) -> bool:
 
 
 def _is_given(
-    name: str, shared: Mapping[str, Setting], experts: list[Mapping[str, Setting]]
+    name: str, shared: Mapping[str, Setting], experts: Sequence[Mapping[str, Setting]]
 ) -> bool:
     return name in shared or all(never_lacks(one.get(name)) for one in experts)
 
@@ -80,7 +85,7 @@ def _values(
     name: str,
     parameters: Mapping[str, Parameter],
     shared: Mapping[str, Setting],
-    experts: list[Mapping[str, Setting]],
+    experts: Sequence[Mapping[str, Setting]],
 ) -> set[Any]:
     """Return the values of a parameter, settings that vary by their text."""
     if name not in parameters:

@@ -33,6 +33,8 @@ def known_keys(
             the message names all of them.
     """
     data = dict(data)
+    if isinstance(data.get("name"), str):
+        del data["name"]  # mergekit's name of the result, for the recipes behind it
     problems = [
         f"{key}: {reason}" for key, reason in _NOT_DONE.items() if data.pop(key, None) is not None
     ]

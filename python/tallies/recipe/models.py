@@ -124,7 +124,10 @@ def refuse_models(
     if not experts:
         raise InputError("models: found only the base_model, expected a model tuned from it")
     if problem := method.number_objection(len(experts)):
-        raise InputError(f"models: {problem}")
+        counts = "; the base_model counts as the first of them"
+        raise InputError(
+            f"models: {problem}{counts if base_model and method.base_is_first else ''}"
+        )
     takes_base = method.forms_task_vectors(has_base=True) or method.base_is_first
     if semantics is Semantics.MERGEKIT and base_model and not takes_base:
         _refuse_unlisted_base(experts, base_model, method, places)

@@ -15,7 +15,7 @@ Three keys of a recipe beside ``parameters``:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import Layers, layer_positions
 from .parameters import check_parameters, number
-from .settings import Setting, evaluate, filters, is_flat, matches, normalise
+from .settings import NOT_MERGED, Setting, evaluate, is_flat, normalise, stray
 
 _SAME = "is the same for every tensor: the names show no more than one layer"
 
@@ -155,11 +155,17 @@ class Modifiers:
             factors[name] = by_depth * (1.0 if post is None else float(post))
         return factors
 
-    def warnings(self, names: Sequence[str]) -> Iterator[str]:
-        """Yield warnings about filters that fit no tensor, and about layers that are not found."""
-        for pattern in filters(self.post_scale):
-            if not any(matches(pattern, name) for name in names):
-                yield f"post_scale: filter {pattern!r} fits no tensor"
+    def warnings(self, names: Sequence[str], others: Collection[str] = ()) -> Iterator[str]:
+        """Yield warnings about filters of unmerged tensors, and about layers that are not found.
+
+        Raises:
+            InputError: A filter fits no tensor.
+        """
+        for pattern, near in stray(self.post_scale, names, others):
+            told = f"post_scale: filter {pattern!r} fits no tensor"
+            if near:
+                raise InputError(f"{told}; {near}")
+            yield f"{told} that is merged by itself: {NOT_MERGED}"
         if (self.post_scale, self.layer_scaling, self.drop_layers) == (1.0, None, None):
             return
         positions = layer_positions(names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -14,7 +14,8 @@ from ..methods._method import Method
 from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_positions
-from .settings import Scalar, Setting, evaluate, filters, is_flat, matches, normalise
+from .lenient import is_of_others
+from .settings import NOT_MERGED, Scalar, Setting, evaluate, is_flat, normalise, stray
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -96,6 +97,10 @@ class Resolver:
         models: Checked parameters of each model, in order.
         labels: The models' names in messages.
         names: The names of all tensors.
+        others: Names of the models that are not merged by themselves: tied and copied tensors.
+
+    Raises:
+        InputError: A filter fits no tensor. mergekit passes over it, and so do its semantics.
     """
 
     def __init__(
@@ -106,14 +111,16 @@ class Resolver:
         models: Sequence[Mapping[str, Setting]],
         labels: Sequence[str],
         names: Iterable[str],
+        others: Collection[str] = (),
     ) -> None:
         self._method = method
+        self._semantics = semantics
         self._parameters = method.parameters(semantics)
         self._shared = shared
         self._models = models
         self._labels = labels
         self._positions = layer_positions(names)
-        self.warnings = (*self._unused_filters(), *self._flat_gradients())
+        self.warnings = (*self._unused_filters(others), *self._flat_gradients())
 
     def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
         """Return the values for one tensor.
@@ -175,12 +182,14 @@ class Resolver:
                         "names show no more than one layer"
                     )
 
-    def _unused_filters(self) -> Iterable[str]:
+    def _unused_filters(self, others: Collection[str]) -> Iterable[str]:
         for label, source in self._sources:
             for key, setting in source.items():
-                for pattern in filters(setting):
-                    if not any(matches(pattern, name) for name in self._positions):
-                        yield f"{label}: filter {pattern!r} of {key!r} fits no tensor"
+                for pattern, near in stray(setting, self._positions, others):
+                    told = f"{label}: filter {pattern!r} of {key!r} fits no tensor"
+                    if near and self._semantics is not Semantics.MERGEKIT:
+                        raise InputError(f"{told}; {near}")
+                    yield told if near else f"{told} that is merged by itself: {NOT_MERGED}"
 
 
 def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, Parameter]:
@@ -195,7 +204,10 @@ def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, P
             f"{method.name} has it only in {', '.join(others)} semantics, and this merge has "
             f"{semantics}; remove it, or set 'semantics: {others[0]}'"
         )
-    raise ValueError(f"parameter of {method.name} {unknown(name, proper)}")
+    complaint = f"parameter of {method.name} {unknown(name, proper)}"
+    if Semantics.MERGEKIT in method.semantics and is_of_others(name):
+        complaint += "; remove it, or set 'semantics: mergekit', which passes over it as that does"
+    raise ValueError(complaint)
 
 
 def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:

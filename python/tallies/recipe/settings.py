@@ -13,10 +13,18 @@ A setting is plain data, one of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+import difflib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
 
-from ..messages import did_you_mean, show
+from ..messages import did_you_mean, show, some
+
+# Names of heads that checkpoints of tied models lack.
+_HEADS: Final = ("lm_head.weight", "embed_out.weight")
+
+NOT_MERGED: Final = "a tied one follows its other name, a copied one has no parameters"
+
+_MOST_PARTS: Final = 20_000
 
 Scalar = float | str | bool
 Setting = Scalar | list[Any]
@@ -111,6 +119,43 @@ def filters(setting: Setting) -> Iterator[str]:
         for rule in setting:
             if isinstance(rule, dict) and rule["filter"] not in (None, "*"):
                 yield rule["filter"]
+
+
+def stray(
+    setting: Setting, names: Collection[str], others: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield the filters of a setting that fit no name of a merged tensor, and what may be meant.
+
+    Args:
+        setting: The setting.
+        names: The names of the merged tensors.
+        others: Names of the models that are not merged by themselves, such as tied ones.
+
+    Yields:
+        The filter, and ``""`` where the filter fits one of the other names, or an output head that
+        can be tied; else the nearest parts of names, in words.
+    """
+    for pattern in filters(setting):
+        if any(matches(pattern, name) for name in names):
+            continue
+        if any(matches(pattern, name) for name in (*others, *_HEADS)):
+            yield pattern, ""
+        else:
+            yield pattern, nearest(pattern, names)
+
+
+def nearest(pattern: str, names: Iterable[str]) -> str:
+    """Return the parts of names that come nearest to a filter, in words."""
+    n_parts = pattern.strip(".").count(".") + 1
+    parts: dict[str, None] = {}
+    for name in names:
+        words = name.split(".")
+        for first in range(len(words) - n_parts + 1):
+            parts[".".join(words[first : first + n_parts])] = None
+            if len(parts) > _MOST_PARTS:
+                break
+    near = difflib.get_close_matches(pattern.strip("."), parts, n=3, cutoff=0.5) or [*parts]
+    return f"the nearest names are {some(near)}" if near else "there are no tensors"
 
 
 def _gradient(values: Iterable[object], scalar: Callable[[object], Scalar]) -> list[Scalar]:

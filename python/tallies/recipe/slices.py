@@ -54,6 +54,8 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
             entry["parameters"] = parameters
         models.append(entry)
     shared = _same(slices, "parameters", "slices") or {}
+    if len(rows) > 1:
+        _refuse_gradients([*(one for row in rows for one in row), *slices, recipe])
     if base := _same(slices, "base_model", "slices"):
         recipe["base_model"] = base
     recipe["models"] = models
@@ -124,6 +126,18 @@ def _refuse_parts(name: str, ranges: Sequence[object], places: Places) -> None:
             f"slices: model {show(name)}: has {counted(n_layers, 'layer')}, and the slices "
             f"take {end}; {_WAY_OUT}"
         )
+
+
+def _refuse_gradients(owners: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse values that vary by layer: in mergekit they begin anew in each slice."""
+    for owner in owners:
+        for key, value in (owner.get("parameters") or {}).items():
+            rules = value if _has_rules(value) else [{"value": value}]
+            if any(isinstance(rule.get("value"), list) for rule in rules):
+                raise InputError(
+                    f"slices: the values of {key!r} vary by layer, and would begin anew in each "
+                    "slice; take one slice of all layers, or list whole models under 'models'"
+                )
 
 
 def _n_layers(name: str, places: Places) -> int:

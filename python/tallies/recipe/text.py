@@ -167,6 +167,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(parse: Callable[[str], Any], text: str) -> Any:
     try:
         return parse(text)
+    except yaml.composer.ComposerError as error:
+        if "single document" not in str(error):
+            raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
+        raise InputError(
+            "holds several documents, as for mergekit-multi, which is not done: put each in a file "
+            "of its own, merge them in order, and give a later one the output of an earlier as "
+            "a model"
+        ) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
 

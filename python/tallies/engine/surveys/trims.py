@@ -130,7 +130,7 @@ def model_densities(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> l
             raise InputError(
                 f"{label}: density varies over the tensors (from {min(values):g} to "
                 f"{max(values):g}), but with 'scope: model' one threshold holds for all of them; "
-                "give one density, or set 'scope: tensor'"
+                "give one density, or set 'scope: tensor' or 'semantics: mergekit'"
             )
         densities.append(values.pop() if values else 1.0)
     return densities
