@@ -39,7 +39,7 @@ def test_a_missing_library_is_one_line_with_the_remedy(
     module: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=r"pip install 'tallies\[demo\]'") as caught:
+    with pytest.raises(InputError, match=r"pip install '\.\[demo\]'") as caught:
         run(tmp_path / "demo")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "demo").exists()

@@ -69,3 +69,12 @@ def test_help_names_the_codecs() -> None:
     text = " ".join(run("pack", "--help").out.split())
     assert "tall, emr, magnitude, sparse, bitdelta, tsv_c or twin." in text
     assert "Repeat the option for each task." in text
+
+
+def test_weights_that_stay_out_are_named(here: Path) -> None:
+    (here / "a/checkpoint-5").mkdir()
+    shutil.copy(here / "a/model.safetensors", here / "a/checkpoint-5/model.safetensors")
+    report = tallies.pack("base", {"a": "a"}, "store")
+    assert [*report.left_out] == ["a"]
+    assert any("checkpoint-5" in path for path in report.left_out["a"])
+    assert "left out   checkpoint-5" in str(report)

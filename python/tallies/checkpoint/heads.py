@@ -12,7 +12,7 @@ from .checkpoint import Checkpoint
 from .json_text import is_object
 from .tied import is_embedding, is_head, nearest_embedding
 
-# Of the families whose configuration ties where it does not say, those that are merged most.
+# Families whose configuration ties where it does not say; those of them that are merged most.
 _TIED_UNLESS_SAID: Final = frozenset(
     [
         "bart",

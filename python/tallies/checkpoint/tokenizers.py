@@ -45,9 +45,10 @@ def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
         if len(files) < 2:
             continue
         first, *others = files
-        for file in others:
-            if not _are_equal(first, file):
-                yield from _token_warning(file, parse(file), first, parse(first))
+        differing = [file for file in others if not _are_equal(first, file)]
+        expected = parse(first) if differing else None
+        for file in differing:
+            yield from _token_warning(file, parse(file), first, expected)
         return
 
 

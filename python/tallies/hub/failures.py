@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Final
 
 from ..errors import InputError, StorageError, TalliesError
 from ..messages import did_you_mean, show
 from .library import endpoint, host, nearby, transport
 from .names import HubModel
+
+OFFLINE: Final = "the network may not be asked (--offline, HF_HUB_OFFLINE)"
 
 
 @contextlib.contextmanager
@@ -65,7 +68,7 @@ def _failure(model: HubModel, file: str, error: BaseException) -> TalliesError:
     ):
         return InputError(f"{name}: the model has no such file; {page}/tree/main lists the files")
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
-        return unreachable(model, "the network may not be asked (--offline, HF_HUB_OFFLINE)")
+        return unreachable(model, OFFLINE)
     if isinstance(error, errors.HfHubHTTPError):
         status = error.response.status_code
         return _no_such_model(model) if status == 404 else _refused(name, status)

@@ -6,11 +6,12 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ..checkpoint.checkpoint import Checkpoint
 from ..errors import InputError, StorageError
 from ..sizes import format_size
 from .cache import cached, note_commit, snapshot
 from .download import Download, download
-from .failures import is_about_the_network, unreachable, worded
+from .failures import OFFLINE, is_about_the_network, unreachable, worded
 from .library import host, is_offline, library
 from .listing import Listing, list_files
 from .names import HubModel
@@ -57,7 +58,10 @@ def headers(model: HubModel, variant: str = "", *, weights: bool = True) -> Path
     library(str(model))
     listing = _listing(model)
     if listing is None:
-        return snapshot(_cached(model))
+        path = snapshot(_cached(model))
+        if weights:
+            _refuse_partial(model, path, variant)
+        return path
     at, wanted = shadow(listing), _wanted(listing, variant, weights=weights)
     if wanted.is_whole and weights:
         return snapshot(listing.model)
@@ -152,11 +156,27 @@ def _listing(model: HubModel) -> Listing | None:
     return None
 
 
+def _refuse_partial(model: HubModel, path: Path, variant: str) -> None:
+    """Refuse a directory of the cache that lacks weights, when the hub cannot be asked for them."""
+    try:
+        Checkpoint.open(path, variant=variant)
+    except InputError as error:
+        raise InputError(
+            f"{error}; the cache may have a part of {model} only, and {_why()}: download the rest "
+            f"where there is a network (hf download {model.repo})"
+        ) from None
+
+
 def _cached(model: HubModel) -> HubModel:
     """Return a model at the commit that the cache has."""
     found = cached(model)
     if found is not None:
         return found
+    raise unreachable(model, _why())
+
+
+def _why() -> str:
+    """Say why the hub was not asked."""
     if is_offline():
-        raise unreachable(model, "the network may not be asked (--offline, HF_HUB_OFFLINE)")
-    raise unreachable(model, f"{host()} cannot be reached")
+        return OFFLINE
+    return f"{host()} cannot be reached"

@@ -84,11 +84,11 @@ _hollow: set[str] = set()
 def _put(listing: Listing, file: RemoteFile, path: Path) -> None:
     """Make one file of the directory: a link, a copy, or a header and nothing behind it."""
     source = path_in_cache(listing, file)
-    if path.is_symlink() or (source is None and path.exists()):
+    if path.exists() and (path.is_symlink() or source is None):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
     if source is not None:
-        path.unlink(missing_ok=True)
         _hollow.discard(os.fspath(path))
         path.symlink_to(source)
         return

@@ -83,11 +83,12 @@ class Journal(Findings):
             lines = self._path.read_bytes().splitlines(keepends=True)
         except OSError:
             return
-        records = _records(lines)
-        first = next(records, {})
-        is_other = is_object(first.get("facts")) and first["key"] != self._head["key"]
-        if is_other and any("file" in one for one in records):
-            raise InputError(changed(first["facts"], self._head["facts"]))
+        records = list(_records(lines))
+        was = records[0].get("facts") if records else None
+        if not is_object(was) or records[0]["key"] == self._head["key"]:
+            return
+        if any("file" in one for one in records):
+            raise InputError(changed(was, self._head["facts"]))
 
     def record_model(self, found: Statistics) -> None:
         """Note the statistics of the model."""

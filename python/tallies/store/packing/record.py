@@ -153,6 +153,11 @@ class PackRecord(Record):
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,
             has_shared=plan.family.has_shared,
+            left_out={
+                plan.texts[name]: dict(model.not_read)
+                for name, model in {"": plan.base, **plan.tasks}.items()
+                if model.not_read
+            },
             warnings=warnings,
             target=target(),
             **measure(start, plan.bytes_read, n_bytes, threads),

@@ -55,6 +55,8 @@ class PackReport(Usage):
     """Bytes of all experts."""
     has_shared: bool
     """True if all tasks share a vector, as the paper's accounting assumes."""
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By model, the paths beside its weights that were not read, and why."""
     warnings: list[str] = field(default_factory=list)
     target: str = ""
     """The instruction set in use."""

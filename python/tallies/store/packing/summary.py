@@ -36,6 +36,8 @@ def _rows(report: PackReport) -> Iterator[tuple[str, str]]:
     for task in report.tasks:
         yield "task", f"{task.name}: {', '.join(_facts(report, task))}"
     yield "tensors", ", ".join(_tensors(report))
+    for model, paths in report.left_out.items():
+        yield "left out", f"{', '.join(paths)} of {model}"
     small = sum(task.n_small_bytes for task in report.tasks)
     yield (
         "store",
