@@ -49,7 +49,9 @@ class Shard:
     def stored(self) -> tuple[Entry, ...]:
         """The tensors by their names in the file, in the same order."""
         prefix = self.part.prefix
-        return tuple((name.removeprefix(prefix), dtype, shape) for name, dtype, shape in self.tensors)
+        return tuple(
+            (name.removeprefix(prefix), dtype, shape) for name, dtype, shape in self.tensors
+        )
 
     def header(self) -> tuple[bytes, list[int]]:
         """Return the first bytes of the file, and the offset of each tensor in it."""
