@@ -41,7 +41,7 @@ def differing_tokenizers(models: Sequence[Checkpoint]) -> list[str]:
 
 def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
     for name, parse in _VOCABULARIES.items():
-        files = [folder / name for folder in folders if os.path.isfile(folder / name)]
+        files = [folder / name for folder in folders if _is_here(folder / name)]
         if len(files) < 2:
             continue
         first, *others = files
@@ -50,6 +50,15 @@ def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
         for file in differing:
             yield from _token_warning(file, parse(file), first, expected)
         return
+
+
+def _is_here(file: Path) -> bool:
+    """Tell if there is a file of text; before a download zeros stand in its place."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(1) != b"\0"
+    except OSError:
+        return False
 
 
 def _are_equal(first: Path, file: Path) -> bool:
