@@ -151,7 +151,15 @@ def test_header_of_100_megabytes(here: Path, n_header: int, message: str) -> Non
     assert not Path("out").exists()
 
 
-@pytest.mark.parametrize("path", ["nowhere", "nowhere/model.safetensors", "base/config.json", ""])
-def test_model_that_is_none(path: str) -> None:
-    assert_names(refused(*ties("a", path)), path, "expected")
-    assert_names(refused(*ties("a", base=path or " ")), path, "expected")
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("nowhere", "no such file or directory"),
+        ("nowhere/model.safetensors", "expected"),
+        ("base/config.json", "expected"),
+        ("", "expected"),
+    ],
+)
+def test_model_that_is_none(path: str, words: str) -> None:
+    assert_names(refused(*ties("a", path)), path, words)
+    assert_names(refused(*ties("a", base=path or " ")), path, words if path else "no such file")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallies import InputError, merge_state_dicts
+from tests.reference.dtype import promoted
 from tests.reference.linear import linear
 from tests.reference.task_arithmetic import task_arithmetic
 from tests.reference.ties import ties_model
@@ -82,13 +83,19 @@ def test_task_arithmetic(
         with pytest.raises(InputError, match="sum to zero"):
             merge_state_dicts(models.base, models.experts, method="task_arithmetic", **options)
         return
+    semantics = data.draw(st.sampled_from(["paper", "mergekit"]))
+    every = [models.base, *models.experts]
     expected = {
         name: task_arithmetic(
-            tensor, [x[name] for x in models.experts], weights, scale, normalize=normalize
+            tensor,
+            [x[name] for x in models.experts],
+            weights,
+            scale,
+            normalize=normalize,
+            out_dtype=promoted(x[name] for x in every) if semantics == "mergekit" else None,
         )
         for name, tensor in models.base.items()
     }
-    semantics = data.draw(st.sampled_from(["paper", "mergekit"]))
     assert_merges_everywhere(
         expected,
         models.base,

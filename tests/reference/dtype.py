@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,3 +58,15 @@ def narrow(a: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
     out = widen(a).astype(target)
     out.view(f"u{target.itemsize}")[np.isnan(widen(out))] = canonical_nan(target)
     return out
+
+
+def promoted(arrays: Iterable[Array]) -> np.dtype[Any]:
+    """Return the format in which torch adds these arrays; mergekit writes it where none is asked.
+
+    The common format of all, else float64 if it is among them, else float32.
+    """
+    found = {array.dtype for array in arrays}
+    if len(found) == 1:
+        return found.pop()
+    double = np.dtype(np.float64)
+    return double if double in found else np.dtype(np.float32)

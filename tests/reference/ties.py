@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .blend import disjoint_merge
-from .dtype import Array, Floats, Signs, ieee
+from .dtype import Array, Floats, Signs, ieee, promoted
 from .elect import elect_signs
 from .model import flatten, float_names, split
 from .select import keep, mergekit_keep
@@ -107,6 +107,8 @@ def ties_model(
 ) -> dict[str, Array]:
     """TIES over a whole model, each tensor in `out_dtype`, by default in the base tensor's dtype.
 
+    mergekit's default is the `promoted` dtype of base and experts.
+
     `scope="model"` takes all floating-point tensors together as one vector, for the thresholds and
     for the majority that settles a vote of zero; `scope="tensor"`, and mergekit and PEFT always,
     takes each tensor by itself. Integer and boolean tensors are copied from the base.
@@ -123,6 +125,11 @@ def ties_model(
             vote=vote,
         )
 
+    def dtype_of(name: str) -> npt.DTypeLike | None:
+        if out_dtype is not None or semantics != "mergekit":
+            return out_dtype
+        return promoted([base[name], *(expert[name] for expert in experts)])
+
     names = float_names(base)
     merged: Mapping[str, Array]
     if scope == "tensor" or semantics in ("mergekit", "peft"):
@@ -134,7 +141,7 @@ def ties_model(
         flat = task_vectors(flatten(base, names), [flatten(expert, names) for expert in experts])
         merged = split(merge(flat), base, names)
     return {
-        name: add_to_base(tensor, scale, merged[name], out_dtype)
+        name: add_to_base(tensor, scale, merged[name], dtype_of(name))
         if name in merged
         else tensor.copy()
         for name, tensor in base.items()
