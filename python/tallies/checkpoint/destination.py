@@ -191,13 +191,24 @@ class Destination:
                 self._empty()
             self._new.mkdir(exist_ok=True)
         except BlockingIOError:
-            raise InputError(
-                f"output {self.path}: another run is writing it; wait for it, or choose another"
-            ) from None
+            raise self._busy() from None
         except OSError as error:
             raise StorageError(
                 f"{self.workspace}: cannot be set up: {error.strerror or error}"
             ) from None
+
+    def refuse_busy(self) -> None:
+        """Raise InputError if another run writes to the same place."""
+        with contextlib.suppress(FileNotFoundError), open(self.workspace / "lock", "rb") as lock:
+            try:
+                lock_file(lock.fileno())
+            except BlockingIOError:
+                raise self._busy() from None
+
+    def _busy(self) -> InputError:
+        return InputError(
+            f"output {self.path}: another run is writing it; wait for it, or choose another"
+        )
 
     def _take_lock(self) -> None:
         name = self.workspace / "lock"

@@ -138,6 +138,7 @@ def merge(
     check_inputs(made)
     journal = Journal(destination.workspace, run.key())
     if resume:
+        destination.refuse_busy()
         journal.refuse_others()
     with destination.writing(resume, sync) as directory:
         result = run.write_tensors(directory, journal)
