@@ -106,7 +106,7 @@ def test_an_expert_whose_head_is_its_embedding_fits_a_base_with_a_head(
     tmp_path: Path, family: str
 ) -> None:
     models = [model(0, "own"), model(1, "none")]
-    base = saved(tmp_path / "base", models[0], False)
+    base = saved(tmp_path / "base", models[0], False, model_type=family)
     tied = None if family == "gpt2" else True
     expert = saved(tmp_path / "expert", models[1], tied, model_type=family)
     report = merge(request("task_arithmetic", [expert], base=base), tmp_path / "out")
