@@ -87,10 +87,11 @@ def factors(made: MergePlan) -> dict[str, float]:
 def varying(made: MergePlan) -> dict[str, dict[str, Any]]:
     """Return what is not the same for all tensors: a title, and the values by tensor."""
     found: dict[str, dict[str, Any]] = {}
+    models = names(made)
     for name, parameters in made.parameters.items():
         for key, value in parameters.items():
             if isinstance(value, tuple):
-                for model, one in zip(names(made), value, strict=True):
+                for model, one in zip(models, value, strict=True):
                     found.setdefault(f"{key} of {model}", {})[name] = one
             else:
                 found.setdefault(key, {})[name] = value

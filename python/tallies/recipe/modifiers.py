@@ -145,6 +145,8 @@ class Modifiers:
             names: The names of all tensors.
             alpha: The value in place of ``auto``.
         """
+        if self.layer_scaling is None and self.post_scale == 1.0:
+            return dict.fromkeys(names, 1.0)
         positions = layer_positions(names)
         scaling = self.layer_scaling or {"alpha": 1.0, "beta": 0.0}
         first = scaling["alpha"] if alpha is None else alpha

@@ -119,7 +119,11 @@ class Resolver:
         self._shared = shared
         self._models = models
         self._labels = labels
-        self._positions = layer_positions(names)
+        # Layers take a look at every name: only where a value may depend on them.
+        varies = any(
+            isinstance(one, list) for source in (shared, *models) for one in source.values()
+        )
+        self._positions = layer_positions(names) if varies else dict.fromkeys(names, 0.0)
         self.warnings = (*self._unused_filters(others), *self._flat_gradients())
 
     def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
