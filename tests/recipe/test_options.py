@@ -76,3 +76,8 @@ def test_wrong_options_are_named(models: list[str], params: list[str], words: li
     with pytest.raises(InputError) as caught:
         MergeConfig.load(from_options("ties", "base", models, params))
     assert_words(str(caught.value), *words)
+
+
+def test_a_bare_number_behind_a_model_is_no_weight() -> None:
+    with pytest.raises(InputError, match=r"write runs/a:weight=0\.5"):
+        from_options("ties", "base", ["runs/a:0.5"])

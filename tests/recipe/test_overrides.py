@@ -126,3 +126,14 @@ def test_python_replaces_semantics_before_the_check(tmp_path: Path) -> None:
     recipe = request(parameters={"merge_func": "max"})
     with pytest.raises(InputError, match="no such file"):
         tallies.merge(recipe, tmp_path / "out", semantics="fusionbench")
+
+
+def test_a_shared_value_that_no_model_would_take_is_refused() -> None:
+    with pytest.raises(InputError, match=r"own 'weight'; --param weight=VALUE"):
+        overridden(settings={"weight": 0.2})
+    assert overridden(settings={"parameters.density": 0.2}).parameters["density"] == 0.2
+
+
+def test_two_names_of_one_parameter_are_refused() -> None:
+    with pytest.raises(InputError, match="'lambda' is another name"):
+        overridden(parameters={"scale": 0.5, "lambda": 0.7})

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import select
 from .blend import disjoint_merge
-from .dtype import Array, Floats
+from .dtype import Array, Floats, promoted
 from .elect import elect_signs
 from .linear import linear
 from .model import flatten, float_names, split
@@ -33,8 +33,9 @@ def staged_merge(
     normalize: bool = False,
     zero: str = "positive",
     trim: float = 1.0,
+    promotes: bool = False,
 ) -> dict[str, Array]:
-    """base + scale * the blend of stage(x_t), in the base's dtypes.
+    """base + scale * the blend of stage(x_t), in the base's dtypes, or `promotes` them to all.
 
     Without an election the weighted sum, divided by that of the weights if `normalize`; with one
     `blend` of what agrees with the sign of the weighted sum, where `zero` settles a sum of zero:
@@ -57,7 +58,13 @@ def staged_merge(
         merged = split(disjoint_merge(flat, signs, weights, blend), base, names)
     else:
         merged = {name: linear(changed[name], weights, normalize) for name in names}
+    dtypes = {
+        name: promoted([base[name], *(one[name] for one in experts)]) if promotes else None
+        for name in names
+    }
     return {
-        name: add_to_base(tensor, scale, merged[name]) if name in merged else tensor.copy()
+        name: add_to_base(tensor, scale, merged[name], dtypes[name])
+        if name in merged
+        else tensor.copy()
         for name, tensor in base.items()
     }

@@ -90,6 +90,7 @@ class Case(NamedTuple):
             normalize=self.normalize,
             zero="majority" if majority else "positive",
             trim=self.trim,
+            promotes=self.semantics == "mergekit",
         )
 
 

@@ -17,6 +17,13 @@ from .checkpoint import Checkpoint
 from .json_text import is_object
 
 _FOLDERS: Final = ("", "tokenizer", "tokenizer_2")
+_TOKENIZERS: Final = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+)
 _BEFORE, _BEHIND = 20, 60
 """The characters of a text that a message shows before and behind the first difference."""
 
@@ -37,6 +44,25 @@ def differing_tokenizers(models: Sequence[Checkpoint]) -> list[str]:
         for aspect in (_differing_tokens, _differing_templates)
         for warning in aspect([root / folder for root in roots])
     ]
+
+
+def lacking_files(donor: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
+    """Word the tokenizer and the chat template that models have and a donor of small files lacks.
+
+    Args:
+        donor: The model whose small files a result gets.
+        models: The models that go into it.
+    """
+    return [
+        f"the result has no {what}: {donor.path} has none, and its small files are copied; "
+        f"--files-from {having[0]} takes those of a model that has one"
+        for what, has in (("tokenizer", _has_tokenizer), ("chat template", _chat_template))
+        if not has(donor.path) and (having := [one.path for one in models if has(one.path)])
+    ]
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(os.path.isfile(folder / name) for name in _TOKENIZERS)
 
 
 def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -71,7 +72,8 @@ def run(
     **chosen: Any,
 ) -> None:
     """Merge, or print the plan of the merge, as the options say."""
-    if config is not None and chosen["method"] and out_argument is None and out is None:
+    is_recipe = config is not None and os.path.isfile(config)
+    if chosen["method"] and not is_recipe and out_argument is None and out is None:
         config, out = None, config
     if out is not None and out_argument is not None:
         raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")

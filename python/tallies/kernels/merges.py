@@ -77,7 +77,8 @@ def ties(
         scale=scale,
         **options,
     )["base"]
-    return merged
+    # mergekit's semantics promotes mixed dtypes; an array keeps that of its base.
+    return merged.astype(template.dtype, copy=False)
 
 
 def combine(

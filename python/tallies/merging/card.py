@@ -13,6 +13,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..hub.names import of_snapshot
 from ..messages import counted
 from ..recipe.config import MergeConfig
+from ..spec.choices import Semantics
 from .plan import MergePlan
 from .recipe_file import recipe_yaml
 from .report import MergeReport
@@ -141,6 +142,8 @@ def _body(
         f"A merge of {counted(len(report.experts), 'model')} by `{report.method}` "
         f"({report.semantics} semantics), made with tallies {__version__}. {method.summary()}"
     )
+    if report.semantics != Semantics.PAPER:
+        yield f"The formula of the paper, which {report.semantics} semantics varies:"
     yield f"```text\n{method.formula}\n```"
     yield f"{method.paper}."
     yield "## Models"

@@ -15,6 +15,7 @@ from ..checkpoint.match import match
 from ..checkpoint.opening import as_model, check_variant
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
+from ..checkpoint.tokenizers import lacking_files
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
@@ -72,15 +73,15 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     # A head that is not written must still be the embedding.
     first = own if config.tied is Tied.TIE else template
     models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
-    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
-    for key in ("missing", "extra"):
-        every = (name for one in (template, *experts) for name in one.tensors)
-        refuse_strays(key, getattr(config, key), every)
     warnings += differences(
         (template, *experts),
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
     )
+    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
+    for key in ("missing", "extra"):
+        every = (name for one in (template, *experts) for name in one.tensors)
+        refuse_strays(key, getattr(config, key), every)
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
     resolver = config.resolver(names, [*others, *matched.tied])
@@ -108,6 +109,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         for name, info in template.tensors.items()
     ]
     warnings.extend(rows_warnings(matched, models))
+    donor = inputs.open_donor(config.files_from) if config.files_from else template
+    warnings += lacking_files(donor, (template, *experts))
     opened = inputs.opened.values()
     warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
     warnings.extend(
@@ -117,7 +120,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         config=in_effect(config),
         rule=rule,
         template=template,
-        donor=inputs.open_donor(config.files_from) if config.files_from else template,
+        donor=donor,
         experts=tuple(experts),
         models=tuple(models),
         match=matched,

@@ -48,6 +48,8 @@ def known_keys(
     entries = data.get("models")
     for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
         problems += _unknown(entry, [*known_of_a_model], f"models[{index}]: ")
+    if len(problems) > 3:
+        problems[3:] = [f"and {len(problems) - 3} more keys like these"]
     if problems:
         raise InputError("; ".join(problems))
     return data

@@ -46,6 +46,8 @@ class Overrides:
         data = spelled(recipe)
         data |= {key: value for key, value in self.keys.items() if value is not None}
         for name, value in self.parameters.items():
+            if same := (_synonyms(data, name) & self.parameters.keys()) - {name}:
+                raise InputError(f"--param {name}: {min(same)!r} is another name for it; keep one")
             for entry in _entries(data):
                 _forget(data, entry, name)
             _set_parameter(data, data, name, value)
@@ -63,7 +65,7 @@ def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> No
     if head == "models" and rest:
         _set_in_model(data, rest, value)
     elif head == "parameters" and rest:
-        _set_parameter(data, data, rest, value)
+        _set_shared(data, key, rest, value)
     elif head in known and rest:
         inner = data.get(head) or {}
         if not isinstance(inner, dict):
@@ -72,9 +74,21 @@ def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> No
     elif head in known:
         data[head] = value
     elif head in _parameter_names(data):
-        _set_parameter(data, data, head, value)
+        _set_shared(data, key, head, value)
     else:
         raise InputError(f"--set key {unknown(head, [*known, *_parameter_names(data)])}")
+
+
+def _set_shared(data: dict[str, Any], key: str, name: str, value: Any) -> None:
+    """Set a parameter that all models share; InputError if every model has its own."""
+    same = _synonyms(data, name)
+    owners = [entry.get("parameters") or {} for entry in _entries(data)]
+    if owners and all(isinstance(given, Mapping) and same & given.keys() for given in owners):
+        raise InputError(
+            f"--set {key}: every model of the recipe has its own {name!r}; --param {name}=VALUE "
+            f"sets it for all of them, --set models.MODEL.{name}=VALUE for one"
+        )
+    _set_parameter(data, data, name, value)
 
 
 def _set_in_model(data: dict[str, Any], rest: str, value: Any) -> None:

@@ -17,7 +17,10 @@ from .layers import layer_positions
 from .lenient import is_of_others
 from .settings import NOT_MERGED, Scalar, Setting, evaluate, is_flat, normalise, stray
 
-_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_BOOLEANS = {
+    **dict.fromkeys(("true", "1", "1.0"), True),
+    **dict.fromkeys(("false", "0", "0.0"), False),
+}
 
 # Parameters of mergekit with one value that changes nothing, and the way out for other values.
 _ONLY_FALSE = {

@@ -26,6 +26,7 @@ _MAX_REPORT_BYTES = 1 << 28
 
 # At the last colon, and only before key=value: a path may hold colons too.
 _MODEL_OPTION = re.compile(r"(?P<path>.+):(?P<pairs>[A-Za-z_]\w*=[^:]*)", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+")
 _COMMA = re.compile(r",(?=[^,=\[\]]+=)")  # before the next key=, not inside a gradient
 
 
@@ -75,6 +76,9 @@ def parse_model(text: str) -> dict[str, Any]:
     """
     option = None if os.path.exists(os.path.expanduser(text)) else _MODEL_OPTION.fullmatch(text)
     if option is None:
+        path, _, number = text.rpartition(":")
+        if _NUMBER.fullmatch(number) and not os.path.exists(os.path.expanduser(text)):
+            raise InputError(f"--model {show(text)}: for a weight write {path}:weight={number}")
         return {"model": text}
     path, pairs = option["path"], _COMMA.split(option["pairs"])
     return {"model": path, "parameters": parse_pairs(pairs, f"--model {path}")}

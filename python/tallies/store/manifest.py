@@ -69,6 +69,23 @@ class Task:
     """By lambda, bits set in the masks of each candidate; or the number of values kept."""
     file: str | None = None
     candidates: dict[str, str] = field(default_factory=dict)
+    n_missing: int = 0
+    """Tensors of the base that the expert lacks, and that are the base's in the task."""
+    n_extra: int = 0
+    """Tensors of the expert that the base lacks, and that are left out."""
+
+    @property
+    def is_whole(self) -> bool:
+        """True if the tensors of the task are those of the expert, and no others."""
+        return not (self.n_missing or self.n_extra)
+
+    def to_json_dict(self) -> dict[str, Any]:
+        """Return the task as plain data; counts that are zero are left out."""
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if value or key not in ("n_missing", "n_extra")
+        }
 
 
 @dataclass
@@ -113,7 +130,7 @@ class Manifest:
             "parameters": self.parameters,
             "base": {"path": self.base_path, "fingerprint": self.base_fingerprint},
             **({} if self.variant is None else {"variant": self.variant}),
-            "tasks": {name: asdict(task) for name, task in self.tasks.items()},
+            "tasks": {name: task.to_json_dict() for name, task in self.tasks.items()},
             "tensors": {name: asdict(tensor) for name, tensor in self.tensors.items()},
             "checksums": self.checksums,
             "small_files": {

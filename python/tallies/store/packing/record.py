@@ -66,6 +66,7 @@ class PackRecord(Record):
         for i, name in enumerate(plan.tasks):
             own = [file for file in plan.task_files if file.task == name]
             several = plan.lambdas.n_per_task > 1
+            label = str(plan.tasks[name].path)
             tasks[name] = Task(
                 source=recorded(plan.texts[name], store),
                 fingerprint=model_fingerprint(task_prints[i]),
@@ -74,6 +75,8 @@ class PackRecord(Record):
                 n_set={text(file.mask_lambda): counts[file] for file in own},
                 file=None if several else own[0].path,
                 candidates={text(file.mask_lambda): file.path for file in own} if several else {},
+                n_missing=len(plan.match.missing.get(label, ())),
+                n_extra=len(plan.match.dropped.get(label, ())),
             )
         return Manifest(
             codec=plan.family.codec.name,
@@ -111,6 +114,12 @@ class PackRecord(Record):
             f"task {name!r}: {plan.texts[name]} equals the base bit for bit"
             for name in plan.tasks
             if manifest.tasks[name].fingerprint == manifest.base_fingerprint
+        ]
+        warnings += [
+            f"task {name!r}: {task.n_missing} tensors are the base's and {task.n_extra} of the "
+            f"expert are left out: what it unpacks to is another model than {plan.texts[name]}"
+            for name, task in manifest.tasks.items()
+            if not task.is_whole
         ]
         base_bytes, expert_bytes = plan.base.n_bytes, sum(t.n_bytes for t in plan.tasks.values())
         n_trained = plan.n_coded + sum(plan.base.tensors[n].n_elements for n in plan.dense)

@@ -117,7 +117,7 @@ def unpack(
             codec=one.manifest.codec,
             source=resolved(task.source, one.path),
             fingerprint=fingerprint,
-            exact=fingerprint == task.fingerprint,
+            exact=fingerprint == task.fingerprint and task.is_whole,
             files=sizes,
             auxiliary_files=[path.as_posix() for path in small.files.paths],
             kept_files=small.kept,
