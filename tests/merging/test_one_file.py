@@ -68,10 +68,15 @@ def test_an_existing_file(models: list[str]) -> None:
     with pytest.raises(InputError, match=r"'out.safetensors': exists; pass --overwrite"):
         merge(made, "out.safetensors")
     Path("link.safetensors").symlink_to("out.safetensors")
-    Path("out.safetensors").write_bytes(Path(models[0]).read_bytes())
+    merge(request("linear", models[:1]), "out.safetensors", overwrite=True)
     merge(made, "link.safetensors", overwrite=True)
     assert os.readlink("link.safetensors") == "out.safetensors"
     assert_holds(Path("out.safetensors"), EXPECTED)
+    stranger = Path("stranger.safetensors")
+    stranger.write_bytes(Path(models[0]).read_bytes())
+    with pytest.raises(InputError, match="safetensors file that tallies did not write"):
+        merge(made, stranger, overwrite=True)
+    assert stranger.read_bytes() == Path(models[0]).read_bytes()
     for content in (b"", b"mine", b"\x08\0\0\0\0\0\0\0{}      more"):
         Path("note.safetensors").write_bytes(content)
         with pytest.raises(InputError, match="is no safetensors file, and --overwrite"):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ..errors import InputError
 from ..messages import some
 from .json_text import is_object, json_object, read_text
+from .metadata import RECIPE
 from .parts import Part
 from .safetensors import read_header
 from .weight_names import SAFETENSORS, parse_name
@@ -67,13 +68,13 @@ def objection_to_file(path: Path, overwrite: bool) -> str | None:
         return None
     if not overwrite:
         return "exists; pass --overwrite to replace it"
+    way_out = "--overwrite replaces nothing else; choose another, or remove it yourself"
     try:
-        read_header(path)
+        _, metadata = read_header(path)
     except InputError:
-        return (
-            "is no safetensors file, and --overwrite replaces nothing else; choose another, or "
-            "remove it yourself"
-        )
+        return f"is no safetensors file, and {way_out}"
+    if RECIPE not in metadata:
+        return f"is a safetensors file that tallies did not write, and {way_out}"
     return None
 
 

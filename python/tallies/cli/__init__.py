@@ -113,6 +113,8 @@ def main() -> NoReturn:
         # The reader of our output left; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 3)
     except Exception as error:
         kind = type(error).__name__
         _fail(f"internal error: {kind}: {error}; TALLIES_DEBUG=1 shows where", 3)

@@ -33,7 +33,7 @@ extra_option = click.option(
 )
 architecture_option = click.option(
     "--architecture",
-    type=click.Choice([*Architecture]),
+    type=click.Choice([one.value for one in Architecture]),
     help="Architectures of the models: the same for all, or any whose tensors fit. Default: same.",
 )
 tied_option = click.option(

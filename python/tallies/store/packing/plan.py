@@ -196,6 +196,18 @@ class PackPlan:
     def _models(self) -> list[Model]:
         return [as_model(one) for one in (self.base, *self.tasks.values())]
 
+    def n_missing(self, task: int) -> int:
+        """Return how many tensors of the base stand for those that a task's expert lacks."""
+        model, match = self._models[1 + task], self.match
+        names = (*match.merged, *match.copied)
+        return sum(match.own(model, name) is None for name in names if name not in model.tensors)
+
+    def n_extra(self, task: int) -> int:
+        """Return how many tensors of a task's expert the base lacks; they are left out."""
+        model = self._models[1 + task]
+        known = self.base.tensors.keys() | model.tied.keys()
+        return sum(name not in known for name in model.tensors)
+
     def sources(self, name: str) -> list[TensorInfo]:
         """Return the tensor in the base and in every task."""
         return [self.match.source(model, name) for model in self._models]

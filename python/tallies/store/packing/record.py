@@ -66,7 +66,6 @@ class PackRecord(Record):
         for i, name in enumerate(plan.tasks):
             own = [file for file in plan.task_files if file.task == name]
             several = plan.lambdas.n_per_task > 1
-            label = str(plan.tasks[name].path)
             tasks[name] = Task(
                 source=recorded(plan.texts[name], store),
                 fingerprint=model_fingerprint(task_prints[i]),
@@ -75,8 +74,8 @@ class PackRecord(Record):
                 n_set={text(file.mask_lambda): counts[file] for file in own},
                 file=None if several else own[0].path,
                 candidates={text(file.mask_lambda): file.path for file in own} if several else {},
-                n_missing=len(plan.match.missing.get(label, ())),
-                n_extra=len(plan.match.dropped.get(label, ())),
+                n_missing=plan.n_missing(i),
+                n_extra=plan.n_extra(i),
             )
         return Manifest(
             codec=plan.family.codec.name,

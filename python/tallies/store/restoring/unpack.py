@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -9,6 +10,7 @@ from ..._core import Plan
 from ...checkpoint.destination import Destination
 from ...checkpoint.files import refuse_changed, stamps
 from ...checkpoint.layout import index_files, layout_parts, one_file
+from ...checkpoint.metadata import RECIPE
 from ...checkpoint.occupied import REPORT_NAME
 from ...checkpoint.tensors import TensorInfo
 from ...engine.bar import with_progress
@@ -74,7 +76,9 @@ def unpack(
     inputs = [one.base.path, one.path, *donors]
     destination = Destination(out, inputs, overwrite, of_weights=True)
     if destination.is_file:
-        shards = [one_file(destination.path.name, entries, one.base, files_from=files_from)]
+        origin = {RECIPE: json.dumps({"task": one.task, "codec": one.manifest.codec})}
+        name = destination.path.name
+        shards = [one_file(name, entries, one.base, origin, files_from=files_from)]
         small, donors = SmallFilesOut.none(), []
     sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
     n_bytes = sum(sizes.values())
