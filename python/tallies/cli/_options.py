@@ -14,7 +14,7 @@ from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
 from ..spec.choices import Choice, Nonfinite, Semantics
-from ._belonging import (
+from ._tensor_options import (
     architecture_option,
     embeddings_option,
     extra_option,

@@ -10,7 +10,6 @@ from ..errors import InputError
 from ..store import add
 from ..store.manifest import Manifest
 from ..store.origins import root_of
-from ._belonging import architecture_option, extra_option, missing_option
 from ._options import (
     json_option,
     memory_option,
@@ -19,6 +18,7 @@ from ._options import (
     store_base_option,
     threads_option,
 )
+from ._tensor_options import architecture_option, extra_option, missing_option
 
 
 @click.command()

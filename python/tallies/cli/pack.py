@@ -13,9 +13,9 @@ from ..store import pack
 from ..store.codecs import registry as codecs
 from ..store.packing.summary import summary
 from ._bar import wants_bar
-from ._belonging import architecture_option, extra_option, missing_option
 from ._options import offline_option, one_of, pairs, run_options, variant_option
 from ._screen import screen
+from ._tensor_options import architecture_option, extra_option, missing_option
 
 
 @click.command()

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from ..store import remove
-from ._belonging import architecture_option, extra_option, missing_option
 from ._options import offline_option, pairs, store_base_option, store_tasks_option
+from ._tensor_options import architecture_option, extra_option, missing_option
 
 
 @click.command()

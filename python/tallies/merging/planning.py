@@ -19,11 +19,11 @@ from ..checkpoint.tokenizers import lacking_files
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
-from ..recipe.belonging import by_name, refuse_strays
 from ..recipe.config import MergeConfig
-from ..recipe.differences import unsaid
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
+from ..recipe.other_reading import unsaid
+from ..recipe.tensor_keys import by_name, refuse_strays
 from ..recipe.varying import changed_defaults
 from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted

@@ -21,10 +21,10 @@ from ..engine.usage import Advance, Progress
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
-from ..recipe.belonging import chosen
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
+from ..recipe.tensor_keys import chosen
 from ..recipe.varying import changed_defaults
 from ..spec.choices import Extra, Missing, Nonfinite, Semantics
 from ..spec.dtypes import promoted

@@ -27,7 +27,6 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
-from .belonging import BelongingKeys
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -49,10 +48,11 @@ from .parameters import Resolver, check_parameters
 from .places import Places
 from .slices import without_slices
 from .spelling import spelled
+from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
 
 
-class MergeConfig(BelongingKeys, OutputKeys, BaseModel):
+class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import Semantics
-from .belonging import Renaming
 from .fields import Parameters, PathText
 from .places import Places
+from .tensor_keys import Renaming
 
 
 class ModelEntry(BaseModel):

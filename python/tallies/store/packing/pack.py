@@ -15,7 +15,7 @@ from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.usage import Progress
 from ...errors import InputError
-from ...recipe.belonging import chosen
+from ...recipe.tensor_keys import chosen
 from ...sizes import parse_size
 from ...spec.choices import Architecture, Choice, Extra, Missing, Nonfinite
 from ..manifest import Manifest

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallies.recipe.config import MergeConfig
-from tallies.recipe.differences import unsaid
+from tallies.recipe.other_reading import unsaid
 from tallies.recipe.text import from_options
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..recipe.belonging import rules
+from ..recipe.tensor_keys import rules
 from ..spec.choices import Architecture, Embeddings, Tied
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -51,7 +51,7 @@ Renaming = Annotated[Any, BeforeValidator(_renaming)]
 """New prefixes of names by old ones, or None."""
 
 
-class BelongingKeys(BaseModel):
+class TensorKeys(BaseModel):
     """The keys of a recipe about differences between its models."""
 
     missing: Annotated[Any, _setting(Missing)] = None
