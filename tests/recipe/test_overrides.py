@@ -10,6 +10,7 @@ import pytest
 import tallies
 from tallies.errors import InputError
 from tallies.recipe.config import MergeConfig
+from tallies.recipe.effect import in_effect
 from tallies.recipe.overrides import Overrides
 from tests.support.recipes import assert_words, request
 
@@ -137,3 +138,16 @@ def test_a_shared_value_that_no_model_would_take_is_refused() -> None:
 def test_two_names_of_one_parameter_are_refused() -> None:
     with pytest.raises(InputError, match="'lambda' is another name"):
         overridden(parameters={"scale": 0.5, "lambda": 0.7})
+
+
+@pytest.mark.parametrize(
+    "keys", [{"semantics": "mergekit"}, {"merge_method": "task_arithmetic"}], ids=str
+)
+def test_a_report_repeats_its_merge_in_another_way(keys: dict[str, str]) -> None:
+    """Defaults that a report writes out give way to those of the other method or semantics."""
+    written = in_effect(MergeConfig.load(request(parameters={"weight": 0.5}))).to_json_dict()
+    assert written["parameters"]["scope"] == "model"
+    made = MergeConfig.load(written, Overrides(keys))
+    assert made.parameters == {"weight": 0.5}
+    with pytest.raises(InputError, match="scope"):
+        MergeConfig.load(request(parameters={"scope": "tensor"}), Overrides(keys))

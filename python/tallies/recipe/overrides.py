@@ -10,6 +10,7 @@ from typing import Any
 from .. import methods
 from ..errors import InputError
 from ..messages import did_you_mean, show, some, unknown
+from ..spec.choices import PAPER, Semantics
 from .spelling import spelled
 
 Pairs = Mapping[str, Any]
@@ -44,7 +45,10 @@ class Overrides:
             InputError: A value names a model or a key that the recipe cannot have.
         """
         data = spelled(recipe)
-        data |= {key: value for key, value in self.keys.items() if value is not None}
+        keys = {key: value for key, value in self.keys.items() if value is not None}
+        if keys.keys() & {"merge_method", "semantics"}:
+            data = _without_defaults(data)
+        data |= keys
         for name, value in self.parameters.items():
             if same := (_synonyms(data, name) & self.parameters.keys()) - {name}:
                 raise InputError(f"--param {name}: {min(same)!r} is another name for it; keep one")
@@ -58,6 +62,27 @@ class Overrides:
             for name, value in given.get("parameters", {}).items():
                 _set_parameter(data, data["models"][place], name, value)
         return data
+
+
+def _without_defaults(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe without the parameters that only write its defaults out, as reports do.
+
+    Another method or semantics has other defaults, and may lack the parameter.
+    """
+    method = methods.proper_name(data.get("merge_method"))
+    semantics = str(data.get("semantics", PAPER))
+    if method not in methods.names() or semantics not in methods.get(str(method)).semantics:
+        return data
+    known = methods.get(str(method)).parameters(Semantics(semantics))
+    given = data.get("parameters")
+    if not isinstance(given, Mapping):
+        return data
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name not in known or value != known[name].default
+    }
+    return {**data, "parameters": kept}
 
 
 def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> None:
