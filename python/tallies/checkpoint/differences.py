@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
 
 from ..errors import InputError
 from ..messages import show
@@ -15,6 +15,8 @@ from .policy import Policy
 from .prefixes import find_renaming
 from .shapes import why_other_shape
 from .tied import is_embedding, is_head
+
+_NO_BASE: Final = "name the base of both (base_model, --base), whose tensor can stand for both"
 
 
 class Tensor(Protocol):
@@ -147,7 +149,8 @@ def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:
         takes_base = policy.has_base and policy.missing(name) == Missing.BASE
         if takes_base and policy.extra(name) == Extra.DROP:
             return True
-        why = why_other_shape(name, found.shape, expected.shape, policy.advice)
+        way = policy.advice if policy.has_base else replace(policy.advice, other_shape=_NO_BASE)
+        why = why_other_shape(name, found.shape, expected.shape, way)
         raise InputError(
             f"{model.label}: tensor {show(name)} has shape {list(found.shape)}, "
             f"{template.label} has {list(expected.shape)}{why}"
