@@ -36,7 +36,8 @@ def library(text: str) -> ModuleType:
             f"{text}: no such file or directory; if it is a model of the hub, install what can "
             "download it: pip install huggingface_hub"
         ) from None
-    return huggingface_hub
+    module: ModuleType = huggingface_hub
+    return module
 
 
 def is_offline() -> bool:
@@ -52,7 +53,8 @@ def endpoint() -> str:
     """Return the address of the hub, without a slash at its end."""
     from huggingface_hub import constants
 
-    return constants.ENDPOINT.rstrip("/")
+    address: str = constants.ENDPOINT
+    return address.rstrip("/")
 
 
 def host() -> str:
