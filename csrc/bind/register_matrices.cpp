@@ -38,8 +38,7 @@ void register_matrices(py::module_& m) {
         const Slice slice = slice_of(plan, job, first, n_elements);
         const Restored written =
             run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-              return write_merged(plan, slice, at<const float>(merged), scale, limits,
-                                  on_progress);
+              return write_merged(plan, slice, at<const float>(merged), scale, limits, on_progress);
             });
         return std::pair(written.output, written.overflow);
       },

@@ -14,17 +14,17 @@ DeltaRead read_delta(const Plan& plan, const Slice& slice, std::size_t expert, f
   const std::vector<Source>& all = plan.sources[slice.job];
   const std::array<Source, 2> pair = {{all[0], all[expert + 1]}};
   const std::vector<Source> sources = only(one[0], pair);
-  return run<Reader>(plan.files, one, limits, progress, std::vector<DeltaRead>(1),
-                     [&](const Tile& tile, Reader& reader, DeltaRead& part) {
-                       reader.for_each_rows(
-                           tile, sources, As::deltas,
-                           [&](const Rows& rows, std::size_t first, std::size_t n) {
-                             std::copy_n(rows.deltas[0], n, out + (tile.first - slice.first) + first);
-                             part.nonfinite |= count_set(NonFiniteMask(rows.deltas[0], n), n) > 0;
-                           });
-                       for (std::size_t i = 0; i < sources.size(); ++i)
-                         part.inputs[i] = fingerprint(tile, one[0], sources[i]);
-                     })[0];
+  return run<Reader>(
+      plan.files, one, limits, progress, std::vector<DeltaRead>(1),
+      [&](const Tile& tile, Reader& reader, DeltaRead& part) {
+        reader.for_each_rows(
+            tile, sources, As::deltas, [&](const Rows& rows, std::size_t first, std::size_t n) {
+              std::copy_n(rows.deltas[0], n, out + (tile.first - slice.first) + first);
+              part.nonfinite |= count_set(NonFiniteMask(rows.deltas[0], n), n) > 0;
+            });
+        for (std::size_t i = 0; i < sources.size(); ++i)
+          part.inputs[i] = fingerprint(tile, one[0], sources[i]);
+      })[0];
 }
 
 Restored write_merged(const Plan& plan, const Slice& slice, const float* merged, float scale,
