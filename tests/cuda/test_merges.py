@@ -42,6 +42,7 @@ for method, parameters in (
 ):
     recipe = {
         "merge_method": method,
+        "semantics": "paper",
         "base_model": "base",
         "models": [{"model": "a"}, {"model": "b"}],
         "parameters": parameters,

@@ -78,7 +78,8 @@ def ties(
         **options,
     )["base"]
     # mergekit's semantics promotes mixed dtypes; an array keeps that of its base.
-    return merged.astype(template.dtype, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return merged.astype(template.dtype, copy=False)
 
 
 def combine(
