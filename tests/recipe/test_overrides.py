@@ -141,13 +141,27 @@ def test_two_names_of_one_parameter_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"semantics": "mergekit"}, {"merge_method": "task_arithmetic"}], ids=str
+    ("keys", "kept"),
+    [
+        ({"semantics": "mergekit"}, {"density": 0.2, "normalize": True, "int8_mask": False}),
+        ({"merge_method": "task_arithmetic"}, {"normalize": True, "int8_mask": False}),
+    ],
 )
-def test_a_report_repeats_its_merge_in_another_way(keys: dict[str, str]) -> None:
-    """Defaults that a report writes out give way to those of the other method or semantics."""
+def test_a_report_repeats_its_merge_in_another_way(
+    keys: dict[str, str], kept: dict[str, Any]
+) -> None:
+    """Defaults that a report writes out give way where the other method or semantics lacks them."""
     written = in_effect(MergeConfig.load(request(parameters={"weight": 0.5}))).to_json_dict()
     assert written["parameters"]["scope"] == "model"
     made = MergeConfig.load(written, Overrides(keys))
-    assert made.parameters == {"weight": 0.5}
+    assert made.parameters == {"weight": 0.5, "scale": 1.0, "integers": "equal", **kept}
     with pytest.raises(InputError, match="scope"):
         MergeConfig.load(request(parameters={"scope": "tensor"}), Overrides(keys))
+
+
+def test_a_stated_value_holds_in_other_semantics_though_it_is_a_default() -> None:
+    """0.2 is the paper's density, and 1 is mergekit's."""
+    made = MergeConfig.load(
+        request(parameters={"density": 0.2, "weight": 1.0}), Overrides({"semantics": "mergekit"})
+    )
+    assert made.parameters["density"] == 0.2

@@ -46,8 +46,7 @@ class Overrides:
         """
         data = spelled(recipe)
         keys = {key: value for key, value in self.keys.items() if value is not None}
-        if keys.keys() & {"merge_method", "semantics"}:
-            data = _without_defaults(data)
+        data = _without_defaults(data, {**data, **keys})
         data |= keys
         for name, value in self.parameters.items():
             if same := (_synonyms(data, name) & self.parameters.keys()) - {name}:
@@ -64,25 +63,30 @@ class Overrides:
         return data
 
 
-def _without_defaults(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe without the parameters that only write its defaults out, as reports do.
+def _without_defaults(data: dict[str, Any], changed: Pairs) -> dict[str, Any]:
+    """Return a recipe without defaults, as reports write them out, that ``changed`` cannot have.
 
-    Another method or semantics has other defaults, and may lack the parameter.
+    A value that is not the default stays, and is refused where another method lacks the parameter.
     """
-    method = methods.proper_name(data.get("merge_method"))
-    semantics = str(data.get("semantics", PAPER))
-    if method not in methods.names() or semantics not in methods.get(str(method)).semantics:
-        return data
-    known = methods.get(str(method)).parameters(Semantics(semantics))
-    given = data.get("parameters")
-    if not isinstance(given, Mapping):
+    given, known, possible = data.get("parameters"), _defaults(data), _defaults(changed)
+    if not isinstance(given, Mapping) or known is None or possible is None:
         return data
     kept = {
         name: value
         for name, value in given.items()
-        if name not in known or value != known[name].default
+        if name not in known or name in possible or value != known[name]
     }
-    return {**data, "parameters": kept}
+    return {**data, "parameters": kept} if given else data
+
+
+def _defaults(data: Pairs) -> dict[str, Any] | None:
+    """Return the defaults of a recipe's method and semantics; None if either is wrong."""
+    method = methods.proper_name(data.get("merge_method"))
+    semantics = str(data.get("semantics", PAPER))
+    if method not in methods.names() or semantics not in methods.get(str(method)).semantics:
+        return None
+    known = methods.get(str(method)).parameters(Semantics(semantics))
+    return {name: parameter.default for name, parameter in known.items()}
 
 
 def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> None:
