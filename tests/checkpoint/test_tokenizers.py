@@ -120,6 +120,13 @@ def test_the_first_model_that_has_a_template_is_the_measure(tmp_path: Path) -> N
     assert str(tmp_path / "m2") in warning and str(tmp_path / "m1") in warning
 
 
+def test_added_tokens_beside_equal_vocabularies(tmp_path: Path) -> None:
+    models = [{"vocab.json": {"a": 0}, "added_tokens.json": {one: 1}} for one in ("<x>", "<y>")]
+    (warning,) = compared(tmp_path, *models)
+    assert "added_tokens.json: token 1 is '<y>', and '<x>' in that of" in warning
+    assert compared(tmp_path / "same", models[0], models[0]) == []
+
+
 def test_equal_files_are_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tallies.checkpoint.tokenizers._by_number", None)
     assert compared(tmp_path, *({"tokenizer.json": fast("abc")},) * 3) == []

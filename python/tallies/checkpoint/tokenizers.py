@@ -24,6 +24,7 @@ _TOKENIZERS: Final = (
     "vocab.txt",
     "spiece.model",
 )
+_ADDED: Final = "added_tokens.json"
 _BEFORE, _BEHIND = 20, 60
 """The characters of a text that a message shows before and behind the first difference."""
 
@@ -66,16 +67,24 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
-    for name, parse in _VOCABULARIES.items():
+    for name in _VOCABULARIES:
         files = [folder / name for folder in folders if _is_here(folder / name)]
         if len(files) < 2:
             continue
-        first, *others = files
-        differing = [file for file in others if not _are_equal(first, file)]
-        expected = parse(first) if differing else None
-        for file in differing:
-            yield from _token_warning(file, parse(file), first, expected)
+        yield from _differing_files(files, _VOCABULARIES[name])
+        if name != "tokenizer.json":  # which holds the added tokens too
+            added = [folder / _ADDED for folder in folders if _is_here(folder / _ADDED)]
+            yield from _differing_files(added, _slow)
         return
+
+
+def _differing_files(
+    files: Sequence[Path], parse: Callable[[Path], dict[int, str] | None]
+) -> Iterator[str]:
+    differing = [file for file in files[1:] if not _are_equal(files[0], file)]
+    expected = parse(files[0]) if differing else None
+    for file in differing:
+        yield from _token_warning(file, parse(file), files[0], expected)
 
 
 def _is_here(file: Path) -> bool:
