@@ -17,13 +17,6 @@ from .checkpoint import Checkpoint
 from .json_text import is_object
 
 _FOLDERS: Final = ("", "tokenizer", "tokenizer_2")
-_TOKENIZERS: Final = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "spiece.model",
-)
 _ADDED: Final = "added_tokens.json"
 _BEFORE, _BEHIND = 20, 60
 """The characters of a text that a message shows before and behind the first difference."""
@@ -63,7 +56,7 @@ def lacking_files(donor: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
 
 
 def _has_tokenizer(folder: Path) -> bool:
-    return any(os.path.isfile(folder / name) for name in _TOKENIZERS)
+    return any(os.path.isfile(folder / name) for name in _VOCABULARIES)
 
 
 def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
@@ -71,8 +64,9 @@ def _differing_tokens(folders: Sequence[Path]) -> Iterator[str]:
         files = [folder / name for folder in folders if _is_here(folder / name)]
         if len(files) < 2:
             continue
-        yield from _differing_files(files, _VOCABULARIES[name])
-        if name != "tokenizer.json":  # which holds the added tokens too
+        found = list(_differing_files(files, _VOCABULARIES[name]))
+        yield from found
+        if not found and name != "tokenizer.json":  # those are compared with the added tokens
             added = [folder / _ADDED for folder in folders if _is_here(folder / _ADDED)]
             yield from _differing_files(added, _slow)
         return
@@ -186,7 +180,7 @@ def _fast(file: Path) -> dict[int, str] | None:
 
 def _slow(file: Path) -> dict[int, str] | None:
     """Return the tokens of a vocab.json and the added_tokens.json beside it."""
-    data, added = _json(file), _json(file.with_name("added_tokens.json"))
+    data, added = _json(file), _json(file.with_name(_ADDED))
     if not is_object(data):
         return None
     return _by_number(data | added if is_object(added) else data)
