@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tallies.checkpoint.adapters import find_adapter, kind_of
+from tallies.checkpoint.adapters.kinds import find_adapter, kind_of
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError

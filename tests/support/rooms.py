@@ -25,11 +25,13 @@ ROOMS = (
     "store",
     "kernels",
     "merging",
+    "lora",
     "engine",
     "engine.surveys",
     "recipe",
     "methods",
     "hub",
+    "checkpoint.adapters",
     "checkpoint",
     "spec",
     "linalg",
@@ -48,9 +50,21 @@ ROOMS = (
 ONE_STOREY = (
     {"store", "store.restoring", "store.packing", "store.families", "store.codecs"},
     {"engine", "engine.surveys"},
+    {"checkpoint", "checkpoint.adapters"},
+    {"merging", "lora"},
 )
 
-CALLS_NATIVE_CODE = {"engine", "kernels", "merging", "store", "torch", "cpu", "cuda", "inspection"}
+CALLS_NATIVE_CODE = {
+    "engine",
+    "kernels",
+    "merging",
+    "lora",
+    "store",
+    "torch",
+    "cpu",
+    "cuda",
+    "inspection",
+}
 WORKS_ON_ARRAYS = {"kernels", "inspection", "torch", "demo"}
 WORKS_ON_TENSORS = {"torch", "demo"}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..messages import show
 from ..spec.choices import Tied
-from .adapters import refuse_adapter
+from .adapters.kinds import refuse_adapter
 from .causes import refuse_piece_of_store
 from .checkpoint import Checkpoint
 from .files import refuse_undecodable

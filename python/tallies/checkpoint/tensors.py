@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .changes import Change
+
 MAX_TENSOR_BYTES: Final = 2**63 - 1
 
 
@@ -15,7 +17,8 @@ class TensorInfo:
     """The place of one tensor: ``n_bytes`` bytes of file ``path``, from absolute ``offset`` on.
 
     A view whose elements do not lie end to end has ``strides``. A float8 tensor that stands for
-    its values times a scale has a ``scale``.
+    its values times a scale has a ``scale``. A tensor that an adapter changes has ``changes``
+    of its float32 values, made in their order, behind the scale.
     """
 
     name: str
@@ -28,6 +31,12 @@ class TensorInfo:
     strides: tuple[int, ...] | None = None
     """Distances of neighbours along each dimension, in elements; None: row-major, end to end."""
     scale: Scale | None = None
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def is_decoded(self) -> bool:
+        """True if the tensor's values are not those that are stored."""
+        return self.scale is not None or bool(self.changes)
 
     @property
     def n_elements(self) -> int:

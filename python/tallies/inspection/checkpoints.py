@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint.adapters import find_adapter, kind_of
+from ..checkpoint.adapters.kinds import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.adapters import find_adapter, kind_of
+from ..checkpoint.adapters.kinds import find_adapter, kind_of
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_weights
 from ..checkpoint.scaled import with_scales

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..errors import InputError
-from ..messages import show
-from .builds import ADAPTER_STEMS
-from .checkpoint import Checkpoint
-from .tensors import TensorInfo
+from ...errors import InputError
+from ...messages import show
+from ..builds import ADAPTER_STEMS
+from ..checkpoint import Checkpoint
+from ..tensors import TensorInfo
 
 _KINDS: Final[Mapping[str, str]] = {
     "LoRA": (

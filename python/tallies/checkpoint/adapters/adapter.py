@@ -1,0 +1,39 @@
+"""An adapter as changes of named tensors, whatever its format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..changes import Change
+from ..tensors import TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What an adapter does to one tensor of the model it was trained on."""
+
+    name: str
+    """The tensor as the adapter's model calls it: ``model.layers.0.self_attn.q_proj.weight``."""
+    change: Change | TensorInfo
+    """A change of the values, or the tensor that replaces them (``modules_to_save``)."""
+    told_by: TensorInfo
+    """The adapter's tensor that messages name."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter on disk."""
+
+    path: Path
+    files: tuple[Path, ...]
+    kind: str
+    """Such as ``LoRA``."""
+    edits: tuple[Edit, ...]
+    """In the order in which they are made."""
+    base: str | None = None
+    """The text of the model that it changes, as the adapter's configuration names it."""
+    config: dict[str, object] = field(default_factory=dict)
+    """adapter_config.json of PEFT; empty for files of other tools."""
+    warnings: tuple[str, ...] = ()
+    """Such as an effect of zero."""
