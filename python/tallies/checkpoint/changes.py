@@ -1,4 +1,4 @@
-"""What adapters do to a tensor: changes of its values, applied one after the other in float32.
+"""Changes that adapters make to a tensor, one after the other, in float32.
 
 The tensor is seen as a matrix of ``columns`` elements a row, in row-major order. The columns are
 those of the change: a convolution's weight [out, in, 3, 3] has 9 * in of them.

@@ -11,7 +11,7 @@ from ..tensors import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What an adapter does to one tensor of the model it was trained on."""
+    """The change of one tensor of the model that an adapter was trained on."""
 
     name: str
     """The tensor as the adapter's model calls it: ``model.layers.0.self_attn.q_proj.weight``."""
