@@ -31,7 +31,7 @@ class Adapter:
 
     tensors: Model
     config: dict[str, Any] | None
-    """What adapter_config.json says; None for a file of another tool than PEFT."""
+    """The content of adapter_config.json; None for a file of another tool than PEFT."""
     changes: dict[str, reference.Change] = field(default_factory=dict)
     """By the names of the model's tensors."""
     replaced: Model = field(default_factory=dict)
