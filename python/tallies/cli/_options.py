@@ -142,6 +142,11 @@ def request_options(function: F) -> F:
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
         ),
         click.option(
+            "--adapter-rank",
+            metavar="R|full",
+            help="Merge adapters to an adapter of this rank, or of the sum of their ranks.",
+        ),
+        click.option(
             "--card/--no-card",
             default=None,
             help="Write a model card and mergekit_config.yml beside the result. Default: yes.",

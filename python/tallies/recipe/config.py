@@ -252,7 +252,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
-        if self.method.needs_base and self.base_model is None:
+        if self.method.needs_base and self.base_model is None and self.adapter_rank is None:
             raise InputError(
                 f"base_model: missing, and {self.merge_method} needs the model that the others "
                 "were tuned from; add 'base_model: DIR' (--base DIR)"
