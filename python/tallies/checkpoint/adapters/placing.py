@@ -13,6 +13,7 @@ from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
 from .fitting import WAY_OUT, check_fits
 from .names import Names
+from .readings import settled
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -42,7 +43,13 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     names = Names(tensors)
     tied = _tied(checkpoint)
     taken: dict[str, Edit] = {}
-    for edit in adapter.edits:
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        found = names.find(name)
+        return tensors[found[0]].shape if len(found) == 1 else None
+
+    for each in adapter.edits:
+        edit = settled(each, shape_of)
         name = _target(checkpoint, names, edit)
         _take(taken, name, edit, tied)
         for one in tied.get(name, (name,)):
