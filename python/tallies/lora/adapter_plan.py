@@ -28,6 +28,7 @@ from .adapter_checks import (
     refuse_partly_saved,
 )
 from .adapter_explain import explain
+from .nested import stored_names
 from .operands import Operand, operand, rank_of
 from .targets import Target
 
@@ -193,6 +194,7 @@ def plan_adapters(config: MergeConfig) -> AdapterPlan:
         raise InputError(
             f"models: found no pair of factors in {some([one.label for one in operands])}"
         )
+    targets = {one.name: one for one in stored_names(targets.values())}
     saved = sorted({name for one in operands for name in one.whole})
     names = [*targets, *(name for name in saved if name not in targets)]
     resolver = config.resolver(names)

@@ -16,7 +16,8 @@ from ..engine.arrays import address_of
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPE_CODES
-from .targets import PREFIX, Kind, Target
+from .nested import named
+from .targets import Kind, Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +56,7 @@ def operand(adapter: Adapter, label: str) -> tuple[Operand, dict[str, Target]]:
     changes: dict[str, tuple[Change, ...]] = {}
     whole: dict[str, TensorInfo] = {}
     targets: dict[str, Target] = {}
-    for edit in adapter.edits:
+    for edit in named(adapter.edits):
         if isinstance(edit.change, TensorInfo):
             whole[edit.name] = edit.change
         elif isinstance(edit.change, (Product, Hadamard, Kronecker)):
@@ -91,10 +92,7 @@ def _target(edit: Edit, change: Product | Hadamard | Kronecker, adapter: Adapter
         kind = Kind.PARAMETER
     elif adapter.config.get("fan_in_fan_out"):
         kind = Kind.TRANSPOSED
-    module = edit.name.rpartition(".")[0]
-    stored = told.name.removeprefix(PREFIX).rpartition(".lora_")[0]
-    nested = stored.endswith(".base_layer") and kind in (Kind.STACK, Kind.PARAMETER)
-    return Target(edit.name, shape, kind, stored if nested and stored != module else None)
+    return Target(edit.name, shape, kind)
 
 
 def _kernel(product: Product, shape: tuple[int, ...]) -> tuple[int, ...]:
