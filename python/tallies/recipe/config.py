@@ -27,6 +27,7 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
+from .adapters import with_base
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -166,8 +167,20 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         return self._restated(partial(self._places.relative_to, output))._at(places)
 
     def pinned(self) -> MergeConfig:
-        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
-        return self._restated(self._places.pinned)._at(self._places)
+        """Return this request with all that decides what its models are.
+
+        Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
+        that they change before them, see ``with_base``.
+        """
+        pinned = self._restated(self._places.pinned)
+        base = pinned.base_model and self._places.pinned(with_base(pinned.base_model, self._places))
+
+        def with_its_base(entry: ModelEntry) -> ModelEntry:
+            text = self._places.pinned(with_base(entry.model, self._places, base))
+            return entry.model_copy(update={"model": text})
+
+        models = tuple(map(with_its_base, pinned.models))
+        return pinned.model_copy(update={"base_model": base, "models": models})._at(self._places)
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
