@@ -42,8 +42,8 @@ def with_base(text: str, places: Places, base: str | None = None) -> str:
     found = _base_of(text, path, places, base)
     if is_adapter(_directory(places, places.pieces(found)[0])):
         raise InputError(
-            f"{path}: is an adapter on {found}, which is an adapter itself; name the model and both "
-            f"adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"
+            f"{path}: is an adapter on {found}, which is an adapter itself; name the model and "
+            f"both adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"
         )
     return f"{found}{PLUS}{text}"
 
@@ -83,6 +83,23 @@ def _local(stated: str, path: str, places: Places) -> str | None:
     return beside if not stated.startswith("~") and os.path.exists(beside) else None
 
 
+def other_base(text: str, found: str, base: str, places: Places) -> Iterator[str]:
+    """Yield a warning if an adapter's own base is not the base of the request.
+
+    Args:
+        text: The text of the adapter.
+        found: The text that ``with_base`` made of it.
+        base: The text of the request's base.
+        places: The directories from which the texts lead.
+    """
+    own = places.pieces(found)[0]
+    if places.identity(own) != places.identity(places.pieces(base)[0]):
+        yield (
+            f"model {text!r} is an adapter on {own!r}, and the base_model is {base!r}: its task "
+            f"vector has the difference of both models; {base}{PLUS}{text} adds it to the base"
+        )
+
+
 def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[str]:
     """Yield what a user has to hear of the adapters of a model.
 
@@ -103,14 +120,11 @@ def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[s
             )
 
 
-def _is_same(
-    stated: str, base: str, adapter: str, checkpoint: Checkpoint, places: Places
-) -> bool:
+def _is_same(stated: str, base: str, adapter: str, checkpoint: Checkpoint, places: Places) -> bool:
     """Tell if an adapter's base and the model it is added to are one, as far as names tell."""
     local = _local(stated, adapter, places)
-    if local is not None and places.is_local(base):
-        if places.identity(local) == places.identity(base):
-            return True
+    if local is not None and places.identity(local) == places.identity(base):
+        return True
     told = stated.partition("@")[0]
     names = {os.path.basename(os.path.normpath(os.path.realpath(checkpoint.path)))}
     names.add(os.path.basename(os.path.normpath(places.path(base))))

@@ -11,8 +11,7 @@ from ..builds import ADAPTER_STEMS, builds
 from ..checkpoint import Checkpoint
 from ..json_text import json_object, read_text
 from .kinds import find_adapter
-
-CONFIG: Final = "adapter_config.json"
+from .peft_config import CONFIG
 
 _OF_MODELS: Final = ("config.json", "model_index.json", "modules.json")
 """Files that stand beside the weights of a model."""
