@@ -27,7 +27,7 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
-from .adapters import other_base, with_base
+from .bases import with_bases
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -173,17 +173,9 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         that they change before them, see ``with_base``.
         """
         pinned = self._restated(self._places.pinned)
-        places, base = self._places, pinned.base_model
-        if base is not None:
-            base = places.pinned(with_base(base, places))
-        texts = [places.pinned(with_base(entry.model, places, base)) for entry in pinned.models]
-        models, warnings = [], list(self._passed_over)
-        for entry, text in zip(pinned.models, texts, strict=True):
-            models.append(entry.model_copy(update={"model": text}))
-            if text != entry.model and base is not None:
-                warnings += other_base(entry.model, text, base, places)
-        changed = pinned.model_copy(update={"base_model": base, "models": tuple(models)})
-        return changed._at(places, warnings)
+        values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
+        warnings = [*self._passed_over, *warnings]
+        return pinned.model_copy(update=values)._at(self._places, warnings)
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
