@@ -75,7 +75,7 @@ class Inputs:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user has to hear of the adapters of the models that were opened."""
+        """Warnings of the adapters of the models that were opened."""
         return list(dict.fromkeys(self._warnings))
 
     def open_donor(self, text: str) -> Checkpoint:

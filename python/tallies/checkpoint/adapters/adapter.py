@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +33,12 @@ class Edit:
 
     A matrix may be stored with rows and columns swapped; one of several stacks may be meant.
     """
+
+
+def one_of(readings: Sequence[Edit]) -> Edit:
+    """Return the first of several readings, with the others behind it."""
+    first, *others = readings
+    return replace(first, others=tuple(others))
 
 
 @dataclass(frozen=True)
