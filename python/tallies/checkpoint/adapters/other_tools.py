@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from ...errors import InputError, StorageError
+from ...errors import InputError
 from ...messages import counted, either, show
 from ..changes import Added, Change, Magnitudes
 from ..checkpoint import Checkpoint
-from ..json_text import is_object, json_object
+from ..json_text import is_object, json_object, refuse_unreadable
 from ..tensors import TensorInfo
 from .adapter import Adapter, Edit
 from .factors import check_dtype, reshaped
@@ -177,7 +177,7 @@ def _settings(checkpoint: Checkpoint) -> dict[str, LoraConfig]:
         return {}
     path = checkpoint.files[0]
     by_component: dict[str, dict[str, object]] = {}
-    for key, value in json_object(text.encode(), f"{path}: {_METADATA}").items():
+    for key, value in json_object(text.encode(errors="replace"), f"{path}: {_METADATA}").items():
         component, _, setting = key.rpartition(".")
         by_component.setdefault(component, {})[setting] = value
     return {
@@ -204,7 +204,7 @@ def _scalar(tensor: TensorInfo) -> float:
             file.seek(tensor.offset)
             data = file.read(tensor.n_bytes)
     except OSError as error:
-        raise StorageError(f"{tensor.path}: {error.strerror}") from error
+        refuse_unreadable(error, tensor.path)
     if tensor.dtype == "BF16":
         data, code = b"\0\0" + data, "<f"
     else:

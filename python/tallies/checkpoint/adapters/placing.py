@@ -15,6 +15,7 @@ from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
 from .cutting import cut, is_part, n_rows_of
 from .fitting import WAY_OUT, check_fits
+from .readings import settled
 from .targets import Spot, Targets
 
 
@@ -47,11 +48,12 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     tied = _tied(checkpoint)
     taken: dict[str, list[tuple[Spot, Edit]]] = {}
     for stated in adapter.edits:
-        edit, changes = _fitting(checkpoint, targets, tensors, stated)
+        one = settled(stated, targets.shape_of)
+        edit, changes = _fitting(checkpoint, targets, tensors, one)
         for spot, change in changes:
             taken.setdefault(spot.name, []).append((spot, edit))
-            for one in tied.get(spot.name, (spot.name,)):
-                tensors[one] = changed(tensors[one], change)
+            for name in tied.get(spot.name, (spot.name,)):
+                tensors[name] = changed(tensors[name], change)
     for name, changes_of in taken.items():
         if name not in tied:
             _refuse_overlaps(name, changes_of)

@@ -32,10 +32,22 @@ class _Whole:
     """The tensors whose rows, one after the other, an alias stands for."""
 
     names: tuple[str, ...]
+    n_matrices: int | None = None
+    """The matrices of the stack that the tensors make; None for one matrix or vector."""
+
+    def shape(self, tensors: Mapping[str, TensorInfo]) -> tuple[int, ...] | None:
+        """Return the shape of all rows together."""
+        first = tensors[self.names[0]].shape
+        if len(self.names) == 1 and self.n_matrices is None:
+            return first
+        rows = sum(tensors[name].shape[0] for name in self.names if tensors[name].shape)
+        if self.n_matrices is None:
+            return (rows, *first[1:])
+        return (self.n_matrices, rows // self.n_matrices, *first[1:])
 
     def spots(self, n_rows: int, tensors: Mapping[str, TensorInfo]) -> tuple[Spot, ...]:
         """Return the spot of each tensor; one for all rows where there is one tensor."""
-        if len(self.names) == 1:
+        if len(self.names) == 1 and self.n_matrices is None:
             return (Spot(self.names[0]),)
         found, at = [], 0
         for name in self.names:
@@ -53,6 +65,15 @@ class _Part:
     rule: Rule
     index: int
     expert: int = 0
+
+    def shape(self, tensors: Mapping[str, TensorInfo]) -> tuple[int, ...] | None:
+        """Return the shape of the part; None where only an edit says how many rows it has."""
+        shape, n_parts = tensors[self.name].shape, len(self.rule.parts)
+        if self.rule.is_stack:
+            return (shape[1] // n_parts, *shape[2:])
+        if self.rule.rows is Rows.EQUAL and shape:
+            return (shape[0] // n_parts, *shape[1:])
+        return None
 
     def spots(self, n_rows: int, tensors: Mapping[str, TensorInfo]) -> tuple[Spot, ...]:
         """Return the spot, whose place follows from the rows of an edit."""
@@ -95,6 +116,14 @@ class Targets:
         }
         # Several aliases of the same rows are no choice.
         return {one: spot for spot, one in {spot: one for one, spot in spots.items()}.items()}
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of the one tensor, or part, of a name; None where it is not clear."""
+        found = self._names.find(name)
+        if found:
+            return self._tensors[found[0]].shape if len(found) == 1 else None
+        other = self._other.find(name)
+        return self._aliases[other[0]].shape(self._tensors) if len(other) == 1 else None
 
     @cached_property
     def _other(self) -> Names:
@@ -156,7 +185,8 @@ def _of_parts(rule: Rule, names: Mapping[str, str]) -> Iterator[tuple[str, _Alia
     for whole, parts in by_whole.items():
         n_experts = max(expert for expert, _ in parts) + 1
         if len(parts) == n_experts * len(rule.parts):
-            yield whole, _Whole(tuple(parts[key] for key in sorted(parts)))
+            n_matrices = n_experts if rule.is_stack else None
+            yield whole, _Whole(tuple(parts[key] for key in sorted(parts)), n_matrices)
 
 
 def _matches(
