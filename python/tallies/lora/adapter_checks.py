@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.adapters.opening import is_adapter
+from ..checkpoint.adapters.recognising import is_adapter
 from ..errors import InputError
 from ..hub.names import named
 from ..messages import counted, show, some
