@@ -170,9 +170,11 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         """Return this request with all that decides what its models are.
 
         Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
-        that they change before them, see ``with_base``.
+        that they change before them, see ``with_base``, unless adapters are the result.
         """
         pinned = self._restated(self._places.pinned)
+        if self.adapter_rank is not None:
+            return pinned._at(self._places)
         values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
         warnings = [*self._passed_over, *warnings]
         return pinned.model_copy(update=values)._at(self._places, warnings)
@@ -208,7 +210,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         return modifiers.Modifiers.of(
             {key: getattr(self, key) for key in modifiers.KEYS},
             self.method,
-            has_base=self.base_model is not None,
+            has_base=self.base_model is not None or self.adapter_rank is not None,
         )
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
