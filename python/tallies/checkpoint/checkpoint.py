@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..messages import show
+from .adapters.adapter import Adapter
 from .beside import Beside, look_beside
 from .causes import refuse_absent, refuse_hub_cache, refuse_other_file, refuse_store
 from .folders import declared_folders, find_parts
@@ -37,6 +38,8 @@ class Checkpoint:
     """The sub-directories that the model declares, with weights or without."""
     left_out: tuple[str, ...] = ()
     """Names in the files that are no tensors of the model: factors of quantised weights."""
+    adapters: tuple[Adapter, ...] = ()
+    """The adapters whose changes its tensors have, in the order in which they are made."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, variant: str = "") -> Checkpoint:
@@ -97,8 +100,14 @@ class Checkpoint:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Return the weight files of all parts."""
-        return tuple(file for part in self.parts for file in part.files)
+        """Return the weight files of all parts, and those of adapters."""
+        own = [file for part in self.parts for file in part.files]
+        return (*own, *(file for one in self.adapters for file in one.files))
+
+    @property
+    def label(self) -> str:
+        """The model in messages: its path, and behind a plus the path of each adapter."""
+        return "+".join(map(str, (self.path, *(one.path for one in self.adapters))))
 
     @property
     def metadata(self) -> dict[str, str]:

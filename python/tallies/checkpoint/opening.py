@@ -80,4 +80,4 @@ def as_model(checkpoint: Checkpoint, tied: Tied = Tied.AS_BASE) -> Model:
         pairs = {alias: name for alias, name in pairs.items() if not is_head(alias)}
     elif tied is Tied.TIE:
         pairs |= dict(head_pairs(checkpoint.tensors))
-    return Model(str(checkpoint.path), checkpoint.tensors, pairs)
+    return Model(checkpoint.label, checkpoint.tensors, pairs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..changes import Change
@@ -19,6 +20,17 @@ class Edit:
     """A change of the values, or the tensor that replaces them (``modules_to_save``)."""
     told_by: TensorInfo
     """The adapter's tensor that messages name."""
+    others: tuple[Edit, ...] = ()
+    """Other readings, where the adapter does not say which: the first that fits the model holds.
+
+    A matrix may be stored with rows and columns swapped; one of several stacks may be meant.
+    """
+
+
+def one_of(readings: Sequence[Edit]) -> Edit:
+    """Return the first of several readings, with the others behind it."""
+    first, *others = readings
+    return replace(first, others=tuple(others))
 
 
 @dataclass(frozen=True)
