@@ -75,7 +75,7 @@ def refuse_partly_saved(made: AdapterPlan) -> None:
                 f"{some(lacking)} as in the base, whose values no adapter has; merge the models "
                 "instead, each as BASE+ADAPTER, without adapter_rank"
             )
-        if not made.is_sum or made.rule.blend is not Blend.MEAN:
+        if not (made.is_sum or made.of_factors) or made.rule.blend is not Blend.MEAN:
             raise InputError(
                 f"tensor {show(name)}: the adapters hold it whole (modules_to_save), and only a "
                 f"mean of such tensors needs no base; merge by linear with normalize, or the "

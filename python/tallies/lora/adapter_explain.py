@@ -49,6 +49,8 @@ def _rows(made: AdapterPlan, out: str | None) -> Iterator[tuple[str, str]]:
 
 def way(made: AdapterPlan) -> str:
     """Return how the factors come to be, in words."""
+    if made.of_factors:
+        return "the factors one by one, with cross terms of the adapters in the product"
     if not made.is_sum:
         return "the products tile by tile, then a randomised SVD of what is merged"
     if made.config.adapter_rank == "full":

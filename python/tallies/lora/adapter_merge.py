@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._core import narrow, widen
+from .._core import narrow
 from ..checkpoint.cards import NAME as CARD_NAME
 from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.changes import pieces
@@ -30,8 +30,10 @@ from .adapter_checks import base_text
 from .adapter_explain import way
 from .adapter_plan import AdapterPlan, plan_adapters
 from .adapter_report import AdapterModel, AdapterReport, MergedMatrix
-from .combination import Combined, combine, concatenated, stored_error
+from .combination import combine, concatenated, rounded, stored_error
+from .factor_methods import merge_factors
 from .operands import Factors, factors_of, rank_of, read_values
+from .products import merge_products
 from .targets import Kept, Target
 from .writer import AdapterWriter
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _OTHER_BYTES = 1 << 20
+_SCRATCH = ".products"
 
 
 def merge_adapters(
@@ -91,11 +94,29 @@ def merge_adapters(
             base=base,
             extra={"task_type": task_type, **extra},
         )
-        matrices = list(_write_factors(made, writer, n_workers, advance))
+        warnings = list(made.warnings)
+        if made.is_sum or made.of_factors:
+            matrices = list(_write_factors(made, writer, n_workers, advance))
+        else:
+            scratch = directory / _SCRATCH
+            facts, more = merge_products(
+                made,
+                writer,
+                scratch,
+                max_bytes=max_bytes,
+                n_workers=n_workers,
+                progress=advance if advance else None,
+            )
+            scratch.unlink(missing_ok=True)
+            warnings += more
+            matrices = [
+                MergedMatrix(one.name, list(one.shape), own.rank, own.norm, own.error)
+                for one, own in zip(made.targets.values(), facts, strict=True)
+            ]
         _write_saved(made, writer)
         files = writer.finish()
         refuse_changed(before)
-        recipe = config.relative_to(destination.path)
+        recipe = made.config.relative_to(destination.path)
         report = AdapterReport(
             path=str(destination.path),
             recipe=recipe.to_json_dict(),
@@ -112,7 +133,7 @@ def merge_adapters(
             parameters=made.shared_parameters(),
             files=files,
             other_files=[CARD_NAME, RECIPE_NAME] if config.card else [],
-            warnings=list(made.warnings),
+            warnings=warnings,
             **measure(start, made.bytes_read, sum(files.values()), n_workers),
         )
         if config.card:
@@ -143,7 +164,8 @@ def _write_factors(
     """Write the factors of every tensor, and yield what there is to report."""
 
     def work(target: Target, pool: Workers) -> MergedMatrix:
-        exact = sum_of_products(made, target.name)
+        with pool.undisturbed():
+            exact = _merged_factors(made, target)
         found = combine(exact, made.rank(target.name))
         stored = rounded(found, made.dtype)
         error = stored_error(exact, stored, found.norm)
@@ -165,6 +187,20 @@ def _write_factors(
             )
 
 
+def _merged_factors(made: AdapterPlan, target: Target) -> Factors:
+    """Return the factors that the method makes of those of all adapters."""
+    if not made.of_factors:
+        return sum_of_products(made, target.name)
+    finite = made.config.nonfinite is Nonfinite.ERROR
+    own = [
+        concatenated([(1.0, one) for one in factors_of(changes, finite=finite)])
+        for operand in made.operands
+        if (changes := operand.changes.get(target.name))
+    ]
+    left, right = merge_factors(made.config.merge_method, target, own, made.parameters[target.name])
+    return left * made.factors[target.name], right
+
+
 def sum_of_products(made: AdapterPlan, name: str) -> Factors:
     """Return the factors of the weighted sum of all products of a tensor."""
     finite = made.config.nonfinite is Nonfinite.ERROR
@@ -174,21 +210,6 @@ def sum_of_products(made: AdapterPlan, name: str) -> Factors:
         for factors in factors_of(one.changes.get(name, ()), finite=finite)
     ]
     return concatenated(terms)
-
-
-def rounded(found: Combined, dtype: str) -> Factors:
-    """Return factors as a file holds them in a dtype, in float64."""
-    import numpy as np
-
-    made = []
-    for values in (found.left, found.right):
-        floats = np.ascontiguousarray(values, np.float32)
-        if dtype != "F32":
-            data = bytearray(floats.size * DTYPES[dtype])
-            narrow(floats.ctypes.data, address_of(data), DTYPE_CODES[dtype], floats.size)
-            widen(address_of(data), DTYPE_CODES[dtype], floats.ctypes.data, floats.size)
-        made.append(floats.astype(np.float64))
-    return made[0], made[1]
 
 
 def _write_saved(made: AdapterPlan, writer: AdapterWriter) -> None:

@@ -10,12 +10,16 @@ from typing import Any
 
 from ..checkpoint.adapters.opening import open_adapter
 from ..engine.codes import MAX_EXPERTS
+from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..merging.planning import with_changed_defaults
 from ..merging.values import extents
 from ..messages import some
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
+from ..recipe.effect import in_effect
 from ..recipe.modifiers import Modifiers
+from ..spec.choices import AdapterSpace
 from ..spec.dtypes import DTYPES
 from ..spec.rules import Blend, Gate, Rule, Vote
 from .adapter_checks import (
@@ -69,15 +73,16 @@ class AdapterPlan:
     @property
     def is_sum(self) -> bool:
         """True where the result is a sum of the products with weights that are known."""
-        rule = self.rule
-        return (
-            rule.gate is Gate.ALL
-            and rule.vote is Vote.NONE
-            and rule.blend in (Blend.SUM, Blend.MEAN)
-            and rule.survey is None
-            and not issubclass(self.config.method, MatrixMethod)
-            and self.config.drop_layers is None
-        )
+        if self.config.method.of_adapters:
+            return False
+        plain = Rule(Gate.ALL, Vote.NONE, self.rule.blend)
+        is_sum = self.rule.blend in (Blend.SUM, Blend.MEAN) and self.rule == plain
+        return is_sum and not issubclass(self.config.method, MatrixMethod)
+
+    @property
+    def of_factors(self) -> bool:
+        """True where the factors are merged one by one."""
+        return self.config.method.of_adapters
 
     def coefficients(self, name: str) -> list[float]:
         """Return the factors on the products of one tensor, where the result is their sum.
@@ -92,7 +97,8 @@ class AdapterPlan:
 
     def sum_of_ranks(self, name: str) -> int:
         """Return the rank of the sum of all products of a tensor, unless they overlap."""
-        return sum(rank_of(one.changes.get(name, ())) for one in self.operands)
+        ranks = [rank_of(one.changes.get(name, ())) for one in self.operands]
+        return max(ranks) if self.of_factors else sum(ranks)
 
     def rank(self, name: str) -> int:
         """Return the most rank that a tensor's factors may get."""
@@ -100,7 +106,8 @@ class AdapterPlan:
         asked = self.config.adapter_rank
         if isinstance(asked, int):
             return min(asked, most)
-        return min(self.sum_of_ranks(name), most) if self.is_sum else most
+        small = self.is_sum or self.of_factors or self.config.adapter_space is not AdapterSpace.FULL
+        return min(self.sum_of_ranks(name), most) if small else most
 
     @property
     def files(self) -> list[Path]:
@@ -198,20 +205,24 @@ def plan_adapters(config: MergeConfig) -> AdapterPlan:
     saved = sorted({name for one in operands for name in one.whole})
     names = [*targets, *(name for name in saved if name not in targets)]
     resolver = config.resolver(names)
+    parameters = {name: resolver.parameters_for(name) for name in names}
+    config, more = with_changed_defaults(config, parameters)
+    if survey := config.rule().survey:
+        survey_of(survey).check(list(parameters.values()), [one.label for one in operands])
     made = AdapterPlan(
-        config=config,
+        config=in_effect(config),
         rule=config.rule(),
         operands=tuple(operands),
         names=tuple(entry.model for entry in entries),
         targets=targets,
-        parameters={name: resolver.parameters_for(name) for name in names},
+        parameters=parameters,
         factors=_factors(config, names),
         base=common_base(config, operands),
         dtype=factor_dtype(config),
         warnings=(),
     )
     refuse_partly_saved(made)
-    warnings += [*resolver.warnings, *config.modifiers().warnings(names, []), *lowered(made)]
+    warnings += [*more, *resolver.warnings, *config.modifiers().warnings(names, []), *lowered(made)]
     return AdapterPlan(**{**vars(made), "warnings": tuple(warnings)})
 
 

@@ -10,7 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .._core import narrow, widen
+from ..engine.arrays import address_of
 from ..linalg.spectral import EPSILON
+from ..spec.dtypes import DTYPE_CODES, DTYPES
 from .operands import Factors
 
 if TYPE_CHECKING:
@@ -150,3 +153,18 @@ def stored_error(exact: Factors, stored: Factors, norm: float) -> float:
     right = np.concatenate([exact[1], stored[1]], -2)
     pairs = list(zip(left, right, strict=True)) if left.ndim == 3 else [(left, right)]
     return math.hypot(*(product_norm(*pair) for pair in pairs)) / norm
+
+
+def rounded(found: Combined, dtype: str) -> Factors:
+    """Return factors as a file holds them in a dtype, in float64."""
+    import numpy as np
+
+    made = []
+    for values in (found.left, found.right):
+        floats = np.ascontiguousarray(values, np.float32)
+        if dtype != "F32":
+            data = bytearray(floats.size * DTYPES[dtype])
+            narrow(floats.ctypes.data, address_of(data), DTYPE_CODES[dtype], floats.size)
+            widen(address_of(data), DTYPE_CODES[dtype], floats.ctypes.data, floats.size)
+        made.append(floats.astype(np.float64))
+    return made[0], made[1]

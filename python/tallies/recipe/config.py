@@ -42,7 +42,14 @@ from .fields import (
 from .inputs import Inputs
 from .keys import known_keys
 from .lenient import without_passed_over
-from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .models import (
+    ModelEntry,
+    checked_entries,
+    refuse_method,
+    refuse_models,
+    restate,
+    taking_part,
+)
 from .output_keys import OutputKeys
 from .overrides import Overrides
 from .parameters import Resolver, check_parameters
@@ -175,9 +182,8 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         pinned = self._restated(self._places.pinned)
         if self.adapter_rank is not None:
             return pinned._at(self._places)
-        values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
-        warnings = [*self._passed_over, *warnings]
-        return pinned.model_copy(update=values)._at(self._places, warnings)
+        values, more = with_bases(pinned.base_model, pinned.models, self._places)
+        return pinned.model_copy(update=values)._at(self._places, [*self._passed_over, *more])
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
@@ -262,11 +268,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
-        if self.method.needs_base and self.base_model is None and self.adapter_rank is None:
-            raise InputError(
-                f"base_model: missing, and {self.merge_method} needs the model that the others "
-                "were tuned from; add 'base_model: DIR' (--base DIR)"
-            )
+        refuse_method(self.method, self.base_model, self.adapter_rank)
         self.modifiers()
         self._check_experts()
         return self

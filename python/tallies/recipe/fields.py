@@ -12,14 +12,15 @@ from .. import methods
 from ..messages import show, unknown
 from ..sizes import parse_size
 from ..spec import dtypes
-from ..spec.choices import Choice, Nonfinite, Semantics
+from ..spec.choices import AdapterSpace, Choice, Nonfinite, Semantics
 from . import modifiers
 
 
 def _method(value: object) -> object:
     name = methods.proper_name(value)
-    if name not in methods.names():
-        raise ValueError(unknown(name, methods.names()))
+    known = [*methods.names(), *methods.of_adapters()]
+    if name not in known:
+        raise ValueError(unknown(name, known))
     return name
 
 
@@ -96,6 +97,8 @@ PathText = Annotated[str, BeforeValidator(_path)]
 
 AdapterRank = Annotated[int | str, BeforeValidator(_rank)]
 """The rank of an adapter, or ``full``."""
+
+AdapterSpaceWord = Annotated[AdapterSpace, _choice_of(AdapterSpace)]
 
 VariantName = Annotated[str, BeforeValidator(_variant)]
 """The word by which files of another dtype or state are told apart."""
