@@ -32,7 +32,7 @@ _MOST_BUFFERS = 4
 
 @dataclass(frozen=True)
 class Operands:
-    """What the adapters add to one tensor, in the space in which it is merged."""
+    """The changes of one tensor by all adapters, in the space in which they are merged."""
 
     name: str
     shape: tuple[int, ...]
