@@ -106,20 +106,26 @@ def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
 
 
 def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
-    """Tell if two tensors have one dtype and hold the same bytes, and the same scales."""
+    """Tell if two tensors have one dtype and hold the same bytes, scales and changes."""
     return same_form(a, b) and same_bytes(a, b)
 
 
 def same_form(a: TensorInfo, b: TensorInfo) -> bool:
-    """Tell if two tensors are read alike: by dtype, and by the scales that they may have."""
-    return a.dtype == b.dtype and _same_scales(a.scale, b.scale)
+    """Tell if two tensors are read alike: by dtype, and by scales and changes if they have any."""
+    return a.dtype == b.dtype and a.changes == b.changes and _same_scales(a.scale, b.scale)
 
 
 def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
-    """Tell if two tensors hold the same bytes, and the same scales if they have any."""
-    if not _same_scales(a.scale, b.scale):
+    """Tell if two tensors hold the same bytes, and the same scales and changes if they have any."""
+    if a.changes != b.changes or not _same_scales(a.scale, b.scale):
         return False
+    if _place(a) == _place(b):
+        return True
     return a.n_bytes == b.n_bytes and all(x == y for x, y in zip(chunks(a), chunks(b), strict=True))
+
+
+def _place(one: TensorInfo) -> tuple[object, ...]:
+    return one.path, one.offset, one.n_bytes, one.shape, one.strides
 
 
 def _same_scales(a: Scale | None, b: Scale | None) -> bool:
