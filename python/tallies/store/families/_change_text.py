@@ -72,8 +72,8 @@ def changed(text: bytes, base: TensorInfo, stored: Mapping[str, TensorInfo]) -> 
     Raises:
         ValueError: The text is none that ``worded`` returns, or names pieces that are not there.
     """
-    data = json.loads(text)
     try:
+        data = json.loads(text)
         told = data.get("replaces")
         values = base if told is None else _read(told, base.name, stored)
         changes = tuple(_read(one, base.name, stored) for one in data["changes"])
@@ -81,7 +81,7 @@ def changed(text: bytes, base: TensorInfo, stored: Mapping[str, TensorInfo]) -> 
             raise TypeError("found another value, expected a change")
         before = base.changes if told is None else ()
         return replace(values, changes=(*before, *changes))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from None
 
 

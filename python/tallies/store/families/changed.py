@@ -26,7 +26,7 @@ class Changed(Family):
 
     name = "changes"
     kind = "changed"
-    reads_scaled = True
+    reads_decoded = True
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         # The text and the pieces are those of each task.

@@ -56,8 +56,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
-    reads_scaled: ClassVar[bool] = False
-    """True if float8 tensors with scales are packed and restored as value times scale."""
+    reads_decoded: ClassVar[bool] = False
+    """True if tensors with scales, and those that adapters change, are packed and restored."""
     kind: ClassVar[str]
     """The manifest's word for a tensor that this family encodes."""
 

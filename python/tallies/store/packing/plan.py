@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...checkpoint.belonging import differences
+from ...checkpoint.changes import pieces
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
@@ -25,7 +26,7 @@ from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
 from ..families.family import Family
-from ..families.registry import codecs_that_read_scaled, family_of
+from ..families.registry import codecs_that_read_decoded, family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
@@ -137,9 +138,9 @@ class PackPlan:
             if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
         family = family_of(codec, values)
-        if not family.reads_scaled:
+        if not family.reads_decoded:
             for name in coded:
-                _refuse_scaled(codec, [matched.source(model, name) for model in models])
+                _refuse_decoded(codec, [matched.source(model, name) for model in models])
         return cls(
             family=family,
             lambdas=lambdas,
@@ -252,14 +253,20 @@ def _changed(
             yield name
 
 
-def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
-    """Raise InputError for a float8 tensor with a scale, which not all families read."""
+def _refuse_decoded(codec: str, tensors: Sequence[TensorInfo]) -> None:
+    """Raise InputError for a tensor with a scale or an adapter, which not all families read."""
     for one in tensors:
         if one.scale is not None:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
                 f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
-                f"{either(codecs_that_read_scaled())}, or dequantise the checkpoint to BF16 first"
+                f"{either(codecs_that_read_decoded())}, or dequantise the checkpoint to BF16 first"
+            )
+        for change in one.changes:
+            raise InputError(
+                f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
+                f"{codec!r} does not read; pack with {either(codecs_that_read_decoded())}, or "
+                "merge the adapter into its model first (tallies merge)"
             )
 
 
