@@ -150,6 +150,19 @@ def test_a_convolution_is_a_matrix(tmp_path: Path) -> None:
     assert placed.tensors["conv.weight"].changes == (product(4, 27),)
 
 
+def test_the_first_reading_that_fits_counts(tmp_path: Path) -> None:
+    base = model(tmp_path, w=(4, 3), square=(3, 3))
+    plain, turned = product(3, 4), product(4, 3)
+    both = Edit("w", plain, plain.left, (Edit("w", turned, plain.left),))
+    assert place(base, adapter(both)).tensors["w"].changes == (turned,)
+    elsewhere = Edit("v", plain, plain.left, (Edit("w", plain, plain.left),))
+    with pytest.raises(InputError, match="changes 'v', which"):
+        place(base, adapter(elsewhere))
+    first, second = product(3, 3, 1), product(3, 3, 2)
+    both = Edit("square", first, first.left, (Edit("square", second, first.left),))
+    assert place(base, adapter(both)).tensors["square"].changes == (first,)
+
+
 def test_an_edit_without_a_tensor_is_named(tmp_path: Path) -> None:
     base = named(tmp_path, Q)
     absent = Q.replace("q_proj", "q_prj")

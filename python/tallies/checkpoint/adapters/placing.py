@@ -13,6 +13,7 @@ from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
 from .fitting import WAY_OUT, check_fits
 from .names import Names
+from .readings import settled
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -42,11 +43,15 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     names = Names(tensors)
     tied = _tied(checkpoint)
     taken: dict[str, Edit] = {}
-    for edit in adapter.edits:
-        name = _target(checkpoint, names, edit)
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        found = names.find(name)
+        return tensors[found[0]].shape if len(found) == 1 else None
+
+    for stated in adapter.edits:
+        edit, name = _fitting(checkpoint, names, tensors, settled(stated, shape_of))
         _take(taken, name, edit, tied)
         for one in tied.get(name, (name,)):
-            check_fits(edit, edit.change, tensors[one])
             tensors[one] = changed(tensors[one], edit)
     return replace(checkpoint, tensors=tensors, adapters=(*checkpoint.adapters, adapter))
 
@@ -56,6 +61,22 @@ def changed(tensor: TensorInfo, edit: Edit) -> TensorInfo:
     if isinstance(edit.change, TensorInfo):
         return replace(edit.change, name=tensor.name)
     return replace(tensor, changes=(*tensor.changes, edit.change))
+
+
+def _fitting(
+    checkpoint: Checkpoint, names: Names, tensors: Mapping[str, TensorInfo], stated: Edit
+) -> tuple[Edit, str]:
+    """Return the first reading of an edit that fits the model, and the tensor that it changes."""
+    refusals = []
+    for edit in (stated, *stated.others):
+        try:
+            name = _target(checkpoint, names, edit)
+            check_fits(edit, edit.change, tensors[name])
+        except InputError as refusal:
+            refusals.append(refusal)
+        else:
+            return edit, name
+    raise refusals[0]
 
 
 def _target(checkpoint: Checkpoint, names: Names, edit: Edit) -> str:
