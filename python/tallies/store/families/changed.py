@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import count, takewhile
+from typing import Final
 
-from ..._core import Limits, restore
+from ..._core import Limits, Source, restore
+from ...checkpoint.changes import Added, Hadamard, Kronecker, Product
 from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
-from ...engine.files import Place, PlanFiles, native
+from ...engine.changes import native_change
+from ...engine.files import Place, PlanFiles, native, place_code
 from ...engine.fingerprints import content
 from ...errors import InputError
 from ...messages import show
 from ._change_packing import pack_changes
-from ._change_text import changed
-from .family import Family, Moved, StoredTask
+from ._change_text import changed, piece_name
+from .family import Encoded, Family, Moved, StoredTask
 from .job import GRAIN, PackJob
+
+_ADDS: Final = (Product, Hadamard, Kronecker, Added)
 
 
 class Changed(Family):
@@ -43,7 +50,9 @@ class Changed(Family):
         limits: Limits,
         progress: Moved | None = None,
     ) -> dict[str, list[int]]:
-        made = {name: changed_tensor(task, name) for name in outputs}
+        made = {name: _changed_tensor(task, name) for name in outputs}
+        for one in (piece for name in outputs for piece in _pieces(task, name)):
+            task.check(one, content(one))
         for name, one in made.items():
             files.plan.add_job(
                 one.n_elements, [native(files.operand(one))], outputs[name], grain=GRAIN
@@ -54,23 +63,41 @@ class Changed(Family):
                 task.check(task.base[name], result.inputs[0])
         return {name: result.output for name, result in zip(made, results, strict=True)}
 
+    def in_memory(self, task: StoredTask, name: str) -> list[TensorInfo] | None:
+        one = _changed_tensor(task, name)
+        if one.path != task.base[name].path or not all(isinstance(c, _ADDS) for c in one.changes):
+            return None
+        return _pieces(task, name)
 
-def changed_tensor(task: StoredTask, name: str) -> TensorInfo:
-    """Return a tensor of a task: the base's with changes, whose pieces are checked.
+    def encoded(self, task: StoredTask, name: str, addresses: Sequence[int]) -> Encoded:
+        at = dict(zip(_pieces(task, name), addresses, strict=True))
+        changes = [
+            native_change(change, lambda piece: (-1, at[piece], place_code(piece.dtype)))
+            for change in _changed_tensor(task, name).changes[len(task.base[name].changes) :]
+        ]
+        delta = Source.changed(source=Source.zero(), changes=changes)
+        return Encoded(delta, changes=tuple(changes))
+
+
+def _changed_tensor(task: StoredTask, name: str) -> TensorInfo:
+    """Return a tensor of a task, the base's or one in its place, with the changes to it.
 
     Raises:
-        InputError: The text of the changes or a piece is not what was packed.
+        InputError: The text of the changes is not what was packed.
         StorageError: Reading fails.
     """
     told = task.own[name]
     text = b"".join(map(bytes, chunks(told)))
     task.check(told, content(told))
-    parts = {part: one for part, one in task.own.items() if part.startswith(f"{name}::")}
-    for one in parts.values():
-        task.check(one, content(one))
     try:
-        return changed(text, task.base[name], parts)
+        return changed(text, task.base[name], task.own)
     except ValueError as error:
         raise InputError(
             f"{told.path}: tensor {show(name)} is no text of changes ({error}); pack again"
         ) from None
+
+
+def _pieces(task: StoredTask, name: str) -> list[TensorInfo]:
+    """Return the pieces of a tensor's changes, in the order of their numbers."""
+    names = map(partial(piece_name, name), count())
+    return [task.own[one] for one in takewhile(task.own.__contains__, names)]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from ..._core import Limits, Source
+from ..._core import Change, Limits, Source
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
@@ -42,6 +42,11 @@ class Encoded:
     """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector alone: the factor of the vector where the mask is set."""
+    changes: tuple[Change, ...] = ()
+    """For adapters: changes of the base's values, of which ``delta`` is the sum.
+
+    Each is rounded as it is made, so that base and sum may differ from them in the last place.
+    """
 
 
 class Family(ABC):
