@@ -85,7 +85,7 @@ def load_task(
         )
         for name, row in parts.items()
     }
-    return loaded | _restored(one, [name for name in names if name not in parts], threads)
+    return loaded | restored(one, [name for name in names if name not in parts], threads)
 
 
 def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torch.Tensor]:
@@ -136,8 +136,8 @@ def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:
     return LoadedTensor(Source.plain(values=place, replaces=True), (values,), True)
 
 
-def _restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:
-    """Restore tensors whole."""
+def restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:
+    """Restore tensors whole; the errors are those of ``load_task``."""
     arrays: dict[str, torch.Tensor] = {}
     outputs: dict[str, list[Place]] = {}
     for name in names:
