@@ -26,7 +26,7 @@ struct Restoring {
 // decoded, or of a delta that replaces the base.
 inline bool is_copy(const std::vector<Source>& sources, DType out_type) {
   const Source& base = sources[0];
-  const bool is_stored = base.form == Source::Form::plain && base.type == out_type;
+  const bool is_stored = base.form == Source::Form::plain && !base.changes && base.type == out_type;
   return sources.size() == 1 ? is_stored : sources[1].replaces;
 }
 

@@ -64,7 +64,7 @@ class Resident:
     def _values(store: Store, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy of the base's tensor; of decoded values, before they are rounded."""
         info = store.base.tensors[name]
-        if info.scale is None:
+        if not info.is_decoded:
             return tensor.detach().clone(memory_format=torch.contiguous_format)
         check = partial(refuse_damaged, store.path, store.manifest, store.base)
         return read_decoded(unrounded(info), check).to(tensor.device)

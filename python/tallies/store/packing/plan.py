@@ -151,7 +151,7 @@ class PackPlan:
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
-            warnings=tuple(warnings),
+            warnings=(*inputs.warnings, *warnings),
             variant=variant,
         )
 
