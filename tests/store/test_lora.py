@@ -183,6 +183,23 @@ def test_tasks_come_and_go_by_themselves(here: Models) -> None:
     assert Store.open(store.path).tasks == ("b",)
 
 
+def test_adapters_alone_and_those_that_moved(here: Models) -> None:
+    here.add("a", lora(here.base))
+    here.add("b", lora(here.base, seed=2))
+    store = here.pack(a=str(here.paths["a"]))
+    add(store.path, "b", here.paths["b"])
+    for task in "ab":
+        assert_same_tensors(Store.open(store.path).load(task), here.merged(task))
+    places = dict(here.paths)
+    verify(store.path, tasks=places)
+    wrong = {"a": here.paths["b"]}
+    assert_refused(lambda: verify(store.path, tasks=wrong), "is not the expert", "task 'a'")
+    moved = here.paths["a"].rename(here.folder / "elsewhere")
+    remove(store.path, "b", tasks={"a": moved})
+    assert Store.open(store.path).manifest.tasks["a"].source == "../elsewhere"
+    verify(store.path, tasks={"a": moved})
+
+
 def test_values_that_are_not_finite(here: Models) -> None:
     made = lora(here.base, ["q_proj"])
     name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
