@@ -219,7 +219,9 @@ def test_values_that_are_not_finite(here: Models) -> None:
     assert found.sum() == len(found)
 
 
-@pytest.mark.parametrize("codec", ["tall", "emr", "magnitude", "bitdelta"])
+@pytest.mark.parametrize(
+    "codec", ["tall", "emr", "magnitude", "sparse", "bitdelta", "tsv_c", "twin"]
+)
 def test_other_codecs_take_what_adapters_make(here: Models, codec: str, tmp_path: Path) -> None:
     here = Models(tmp_path / "float32", F32)
     made = {"a": lora(here.base, ["q_proj", "up_proj"]), "b": embedding(here.base)}
@@ -234,8 +236,13 @@ def test_other_codecs_take_what_adapters_make(here: Models, codec: str, tmp_path
         assert_same_tensors(found.load(name), expected.load(name))
 
 
-@pytest.mark.parametrize("codec", ["sparse", "tsv_c"])
-def test_other_codecs_say_which_do(here: Models, codec: str) -> None:
+def test_bits_that_no_file_has_are_refused(here: Models) -> None:
     text = here.add("a", lora(here.base, ["q_proj"]))
     with pytest.raises(InputError, match=r"a/adapter_model.*q_proj.*does not read.*'lora'"):
-        pack(here.folder / "base", {"a": text}, here.folder / "store", codec=codec)
+        pack(
+            here.folder / "base",
+            {"a": text},
+            here.folder / "store",
+            codec="sparse",
+            density="exact",
+        )

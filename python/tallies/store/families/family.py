@@ -62,7 +62,7 @@ class Family(ABC):
 
     name: ClassVar[str]
     reads_decoded: ClassVar[bool] = False
-    """True if tensors with scales, and those that adapters change, are packed and restored."""
+    """True if tensors with scales, and a base that adapters change, are packed and restored."""
     kind: ClassVar[str]
     """The manifest's word for a tensor that this family encodes."""
 
@@ -74,6 +74,11 @@ class Family(ABC):
     def has_shared(self) -> bool:
         """True if all tasks share a vector, so that a task depends on the others."""
         return self.codec.shared_rule(self.parameters) is not None
+
+    @property
+    def reads_adapters(self) -> bool:
+        """True if tensors that the adapters of a task change are packed."""
+        return True
 
     def check_request(self, tensors: Sequence[TensorInfo], max_memory: int) -> None:  # noqa: B027
         """Refuse tensors of the base that cannot be packed, before anything is written.

@@ -138,9 +138,8 @@ class PackPlan:
             if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
         family = family_of(codec, values)
-        if not family.reads_decoded:
-            for name in coded:
-                _refuse_decoded(codec, [matched.source(model, name) for model in models])
+        for name in coded:
+            _refuse_decoded(family, *(matched.source(model, name) for model in models))
         return cls(
             family=family,
             lambdas=lambdas,
@@ -253,19 +252,22 @@ def _changed(
             yield name
 
 
-def _refuse_decoded(codec: str, tensors: Sequence[TensorInfo]) -> None:
+def _refuse_decoded(family: Family, base: TensorInfo, *experts: TensorInfo) -> None:
     """Raise InputError for a tensor with a scale or an adapter, which not all families read."""
-    for one in tensors:
+    codec = family.codec.name
+    if family.reads_decoded:
+        return
+    for one in (base, *experts):
         if one.scale is not None:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
                 f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
                 f"{either(codecs_that_read_decoded())}, or dequantise the checkpoint to BF16 first"
             )
-        for change in one.changes:
+        for change in one.changes if one is base or not family.reads_adapters else ():
             raise InputError(
                 f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
-                f"{codec!r} does not read; pack with {either(codecs_that_read_decoded())}, or "
+                f"{codec!r} does not read so; pack with {either(codecs_that_read_decoded())}, or "
                 "merge the adapter into its model first (tallies merge)"
             )
 
