@@ -1,4 +1,4 @@
-// Makes changes in rows of float32 values, a block of up to eight rows at a time. No value depends
+// Makes changes in rows of float32 values, a block of some rows at a time. No value depends
 // on how rows are cut into blocks, or elements into windows.
 
 #include <algorithm>
@@ -10,10 +10,10 @@
 namespace tallies {
 namespace {
 
-// Rows that the kernel takes while it has a part of the right factor in registers.
-constexpr std::size_t kRows = 8;
-// Columns of a block whose products are made in memory of their own.
-constexpr std::size_t kColumns = 256;
+// Rows of a block, for all of which the kernel lays out a part of the right factor once.
+constexpr std::size_t kRows = 64;
+// A block whose products are made in memory of their own.
+constexpr std::size_t kFewRows = 8, kColumns = 256;
 
 void widen(DType type, const void* values, float* out, std::size_t n) {
   kernels().widen[static_cast<int>(type)](values, out, n);
@@ -40,27 +40,13 @@ struct Right {
   Right from(std::size_t column) const { return {type, at(values, type, column), stride}; }
 };
 
-// Until the kernel is there.
-void low_rank(DType type, const float* left, std::size_t n_rows, std::size_t rank,
-              const void* right, std::size_t right_stride, std::size_t n_columns, float scale,
-              float* out, std::size_t out_stride) {
-  std::vector<float> wide(n_columns), sum(n_columns);
-  for (std::size_t i = 0; i < n_rows; ++i) {
-    for (std::size_t k = 0; k < rank; ++k) {
-      widen(type, at(right, type, k * right_stride), wide.data(), n_columns);
-      for (std::size_t j = 0; j < n_columns; ++j)
-        sum[j] = k == 0 ? left[i * rank] * wide[j] : sum[j] + left[i * rank + k] * wide[j];
-    }
-    for (std::size_t j = 0; j < n_columns; ++j) out[i * out_stride + j] += scale * sum[j];
-  }
-}
-
 // Adds scale * left @ right to a block: `left` has `rank` values for each of its rows.
 void add_product(const float* left, std::uint64_t rank, Right right, float scale, Block block) {
   const auto n = static_cast<std::size_t>(rank);
   if (is_fused(right.type)) {
-    low_rank(right.type, left, block.n_rows, n, right.values, right.stride, block.n_columns, scale,
-             block.values, block.stride);
+    kernels().low_rank[static_cast<int>(right.type)](left, block.n_rows, n, right.values,
+                                                     right.stride, block.n_columns, scale,
+                                                     block.values, block.stride);
     return;
   }
   std::vector<float> wide(n * kColumns);
@@ -70,8 +56,8 @@ void add_product(const float* left, std::uint64_t rank, Right right, float scale
     for (std::size_t k = 0; k < n; ++k)
       widen(here.type, at(here.values, here.type, k * here.stride), wide.data() + k * kColumns,
             n_columns);
-    low_rank(DType::f32, left, block.n_rows, n, wide.data(), kColumns, n_columns, scale,
-             block.values + first, block.stride);
+    kernels().low_rank[0](left, block.n_rows, n, wide.data(), kColumns, n_columns, scale,
+                          block.values + first, block.stride);
   }
 }
 
@@ -92,7 +78,7 @@ class Changer {
       case Change::Form::product:
         return for_each_block(kRows, [&](Block block) { add_product_of(change_.a, block); });
       case Change::Form::hadamard:
-        return for_each_block(kRows, [&](Block block) { add_hadamard(block); });
+        return for_each_block(kFewRows, [&](Block block) { add_hadamard(block); });
       case Change::Form::kronecker:
         return for_each_block(1, [&](Block block) { add_kronecker(block); });
       case Change::Form::added:
@@ -153,7 +139,7 @@ class Changer {
   }
 
   void add_hadamard(Block block) {
-    float products[2][kRows * kColumns];
+    float products[2][kFewRows * kColumns];
     for (std::size_t first = 0; first < block.n_columns; first += kColumns) {
       const std::size_t n = std::min(kColumns, block.n_columns - first);
       for (int i = 0; i < 2; ++i) {

@@ -15,23 +15,22 @@ bool is_plain(const Source& source, DType type) {
   return source.form == Source::Form::plain && source.type == type && !source.changes;
 }
 
-// Elements of a window of one changed source, and of all together.
+// Elements of a window of one changed source, and of all together: the second-level cache holds
+// one.
 constexpr std::size_t kWindow = std::size_t(1) << 17, kWindows = std::size_t(1) << 20;
 
-// Rows of a product that are made together.
+// Rows of which the kernel for products makes a multiple at once.
 constexpr std::uint64_t kRows = 8;
 
-// Return the elements from `first` on, `n` or more, that are best decoded together: blocks of whole
-// rows up to `most` elements.
+// Return the elements from `first` on, `n` or more, that are best decoded together: whole rows of
+// about `most` elements, behind the rest of a row.
 std::uint64_t window_of(const Source& source, std::uint64_t first, std::uint64_t n,
                         std::uint64_t most) {
   const std::uint64_t columns = source.changes->columns();
-  const std::uint64_t behind = (first + source.before) % columns;  // of the row that begins it
-  const std::uint64_t rest = behind == 0 ? 0 : columns - behind;
-  const std::uint64_t rows = (std::max(n, rest) - rest + columns - 1) / columns;
-  std::uint64_t whole = std::max<std::uint64_t>((rows + kRows - 1) / kRows, 1) * kRows;
-  if (columns > most / whole) whole = most / columns;
-  return std::max(n, rest > most ? most : whole == 0 && rest == 0 ? most : rest + whole * columns);
+  const std::uint64_t rest = (columns - (first + source.before) % columns) % columns;
+  if (columns > most) return std::max(n, rest == 0 ? most : std::min(rest, most));
+  const std::uint64_t rows = most / columns;
+  return std::max(n, rest + (rows < kRows ? rows : rows / kRows * kRows) * columns);
 }
 
 }  // namespace

@@ -44,6 +44,24 @@ def native_change(change: stated.Change, place: Callable[[TensorInfo], Place]) -
             raise AssertionError("factors follow from the norms of other values")
 
 
+def kept_bytes(tensor: TensorInfo) -> int:
+    """Return the bytes of the factors of a tensor that each thread keeps in memory as a whole."""
+    return sum(map(_kept, tensor.changes))
+
+
+def _kept(change: stated.Change) -> int:
+    match change:
+        case stated.Product(_, right):
+            return right.n_bytes // math.prod(right.shape[:-2])
+        case stated.Hadamard(a, b):
+            return _kept(a) + _kept(b)
+        case stated.Kronecker():
+            return sum(one.n_bytes for one in stated.pieces(change))
+        case stated.Magnitudes(_, columns, of_columns):
+            return 4 * columns if of_columns else 0
+    return 0
+
+
 def factors_change(factors: array[float], change: stated.Magnitudes) -> Change:
     """Return the product of rows or columns with float32 factors, which must outlive its use."""
     place = (-1, factors.buffer_info()[0], DTYPE_CODES["F32"])

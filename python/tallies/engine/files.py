@@ -5,6 +5,7 @@ The one module that turns a stored tensor into an input or output of a native pa
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
@@ -206,12 +207,12 @@ class PlanFiles:
             source = Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
         return self._changed(source, tensor.changes, tensor.n_elements)
 
-    def task_vector(self, changes: Sequence[stated.Change], n_elements: int) -> Operand:
-        """Return what changes make of zeros, as an input of a job.
+    def task_vector(self, changes: Sequence[stated.Change], shape: Sequence[int]) -> Operand:
+        """Return what changes make of zeros of a shape, as an input of a job.
 
         For changes that add, this is the task vector of an adapter.
         """
-        return self._changed(None, changes, n_elements)
+        return self._changed(None, changes, math.prod(shape))
 
     def _changed(
         self, source: Place | Scaled | None, changes: Sequence[stated.Change], n_elements: int

@@ -11,7 +11,6 @@ from .._core import GramTask, Plan, Source, read_delta
 from ..checkpoint.changes import Magnitudes
 from ..checkpoint.data import chunks
 from ..spec.dtypes import DTYPE_CODES
-from .arrays import address_of
 from .limits import limits_in_memory
 
 if TYPE_CHECKING:
@@ -112,9 +111,9 @@ def _widened(change: Magnitudes) -> NDArray[np.float64]:
     """Return the magnitudes, as float32 reads them."""
     import numpy as np
 
-    stored = bytearray().join(chunks(change.values))
+    stored = np.frombuffer(b"".join(chunks(change.values)), np.uint8)
     n = change.values.n_elements
     wide = np.empty(n, np.float32)
-    place = (-1, address_of(stored), DTYPE_CODES[change.values.dtype])
+    place = (-1, stored.ctypes.data, DTYPE_CODES[change.values.dtype])
     Source.plain(values=place).decode(n_elements=n, threads=1, out=wide.ctypes.data)
     return wide.astype(np.float64)

@@ -28,7 +28,7 @@ class Masked(Family):
 
     name = "masked"
     kind = "masked"
-    reads_decoded = True
+    reads_scaled = True
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         mask: Entry = (tensor.name, "U8", ((tensor.n_elements + 7) // 8,))
@@ -60,7 +60,7 @@ class Masked(Family):
             )
         results = restore(files.plan, limits, progress)
         for name, result in zip(outputs, results, strict=True):
-            # Scales and changes of a base are arrays that its fingerprint has already.
+            # Scales and changes of a base are further arrays, which its fingerprint has already.
             n_of_base = n_arrays(files.operand(task.base[name]))
             found = result.inputs[:1] + result.inputs[n_of_base:]
             for one, lanes in zip(inputs[name], found, strict=True):

@@ -141,7 +141,7 @@ class Restoring:
         """
         one = self.copied(name)
         lanes = copy_out(one, write)
-        # A tensor is handed over decoded, and its checksum is that of the stored bytes.
+        # A decoded tensor's checksum is that of the stored bytes, scales and changes.
         self.check(one, content(one) if one.is_decoded else lanes)
         return lanes
 
