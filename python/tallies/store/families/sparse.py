@@ -38,7 +38,7 @@ class SparseFamily(Family):
 
     @property
     def reads_adapters(self) -> bool:
-        # What adapters make of the base has no bits before it is merged.
+        # Values that adapters make of the base have no bits before they are merged.
         return Values.of(self.parameters) is not Values.REPLACED
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
