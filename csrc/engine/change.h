@@ -1,4 +1,5 @@
-// Changes that adapters make to the float32 values of a source, seen as a matrix in row-major order.
+// Changes that adapters make to the float32 values of a source, seen as a matrix in row-major
+// order.
 #pragma once
 
 #include <cstdint>
