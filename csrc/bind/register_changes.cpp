@@ -1,4 +1,4 @@
-// The changes of adapters to a source, as Python states them.
+// Changes of a source by adapters, as Python states them.
 
 #include <pybind11/stl.h>
 

@@ -1,4 +1,4 @@
-"""Changes that adapters make to a weight's float32 values, one after the other.
+"""Changes of a weight's float32 values by adapters, one after the other.
 
 Every product and every sum is rounded to float32.
 """
