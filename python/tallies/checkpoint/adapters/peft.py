@@ -96,20 +96,17 @@ def _lora_of(module: Pieces, config: LoraConfig) -> Iterable[Edit]:
             continue
         a, b = _pair(left, module, *names)
         plain = _product(a, b, module, config)
-        name, in_place = f"{module.module}.weight", f"{module.module}.in_proj_weight"
+        name = f"{module.module}.weight"
         if names[0] == "lora_embedding_A":
-            readings = [(name, turned(plain))]
+            readings = [turned(plain)]
         elif len(a.shape) > 2:
-            readings = [(name, plain)]
+            readings = [plain]
         else:
-            readings = [(name, plain), (name, turned(plain))]
-            if config.fan_in_fan_out:
-                readings.reverse()
-            readings.append((in_place, plain))  # torch's MultiheadAttention has no module for it
-        yield one_of([Edit(each, product, b) for each, product in readings])
+            readings = [turned(plain), plain] if config.fan_in_fan_out else [plain, turned(plain)]
+        yield one_of([Edit(name, product, b) for product in readings])
         vector = left.pop("lora_magnitude_vector", None)
         if vector is not None:
-            yield one_of(_magnitudes(vector, readings, plain))
+            yield one_of(_magnitudes(name, vector, readings, plain))
         elif config.dora:
             refuse(b, f"has no lora_magnitude_vector of {show(module.module)} beside it")
         bias = left.pop("lora_B.bias", None)
@@ -181,7 +178,7 @@ def _product(a: TensorInfo, b: TensorInfo, module: Pieces, config: LoraConfig) -
 
 
 def _magnitudes(
-    vector: TensorInfo, readings: list[tuple[str, Product]], plain: Product
+    name: str, vector: TensorInfo, readings: list[Product], plain: Product
 ) -> list[Edit]:
     """Return the norms that DoRA gives to the outputs, for each reading of the matrix."""
     check_dtype(vector)
@@ -190,10 +187,7 @@ def _magnitudes(
         refuse(vector, f"has shape {show(vector.shape)}, expected {rows} elements")
     norms = reshaped(vector, (rows,))
     of_rows, of_columns = Magnitudes(norms, columns), Magnitudes(norms, rows, of_columns=True)
-    return [
-        Edit(name, of_rows if product is plain else of_columns, vector)
-        for name, product in readings
-    ]
+    return [Edit(name, of_rows if product is plain else of_columns, vector) for product in readings]
 
 
 _Reader = Callable[[Sorted, Mapping[str, object], Path], Iterable[Edit]]

@@ -1,0 +1,261 @@
+"""Adapters that PEFT writes change a model as PEFT's own merge_and_unload does."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from torch import nn
+
+from tallies.checkpoint.adapters.opening import is_adapter, open_adapter
+from tallies.checkpoint.adapters.placing import place
+from tallies.checkpoint.opening import open_model
+from tallies.errors import InputError
+from tests.support.placed import values
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "pad_token_id": 0,
+}
+
+
+def llama(**more: Any) -> nn.Module:
+    config = transformers.LlamaConfig(**{**SIZES, "tie_word_embeddings": False, **more})
+    return transformers.LlamaForCausalLM(config)
+
+
+def classifier() -> nn.Module:
+    config = transformers.LlamaConfig(**SIZES, num_labels=3)
+    return transformers.LlamaForSequenceClassification(config)
+
+
+def qwen2() -> nn.Module:
+    config = transformers.Qwen2Config(**SIZES, tie_word_embeddings=False)
+    return transformers.Qwen2ForCausalLM(config)
+
+
+def gpt2() -> nn.Module:
+    config = transformers.GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=64)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def experts(name: str, **more: Any) -> Callable[[], nn.Module]:
+    """A model of stacked experts, by the name that its classes begin with."""
+    sizes = {**SIZES, "num_local_experts": 3, "num_experts": 3, "head_dim": 8, **more}
+    config = getattr(transformers, f"{name}TextConfig", None)
+    config = config or getattr(transformers, f"{name}Config")
+    return lambda: getattr(transformers, f"{name}ForCausalLM")(config(**sizes))
+
+
+class Convolutions(nn.Module):
+    """Convolutions of one, two and three dimensions, with kernels of one and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Conv1d(6, 8, 3)
+        self.point = nn.Conv2d(6, 8, 1)
+        self.two = nn.Conv2d(6, 8, (3, 2))
+        self.three = nn.Conv3d(4, 6, 2)
+
+
+class Attention(nn.Module):
+    """An attention of torch, which keeps queries, keys and values in one parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = nn.MultiheadAttention(16, 4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and an adapter of it."""
+
+    model: Callable[[], nn.Module]
+    config: Mapping[str, Any]
+    kind: type[Any] = peft.LoraConfig
+    saved: Mapping[str, Any] = field(default_factory=dict)
+
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+STACKS = ["experts.gate_up_proj", "experts.down_proj"]
+CONVOLUTIONS = ["one", "point", "two", "three"]
+
+CASES = {
+    "linear": Case(llama, {"target_modules": ALL, "r": 4, "lora_alpha": 6}),
+    "rank-stabilised": Case(llama, {"target_modules": ["q_proj"], "r": 3, "use_rslora": True}),
+    "patterns": Case(
+        llama,
+        {
+            "target_modules": ALL,
+            "r": 4,
+            "lora_alpha": 7,
+            "rank_pattern": {"layers.1.*": 2, "q_proj": 5, r"^model\.layers\.0\.mlp.*": 3},
+            "alpha_pattern": {r".*\.0\.mlp\.down_proj": 3, "v_proj": 1.5, "_proj": 100},
+        },
+    ),
+    "pickled": Case(llama, {"target_modules": ALL}, saved={"safe_serialization": False}),
+    "embeddings": Case(
+        llama, {"target_modules": ["embed_tokens", "q_proj", "lm_head"], "r": 4, "lora_alpha": 6}
+    ),
+    "transposed layers": Case(
+        gpt2, {"target_modules": ["c_attn", "c_proj", "wte"], "fan_in_fan_out": True}
+    ),
+    "transposed layers, not stated": Case(gpt2, {"target_modules": ["c_attn", "c_fc"]}),
+    "DoRA": Case(llama, {"target_modules": [*ALL, "embed_tokens"], "use_dora": True, "r": 4}),
+    "DoRA, transposed": Case(gpt2, {"target_modules": ["c_attn", "c_proj"], "use_dora": True}),
+    "DoRA, convolutions": Case(Convolutions, {"target_modules": CONVOLUTIONS, "use_dora": True}),
+    "convolutions": Case(Convolutions, {"target_modules": CONVOLUTIONS, "r": 3, "lora_alpha": 5}),
+    "bias": Case(
+        qwen2, {"target_modules": ["q_proj", "v_proj"], "lora_bias": True, "lora_alpha": 5}
+    ),
+    "biases trained": Case(qwen2, {"target_modules": ["q_proj"], "bias": "all"}),
+    "biases of targets trained": Case(qwen2, {"target_modules": ["q_proj"], "bias": "lora_only"}),
+    "all biases": Case(qwen2, {"target_modules": ["q_proj"], "bias": "all", "lora_bias": True}),
+    "saved modules": Case(
+        llama, {"target_modules": ["q_proj"], "modules_to_save": ["norm", "lm_head"]}
+    ),
+    "classifier": Case(classifier, {"target_modules": ["q_proj"], "task_type": "SEQ_CLS"}),
+    "tokens": Case(llama, {"target_modules": ["q_proj"], "trainable_token_indices": [3, 9, 60]}),
+    "tokens out of order": Case(
+        llama,
+        {
+            "target_modules": ["q_proj"],
+            "trainable_token_indices": {"embed_tokens": [9, 3, 60], "lm_head": [1, 2]},
+        },
+    ),
+    "stacks of experts": Case(
+        experts("Llama4", intermediate_size_mlp=48),
+        {"target_modules": [], "target_parameters": STACKS, "r": 2, "lora_alpha": 3},
+    ),
+    "one stack of experts": Case(
+        experts("Llama4", intermediate_size_mlp=48),
+        {
+            "target_modules": ["q_proj"],
+            "target_parameters": STACKS[1:],
+            "rank_pattern": {"down_proj": 5},
+        },
+    ),
+    "square stacks, transposed": Case(
+        experts("GptOss", intermediate_size=32),
+        {"target_modules": ["q_proj"], "target_parameters": STACKS, "r": 2},
+    ),
+    "square stack alone, transposed": Case(
+        experts("GptOss", intermediate_size=32),
+        {"target_modules": [], "target_parameters": STACKS[1:], "r": 2},
+    ),
+    "parameter of a layer": Case(
+        llama, {"target_modules": [], "target_parameters": ["q_proj.weight"], "r": 2}
+    ),
+    "tokens alone": Case(
+        llama,
+        {"target_modules": ["embed_tokens"], "token_indices": [5, 2]},
+        peft.TrainableTokensConfig,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model and adapters of it on disk, and the values that PEFT merges."""
+
+    base: Path
+    adapters: list[Path]
+    merged: dict[str, np.ndarray[Any, Any]]
+
+
+def write(case: Case, folder: Path, *, n_adapters: int = 1) -> Written:
+    """Write a model and adapters of it; merge them one after the other with PEFT."""
+    torch.manual_seed(7)
+    model = case.model().float().eval()
+    base = folder / "base"
+    save(model, base)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapters = []
+    for number in range(n_adapters):
+        config = dict(case.config)
+        if case.kind is peft.LoraConfig:
+            config |= {"init_lora_weights": False}
+        adapted = peft.get_peft_model(model, case.kind(**config))
+        disturb(adapted, seed=number)
+        adapters.append(folder / f"adapter{number}")
+        adapted.save_pretrained(adapters[-1], **case.saved)
+        model = adapted.merge_and_unload()
+    merged = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    assert merged.keys() == before.keys()
+    assert any(not np.array_equal(before[name].numpy(), merged[name]) for name in merged)
+    return Written(base, adapters, merged)
+
+
+def save(model: nn.Module, path: Path) -> None:
+    if isinstance(model, transformers.PreTrainedModel):
+        model.save_pretrained(path)
+        return
+    path.mkdir()
+    save_file(model.state_dict(), path / "model.safetensors")
+
+
+def disturb(model: nn.Module, seed: int) -> None:
+    """Give all that is trained values as training might."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+
+
+def ours(written: Written) -> dict[str, np.ndarray[Any, Any]]:
+    checkpoint = open_model(str(written.base))
+    for adapter in written.adapters:
+        assert is_adapter(adapter)
+        checkpoint = place(checkpoint, open_adapter(adapter))
+    return {name: values(tensor) for name, tensor in checkpoint.tensors.items()}
+
+
+def assert_as_merged_by_peft(written: Written) -> None:
+    """Compare values: those that no adapter changes are equal, sums may be in another order."""
+    found = ours(written)
+    assert found.keys() <= written.merged.keys()
+    for name, value in found.items():
+        expected = written.merged[name]
+        bound = 4e-6 * max(1.0, float(np.abs(expected).max()))
+        np.testing.assert_allclose(value, expected, rtol=0, atol=bound, err_msg=name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_model_changes_as_peft_merges_it(name: str, tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = write(CASES[name], tmp_path)
+    assert_as_merged_by_peft(written)
+
+
+def test_attention_in_one_is_refused(tmp_path: Path) -> None:
+    """PEFT 0.21 adds the change of the output twice, in forward passes as well."""
+    torch.manual_seed(0)
+    model = Attention().eval()
+    config = peft.LoraConfig(target_modules=["attn"], r=3, init_lora_weights=False)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"out_proj.lora_A.* adds the change .*merge_and_unload"):
+        open_adapter(tmp_path)
+
+
+def test_adapters_one_after_the_other(tmp_path: Path) -> None:
+    case = Case(llama, {"target_modules": ALL, "use_dora": True, "modules_to_save": ["norm"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = write(case, tmp_path, n_adapters=2)
+    assert_as_merged_by_peft(written)
