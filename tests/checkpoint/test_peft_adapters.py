@@ -17,7 +17,7 @@ from tallies.checkpoint.changes import Product, Rows
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
 from tests.support import adapters, checkpoints
-from tests.support.placed import values
+from tests.support.placed import value
 
 PREFIX = "base_model.model."
 Q = "model.layers.0.self_attn.q_proj"
@@ -59,7 +59,7 @@ def test_values_are_those_of_the_formulas(
     assert is_adapter(path)
     placed = place(open_model(str(tmp_path / "base.safetensors")), open_adapter(path))
     for name, expected in adapters.merged(base, made).items():
-        found = values(placed.tensors[name])
+        found = value(placed.tensors[name])
         np.testing.assert_array_equal(found, expected.astype(found.dtype), err_msg=name)
 
 

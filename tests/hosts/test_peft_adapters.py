@@ -20,7 +20,7 @@ from tallies.checkpoint.adapters.opening import is_adapter, open_adapter
 from tallies.checkpoint.adapters.placing import place
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
-from tests.support.placed import values
+from tests.support.placed import value
 
 SIZES = {
     "hidden_size": 32,
@@ -222,7 +222,7 @@ def ours(written: Written) -> dict[str, np.ndarray[Any, Any]]:
     for adapter in written.adapters:
         assert is_adapter(adapter)
         checkpoint = place(checkpoint, open_adapter(adapter))
-    return {name: values(tensor) for name, tensor in checkpoint.tensors.items()}
+    return {name: value(tensor) for name, tensor in checkpoint.tensors.items()}
 
 
 def assert_as_merged_by_peft(written: Written) -> None:

@@ -1,4 +1,4 @@
-"""The values of tensors as they lie in files, with the changes that adapters make to them."""
+"""The values of tensors that adapters change, computed in NumPy from what was placed."""
 
 from __future__ import annotations
 
@@ -13,61 +13,66 @@ from tallies.checkpoint.changes import (
     Product,
     Rows,
 )
-from tallies.checkpoint.strided import row_major, span
+from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.tensors import TensorInfo
 from tests.reference import adapters as reference
-from tests.reference.dtype import Floats, widen
-from tests.support.checkpoints import DTYPES
+from tests.reference.dtype import narrow, widen
+from tests.support.checkpoints import DTYPES, Array, Model
 
 
-def stored(tensor: TensorInfo) -> Floats:
-    """Return the elements of a tensor's file in float32, without the tensor's changes."""
-    dtype = np.dtype(DTYPES[tensor.dtype])
-    strides = tensor.strides or row_major(tensor.shape)
-    with open(tensor.path, "rb") as file:
-        file.seek(tensor.offset)
-        text = file.read(span(tensor.shape, strides) * dtype.itemsize)
-    steps = [stride * dtype.itemsize for stride in strides]
-    view = np.lib.stride_tricks.as_strided(np.frombuffer(text, dtype), tensor.shape, steps)
-    return widen(view.copy())
+def values(checkpoint: Checkpoint) -> Model:
+    """All tensors of a model with the changes made, in their own dtypes."""
+    return {name: value(tensor) for name, tensor in checkpoint.tensors.items()}
 
 
-def values(tensor: TensorInfo) -> Floats:
-    """Return the float32 values of a tensor with its changes made."""
-    found = stored(tensor)
+def value(tensor: TensorInfo) -> Array:
+    """A tensor with its changes made, rounded once."""
+    array = stored(tensor)
+    if not tensor.changes:
+        return array
+    made = widen(array)
     for change in tensor.changes:
-        found = _made(change, found)
-    return found
+        made = _made(change, made)
+    return narrow(made, array.dtype)
 
 
-def _made(change: Change, w: Floats) -> Floats:
+def stored(tensor: TensorInfo) -> Array:
+    """The elements of a tensor, or of a view, as the file has them."""
+    dtype = DTYPES[tensor.dtype]
+    data = np.fromfile(tensor.path, np.uint8)[tensor.offset :]
+    if tensor.strides is None:
+        return data[: tensor.n_bytes].view(dtype).reshape(tensor.shape)
+    flat = data[: len(data) // dtype.itemsize * dtype.itemsize].view(dtype)
+    steps = [step * dtype.itemsize for step in tensor.strides]
+    return np.lib.stride_tricks.as_strided(flat, tensor.shape, steps).copy()
+
+
+def _made(change: Change, w: Array) -> Array:
     match change:
-        case Product(_, _, scale, first_row):
-            total = _product(change)
-            if total.size == w.size:
-                return reference.added(total, scale)(w)
-            out = w.copy()
-            rows = slice(first_row, first_row + len(total))
-            out[rows] = reference.added(total, scale)(w[rows])
-            return out
+        case Product(left, right, scale, first_row):
+            product = reference.product(stored(left), stored(right))
+            if product.ndim == 3:
+                return reference.added(product, scale)(w)
+            matrix = w.reshape(-1, product.shape[1]).copy()
+            rows = slice(first_row, first_row + len(product))
+            matrix[rows] = reference.added(product, scale)(matrix[rows])
+            return matrix.reshape(w.shape)
         case Hadamard(a, b, scale):
-            return reference.added(_product(a) * _product(b), scale)(w)
+            return reference.added(_matrix(a) * _matrix(b), scale)(w)
         case Kronecker(left, right, scale):
-            factors = [
-                _product(one) if isinstance(one, Product) else stored(one) for one in (left, right)
-            ]
-            matrices = [one.reshape(len(one), -1) for one in factors]
-            return reference.added(reference.kronecker(*matrices), scale)(w)
-        case Added(given, scale):
-            return reference.added(stored(given), scale)(w)
-        case Magnitudes(given, columns, of_columns):
+            return reference.added(reference.kronecker(_matrix(left), _matrix(right)), scale)(w)
+        case Added(values, scale):
+            return reference.added(stored(values), scale)(w)
+        case Magnitudes(values, columns, of_columns):
             matrix = w.reshape(-1, columns)
-            return reference.magnitudes(stored(given), of_columns=of_columns)(matrix).reshape(
+            return reference.magnitudes(stored(values), of_columns=of_columns)(matrix).reshape(
                 w.shape
             )
-        case Rows(indices, given):
-            return reference.rows(indices, stored(given))(w)
+        case Rows(indices, values):
+            return reference.rows(indices, stored(values))(w)
 
 
-def _product(product: Product) -> Floats:
-    return reference.product(stored(product.left), stored(product.right))
+def _matrix(factor: TensorInfo | Product) -> Array:
+    if isinstance(factor, Product):
+        return reference.product(stored(factor.left), stored(factor.right))
+    return widen(stored(factor))
