@@ -13,12 +13,13 @@ from typing import Final
 
 from ...errors import InputError
 from ...messages import show
-from ..changes import Added, Magnitudes, Product
+from ..changes import Added, Change, Magnitudes, Product
 from ..strided import row_major
 from ..tensors import TensorInfo
 from .adapter import Adapter, Edit, one_of
 from .factors import as_matrix, check_dtype, refuse, reshaped, turned
-from .peft_config import LoraConfig, kind_of, lora_config, refuse_kind
+from .lycoris import hadamard, kronecker
+from .peft_config import LoraConfig, kind_of, lora_config, lycoris_config, refuse_kind
 from .peft_names import Pieces, Sorted, sort_names
 from .peft_tokens import TOKENS, read_tokens, token_rows
 
@@ -190,10 +191,41 @@ def _magnitudes(
     return [Edit(name, of_rows if product is plain else of_columns, vector) for product in readings]
 
 
+def _hadamard(pieces: Mapping[str, TensorInfo], config: LoraConfig, module: str) -> Change:
+    return hadamard(pieces, lambda rank: config.scale_of(module, config.rank_of(module)))
+
+
+def _kronecker(pieces: Mapping[str, TensorInfo], config: LoraConfig, module: str) -> Change:
+    whole = pieces.get("lokr_w2")
+    if whole is not None and len(whole.shape) == 3:
+        # PEFT 0.21 lines up the dimensions from the last on, which mixes channels and outputs.
+        refuse(
+            whole, "is the factor of a convolution of one dimension, which PEFT multiplies amiss"
+        )
+    return kronecker(pieces, lambda rank: config.scale_of(module, config.rank_of(module)))
+
+
+def _read_lycoris(
+    make: Callable[[Mapping[str, TensorInfo], LoraConfig, str], Change],
+) -> _Reader:
+    """Return a reader of an adapter whose modules are each of one change."""
+
+    def read(pieces: Sorted, config: Mapping[str, object], path: Path) -> Iterable[Edit]:
+        settings = lycoris_config(config, path)
+        for module in pieces.modules:
+            change = make(module.tensors, settings, module.module)
+            first = next(iter(module.tensors.values()))
+            yield Edit(f"{module.module}.weight", change, first)
+
+    return read
+
+
 _Reader = Callable[[Sorted, Mapping[str, object], Path], Iterable[Edit]]
 
 _READERS: Final[Mapping[str, tuple[str, _Reader]]] = {
     "LORA": ("LoRA", _read_lora),
+    "LOHA": ("LoHa", _read_lycoris(_hadamard)),
+    "LOKR": ("LoKr", _read_lycoris(_kronecker)),
     "TRAINABLE_TOKENS": ("trainable tokens", read_tokens),
 }
 """The names of the kinds that are read, and who reads them, by PEFT's names."""
