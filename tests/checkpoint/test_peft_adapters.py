@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tallies.checkpoint.adapters.adapter import Adapter
 from tallies.checkpoint.adapters.opening import is_adapter, open_adapter
@@ -17,7 +18,8 @@ from tallies.checkpoint.changes import Product, Rows
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
 from tests.support import adapters, checkpoints
-from tests.support.placed import value
+from tests.support.placed import stored, value
+from tests.support.torch_files import saved
 
 PREFIX = "base_model.model."
 Q = "model.layers.0.self_attn.q_proj"
@@ -227,6 +229,37 @@ def test_tensors_that_are_refused(tmp_path: Path, case: str) -> None:
         open_adapter(path)
     assert "adapter_model.safetensors" in str(refusal.value)
     assert "merge_and_unload" in str(refusal.value)
+
+
+class Runs:
+    """An object whose pickle calls a function."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_is_read_but_never_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", pair())
+    (path / "adapter_model.safetensors").unlink()
+    (path / "adapter_model.bin").write_bytes(saved({"x.lora_A.weight": Runs(tmp_path / "ran")}))
+    with pytest.raises(InputError, match=r"adapter_model\.bin: .*"):
+        open_adapter(path)
+    assert is_adapter(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_factors_in_a_pickle_may_be_views(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", pair())
+    (path / "adapter_model.safetensors").unlink()
+    a, b = torch.randn(16, 2).t(), torch.randn(2, 16).t()
+    names = [f"{PREFIX}{Q}.lora_{one}.weight" for one in "AB"]
+    (path / "adapter_model.bin").write_bytes(saved(dict(zip(names, (a, b), strict=True))))
+    product = products(open_adapter(path))[f"{Q}.weight"]
+    np.testing.assert_array_equal(stored(product.left), b.numpy())
+    np.testing.assert_array_equal(stored(product.right), a.numpy())
 
 
 @pytest.mark.parametrize("dtype", ["F64", "I32", "F8_E4M3"])
