@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tallies.checkpoint.adapters.adapter import Adapter
-from tallies.checkpoint.adapters.opening import is_adapter, open_adapter
+from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.adapters.placing import place
+from tallies.checkpoint.adapters.recognising import is_adapter
 from tallies.checkpoint.changes import Product, Rows
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
@@ -58,7 +59,7 @@ def test_values_are_those_of_the_formulas(
     )
     checkpoints.write(tmp_path / "base.safetensors", base)
     path = made.write(tmp_path / "adapter")
-    assert is_adapter(path)
+    assert is_adapter(str(path))
     placed = place(open_model(str(tmp_path / "base.safetensors")), open_adapter(path))
     for name, expected in adapters.merged(base, made).items():
         found = value(placed.tensors[name])
@@ -247,7 +248,7 @@ def test_a_pickle_is_read_but_never_run(tmp_path: Path) -> None:
     (path / "adapter_model.bin").write_bytes(saved({"x.lora_A.weight": Runs(tmp_path / "ran")}))
     with pytest.raises(InputError, match=r"adapter_model\.bin: .*"):
         open_adapter(path)
-    assert is_adapter(path)
+    assert is_adapter(str(path))
     assert not (tmp_path / "ran").exists()
 
 
@@ -299,6 +300,6 @@ def test_a_damaged_configuration(tmp_path: Path, text: str) -> None:
 
 def test_a_model_is_no_adapter(tmp_path: Path) -> None:
     checkpoints.write(tmp_path / "model.safetensors", adapters.model())
-    assert not is_adapter(tmp_path)
-    assert not is_adapter(tmp_path / "model.safetensors")
-    assert not is_adapter(tmp_path / "absent")
+    assert not is_adapter(str(tmp_path))
+    assert not is_adapter(str(tmp_path / "model.safetensors"))
+    assert not is_adapter(str(tmp_path / "absent"))

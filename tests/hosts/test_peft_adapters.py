@@ -20,9 +20,10 @@ from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from torch import nn
 
-from tallies.checkpoint.adapters.opening import is_adapter, open_adapter
+from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.adapters.peft_config import lora_config
 from tallies.checkpoint.adapters.placing import place
+from tallies.checkpoint.adapters.recognising import is_adapter
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
 from tests.support.placed import value
@@ -264,7 +265,7 @@ def disturb(model: nn.Module, seed: int) -> None:
 def ours(written: Written) -> dict[str, np.ndarray[Any, Any]]:
     checkpoint = open_model(str(written.base))
     for adapter in written.adapters:
-        assert is_adapter(adapter)
+        assert is_adapter(str(adapter))
         checkpoint = place(checkpoint, open_adapter(adapter))
     return {name: value(tensor) for name, tensor in checkpoint.tensors.items()}
 
