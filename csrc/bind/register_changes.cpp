@@ -1,4 +1,4 @@
-// What adapters do to a source, as Python states it.
+// Changes of a source by adapters, as Python states them.
 
 #include <pybind11/stl.h>
 

@@ -1,4 +1,4 @@
-// What adapters do to the float32 values of a source, seen as a matrix in row-major order.
+// Changes of the float32 values of a source by adapters; a source is a matrix in row-major order.
 #pragma once
 
 #include <cstdint>

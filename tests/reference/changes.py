@@ -1,4 +1,4 @@
-"""What adapters make of a weight: changes of its float32 values, one after the other.
+"""Changes of a weight's float32 values by adapters, one after the other.
 
 Every product and every sum is rounded to float32.
 """
