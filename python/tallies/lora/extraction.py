@@ -1,0 +1,237 @@
+"""One extraction: factors every matrix, keeps what is asked for, writes the adapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .._core import Plan
+from ..checkpoint.data import chunks
+from ..checkpoint.tied import is_embedding
+from ..engine.decoding import decoded_chunks
+from ..engine.deltas import ONE_THREAD, NonFiniteError
+from ..engine.files import PlanFiles, native
+from ..engine.matrices import Budget
+from ..engine.nonfinite import objections
+from ..engine.usage import Advance
+from ..errors import InputError
+from ..hub.names import named
+from ..linalg.threads import Workers, single_threads
+from ..messages import counted, some
+from ..recipe.places import Places
+from .difference import Difference, grain_of
+from .extraction_plan import ExtractionPlan
+from .factoring import Factored, factor, n_bytes
+from .report import MatrixReport
+from .selection import can_be_saved, module_names
+from .targets import Kept, Target
+from .writer import AdapterWriter
+
+
+@dataclass(frozen=True)
+class Made:
+    """The facts of an extraction that its report states."""
+
+    plan: ExtractionPlan
+    path: Path
+    base: str
+    finetuned: str
+    files: dict[str, int]
+    matrices: list[MatrixReport]
+    saved: list[str]
+    left_out: list[str]
+    warnings: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of a ``LoraReport`` but for those of its run."""
+        request = self.plan.request
+        return {
+            "path": str(self.path),
+            "base": self.base,
+            "finetuned": self.finetuned,
+            "rank": request.rank,
+            "alpha": request.alpha,
+            "dtype": request.dtype,
+            "seed": request.seed,
+            "matrices": self.matrices,
+            "saved": self.saved,
+            "left_out": self.left_out,
+            "files": self.files,
+            "warnings": self.warnings,
+        }
+
+
+class Extraction:
+    """One extraction and its progress.
+
+    Args:
+        plan: The plan.
+        path: The place where the adapter will appear.
+        n_workers: The number of matrices that are factored at a time.
+        max_bytes: Upper bound for the memory of the matrices in hand.
+        advance: Is called with the bytes of tensors that are done.
+    """
+
+    def __init__(
+        self, plan: ExtractionPlan, path: Path, n_workers: int, max_bytes: int, advance: Advance
+    ) -> None:
+        self._plan = plan
+        self._path = path
+        self._n_workers = n_workers
+        self._max_bytes = max_bytes
+        self._advance = advance
+        self._names = [*(one.name for one in plan.targets), *plan.others]
+        self._native = Plan(True)
+        files = PlanFiles(self._native)
+        self._differences: dict[str, Difference] = {}
+        for job, name in enumerate(self._names):
+            own, tuned = plan.sources(name)
+            inputs = files.operand(own), files.operand(tuned)
+            self._native.add_job(own.n_elements, [native(one) for one in inputs], [])
+            self._differences[name] = Difference(
+                self._native, job, own.n_elements, grain_of(*inputs)
+            )
+
+    def write(self, directory: Path) -> Made:
+        """Write the adapter into a directory, and return what there is to report.
+
+        Raises:
+            InputError: A value is not finite, or no matrix differs.
+            StorageError: Reading or writing fails.
+        """
+        plan = self._plan
+        places = Places.of()
+        finetuned, base = (places.relative_to(self._path, text) for text in plan.texts)
+        on_hub = named(base) if places.hub_model(plan.texts[1]) else None
+        extra = plan.task_type()
+        if on_hub is not None:
+            base = on_hub.repo
+            extra["revision"] = on_hub.revision
+        writer = AdapterWriter(
+            directory,
+            dtype=plan.request.dtype,
+            alpha=plan.request.alpha,
+            base=base,
+            modules=module_names(plan.base.tensors),
+            extra=extra,
+        )
+        found = self._factor_all(writer)
+        if not found:
+            raise InputError(self._nothing())
+        changed = [name for name in plan.others if self._differs(name)]
+        factored = [one for one in plan.targets if one.name in found]
+        saved = [name for name in changed if name in plan.savable and can_be_saved(name, factored)]
+        for name in saved:
+            tuned = plan.sources(name)[1]
+            kept = Kept(name, tuned.decoded_dtype, tuned.shape)
+            writer.keep(kept, decoded_chunks(tuned) if tuned.is_decoded else chunks(tuned))
+        if plan.has_tied_head() and any(map(is_embedding, (*saved, *found))):
+            extra["ensure_weight_tying"] = True
+        left_out = [name for name in changed if name not in saved]
+        files = writer.finish()
+        return Made(
+            plan=plan,
+            path=self._path,
+            base=base,
+            finetuned=finetuned,
+            files=files,
+            matrices=[_report(one, found[one.name]) for one in factored],
+            saved=saved,
+            left_out=left_out,
+            warnings=[*plan.warnings, *self._warnings(left_out)],
+        )
+
+    def _factor_all(self, writer: AdapterWriter) -> dict[str, Factored]:
+        """Factor all targets, the largest first, and return those that differ."""
+        import torch
+
+        budget = Budget(self._max_bytes)
+
+        def work(target: Target, pool: Workers) -> Factored:
+            request = self._plan.request
+            share = self._max_bytes // self._n_workers
+            whole = n_bytes(target, request, whole=True) <= share
+            with (
+                budget.taken(n_bytes(target, request, whole=whole)),
+                torch.inference_mode(),
+            ):
+                made = factor(self._differences[target.name], target, request, whole=whole)
+                if made.left is not None:
+                    with pool.undisturbed():
+                        writer.add(target, made.left, made.right)
+                return replace(made, left=None, right=None)
+
+        ordered = sorted(self._plan.targets, key=lambda one: math.prod(one.shape), reverse=True)
+        found = {}
+        with single_threads(self._n_workers) as pool:
+            results = [(one, pool.submit(work, one, pool)) for one in ordered]
+            for target, result in results:
+                try:
+                    made = result.result()
+                except NonFiniteError:
+                    raise InputError(self._objection(target.name)) from None
+                self._advance(sum(one.n_bytes for one in self._plan.sources(target.name)))
+                if made.rank:
+                    found[target.name] = made
+        return found
+
+    def _differs(self, name: str) -> bool:
+        try:
+            zero = self._differences[name].is_zero()
+        except NonFiniteError:
+            raise InputError(self._objection(name)) from None
+        self._advance(sum(one.n_bytes for one in self._plan.sources(name)))
+        return not zero
+
+    def _objection(self, name: str) -> str:
+        job = self._names.index(name)
+        sources = self._plan.sources(name)
+        found = objections(self._native, job, sources, ONE_THREAD, "repair the model")
+        return next(
+            found,
+            f"tensor {name!r}: the difference of {self._plan.finetuned.label} and "
+            f"{self._plan.base.label} is beyond float32",
+        )
+
+    def _nothing(self) -> str:
+        target = self._plan.inclusion.target
+        hint = f"; target {target!r} may leave out what differs" if target else ""
+        return (
+            f"{self._plan.finetuned.label}: no matrix differs from that of "
+            f"{self._plan.base.label}, expected a fine-tune of it{hint}"
+        )
+
+    def _warnings(self, left_out: list[str]) -> Iterator[str]:
+        hopeless = [name for name in left_out if name in self._plan.savable]
+        matrices = [name for name in left_out if name in self._plan.untargeted]
+        others = [name for name in left_out if name not in {*hopeless, *matrices}]
+        if others:
+            yield (
+                f"{counted(len(others), 'changed tensor')} left as in the base, such as "
+                f"{some(others)}: factors cannot hold them; --save-modules (save_modules=True) "
+                "keeps them whole"
+            )
+        if hopeless:
+            yield (
+                f"{counted(len(hopeless), 'changed tensor')} left as in the base, such as "
+                f"{some(hopeless)}: PEFT cannot hold them beside the factors of their modules"
+            )
+        if matrices:
+            yield (
+                f"{len(matrices)} changed matrices left as in the "
+                f"base, such as {some(matrices)}: target {self._plan.inclusion.target!r} does not "
+                "find them"
+            )
+
+
+def _report(target: Target, made: Factored) -> MatrixReport:
+    return MatrixReport(
+        name=target.name,
+        shape=list(target.shape),
+        rank=made.rank,
+        norm=math.sqrt(made.energy),
+        error=math.sqrt(made.residual / made.energy),
+    )

@@ -1,0 +1,131 @@
+"""Choose the tensors of a model that an adapter taken out of it changes by factors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from ..errors import InputError
+from ..messages import show, some
+from .targets import Kind, Target
+
+_TABLE: Final = re.compile(
+    r"(?:\A|[./])(?:\w*embed\w*|\w*embd|wte|wpe|shared|relative_attention_bias)\.weight\Z"
+)
+"""Weights of which a row is looked up, not multiplied."""
+
+_STACKED: Final = re.compile(r"(?:\A|[./])(?:\w*experts?|input_linear|output_linear)[./]")
+"""Modules whose parameters of three dimensions are stacks of matrices."""
+
+_TRANSPOSED_LINEAR: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
+"""Model types whose linear layers are Conv1D of transformers, which keeps [in, out]."""
+_CONV1D: Final = re.compile(r"(?:\A|[./])(?:c_attn|q_attn|c_proj|c_fc)\.weight\Z")
+
+_TRANSPOSED_STACKS: Final = ("gpt_oss", "aria", "aria_text", "openai_privacy_filter")
+"""Model types whose modules of experts say ``is_transposed``."""
+
+
+def kind_of(name: str, shape: tuple[int, ...], model_types: Collection[str]) -> Kind | None:
+    """Return the kind of a tensor that factors can change; None for one that they cannot.
+
+    Args:
+        name: The tensor as the model calls it.
+        shape: Its shape.
+        model_types: The ``model_type`` of the configuration, and those of its parts.
+
+    >>> kind_of("model.layers.0.mlp.up_proj.weight", (8, 4), ())
+    <Kind.LINEAR: 'linear'>
+    """
+    if len(shape) < 2 or 0 in shape:
+        return None
+    if len(shape) == 3 and _STACKED.search(name):
+        turned = any(one in _TRANSPOSED_STACKS for one in model_types)
+        return Kind.TRANSPOSED_STACK if turned else Kind.STACK
+    if not name.endswith(".weight"):
+        return Kind.PARAMETER if len(shape) == 2 else None
+    if len(shape) == 2:
+        if _TABLE.search(name):
+            return Kind.EMBEDDING
+        turned = any(one in _TRANSPOSED_LINEAR for one in model_types)
+        return Kind.TRANSPOSED if turned and _CONV1D.search(name) else Kind.LINEAR
+    # A depthwise convolution multiplies each channel by itself: it is no product of two layers.
+    return Kind.CONVOLUTION if shape[1] > 1 and len(shape) <= 5 else None
+
+
+def targets(
+    shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any], pattern: str | None
+) -> list[Target]:
+    """Choose the tensors to change by factors.
+
+    Args:
+        shapes: The shapes of the tensors by name.
+        config: The configuration of the model.
+        pattern: A regular expression that finds a part of the wanted names; None for all weights
+            of linear layers and convolutions, and all stacks of experts.
+
+    Raises:
+        InputError: The pattern is none, or finds no tensor that factors can change.
+    """
+    types = set(_model_types(config))
+    kinds = {name: kind_of(name, shape, types) for name, shape in shapes.items()}
+    if pattern is None:
+        wanted = {
+            name for name, kind in kinds.items() if kind not in (Kind.EMBEDDING, Kind.PARAMETER)
+        }
+    else:
+        wanted = set(_found(shapes, pattern))
+        if not any(kinds[name] for name in wanted):
+            held = f"only {some(sorted(wanted))}, no matrix" if wanted else "no tensor"
+            raise InputError(
+                f"target {show(pattern)}: finds {held}; expected a regular expression that finds a "
+                f"part of names such as {some([n for n, kind in kinds.items() if kind])}"
+            )
+    return [
+        Target(name, shapes[name], kind)
+        for name, kind in kinds.items()
+        if kind is not None and name in wanted
+    ]
+
+
+def _found(names: Iterable[str], pattern: str) -> Iterator[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"target {show(pattern)}: is no regular expression ({error}); expected one that finds "
+            "a part of the names of tensors, such as 'self_attn|mlp'"
+        ) from None
+    return (name for name in names if compiled.search(name))
+
+
+def _model_types(config: Mapping[str, Any]) -> Iterator[str]:
+    for part in (config, *config.values()):
+        if isinstance(part, dict) and isinstance(part.get("model_type"), str):
+            yield part["model_type"]
+
+
+def module_names(names: Iterable[str]) -> set[str]:
+    """Return the modules of a model, by the names of its tensors, and these names themselves."""
+    found: set[str] = set()
+    for name in names:
+        parts = name.split(".")
+        found.update(".".join(parts[:n]) for n in range(1, len(parts) + 1))
+    return found
+
+
+def can_be_saved(name: str, changed: Iterable[Target]) -> bool:
+    """Tell if PEFT can hold a tensor whole, beside the factors of others.
+
+    It saves the bias of a layer that factors change. Otherwise it saves a module, in which nothing
+    can be changed by factors.
+
+    >>> can_be_saved("norm.weight", [Target("up.weight", (8, 4))])
+    True
+    """
+    module, _, last = name.rpartition(".")
+    if not module:
+        return False
+    if last == "bias" and any(one.module == module and not one.is_parameter for one in changed):
+        return True
+    return not any(f"{one.module}.".startswith(f"{module}.") for one in changed)
