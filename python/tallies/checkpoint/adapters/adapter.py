@@ -19,6 +19,11 @@ class Edit:
     """A change of the values, or the tensor that replaces them (``modules_to_save``)."""
     told_by: TensorInfo
     """The adapter's tensor that messages name."""
+    others: tuple[Edit, ...] = ()
+    """Other readings, where the adapter does not say which: the first that fits the model holds.
+
+    A matrix may be stored with rows and columns swapped; one of several stacks may be meant.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Open an adapter: a directory or a file of PEFT, or a file of another tool."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ...errors import InputError
+from ...messages import some
+from ..causes import refuse_absent
+from ..checkpoint import Checkpoint
+from ..files import refuse_undecodable
+from .adapter import Adapter
+from .kinds import find_adapter
+from .other_tools import read_other_tools
+from .peft import read_peft
+from .peft_config import CONFIG, read_config
+from .peft_names import PREFIX
+
+_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+"""The files of PEFT, in the order in which it looks for them."""
+
+
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Tell if a path is an adapter by what lies there; False for models and for nothing.
+
+    Args:
+        path: A directory or a file.
+
+    Raises:
+        InputError: A file of weights is damaged.
+        StorageError: The system cannot read a file.
+    """
+    root = Path(path)
+    if root.is_dir():
+        if _has_config(root) and any(os.path.isfile(root / name) for name in _WEIGHTS):
+            return not os.path.isfile(root / "config.json")
+        try:
+            found = Checkpoint.open(root)
+        except InputError:
+            return False
+    elif root.is_file():
+        found = Checkpoint.open(root)
+    else:
+        return False
+    adapter = find_adapter(found)
+    return adapter is not None and not adapter.in_a_model
+
+
+def open_adapter(path: str | os.PathLike[str]) -> Adapter:
+    """Open an adapter as changes of named tensors; only headers and configurations are read.
+
+    Args:
+        path: A directory that PEFT or diffusers wrote, or a file of weights of any tool.
+
+    Returns:
+        The adapter: its changes in the order in which they are made.
+
+    Raises:
+        InputError: There is no adapter, it is damaged, or of a kind that is no change of weights.
+        StorageError: The system cannot read the files.
+    """
+    refuse_undecodable(path)
+    root = Path(path)
+    if not root.exists():
+        refuse_absent(os.fspath(path))
+    folder = root if root.is_dir() else root.parent
+    weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if root.is_dir() and weights is None:
+        _refuse_empty(root)
+    file = weights if root.is_dir() and weights is not None else root
+    found = Checkpoint.open(file)
+    is_of_peft = (root.is_dir() and weights is not None) or root == weights
+    if is_of_peft and _has_config(folder):
+        config_path = folder / CONFIG
+        config = read_config(config_path)
+        files = (*found.files, config_path)
+        return read_peft(root, files, found.tensors.values(), config, config_path)
+    if any(name.startswith(PREFIX) for name in found.tensors):
+        raise InputError(
+            f"{folder / CONFIG}: no such file, which says the scale of the adapter {file.name}; "
+            "download it, or merge the adapter into its model first (PEFT: merge_and_unload)"
+        )
+    return read_other_tools(root, found)
+
+
+def _has_config(folder: Path) -> bool:
+    return os.path.isfile(folder / CONFIG)
+
+
+def _refuse_empty(root: Path) -> None:
+    """Raise ``InputError`` for a directory that has adapters only below it, or none."""
+    below = sorted(path.parent.name for path in root.glob(f"*/{CONFIG}"))
+    if below:
+        raise InputError(
+            f"{root}: holds no adapter itself, but {len(below)} in sub-directories; give one of "
+            f"them ({some(below)}), or several joined by +"
+        )
+    if _has_config(root):
+        raise InputError(
+            f"{root}: holds {CONFIG}, but neither {_WEIGHTS[0]} nor {_WEIGHTS[1]}; download the "
+            "adapter again"
+        )

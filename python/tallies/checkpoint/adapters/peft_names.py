@@ -1,0 +1,97 @@
+"""The names of the tensors of PEFT's adapters: the module that is changed, and the piece it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ...errors import InputError
+from ...messages import show, some
+from ..tensors import TensorInfo
+
+PREFIX: Final = "base_model.model."
+
+_PIECE: Final = re.compile(
+    r"(?P<module>.+)\.(?P<piece>lora_embedding_[AB]|lora_[AB]|lora_magnitude_vector"
+    r"|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|trainable_tokens_delta)"
+    r"(?:\.(?P<adapter>(?!(?:weight|bias)\Z)[^.]+))?(?:\.(?P<part>weight|bias))?\Z"
+)
+_SAVED: Final = re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.(?:[^.]+)\Z)")
+_COPIES: Final = re.compile(r"\.original_module\.|\.trainable_tokens_original(?:\.|\Z)")
+"""Copies of the model's own values, which some tools leave in the file."""
+
+_WRAPPED: Final = ".base_layer"
+_OF_TOKENS: Final = ".token_adapter"
+
+
+@dataclass
+class Pieces:
+    """The tensors of one changed module, by the names of the pieces: ``lora_A``, ``lora_B.bias``.
+
+    A module whose parameters are changed one by one has a module within a module for each.
+    """
+
+    module: str
+    """Without prefix and wrappers: ``model.layers.0.mlp.experts``."""
+    depth: int = 0
+    """The wrappers around the module itself."""
+    tensors: dict[str, TensorInfo] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """The tensors of an adapter by what they are for."""
+
+    modules: list[Pieces]
+    """In the order in which the file names them, which is that of names."""
+    whole: dict[str, TensorInfo]
+    """The tensors that replace the model's, by the model's names."""
+
+
+def sort_names(tensors: Iterable[TensorInfo]) -> Sorted:
+    """Sort the tensors of an adapter of PEFT by their names.
+
+    Args:
+        tensors: The tensors of the file.
+
+    Raises:
+        InputError: The file has several adapters, or two tensors for one piece.
+    """
+    modules: dict[tuple[str, int], Pieces] = {}
+    whole: dict[str, TensorInfo] = {}
+    adapters: dict[str, TensorInfo] = {}
+    for tensor in tensors:
+        if _COPIES.search(tensor.name):
+            continue
+        name = tensor.name.removeprefix(PREFIX)
+        found = _PIECE.match(name)
+        if found is None:
+            plain = _SAVED.sub("", name).replace(_WRAPPED, "")
+            _keep(whole, plain, tensor)
+            continue
+        if found["adapter"]:
+            adapters[found["adapter"]] = tensor
+        path = found["module"].removesuffix(_OF_TOKENS)
+        key = (path.replace(_WRAPPED, ""), path.count(_WRAPPED))
+        piece = f"{found['piece']}.bias" if found["part"] == "bias" else found["piece"]
+        _keep(modules.setdefault(key, Pieces(*key)).tensors, piece, tensor)
+    if len(adapters) > 1:
+        last = next(reversed(adapters.values()))
+        raise InputError(
+            f"{last.path}: tensor {show(last.name)}: the file has {len(adapters)} adapters "
+            f"({some([*adapters])}), expected one; save each by itself (PEFT: save_pretrained with "
+            "selected_adapters), or merge them into the model (PEFT: merge_and_unload)"
+        )
+    return Sorted(list(modules.values()), whole)
+
+
+def _keep(found: dict[str, TensorInfo], key: str, tensor: TensorInfo) -> None:
+    other = found.setdefault(key, tensor)
+    if other is not tensor:
+        raise InputError(
+            f"{tensor.path}: tensors {show(other.name)} and {show(tensor.name)} are both for "
+            f"{show(key)}; save the adapter again (PEFT: save_pretrained), or merge it into its "
+            "model (PEFT: merge_and_unload)"
+        )
