@@ -1,8 +1,8 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
 ``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
-``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a fine-tune, and
-``inspect`` and ``verify`` look at checkpoints and stores. The modules:
+``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a fine-tune,
+and ``inspect`` and ``verify`` look at checkpoints and stores. The modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;

@@ -12,9 +12,9 @@ import torch
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
+    ConvNextConfig,
     GPT2Config,
     LlamaConfig,
-    MobileNetV1Config,
     PreTrainedModel,
     Qwen2MoeConfig,
     ResNetConfig,
@@ -62,7 +62,8 @@ def convolutions() -> PreTrainedModel:
 
 
 def depthwise() -> PreTrainedModel:
-    return Images.from_config(MobileNetV1Config(image_size=32, min_depth=4, depth_multiplier=0.25))
+    config = ConvNextConfig(hidden_sizes=[16, 32], depths=[1, 1], num_stages=2, num_labels=5)
+    return Images.from_config(config)
 
 
 def tune(model: PreTrainedModel, changes: Callable[[str, torch.Tensor], str]) -> None:
@@ -110,8 +111,10 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def low_or_full(name: str, parameter: torch.Tensor) -> str:
-    matrix = parameter.ndim > 1 and "embed" not in name and ".wte" not in name
-    return "low" if matrix and ".wpe" not in name else "full"
+    if "layer_scale" in name:  # a parameter of a module in which others have factors
+        return ""
+    matrix = parameter.ndim > 1 and "embed_tokens" not in name and ".wte" not in name
+    return "low" if matrix and ".wpe" not in name and "dwconv" not in name else "full"
 
 
 CASES = {

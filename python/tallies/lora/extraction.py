@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .._core import Plan
 from ..checkpoint.data import chunks
@@ -26,9 +26,12 @@ from .difference import Difference, grain_of
 from .extraction_plan import ExtractionPlan
 from .factoring import Factored, factor, n_bytes
 from .report import MatrixReport
-from .selection import can_be_saved, module_names
+from .selection import module_names, saved_whole
 from .targets import Kept, Target
 from .writer import AdapterWriter
+
+HEAD: Final = "lm_head.weight"
+"""The output head of language models in transformers."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +126,16 @@ class Extraction:
             raise InputError(self._nothing())
         changed = [name for name in plan.others if self._differs(name)]
         factored = [one for one in plan.targets if one.name in found]
-        saved = [name for name in changed if name in plan.savable and can_be_saved(name, factored)]
+        wanted = [name for name in changed if name in plan.savable]
+        saved, _ = saved_whole(wanted, plan.base.tensors, factored)
         for name in saved:
-            tuned = plan.sources(name)[1]
-            kept = Kept(name, tuned.decoded_dtype, tuned.shape)
-            writer.keep(kept, decoded_chunks(tuned) if tuned.is_decoded else chunks(tuned))
+            self._keep(writer, name, name)
         if plan.has_tied_head() and any(map(is_embedding, (*saved, *found))):
             extra["ensure_weight_tying"] = True
+            # PEFT expects the head's own copy in the file.
+            for embedding in filter(is_embedding, saved):
+                if HEAD not in saved:
+                    self._keep(writer, embedding, HEAD)
         left_out = [name for name in changed if name not in saved]
         files = writer.finish()
         return Made(
@@ -143,6 +149,12 @@ class Extraction:
             left_out=left_out,
             warnings=[*plan.warnings, *self._warnings(left_out)],
         )
+
+    def _keep(self, writer: AdapterWriter, name: str, stored: str) -> None:
+        """Write a tensor of the fine-tune as one that the adapter holds whole."""
+        tuned = self._plan.sources(name)[1]
+        kept = Kept(stored, tuned.decoded_dtype, tuned.shape)
+        writer.keep(kept, decoded_chunks(tuned) if tuned.is_decoded else chunks(tuned))
 
     def _factor_all(self, writer: AdapterWriter) -> dict[str, Factored]:
         """Factor all targets, the largest first, and return those that differ."""

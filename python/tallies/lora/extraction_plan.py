@@ -217,8 +217,10 @@ class ExtractionPlan:
         )
 
     def has_tied_head(self) -> bool:
-        """Tell if the output head of the model is its embedding."""
-        return all(name in self.match.stands_for for name in self.base.tensors if is_head(name))
+        """Tell if the model is a language model whose output head is its embedding."""
+        return bool(self.task_type()) and all(
+            name in self.match.stands_for for name in self.base.tensors if is_head(name)
+        )
 
 
 def _refuse_parts(base: Checkpoint) -> None:

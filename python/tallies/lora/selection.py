@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final
 
+from ..checkpoint.tied import is_head
 from ..errors import InputError
 from ..messages import show, some
 from .targets import Kind, Target
@@ -17,6 +18,12 @@ _TABLE: Final = re.compile(
 
 _STACKED: Final = re.compile(r"(?:\A|[./])(?:\w*experts?|input_linear|output_linear)[./]")
 """Modules whose parameters of three dimensions are stacks of matrices."""
+
+_ROUTER: Final = re.compile(r"(?:\A|[./])(?:gate|router)\.weight\Z")
+"""Weights of routers, which some versions of transformers keep in modules that are no linear layer.
+
+PEFT reaches them as parameters in all versions.
+"""
 
 _TRANSPOSED_LINEAR: Final = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp")
 """Model types whose linear layers are Conv1D of transformers, which keeps [in, out]."""
@@ -45,8 +52,10 @@ def kind_of(name: str, shape: tuple[int, ...], model_types: Collection[str]) -> 
     if not name.endswith(".weight"):
         return Kind.PARAMETER if len(shape) == 2 else None
     if len(shape) == 2:
-        if _TABLE.search(name):
+        if _TABLE.search(name) and not is_head(name):
             return Kind.EMBEDDING
+        if _ROUTER.search(name):
+            return Kind.PARAMETER
         turned = any(one in _TRANSPOSED_LINEAR for one in model_types)
         return Kind.TRANSPOSED if turned and _CONV1D.search(name) else Kind.LINEAR
     # A depthwise convolution multiplies each channel by itself: it is no product of two layers.
@@ -71,7 +80,9 @@ def targets(
     kinds = {name: kind_of(name, shape, types) for name, shape in shapes.items()}
     if pattern is None:
         wanted = {
-            name for name, kind in kinds.items() if kind not in (Kind.EMBEDDING, Kind.PARAMETER)
+            name
+            for name, kind in kinds.items()
+            if kind is not Kind.EMBEDDING and (kind is not Kind.PARAMETER or _ROUTER.search(name))
         }
     else:
         wanted = set(_found(shapes, pattern))
@@ -114,18 +125,37 @@ def module_names(names: Iterable[str]) -> set[str]:
     return found
 
 
-def can_be_saved(name: str, changed: Iterable[Target]) -> bool:
-    """Tell if PEFT can hold a tensor whole, beside the factors of others.
+def saved_whole(
+    names: Iterable[str], known: Iterable[str], changed: Iterable[Target]
+) -> tuple[list[str], list[str]]:
+    """Tell which tensors PEFT can hold whole, beside the factors of others.
 
-    It saves the bias of a layer that factors change. Otherwise it saves a module, in which nothing
-    can be changed by factors.
+    It saves the bias of a layer that factors change. Otherwise it saves all of a module, in which
+    nothing can be changed by factors.
 
-    >>> can_be_saved("norm.weight", [Target("up.weight", (8, 4))])
-    True
+    Args:
+        names: The tensors to hold.
+        known: All tensors of the model.
+        changed: The tensors that factors change.
+
+    Returns:
+        The tensors to save, sorted: those that can be held, and the others of their modules. Then
+        the tensors that cannot be held.
+
+    >>> saved_whole(["norm.weight"], ["norm.bias", "norm.weight"], [Target("up.weight", (8, 4))])
+    (['norm.bias', 'norm.weight'], [])
     """
-    module, _, last = name.rpartition(".")
-    if not module:
-        return False
-    if last == "bias" and any(one.module == module and not one.is_parameter for one in changed):
-        return True
-    return not any(f"{one.module}.".startswith(f"{module}.") for one in changed)
+    known, layers = list(known), list(changed)
+    plain = {one.module for one in layers if not one.is_parameter}
+    inside = {f"{one.module}." for one in layers}
+    biases, modules, hopeless = set(), set(), []
+    for name in names:
+        module, _, last = name.rpartition(".")
+        if last == "bias" and module in plain:
+            biases.add(name)
+        elif module and not any(one.startswith(f"{module}.") for one in inside):
+            modules.add(f"{module}.")
+        else:
+            hopeless.append(name)
+    saved = {name for name in known if any(name.startswith(module) for module in modules)}
+    return sorted(biases | saved), hopeless
