@@ -133,6 +133,17 @@ void register_kernels(py::module_& m) {
         return lanes;
       },
       Native());
+  m.def(
+      "low_rank",
+      [](Address left, std::size_t n_rows, std::size_t rank, Address right, int dtype,
+         std::size_t right_stride, std::size_t n_columns, float scale, Address out,
+         std::size_t out_stride) {
+        check_dtype(dtype, kFusedDTypes);
+        check_between("rank", static_cast<std::int64_t>(rank), 1, std::int64_t(1) << 40);
+        kernels().low_rank[dtype](at<const float>(left), n_rows, rank, at<const void>(right),
+                                  right_stride, n_columns, scale, at<float>(out), out_stride);
+      },
+      Native());
   // Benchmarks time the kernels alone, without threads or files.
   m.def(
       "survey",

@@ -235,6 +235,12 @@ struct KernelTable {
   void (*count_overlap)(const float* const* deltas, std::int32_t floor, int n_experts,
                         std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
 
+  // out[i, j] += scale * the sum over k, in order, of left[i, k] * right[k, j]. Rows of `left` have
+  // `rank` elements, at least one; those of the others are a stride apart.
+  void (*low_rank[kFusedDTypes])(const float* left, std::size_t n_rows, std::size_t rank,
+                                 const void* right, std::size_t right_stride, std::size_t n_columns,
+                                 float scale, float* out, std::size_t out_stride);
+
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);

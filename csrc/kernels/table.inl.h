@@ -8,6 +8,7 @@
 #include "kernels/drop.h"
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
+#include "kernels/low_rank.h"
 #include "kernels/mask.h"
 #include "kernels/slots.h"
 #include "kernels/sparse.h"
@@ -42,6 +43,7 @@ constexpr KernelTable make_table() {
     t.apply_merged[i] = &apply_merged<T>;
     t.apply_signs[i] = &apply_signs<T>;
     t.decode_masked[i] = &decode_masked<T>;
+    t.low_rank[i] = &low_rank<T>;
   });
   for_each_scalar_type([&]<class T>() {
     t.widen[kIndex<T>] = &widen_each<T>;

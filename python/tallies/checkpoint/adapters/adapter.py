@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..changes import Change
@@ -24,6 +25,12 @@ class Edit:
 
     A matrix may be stored with rows and columns swapped; one of several stacks may be meant.
     """
+
+
+def one_of(readings: Sequence[Edit]) -> Edit:
+    """Return the first of several readings, with the others behind it."""
+    first, *others = readings
+    return replace(first, others=tuple(others))
 
 
 @dataclass(frozen=True)

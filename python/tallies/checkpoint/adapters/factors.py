@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 
 from ...errors import InputError
 from ...messages import either, show
@@ -18,9 +18,7 @@ from ..tensors import TensorInfo
 FLOATS: Final = ("F32", "BF16", "F16")
 """The dtypes of factors."""
 
-SAVE_AGAIN: Final = (
-    "save the adapter again with other values, or merge it into its model (PEFT: merge_and_unload)"
-)
+_AGAIN: Final = "save the adapter again, or merge it into its model (PEFT: merge_and_unload)"
 
 
 def check_dtype(tensor: TensorInfo) -> None:
@@ -31,6 +29,11 @@ def check_dtype(tensor: TensorInfo) -> None:
             f"{either(FLOATS)} for a piece of an adapter; save the adapter again in F32, or merge "
             "it into its model first (PEFT: merge_and_unload)"
         )
+
+
+def refuse(tensor: TensorInfo, found: str) -> NoReturn:
+    """Raise ``InputError`` for a tensor of an adapter, by words that follow its name."""
+    raise InputError(f"{tensor.path}: tensor {show(tensor.name)} {found}; {_AGAIN}")
 
 
 def reshaped(tensor: TensorInfo, shape: tuple[int, ...]) -> TensorInfo:

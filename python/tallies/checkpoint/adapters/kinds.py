@@ -87,13 +87,15 @@ def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
     """Find the adapter that a checkpoint is, or holds; None for a model."""
     tensors = checkpoint.tensors
     text = "\n".join(tensors)
-    found = [name for name in tensors if _kind(name)] if any(m in text for m in _MARKS) else []
+    found = (
+        [name for name in tensors if kind_of_piece(name)] if any(m in text for m in _MARKS) else []
+    )
     if found:
         pieces = {*found, *filter(_BESIDE_FACTORS.search, tensors)}
         changed = {_PLACE.sub("", name) for name in found}
         # A whole model has more weights than the adapter changes; an adapter may save a few.
         in_a_model = len(tensors) - len(pieces) > len(changed)
-        return Adapter(_kind(found[0]), tensors[found[0]], in_a_model)
+        return Adapter(kind_of_piece(found[0]), tensors[found[0]], in_a_model)
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
     return None
@@ -104,7 +106,8 @@ def kind_of(adapter: Adapter | None) -> str:
     return "checkpoint" if adapter is None or adapter.in_a_model else "adapter"
 
 
-def _kind(name: str) -> str:
+def kind_of_piece(name: str) -> str:
+    """Return the kind of adapter that a tensor of this name is a piece of; nothing for others."""
     for kind, pattern in _PATTERNS.items():
         if pattern.search(name):
             return kind

@@ -7,21 +7,25 @@ matrix. Every rule here is PEFT's own, as its ``merge_and_unload`` has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from ...errors import InputError
 from ...messages import show
 from ..changes import Added, Magnitudes, Product
+from ..strided import row_major
 from ..tensors import TensorInfo
-from .adapter import Adapter, Edit
-from .factors import as_matrix, check_dtype, reshaped, turned
+from .adapter import Adapter, Edit, one_of
+from .factors import as_matrix, check_dtype, refuse, reshaped, turned
 from .peft_config import LoraConfig, kind_of, lora_config, refuse_kind
 from .peft_names import Pieces, Sorted, sort_names
+from .peft_tokens import TOKENS, read_tokens, token_rows
 
-_UNLOAD: Final = "save the adapter again, or merge it into its model (PEFT: merge_and_unload)"
-
-_PAIRS: Final = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
+_PAIRS: Final[tuple[tuple[str, str], ...]] = (
+    ("lora_A", "lora_B"),
+    ("lora_embedding_A", "lora_embedding_B"),
+)
 
 
 def read_peft(
@@ -51,7 +55,8 @@ def read_peft(
     edits = [*_replaced(pieces), *read(pieces, config, config_path)]
     if not edits:
         raise InputError(
-            f"{files[0]}: holds no tensor of an adapter; {_UNLOAD.replace('save', 'download', 1)}"
+            f"{files[0]}: holds no tensor of an adapter; download it again, or merge it into its "
+            "model where it loads (PEFT: merge_and_unload)"
         )
     base = config.get("base_model_name_or_path")
     return Adapter(
@@ -73,94 +78,128 @@ def _replaced(pieces: Sorted) -> Iterable[Edit]:
 def _read_lora(pieces: Sorted, config: Mapping[str, object], path: Path) -> Iterable[Edit]:
     settings = lora_config(config, path)
     for module in pieces.modules:
+        names = settings.parameters_of(module.module)
+        if names and {*module.tensors} <= {"lora_A", "lora_B"}:
+            yield _stacked(module, names, settings)
+            continue
         yield from _lora_of(module, settings)
+        vectors = module.tensors.get(TOKENS)
+        if vectors is not None:
+            yield from token_rows(module.module, vectors, settings.tokens, path)
 
 
 def _lora_of(module: Pieces, config: LoraConfig) -> Iterable[Edit]:
     """Yield the changes of one module: the product, then the magnitudes, then the bias."""
-    left = dict(module.tensors)
-    for a_name, b_name in _PAIRS:
-        a, b = left.pop(a_name, None), left.pop(b_name, None)
-        if a is None and b is None:
+    left = {key: tensor for key, tensor in module.tensors.items() if key != TOKENS}
+    for names in _PAIRS:
+        if not left.keys() & {*names}:
             continue
-        if a is None or b is None:
-            present, absent = (b, a_name) if b is not None else (a, b_name)
-            assert present is not None
-            _refuse(present, f"stands alone, expected {absent} of {show(module.module)} beside it")
-        name = f"{module.module}.weight"
-        is_embedding = a_name == "lora_embedding_A"
+        a, b = _pair(left, module, *names)
         plain = _product(a, b, module, config)
-        columns = plain.right.shape[1]
-        swapped = (config.fan_in_fan_out and not is_embedding) or is_embedding
-        readings = [turned(plain), plain] if swapped else [plain, turned(plain)]
-        if is_embedding or len(a.shape) > 2:
-            readings = readings[:1]
-        edits = [Edit(name, reading, b) for reading in readings]
-        yield _with_others(edits)
+        name, in_place = f"{module.module}.weight", f"{module.module}.in_proj_weight"
+        if names[0] == "lora_embedding_A":
+            readings = [(name, turned(plain))]
+        elif len(a.shape) > 2:
+            readings = [(name, plain)]
+        else:
+            readings = [(name, plain), (name, turned(plain))]
+            if config.fan_in_fan_out:
+                readings.reverse()
+            readings.append((in_place, plain))  # torch's MultiheadAttention has no module for it
+        yield one_of([Edit(each, product, b) for each, product in readings])
         vector = left.pop("lora_magnitude_vector", None)
         if vector is not None:
-            yield _with_others(_magnitudes(name, vector, readings, plain, columns))
+            yield one_of(_magnitudes(vector, readings, plain))
         elif config.dora:
-            _refuse(b, f"has no lora_magnitude_vector of {show(module.module)} beside it")
+            refuse(b, f"has no lora_magnitude_vector of {show(module.module)} beside it")
         bias = left.pop("lora_B.bias", None)
         if bias is not None:
             check_dtype(bias)
-            rank = config.rank_of(module.module)
-            scale = config.scale_of(module.module, rank)
+            scale = config.scale_of(module.module, config.rank_of(module.module))
             yield Edit(f"{module.module}.bias", Added(bias, scale), bias)
     for tensor in left.values():
-        _refuse(tensor, "is a piece of no pair of factors")
+        refuse(tensor, "is a piece of no pair of factors")
+
+
+def _pair(
+    left: dict[str, TensorInfo], module: Pieces, a_name: str, b_name: str
+) -> tuple[TensorInfo, TensorInfo]:
+    """Take both factors of a module out of its tensors."""
+    a, b = left.pop(a_name, None), left.pop(b_name, None)
+    if a is None or b is None:
+        there, absent = (a, b_name) if a is not None else (b, a_name)
+        assert there is not None
+        refuse(there, f"stands alone, expected {absent} of {show(module.module)} beside it")
+    for tensor in (a, b):
+        check_dtype(tensor)
+        if len(tensor.shape) < 2:
+            refuse(tensor, f"has shape {show(tensor.shape)}, expected a matrix")
+    return a, b
+
+
+def _stacked(module: Pieces, names: tuple[str, ...], config: LoraConfig) -> Edit:
+    """Return the change of a parameter: a matrix, or a stack of one for each expert.
+
+    The factors of all experts are in one: A [experts * rank, in], B [out, rank * experts].
+    """
+    a, b = _pair(dict(module.tensors), module, "lora_A", "lora_B")
+    readings = []
+    for short in names:
+        name = f"{module.module}.{short}"
+        rank = config.rank_of(name)
+        if a.shape[0] % rank or b.shape[1] != a.shape[0]:
+            refuse(
+                a,
+                f"of shape {show(a.shape)} and {show(b.name)} of shape {show(b.shape)} have no "
+                f"product of the rank {rank}, which {config.path.name} states for {show(name)}",
+            )
+        n, scale = a.shape[0] // rank, config.scale_of(name, rank)
+        right = reshaped(a, (n, rank, a.shape[1]))
+        by_expert = reshaped(b, (b.shape[0], rank, n))
+        out, k, expert = by_expert.strides or row_major(by_expert.shape)
+        left = replace(by_expert, shape=(n, b.shape[0], rank), strides=(expert, out, k))
+        stack = Product(left, right, scale)
+        matrix = [Product(as_matrix(b), as_matrix(a), scale)] if n == 1 else []
+        readings += [Edit(name, one, b) for one in (*matrix, stack, turned(stack))]
+    return one_of(readings)
 
 
 def _product(a: TensorInfo, b: TensorInfo, module: Pieces, config: LoraConfig) -> Product:
     """Return B A as a matrix of the outputs by the inputs."""
-    for tensor in (a, b):
-        check_dtype(tensor)
-        if len(tensor.shape) < 2:
-            _refuse(tensor, f"has shape {show(tensor.shape)}, expected a matrix")
     rank = config.rank_of(module.module)
     matrix_a, matrix_b = as_matrix(a), as_matrix(b)
     if matrix_a.shape[0] != rank:
-        _refuse(
+        refuse(
             a,
             f"has shape {show(a.shape)}, expected the rank {rank} first, which {config.path.name} "
             f"states for {show(module.module)}",
         )
     if matrix_b.shape[1] != rank:
         groups = " (a convolution of several groups is not merged)" if len(b.shape) > 2 else ""
-        _refuse(b, f"has shape {show(b.shape)}, expected the rank {rank} last{groups}")
+        refuse(b, f"has shape {show(b.shape)}, expected the rank {rank} last{groups}")
     return Product(matrix_b, matrix_a, config.scale_of(module.module, rank))
 
 
 def _magnitudes(
-    name: str, vector: TensorInfo, readings: list[Product], plain: Product, columns: int
+    vector: TensorInfo, readings: list[tuple[str, Product]], plain: Product
 ) -> list[Edit]:
     """Return the norms that DoRA gives to the outputs, for each reading of the matrix."""
     check_dtype(vector)
-    rows = plain.left.shape[0]
+    rows, columns = plain.left.shape[0], plain.right.shape[1]
     if vector.n_elements != rows:
-        _refuse(vector, f"has shape {show(vector.shape)}, expected {rows} elements")
-    flat = reshaped(vector, (rows,))
+        refuse(vector, f"has shape {show(vector.shape)}, expected {rows} elements")
+    norms = reshaped(vector, (rows,))
+    of_rows, of_columns = Magnitudes(norms, columns), Magnitudes(norms, rows, of_columns=True)
     return [
-        Edit(
-            name,
-            Magnitudes(flat, columns) if reading is plain else Magnitudes(flat, rows, True),
-            vector,
-        )
-        for reading in readings
+        Edit(name, of_rows if product is plain else of_columns, vector)
+        for name, product in readings
     ]
-
-
-def _with_others(edits: list[Edit]) -> Edit:
-    first, *others = edits
-    return Edit(first.name, first.change, first.told_by, tuple(others))
-
-
-def _refuse(tensor: TensorInfo, found: str) -> NoReturn:
-    raise InputError(f"{tensor.path}: tensor {show(tensor.name)} {found}; {_UNLOAD}")
 
 
 _Reader = Callable[[Sorted, Mapping[str, object], Path], Iterable[Edit]]
 
-_READERS: Final[Mapping[str, tuple[str, _Reader]]] = {"LORA": ("LoRA", _read_lora)}
+_READERS: Final[Mapping[str, tuple[str, _Reader]]] = {
+    "LORA": ("LoRA", _read_lora),
+    "TRAINABLE_TOKENS": ("trainable tokens", read_tokens),
+}
 """The names of the kinds that are read, and who reads them, by PEFT's names."""

@@ -61,6 +61,15 @@ class LoraConfig:
     tokens: Mapping[str, tuple[int, ...]] | tuple[int, ...] = ()
     """Trained tokens: of the embeddings, or by ends of the names of modules."""
 
+    def parameters_of(self, module: str) -> tuple[str, ...]:
+        """Return the parameters of a module that are changed without a module of their own."""
+        found: dict[str, None] = {}
+        for target in self.parameters:
+            short = target.rpartition(".")[2]
+            if f".{module}.{short}".endswith(f".{target}"):
+                found[short] = None
+        return tuple(found)
+
     def rank_of(self, module: str) -> int:
         """Return the rank of a module by its name."""
         return int(self.ranks.get(self._key(self.ranks, module), self.rank))
@@ -154,7 +163,7 @@ def lora_config(config: Mapping[str, object], path: Path) -> LoraConfig:
         ranks=dict(fields.patterns("rank_pattern", whole=True)),
         alphas=dict(fields.patterns("alpha_pattern")),
         parameters=tuple(fields.texts("target_parameters")),
-        tokens=fields.tokens("trainable_token_indices"),
+        tokens=token_lists(config, "trainable_token_indices", path),
     )
 
 
@@ -200,15 +209,28 @@ class _Fields:
             _refuse(self.path, key, value, "a list of names")
         return value
 
-    def tokens(self, key: str) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
-        value = self.config.get(key) or []
-        lists: dict[str, object] = value if is_object(value) else {"": value}
-        found: dict[str, tuple[int, ...]] = {}
-        for name, rows in lists.items():
-            if not isinstance(rows, list) or not all(type(row) is int and row >= 0 for row in rows):
-                _refuse(self.path, key, value, "lists of the numbers of tokens")
-            found[name] = tuple(rows)
-        return found if is_object(value) else found[""]
+
+def token_lists(
+    config: Mapping[str, object], key: str, path: Path
+) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
+    """Return the numbers of trained tokens: of any module, or by ends of the names of modules.
+
+    Args:
+        config: The configuration.
+        key: The setting that has them.
+        path: The configuration's file.
+
+    Raises:
+        InputError: They are no lists of numbers.
+    """
+    value = config.get(key) or []
+    lists: dict[str, object] = value if is_object(value) else {"": value}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, rows in lists.items():
+        if not isinstance(rows, list) or not all(type(row) is int and row >= 0 for row in rows):
+            _refuse(path, key, value, "lists of the numbers of tokens")
+        found[name] = tuple(rows)
+    return found if is_object(value) else found[""]
 
 
 def _is_number(value: object) -> TypeGuard[float]:

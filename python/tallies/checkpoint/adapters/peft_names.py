@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from ...errors import InputError
 from ...messages import show, some
 from ..tensors import TensorInfo
+from .kinds import kind_of_piece
 
 PREFIX: Final = "base_model.model."
 
@@ -22,8 +23,8 @@ _SAVED: Final = re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.(?:[^.]+)\Z)")
 _COPIES: Final = re.compile(r"\.original_module\.|\.trainable_tokens_original(?:\.|\Z)")
 """Copies of the model's own values, which some tools leave in the file."""
 
-_WRAPPED: Final = ".base_layer"
-_OF_TOKENS: Final = ".token_adapter"
+_WRAPPER: Final = re.compile(r"\.base_layer(?=\.|\Z)")
+_OF_TOKENS: Final = re.compile(r"\.token_adapter(?=\.|\Z)")
 
 
 @dataclass
@@ -68,13 +69,15 @@ def sort_names(tensors: Iterable[TensorInfo]) -> Sorted:
         name = tensor.name.removeprefix(PREFIX)
         found = _PIECE.match(name)
         if found is None:
-            plain = _SAVED.sub("", name).replace(_WRAPPED, "")
+            if kind := kind_of_piece(name):
+                _refuse_piece(tensor, kind)
+            plain = _SAVED.sub("", _WRAPPER.sub("", _OF_TOKENS.sub("", name)))
             _keep(whole, plain, tensor)
             continue
         if found["adapter"]:
             adapters[found["adapter"]] = tensor
-        path = found["module"].removesuffix(_OF_TOKENS)
-        key = (path.replace(_WRAPPED, ""), path.count(_WRAPPED))
+        path, depth = _WRAPPER.subn("", _OF_TOKENS.sub("", found["module"]))
+        key = (path, depth)
         piece = f"{found['piece']}.bias" if found["part"] == "bias" else found["piece"]
         _keep(modules.setdefault(key, Pieces(*key)).tensors, piece, tensor)
     if len(adapters) > 1:
@@ -85,6 +88,14 @@ def sort_names(tensors: Iterable[TensorInfo]) -> Sorted:
             "selected_adapters), or merge them into the model (PEFT: merge_and_unload)"
         )
     return Sorted(list(modules.values()), whole)
+
+
+def _refuse_piece(tensor: TensorInfo, kind: str) -> NoReturn:
+    raise InputError(
+        f"{tensor.path}: tensor {show(tensor.name)} is a piece of an adapter of another kind "
+        f"({kind}), or of a variant that is not merged; merge it into its model first (PEFT: "
+        "merge_and_unload)"
+    )
 
 
 def _keep(found: dict[str, TensorInfo], key: str, tensor: TensorInfo) -> None:

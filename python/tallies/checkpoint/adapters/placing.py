@@ -13,6 +13,7 @@ from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
 from .fitting import WAY_OUT, check_fits
 from .names import Names
+from .readings import settled
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -42,8 +43,13 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     names = Names(tensors)
     tied = _tied(checkpoint)
     taken: dict[str, Edit] = {}
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        found = names.find(name)
+        return tensors[found[0]].shape if len(found) == 1 else None
+
     for stated in adapter.edits:
-        edit, name = _fitting(checkpoint, names, tensors, stated)
+        edit, name = _fitting(checkpoint, names, tensors, settled(stated, shape_of))
         _take(taken, name, edit, tied)
         for one in tied.get(name, (name,)):
             tensors[one] = changed(tensors[one], edit)
