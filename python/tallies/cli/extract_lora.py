@@ -38,7 +38,7 @@ def _rank(context: click.Context, parameter: click.Parameter, text: str) -> int 
 )
 @click.option("--out", required=True, metavar="DIR", help="Directory to create.")
 @click.option("--max-rank", type=int, help="Upper bound for the ranks that a share asks for.")
-@click.option("--alpha", type=float, help="lora_alpha to state. Default: the rank.")
+@click.option("--alpha", type=float, help="Value of lora_alpha to state. Default: the rank.")
 @click.option(
     "--target",
     metavar="REGEX",
