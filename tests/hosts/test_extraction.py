@@ -14,7 +14,9 @@ from transformers import (
     AutoModelForCausalLM,
     ConvNextConfig,
     GPT2Config,
+    GptOssConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedModel,
     Qwen2MoeConfig,
     ResNetConfig,
@@ -51,8 +53,18 @@ def experts() -> PreTrainedModel:
         num_experts_per_tok=2,
         moe_intermediate_size=24,
         shared_expert_intermediate_size=24,
-        decoder_sparse_step=2,
+        decoder_sparse_step=1,
     )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def mixtral() -> PreTrainedModel:
+    config = MixtralConfig(**TINY, num_local_experts=4, num_experts_per_tok=2)
+    return AutoModelForCausalLM.from_config(config)
+
+
+def gpt_oss() -> PreTrainedModel:
+    config = GptOssConfig(**TINY, head_dim=8, num_local_experts=4, num_experts_per_tok=2)
     return AutoModelForCausalLM.from_config(config)
 
 
@@ -111,7 +123,8 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 
 def low_or_full(name: str, parameter: torch.Tensor) -> str:
-    if "layer_scale" in name:  # a parameter of a module in which others have factors
+    # Parameters of modules in which others have factors.
+    if "layer_scale" in name or "sinks" in name or name.endswith(("proj_bias", "router.bias")):
         return ""
     matrix = parameter.ndim > 1 and "embed_tokens" not in name and ".wte" not in name
     return "low" if matrix and ".wpe" not in name and "dwconv" not in name else "full"
@@ -122,6 +135,8 @@ CASES = {
     "tied": (lambda: llama(tied=True), AutoModelForCausalLM),
     "gpt2": (gpt2, AutoModelForCausalLM),
     "experts": (experts, AutoModelForCausalLM),
+    "mixtral": (mixtral, AutoModelForCausalLM),
+    "gpt_oss": (gpt_oss, AutoModelForCausalLM),
     "convolutions": (convolutions, Images),
     "depthwise": (depthwise, Images),
 }

@@ -333,3 +333,43 @@ def test_grains_of_operands() -> None:
     place = (0, 0, 1)
     assert grain_of(place, place) == 64
     assert grain_of(place, Scaled(place, place, 24, 5, 8)) == 960
+
+
+def test_experts_that_a_file_keeps_one_by_one_become_stacks(pair: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    places = [f"layers.0.block_sparse_moe.experts.{i}" for i in range(3)]
+    shapes = {"w1": (6, 5), "w2": (5, 6), "w3": (6, 5)}
+    base = {
+        f"{place}.{layer}.weight": rng.standard_normal(shape).astype(np.float32)
+        for place in places
+        for layer, shape in shapes.items()
+    } | {"layers.0.block_sparse_moe.gate.weight": rng.standard_normal((3, 5)).astype(np.float32)}
+    own = {name: x + rng.standard_normal(x.shape).astype(np.float32) for name, x in base.items()}
+    report = extract_lora(*pair(base, own), tmp_path / "out", rank=5)
+    found = {one.name: one for one in report.matrices}
+    experts = "layers.0.mlp.experts"
+    assert found.keys() == {
+        f"{experts}.gate_up_proj",
+        f"{experts}.down_proj",
+        "layers.0.mlp.gate.weight",
+    }
+    assert found[f"{experts}.gate_up_proj"].shape == [3, 12, 5]
+    assert report.error < 1e-6 and report.left_out == []
+    tensors = read_file(tmp_path / "out" / "adapter_model.safetensors")
+    # PEFT wraps a module once for each parameter, the first one innermost.
+    inner = f"base_model.model.{experts}.base_layer"
+    a, b = (tensors[f"{inner}.lora_{one}.weight"] for one in "AB")
+    product = np.einsum("oer,eri->eoi", b.reshape(12, 5, 3).transpose(0, 2, 1), a.reshape(3, 5, 5))
+    for i, place in enumerate(places):
+        expected = np.concatenate(
+            [own[f"{place}.{one}.weight"] - base[f"{place}.{one}.weight"] for one in ("w1", "w3")]
+        )
+        assert np.allclose(product[i], expected, atol=1e-5)
+
+
+def test_experts_that_are_not_complete_are_left_out(pair: Any, tmp_path: Path) -> None:
+    name = "layers.0.mlp.experts.0.gate_proj.weight"
+    base = made() | {name: np.eye(4, dtype=np.float32)}
+    own = tuned(base) | {name: np.ones((4, 4), np.float32)}
+    report = extract_lora(*pair(base, own), tmp_path / "out", rank=8, save_modules=True)
+    assert report.left_out == [name] and report.saved == []

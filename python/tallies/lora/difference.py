@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,19 +23,14 @@ _BLOCK: Final = 1 << 20
 
 @dataclass(frozen=True)
 class Difference:
-    """A fine-tuned tensor minus the base's: a job of a native plan with two inputs.
-
-    Args:
-        plan: The plan in which the tensor is a job.
-        job: Its number.
-        n_elements: Its elements.
-        grain: The elements of which a slice of it begins at a multiple.
-    """
+    """A fine-tuned tensor minus the base's: a job of a native plan with two inputs."""
 
     plan: Plan
     job: int
+    """The number of the tensor's job in the plan."""
     n_elements: int
     grain: int = _GRAIN
+    """The elements of which a slice of the tensor begins at a multiple."""
 
     def read(self, first: int, n_elements: int) -> torch.Tensor:
         """Return ``n_elements`` of the difference, from element ``first`` on.
@@ -71,29 +66,49 @@ class Difference:
             zero = not bool(self.read(first, n).any()) and zero
         return zero
 
-    def matrix(self, shape: tuple[int, int], number: int, *, whole: bool) -> RowBlocks:
-        """Return a matrix of the tensor, in blocks that are the same however it is read.
 
-        Args:
-            shape: The shape of the matrix.
-            number: Its number, where the tensor is a stack of matrices.
-            whole: Read it once and keep it in memory, not anew for each pass.
-        """
-        n_rows, n_columns = shape
-        first = number * n_rows * n_columns
-        together = rows_together(n_columns)
-        kept = self.read(first, n_rows * n_columns).view(shape) if whole else None
+@dataclass(frozen=True)
+class Piece:
+    """Rows of a matrix that lie end to end in one tensor."""
 
-        def read() -> Iterator[tuple[int, torch.Tensor]]:
-            for row in range(0, n_rows, together):
-                n = min(together, n_rows - row)
-                if kept is not None:
-                    yield row, kept[row : row + n]
-                else:
-                    own = self.read(first + row * n_columns, n * n_columns)
-                    yield row, own.view(n, n_columns)
+    difference: Difference
+    first: int
+    """The element of the tensor with which they begin."""
+    n_rows: int
 
-        return RowBlocks(shape, read)
+
+def matrix(pieces: Sequence[Piece], n_columns: int, *, whole: bool) -> RowBlocks:
+    """Return the matrix of these pieces, in blocks that are the same however it is read.
+
+    Args:
+        pieces: The pieces, from top to bottom.
+        n_columns: The elements of a row.
+        whole: Read it once and keep it in memory, not anew for each pass.
+    """
+    import torch
+
+    n_rows = sum(piece.n_rows for piece in pieces)
+    together = rows_together(n_columns)
+
+    def rows(first: int, n: int) -> torch.Tensor:
+        found, begin = [], 0
+        for piece in pieces:
+            top, bottom = max(first, begin), min(first + n, begin + piece.n_rows)
+            if top < bottom:
+                at = piece.first + (top - begin) * n_columns
+                found.append(piece.difference.read(at, (bottom - top) * n_columns))
+            begin += piece.n_rows
+        read = found[0] if len(found) == 1 else torch.cat(found)
+        return read.view(n, n_columns)
+
+    kept = rows(0, n_rows) if whole else None
+
+    def read() -> Iterator[tuple[int, torch.Tensor]]:
+        for row in range(0, n_rows, together):
+            n = min(together, n_rows - row)
+            yield row, rows(row, n) if kept is None else kept[row : row + n]
+
+    return RowBlocks((n_rows, n_columns), read)
 
 
 def grain_of(*operands: Operand) -> int:

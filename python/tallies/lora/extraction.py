@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,11 @@ from ..hub.names import named
 from ..linalg.threads import Workers, single_threads
 from ..messages import counted, some
 from ..recipe.places import Places
-from .difference import Difference, grain_of
+from .difference import Difference, Piece, grain_of
+from .experts import is_one_expert
 from .extraction_plan import ExtractionPlan
-from .factoring import Factored, factor, n_bytes
+from .factoring import Factored, factor, matrix_shape, n_bytes
+from .nested import stored_names
 from .report import MatrixReport
 from .selection import module_names, saved_whole
 from .targets import Kept, Target
@@ -86,11 +89,12 @@ class Extraction:
         self._n_workers = n_workers
         self._max_bytes = max_bytes
         self._advance = advance
-        self._names = [*(one.name for one in plan.targets), *plan.others]
+        own_names = (name for one in plan.targets for name in plan.names(one))
+        self._jobs = {name: job for job, name in enumerate((*own_names, *plan.others))}
         self._native = Plan(True)
         files = PlanFiles(self._native)
         self._differences: dict[str, Difference] = {}
-        for job, name in enumerate(self._names):
+        for name, job in self._jobs.items():
             own, tuned = plan.sources(name)
             inputs = files.operand(own), files.operand(tuned)
             self._native.add_job(own.n_elements, [native(one) for one in inputs], [])
@@ -118,7 +122,7 @@ class Extraction:
             dtype=plan.request.dtype,
             alpha=plan.request.alpha,
             base=base,
-            modules=module_names(plan.base.tensors),
+            modules=module_names(plan.model_names()),
             extra=extra,
         )
         found = self._factor_all(writer)
@@ -170,13 +174,14 @@ class Extraction:
                 budget.taken(n_bytes(target, request, whole=whole)),
                 torch.inference_mode(),
             ):
-                made = factor(self._differences[target.name], target, request, whole=whole)
+                made = factor(self._matrices(target), target, request, whole=whole)
                 if made.left is not None:
                     with pool.undisturbed():
                         writer.add(target, made.left, made.right)
                 return replace(made, left=None, right=None)
 
-        ordered = sorted(self._plan.targets, key=lambda one: math.prod(one.shape), reverse=True)
+        targets = self._nested()
+        ordered = sorted(targets, key=lambda one: math.prod(one.shape), reverse=True)
         found = {}
         with single_threads(self._n_workers) as pool:
             results = [(one, pool.submit(work, one, pool)) for one in ordered]
@@ -184,28 +189,58 @@ class Extraction:
                 try:
                     made = result.result()
                 except NonFiniteError:
-                    raise InputError(self._objection(target.name)) from None
-                self._advance(sum(one.n_bytes for one in self._plan.sources(target.name)))
+                    raise InputError(self._objection(*self._plan.names(target))) from None
+                for name in self._plan.names(target):
+                    self._advance(sum(one.n_bytes for one in self._plan.sources(name)))
                 if made.rank:
                     found[target.name] = made
         return found
 
-    def _differs(self, name: str) -> bool:
+    def _nested(self) -> list[Target]:
+        """Return the targets; of several parameters of one module, those that differ.
+
+        PEFT stores these by their number in the module, so that it must be known before.
+        """
+        targets = self._plan.targets
+        together = Counter(one.module for one in targets if one.is_parameter)
+        return stored_names(
+            one
+            for one in targets
+            if not (one.is_parameter and together[one.module] > 1)
+            or any(self._differs(name, is_counted=False) for name in self._plan.names(one))
+        )
+
+    def _differs(self, name: str, *, is_counted: bool = True) -> bool:
         try:
             zero = self._differences[name].is_zero()
         except NonFiniteError:
             raise InputError(self._objection(name)) from None
-        self._advance(sum(one.n_bytes for one in self._plan.sources(name)))
+        if is_counted:
+            self._advance(sum(one.n_bytes for one in self._plan.sources(name)))
         return not zero
 
-    def _objection(self, name: str) -> str:
-        job = self._names.index(name)
-        sources = self._plan.sources(name)
-        found = objections(self._native, job, sources, ONE_THREAD, "repair the model")
-        return next(
-            found,
-            f"tensor {name!r}: the difference of {self._plan.finetuned.label} and "
-            f"{self._plan.base.label} is beyond float32",
+    def _matrices(self, target: Target) -> list[list[Piece]]:
+        """Return the pieces of each matrix of a target."""
+        n, rows, columns = matrix_shape(target)
+        parts = self._plan.parts.get(target.name)
+        if parts is None:
+            whole = self._differences[target.name]
+            return [[Piece(whole, i * rows * columns, rows)] for i in range(n)]
+        found = [[self._differences[name] for name in one] for one in parts]
+        return [[Piece(own, 0, own.n_elements // columns) for own in one] for one in found]
+
+    def _objection(self, *names: str) -> str:
+        """Word the objection to tensors of which one has values that are not finite."""
+        for name in names:
+            sources = self._plan.sources(name)
+            found = objections(
+                self._native, self._jobs[name], sources, ONE_THREAD, "repair the model"
+            )
+            for words in found:
+                return words
+        return (
+            f"tensor {names[0]!r}: the difference of {self._plan.finetuned.label} and "
+            f"{self._plan.base.label} is beyond float32"
         )
 
     def _nothing(self) -> str:
@@ -217,26 +252,27 @@ class Extraction:
         )
 
     def _warnings(self, left_out: list[str]) -> Iterator[str]:
-        hopeless = [name for name in left_out if name in self._plan.savable]
-        matrices = [name for name in left_out if name in self._plan.untargeted]
-        others = [name for name in left_out if name not in {*hopeless, *matrices}]
-        if others:
-            yield (
-                f"{counted(len(others), 'changed tensor')} left as in the base, such as "
-                f"{some(others)}: factors cannot hold them; --save-modules (save_modules=True) "
-                "keeps them whole"
-            )
-        if hopeless:
-            yield (
-                f"{counted(len(hopeless), 'changed tensor')} left as in the base, such as "
-                f"{some(hopeless)}: PEFT cannot hold them beside the factors of their modules"
-            )
-        if matrices:
-            yield (
-                f"{len(matrices)} changed matrices left as in the "
-                f"base, such as {some(matrices)}: target {self._plan.inclusion.target!r} does not "
-                "find them"
-            )
+        target = self._plan.inclusion.target
+        why: dict[str, list[str]] = {
+            "factors cannot hold them; --save-modules (save_modules=True) keeps them whole": [],
+            "PEFT cannot hold them beside the factors of their modules": [],
+            f"target {target!r} does not find them": [],
+            "their stacks of experts are not complete": [],
+        }
+        others, hopeless, untargeted, experts = why.values()
+        for name in left_out:
+            if is_one_expert(name):
+                experts.append(name)
+            elif name in self._plan.untargeted:
+                untargeted.append(name)
+            else:
+                (hopeless if name in self._plan.savable else others).append(name)
+        for words, names in why.items():
+            if names:
+                yield (
+                    f"{counted(len(names), 'changed tensor')} left as in the base, such as "
+                    f"{some(names)}: {words}"
+                )
 
 
 def _report(target: Target, made: Factored) -> MatrixReport:

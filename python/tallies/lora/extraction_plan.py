@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from ..recipe.places import Places
 from ..recipe.tensor_keys import chosen
 from ..spec.choices import Architecture, Extra, Missing
 from ..spec.dtypes import DTYPES
+from .experts import Parts, flat, is_one_expert, stacked
 from .factoring import Request, matrix_shape, n_bytes
 from .selection import targets
 from .targets import Target
@@ -61,7 +62,9 @@ class ExtractionPlan:
     request: Request
     inclusion: Inclusion
     targets: tuple[Target, ...]
-    """The tensors to factor."""
+    """The tensors to factor, as PEFT finds them in a model."""
+    parts: Mapping[str, Parts]
+    """The tensors of the files that these are made of, where they are not those themselves."""
     others: tuple[str, ...]
     """Further tensors that training may have changed."""
     untargeted: frozenset[str]
@@ -119,9 +122,15 @@ class ExtractionPlan:
                 f"{counted(len(resized), 'tensor')} of another vocabulary left out, such as "
                 f"{some(resized)}: an adapter cannot add tokens"
             )
-        chosen_targets = targets(found, own.config(), inclusion.target)
+        made_of, parts = stacked(found)
+        chosen_targets = targets(made_of, own.config(), inclusion.target)
         factored = {one.name for one in chosen_targets}
-        usual = {one.name for one in targets(found, own.config(), None)}
+        usual = {one.name for one in targets(made_of, own.config(), None)}
+
+        def in_files(names: Iterable[str]) -> Iterator[str]:
+            for name in names:
+                yield from flat(parts[name]) if name in parts else (name,)
+
         made = cls(
             own,
             tuned,
@@ -130,8 +139,9 @@ class ExtractionPlan:
             request,
             inclusion,
             tuple(chosen_targets),
-            tuple(name for name in found if name not in factored),
-            frozenset(usual - factored),
+            parts,
+            tuple(in_files(name for name in made_of if name not in factored)),
+            frozenset(in_files(usual - factored)) | frozenset(filter(is_one_expert, found)),
             tuple(warnings),
         )
         return replace(made, warnings=(*warnings, *made._rank_warnings()))
@@ -152,8 +162,18 @@ class ExtractionPlan:
 
     def usual_dtype(self) -> str:
         """Return the dtype that factors have by default: the base's, if it is a usual one."""
-        found = {self.base.tensors[one.name].decoded_dtype for one in self.targets}
+        names = (name for one in self.targets for name in self.names(one))
+        found = {self.base.tensors[name].decoded_dtype for name in names}
         return found.pop() if found in ({"BF16"}, {"F16"}) else "F32"
+
+    def model_names(self) -> list[str]:
+        """Return the names of the base's tensors as PEFT finds them in a model."""
+        inside = {name for one in self.parts.values() for name in flat(one)}
+        return [*(name for name in self.base.tensors if name not in inside), *self.parts]
+
+    def names(self, target: Target) -> list[str]:
+        """Return the tensors of the files that a target is made of."""
+        return flat(self.parts[target.name]) if target.name in self.parts else [target.name]
 
     def sources(self, name: str) -> tuple[TensorInfo, TensorInfo]:
         """Return the base's tensor and the fine-tune's."""
@@ -162,7 +182,7 @@ class ExtractionPlan:
     @property
     def bytes_read(self) -> int:
         """Bytes of the tensors of both models, each counted once."""
-        names = (*(one.name for one in self.targets), *self.others)
+        names = (*(name for one in self.targets for name in self.names(one)), *self.others)
         return sum(one.n_bytes for name in names for one in self.sources(name))
 
     def most_bytes(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ..linalg.randomised import OVERSAMPLING, RowBlocks, Triplets, randomised_svd, svd_by_energy
-from .difference import Difference
+from .difference import Piece, matrix
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Factored:
     energy: float = 0.0
     """The sum of squares of the difference."""
     residual: float = 0.0
-    """That of the difference minus the product of the stored factors, at their scale."""
+    """The same of the difference minus the product of the stored factors, at their scale."""
 
 
 def is_stack(target: Target) -> bool:
@@ -80,12 +81,14 @@ def n_bytes(target: Target, request: Request, *, whole: bool) -> int:
     return (4 * rows * columns if whole else 0) + factors + blocks
 
 
-def factor(difference: Difference, target: Target, request: Request, *, whole: bool) -> Factored:
+def factor(
+    matrices: Sequence[Sequence[Piece]], target: Target, request: Request, *, whole: bool
+) -> Factored:
     """Factor a tensor, or each matrix of a stack.
 
     Args:
-        difference: The tensor.
-        target: Its shape and kind.
+        matrices: The pieces of each matrix.
+        target: The shape and kind of the tensor.
         request: The wanted factors.
         whole: Keep the matrix in hand in memory. The factors do not depend on it.
 
@@ -96,10 +99,7 @@ def factor(difference: Difference, target: Target, request: Request, *, whole: b
     import torch
 
     n, rows, columns = matrix_shape(target)
-    found = []
-    for number in range(n):
-        matrix = difference.matrix((rows, columns), number, whole=whole)
-        found.append(_triplets(matrix, request))
+    found = [_triplets(matrix(one, columns, whole=whole), request) for one in matrices]
     if not any(len(one.s) for one in found):
         return Factored()
     # One rank for all matrices of a stack; a rank in numbers is the same for all tensors.
@@ -112,19 +112,18 @@ def factor(difference: Difference, target: Target, request: Request, *, whole: b
         left[number, :, : len(one.s)], right[number, : len(one.s)] = own
     stored = _as_stored(left, right, rank, request)
     residual = 0.0
-    for number in range(n):
-        matrix = difference.matrix((rows, columns), number, whole=whole)
-        residual += _residual(matrix, *(factor[number] for factor in stored))
+    for pieces, own_left, own_right in zip(matrices, *stored, strict=True):
+        residual += _residual(matrix(pieces, columns, whole=whole), own_left, own_right)
     if not is_stack(target):
         left, right = left[0], right[0]
     energy = sum(one.energy for one in found)
     return Factored(left.numpy(), right.numpy(), rank, energy, residual)
 
 
-def _triplets(matrix: RowBlocks, request: Request) -> Triplets:
+def _triplets(x: RowBlocks, request: Request) -> Triplets:
     if isinstance(request.rank, float):
-        return svd_by_energy(matrix, request.rank, most=request.max_rank, seed=request.seed)
-    return randomised_svd(matrix, request.rank, seed=request.seed)
+        return svd_by_energy(x, request.rank, most=request.max_rank, seed=request.seed)
+    return randomised_svd(x, request.rank, seed=request.seed)
 
 
 def _as_stored(
@@ -138,12 +137,12 @@ def _as_stored(
     return (left / scale).to(dtype).float() * scale, right.to(dtype).float()
 
 
-def _residual(matrix: RowBlocks, left: torch.Tensor, right: torch.Tensor) -> float:
+def _residual(x: RowBlocks, left: torch.Tensor, right: torch.Tensor) -> float:
     """Return the sum of squares of a matrix minus a product."""
     import torch
 
     total = 0.0
-    for first, block in matrix.read():
+    for first, block in x.read():
         rest = torch.addmm(block, left[first : first + len(block)], right, alpha=-1)
         total += float(torch.linalg.vector_norm(rest, dtype=torch.float64)) ** 2
     return total

@@ -9,6 +9,7 @@ from typing import Any, Final
 from ..checkpoint.tied import is_head
 from ..errors import InputError
 from ..messages import show, some
+from .experts import is_one_expert
 from .targets import Kind, Target
 
 _TABLE: Final = re.compile(
@@ -44,7 +45,7 @@ def kind_of(name: str, shape: tuple[int, ...], model_types: Collection[str]) -> 
     >>> print(kind_of("model.layers.0.mlp.up_proj.weight", (8, 4), ()))
     linear
     """
-    if len(shape) < 2 or 0 in shape:
+    if len(shape) < 2 or 0 in shape or is_one_expert(name):
         return None
     if len(shape) == 3 and _STACKED.search(name):
         turned = any(one in _TRANSPOSED_STACKS for one in model_types)
