@@ -108,6 +108,20 @@ def test_what_the_configuration_says_is_kept(tmp_path: Path) -> None:
     assert by_file.edits == adapter.edits
 
 
+@pytest.mark.parametrize("name", ["adapter_model.bin", "other.safetensors"])
+def test_a_file_beside_the_configuration(tmp_path: Path, name: str) -> None:
+    """A file of PEFT's names is read with the configuration beside it, whatever it is called."""
+    path = write(tmp_path / "a", pair())
+    if name.endswith(".bin"):
+        state = {key: torch.ones(shape) for key, shape in pair(rank=2).items()}
+        (path / name).write_bytes(saved(state))
+    else:
+        (path / "adapter_model.safetensors").rename(path / name)
+    adapter = open_adapter(path / name)
+    assert [file.name for file in adapter.files] == [name, "adapter_config.json"]
+    assert [edit.name for edit in adapter.edits] == [f"{Q}.weight"]
+
+
 def test_names_with_that_of_the_adapter(tmp_path: Path) -> None:
     names = {name.replace(".weight", ".default.weight"): s for name, s in pair().items()}
     saved = {f"{PREFIX}score.modules_to_save.default.weight": (3, 16)}

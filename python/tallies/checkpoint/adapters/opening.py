@@ -46,14 +46,14 @@ def open_adapter(path: str | os.PathLike[str]) -> Adapter:
         _refuse_empty(root)
     file = weights if root.is_dir() and weights is not None else root
     found = Checkpoint.open(file)
-    is_of_peft = (root.is_dir() and weights is not None) or root == weights
-    if is_of_peft and _has_config(folder):
+    is_named = any(name.startswith(PREFIX) for name in found.tensors)
+    if (is_named or file.name in _WEIGHTS) and _has_config(folder):
         config_path = folder / CONFIG
         config = read_config(config_path)
         files = (*found.files, config_path)
         adapter = read_peft(root, files, found.tensors.values(), config, config_path)
         return with_warning_of_no_effect(adapter)
-    if any(name.startswith(PREFIX) for name in found.tensors):
+    if is_named:
         raise InputError(
             f"{folder / CONFIG}: no such file, which says the scale of the adapter {file.name}; "
             "download it, or merge the adapter into its model first (PEFT: merge_and_unload)"
