@@ -134,7 +134,7 @@ class MergePlan:
             return AuxiliaryFiles({}, {})
         donor = self.donor
         return AuxiliaryFiles.of(
-            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
+            {path: at for path, at in donor.small_files().items() if not of_one_model(path)},
             written_parts(
                 self.template,
                 entries,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Final
 
@@ -21,6 +22,33 @@ _TEXT_MODELS: Final = (
     *("model.language_model.model.", "language_model.", "thinker.model.", "model."),
 )
 """Prefixes of one text model: alone, and in models of several modes, old and new."""
+
+DENOISERS: Final = ("unet.", "transformer.", "prior.", "model.diffusion_model.", "diffusion_model.")
+"""Prefixes of the model that denoises: in folders of pipelines, and in single files."""
+
+_CLIP_L: Final = (
+    *("text_encoder.", "cond_stage_model.transformer.", "cond_stage_model.model."),
+    *("conditioner.embedders.0.transformer.", "conditioner.embedders.0.model."),
+    "text_encoders.clip_l.transformer.",
+)
+_CLIP_G: Final = (
+    *("text_encoder_2.", "conditioner.embedders.1.model."),
+    "text_encoders.clip_g.transformer.",
+)
+_T5: Final = ("text_encoder_3.", "text_encoder_2.", "text_encoders.t5xxl.transformer.")
+
+COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("unet", "transformer", "diffusion_model", "prior", "prior_unet"), DENOISERS),
+    **dict.fromkeys(("te", "te1", "text_encoder", "prior_te"), _CLIP_L),
+    **dict.fromkeys(("te2", "text_encoder_2"), _CLIP_G),
+    **dict.fromkeys(("te3", "text_encoder_3"), _T5),
+}
+"""Prefixes that a component has in models, by its names in adapters: kohya's, and diffusers'."""
+
+_KOHYA: Final = re.compile(
+    r"(?:lora_(?P<component>unet|te\d?|prior_unet|prior_te|transformer)|lycoris)_"
+    r"(?P<module>[^.]+)\.(?P<parameter>[^.]+)\Z"
+)
 
 
 def plain(name: str) -> str:
@@ -45,13 +73,17 @@ class Names:
         """Return the names that a name may stand for: one where it is clear, several, or none.
 
         The name itself is looked for first, then the same without wrappers, then under another
-        prefix of the text model, then with components in front that either of the two lacks.
+        prefix of its component or of the text model, then with components in front that either of
+        the two lacks. kohya's names have underscores for dots.
         """
         if name in self._names:
             return [name]
+        if kohya := _KOHYA.match(name):
+            return self._find_flat(kohya)
         wanted = plain(name)
-        if wanted in self._by_plain:
-            return self._by_plain[wanted]
+        for one in _spellings(wanted):
+            if one in self._by_plain:
+                return self._by_plain[one]
         for old in _TEXT_MODELS:
             if wanted.startswith(old):
                 rest = wanted.removeprefix(old)
@@ -64,11 +96,30 @@ class Names:
             found = found or self._by_plain.get(".".join(parts[n:]), [])
         return found
 
+    def _find_flat(self, kohya: re.Match[str]) -> list[str]:
+        module, parameter = kohya["module"], kohya["parameter"]
+        modules = [module, module.removeprefix("text_model_")]
+        roots = COMPONENTS.get(kohya["component"] or "", DENOISERS)
+        for root in (*roots, ""):
+            for one in modules:
+                found = self._by_flat.get(f"{_flat(root)}{one}.{parameter}")
+                if found:
+                    return found
+        return []
+
     @cached_property
     def _by_plain(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
         for name in sorted(self._names):
             found.setdefault(plain(name), []).append(name)
+        return found
+
+    @cached_property
+    def _by_flat(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, whole in self._by_plain.items():
+            module, _, parameter = name.rpartition(".")
+            found.setdefault(f"{_flat(module)}.{parameter}", []).extend(whole)
         return found
 
     @cached_property
@@ -80,3 +131,15 @@ class Names:
             for n in range(1, len(parts) - 1):
                 found.setdefault(".".join(parts[n:]), []).extend(whole)
         return found
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """Yield a name as it is, and under the other prefixes of its component."""
+    yield name
+    component, _, rest = name.partition(".")
+    for root in COMPONENTS.get(component, ()):
+        yield root + rest
+
+
+def _flat(module: str) -> str:
+    return module.replace(".", "_")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ...errors import InputError
 from ...messages import did_you_mean, show, some
+from ..changes import Change
 from ..checkpoint import Checkpoint
 from ..tensors import TensorInfo
 from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
+from .cutting import cut, is_part, n_rows_of
 from .fitting import WAY_OUT, check_fits
-from .names import Names
 from .readings import settled
+from .targets import Spot, Targets
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     """Give the tensors of a model the changes that an adapter makes to them.
 
-    An edit finds its tensor by name, with or without the prefixes of hosts, wrappers and folders.
-    Names that are tied change together. The changes follow those of adapters placed before.
+    An edit finds its tensor by name, with or without the prefixes of hosts, wrappers and folders,
+    or by the layout map, which knows modules that are fused, split, stacked or renamed. Names that
+    are tied change together. The changes follow those of adapters placed before.
 
     Args:
         checkpoint: The model.
@@ -40,77 +44,84 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
             "save it again, or leave it out"
         )
     tensors = dict(checkpoint.tensors)
-    names = Names(tensors)
+    targets = Targets(tensors)
     tied = _tied(checkpoint)
-    taken: dict[str, Edit] = {}
-
-    def shape_of(name: str) -> tuple[int, ...] | None:
-        found = names.find(name)
-        return tensors[found[0]].shape if len(found) == 1 else None
-
+    taken: dict[str, list[tuple[Spot, Edit]]] = {}
     for stated in adapter.edits:
-        edit, name = _fitting(checkpoint, names, tensors, settled(stated, shape_of))
-        _take(taken, name, edit, tied)
-        for one in tied.get(name, (name,)):
-            tensors[one] = changed(tensors[one], edit)
+        one = settled(stated, targets.shape_of)
+        edit, changes = _fitting(checkpoint, targets, tensors, one)
+        for spot, change in changes:
+            taken.setdefault(spot.name, []).append((spot, edit))
+            for name in tied.get(spot.name, (spot.name,)):
+                tensors[name] = changed(tensors[name], change)
+    for name, changes_of in taken.items():
+        if name not in tied:
+            _refuse_overlaps(name, changes_of)
     return replace(checkpoint, tensors=tensors, adapters=(*checkpoint.adapters, adapter))
 
 
-def changed(tensor: TensorInfo, edit: Edit) -> TensorInfo:
+def changed(tensor: TensorInfo, change: Change | TensorInfo) -> TensorInfo:
     """Return a tensor with one more change, or the tensor that replaces it under its name."""
-    if isinstance(edit.change, TensorInfo):
-        return replace(edit.change, name=tensor.name)
-    return replace(tensor, changes=(*tensor.changes, edit.change))
+    if isinstance(change, TensorInfo):
+        return replace(change, name=tensor.name)
+    return replace(tensor, changes=(*tensor.changes, change))
 
 
 def _fitting(
-    checkpoint: Checkpoint, names: Names, tensors: Mapping[str, TensorInfo], stated: Edit
-) -> tuple[Edit, str]:
-    """Return the first reading of an edit that fits the model, and the tensor that it changes."""
+    checkpoint: Checkpoint, targets: Targets, tensors: Mapping[str, TensorInfo], stated: Edit
+) -> tuple[Edit, list[tuple[Spot, Change | TensorInfo]]]:
+    """Return the first reading of an edit that fits the model, and its changes by spot."""
     refusals = []
     for edit in (stated, *stated.others):
         try:
-            name = _target(checkpoint, names, edit)
-            check_fits(edit, edit.change, tensors[name])
+            changes = []
+            for spot in _target(checkpoint, targets, edit):
+                tensor = tensors[spot.name]
+                change = cut(edit, spot, tensor)
+                check_fits(edit, change, tensor, is_part=is_part(spot, tensor))
+                changes.append((spot, change))
         except InputError as refusal:
             refusals.append(refusal)
         else:
-            return edit, name
+            return edit, changes
     raise refusals[0]
 
 
-def _target(checkpoint: Checkpoint, names: Names, edit: Edit) -> str:
-    """Return the name of the tensor that an edit changes."""
-    found = names.find(edit.name)
+def _target(checkpoint: Checkpoint, targets: Targets, edit: Edit) -> tuple[Spot, ...]:
+    """Return the tensors, or rows of them, that an edit changes."""
+    found = targets.find(edit.name, n_rows_of(edit.change))
     if len(found) == 1:
-        return found[0]
+        return next(iter(found.values()))
     if not found and is_head(edit.name) and checkpoint.config().get("tie_word_embeddings", True):
         # The files have the values of a tied head once, under the name of the embedding.
         embedding = nearest_embedding(edit.name, checkpoint.tensors)
         if embedding is not None:
-            return embedding
+            return (Spot(embedding),)
     told = edit.told_by
     start = f"{told.path}: tensor {show(told.name)} changes {show(edit.name)}, "
     if found:
         raise InputError(
-            f"{start}which may be any of {some(found)} in {checkpoint.path}; name its model's "
+            f"{start}which may be any of {some([*found])} in {checkpoint.path}; name its model's "
             f"directory or file by itself, or {WAY_OUT}"
         )
     hint = did_you_mean(edit.name, checkpoint.tensors)
     raise InputError(f"{start}which {checkpoint.path} lacks{hint}; {WAY_OUT}")
 
 
-def _take(
-    taken: dict[str, Edit], name: str, edit: Edit, tied: Mapping[str, tuple[str, ...]]
-) -> None:
-    """Refuse a second name for a tensor, unless the model has two names for it as well."""
-    first = taken.setdefault(name, edit)
-    if first.name == edit.name or name in tied or is_head(first.name) or is_head(edit.name):
-        return
-    raise InputError(
-        f"{edit.told_by.path}: tensors {show(first.told_by.name)} and {show(edit.told_by.name)} "
-        f"both change {show(name)}, expected tensors of their own; {WAY_OUT}"
-    )
+def _refuse_overlaps(name: str, changes: list[tuple[Spot, Edit]]) -> None:
+    """Refuse changes of the same rows under two names; a tied head has two."""
+    reached, last = 0.0, changes[0][1]
+    for spot, edit in sorted(changes, key=lambda one: one[0].first_row):
+        names = (last.name, edit.name)
+        if spot.first_row < reached and len({*names}) > 1 and not any(map(is_head, names)):
+            raise InputError(
+                f"{edit.told_by.path}: tensors {show(last.told_by.name)} and "
+                f"{show(edit.told_by.name)} both change {show(name)}, expected tensors of their "
+                f"own; {WAY_OUT}"
+            )
+        end = math.inf if spot.n_rows is None else spot.first_row + spot.n_rows
+        if end >= reached:
+            reached, last = end, edit
 
 
 def _tied(checkpoint: Checkpoint) -> dict[str, tuple[str, ...]]:
