@@ -26,7 +26,7 @@ constexpr int kBlockColumns = kBlockVectors * kLanes;
 // panel.
 constexpr std::size_t kPanel = 4096, kPanelRanks = 128, kSumRows = 64;
 
-// Where a block is, and what becomes of its sums.
+// The place of a block, of its factors and of its sums.
 template <class T>
 struct ProductBlock {
   const float* left;  // rows of `rank` numbers
