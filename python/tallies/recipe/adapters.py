@@ -40,7 +40,14 @@ def with_base(text: str, places: Places, base: str | None = None) -> str:
     if not is_adapter(path):
         return text
     found = _base_of(text, path, places, base)
-    if is_adapter(_directory(places, places.pieces(found)[0])):
+    try:
+        is_another = is_adapter(_directory(places, places.pieces(found)[0]))
+    except InputError as error:
+        raise InputError(
+            f"{path}: is an adapter on {show(found)}; {error}; a model before it (MODEL"
+            f"{PLUS}{text}) is taken instead"
+        ) from None
+    if is_another:
         raise InputError(
             f"{path}: is an adapter on {found}, which is an adapter itself; name the model and "
             f"both adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"

@@ -25,22 +25,30 @@ def root_of(store: str | os.PathLike[str]) -> Path:
 
 def recorded(text: str | os.PathLike[str], store: Path) -> str:
     """Return the text by which ``store.json`` names a model, whatever the current directory."""
-    given, places = os.fspath(text), Places.of()
-    model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
-    if model is not None:
-        return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
-    return places.relative_to(store, given)
+    places = Places.of()
+
+    def one(given: str) -> str:
+        model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
+        if model is not None:
+            return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
+        return places.relative_to(store, given)
+
+    return places.by_piece(os.fspath(text), one)
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path, or the model of the hub, that ``store.json`` means."""
-    if origin.startswith(SCHEME):
-        return origin
-    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
+    """Return the path, or the model of the hub, that ``store.json`` means, and its adapters'."""
+    places = Places(os.path.realpath(store))
+
+    def one(text: str) -> str:
+        return text if text.startswith(SCHEME) else os.path.normpath(places.path(text))
+
+    return places.by_piece(origin, one)
 
 
 def _is_there(text: str) -> bool:
-    return text.startswith(SCHEME) or os.path.exists(text)
+    pieces = Places.of().pieces(text)
+    return all(piece.startswith(SCHEME) or os.path.exists(piece) for piece in pieces)
 
 
 def relocate(
