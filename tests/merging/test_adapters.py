@@ -170,12 +170,18 @@ def test_inspected(here: Path) -> None:
 
 
 def test_packed(here: Path) -> None:
-    adapters.lora(BASE, base_model_name_or_path="../base").write(Path("told"))
+    adapter = adapters.lora(BASE, base_model_name_or_path="../base")
+    adapter.write(Path("told"))
     tallies.pack("base", {"a": "told", "b": "base+style.safetensors"}, "store", codec="tall")
     data = json.loads(Path("store/store.json").read_text())
     sources = {name: task["source"] for name, task in data["tasks"].items()}
     assert sources == {"a": "../base+../told", "b": "../base+../style.safetensors"}
-    exact = tallies.pack("base", {"a": "lora"}, "exact", codec="sparse", density="exact")
-    assert exact.tasks
-    found = tallies.Store.open("exact").load("a")
-    assert_same_tensors(found, adapters.merged(BASE, LORA))
+    for name, merged in (
+        ("a", adapters.merged(BASE, adapter)),
+        ("b", adapters.merged(BASE, STYLE)),
+    ):
+        write(Path("whole", name), merged, config={"model_type": "llama"})
+    tallies.pack("base", {"a": "whole/a", "b": "whole/b"}, "expected", codec="tall")
+    for name in ("a", "b"):
+        expected = tallies.Store.open("expected").load(name)
+        assert_same_tensors(tallies.Store.open("store").load(name), expected)
