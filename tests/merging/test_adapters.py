@@ -104,6 +104,24 @@ def test_an_adapter_of_the_base_by_another_name(here: Path, told: str) -> None:
     assert plan(recipe("ties", "told", "other", base="base")).warnings == ()
 
 
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr_low", "diff"])
+def test_an_adapter_without_effect(here: Path, kind: str) -> None:
+    made = adapters.kohya(BASE, ["q_proj", "down_proj"], kind=kind)
+    piece = {"lora": "up.weight", "loha": "w2_b", "lokr_low": "w2_a", "diff": ".diff"}[kind]
+    zeroed = [name for name in made.tensors if name.endswith(piece)]
+    for name in zeroed:
+        made.tensors[name][...] = 0
+    made.write(Path("zero"))
+    (warning,) = plan(recipe("ties", "zero.safetensors", "other", base="base")).warnings
+    assert warning == (
+        f"{here}/zero.safetensors: the adapter changes nothing: in each of its 4 changes a factor "
+        "is zero; was it trained?"
+    )
+    made.tensors[zeroed[-1]][-1, -1] = 1
+    made.write(Path("one"))
+    assert plan(recipe("ties", "one.safetensors", "other", base="base")).warnings == ()
+
+
 def test_adapters_that_change_during_a_merge_are_inputs(here: Path) -> None:
     files = plan(recipe("ties", "lora", "other", base="base")).input_files()
     assert str(Path("lora/adapter_model.safetensors")) in {
