@@ -200,6 +200,9 @@ def test_packed(here: Path) -> None:
     ):
         write(Path("whole", name), merged, config={"model_type": "llama"})
     tallies.pack("base", {"a": "whole/a", "b": "whole/b"}, "expected", codec="tall")
+    tallies.verify("store", tasks={"a": "told", "b": "base+style.safetensors"})
+    with pytest.raises(InputError, match=r"is not the expert that task 'a'"):
+        tallies.verify("store", tasks={"a": "base+style.safetensors"})
     for name in ("a", "b"):
         expected = tallies.Store.open("expected").load(name)
         assert_same_tensors(tallies.Store.open("store").load(name), expected)

@@ -70,7 +70,7 @@ def inspect(
     adapter, adapters = find_adapter(checkpoint), [*map(facts_of, checkpoint.adapters)]
     if kind_of(adapter) == "adapter":
         with Inputs(places, [text]).named():
-            adapters = [describe_adapter(place)]
+            adapters = [describe_adapter(places.local(text))]
     others = [str(one.path) for one in checkpoint.adapters]
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
