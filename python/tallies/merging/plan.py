@@ -16,6 +16,7 @@ from ..checkpoint.files import AuxiliaryFiles
 from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
+from ..engine.changes import kept_bytes
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
@@ -125,6 +126,15 @@ class MergePlan:
             per_element = n_bytes / max(infos[0].n_elements, 1)
             most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
         return most
+
+    @cached_property
+    def factor_bytes(self) -> tuple[int, str]:
+        """The most bytes that factors of adapters take in a thread, and the tensor they change."""
+        found = [(0, "")]
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            found.append((sum(map(kept_bytes, infos)), name))
+        return max(found)
 
     @cached_property
     def auxiliary(self) -> AuxiliaryFiles:
