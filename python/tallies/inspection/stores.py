@@ -148,13 +148,18 @@ def _compare_expert(
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
     if not manifest.tasks[task].is_whole:
         return  # its fingerprint is of the tensors that base and expert share
-    base = resolved(manifest.base_path, root)
-    text = with_base(os.fspath(expert), Places.of(), base)
-    local_path(text, manifest.variant or "")  # the data, which inspect does not download
-    model = inspect(text, variant=manifest.variant)
-    found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
+    found, expected = _fingerprint(root, manifest, expert), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(
             f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "
             f"fingerprint is {found}, expected {expected}"
         )
+
+
+def _fingerprint(root: Path, manifest: Manifest, expert: str | os.PathLike[str]) -> str | None:
+    """Return the fingerprint of an expert, which may be a model with adapters."""
+    places = Places.of()
+    text = with_base(os.fspath(expert), places, resolved(manifest.base_path, root))
+    local_path(text, manifest.variant or "")  # the data, which inspect does not download
+    found = inspect(text, variant=manifest.variant).get("fingerprint")
+    return None if found is None else str(found)

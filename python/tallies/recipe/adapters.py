@@ -10,12 +10,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..checkpoint.adapters.effect import has_effect
 from ..checkpoint.adapters.recognising import is_adapter, stated_base
 from ..checkpoint.checkpoint import Checkpoint
 from ..errors import InputError
 from ..hub.names import HubModel, of_snapshot
-from ..messages import counted, show
+from ..messages import show
 from .places import PLUS, Places
 
 _MERGE_IT = "or merge it into its base first (PEFT: merge_and_unload, then save_pretrained)"
@@ -119,11 +118,6 @@ def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[s
     base = places.pieces(text)[0]
     for adapter in checkpoint.adapters:
         yield from adapter.warnings
-        if not has_effect(adapter):
-            yield (
-                f"{adapter.path}: the adapter changes nothing: in each of its "
-                f"{counted(len(adapter.edits), 'change')} a factor is zero; was it trained?"
-            )
         stated = adapter.base or stated_base(str(adapter.path))
         if stated and not _is_same(stated, base, str(adapter.path), checkpoint, places):
             yield (

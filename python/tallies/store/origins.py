@@ -27,23 +27,23 @@ def recorded(text: str | os.PathLike[str], store: Path) -> str:
     """Return the text by which ``store.json`` names a model, whatever the current directory."""
     places = Places.of()
 
-    def one(given: str) -> str:
-        model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
+    def record(piece: str) -> str:
+        model = of_snapshot(os.path.abspath(piece)) or places.hub_model(piece)
         if model is not None:
             return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
-        return places.relative_to(store, given)
+        return places.relative_to(store, piece)
 
-    return places.by_piece(os.fspath(text), one)
+    return places.by_piece(os.fspath(text), record)
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path, or the model of the hub, that ``store.json`` means, and its adapters'."""
+    """Return the path, or the model of the hub, that ``store.json`` means, with its adapters."""
     places = Places(os.path.realpath(store))
 
-    def one(text: str) -> str:
-        return text if text.startswith(SCHEME) else os.path.normpath(places.path(text))
+    def resolve(piece: str) -> str:
+        return piece if piece.startswith(SCHEME) else os.path.normpath(places.path(piece))
 
-    return places.by_piece(origin, one)
+    return places.by_piece(origin, resolve)
 
 
 def _is_there(text: str) -> bool:

@@ -23,7 +23,8 @@ class Opened:
     """The models as they were asked for; those of the hub at a commit."""
     models: Mapping[str, Checkpoint]
     match: Match
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    """Warnings of the adapters of the models."""
 
 
 def open_inputs(
@@ -61,7 +62,7 @@ def _open(inputs: Inputs, texts: Mapping[str, str], policy: Policy) -> Opened:
     models = {name: inputs.open(text) for name, text in texts.items()}
     own = {name: as_model(model) for name, model in models.items()}
     try:
-        return Opened(texts, models, match(own[""], list(own.values()), policy), ())
+        return Opened(texts, models, match(own[""], list(own.values()), policy))
     except InputError as error:
         blamed = [n for n, model in own.items() if n and str(error).startswith(f"{model.label}:")]
         raise InputError(f"task {blamed[0]!r}: {error}" if blamed else str(error)) from None
