@@ -13,6 +13,7 @@ import tallies
 from tallies import InputError, merge, plan
 from tests.support import adapters
 from tests.support.checkpoints import Model, assert_holds, assert_same_tensors, data_bytes, write
+from tests.support.command_line import printed
 from tests.support.merges import request
 
 BASE = adapters.model(np.dtype(np.float32))
@@ -104,18 +105,17 @@ def test_an_adapter_of_the_base_by_another_name(here: Path, told: str) -> None:
     assert plan(recipe("ties", "told", "other", base="base")).warnings == ()
 
 
-@pytest.mark.parametrize("kind", ["lora", "loha", "lokr_low", "diff"])
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr_low"])
 def test_an_adapter_without_effect(here: Path, kind: str) -> None:
     made = adapters.kohya(BASE, ["q_proj", "down_proj"], kind=kind)
-    piece = {"lora": "up.weight", "loha": "w2_b", "lokr_low": "w2_a", "diff": ".diff"}[kind]
+    piece = {"lora": "up.weight", "loha": "w2_b", "lokr_low": "w2_a"}[kind]
     zeroed = [name for name in made.tensors if name.endswith(piece)]
     for name in zeroed:
         made.tensors[name][...] = 0
     made.write(Path("zero"))
     (warning,) = plan(recipe("ties", "zero.safetensors", "other", base="base")).warnings
-    assert warning == (
-        f"{here}/zero.safetensors: the adapter changes nothing: in each of its 4 changes a factor "
-        "is zero; was it trained?"
+    assert warning.startswith(
+        f"{here}/zero.safetensors: changes nothing: all its products are zero"
     )
     made.tensors[zeroed[-1]][-1, -1] = 1
     made.write(Path("one"))
@@ -136,6 +136,59 @@ def test_an_adapter_without_its_tensors(here: Path) -> None:
     write(Path("narrow"), narrow, config={})
     with pytest.raises(InputError, match=r"lora.*layers\.1.*which .*narrow lacks.*merge_and_unl"):
         plan(recipe("linear", "narrow+lora", "narrow"))
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        (
+            "base+other",
+            r"other: is no adapter, expected one on a model \(MODEL\+",
+        ),
+        ("base+none", r"none: no such file or directory"),
+        ("none+lora", r"none: no such file or directory"),
+        ("base+lora+other/model.safetensors", r"other/model.safetensors: is no adapter"),
+    ],
+)
+def test_a_text_that_is_no_model_with_adapters(here: Path, text: str, match: str) -> None:
+    for call in (lambda: plan(recipe("linear", text)), lambda: tallies.verify(text)):
+        with pytest.raises(InputError, match=match):
+            call()
+
+
+def test_an_adapter_twice(here: Path) -> None:
+    (warning,) = plan(recipe("linear", "base+lora+lora")).warnings
+    assert warning == f"{here}/lora: is added to 'base' again, and counts again"
+    merge(recipe("linear", "base+lora+lora"), "out")
+    assert_holds(Path("out"), adapters.merged(BASE, LORA, LORA))
+
+
+def test_from_the_command_line(here: Path) -> None:
+    adapters.lora(BASE, rank=4, base_model_name_or_path="../base").write(Path("told"))
+    shown = printed("inspect", "told", "--no-fingerprints")
+    for line in (
+        "factors    LoRA, rank 4, alpha 6, scale 1.5\n",
+        "made for   ../base\n",
+        "changes    14 tensors: 2 down_proj, 2 gate_proj, 2 k_proj, 2 o_proj, 2 q_proj,\n",
+    ):
+        assert line in shown
+    shown = printed("inspect", "base+style.safetensors")
+    assert f"adapter    {here}/style.safetensors\n" in shown
+    assert printed("verify", "base+told").startswith(
+        "base+told: checkpoint is whole: 21 tensors in 3 files"
+    )
+    models = ("--model", "told:weight=2", "--model", "base+lora:weight=0.5")
+    shown = printed("merge", "--method", "linear", *models, "--out", "out")
+    assert "model      base+told: weight 2\n" in shown
+
+
+def test_refused_kinds_are_listed_and_not_read(here: Path) -> None:
+    write(Path("ia3.safetensors"), {"base_model.model.k_proj.ia3_l": np.ones(4, np.float32)})
+    (found,) = tallies.inspect("ia3.safetensors")["adapters"]
+    assert found.keys() == {"refused"}
+    assert "not read   " in printed("inspect", "ia3.safetensors")
+    with pytest.raises(InputError, match=r"ia3.*merge_and_unload"):
+        plan(recipe("linear", "base+ia3.safetensors"))
 
 
 def test_the_tokenizer_beside_an_adapter(here: Path) -> None:

@@ -95,7 +95,12 @@ def test_the_base_of_an_adapter(here: Path, text: str, base: str | None, found: 
 
 
 def test_a_base_beside_the_adapter(here: Path) -> None:
-    found = with_base("below/near", Places.of())
+    assert with_base("below/near", Places.of()) == "base+below/near"
+    file = "below/near/adapter_model.safetensors"
+    assert with_base(file, Places.of()) == f"base+{file}"
+    Path("deep").mkdir()
+    Path("deep/linked").symlink_to(here / "below")  # deep/linked/near/../../base is not deep/base
+    found = with_base("deep/linked/near", Places.of())
     assert Places.of().identity(found) == Places.of().identity("base+below/near")
 
 
