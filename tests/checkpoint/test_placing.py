@@ -179,8 +179,19 @@ def test_two_names_for_one_tensor_are_refused(tmp_path: Path) -> None:
         place(base, adapter(*edits))
 
 
+def test_embeddings_of_a_larger_vocabulary_replace_those_of_the_model(tmp_path: Path) -> None:
+    names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight")
+    base = Checkpoint.open(write(tmp_path / "base", {n: np.zeros((6, 3), "f4") for n in names}))
+    saved = info("saved", 8, 3)
+    placed = place(base, adapter(*(edit(name, saved) for name in names[:2])))
+    assert [placed.tensors[name].shape for name in names] == [(8, 3), (8, 3), (6, 3)]
+    for name, shape in ((names[2], (8, 3)), (names[0], (6, 4))):
+        with pytest.raises(InputError, match="changes a tensor of shape"):
+            place(base, adapter(edit(name, info("saved", *shape))))
+
+
 def test_names_of_folders() -> None:
-    names = Names(["unet/a.b.weight", "vae/c.weight", "vae/a.d.weight"])
+    names = Names(["unet/a.b.weight", "vae/c.weight", "vae/a.d.weight", "vae/encoder.a.b.weight"])
     assert names.find("unet.a.b.weight") == ["unet/a.b.weight"]
     assert names.find("a.b.weight") == ["unet/a.b.weight"]
     assert names.find("unet.a.d.weight") == []

@@ -74,7 +74,7 @@ class Names:
 
         The name itself is looked for first, then the same without wrappers, then under another
         prefix of its component or of the text model, then with components in front that either of
-        the two lacks. kohya's names have underscores for dots.
+        the two lacks, as few as possible. kohya's names have underscores for dots.
         """
         if name in self._names:
             return [name]
@@ -90,7 +90,9 @@ class Names:
                 found = [one for new in _TEXT_MODELS for one in self._by_plain.get(new + rest, ())]
                 if found:
                     return found
-        found = self._by_end.get(wanted, [])
+        longer = self._by_end.get(wanted, [])
+        least = min((one.count(".") for one in map(plain, longer)), default=0)
+        found = [one for one in longer if plain(one).count(".") == least]
         parts = wanted.split(".")
         for n in range(1, len(parts) - 1):
             found = found or self._by_plain.get(".".join(parts[n:]), [])
