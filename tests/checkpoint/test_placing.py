@@ -163,6 +163,25 @@ def test_the_first_reading_that_fits_counts(tmp_path: Path) -> None:
     assert place(base, adapter(both)).tensors["square"].changes == (first,)
 
 
+def test_square_matrices_are_stored_as_those_beside_them(tmp_path: Path) -> None:
+    base = model(tmp_path, w=(4, 3), v=(3, 4), square=(3, 3), lm_head__weight=(3, 4))
+
+    def either(name: str, rows: int, columns: int) -> Edit:
+        plain, turned = product(rows, columns), product(columns, rows, 3)
+        return Edit(name, plain, plain.left, (Edit(name, turned, plain.left),))
+
+    square = either("square", 3, 3)
+    changes = place(base, adapter(either("w", 3, 4), square)).tensors["square"].changes
+    assert changes == (product(3, 3, 3),)
+    changes = place(base, adapter(either("w", 4, 3), square)).tensors["square"].changes
+    assert changes == (product(3, 3),)
+    head = either("lm_head.weight", 3, 4)
+    changes = place(base, adapter(either("w", 3, 4), square, head)).tensors["square"].changes
+    assert changes == (product(3, 3, 3),)
+    with pytest.raises(InputError, match="square matrix 'square', which may be stored with rows"):
+        place(base, adapter(either("w", 3, 4), either("v", 3, 4), square))
+
+
 def test_an_edit_without_a_tensor_is_named(tmp_path: Path) -> None:
     base = named(tmp_path, Q)
     absent = Q.replace("q_proj", "q_prj")
