@@ -209,6 +209,22 @@ def test_embeddings_of_a_larger_vocabulary_replace_those_of_the_model(tmp_path: 
             place(base, adapter(edit(name, info("saved", *shape))))
 
 
+@pytest.mark.parametrize("inner", ["text_model.encoder.layers.0", "encoder.layers.0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder.text_model.encoder.layers.0.fc1.weight",
+        "text_encoder.encoder.layers.0.fc1.weight",
+        "encoder.layers.0.fc1.weight",
+        "text_model.encoder.layers.0.fc1.weight",
+        "lora_te_text_model_encoder_layers_0_fc1.weight",
+    ],
+)
+def test_modules_of_a_text_encoder_with_and_without_their_prefix(inner: str, name: str) -> None:
+    stored = f"text_encoder/{inner}.fc1.weight"
+    assert Names([stored, "unet/conv_in.weight"]).find(name) == [stored]
+
+
 def test_names_of_folders() -> None:
     names = Names(["unet/a.b.weight", "vae/c.weight", "vae/a.d.weight", "vae/encoder.a.b.weight"])
     assert names.find("unet.a.b.weight") == ["unet/a.b.weight"]

@@ -96,6 +96,8 @@ class Names:
         parts = wanted.split(".")
         for n in range(1, len(parts) - 1):
             found = found or self._by_plain.get(".".join(parts[n:]), [])
+        if not found and wanted.startswith("text_model."):
+            return self.find(wanted.removeprefix("text_model."))
         return found
 
     def _find_flat(self, kohya: re.Match[str]) -> list[str]:
@@ -136,11 +138,18 @@ class Names:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """Yield a name as it is, and under the other prefixes of its component."""
-    yield name
+    """Yield a name as it is, and under the other prefixes of its component.
+
+    A text encoder may have all of its modules in ``text_model``, or has none of them there.
+    """
     component, _, rest = name.partition(".")
-    for root in COMPONENTS.get(component, ()):
-        yield root + rest
+    for root in ("", *COMPONENTS.get(component, ())):
+        one = root + rest if root else name
+        yield one
+        if ".text_model." in one:
+            yield one.replace(".text_model.", ".", 1)
+        elif root:
+            yield f"{root}text_model.{rest}"
 
 
 def _flat(module: str) -> str:
