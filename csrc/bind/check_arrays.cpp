@@ -11,12 +11,13 @@ std::string text(std::uint64_t n) { return std::to_string(n); }
 
 std::uint32_t bits_of(DType type) { return static_cast<std::uint32_t>(8 * size_of(type)); }
 
-void check_bits(const std::string& name, std::uint32_t found, std::uint32_t expected) {
+void check_bits(const std::string& name, std::uint64_t found, std::uint64_t expected) {
   if (found != expected) refuse(name, text(found) + " bits", text(expected) + " bits");
 }
 
 void check_plain(const std::string& name, const Source& source) {
-  if (source.form != Form::plain) refuse(name, "a source that is decoded", "plain values");
+  if (source.form != Form::plain || source.changes)
+    refuse(name, "a source that is decoded", "plain values");
 }
 
 // A job whose output gets values as they are stored, of one source or, where a mask is set, of two.

@@ -105,11 +105,6 @@ void add_operand(Plan& plan, Job& job, std::vector<Source>& sources, const Opera
   plan.starts.push_back(operand.starts);
 }
 
-Operand to_operand(const Input& input) {
-  if (const auto* place = std::get_if<Place>(&input)) return plain(*place, false);
-  return std::get<Operand>(input);
-}
-
 GroupStarts count_in_memory(Address mask, std::uint64_t n_elements) {
   const Files none;
   const auto go_on = [](std::uint64_t) { return true; };
@@ -118,6 +113,11 @@ GroupStarts count_in_memory(Address mask, std::uint64_t n_elements) {
 }
 
 }  // namespace
+
+Operand to_operand(const Input& input) {
+  if (const auto* place = std::get_if<Place>(&input)) return plain(*place, false);
+  return std::get<Operand>(input);
+}
 
 DType to_dtype(int code) {
   require(code >= 0 && code < kDTypes, "dtype " + std::to_string(code),
@@ -203,6 +203,8 @@ void register_sources(py::module_& m) {
                   py::arg("starts"), py::arg("replaces") = false)
       .def_static("quantized", &quantized, py::kw_only(), py::arg("values"), py::arg("mask"),
                   py::arg("scales"), py::arg("starts"), py::arg("row_length"))
+      .def_static("changed", &changed, py::kw_only(), py::arg("source"), py::arg("changes"),
+                  py::arg("first") = 0)
       .def(
           "decode",
           [](const Operand& source, std::uint64_t n_elements, int threads, Address out) {

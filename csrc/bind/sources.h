@@ -33,6 +33,19 @@ void require_elements(const Operand&, std::uint64_t n_elements);
 // A plain source as its place alone, or any source.
 using Input = std::variant<Place, Operand>;
 
+Operand to_operand(const Input&);
+
+// A change and the arrays that it is made of, before a source has them.
+struct ChangeOperand {
+  Change change;
+  std::vector<Array> arrays;
+};
+
+// Returns a source with changes of its values: those of a tensor of which the source's first
+// element is number `first`. ValueError for a source that has changes.
+Operand changed(const Input& source, const std::vector<ChangeOperand>& changes,
+                std::uint64_t first);
+
 // ValueError for more experts than a merge takes, a file that the plan has not opened, a grain that
 // is not a multiple of 64, and rows that do not add up to the elements.
 void add_job(Plan&, std::uint64_t n_elements, const std::vector<Input>& inputs,

@@ -102,12 +102,13 @@ bool is_sparse(Source::Form form) {
 
 }  // namespace
 
-void decode(Piece s, float* out) {
-  const std::size_t end = s.at + s.n;
-  for (; s.at < end; s.at += s.n, out += s.n) {
+void decode(Piece all, float* out) {
+  const std::size_t end = all.at + all.n;
+  for (Piece s = all; s.at < end; s.at += s.n) {
     s.n = std::min(kChunk, end - s.at);
-    kDecode[static_cast<int>(s.source.form)](s, out);
+    kDecode[static_cast<int>(s.source.form)](s, out + (s.at - all.at));
   }
+  if (all.source.changes) make_changes(all, out);
 }
 
 std::size_t values_before(const Source& source, const Tile& tile, std::size_t at) {

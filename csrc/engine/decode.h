@@ -23,7 +23,11 @@ struct Piece {
   }
 };
 
+// Writes the values, with all changes of them.
 void decode(Piece, float* out);
+
+// Makes the changes of a source in the values of a piece (engine/change.cpp).
+void make_changes(const Piece&, float* values);
 
 // Return the values of a sparse array that lie before element `at` of a tile; 0 for other sources.
 std::size_t values_before(const Source&, const Tile&, std::size_t at);

@@ -28,7 +28,7 @@ Job RankedUnits::part_of(std::size_t job, std::uint64_t first, std::size_t n, st
     wanted[number_of(plan_job(job), s) + plan_.has_base] = true;
   const std::vector<Source>& sources = plan_.sources[plan_job(job)];
   for (std::size_t i = 0; i < wanted.size(); ++i)
-    for (std::size_t a = 0; a < n_arrays(sources[i].form) && !wanted[i]; ++a)
+    for (std::size_t a = 0; a < n_arrays(sources[i]) && !wanted[i]; ++a)
       part.inputs[sources[i].array + a].record_bits = 0;
   return part;
 }

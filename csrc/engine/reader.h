@@ -54,12 +54,21 @@ class Reader {
   Rows float32(const Tile&, std::span<const Source>, std::size_t first, std::size_t n);
   Rows deltas(const Tile&, std::span<const Source>, std::size_t first, std::size_t n);
   const float* row(const Tile&, const Source&, std::size_t i, std::size_t first, std::size_t n);
+  const float* changed(const Tile&, const Source&, std::size_t i, std::size_t first, std::size_t n);
 
+  // Values of a changed source that were decoded together, for several chunks.
+  struct Window {
+    std::size_t job = 0, array = 0;
+    std::uint64_t first = 0, n = 0;  // elements of the job
+    std::vector<float> values;
+  };
   std::size_t chunk_ = 0;
   std::vector<float> decoded_;     // a chunk of each source
   std::vector<std::size_t> next_;  // of each source, values of a sparse array that were decoded
   std::vector<const void*> rows_;
   std::vector<float*> deltas_;
+  std::vector<Window> windows_;  // of each source
+  std::size_t window_ = 0;       // elements of one
 };
 
 }  // namespace tallies

@@ -32,7 +32,7 @@ std::int32_t add_delta(const Tile& tile, const std::vector<Source>& sources, DTy
                        Scratch& scratch) {
   const Source &base = sources[0], &delta = sources[1];
   const auto array = [&](std::size_t i) { return tile.in[delta.array + i]; };
-  if (is_fused(out_type) && stored_type({&base, 1}) == out_type) {
+  if (!delta.changes && is_fused(out_type) && stored_type({&base, 1}) == out_type) {
     const auto code = static_cast<int>(out_type);
     if (delta.form == Form::masked && delta.type == out_type)
       return kernels().apply_mask[code](tile.in[base.array], array(0),

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "engine/change.h"
 #include "stream/array.h"
 
 namespace tallies {
@@ -32,6 +33,8 @@ struct Source {
   std::uint64_t row_length = kWhole;  // scaled, quantized
   std::uint64_t block_rows = kWhole;  // scaled: elements that share a scale, down and across
   std::uint64_t block_columns = kWhole;
+  Changes changes = {};      // of the values, in order; null if there are none
+  std::uint64_t before = 0;  // elements of the changed tensor before the job's first
 
   std::uint64_t blocks_across() const { return (row_length - 1) / block_columns + 1; }
   // Elements whose scales are one record: those of block_rows rows.
@@ -46,7 +49,10 @@ constexpr std::size_t n_arrays(Source::Form form) {
   return n[static_cast<int>(form)];
 }
 
-using Starts = std::shared_ptr<const std::vector<std::uint64_t>>;
+// Those of its values, then those of its changes.
+inline std::size_t n_arrays(const Source& source) {
+  return n_arrays(source.form) + (source.changes == nullptr ? 0 : source.changes->n_arrays);
+}
 
 // A source and the arrays that it is made of, before a job has them.
 struct Operand {
@@ -58,7 +64,8 @@ struct Operand {
 // Return the type in which kernels read all these sources as they are stored; f64 if there is none.
 inline DType stored_type(std::span<const Source> sources) {
   for (const Source& source : sources)
-    if (source.form != Source::Form::plain || source.type != sources[0].type) return DType::f64;
+    if (source.form != Source::Form::plain || source.changes || source.type != sources[0].type)
+      return DType::f64;
   return sources.empty() || !is_fused(sources[0].type) ? DType::f64 : sources[0].type;
 }
 

@@ -19,7 +19,7 @@ inline std::vector<Source> only(Job& job, std::span<const Source> sources) {
   for (Source& source : kept) {
     const auto from = job.inputs.begin() + source.array;
     source.array = static_cast<std::uint16_t>(arrays.size());
-    arrays.insert(arrays.end(), from, from + static_cast<std::ptrdiff_t>(n_arrays(source.form)));
+    arrays.insert(arrays.end(), from, from + static_cast<std::ptrdiff_t>(n_arrays(source)));
   }
   job.inputs = std::move(arrays);
   return kept;

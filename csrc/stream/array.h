@@ -23,21 +23,30 @@ struct Bytes {
 struct Array {
   int file;                   // an open file; -1: memory that outlives the run
   std::uint64_t offset;       // of the first record: in the file, or its address
-  std::uint32_t record_bits;  // 1 in packed masks
+  std::uint64_t record_bits;  // 1 in packed masks
   std::uint64_t per = 1;      // elements of the job that share a record
   // Records of a sparse array, empty for others: group g, of `per` elements, has the records
   // from starts[g] to starts[g + 1].
   std::span<const std::uint64_t> starts = {};
+  // Elements before the job's first, where the job is the rest of a larger array; `begin` and
+  // `end`, between which elements have records, count them.
+  std::uint64_t before = 0, begin = 0, end = kWhole;
+  // Records of many elements, which a worker keeps from one tile to the next.
+  bool is_kept = false;
 
   bool is_sparse() const { return !starts.empty(); }
 
   // Return the bytes of the records that n elements from `first` on need. In a packed mask `first`
-  // is a multiple of 8, in a sparse array one of `per`.
+  // is a multiple of 8, in a sparse array one of `per` unless a group has one record at most.
   Bytes bytes(std::uint64_t first, std::uint64_t n) const {
-    if (n == 0) return {0, 0};
+    const std::uint64_t from = std::max(first + before, begin);
+    const std::uint64_t to = std::min(first + before + n, end);
+    if (n == 0 || from >= to) return {0, 0};
+    first = from - begin;
+    n = to - from;
     if (per == 1) return bytes_of(first, first + n);
-    const std::uint64_t begin = first / per, end = (first + n - 1) / per + 1;
-    return is_sparse() ? bytes_of(starts[begin], starts[end]) : bytes_of(begin, end);
+    const std::uint64_t low = first / per, high = (first + n - 1) / per + 1;
+    return is_sparse() ? bytes_of(starts[low], starts[high]) : bytes_of(low, high);
   }
 
   // Return the bytes to read for n elements. A sparse array is read to the end of the stripe in
@@ -45,25 +54,25 @@ struct Array {
   Bytes bytes_to_read(std::uint64_t first, std::uint64_t n) const {
     const Bytes needed = bytes(first, n);
     if (!is_sparse()) return needed;
-    const std::uint64_t end = (needed.first + needed.n + kStripe - 1) / kStripe * kStripe;
+    const std::uint64_t stripes = (needed.first + needed.n + kStripe - 1) / kStripe * kStripe;
     const std::uint64_t all = bytes_of(0, starts.back()).n;
-    return {needed.first, static_cast<std::size_t>(std::min(end, all) - needed.first)};
+    return {needed.first, static_cast<std::size_t>(std::min(stripes, all) - needed.first)};
   }
 
   // Estimate the bytes that n of the job's n_job elements need.
   std::size_t bytes_about(std::uint64_t n, std::uint64_t n_job) const {
-    if (per == 1) return bytes(0, n).n;
+    if (per == 1) return bytes_of(0, n).n;
     const double n_records = is_sparse()
                                  ? static_cast<double>(starts.back()) /
                                        static_cast<double>(std::max<std::uint64_t>(n_job, 1))
                                  : 1.0 / static_cast<double>(per);
-    return static_cast<std::size_t>(static_cast<double>(n) * n_records * record_bits / 8);
+    return static_cast<std::size_t>(static_cast<double>(n) * n_records *
+                                    static_cast<double>(record_bits) / 8);
   }
 
  private:
-  Bytes bytes_of(std::uint64_t begin, std::uint64_t end) const {
-    return {begin * record_bits / 8,
-            static_cast<std::size_t>(((end - begin) * record_bits + 7) / 8)};
+  Bytes bytes_of(std::uint64_t low, std::uint64_t high) const {
+    return {low * record_bits / 8, static_cast<std::size_t>(((high - low) * record_bits + 7) / 8)};
   }
 };
 

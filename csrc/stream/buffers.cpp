@@ -58,9 +58,10 @@ Buffers::Buffers(const Files& files, const Room& room, const Memory& memory)
       out_(room.n_rows) {}
 
 void Buffers::read(const Job& job, const Tiling::Range& tile) {
-  char* at = static_cast<char*>(memory_.get());
+  char* at = read_kept(job, tile);
   for (std::size_t i = 0; i < job.inputs.size(); ++i) {
     const Array& array = job.inputs[i];
+    if (array.is_kept) continue;
     in_[i] = fetch(files_, array, tile.first, tile.n, at);
     if (array.file >= 0) at += padded(array.bytes_to_read(tile.first, tile.n).n);
   }
@@ -72,6 +73,29 @@ void Buffers::read(const Job& job, const Tiling::Range& tile) {
     out_[output.row] = at;
     at += padded(output.bytes(tile.first, tile.n).n);
   }
+}
+
+// Reads what the tiles before have not left here. Returns the address of the rest of the memory.
+char* Buffers::read_kept(const Job& job, const Tiling::Range& tile) {
+  char* at = static_cast<char*>(memory_.get());
+  std::size_t n_kept = 0;
+  for (std::size_t i = 0; i < job.inputs.size(); ++i) {
+    const Array& array = job.inputs[i];
+    if (!array.is_kept) continue;
+    const Bytes bytes = array.bytes_to_read(tile.first, tile.n);
+    const Kept wanted{array.file, array.offset + bytes.first, bytes.n};
+    in_[i] = array.file < 0 ? address(array, tile.first, tile.n) : at;
+    if (array.file < 0 || bytes.n == 0) continue;
+    if (n_kept == kept_.size() || kept_[n_kept] != wanted) {
+      kept_.resize(n_kept);  // the others lie where they lie only behind the same ones
+      files_.read(wanted.file, at, wanted.n_bytes, wanted.offset);
+      kept_.push_back(wanted);
+    }
+    ++n_kept;
+    at += padded(bytes.n);
+  }
+  kept_.resize(n_kept);
+  return at;
 }
 
 void Buffers::write(const Job& job, const Tiling::Range& tile) const {

@@ -41,7 +41,16 @@ class Buffers {
   void* const* out() const { return out_.data(); }
 
  private:
+  struct Kept {
+    int file;
+    std::uint64_t offset;
+    std::size_t n_bytes;
+    bool operator==(const Kept&) const = default;
+  };
+  char* read_kept(const Job&, const Tiling::Range&);
+
   const Files& files_;
+  std::vector<Kept> kept_;  // in the order in which they lie at the beginning of the memory
   std::unique_ptr<void, std::function<void(void*)>> memory_;
   std::vector<const void*> in_;
   std::vector<void*> out_;

@@ -100,7 +100,7 @@ class Run {
     if (number + ahead >= tiling_.n_tiles()) return;
     const Tiling::Range later = tiling_.range(number + ahead);
     for (const Array& array : jobs_[later.job].inputs) {
-      if (array.file < 0) continue;
+      if (array.file < 0 || array.is_kept) continue;
       const Bytes bytes = array.bytes_to_read(later.first, later.n);
       files_.will_need(array.file, bytes.n, array.offset + bytes.first);
     }

@@ -24,6 +24,7 @@ std::size_t tile_elements(const Job& job, const Limits& limits) {
   // Memory takes no buffer, but its tiles should fit the cache as well.
   std::size_t per_grain = 0;
   const auto count = [&](const Array& array) {
+    if (array.is_kept) return;
     packed |= array.record_bits < 8;
     per_grain += array.bytes_about(job.grain, job.n_elements);
   };
@@ -45,7 +46,8 @@ std::size_t Job::n_rows() const {
 
 std::size_t Job::moved_bytes(std::uint64_t from, std::size_t n) const {
   std::size_t n_bytes = 0;
-  for (const Array& array : inputs) n_bytes += array.bytes_to_read(from, n).n;
+  for (const Array& array : inputs)
+    if (!array.is_kept) n_bytes += array.bytes_to_read(from, n).n;
   for (const Array& array : outputs) n_bytes += array.bytes(from, n).n;
   return n_bytes;
 }
@@ -53,7 +55,7 @@ std::size_t Job::moved_bytes(std::uint64_t from, std::size_t n) const {
 std::size_t Job::file_bytes(std::uint64_t from, std::size_t n) const {
   std::size_t n_bytes = 0;
   for (const Array& array : inputs)
-    if (array.file >= 0) n_bytes += array.bytes_to_read(from, n).n;
+    if (array.file >= 0 && !array.is_kept) n_bytes += array.bytes_to_read(from, n).n;
   return n_bytes;
 }
 

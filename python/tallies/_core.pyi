@@ -432,8 +432,85 @@ class Source:
         *, values: Place, mask: Place, scales: Place, starts: Starts, row_length: int
     ) -> Source:
         """Return `mask ? the next int8 value * the float32 scale of its row : +0`."""
+    @staticmethod
+    def changed(*, source: Place | Source, changes: Sequence[Change], first: int = 0) -> Source:
+        """Return a source whose float32 values are changed, by one change after the other.
+
+        Fingerprints of a job's inputs are of the stored bytes of `source`; those of the changes
+        are jobs of their own.
+
+        Args:
+            source: The values before; zeros for the changes alone.
+            changes: One or more.
+            first: The element of the changed tensor with which `source` begins.
+
+        Raises:
+            ValueError: There are no changes, or the source has some.
+        """
     def decode(self, *, n_elements: int, threads: int, out: int) -> None:
         """Write the values of a source in memory to `out`, every NaN the quiet positive one."""
+
+class Change:
+    """A step that changes the float32 values of a matrix in row-major order.
+
+    Places are of any dtype. The object does not keep memory alive.
+    """
+
+    @staticmethod
+    def product(
+        *,
+        left: Place,
+        right: Place,
+        rank: int,
+        columns: int,
+        scale: float = 1.0,
+        matrix_rows: int | None = None,
+        first_row: int = 0,
+        n_rows: int | None = None,
+    ) -> Change:
+        """Add `scale * (left @ right)`.
+
+        The sum over the rank is in the order of the rank, each product and each sum rounded to
+        float32; it is multiplied by the scale, then added.
+
+        Args:
+            left: `[rows, rank]`, or `[matrices, matrix_rows, rank]`.
+            right: `[rank, columns]`, or `[matrices, rank, columns]`.
+            rank: At least 1.
+            columns: The elements of a row.
+            scale: The factor on the sum.
+            matrix_rows: The rows of each matrix of a stack; None for one product.
+            first_row: The row of the tensor to which the first row of `left` is added.
+            n_rows: The rows of `left`; None for all up to the end of the tensor.
+        """
+    @staticmethod
+    def hadamard(*, a: Change, b: Change, scale: float = 1.0) -> Change:
+        """Add `scale * (a * b)`, element by element; `a` and `b` are products.
+
+        Each is `0 + left @ right`; their own scales do not count.
+        """
+    @staticmethod
+    def kronecker(
+        *,
+        left: Place | Change,
+        right: Place | Change,
+        left_shape: tuple[int, int],
+        right_shape: tuple[int, int],
+        scale: float = 1.0,
+    ) -> Change:
+        """Add `scale * kron(left, right)`; a factor that is a product is `0 + left @ right`."""
+    @staticmethod
+    def added(*, values: Place, scale: float = 1.0) -> Change:
+        """Add `scale * values`, of the tensor's shape."""
+    @staticmethod
+    def row_factors(*, factors: Place, columns: int) -> Change:
+        """Multiply each row of `columns` elements by its factor."""
+    @staticmethod
+    def column_factors(*, factors: Place, columns: int) -> Change:
+        """Multiply the elements of each row by as many factors."""
+    @staticmethod
+    def rows(*, indices: Sequence[int], values: Place, columns: int) -> Change:
+        """Replace the rows of these ascending numbers by those of `values`."""
 
 class Plan:
     def __init__(self, has_base: bool) -> None: ...

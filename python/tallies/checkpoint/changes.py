@@ -98,3 +98,27 @@ def pieces(change: Change) -> tuple[TensorInfo, ...]:
             )
         case Added(values) | Magnitudes(values) | Rows(_, values):
             return (values,)
+
+
+def face(change: Change) -> str:
+    """Return the facts of a change beside the values of its pieces: two of one face do the same."""
+    match change:
+        case Product(left, right, scale, first_row):
+            return f"product {_shape(left)} {_shape(right)} {scale!r} {first_row}"
+        case Hadamard(a, b, scale):
+            return f"hadamard {face(a)} {face(b)} {scale!r}"
+        case Kronecker(left, right, scale):
+            factors = (
+                face(one) if isinstance(one, Product) else _shape(one) for one in (left, right)
+            )
+            return f"kronecker {' '.join(factors)} {scale!r}"
+        case Added(values, scale):
+            return f"added {_shape(values)} {scale!r}"
+        case Magnitudes(values, columns, of_columns):
+            return f"magnitudes {_shape(values)} {columns} {of_columns}"
+        case Rows(indices, values):
+            return f"rows {list(indices)} {_shape(values)}"
+
+
+def _shape(tensor: TensorInfo) -> str:
+    return f"{tensor.dtype}{list(tensor.shape)}"

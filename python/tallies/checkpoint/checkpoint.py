@@ -166,6 +166,18 @@ class Checkpoint:
             files = [path for path in files if path.name != "hf_quant_config.json"]
         return files
 
+    def small_files(self) -> dict[Path, Path]:
+        """Return the places of the files to copy, by their paths relative to the directory.
+
+        They are the ``auxiliary_files``. A file of a tokenizer that an adapter has beside it, which
+        may have tokens of its own, stands in the place of the model's.
+        """
+        found = {path: self.path / path for path in self.auxiliary_files()}
+        if os.path.isdir(self.path):
+            for adapter in self.adapters:
+                found |= {Path(path.name): path for path in adapter.tokenizer_files()}
+        return dict(sorted(found.items()))
+
     @cached_property
     def _beside(self) -> Beside:
         if not os.path.isdir(self.path):

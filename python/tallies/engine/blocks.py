@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .files import Scaled
+from .files import grain_of
 from .jobs import Work
 
 # Elements of which a slice of a native job begins at a multiple.
@@ -36,8 +36,7 @@ def blocks(work: Work) -> Iterator[Block]:
         yield Block((rows, columns), 1, {})
         return
     n_each = rows * columns
-    grains = [one.grain for one in work.inputs if isinstance(one, Scaled)]
-    together = matrices_together(n_each, math.lcm(_GRAIN, *grains))
+    together = matrices_together(n_each, math.lcm(_GRAIN, *map(grain_of, work.inputs)))
     for first in range(0, stacked[0], together):
         n = min(together, stacked[0] - first)
         yield Block((rows, columns), n, {"first": first * n_each, "n_elements": n * n_each})

@@ -5,17 +5,22 @@ The one module that turns a stored tensor into an input or output of a native pa
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeAlias
 
-from .._core import Plan, Source
+from .._core import Change, Plan, Source
+from ..checkpoint import changes as stated
 from ..checkpoint.tensors import TensorInfo
 from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
+from .changes import factors_change, native_change
 from .codes import PACKED_BITS
 from .copies import CopiesInOrder
+from .norms import norm_factors
 
 Place: TypeAlias = tuple[int, int, int]
 """An array as native passes take it: file number and byte offset, or -1 and address; dtype code."""
@@ -61,18 +66,82 @@ class Scaled:
         )
 
 
-Operand: TypeAlias = Place | Scaled
+@dataclass(frozen=True)
+class Changed:
+    """A tensor that is read as its float32 values with the changes of adapters, made in order."""
+
+    source: Place | Scaled | None
+    """The values before; None for zeros, so that the changes alone are read."""
+    changes: tuple[Change, ...]
+    n_change_arrays: int = 0
+    """The arrays that the changes are read from."""
+    first: int = 0
+    """The element of the tensor with which the source begins."""
+    memory: tuple[object, ...] = field(default=(), compare=False)
+    """Keeps alive what the changes read."""
+
+    def then(self, change: Change, n_arrays: int, *memory: object) -> Changed:
+        """Return the same with one more change, which is read from so many arrays."""
+        return replace(
+            self,
+            changes=(*self.changes, change),
+            n_change_arrays=self.n_change_arrays + n_arrays,
+            memory=(*self.memory, *memory),
+        )
+
+    @property
+    def grain(self) -> int:
+        """The grain of the source."""
+        return grain_of(self.source) if self.source else 1
+
+    @property
+    def values(self) -> Place:
+        """The place of the source's stored values."""
+        return values_of(self.source) if self.source else _ZEROS
+
+    def moved(self, n_elements: int) -> Changed:
+        """Return the same, ``n_elements`` further on, a multiple of ``grain``."""
+        source = moved_operand(self.source, n_elements) if self.source else None
+        assert not isinstance(source, Changed)
+        return replace(self, source=source, first=self.first + n_elements)
+
+    def native(self) -> Source:
+        """Return the same as native passes take it."""
+        source = native(self.source) if self.source else Source.zero()
+        if not self.changes:
+            return source if isinstance(source, Source) else Source.plain(values=source)
+        return Source.changed(source=source, changes=self.changes, first=self.first)
+
+
+_ZEROS: Final[Place] = (-1, 0, DTYPE_CODES["F32"])
+
+Operand: TypeAlias = Place | Scaled | Changed
 """An input of a job, as the place of its values or as a form of them that is read by decoding."""
 
 
 def native(operand: Operand) -> Place | Source:
     """Return an input of a job as native passes take it."""
-    return operand.native() if isinstance(operand, Scaled) else operand
+    return operand if isinstance(operand, tuple) else operand.native()
 
 
 def values_of(operand: Operand) -> Place:
     """Return the place of an input's stored values."""
-    return operand.values if isinstance(operand, Scaled) else operand
+    return operand if isinstance(operand, tuple) else operand.values
+
+
+def grain_of(operand: Operand) -> int:
+    """Return the elements of which ``moved_operand`` takes multiples."""
+    return 1 if isinstance(operand, tuple) else operand.grain
+
+
+def n_arrays(operand: Operand) -> int:
+    """Return the number of arrays that an input is read from, the stored values among them."""
+    match operand:
+        case Scaled():
+            return 2
+        case Changed(source, _, n_change_arrays):
+            return n_change_arrays + (n_arrays(source) if source else 0)
+    return 1
 
 
 def moved(place: Place, n_elements: int) -> Place:
@@ -82,10 +151,10 @@ def moved(place: Place, n_elements: int) -> Place:
 
 
 def moved_operand(operand: Operand, n_elements: int) -> Operand:
-    """Return an input ``n_elements`` further on, for a scaled one a multiple of its grain."""
-    if isinstance(operand, Scaled):
-        return operand.moved(n_elements)
-    return moved(operand, n_elements)
+    """Return an input ``n_elements`` further on, a multiple of its grain."""
+    if isinstance(operand, tuple):
+        return moved(operand, n_elements)
+    return operand.moved(n_elements)
 
 
 class PlanFiles:
@@ -104,6 +173,7 @@ class PlanFiles:
         self._numbers: dict[str, int] = {}
         self._created: set[str] = set()
         self._copies = CopiesInOrder()
+        self._factors: dict[tuple[object, ...], array[float]] = {}
         for path in paths:
             self._number(path)
 
@@ -121,12 +191,43 @@ class PlanFiles:
         return self._place(tensor, place_code(tensor.dtype))
 
     def operand(self, tensor: TensorInfo) -> Operand:
-        """Return a tensor as an input of a job: its values, times its scale if it has one."""
+        """Return a tensor as an input of a job: its values, with its scale and its changes.
+
+        A change that gives rows or columns a norm reads the tensor at once.
+
+        Raises:
+            StorageError: A file cannot be read.
+        """
         values = self.place(tensor)
-        if tensor.scale is None or not tensor.n_elements:
+        if not tensor.n_elements:
             return values
-        scales = self.place(tensor.scale.tensor)
-        return Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
+        source: Place | Scaled = values
+        if tensor.scale is not None:
+            scales = self.place(tensor.scale.tensor)
+            source = Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
+        return self._changed(source, tensor.changes, tensor.n_elements)
+
+    def task_vector(self, changes: Sequence[stated.Change], shape: Sequence[int]) -> Operand:
+        """Return what changes make of zeros of a shape, as an input of a job.
+
+        For changes that add, this is the task vector of an adapter.
+        """
+        return self._changed(None, changes, math.prod(shape))
+
+    def _changed(
+        self, source: Place | Scaled | None, changes: Sequence[stated.Change], n_elements: int
+    ) -> Operand:
+        found = Changed(source, ())
+        for number, change in enumerate(changes):
+            if isinstance(change, stated.Magnitudes):
+                key = (source, n_elements, tuple(changes[: number + 1]))
+                if key not in self._factors:
+                    self._factors[key] = norm_factors(self.open_again, found, n_elements, change)
+                factors = self._factors[key]
+                found = found.then(factors_change(factors, change), 1, factors)
+            else:
+                found = found.then(native_change(change, self.place), len(stated.pieces(change)))
+        return found if found.changes or source is None else source
 
     def bits_place(self, tensor: TensorInfo) -> Place:
         """Return the place of a tensor whose values are moved bit for bit, whatever their dtype."""

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from .._core import Limits, Plan, fingerprint
+from ..checkpoint.changes import face as face_of
+from ..checkpoint.changes import pieces
 from ..checkpoint.data import _CHUNK_BYTES, chunks
 from ..checkpoint.tensors import TensorInfo
 from .decoding import decoded_chunks
@@ -49,17 +51,24 @@ def contents(tensors: Sequence[TensorInfo], threads: int) -> list[list[int]]:
     return files.plan.fingerprints(limits=Limits(threads, _CHUNK_BYTES))
 
 
-def copy_out(tensor: TensorInfo, write: Callable[[bytes, int], object]) -> list[int]:
+def copy_out(
+    tensor: TensorInfo, write: Callable[[bytes, int], object], dtype: str | None = None
+) -> list[int]:
     """Hand over a tensor's bytes, piece by piece with the position of each.
 
-    Those of a scaled tensor are decoded.
+    Those of a tensor with a scale or changes are of its decoded values, rounded once.
+
+    Args:
+        tensor: The tensor.
+        write: Takes bytes, and the byte of the result at which they begin.
+        dtype: The dtype of decoded values; None for the tensor's decoded dtype.
 
     Returns:
         The content fingerprint of the bytes that were handed over.
     """
     lanes = [0] * 8
     at = 0
-    for chunk in decoded_chunks(tensor) if tensor.scale else chunks(tensor):
+    for chunk in decoded_chunks(tensor, dtype) if tensor.is_decoded else chunks(tensor):
         data = bytes(chunk)
         write(data, at)
         add_content(lanes, _content(chunk, at))
@@ -80,12 +89,16 @@ def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
     """Return sixteen hexadecimal digits that stand for a tensor's dtype, shape and content.
 
-    Those of a scaled tensor stand for its scale as well, which is read.
+    Those of a tensor with a scale or changes stand for these as well, which are read.
     """
     face = f"{tensor.dtype}{list(tensor.shape)}".encode()
     if isinstance(tensor, TensorInfo) and tensor.scale is not None:
         scale = tensor.scale.tensor
         face += tensor_fingerprint(scale, content(scale)).encode()
+    if isinstance(tensor, TensorInfo):
+        for change in tensor.changes:
+            prints = [tensor_fingerprint(one, content(one)) for one in pieces(change)]
+            face += " ".join([face_of(change), *prints]).encode()
     return hashlib.blake2b(face + struct.pack("<8Q", *lanes), digest_size=8).hexdigest()
 
 

@@ -41,18 +41,21 @@ def too_little(max_bytes: int, threads: int) -> str | None:
     )
 
 
-def check_rows(n_bytes: int, name: str, max_bytes: int, threads: int) -> None:
-    """Raise InputError if a thread's share of ``max_bytes`` has no room for whole rows.
+def check_rows(
+    n_bytes: int, name: str, max_bytes: int, threads: int, content: str = "whole rows take"
+) -> None:
+    """Raise InputError if a thread's share of ``max_bytes`` has no room for rows, or factors.
 
     Args:
-        n_bytes: The bytes that rows of the tensor take in one thread.
+        n_bytes: The bytes that the content takes in one thread.
         name: The name of the tensor.
         max_bytes: The upper bound for buffers.
         threads: The threads that share it.
+        content: Subject and verb of the message.
     """
     if n_bytes > max(max_bytes // threads, _MOST_BUFFER_BYTES):
         raise InputError(
-            f"tensor {name!r}: whole rows take {n_bytes >> 20} MiB in each of {threads} threads, "
+            f"tensor {name!r}: {content} {n_bytes >> 20} MiB in each of {threads} threads, "
             f"expected at most their share of --max-memory {max_bytes >> 20}MiB; raise it to "
             f"{(n_bytes * threads >> 20) + 1}MiB, or take fewer --threads"
         )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .._core import Limits, Plan
+from ..checkpoint.changes import pieces
 from ..checkpoint.tensors import TensorInfo
 from .files import PlanFiles, native
 
@@ -83,21 +84,26 @@ def nonfinite_tensor(
 
     Args:
         tensor: A tensor of a dtype that merges.
-        limits: Threads and buffers of the passes; a tensor and its scale are read once each.
+        limits: Threads and buffers of the passes; what it is made of is read once each.
         known: The result of ``find_nonfinite`` for the tensor, if it is known.
 
     Returns:
-        The tensor's scale if that is not finite, otherwise the tensor itself; then the number of
-        such values in it and the first one's element, 0 and 0 where all are finite.
+        The tensor's scale or the first piece of its changes that is not finite, otherwise the
+        tensor itself; then the number of such values in it and the first one's element, 0 and 0
+        where all are finite.
 
     Raises:
         StorageError: A file cannot be read.
     """
     count, first = known or find_nonfinite(tensor, limits)
-    if count and tensor.scale:
-        n_factors, first_factor = find_nonfinite(tensor.scale.tensor, limits)
-        if n_factors:
-            return tensor.scale.tensor, n_factors, first_factor
+    if count:
+        suspects = [piece for change in tensor.changes for piece in pieces(change)]
+        if tensor.scale:
+            suspects.insert(0, tensor.scale.tensor)
+        for one in suspects:
+            n_found, first_found = find_nonfinite(one, limits)
+            if n_found:
+                return one, n_found, first_found
     return tensor, count, first
 
 

@@ -18,6 +18,9 @@ _FROM_AFAR, _OPAQUE = FORMATS
 
 _INDEX: Final = ".index."
 
+_ADAPTER_CONFIG: Final = "adapter_config.json"
+"""A file that is no small file of the model beside it, and without which no adapter is read."""
+
 
 def needed_files(
     listing: Listing, shadow: Path, variant: str = "", *, weights: bool = True
@@ -78,8 +81,8 @@ def _is_index(name: str) -> bool:
 
 
 def _small(shadow: Path) -> list[str]:
-    found = Checkpoint.open_small_files(shadow).auxiliary_files()
-    return [path.as_posix() for path in found]
+    found = {path.as_posix() for path in Checkpoint.open_small_files(shadow).auxiliary_files()}
+    return [*found, *([_ADAPTER_CONFIG] if (shadow / _ADAPTER_CONFIG).is_file() else [])]
 
 
 def _names(listing: Listing, folder: str, has_weights: Callable[[str], bool]) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from ..checkpoint.data import chunks
 from ..checkpoint.match import Match, Model
 from ..checkpoint.rows import last_rows
 from ..checkpoint.tensors import TensorInfo
-from ..engine.decoding import converted_chunks
+from ..engine.decoding import converted_chunks, decoded_chunks
 from ..messages import show
 
 
@@ -26,6 +27,10 @@ def rows_warnings(match: Match, models: Sequence[Model]) -> Iterator[str]:
 
 def base_rows(base: TensorInfo, common: int, dtype: str) -> Iterator[bytes]:
     """Yield the bytes of the base's rows from ``common`` on, rounded to a dtype."""
+    if base.is_decoded:
+        first = common * math.prod(base.shape[1:])
+        yield from map(bytes, decoded_chunks(base, dtype, first=first))
+        return
     rest = last_rows(base, common)
     if rest.n_elements:
         yield from map(

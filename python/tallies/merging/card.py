@@ -36,6 +36,8 @@ class _Source:
     name: str
     """The model's name on the hub, or else the name of its directory."""
     hub_id: str | None
+    role: str
+    """``base``, ``merged``, or ``adapter`` of the model before it."""
     parameters: str
     fingerprint: str
     matter: dict[str, Any]
@@ -68,19 +70,31 @@ def card_text(made: MergePlan, report: MergeReport, title: str, recipe: MergeCon
 
 def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     """Yield the base, if there is one, and the models."""
-    rows = list(zip(made.experts, report.experts, strict=True))
+    rows = [("merged", *row) for row in zip(made.experts, report.experts, strict=True)]
     if report.base is not None:
-        rows.insert(0, (made.template, report.base))
-    paths = [model.path for model, _ in rows]
-    for model, known in rows:
-        on_hub = of_snapshot(model.path)
-        yield _Source(
-            str(on_hub) if on_hub else _directory_name(model.path, paths),
-            on_hub.repo if on_hub else None,
-            listed(known.parameters),
-            known.fingerprint,
-            _card_of(model),
-        )
+        rows.insert(0, ("base", made.template, report.base))
+    paths = [path for _, model, _ in rows for path in _paths(model)]
+    for role, model, known in rows:
+        names = [_name(path, paths) for path in _paths(model)]
+        parameters, fingerprint = listed(known.parameters), known.fingerprint
+        for number, path in enumerate(_paths(model)):
+            on_hub, matter = of_snapshot(path), _card_of(path)
+            hub_id = on_hub.repo if on_hub else None
+            if number:
+                yield _Source(names[number], hub_id, "adapter", "", "", matter)
+            else:
+                name = "+".join(names)
+                yield _Source(name, hub_id, role, parameters, f"`{fingerprint}`", matter)
+
+
+def _paths(model: Checkpoint) -> list[Path]:
+    """Return the path of a model and those of its adapters."""
+    return [model.path, *(one.path for one in model.adapters)]
+
+
+def _name(path: Path, others: Iterable[Path]) -> str:
+    on_hub = of_snapshot(path)
+    return str(on_hub) if on_hub else _directory_name(path, others)
 
 
 def _directory_name(path: Path, others: Iterable[Path]) -> str:
@@ -96,8 +110,8 @@ def _directory_name(path: Path, others: Iterable[Path]) -> str:
     return "/".join(own[-n:])
 
 
-def _card_of(model: Checkpoint) -> dict[str, Any]:
-    return front_matter(model.path) if model.path.is_dir() else {}
+def _card_of(path: Path) -> dict[str, Any]:
+    return front_matter(path) if path.is_dir() else {}
 
 
 def _matter(donor: Checkpoint, sources: Sequence[_Source]) -> dict[str, Any]:
@@ -147,18 +161,17 @@ def _body(
     yield f"```text\n{method.formula}\n```"
     yield f"{method.paper}."
     yield "## Models"
-    base = report.base is not None
     yield _table(
         ("model", "role", "parameters", "licence", "fingerprint"),
         (
             (
                 f"[{one.name}](https://huggingface.co/{one.hub_id})" if one.hub_id else one.name,
-                "base" if base and number == 0 else "merged",
+                one.role,
                 one.parameters,
                 one.license or "not stated",
-                f"`{one.fingerprint}`",
+                one.fingerprint,
             )
-            for number, one in enumerate(sources)
+            for one in sources
         ),
     )
     if len({one.license for one in sources if one.license}) > 1:

@@ -121,6 +121,7 @@ def merge(
     )
     if (rows := made.row_bytes) is not None:
         check_rows(*rows, max_bytes, n_threads(threads))
+    check_rows(*made.factor_bytes, max_bytes, n_threads(threads), "factors of adapters take")
     read = [*made.input_roots(), *made.input_files()]
     destination = Destination(out, read, overwrite, of_weights=True)
     if destination.is_file:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.checkpoint import Checkpoint
 from ..engine.limits import least_bytes, n_threads
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from . import facts
+from .adapters import adapters_of, tokenizers_of_adapters
 from .matrices import in_words, matrix_counts
 from .values import by_layer, layers_in_words, listed, modified, stacks
 
@@ -55,13 +57,20 @@ def explain(
 def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
     if made.has_base:
         yield "base", facts.template_name(made)
+        yield from _adapters(made, facts.template_name(made), made.template)
     for number, name in enumerate(facts.names(made)):
         own = listed(facts.model_parameters(made, number))
         yield "model", f"{name}: {own}" if own else name
+        yield from _adapters(made, name, made.experts[number])
     yield "parameters", listed(facts.shared_parameters(made))
     for key, value in facts.modifiers(made).items():
         yield "", modified(key, value)
     yield "settings", listed(facts.settings(made))
+
+
+def _adapters(made: MergePlan, text: str, model: Checkpoint) -> Iterator[tuple[str, str]]:
+    for adapter in adapters_of(made, text, model):
+        yield "adapter", str(adapter)
 
 
 def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
@@ -107,7 +116,8 @@ def _cost(
     written = f"{format_size(made.bytes_written)} in {counted(len(names), 'file')}"
     yield "writes", f"{written}{where}: {', '.join(shown)}"
     if copied := [str(path) for path in made.auxiliary.paths]:
-        yield "copies", f"{', '.join(copied)} from {facts.donor_name(made)}"
+        of_adapters = "".join(f"; {one}" for one in tokenizers_of_adapters(made.donor))
+        yield "copies", f"{', '.join(copied)} from {facts.donor_name(made)}{of_adapters}"
     yield "memory", _memory(made, max_bytes, threads)
     yield "time", _time(made)
 

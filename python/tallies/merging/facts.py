@@ -46,8 +46,11 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
     opened |= dict(zip(names(made), made.experts, strict=True))
     found = {str(output): output.name}
     for text, model in opened.items():
-        name = places.relative_to(output, text)
-        found |= {text: name, str(model.path): name, os.path.realpath(model.path): name}
+        found[text] = found[model.label] = places.relative_to(output, text)
+        paths = (model.path, *(one.path for one in model.adapters))
+        for piece, path in zip(places.pieces(text), paths, strict=True):
+            name = places.relative_to(output, piece)
+            found |= {piece: name, str(path): name, os.path.realpath(path): name}
     return found
 
 
@@ -109,9 +112,11 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     """Return what lies beside the weights of each model and is not read, and why."""
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
-    found = {name: dict(one.not_read) for name, one in opened.items()}
+    # A model may be there with several adapters: what lies beside it is told once.
+    first = {name: made.config.places.pieces(name)[0] for name in opened}
+    found = {first[name]: dict(one.not_read) for name, one in opened.items()}
     for path in filter(of_one_model, made.donor.auxiliary_files()):
-        found[donor_name(made)][path.as_posix()] = "tells of another model than the result"
+        found[first[donor_name(made)]][path.as_posix()] = "tells of another model than the result"
     return {name: paths for name, paths in found.items() if paths}
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from .._core import Candidate, CombineTask, Limits, Plan, Slice, read_delta
 from ..engine.codes import KEEP_ALL, ZERO_SIGNS, rule_codes
-from ..engine.files import Scaled, moved, moved_operand, native, values_of
+from ..engine.files import grain_of, moved, moved_operand, native, values_of
 from ..engine.jobs import Work
 from ..engine.outcomes import Statistics
 from ..engine.passes import Passes
@@ -126,8 +126,7 @@ class _Survey:
 
     def _stretches(self, job: int, work: Work) -> Iterator[tuple[int, int]]:
         """Yield the first element and the number of elements of each stretch."""
-        grains = (one.grain for one in work.inputs if isinstance(one, Scaled))
-        grain = math.lcm(self._passes.grain(job), *grains)
+        grain = math.lcm(self._passes.grain(job), *map(grain_of, work.inputs))
         n = max(_ELEMENTS // (len(work.inputs) + 1) // grain, 1) * grain
         for first in range(0, work.n_elements, n):
             yield first, min(n, work.n_elements - first)

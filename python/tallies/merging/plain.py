@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.layout import tensor_bytes
 from . import facts
+from .adapters import adapters_of
 from .matrices import matrix_counts
 from .values import by_layer
 
@@ -29,7 +31,11 @@ def data(made: MergePlan) -> dict[str, Any]:
             "equal": made.rule.equal,
         },
         "models": [
-            {"path": name, "parameters": facts.model_parameters(made, number)}
+            {
+                "path": name,
+                "parameters": facts.model_parameters(made, number),
+                "adapters": [asdict(one) for one in adapters_of(made, name, made.experts[number])],
+            }
             for number, name in enumerate(facts.names(made))
         ],
         "parameters": facts.shared_parameters(made),

@@ -16,6 +16,7 @@ from ..checkpoint.files import AuxiliaryFiles
 from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
+from ..engine.changes import kept_bytes
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
@@ -127,6 +128,15 @@ class MergePlan:
         return most
 
     @cached_property
+    def factor_bytes(self) -> tuple[int, str]:
+        """The most bytes that factors of adapters take in a thread, and the tensor they change."""
+        found = [(0, "")]
+        for name in self.match.merged:
+            infos = [self.match.source(model, name) for model in self.models]
+            found.append((sum(map(kept_bytes, infos)), name))
+        return max(found)
+
+    @cached_property
     def auxiliary(self) -> AuxiliaryFiles:
         """The files beside the tensors; InputError if their config.json cannot be made true."""
         entries = [entry for shard in self.shards for entry in shard.tensors]
@@ -134,7 +144,7 @@ class MergePlan:
             return AuxiliaryFiles({}, {})
         donor = self.donor
         return AuxiliaryFiles.of(
-            {path: donor.path / path for path in donor.auxiliary_files() if not of_one_model(path)},
+            {path: at for path, at in donor.small_files().items() if not of_one_model(path)},
             written_parts(
                 self.template,
                 entries,

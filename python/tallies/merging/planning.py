@@ -112,10 +112,10 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     donor = inputs.open_donor(config.files_from) if config.files_from else template
     warnings += lacking_files(donor, (template, *experts))
     opened = inputs.opened.values()
-    warnings.extend(map(scaled_warning, filter(is_scaled, opened)))
-    warnings.extend(
-        empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))
-    )
+    found = [scaled_warning(one) for one in opened if is_scaled(one)]
+    found += [empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))]
+    # One model may be there with several adapters.
+    warnings += dict.fromkeys([*inputs.warnings, *found])
     made = MergePlan(
         config=in_effect(config),
         rule=rule,

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._version import __version__
 from ..engine.usage import Usage
+from .adapters import AdapterReport
 from .summary import summary
 
 
@@ -38,6 +39,8 @@ class ModelReport:
     """Tensors that it lacks, and for which the base's stand."""
     dropped: list[str] = field(default_factory=list)
     """Tensors that it has and the base lacks, and that are left out."""
+    adapters: list[AdapterReport] = field(default_factory=list)
+    """The adapters on it, in the order in which they were added."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ class MergeReport(Usage):
         names = data.pop("names")
         for one in (data["base"], *data["experts"], data["output"]):
             if one is not None:
-                one["path"] = names.get(one["path"], one["path"])
+                for named in (one, *one.get("adapters", ())):
+                    named["path"] = names.get(named["path"], named["path"])
         data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
         data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}

@@ -17,6 +17,7 @@ from ..floats import float_of
 from ..spec.choices import Scope
 from ..spec.rules import Gate, Vote
 from . import facts
+from .adapters import adapters_of
 from .matrices import matrix_counts
 from .plan import MergePlan
 from .report import MergeReport, ModelReport, OutputReport
@@ -73,6 +74,7 @@ class MergeResult:
                     if passes.model.trims
                     else None,
                     coefficient=passes.model.weights[e] if passes.model.weights else None,
+                    adapters=adapters_of(made, name, made.experts[e]),
                 )
             )
             if made.match.merged and n_equal == len(made.match.merged):
@@ -89,7 +91,7 @@ class MergeResult:
             recipe=made.config.relative_to(home).to_json_dict(),
             method=made.config.merge_method,
             semantics=made.config.semantics,
-            base=ModelReport(facts.template_name(made), inputs[0]) if made.has_base else None,
+            base=self._base_report(inputs[0]) if made.has_base else None,
             experts=reports,
             output=OutputReport(
                 path=str(path),
@@ -128,6 +130,11 @@ class MergeResult:
             target=target(),
             **measure(start, made.bytes_read, made.bytes_written, threads),
         )
+
+    def _base_report(self, fingerprint: str) -> ModelReport:
+        made, name = self.plan, facts.template_name(self.plan)
+        adapters = adapters_of(made, name, made.template)
+        return ModelReport(name, fingerprint, adapters=adapters)
 
     def _is_dropped(self, job: int, expert: int) -> bool:
         """Return True if the base stands for this expert's tensor."""

@@ -38,8 +38,10 @@ def summary(report: MergeReport, screen: int | None = None) -> str:
 def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
     if report.base is not None:
         yield "base", report.base.path
+        yield from (("adapter", str(one)) for one in report.base.adapters)
     for number, expert in enumerate(report.experts):
         yield "model", f"{expert.path}: {', '.join(_facts(report, expert, number))}"
+        yield from (("adapter", str(one)) for one in expert.adapters)
     yield "parameters", listed(report.shared_parameters)
     for key in filter(report.recipe.__contains__, KEYS):
         yield "", modified(key, report.recipe[key])

@@ -27,6 +27,7 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
+from .bases import with_bases
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -166,8 +167,15 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         return self._restated(partial(self._places.relative_to, output))._at(places)
 
     def pinned(self) -> MergeConfig:
-        """Return this request with the commits of its models of the hub; see ``Places.pinned``."""
-        return self._restated(self._places.pinned)._at(self._places)
+        """Return this request with all that decides what its models are.
+
+        Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
+        that they change before them, see ``with_base``.
+        """
+        pinned = self._restated(self._places.pinned)
+        values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
+        warnings = [*self._passed_over, *warnings]
+        return pinned.model_copy(update=values)._at(self._places, warnings)
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""

@@ -6,10 +6,13 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from ..checkpoint.adapters.opening import open_adapter
+from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.opening import open_donor, open_model, under_other_names
 from ..hub.names import HubModel
-from .places import Places
+from .adapters import warnings_of
+from .places import PLUS, Places
 
 if TYPE_CHECKING:
     from ..hub.download import Download
@@ -34,45 +37,73 @@ class Inputs:
     ) -> None:
         self._places = places
         self._variant = variant or ""
-        self._models = _on_the_hub(places, texts)
-        self._donors = [] if donor is None else _on_the_hub(places, [donor])
+        pieces = [places.pieces(text) for text in texts]
+        self._models = _on_the_hub(places, (first for first, *_ in pieces))
+        self._adapters = _on_the_hub(places, (one for _, *others in pieces for one in others))
+        self._donors = [] if donor is None else _on_the_hub(places, places.pieces(donor)[:1])
+        self._warnings: list[str] = []
+        self._read: dict[str, Checkpoint] = {}
         self.opened: dict[str, Checkpoint] = {}
 
     def open(self, text: str, rename: Mapping[str, str] | None = None) -> Checkpoint:
         """Open the model of this text, the same checkpoint every time; see ``open_model``.
 
-        Only the headers of a model of the hub are there, unless the cache has all of the model.
+        Only the headers of a model of the hub are there, unless the cache has all of the model. Its
+        adapters are there: they are small, and their scales are among their tensors.
 
         Args:
-            text: The text of the model.
+            text: The text of the model, which may have adapters.
             rename: The prefixes of the names to replace, as ``under_other_names`` does.
         """
-        path = self._places.headers(text, self._variant)
-        if path not in self.opened:
-            self.opened[path] = open_model(path, variant=self._variant)
-        found = self.opened[path]
+        first, *adapters = self._places.pieces(text)
+        paths = [self._places.headers(first, self._variant), *map(self._places.local, adapters)]
+        key = PLUS.join(paths)
+        if key not in self.opened:
+            self.opened[key] = self._with_adapters(paths)
+            self._warnings.extend(warnings_of(text, self.opened[key], self._places))
+        found = self.opened[key]
         return found if rename is None else under_other_names(found, rename)
+
+    def _with_adapters(self, paths: list[str]) -> Checkpoint:
+        first, *adapters = paths
+        if first not in self._read:
+            self._read[first] = open_model(first, variant=self._variant)
+        found = self._read[first]
+        for path in adapters:
+            found = place(found, open_adapter(path))
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the adapters of the models that were opened."""
+        return list(dict.fromkeys(self._warnings))
 
     def open_donor(self, text: str) -> Checkpoint:
         """Open the model that gives its small files; see ``checkpoint.opening.open_donor``."""
         return open_donor(self._places.headers(text, weights=False))
 
+    @property
+    def _on_hub(self) -> list[HubModel]:
+        return [*self._models, *self._adapters, *self._donors]
+
     def downloads(self) -> tuple[Download, ...]:
         """Return what has to be downloaded before the data of the models can be read."""
-        if not (self._models or self._donors):
+        if not self._on_hub:
             return ()
         from ..hub.opening import missing
 
         wanted = [missing(model, self._variant) for model in self._models]
+        wanted += [missing(one) for one in self._adapters if one not in self._models]
         wanted += [missing(one, weights=False) for one in self._donors if one not in self._models]
         return tuple(one for one in wanted if one is not None)
 
     def fetch_opaque(self, *, bars: bool) -> None:
-        """Download the models whose tensors cannot be listed from afar."""
-        if self._models:
+        """Download the models whose tensors cannot be listed from afar, and all adapters."""
+        if self._models or self._adapters:
             from ..hub.opening import files, is_opaque
 
             files([one for one in self._models if is_opaque(one)], self._variant, bars=bars)
+            files(self._adapters, bars=bars)
 
     def fetch(self, *, bars: bool) -> bool:
         """Download what is missing, with a bar for each file; return False if nothing is.
@@ -85,12 +116,13 @@ class Inputs:
 
             fetch(wanted, bars=bars)
             self.opened.clear()
+            self._read.clear()
         return bool(wanted)
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
         """Name the models of the hub in the errors of the block, not the files that stand in."""
-        if not (self._models or self._donors):
+        if not self._on_hub:
             yield
             return
         from ..hub.opening import named

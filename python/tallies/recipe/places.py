@@ -6,11 +6,18 @@ A request keeps the text as the user wrote it; a path is made of it when the mod
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from ..errors import InputError
 from ..hub.names import HubModel, may_be_model, named
 from ..messages import did_you_mean
+
+PLUS: Final = "+"
+"""Stands between a model and each adapter on it: ``base+adapter+adapter``."""
+
+_MOST_PIECES: Final = 100
 
 
 @dataclass(frozen=True)
@@ -60,27 +67,61 @@ class Places:
         places = [_tidied(os.path.join(start, path)) for start in starts]
         return next(filter(os.path.exists, places), places[0])
 
+    def is_local(self, text: str) -> bool:
+        """Return True for a path with something there, whatever signs are in it."""
+        return os.path.exists(self.path(text))
+
+    def pieces(self, text: str) -> tuple[str, ...]:
+        """Return the text of a model and those of the adapters on it.
+
+        A path with something there is one piece, whatever pluses are in it: of several readings
+        the one with the longest such pieces in front is taken.
+
+        >>> Places.of().pieces("org/llama@v2+org/adapter")
+        ('org/llama@v2', 'org/adapter')
+        """
+        words = text.split(PLUS)
+        if len(words) == 1 or len(words) > _MOST_PIECES or self.is_local(text):
+            return (text,)
+        found = []
+        while words:
+            ends = range(len(words), 1, -1)
+            n = next((n for n in ends if self.is_local(PLUS.join(words[:n]))), 1)
+            found.append(PLUS.join(words[:n]))
+            words = words[n:]
+        return tuple(found) if all(found) else (text,)
+
+    def by_piece(self, text: str, change: Callable[[str], str]) -> str:
+        """Return a text with ``change`` applied to the model and to each adapter on it."""
+        return PLUS.join(map(change, self.pieces(text)))
+
     def hub_model(self, text: str) -> HubModel | None:
         """Return the model of the hub that a text names; None if the text means a local path.
 
-        A path with something there is never a model of the hub.
+        A path with something there is never a model of the hub, and a model with adapters is none.
         """
-        if os.path.exists(self.path(text)):
+        if self.is_local(text) or len(self.pieces(text)) > 1:
             return None
         return named(text)
 
     def identity(self, text: str) -> str:
         """Return what two texts share if, and only if, they mean the same model."""
+        return self.by_piece(text, self._identity)
+
+    def _identity(self, text: str) -> str:
         model = self.hub_model(text)
         return model.text if model else os.path.realpath(self.path(text))
 
     def pinned(self, text: str) -> str:
-        """Return the text with the commit that is meant, where it names a model of the hub.
+        """Return the text with the commits that are meant, where it names models of the hub.
 
         Raises:
             InputError: There is no such model or revision, or neither hub nor cache can say.
             StorageError: The hub fails.
         """
+        return self.by_piece(text, self._pinned)
+
+    def _pinned(self, text: str) -> str:
         model = self.hub_model(text)
         if model is None or model.is_pinned:
             return text
@@ -89,7 +130,7 @@ class Places:
         return pin(model).text
 
     def headers(self, text: str, variant: str = "", *, weights: bool = True) -> str:
-        """Return a local path at which the headers of the model can be read.
+        """Return a local path at which the headers of the model can be read, without its adapters.
 
         Args:
             text: The text of the model.
@@ -100,6 +141,7 @@ class Places:
             InputError: The text names a model of the hub that cannot be read.
             StorageError: The hub fails.
         """
+        text = self.pieces(text)[0]
         model = self.hub_model(text)
         if model is None:
             return self._there(text)
@@ -110,7 +152,7 @@ class Places:
     def local(
         self, text: str, variant: str = "", *, weights: bool = True, bars: bool = False
     ) -> str:
-        """Return a local path with the whole model, downloaded if need be.
+        """Return a local path with the whole model, downloaded if need be, without its adapters.
 
         Args:
             text: The text of the model.
@@ -122,6 +164,7 @@ class Places:
             InputError: The text names a model of the hub that cannot be read.
             StorageError: The hub or the disk fails.
         """
+        text = self.pieces(text)[0]
         model = self.hub_model(text)
         if model is None:
             return self._there(text)
@@ -146,8 +189,12 @@ class Places:
 
         A model of the hub and a path from a home directory stay; any other path becomes relative to
         the output, so that both can be moved together. A path in the user's home is written from
-        there where the output is elsewhere: no report tells the name of a user.
+        there where the output is elsewhere: no report tells the name of a user. Adapters stand
+        behind their model, in the same way.
         """
+        return self.by_piece(text, lambda piece: self._relative_to(output, piece))
+
+    def _relative_to(self, output: str | os.PathLike[str], text: str) -> str:
         if text.startswith("~") and os.path.expanduser(text) != text:
             return text
         if self.hub_model(text) is not None:

@@ -17,7 +17,8 @@ def spelled(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe whose models are entries ``{model: TEXT, ...}``, and nothing else changed.
 
     A model may be plain text, or ``{model: {path, revision, lora}}``, as mergekit writes it:
-    ``path@revision+lora`` says the same. A value of another kind stays for the checks to refuse.
+    ``path@revision+lora`` says the same. ``lora`` may be a list. A value of another kind stays for
+    the checks to refuse.
 
     >>> spelled({"models": ["a", {"model": {"path": "org/b", "revision": "v2"}}]})
     {'models': [{'model': 'a'}, {'model': 'org/b@v2'}]}
@@ -42,10 +43,12 @@ def model_text(value: object) -> object:
     ):
         return value
     model = value["path"] if "path" in value else model_text(value["model"])
-    lora, revision = model_text(value.get("lora")), value.get("revision")
-    if not isinstance(model, str):
+    given, revision = value.get("lora"), value.get("revision")
+    loras = [model_text(one) for one in (given if isinstance(given, (list, tuple)) else [given])]
+    loras = [lora for lora in loras if lora is not None]
+    if not isinstance(model, str) or not all(isinstance(lora, str) for lora in loras):
         return value
-    return "".join([model, f"@{revision}" if revision else "", f"+{lora}" if lora else ""])
+    return "".join([model, f"@{revision}" if revision else "", *(f"+{lora}" for lora in loras)])
 
 
 def _entry(value: object) -> object:

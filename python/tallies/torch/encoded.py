@@ -110,7 +110,9 @@ def _deltas(
             native, memory = part.delta, part.memory
             if part.replaces:
                 values = (
-                    read_decoded(base, one.check) if base.scale else read(one, [base], threads)[0]
+                    read_decoded(base, one.check)
+                    if base.is_decoded
+                    else read(one, [base], threads)[0]
                 )
                 native, memory = _difference(part, values)
         deltas[name] = EncodedDelta(torch.Size(base.shape), native, memory)

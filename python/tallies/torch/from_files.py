@@ -96,11 +96,11 @@ class FromFiles:
         """Write tensors of host memory in one pass; InputError for a base that is damaged."""
         files = PlanFiles(Plan(True))
         store = self._store
-        decoded = [one for one in outputs if one[0].scale and one[0].name not in parts]
+        decoded = [one for one in outputs if one[0].is_decoded and one[0].name not in parts]
         for info, tensor in decoded:
             copy_out(info, writer_to(tensor.data_ptr()))
             refuse_damaged(store.path, store.manifest, store.base, info, content(info))
-        outputs = [one for one in outputs if not one[0].scale or one[0].name in parts]
+        outputs = [one for one in outputs if not one[0].is_decoded or one[0].name in parts]
         for info, tensor in outputs:
             base = native(files.operand(info))
             delta = [parts[info.name].delta] if info.name in parts else []

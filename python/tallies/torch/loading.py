@@ -95,19 +95,20 @@ def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torc
     return arrays
 
 
-def read_decoded(info: TensorInfo, check: Check) -> torch.Tensor:
-    """Read a scaled tensor of the base as its values times scales, in its decoded dtype.
+def read_decoded(info: TensorInfo, check: Check, dtype: str | None = None) -> torch.Tensor:
+    """Read the decoded values of a tensor of the base, which has a scale or changes.
 
     Args:
         info: The tensor.
         check: Compares the fingerprint of its stored bytes with that of the base that was packed.
+        dtype: The dtype of the result; None for the tensor's decoded dtype.
 
     Raises:
-        InputError: The stored values or scales are not those that were packed.
+        InputError: The stored values, scales or changes are not those that were packed.
         StorageError: Reading fails.
     """
-    array, address = new_array(info.name, info.decoded_dtype, info.shape, "torch")
-    copy_out(info, writer_to(address))
+    array, address = new_array(info.name, dtype or info.decoded_dtype, info.shape, "torch")
+    copy_out(info, writer_to(address), dtype)
     check(info, content(info))
     return cast(torch.Tensor, array)
 

@@ -8,7 +8,6 @@ from functools import partial
 
 import torch
 
-from ..engine.decoding import unrounded
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import KERNEL_DTYPES
@@ -61,10 +60,10 @@ class Resident:
     def _values(store: Store, name: str, tensor: torch.Tensor) -> torch.Tensor:
         """Return a copy of the base's tensor; of decoded values, before they are rounded."""
         info = store.base.tensors[name]
-        if info.scale is None:
+        if not info.is_decoded:
             return tensor.detach().clone(memory_format=torch.contiguous_format)
         check = partial(refuse_damaged, store.path, store.manifest, store.base)
-        return read_decoded(unrounded(info), check).to(tensor.device)
+        return read_decoded(info, check, "F32").to(tensor.device)
 
     def _part(
         self, store: Store, name: str, part: LoadedTensor, moved: dict[int, torch.Tensor]

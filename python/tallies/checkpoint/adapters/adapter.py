@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
-from ..changes import Change
+from ..changes import Change, pieces
 from ..tensors import TensorInfo
+
+_TOKENIZER: Final = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    *("sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json"),
+)
+"""The files of a tokenizer, which libraries save beside an adapter as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +57,16 @@ class Adapter:
     """adapter_config.json of PEFT; empty for files of other tools."""
     warnings: tuple[str, ...] = ()
     """Such as an effect of zero."""
+
+    def tokenizer_files(self) -> list[Path]:
+        """Return the files of a tokenizer that lie beside the adapter, if it is a directory."""
+        return [path for name in _TOKENIZER if (path := self.path / name).is_file()]
+
+    def n_changed(self, tensors: Iterable[TensorInfo]) -> int:
+        """Return how many tensors of a model have changes, or values, from this adapter's files."""
+        files = set(self.files)
+        return sum(
+            one.path in files
+            or any(piece.path in files for change in one.changes for piece in pieces(change))
+            for one in tensors
+        )

@@ -11,7 +11,6 @@ from ..causes import refuse_absent
 from ..checkpoint import Checkpoint
 from ..files import refuse_undecodable
 from .adapter import Adapter
-from .kinds import find_adapter
 from .other_tools import read_other_tools
 from .peft import read_peft
 from .peft_config import CONFIG, read_config
@@ -19,32 +18,6 @@ from .peft_names import PREFIX
 
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 """The files of PEFT, in the order in which it looks for them."""
-
-
-def is_adapter(path: str | os.PathLike[str]) -> bool:
-    """Tell if a path is an adapter by what lies there; False for models and for nothing.
-
-    Args:
-        path: A directory or a file.
-
-    Raises:
-        InputError: A file of weights is damaged.
-        StorageError: The system cannot read a file.
-    """
-    root = Path(path)
-    if root.is_dir():
-        if _has_config(root) and any(os.path.isfile(root / name) for name in _WEIGHTS):
-            return not os.path.isfile(root / "config.json")
-        try:
-            found = Checkpoint.open(root)
-        except InputError:
-            return False
-    elif root.is_file():
-        found = Checkpoint.open(root)
-    else:
-        return False
-    adapter = find_adapter(found)
-    return adapter is not None and not adapter.in_a_model
 
 
 def open_adapter(path: str | os.PathLike[str]) -> Adapter:

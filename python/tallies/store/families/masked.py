@@ -10,7 +10,7 @@ from ...checkpoint.data import chunks
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import PACKED_BITS
-from ...engine.files import Place, PlanFiles, Scaled, native
+from ...engine.files import Place, PlanFiles, n_arrays, native
 from ...engine.fingerprints import content
 from ...spec.dtypes import DTYPE_CODES
 from ..codecs._codec import Mask
@@ -60,9 +60,9 @@ class Masked(Family):
             )
         results = restore(files.plan, limits, progress)
         for name, result in zip(outputs, results, strict=True):
-            # The scales of a base are an array of their own, which its fingerprint has already.
-            n_scales = int(isinstance(files.operand(task.base[name]), Scaled))
-            found = result.inputs[:1] + result.inputs[1 + n_scales :]
+            # Scales and changes of a base are further arrays, which its fingerprint has already.
+            n_of_base = n_arrays(files.operand(task.base[name]))
+            found = result.inputs[:1] + result.inputs[n_of_base:]
             for one, lanes in zip(inputs[name], found, strict=True):
                 task.check(one, lanes)
         return {name: result.output for name, result in zip(outputs, results, strict=True)}

@@ -253,8 +253,14 @@ def _changed(
 
 
 def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
-    """Raise InputError for a float8 tensor with a scale, which not all families read."""
+    """Raise InputError for a tensor with a scale or changes, which not all families read."""
     for one in tensors:
+        if one.changes:
+            raise InputError(
+                f"{one.path}: tensor {show(one.name)} is changed by an adapter, which codec "
+                f"{codec!r} does not read; pack with {either(codecs_that_read_scaled())}, or merge "
+                "the adapter into its model first (merge_and_unload)"
+            )
         if one.scale is not None:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "

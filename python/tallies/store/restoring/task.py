@@ -141,8 +141,8 @@ class Restoring:
         """
         one = self.copied(name)
         lanes = copy_out(one, write)
-        # A scaled tensor is handed over decoded, and its checksum is that of the stored bytes.
-        self.check(one, content(one) if one.scale else lanes)
+        # A decoded tensor's checksum is that of the stored bytes, scales and changes.
+        self.check(one, content(one) if one.is_decoded else lanes)
         return lanes
 
     def check(self, one: TensorInfo, lanes: Sequence[int]) -> None:

@@ -1,0 +1,119 @@
+"""Finds the factors that give the rows or columns of a matrix the norms that an adapter learned."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from .._core import GramTask, Plan, Source, read_delta
+from ..checkpoint.changes import Magnitudes
+from ..checkpoint.data import chunks
+from ..spec.dtypes import DTYPE_CODES
+from .limits import limits_in_memory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from .files import Place
+
+_ELEMENTS = 1 << 18
+"""Elements that are read at once for norms of columns, or the rows that share scales."""
+
+
+class Values(Protocol):
+    """Float32 values, from an element on."""
+
+    @property
+    def grain(self) -> int:
+        """The elements of which ``moved`` takes multiples."""
+        ...
+
+    def moved(self, n_elements: int) -> Values:
+        """Return the same, ``n_elements`` further on."""
+        ...
+
+    def native(self) -> Place | Source:
+        """Return the same as native passes take it."""
+        ...
+
+
+def norm_factors(
+    open_plan: Callable[[], Plan], values: Values, n_elements: int, change: Magnitudes
+) -> array[float]:
+    """Return the magnitudes divided by the L2 norms that rows or columns have.
+
+    Sums and norms are float64, and the factors are rounded once to float32. No number depends on
+    the number of threads.
+
+    Args:
+        open_plan: Returns a plan with a base and without jobs, in which the files are open.
+        values: The values before the change.
+        n_elements: Their number.
+        change: The magnitudes.
+
+    Returns:
+        One float32 factor for each row or column.
+
+    Raises:
+        StorageError: A file cannot be read.
+    """
+    import numpy as np
+
+    find = _of_columns if change.of_columns else _of_rows
+    norms = np.sqrt(find(open_plan, values, n_elements, change.columns))
+    with np.errstate(all="ignore"):
+        return array("f", (_widened(change) / norms).astype(np.float32).tobytes())
+
+
+def _of_rows(
+    open_plan: Callable[[], Plan], values: Values, n_elements: int, columns: int
+) -> NDArray[np.float64]:
+    """Return the sum of squares of each row."""
+    import numpy as np
+
+    plan = open_plan()
+    plan.add_job(n_elements, [Source.zero(), values.native()], [])
+    (found,) = plan.gram(
+        tasks=[GramTask(job=0, row_length=columns)],
+        deltas=True,
+        with_magnitudes=False,
+        limits=limits_in_memory(None),
+    )
+    return np.frombuffer(found.table(), np.float64)
+
+
+def _of_columns(
+    open_plan: Callable[[], Plan], values: Values, n_elements: int, columns: int
+) -> NDArray[np.float64]:
+    """Return the sum of squares of each column, added in the order of the rows."""
+    import numpy as np
+
+    sums = np.zeros(columns)
+    unit = math.lcm(columns, values.grain)
+    n_each = max(_ELEMENTS // unit, 1) * unit
+    read = np.empty(min(n_each, n_elements), np.float32)
+    plan = open_plan()
+    for job, first in enumerate(range(0, n_elements, n_each)):
+        n = min(n_each, n_elements - first)
+        plan.add_job(n, [Source.zero(), values.moved(first).native()], [])
+        out, limits = read.ctypes.data, limits_in_memory(None)
+        read_delta(plan=plan, job=job, expert=0, out=out, limits=limits)
+        with np.errstate(all="ignore"):
+            for row in read[:n].reshape(-1, columns).astype(np.float64):
+                sums += row * row
+    return sums
+
+
+def _widened(change: Magnitudes) -> NDArray[np.float64]:
+    """Return the magnitudes, as float32 reads them."""
+    import numpy as np
+
+    stored = np.frombuffer(b"".join(chunks(change.values)), np.uint8)
+    n = change.values.n_elements
+    wide = np.empty(n, np.float32)
+    place = (-1, stored.ctypes.data, DTYPE_CODES[change.values.dtype])
+    Source.plain(values=place).decode(n_elements=n, threads=1, out=wide.ctypes.data)
+    return wide.astype(np.float64)

@@ -1,0 +1,137 @@
+"""Finds the base of an adapter that stands where a model is expected: ``base+adapter``.
+
+A base that the adapter's configuration names by a path that exists is taken; then the base of the
+recipe; then the model of the hub that the configuration names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..checkpoint.adapters.recognising import is_adapter, stated_base
+from ..checkpoint.checkpoint import Checkpoint
+from ..errors import InputError
+from ..hub.names import HubModel, of_snapshot
+from ..messages import show
+from .places import PLUS, Places
+
+_MERGE_IT = "or merge it into its base first (PEFT: merge_and_unload, then save_pretrained)"
+
+
+def with_base(text: str, places: Places, base: str | None = None) -> str:
+    """Return the text of a model, with its base before it if the model is an adapter alone.
+
+    Args:
+        text: The text of a model, which may have adapters.
+        places: The directories from which the text leads.
+        base: The text of the request's base, or None.
+
+    Returns:
+        The text itself, or ``BASE+ADAPTER``.
+
+    Raises:
+        InputError: No base is known for an adapter, or it is an adapter as well.
+        StorageError: The hub fails.
+    """
+    first = places.pieces(text)[0]
+    path = _directory(places, first)
+    if not is_adapter(path):
+        return text
+    found = _base_of(text, path, places, base)
+    if is_adapter(_directory(places, places.pieces(found)[0])):
+        raise InputError(
+            f"{path}: is an adapter on {found}, which is an adapter itself; name the model and "
+            f"both adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"
+        )
+    return f"{found}{PLUS}{text}"
+
+
+def _directory(places: Places, text: str) -> str:
+    """Return a path at which the small files of a model can be read."""
+    return places.path(text) if places.is_local(text) else places.headers(text, weights=False)
+
+
+def _base_of(text: str, path: str, places: Places, base: str | None) -> str:
+    stated = stated_base(path)
+    local = _local(stated, path, places) if stated else None
+    if local is not None:
+        same = base is not None and places.identity(base) == places.identity(local)
+        return base if same and base is not None else local
+    if base is not None:
+        return base
+    if stated is None:
+        raise InputError(
+            f"{path}: is an adapter that names no base; name the model before it "
+            f"(MODEL{PLUS}{text}), give the recipe a base_model (--base MODEL), {_MERGE_IT}"
+        )
+    if places.hub_model(stated) is None:
+        raise InputError(
+            f"{path}: is an adapter on {show(stated)}, and nothing is there; name the model before "
+            f"it (MODEL{PLUS}{text}), give the recipe a base_model (--base MODEL), {_MERGE_IT}"
+        )
+    return stated
+
+
+def _local(stated: str, path: str, places: Places) -> str | None:
+    """Return the text of a base that is a path with something there, from the adapter's too."""
+    if places.is_local(stated):
+        return stated
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    beside = os.path.join(folder, stated)
+    return beside if not stated.startswith("~") and os.path.exists(beside) else None
+
+
+def other_base(text: str, found: str, base: str, places: Places) -> Iterator[str]:
+    """Yield a warning if an adapter's own base is not the base of the request.
+
+    Args:
+        text: The text of the adapter.
+        found: The text that ``with_base`` made of it.
+        base: The text of the request's base.
+        places: The directories from which the texts lead.
+    """
+    own = places.pieces(found)[0]
+    if places.identity(own) != places.identity(places.pieces(base)[0]):
+        yield (
+            f"model {text!r} is an adapter on {own!r}, and the base_model is {base!r}: its task "
+            f"vector has the difference of both models; {base}{PLUS}{text} adds it to the base"
+        )
+
+
+def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[str]:
+    """Yield what a user has to hear of the adapters of a model.
+
+    Args:
+        text: The text of the model.
+        checkpoint: The model with its adapters.
+        places: The directories from which the text leads.
+    """
+    base = places.pieces(text)[0]
+    for adapter in checkpoint.adapters:
+        yield from adapter.warnings
+        stated = adapter.base or stated_base(str(adapter.path))
+        if stated and not _is_same(stated, base, str(adapter.path), checkpoint, places):
+            yield (
+                f"{adapter.path}: is an adapter on {show(stated)}, as its configuration says, and "
+                f"is added to {show(base)}; if these are different models, name its own before it "
+                f"({stated}{PLUS}...)"
+            )
+
+
+def _is_same(stated: str, base: str, adapter: str, checkpoint: Checkpoint, places: Places) -> bool:
+    """Tell if an adapter's base and the model it is added to are one, as far as names tell."""
+    local = _local(stated, adapter, places)
+    if local is not None and places.identity(local) == places.identity(base):
+        return True
+    told = stated.partition("@")[0]
+    names = {os.path.basename(os.path.normpath(os.path.realpath(checkpoint.path)))}
+    names.add(os.path.basename(os.path.normpath(places.path(base))))
+    known: list[HubModel | None] = [of_snapshot(checkpoint.path), places.hub_model(base)]
+    for model in filter(None, known):
+        names |= {model.repo, model.repo.rpartition("/")[2]}
+    config = checkpoint.config() if Path(checkpoint.path).is_dir() else {}
+    names.add(str(config.get("_name_or_path") or ""))
+    last = os.path.basename(os.path.normpath(told))
+    return bool({told, last} & names) or last.casefold() in map(str.casefold, names)
