@@ -108,12 +108,54 @@ def test_what_the_configuration_says_is_kept(tmp_path: Path) -> None:
     assert by_file.edits == adapter.edits
 
 
+@pytest.mark.parametrize("name", ["adapter_model.bin", "other.safetensors"])
+def test_a_file_beside_the_configuration(tmp_path: Path, name: str) -> None:
+    """A file of PEFT's names is read with the configuration beside it, whatever it is called."""
+    path = write(tmp_path / "a", pair())
+    if name.endswith(".bin"):
+        state = {key: torch.ones(shape) for key, shape in pair(rank=2).items()}
+        (path / name).write_bytes(saved(state))
+    else:
+        (path / "adapter_model.safetensors").rename(path / name)
+    adapter = open_adapter(path / name)
+    assert [file.name for file in adapter.files] == [name, "adapter_config.json"]
+    assert [edit.name for edit in adapter.edits] == [f"{Q}.weight"]
+
+
 def test_names_with_that_of_the_adapter(tmp_path: Path) -> None:
     names = {name.replace(".weight", ".default.weight"): s for name, s in pair().items()}
     saved = {f"{PREFIX}score.modules_to_save.default.weight": (3, 16)}
     ignored = {f"{PREFIX}score.original_module.weight": (3, 16)}
     adapter = open_adapter(write(tmp_path / "a", names | saved | ignored))
     assert [edit.name for edit in adapter.edits] == ["score.weight", f"{Q}.weight"]
+
+
+def test_saved_modules_within_modules(tmp_path: Path) -> None:
+    saved = f"{PREFIX}classifier.modules_to_save.default.dense.weight"
+    adapter = open_adapter(write(tmp_path / "a", pair() | {saved: (3, 16)}))
+    assert adapter.edits[0].name == "classifier.dense.weight"
+
+
+@pytest.mark.parametrize("untrained", ["A", "B"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_products_of_zero_are_a_warning(tmp_path: Path, untrained: str, dora: bool) -> None:
+    made = adapters.lora(adapters.model(), dora=dora)
+    path = made.write(tmp_path / "trained")
+    assert open_adapter(path).warnings == ()
+    zeros = {
+        name: np.copysign(np.zeros_like(array), array) if f"lora_{untrained}" in name else array
+        for name, array in made.tensors.items()
+    }
+    path = adapters.Adapter(zeros, made.config).write(tmp_path / "fresh")
+    said = open_adapter(path).warnings
+    # Magnitudes may have been trained alone.
+    assert dora or "fresh: changes nothing: all its products are zero" in said[0]
+    assert len(said) == (not dora)
+
+
+def test_a_scale_of_zero_is_a_warning(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", pair(), lora_alpha=0)
+    assert "changes nothing" in open_adapter(path).warnings[0]
 
 
 def test_tokens_in_any_order_are_rows_in_ascending_order(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.support.peft_models import (
     llama,
     qwen2,
     read,
+    save,
     write,
 )
 
@@ -170,6 +172,29 @@ def test_adapters_one_after_the_other(tmp_path: Path) -> None:
     case = Case(llama, {"target_modules": ALL, "use_dora": True, "modules_to_save": ["norm"]})
     written = write(case, tmp_path, n_adapters=2)
     assert_near(merge(written.text, tmp_path / "out"), written)
+
+
+def test_several_adapters_and_one_made_of_them(tmp_path: Path) -> None:
+    """PEFT's ``cat`` of two adapters is both of them; the directory of all has none itself."""
+    torch.manual_seed(7)
+    model = llama().eval()
+    save(model, tmp_path / "base")
+    configs = [peft.LoraConfig(target_modules=ALL, r=r, init_lora_weights=False) for r in (2, 3)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        adapted = peft.get_peft_model(model, configs[0], adapter_name="math")
+        adapted.add_adapter("code", configs[1])
+        adapted.add_weighted_adapter(["math", "code"], [1.0, 1.0], "both", "cat")
+        adapted.save_pretrained(tmp_path / "adapters")
+        adapted.set_adapter("both")
+        save(adapted.merge_and_unload(), tmp_path / "merged")
+    paths = {name: tmp_path / "adapters" / name for name in ("math", "code", "both")}
+    written = Written(tmp_path / "base", [paths["both"]], read(tmp_path / "merged"))
+    assert_near(merge(written.text, tmp_path / "out"), written)
+    one_by_one = replace(written, adapters=[paths["math"], paths["code"]])
+    assert_near(merge(one_by_one.text, tmp_path / "again"), written)
+    with pytest.raises(tallies.InputError, match=r"3 in sub-directories; give .*'both', 'co"):
+        merge(f"{tmp_path / 'base'}+{tmp_path / 'adapters'}", tmp_path / "none")
 
 
 @pytest.mark.parametrize("dora", [False, True])

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.json_text import refuse_unreadable
-from ..engine.fingerprints import contents, tensor_fingerprint
+from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import unknown
-from ..recipe.places import local_path
+from ..recipe.adapters import with_base
+from ..recipe.inputs import Inputs
+from ..recipe.places import Places, local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
-from ..store.origins import root_of
+from ..store.origins import resolved, root_of
 from ..store.small_files import check_small_files, own_bytes, own_files
 from .checkpoints import inspect
 
@@ -147,10 +149,28 @@ def _compare_expert(
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
     if not manifest.tasks[task].is_whole:
         return  # its fingerprint is of the tensors that base and expert share
-    model = inspect(local_path(expert, manifest.variant or ""), variant=manifest.variant)
-    found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
+    found, expected = _fingerprint(root, manifest, expert), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(
             f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "
             f"fingerprint is {found}, expected {expected}"
         )
+
+
+def _fingerprint(root: Path, manifest: Manifest, expert: str | os.PathLike[str]) -> str | None:
+    """Return the fingerprint of an expert, which may be a model with adapters."""
+    places = Places.of()
+    text = with_base(os.fspath(expert), places, resolved(manifest.base_path, root))
+    if len(places.pieces(text)) == 1:
+        model = inspect(local_path(text, manifest.variant or ""), variant=manifest.variant)
+        found = model.get("fingerprint")
+        return None if found is None else str(found)
+    inputs = Inputs(places, [text], variant=manifest.variant)
+    inputs.fetch(bars=False)
+    tensors = list(inputs.open(text).tensors.values())
+    return model_fingerprint(
+        {
+            tensor.name: tensor_fingerprint(tensor, lanes)
+            for tensor, lanes in zip(tensors, contents(tensors, n_threads(None)), strict=True)
+        }
+    )

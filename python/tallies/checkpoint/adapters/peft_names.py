@@ -19,7 +19,7 @@ _PIECE: Final = re.compile(
     r"|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|trainable_tokens_delta)"
     r"(?:\.(?P<adapter>(?!(?:weight|bias)\Z)[^.]+))?(?:\.(?P<part>weight|bias))?\Z"
 )
-_SAVED: Final = re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.(?:[^.]+)\Z)")
+_SAVED: Final = re.compile(r"\.modules_to_save(?:\.default(?=\.)|\.[^.]+(?=\.[^.]+\Z))?(?=\.)")
 _COPIES: Final = re.compile(r"\.original_module\.|\.trainable_tokens_original(?:\.|\Z)")
 """Copies of the model's own values, which some tools leave in the file."""
 

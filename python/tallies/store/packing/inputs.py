@@ -10,6 +10,7 @@ from ...checkpoint.match import Match, match
 from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import Policy
 from ...errors import InputError
+from ...recipe.adapters import with_base
 from ...recipe.inputs import Inputs
 from ...recipe.places import Places
 
@@ -22,12 +23,16 @@ class Opened:
     """The models as they were asked for; those of the hub at a commit."""
     models: Mapping[str, Checkpoint]
     match: Match
+    warnings: tuple[str, ...] = ()
+    """Warnings of the adapters of the models."""
 
 
 def open_inputs(
     texts: Mapping[str, str], policy: Policy, *, variant: str | None, bars: bool
 ) -> Opened:
     """Open and match the models; those of the hub are downloaded if all fit together.
+
+    A task that is an adapter alone stands for the model that it changes, with the adapter.
 
     Args:
         texts: The models as they were asked for.
@@ -40,7 +45,8 @@ def open_inputs(
         StorageError: The system cannot read the files, or the hub fails.
     """
     places = Places.of()
-    pinned = {name: places.pinned(text) for name, text in texts.items()}
+    base = with_base(texts[""], places)
+    pinned = {name: places.pinned(with_base(text, places, base)) for name, text in texts.items()}
     inputs = Inputs(places, pinned.values(), variant=variant)
     inputs.fetch_opaque(bars=bars)
     with inputs.named():
@@ -55,7 +61,8 @@ def _open(inputs: Inputs, texts: Mapping[str, str], policy: Policy) -> Opened:
     models = {name: inputs.open(text) for name, text in texts.items()}
     own = {name: as_model(model) for name, model in models.items()}
     try:
-        return Opened(texts, models, match(own[""], list(own.values()), policy))
+        found = match(own[""], list(own.values()), policy)
+        return Opened(texts, models, found, tuple(inputs.warnings))
     except InputError as error:
         blamed = [n for n, model in own.items() if n and str(error).startswith(f"{model.label}:")]
         raise InputError(f"task {blamed[0]!r}: {error}" if blamed else str(error)) from None
