@@ -17,7 +17,7 @@ from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.tensors import TensorInfo
 from tallies.errors import InputError
 from tests.support.checkpoints import Array, Model, write
-from tests.support.placed import value, values
+from tests.support.placed import decoded, value, values
 
 N_EXPERTS = 3
 COLUMNS = 6
@@ -108,8 +108,10 @@ def test_an_adapter_of_the_parts_changes_the_whole(layouts: Layouts) -> None:
     edits = [(name, layouts.product(*one.shape)) for name, one in layouts.parts.items()]
     apart = values(place(layouts.stored(layouts.parts), adapter(*edits)))
     base = layouts.stored({layouts.whole: layouts.joined(layouts.parts), **layouts.beside()})
-    together = place(base, adapter(*edits)).tensors[layouts.whole]
-    np.testing.assert_array_equal(value(together), layouts.joined(apart))
+    placed = place(base, adapter(*edits))
+    together = value(placed.tensors[layouts.whole])
+    np.testing.assert_array_equal(together, layouts.joined(apart))
+    np.testing.assert_array_equal(decoded(placed)[layouts.whole], together)
 
 
 def test_an_adapter_of_the_whole_changes_the_parts(layouts: Layouts) -> None:
@@ -117,8 +119,9 @@ def test_an_adapter_of_the_whole_changes_the_parts(layouts: Layouts) -> None:
     change = layouts.product(*whole.shape)
     base = layouts.stored({layouts.whole: whole})
     together = place(base, adapter((layouts.whole, change))).tensors[layouts.whole]
-    apart = values(place(layouts.stored(layouts.parts), adapter((layouts.whole, change))))
-    np.testing.assert_array_equal(layouts.joined(apart), value(together))
+    placed = place(layouts.stored(layouts.parts), adapter((layouts.whole, change)))
+    np.testing.assert_array_equal(layouts.joined(values(placed)), value(together))
+    np.testing.assert_array_equal(layouts.joined(decoded(placed)), value(together))
 
 
 QKV = "model.layers.0.self_attn.qkv_proj"
