@@ -230,4 +230,8 @@ def test_names_of_folders() -> None:
     assert names.find("unet.a.b.weight") == ["unet/a.b.weight"]
     assert names.find("a.b.weight") == ["unet/a.b.weight"]
     assert names.find("unet.a.d.weight") == []
+    assert names.find("text.c.weight") == []
+    assert Names(["norm.weight"]).find("vision.norm.weight") == []
+    assert Names(["norm.weight"]).find("model.norm.weight") == ["norm.weight"]
+    assert Names(["conv_in.weight"]).find("unet.conv_in.weight") == ["conv_in.weight"]
     assert plain("unet/a.module.b") == "unet.a.b"

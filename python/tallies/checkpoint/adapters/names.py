@@ -45,6 +45,16 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Prefixes that a component has in models, by its names in adapters: kohya's, and diffusers'."""
 
+_AROUND: Final = frozenset(
+    (
+        *("transformer.", "backbone.", "bert.", "roberta."),
+        *_TEXT_MODELS,
+        *(f"{component}." for component in COMPONENTS),
+        *(root for roots in COMPONENTS.values() for root in roots),
+    )
+)
+"""Prefixes of whole models, behind which a name of two components, ``norm.weight``, says enough."""
+
 _KOHYA: Final = re.compile(
     r"(?:lora_(?P<component>unet|te\d?|prior_unet|prior_te|transformer)|lycoris)_"
     r"(?P<module>[^.]+)\.(?P<parameter>[^.]+)\Z"
@@ -95,7 +105,9 @@ class Names:
         found = [one for one in longer if plain(one).count(".") == least]
         parts = wanted.split(".")
         for n in range(1, len(parts) - 1):
-            found = found or self._by_plain.get(".".join(parts[n:]), [])
+            is_telling = len(parts) - n > 2 or ".".join([*parts[:n], ""]) in _AROUND
+            if is_telling and not found:
+                found = self._by_plain.get(".".join(parts[n:]), [])
         if not found and wanted.startswith("text_model."):
             return self.find(wanted.removeprefix("text_model."))
         return found
