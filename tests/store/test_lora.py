@@ -241,7 +241,7 @@ def test_other_codecs_take_what_adapters_make(here: Models, codec: str, tmp_path
 
 def test_bits_that_no_file_has_are_refused(here: Models) -> None:
     text = here.add("a", lora(here.base, ["q_proj"]))
-    with pytest.raises(InputError, match=r"a/adapter_model.*q_proj.*does not read.*lora"):
+    with pytest.raises(InputError, match=r"a/adapter_model.*q_proj.*cannot keep bit for bit.*lora"):
         pack(
             here.folder / "base",
             {"a": text},
