@@ -52,6 +52,20 @@ def low_rank(
     out_stride: int,
     /,
 ) -> None: ...
+def low_rank_sum(
+    base: int,
+    dtype: int,
+    left: int,
+    left_dtype: int,
+    right: int,
+    right_dtype: int,
+    n_rows: int,
+    rank: int,
+    n_columns: int,
+    scale: float,
+    out: int,
+    /,
+) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
 def survey(
