@@ -131,6 +131,28 @@ def test_adapters_of_all_kinds_share_a_store(here: Models) -> None:
     assert store.nbytes < 60_000
 
 
+def test_reports_name_the_adapters(here: Models) -> None:
+    here.add("a", lora(here.base, ["q_proj"]))
+    here.add("b", embedding(here.base))
+    (here.paths["b"] / "tokenizer.json").write_text("{}")
+    report = pack(
+        here.folder / "base", {"t": here.text("a", "b")}, here.folder / "store", codec="lora"
+    )
+    found = [(one.path, one.kind, one.tensors) for one in report.tasks[0].adapters]
+    assert found == [(str(here.paths["a"]), "LoRA", 2), (str(here.paths["b"]), "LoRA", 1)]
+    assert f"adapter    {here.paths['a']}: LoRA, changes 2 tensors" in str(report)
+    unpacked = Store.open(here.folder / "store").unpack("t", here.folder / "out")
+    assert "the merge of" in str(unpacked)
+    assert not unpacked.exact
+    assert unpacked.kept_files == ["tokenizer.json"]
+    assert (here.folder / "out" / "tokenizer.json").read_text() == "{}"
+    merge(
+        {"models": [{"model": here.text("a", "b")}], "merge_method": "linear"},
+        here.folder / "merged",
+    )
+    assert unpacked.fingerprint == merge_report(here.folder / "merged")["fingerprint"]
+
+
 def test_factors_are_kept_as_they_are(here: Models) -> None:
     made = lora(here.base, ["q_proj"], dtype=F16)
     here.pack(a=here.add("a", made))

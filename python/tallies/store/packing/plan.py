@@ -224,7 +224,7 @@ class PackPlan:
     def small_files(self) -> list[Path]:
         """Return the files of base and experts that are no weights, such as tokenizers."""
         models = (self.base, *self.tasks.values())
-        return [one.path / path for one in models for path in one.auxiliary_files()]
+        return [path for one in models for path in one.small_files().values()]
 
     def kind(self, name: str) -> str:
         """Return the manifest's word for the origin of a task's tensor."""

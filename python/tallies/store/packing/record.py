@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..._core import target
+from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tied import tied_pairs
 from ...engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ...engine.usage import measure
+from ...merging.adapters import AdapterReport
 from ..lambdas import text
 from ..manifest import Manifest, Task, Tensor
 from ..origins import recorded
@@ -153,6 +155,7 @@ class PackRecord(Record):
                         for file in ([task.file] if task.file else task.candidates.values())
                     ),
                     n_small_bytes=own_bytes(manifest.small_files[name]),
+                    adapters=_adapters(plan.tasks[name]),
                 )
                 for name, task in manifest.tasks.items()
             ],
@@ -176,3 +179,11 @@ class PackRecord(Record):
             target=target(),
             **measure(start, plan.bytes_read, n_bytes, threads),
         )
+
+
+def _adapters(expert: Checkpoint) -> list[AdapterReport]:
+    tensors = list(expert.tensors.values())
+    return [
+        AdapterReport(str(one.path), one.kind, one.base, one.n_changed(tensors))
+        for one in expert.adapters
+    ]
