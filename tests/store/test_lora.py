@@ -140,17 +140,16 @@ def test_reports_name_the_adapters(here: Models) -> None:
     )
     found = [(one.path, one.kind, one.tensors) for one in report.tasks[0].adapters]
     assert found == [(str(here.paths["a"]), "LoRA", 2), (str(here.paths["b"]), "LoRA", 1)]
-    assert f"adapter    {here.paths['a']}: LoRA, changes 2 tensors" in str(report)
+    assert "LoRA, changes 2 tensors" in " ".join(str(report).split())
     unpacked = Store.open(here.folder / "store").unpack("t", here.folder / "out")
     assert "the merge of" in str(unpacked)
     assert not unpacked.exact
     assert unpacked.kept_files == ["tokenizer.json"]
     assert (here.folder / "out" / "tokenizer.json").read_text() == "{}"
-    merge(
-        {"models": [{"model": here.text("a", "b")}], "merge_method": "linear"},
-        here.folder / "merged",
-    )
-    assert unpacked.fingerprint == merge_report(here.folder / "merged")["fingerprint"]
+    recipe = {"models": [{"model": here.text("a", "b")}], "merge_method": "linear"}
+    merge(recipe, here.folder / "merged")
+    assert_same_tensors(read(here.folder / "out"), read(here.folder / "merged"))
+    assert (here.folder / "merged" / "tokenizer.json").read_text() == "{}"
 
 
 def test_factors_are_kept_as_they_are(here: Models) -> None:
