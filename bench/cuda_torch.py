@@ -22,6 +22,7 @@ from .support.harness import Row, note
 
 N_EXPERTS = 3
 DENSITY = 0.2
+WIDTH, RANK = 1000, 8  # of the matrix that factors are added to
 # Calls between two events.
 BATCH = 5
 # An embedding and twelve layers, 0.99e9 parameters in bfloat16.
@@ -72,6 +73,9 @@ def cases(n: int) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "unpack_bits", "unpack_bits", (mask, n)
     yield "elect_signs of 3", "elect_signs", (experts,)
     yield "disjoint_merge of 3", "disjoint_merge", (experts, signs)
+    rows = n // WIDTH
+    factors = experts[0][: rows * RANK].view(rows, RANK), experts[1][: RANK * WIDTH].view(RANK, -1)
+    yield f"low_rank of {RANK}", "low_rank", (base[: rows * WIDTH].view(rows, -1), *factors, 2.0)
     yield "gram of 3", "gram", (experts,)
     yield "block_dots of 3", "block_dots", (base, experts)
 

@@ -39,6 +39,7 @@ def calls() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     mask = functions.pack_bits(x > 0)
     few, trims = [x, y, z], [DENSITY] * 3
     positive = x > 0
+    matrix, left, right = x.view(4, -1), y[:4].view(4, 1), z[: SMALL // 4].view(1, -1)
     ops = torch.ops.tallies
     return {
         "kth_magnitude": (
@@ -85,6 +86,10 @@ def calls() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
         "combine": (
             lambda: functions.combine(base, few, density=DENSITY),
             lambda: ops.combine.default(base, few, density=trims),
+        ),
+        "low_rank": (
+            lambda: functions.low_rank(matrix, left, right, 0.5),
+            lambda: ops.low_rank.default(matrix, left, right, 0.5),
         ),
         "gram": (lambda: functions.gram(few), lambda: ops.gram.default(few)),
         "block_dots": (

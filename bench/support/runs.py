@@ -180,11 +180,14 @@ def show(rows: Sequence[Row]) -> str:
     return table(head, body)
 
 
-def add_options(parser: argparse.ArgumentParser, name: str, parameters: float) -> None:
-    """Add the options that every such benchmark has."""
-    parser.add_argument(
-        "--parameters", type=float, default=parameters, help=f"default: {parameters:g}"
-    )
+def add_options(
+    parser: argparse.ArgumentParser, name: str, parameters: float | None = None
+) -> None:
+    """Add the options that every such benchmark has, and the size of the model if it has one."""
+    if parameters is not None:
+        parser.add_argument(
+            "--parameters", type=float, default=parameters, help=f"default: {parameters:g}"
+        )
     parser.add_argument(
         "--dir",
         type=Path,

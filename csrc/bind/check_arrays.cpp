@@ -1,6 +1,7 @@
 // Checks of arrays: that a pass finds records of the sizes that it moves, where it looks for them.
 
 #include "bind/check.h"
+#include "engine/restore.h"
 
 namespace tallies::bind {
 namespace {
@@ -94,7 +95,7 @@ void check_restored(const Plan& plan) {
                             text(job.outputs.size()) +
                             " outputs, expected a base, at most one delta, and an output");
     check_length("rows of outputs", job.n_rows(), 1, "which gets the restored values");
-    if (sources.size() == 1 || sources[1].replaces)
+    if (is_copy(sources, plan.output_types[i]))
       check_copy(job, sources);
     else
       check_outputs(plan, i, job.outputs.size());

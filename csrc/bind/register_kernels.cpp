@@ -7,6 +7,7 @@
 #include "bind/check.h"
 #include "core/error.h"
 #include "cpu/ops.h"
+#include "engine/low_rank.h"
 
 namespace tallies::bind {
 namespace {
@@ -142,6 +143,19 @@ void register_kernels(py::module_& m) {
         check_between("rank", static_cast<std::int64_t>(rank), 1, std::int64_t(1) << 40);
         kernels().low_rank[dtype](at<const float>(left), n_rows, rank, at<const void>(right),
                                   right_stride, n_columns, scale, at<float>(out), out_stride);
+      },
+      Native());
+  m.def(
+      "low_rank_sum",
+      [](Address base, int dtype, Address left, int left_dtype, Address right, int right_dtype,
+         std::size_t n_rows, std::size_t rank, std::size_t n_columns, float scale, Address out) {
+        for (const int code : {dtype, left_dtype, right_dtype}) check_dtype(code, kFusedDTypes);
+        const auto view = [](Address data, int code) {
+          return View{at<const void>(data), static_cast<DType>(code)};
+        };
+        low_rank_sum({view(base, dtype), view(left, left_dtype), view(right, right_dtype), n_rows,
+                      rank, n_columns, scale, at<void>(out)},
+                     0);
       },
       Native());
   // Benchmarks time the kernels alone, without threads or files.

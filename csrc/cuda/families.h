@@ -12,6 +12,7 @@ void fill_combine_f16(Table&);
 void fill_convert(Table&);
 void fill_masks(Table&);
 void fill_tall(Table&);
+void fill_low_rank(Table&);
 void fill_sums(Table&);
 void fill_select(Table&);
 void fill_cut_off(Table&);

@@ -124,6 +124,12 @@ struct Table {
   Failure (*apply_signs[kFusedDTypes])(const void* base, const std::uint8_t* mask, float size,
                                        void* out, std::size_t n, std::int32_t* largest, Stream);
 
+  // out = base + scale * the sum over k, in order, of left[i, k] * right[k, j], rounded once; of
+  // arrays without gaps, and a rank of at least one.
+  Failure (*low_rank[kFusedDTypes])(const void* base, const float* left, const float* right,
+                                    std::size_t n_rows, std::size_t rank, std::size_t n_columns,
+                                    float scale, void* out, Stream);
+
   // Eight lanes for each stretch of kDotStretch elements, written, not added to.
   Failure (*dot[kFusedDTypes])(const void* a, const void* b, std::size_t n, double* lanes, Stream);
   Failure (*sum_magnitudes)(const float* x, std::size_t n, double* lanes, Stream);

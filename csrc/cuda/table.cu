@@ -17,6 +17,7 @@ extern "C" __attribute__((visibility("default"))) const tallies::cuda::Table* ta
     fill_convert(t);
     fill_masks(t);
     fill_tall(t);
+    fill_low_rank(t);
     fill_sums(t);
     fill_select(t);
     fill_cut_off(t);

@@ -27,6 +27,16 @@ void replace(const Tile& tile, const Job& job, const std::vector<Source>& source
                                           tile.n, tile.out[0]);
 }
 
+// Writes the values of a source, rounded.
+void narrow(const Tile& tile, const Source& source, DType out_type, Reader& reader) {
+  reader.for_each_rows(
+      tile, {&source, 1}, As::float32, [&](const Rows& rows, std::size_t first, std::size_t n) {
+        void* const out = static_cast<char*>(tile.out[0]) + first * size_of(out_type);
+        kernels().narrow[static_cast<int>(out_type)](static_cast<const float*>(rows.values[0]), out,
+                                                     n);
+      });
+}
+
 // Writes base + delta. Returns the bits of the largest magnitude before it is rounded.
 std::int32_t add_delta(const Tile& tile, const std::vector<Source>& sources, DType out_type,
                        Scratch& scratch) {
@@ -70,11 +80,13 @@ std::vector<Restored> restore(const Restoring& all, const Limits& limits,
             refuse_other_count(
                 count_set(static_cast<const std::uint8_t*>(tile.in[source.array + 1]), tile.n),
                 n_records(job.inputs[source.array], tile));
-        if (sources.size() == 1 || sources[1].replaces)
+        const DType out_type = all.output_types[tile.job];
+        if (is_copy(sources, out_type))
           replace(tile, job, sources);
+        else if (sources.size() == 1)
+          narrow(tile, sources[0], out_type, scratch.reader);
         else
-          part.overflow = add_delta(tile, sources, all.output_types[tile.job], scratch) >=
-                          overflow_bits(all.output_types[tile.job]);
+          part.overflow = add_delta(tile, sources, out_type, scratch) >= overflow_bits(out_type);
         for (std::size_t i = 0; i < job.inputs.size(); ++i)
           part.inputs[i] = fingerprint(tile.in[i], job.inputs[i], tile.first, tile.n);
         part.output = fingerprint(tile.out[0], job.outputs[0], tile.first, tile.n);

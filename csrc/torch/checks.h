@@ -169,6 +169,26 @@ inline std::vector<View> views(const std::vector<Values>& rows) {
   return all;
 }
 
+// The sizes of a matrix and of the two factors of a product that is added to it.
+struct FactorSizes {
+  std::size_t n_rows, rank, n_columns;
+};
+
+inline FactorSizes factor_sizes(const Tensor& base, const Tensor& left, const Tensor& right) {
+  if (base.sizes().size() != 2)
+    refuse("base: found shape " + shape_word(base.sizes()) + ", expected a matrix");
+  const std::int64_t rows = base.sizes()[0], columns = base.sizes()[1];
+  if (left.sizes().size() != 2 || left.sizes()[0] != rows || left.sizes()[1] == 0)
+    refuse("left: found shape " + shape_word(left.sizes()) + ", expected [" + std::to_string(rows) +
+           ", rank] for a base of " + std::to_string(rows) + " rows");
+  const std::int64_t rank = left.sizes()[1], expected[] = {rank, columns};
+  if (!std::ranges::equal(right.sizes(), expected))
+    refuse("right: found shape " + shape_word(right.sizes()) + ", expected [rank, columns], " +
+           shape_word(expected));
+  return {static_cast<std::size_t>(rows), static_cast<std::size_t>(rank),
+          static_cast<std::size_t>(columns)};
+}
+
 // Packed masks have eight elements a byte.
 inline std::int64_t packed_bytes(std::size_t n) { return static_cast<std::int64_t>((n + 7) / 8); }
 

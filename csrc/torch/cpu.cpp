@@ -183,6 +183,8 @@ void Cpu::disjoint_merge(Stream&, const Views& deltas, const Weights& weights,
   kernels().combine[static_cast<int>(dtype)][rule](args, tally);
 }
 
+void Cpu::low_rank(Stream&, const LowRankSum& sum) { low_rank_sum(sum, 0); }
+
 void Cpu::gram(Stream&, const Views& deltas, std::size_t n, double* out) {
   const std::size_t n_rows = deltas.size();
   std::vector<std::pair<std::size_t, std::size_t>> pairs;

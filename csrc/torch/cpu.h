@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/array.h"
+#include "engine/low_rank.h"
 #include "torch/tensor.h"
 
 namespace tallies::torch {
@@ -36,6 +37,7 @@ struct Cpu {
                           int zero_sign, bool majority, std::size_t n, std::int8_t* out);
   static void disjoint_merge(Stream&, const Views& deltas, const Weights&, const std::int8_t* signs,
                              Blend, std::size_t n, void* out);
+  static void low_rank(Stream&, const LowRankSum&);
   static void gram(Stream&, const Views& deltas, std::size_t n, double* out);
   static void block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out);
 };

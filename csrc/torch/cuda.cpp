@@ -316,6 +316,16 @@ void Cuda::disjoint_merge(Stream& stream, const Views& deltas, const Weights& we
       args, nullptr, stream.cleared<CombineTally>(), stream.queue()));
 }
 
+void Cuda::low_rank(Stream& stream, const LowRankSum& sum) {
+  const auto wide = [&](View x, std::size_t n) {
+    return static_cast<const float*>(widened(stream, x, n));
+  };
+  stream.check(stream.table().low_rank[static_cast<int>(sum.base.dtype)](
+      sum.base.data, wide(sum.left, sum.n_rows * sum.rank),
+      wide(sum.right, sum.rank * sum.n_columns), sum.n_rows, sum.rank, sum.n_columns, sum.scale,
+      sum.out, stream.queue()));
+}
+
 void Cuda::gram(Stream& stream, const Views& deltas, std::size_t n, double* out) {
   const std::size_t n_rows = deltas.size();
   stream.check(stream.table().clear(out, n_rows * n_rows * sizeof(double), stream.queue()));

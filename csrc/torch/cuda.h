@@ -5,6 +5,7 @@
 
 #include "core/array.h"
 #include "cuda/ops.h"
+#include "engine/low_rank.h"
 #include "torch/tensor.h"
 
 namespace tallies::torch {
@@ -70,6 +71,7 @@ struct Cuda {
                           int zero_sign, bool majority, std::size_t n, std::int8_t* out);
   static void disjoint_merge(Stream&, const Views& deltas, const Weights&, const std::int8_t* signs,
                              Blend, std::size_t n, void* out);
+  static void low_rank(Stream&, const LowRankSum&);
   static void gram(Stream&, const Views& deltas, std::size_t n, double* out);
   static void block_dots(Stream&, View grad, const Views& deltas, std::size_t n, double* out);
 };

@@ -187,6 +187,19 @@ struct Operators {
                  zero_sign(zero), keeps_exactly(equal), false, threads);
   }
 
+  static Tensor low_rank(Tensor base, Tensor left, Tensor right, double scale) {
+    const Values origin = values<Device>("base", std::move(base));
+    const Values first = values<Device>("left", std::move(left), &origin.tensor);
+    const Values second = values<Device>("right", std::move(right), &origin.tensor);
+    const FactorSizes sizes = factor_sizes(origin.tensor, first.tensor, second.tensor);
+    const float factor = finite("scale", scale);
+    Tensor out = empty_like(origin.tensor);
+    Stream stream(origin.tensor);
+    Device::low_rank(stream, {origin.view, first.view, second.view, sizes.n_rows, sizes.rank,
+                              sizes.n_columns, factor, out.mutable_data()});
+    return out;
+  }
+
   static Tensor gram(std::vector<Tensor> deltas) {
     const std::vector<Values> given = rows<Device>("deltas", std::move(deltas), DTypes::equal);
     const std::int64_t n = static_cast<std::int64_t>(given.size()), sizes[] = {n, n};
@@ -281,6 +294,7 @@ void run(const char* name, Function* function, StableIValue* stack) {
     "(Tensor? base, Tensor[] experts, str gate=\"magnitude\", str vote=\"sum\", "               \
     "str blend=\"mean_of_agreeing\", float[]? density=None, float[]? weights=None, "            \
     "float scale=1.0, str zero=\"majority\", str equal=\"keep\", int? threads=None) -> Tensor") \
+  X(low_rank, "(Tensor base, Tensor left, Tensor right, float scale=1.0) -> Tensor")            \
   X(gram, "(Tensor[] deltas) -> Tensor")                                                        \
   X(block_dots, "(Tensor grad, Tensor[] deltas) -> Tensor")
 

@@ -1,8 +1,8 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
 ``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
-``pack`` keeps many experts in a ``Store``, and ``inspect`` and ``verify`` look at checkpoints and
-stores. The modules:
+``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a fine-tune,
+and ``inspect`` and ``verify`` look at checkpoints and stores. The modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from . import torch as torch
     from .inspection.checkpoints import inspect
     from .inspection.verify import verify
+    from .lora.extract import extract_lora
+    from .lora.report import LoraReport
     from .merging.checkpoints import merge
     from .merging.plan import MergePlan
     from .merging.planning import plan
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 # Without ``torch``, so that a star import does not import torch.
 __all__ = [
     "InputError",
+    "LoraReport",
     "MergeConfig",
     "MergePlan",
     "MergeReport",
@@ -48,6 +51,7 @@ __all__ = [
     "__version__",
     "cpu",
     "cuda",
+    "extract_lora",
     "inspect",
     "inspection",
     "kernels",
@@ -64,11 +68,13 @@ _MODULES = ("cpu", "cuda", "inspection", "kernels", "methods", "store", "torch")
 
 # No module at the top has the name of a function: importing it would replace the function.
 _HOME = {
+    "LoraReport": "lora.report",
     "MergeConfig": "recipe.config",
     "MergePlan": "merging.plan",
     "MergeReport": "merging.report",
     "PackReport": "store.packing.report",
     "Store": "store.opened",
+    "extract_lora": "lora.extract",
     "inspect": "inspection.checkpoints",
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",

@@ -52,6 +52,20 @@ def low_rank(
     out_stride: int,
     /,
 ) -> None: ...
+def low_rank_sum(
+    base: int,
+    dtype: int,
+    left: int,
+    left_dtype: int,
+    right: int,
+    right_dtype: int,
+    n_rows: int,
+    rank: int,
+    n_columns: int,
+    scale: float,
+    out: int,
+    /,
+) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
 def survey(
@@ -666,8 +680,9 @@ def restore(
 ) -> list[Restored]:
     """Write base + delta of every job of a plan, added in float32 and rounded once.
 
-    Inputs of each job are the base and, unless the output is a copy, the delta. A delta that
-    `replaces` the base is copied bit for bit.
+    Inputs of each job are the base and, unless that is written alone, the delta. A delta that
+    `replaces` the base is copied bit for bit, and so is a base alone of the output's dtype that is
+    not decoded.
 
     Raises:
         StorageError: Reading or writing failed, or the mask of a sparse delta has other bits than

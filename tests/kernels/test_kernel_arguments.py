@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tallies import InputError, kernels
-from tallies.kernels import masks, merges, steps
+from tallies.kernels import masks, merges, products, steps
 from tests.support.kernel_arrays import f32
 
 X, Y = f32(1, 2, 3), f32(4, 5)
+
+M = np.ones((2, 3), np.float32)
 
 SIGNS = np.ones(3, np.int8)
 
@@ -88,6 +90,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     (lambda: kernels.apply_mask(X, Y, MASK), r"shared: found shape \(2,\), expected that of base"),
     (lambda: kernels.apply_mask(X, X, np.ones(2, np.uint8)), "packed: found 2 bytes, expected 1"),
     (lambda: kernels.apply_mask(X, X, MASK, np.nan), "scale: found nan, expected a finite number"),
+    (lambda: kernels.low_rank(X, M, M), r"base: found shape \(3,\), expected a matrix"),
+    (lambda: kernels.low_rank(M, M[:1], M), r"left: found shape \(1, 3\), expected \[2, rank\]"),
+    (lambda: kernels.low_rank(M, M[:, :0], M[:0]), r"left: found shape \(2, 0\), expected"),
+    (lambda: kernels.low_rank(M, M, M), r"right: found shape \(2, 3\), expected .*\(3, 3\)"),
+    (lambda: kernels.low_rank(M, M[:, :2], M, np.inf), "scale: found inf, expected a finite num"),
     (lambda: kernels.gram([X, Y]), r"deltas\[1\]: found shape \(2,\), expected"),
 ]  # fmt: skip
 
@@ -106,8 +113,10 @@ def test_a_torch_tensor_is_told_where_to_go() -> None:
         kernels.trim(torch.ones(3), 0.5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("module", [masks, merges, steps], ids=lambda module: module.__name__)
-def test_examples(module: Any) -> None:
+@pytest.mark.parametrize(
+    ("module", "n_examples"), [(masks, 4), (merges, 4), (products, 1), (steps, 4)], ids=str
+)
+def test_examples(module: Any, n_examples: int) -> None:
     failed, attempted = doctest.testmod(module)
     assert failed == 0
-    assert attempted >= 4
+    assert attempted >= n_examples

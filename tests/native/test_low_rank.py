@@ -52,15 +52,18 @@ def test_every_bit(data: st.DataObject) -> None:
     assert_everywhere(lambda: added_by_kernel(x, left, right, scale), expected, x, left, right)
 
 
+def one(*values: float) -> Array:
+    return np.array([values], np.float32)
+
+
 def test_order_of_the_sum(target: str) -> None:
     """Other orders, and a fused multiply-add, round to other numbers."""
-    left = np.float32([[1e8, 1, -1e8, 1 + 2**-12]])
-    right = np.float32([[1], [1], [1], [1 + 2**-12]])
-    added_to_zero = added_by_kernel(np.zeros((1, 1), np.float32), left, right, 1.0)
-    assert_same_bits(added_to_zero, np.float32([[1 + 2**-11]]))
-    # A rounded product: 1 + 2**-11 + 2**-24 less 1 + 2**-11 is nothing.
-    small = added_by_kernel(np.float32([[-1 - 2**-11]]), np.float32([[1 + 2**-12]]), right[3:], 1.0)
-    assert_same_bits(small, np.zeros((1, 1), np.float32))
+    zero = one(0)
+    left, right = one(1e8, 1, -1e8, 1 + 2**-12), one(1, 1, 1, 1 + 2**-12).T
+    assert_same_bits(added_by_kernel(zero, left, right, 1.0), one(1 + 2**-11))
+    # The exact product has 2**-24 as well, which is lost before it is added.
+    small = added_by_kernel(one(-1 - 2**-11), one(1 + 2**-12), one(1 + 2**-12), 1.0)
+    assert_same_bits(small, zero)
 
 
 def test_no_rank_is_refused() -> None:

@@ -13,9 +13,11 @@ import pytest
 from tallies import _core
 from tallies._core import Candidate, CombineTask, PackTask, Slice, Source, StageTask, Unit
 from tallies.engine.codes import rule_codes
+from tallies.engine.fingerprints import content_of
 from tallies.kernels.arguments import place
 from tallies.spec.rules import Blend, Gate, Rule, Vote
 from tests.reference import weighted
+from tests.reference.dtype import narrow
 from tests.support.everywhere import assert_same_bits
 
 from .test_sources import Blocks, Files
@@ -231,3 +233,20 @@ def test_pack(tmp_path: Path, target: str, n_threads: int) -> None:
         del rows
         found.append([shared.tobytes(), [mask.tobytes() for mask in masks], result.n_set])
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16], ids=str)
+@pytest.mark.parametrize("limits", [(1, 1 << 20), (2, 1 << 12), (2, 1)])
+def test_a_source_restored_alone_is_rounded(
+    tmp_path: Path, target: str, limits: tuple[int, int], dtype: Any
+) -> None:
+    model, how = Model(tmp_path, nonfinite=True), _core.Limits(*limits)
+    plan = _core.Plan(True)
+    sources = model.sources(plan, how)
+    outputs = [np.empty(N, dtype) for _ in sources]
+    for source, out in zip(sources, outputs, strict=True):
+        plan.add_job(N, [source], [place(out)])
+    results = _core.restore(plan, how)
+    for row, out, result in zip(model.dense(), outputs, results, strict=True):
+        assert_same_bits(out, narrow(row, dtype))
+        assert result.output == content_of(out.tobytes())

@@ -62,6 +62,7 @@ _FUNCTIONS: list[tuple[str, str, int]] = [
     ("tall", "ppp", N_FUSED),
     ("apply_mask", "pppfpzpp", N_FUSED),
     ("apply_signs", "ppfpzpp", N_FUSED),
+    ("low_rank", "pppzzzfpp", N_FUSED),
     ("dot", "ppzpp", N_FUSED),
     ("sum_magnitudes", "pzpp", 1),
     ("fold", "pzpp", 1),

@@ -109,6 +109,7 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "disjoint_merge": (([X, Y], SIGNS, [1.0, 2.0]), {"blend": "max"}),
     "ties": ((X, [X + Y, Y]), {"density": [0.5, 0.5], "scale": 0.7}),
     "combine": ((None, [X, Y]), {"density": [0.5, 0.7], "vote": "count", "zero": "drop"}),
+    "low_rank": ((X.view(3, 3), X[:6].view(3, 2), Y[:6].view(2, 3), 0.5), {}),
     "gram": (([X, Y],), {}),
     "block_dots": ((X, [X, Y]), {}),
 }

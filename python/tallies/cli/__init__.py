@@ -1,5 +1,7 @@
 """The command line: every file of this folder without a leading underscore is a command.
 
+The command of ``extract_lora.py`` is ``extract-lora``.
+
 The docstring of a command's file is the command's line of ``--help``. A command is imported when it
 is called, so that ``--help`` is quick.
 """
@@ -24,6 +26,7 @@ from ._signals import Stopped, ignore_signals, stoppable
 _READING_ORDER = (
     *("merge", "plan"),
     *("pack", "unpack", "add", "remove", "choose", "consensus"),
+    *("extract-lora",),
     *("inspect", "verify"),
     *("methods", "info", "demo"),
 )
@@ -34,12 +37,18 @@ _INTERRUPTED = 130
 
 def _commands() -> list[str]:
     """Return the names of the commands, in reading order."""
-    return in_reading_order(public_modules(__path__), _READING_ORDER)
+    names = [name.replace("_", "-") for name in public_modules(__path__)]
+    return in_reading_order(names, _READING_ORDER)
+
+
+def _module(name: str) -> str:
+    """Return the name of a command's file."""
+    return name.replace("-", "_")
 
 
 def _summary(name: str) -> str:
     """Return the docstring of a command's file, its first line, without importing the file."""
-    source = pkgutil.get_data(__name__, f"{name}.py") or b""
+    source = pkgutil.get_data(__name__, f"{_module(name)}.py") or b""
     return source.partition(b"\n")[0].decode().strip('"')
 
 
@@ -50,7 +59,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _commands():
             return None
-        module = importlib.import_module(f"{__name__}.{cmd_name}")
+        module = importlib.import_module(f"{__name__}.{_module(cmd_name)}")
         command: click.Command = module.command
         return command
 

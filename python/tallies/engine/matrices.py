@@ -68,7 +68,7 @@ class MatrixPasses(Passes):
         super().__init__(plan, works, rule, semantics, limits, **options)
         self._method = method
         self._n_workers = n_workers
-        self._budget = _Budget(max_bytes)
+        self._budget = Budget(max_bytes)
         self._is_matrix = is_matrix
 
     def survey_model(self) -> None:
@@ -149,7 +149,7 @@ def _as_other(work: Work, *, to_base: bool) -> Work:
     return replace(work, weights=(0.0,) * n if to_base else work.weights, divisor=float(n))
 
 
-class _Budget:
+class Budget:
     """Shares memory among workers."""
 
     def __init__(self, max_bytes: int | None) -> None:

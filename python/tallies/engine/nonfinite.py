@@ -47,16 +47,20 @@ def nonfinite_inputs(
 
 
 def objections(
-    plan: Plan, job: int, tensors: Sequence[TensorInfo], limits: Limits
+    plan: Plan,
+    job: int,
+    tensors: Sequence[TensorInfo],
+    limits: Limits,
+    way_out: str | None = REPAIR,
 ) -> Iterator[str]:
     """Yield an objection to each of a job's inputs that has NaN or infinite values.
 
-    ``tensors`` are the stored tensors that the job reads, in the order of its inputs. The other
-    arguments and the errors are those of ``nonfinite_inputs``.
+    ``tensors`` are the stored tensors that the job reads, in the order of its inputs; ``way_out``
+    is that of ``objection``. The other arguments and the errors are those of ``nonfinite_inputs``.
     """
     for found in nonfinite_inputs(plan, job, len(tensors), limits):
         blamed = nonfinite_tensor(tensors[found.number], limits, (found.count, found.first))
-        yield objection(*blamed)
+        yield objection(*blamed, way_out)
 
 
 def find_nonfinite(tensor: TensorInfo, limits: Limits) -> tuple[int, int]:

@@ -12,10 +12,11 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import unknown
-from ..recipe.places import local_path
+from ..recipe.adapters import with_base
+from ..recipe.places import Places, local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
-from ..store.origins import root_of
+from ..store.origins import resolved, root_of
 from ..store.small_files import check_small_files, own_bytes, own_files
 from .checkpoints import inspect
 
@@ -147,10 +148,18 @@ def _compare_expert(
         raise InputError(f"{root}: task {unknown(task, manifest.tasks)}")
     if not manifest.tasks[task].is_whole:
         return  # its fingerprint is of the tensors that base and expert share
-    model = inspect(local_path(expert, manifest.variant or ""), variant=manifest.variant)
-    found, expected = model.get("fingerprint"), manifest.tasks[task].fingerprint
+    found, expected = _fingerprint(root, manifest, expert), manifest.tasks[task].fingerprint
     if found != expected:
         raise InputError(
             f"{expert}: is not the expert that task {task!r} of {root} was packed from: its "
             f"fingerprint is {found}, expected {expected}"
         )
+
+
+def _fingerprint(root: Path, manifest: Manifest, expert: str | os.PathLike[str]) -> str | None:
+    """Return the fingerprint of an expert, which may be a model with adapters."""
+    places = Places.of()
+    text = with_base(os.fspath(expert), places, resolved(manifest.base_path, root))
+    local_path(text, manifest.variant or "")  # the data, which inspect does not download
+    found = inspect(text, variant=manifest.variant).get("fingerprint")
+    return None if found is None else str(found)

@@ -23,6 +23,7 @@ from .masks import (
     unpack_bits,
 )
 from .merges import combine, ties
+from .products import low_rank
 from .steps import disjoint_merge, elect_signs, gram, kth_magnitude, trim
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "elect_signs",
     "gram",
     "kth_magnitude",
+    "low_rank",
     "magnitude_mask",
     "pack_bits",
     "tall_mask",

@@ -27,7 +27,7 @@ _FIRST_RANK: Final = 64
 """The rank that a search by energy tries first; it doubles from there."""
 
 _BLOCK: Final = 1 << 20
-"""Elements of a block of rows, 4 MiB: both products of a pass find it in the cache."""
+"""Elements of a block of rows: 4 MiB."""
 
 _MULTIPLIERS: Final = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 _STEP: Final = 0x9E3779B97F4A7C15
@@ -169,13 +169,18 @@ def svd_by_energy(
 def row_blocks(x: torch.Tensor) -> RowBlocks:
     """Return a matrix in memory as blocks of rows."""
     m, n = x.shape
-    n_rows = max(1, _BLOCK // max(n, 1))
+    n_rows = rows_together(n)
 
     def read() -> Iterator[tuple[int, torch.Tensor]]:
         for first in range(0, m, n_rows):
             yield first, x[first : first + n_rows]
 
     return RowBlocks((m, n), read)
+
+
+def rows_together(n_columns: int) -> int:
+    """Return the rows of a block: as many as both products of a pass find in the cache."""
+    return max(1, _BLOCK // max(n_columns, 1))
 
 
 def uniform(n_rows: int, n_columns: int, seed: int) -> torch.Tensor:

@@ -76,7 +76,7 @@ def short_names(targets: Sequence[str], known: Collection[str] | None) -> list[s
         known: All names in the model; None where they are not known: then names stay whole.
 
     >>> short_names(["a.0.q", "a.1.q", "a.0.k"], ["a.0.q", "a.1.q", "a.0.k", "a.1.k"])
-    ['a.0.k', 'q']
+    ['0.k', 'q']
     """
     if known is None:
         return sorted(targets)

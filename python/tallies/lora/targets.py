@@ -134,7 +134,10 @@ def saved_modules(kept: list[Kept], targets: list[Target]) -> tuple[list[str], l
     whole = {
         one.name.rpartition(".")[0] for one in kept if one.name.rpartition(".")[2] != "bias"
     } - changed
-    biases = [one for one in kept if one.name.rpartition(".")[0] not in whole]
+    # A module is saved with all that is inside.
+    whole -= {one for one in whole for other in whole if one.startswith(f"{other}.")}
+    inside = tuple(f"{one}." for one in whole)
+    biases = [one for one in kept if not one.name.startswith(inside)]
     return sorted(whole), biases
 
 

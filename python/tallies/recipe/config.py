@@ -27,7 +27,7 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
-from .bases import with_bases
+from .bases import pinned_values
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -172,10 +172,9 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
         that they change before them, see ``with_base``.
         """
-        pinned = self._restated(self._places.pinned)
-        values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
-        warnings = [*self._passed_over, *warnings]
-        return pinned.model_copy(update=values)._at(self._places, warnings)
+        places = self._places
+        values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""

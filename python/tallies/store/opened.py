@@ -11,7 +11,6 @@ from typing import Any
 
 from .._core import Plan
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.scaled import with_scales
 from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, place_code
@@ -19,7 +18,9 @@ from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
-from ..recipe.places import local_path
+from ..recipe.adapters import with_base
+from ..recipe.inputs import open_whole
+from ..recipe.places import Places
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
 from .restoring.checks import restored_names
@@ -70,9 +71,8 @@ class Store:
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})
-        place = local_path(base_place(root, manifest, base), manifest.variant or "")
-        origin = with_scales(Checkpoint.open(place, variant=manifest.variant or ""))
-        store = cls(root, origin, manifest, files)
+        text = with_base(base_place(root, manifest, base), Places.of())
+        store = cls(root, open_whole(text, manifest.variant or ""), manifest, files)
         store._check_base(by_content=check_base)
         return store
 

@@ -25,22 +25,30 @@ def root_of(store: str | os.PathLike[str]) -> Path:
 
 def recorded(text: str | os.PathLike[str], store: Path) -> str:
     """Return the text by which ``store.json`` names a model, whatever the current directory."""
-    given, places = os.fspath(text), Places.of()
-    model = of_snapshot(os.path.abspath(given)) or places.hub_model(given)
-    if model is not None:
-        return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
-    return places.relative_to(store, given)
+    places = Places.of()
+
+    def record(piece: str) -> str:
+        model = of_snapshot(os.path.abspath(piece)) or places.hub_model(piece)
+        if model is not None:
+            return f"{SCHEME}{model.text.removeprefix(SCHEME)}"
+        return places.relative_to(store, piece)
+
+    return places.by_piece(os.fspath(text), record)
 
 
 def resolved(origin: str, store: Path) -> str:
-    """Return the path, or the model of the hub, that ``store.json`` means."""
-    if origin.startswith(SCHEME):
-        return origin
-    return os.path.normpath(Places(os.path.realpath(store)).path(origin))
+    """Return the path, or the model of the hub, that ``store.json`` means, with its adapters."""
+    places = Places(os.path.realpath(store))
+
+    def resolve(piece: str) -> str:
+        return piece if piece.startswith(SCHEME) else os.path.normpath(places.path(piece))
+
+    return places.by_piece(origin, resolve)
 
 
 def _is_there(text: str) -> bool:
-    return text.startswith(SCHEME) or os.path.exists(text)
+    pieces = Places.of().pieces(text)
+    return all(piece.startswith(SCHEME) or os.path.exists(piece) for piece in pieces)
 
 
 def relocate(

@@ -13,6 +13,7 @@ from .encoded import EncodedDelta, store_deltas
 from .masks import apply_mask, consensus_mask, magnitude_mask, pack_bits, tall_mask, unpack_bits
 from .merged_module import MergedModule
 from .merges import combine, ties
+from .products import low_rank
 from .steps import block_dots, disjoint_merge, elect_signs, gram, kth_magnitude, trim
 from .task_switcher import TaskSwitcher
 from .weighted import weighted_merge
@@ -29,6 +30,7 @@ __all__ = [
     "elect_signs",
     "gram",
     "kth_magnitude",
+    "low_rank",
     "magnitude_mask",
     "pack_bits",
     "store_deltas",

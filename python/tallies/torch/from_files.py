@@ -103,9 +103,9 @@ class FromFiles:
         outputs = [one for one in outputs if not one[0].is_decoded or one[0].name in parts]
         for info, tensor in outputs:
             base = native(files.operand(info))
-            delta = [parts[info.name].delta] if info.name in parts else []
+            sources = parts[info.name].over(base) if info.name in parts else [base]
             to = (-1, tensor.data_ptr(), place_code(info.decoded_dtype))
-            files.plan.add_job(info.n_elements, [base, *delta], [to], grain=GRAIN)
+            files.plan.add_job(info.n_elements, sources, [to], grain=GRAIN)
         found = restore(files.plan, tile_limits(BUFFER_BYTES, self._threads))
         for (info, _), result in zip(outputs, found, strict=True):
             refuse_damaged(store.path, store.manifest, store.base, info, result.inputs[0])

@@ -8,7 +8,7 @@ from typing import Final, cast
 
 import torch
 
-from .._core import Plan, Source, restore
+from .._core import Change, Plan, Source, restore
 from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, bits_code, place_code
@@ -34,6 +34,14 @@ class LoadedTensor:
     """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector, in this order: the factor where the mask is set."""
+    changes: tuple[Change, ...] = ()
+    """Changes of the base's values, instead of ``delta``."""
+
+    def over(self, base: Place | Source) -> list[Place | Source]:
+        """Return the sources that make the tensor, from that of the base."""
+        if self.changes:
+            return [Source.changed(source=base, changes=self.changes)]
+        return [base, self.delta]
 
 
 def load_task(
@@ -77,7 +85,7 @@ def load_task(
         )
         for name, row in parts.items()
     }
-    return loaded | _restored(one, [name for name in names if name not in parts], threads)
+    return loaded | restored(one, [name for name in names if name not in parts], threads)
 
 
 def read(one: Restoring, infos: Sequence[TensorInfo], threads: int) -> list[torch.Tensor]:
@@ -121,7 +129,7 @@ def _loaded(one: Restoring, name: str, memory: Sequence[torch.Tensor]) -> Loaded
     if not one.is_coded(name):
         return _replacing(one, name, memory[0])
     found = one.family.encoded(one.stored_task, name, [array.data_ptr() for array in memory])
-    return LoadedTensor(found.delta, tuple(memory), found.replaces, found.mask_scale)
+    return LoadedTensor(found.delta, tuple(memory), found.replaces, found.mask_scale, found.changes)
 
 
 def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:
@@ -129,8 +137,8 @@ def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:
     return LoadedTensor(Source.plain(values=place, replaces=True), (values,), True)
 
 
-def _restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:
-    """Restore tensors whole."""
+def restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, LoadedTensor]:
+    """Restore tensors whole; the errors are those of ``load_task``."""
     arrays: dict[str, torch.Tensor] = {}
     outputs: dict[str, list[Place]] = {}
     for name in names:

@@ -109,6 +109,7 @@ SHAPES: Final[dict[str, Callable[..., Tensor]]] = {
     "disjoint_merge": _like_rows,
     "ties": _like_first,
     "combine": _like_base_or_rows,
+    "low_rank": _like_first,
     "gram": lambda deltas: deltas[0].new_empty((len(deltas), len(deltas)), dtype=torch.float64),
     "block_dots": lambda grad, deltas: grad.new_empty(len(deltas), dtype=torch.float64),
 }

@@ -15,7 +15,7 @@ from ..store.opened import Store
 from ..store.restoring.checks import refuse_damaged
 from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
-from .loading import LoadedTensor, load_task, read_decoded
+from .loading import LoadedTensor, load_task, read_decoded, restored
 from .masks import apply_mask
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
@@ -50,9 +50,12 @@ class Resident:
         shared: dict[str, torch.Tensor] = {}
         moved: dict[int, torch.Tensor] = {}
         for one in all_of(store):
+            loaded = load_task(one, shared, threads)
+            # Products of factors are not made on devices: a task has those tensors whole.
+            loaded |= restored(one, [n for n, part in loaded.items() if part.changes], threads)
             self._parts[one.file] = {
                 name: self._part(store, name, part, moved)
-                for name, part in load_task(one, shared, threads).items()
+                for name, part in loaded.items()
                 if name in self._base
             }
 

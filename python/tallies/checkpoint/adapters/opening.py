@@ -6,11 +6,13 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ...messages import some
+from ...messages import show, some
 from ..causes import refuse_absent
 from ..checkpoint import Checkpoint
 from ..files import refuse_undecodable
 from .adapter import Adapter
+from .effect import with_warning_of_no_effect
+from .kinds import find_adapter
 from .other_tools import read_other_tools
 from .peft import read_peft
 from .peft_config import CONFIG, read_config
@@ -21,7 +23,9 @@ _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def open_adapter(path: str | os.PathLike[str]) -> Adapter:
-    """Open an adapter as changes of named tensors; only headers and configurations are read.
+    """Open an adapter as changes of named tensors.
+
+    Headers and configurations are read, and of the factors no more than shows that one is not zero.
 
     Args:
         path: A directory that PEFT or diffusers wrote, or a file of weights of any tool.
@@ -43,18 +47,28 @@ def open_adapter(path: str | os.PathLike[str]) -> Adapter:
         _refuse_empty(root)
     file = weights if root.is_dir() and weights is not None else root
     found = Checkpoint.open(file)
-    is_of_peft = (root.is_dir() and weights is not None) or root == weights
-    if is_of_peft and _has_config(folder):
+    is_named = any(name.startswith(PREFIX) for name in found.tensors)
+    if (is_named or file.name in _WEIGHTS) and _has_config(folder):
         config_path = folder / CONFIG
         config = read_config(config_path)
         files = (*found.files, config_path)
-        return read_peft(root, files, found.tensors.values(), config, config_path)
-    if any(name.startswith(PREFIX) for name in found.tensors):
+        adapter = read_peft(root, files, found.tensors.values(), config, config_path)
+        return with_warning_of_no_effect(adapter)
+    if is_named:
         raise InputError(
             f"{folder / CONFIG}: no such file, which says the scale of the adapter {file.name}; "
             "download it, or merge the adapter into its model first (PEFT: merge_and_unload)"
         )
-    return read_other_tools(root, found)
+    try:
+        return with_warning_of_no_effect(read_other_tools(root, found))
+    except InputError:
+        if find_adapter(found) is None:
+            name = next(iter(found.tensors), "")
+            raise InputError(
+                f"{root}: is no adapter, expected one on a model (MODEL+ADAPTER): no name of its "
+                f"tensors, such as {show(name)}, is that of an adapter's piece"
+            ) from None
+        raise
 
 
 def _has_config(folder: Path) -> bool:

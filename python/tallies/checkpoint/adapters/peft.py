@@ -13,12 +13,13 @@ from typing import Final
 
 from ...errors import InputError
 from ...messages import show
-from ..changes import Added, Magnitudes, Product
+from ..changes import Added, Change, Magnitudes, Product
 from ..strided import row_major
 from ..tensors import TensorInfo
 from .adapter import Adapter, Edit, one_of
 from .factors import as_matrix, check_dtype, refuse, reshaped, turned
-from .peft_config import LoraConfig, kind_of, lora_config, refuse_kind
+from .lycoris import hadamard, kronecker
+from .peft_config import LoraConfig, kind_of, lora_config, lycoris_config, refuse_kind
 from .peft_names import Pieces, Sorted, sort_names
 from .peft_tokens import TOKENS, read_tokens, token_rows
 
@@ -96,20 +97,17 @@ def _lora_of(module: Pieces, config: LoraConfig) -> Iterable[Edit]:
             continue
         a, b = _pair(left, module, *names)
         plain = _product(a, b, module, config)
-        name, in_place = f"{module.module}.weight", f"{module.module}.in_proj_weight"
+        name = f"{module.module}.weight"
         if names[0] == "lora_embedding_A":
-            readings = [(name, turned(plain))]
+            readings = [turned(plain)]
         elif len(a.shape) > 2:
-            readings = [(name, plain)]
+            readings = [plain]
         else:
-            readings = [(name, plain), (name, turned(plain))]
-            if config.fan_in_fan_out:
-                readings.reverse()
-            readings.append((in_place, plain))  # torch's MultiheadAttention has no module for it
-        yield one_of([Edit(each, product, b) for each, product in readings])
+            readings = [turned(plain), plain] if config.fan_in_fan_out else [plain, turned(plain)]
+        yield one_of([Edit(name, product, b) for product in readings])
         vector = left.pop("lora_magnitude_vector", None)
         if vector is not None:
-            yield one_of(_magnitudes(vector, readings, plain))
+            yield one_of(_magnitudes(name, vector, readings, plain))
         elif config.dora:
             refuse(b, f"has no lora_magnitude_vector of {show(module.module)} beside it")
         bias = left.pop("lora_B.bias", None)
@@ -181,7 +179,7 @@ def _product(a: TensorInfo, b: TensorInfo, module: Pieces, config: LoraConfig) -
 
 
 def _magnitudes(
-    vector: TensorInfo, readings: list[tuple[str, Product]], plain: Product
+    name: str, vector: TensorInfo, readings: list[Product], plain: Product
 ) -> list[Edit]:
     """Return the norms that DoRA gives to the outputs, for each reading of the matrix."""
     check_dtype(vector)
@@ -190,16 +188,44 @@ def _magnitudes(
         refuse(vector, f"has shape {show(vector.shape)}, expected {rows} elements")
     norms = reshaped(vector, (rows,))
     of_rows, of_columns = Magnitudes(norms, columns), Magnitudes(norms, rows, of_columns=True)
-    return [
-        Edit(name, of_rows if product is plain else of_columns, vector)
-        for name, product in readings
-    ]
+    return [Edit(name, of_rows if product is plain else of_columns, vector) for product in readings]
+
+
+def _hadamard(pieces: Mapping[str, TensorInfo], config: LoraConfig, module: str) -> Change:
+    return hadamard(pieces, lambda rank: config.scale_of(module, config.rank_of(module)))
+
+
+def _kronecker(pieces: Mapping[str, TensorInfo], config: LoraConfig, module: str) -> Change:
+    whole = pieces.get("lokr_w2")
+    if whole is not None and len(whole.shape) == 3:
+        # PEFT 0.21 lines up the dimensions from the last on, which mixes channels and outputs.
+        refuse(
+            whole, "is the factor of a convolution of one dimension, which PEFT multiplies amiss"
+        )
+    return kronecker(pieces, lambda rank: config.scale_of(module, config.rank_of(module)))
+
+
+def _read_lycoris(
+    make: Callable[[Mapping[str, TensorInfo], LoraConfig, str], Change],
+) -> _Reader:
+    """Return a reader of an adapter whose modules are each of one change."""
+
+    def read(pieces: Sorted, config: Mapping[str, object], path: Path) -> Iterable[Edit]:
+        settings = lycoris_config(config, path)
+        for module in pieces.modules:
+            change = make(module.tensors, settings, module.module)
+            first = next(iter(module.tensors.values()))
+            yield Edit(f"{module.module}.weight", change, first)
+
+    return read
 
 
 _Reader = Callable[[Sorted, Mapping[str, object], Path], Iterable[Edit]]
 
 _READERS: Final[Mapping[str, tuple[str, _Reader]]] = {
     "LORA": ("LoRA", _read_lora),
+    "LOHA": ("LoHa", _read_lycoris(_hadamard)),
+    "LOKR": ("LoKr", _read_lycoris(_kronecker)),
     "TRAINABLE_TOKENS": ("trainable tokens", read_tokens),
 }
 """The names of the kinds that are read, and who reads them, by PEFT's names."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, NoReturn, TypeGuard
@@ -149,21 +149,40 @@ def lora_config(config: Mapping[str, object], path: Path) -> LoraConfig:
             "weights PEFT changes when it loads the adapter; convert it (PEFT: save_pretrained "
             "with path_initial_model_for_weight_conversion), or " + _UNLOAD
         )
-    rank = config.get("r", 8)
-    if type(rank) is not int or rank <= 0:
-        _refuse(path, "r", rank, "a positive integer")
     fields = _Fields(config, path)
-    return LoraConfig(
-        path,
-        rank,
-        fields.number("lora_alpha", 8),
+    return replace(
+        _ranks_and_alphas(fields, "lora_alpha"),
         rslora=fields.flag("use_rslora"),
         fan_in_fan_out=fields.flag("fan_in_fan_out"),
         dora=fields.flag("use_dora"),
-        ranks=dict(fields.patterns("rank_pattern", whole=True)),
-        alphas=dict(fields.patterns("alpha_pattern")),
         parameters=tuple(fields.texts("target_parameters")),
         tokens=token_lists(config, "trainable_token_indices", path),
+    )
+
+
+def lycoris_config(config: Mapping[str, object], path: Path) -> LoraConfig:
+    """Check the settings of an adapter of the kind LoHa or LoKr, which are fewer than LoRA's.
+
+    Args:
+        config: The configuration.
+        path: Its file.
+
+    Raises:
+        InputError: A setting has no value that PEFT writes.
+    """
+    return _ranks_and_alphas(_Fields(config, path), "alpha")
+
+
+def _ranks_and_alphas(fields: _Fields, alpha: str) -> LoraConfig:
+    rank = fields.config.get("r", 8)
+    if type(rank) is not int or rank <= 0:
+        _refuse(fields.path, "r", rank, "a positive integer")
+    return LoraConfig(
+        fields.path,
+        rank,
+        fields.number(alpha, 8),
+        ranks=dict(fields.patterns("rank_pattern", whole=True)),
+        alphas=dict(fields.patterns("alpha_pattern")),
     )
 
 

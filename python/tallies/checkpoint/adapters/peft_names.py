@@ -19,11 +19,12 @@ _PIECE: Final = re.compile(
     r"|hada_[wt]\d(?:_[ab])?|lokr_[wt]\d(?:_[ab])?|trainable_tokens_delta)"
     r"(?:\.(?P<adapter>(?!(?:weight|bias)\Z)[^.]+))?(?:\.(?P<part>weight|bias))?\Z"
 )
-_SAVED: Final = re.compile(r"\.modules_to_save(?:\.[^.]+)?(?=\.(?:[^.]+)\Z)")
+_SAVED: Final = re.compile(r"\.modules_to_save(?:\.default(?=\.)|\.[^.]+(?=\.[^.]+\Z))?(?=\.)")
 _COPIES: Final = re.compile(r"\.original_module\.|\.trainable_tokens_original(?:\.|\Z)")
 """Copies of the model's own values, which some tools leave in the file."""
 
 _WRAPPER: Final = re.compile(r"\.base_layer(?=\.|\Z)")
+_INSIDE: Final = re.compile(r"\.base_layer\.(?!base_layer(?:\.|\Z))[^.]+")
 _OF_TOKENS: Final = re.compile(r"\.token_adapter(?=\.|\Z)")
 
 
@@ -76,18 +77,29 @@ def sort_names(tensors: Iterable[TensorInfo]) -> Sorted:
             continue
         if found["adapter"]:
             adapters[found["adapter"]] = tensor
+            _refuse_several(adapters)
+        if _INSIDE.search(found["module"]):
+            raise InputError(
+                f"{tensor.path}: tensor {show(tensor.name)} changes a part of a layer that another "
+                "pair changes, torch's MultiheadAttention: PEFT up to 0.21 adds the change of its "
+                "out_proj twice (PEFT's issue 3774), so that the file does not say the model; "
+                "merge it with the PEFT that trained it (merge_and_unload)"
+            )
         path, depth = _WRAPPER.subn("", _OF_TOKENS.sub("", found["module"]))
         key = (path, depth)
         piece = f"{found['piece']}.bias" if found["part"] == "bias" else found["piece"]
         _keep(modules.setdefault(key, Pieces(*key)).tensors, piece, tensor)
+    return Sorted(list(modules.values()), whole)
+
+
+def _refuse_several(adapters: dict[str, TensorInfo]) -> None:
     if len(adapters) > 1:
         last = next(reversed(adapters.values()))
         raise InputError(
-            f"{last.path}: tensor {show(last.name)}: the file has {len(adapters)} adapters "
+            f"{last.path}: tensor {show(last.name)}: the file has adapters of several names "
             f"({some([*adapters])}), expected one; save each by itself (PEFT: save_pretrained with "
             "selected_adapters), or merge them into the model (PEFT: merge_and_unload)"
         )
-    return Sorted(list(modules.values()), whole)
 
 
 def _refuse_piece(tensor: TensorInfo, kind: str) -> NoReturn:

@@ -17,6 +17,7 @@ from .cutting import cut, is_part, n_rows_of
 from .fitting import WAY_OUT, check_fits
 from .readings import settled
 from .targets import Spot, Targets
+from .tied_edits import for_tied
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -43,6 +44,7 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
             f"{adapter.path}: the adapter changes no tensor, expected a pair of factors or more; "
             "save it again, or leave it out"
         )
+    adapter = for_tied(checkpoint, adapter)
     tensors = dict(checkpoint.tensors)
     targets = Targets(tensors)
     tied = _tied(checkpoint)

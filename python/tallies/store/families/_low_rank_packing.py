@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..._core import Plan, narrow, read_delta, widen
 from ...engine.arrays import address_of
+from ...engine.files import native
 from ...engine.fingerprints import content_of
 from ...errors import InputError
 from ...linalg import spectral
@@ -47,7 +48,9 @@ def pack_triplets(job: PackJob, scale: float | None) -> list[int]:
     """
     files = job.plan_files
     for sources in job.tensors.values():
-        files.plan.add_job(sources[0].n_elements, [files.place(one) for one in sources], [])
+        files.plan.add_job(
+            sources[0].n_elements, [native(files.operand(one)) for one in sources], []
+        )
     n_values = [0] * len(job.files)
     with single_threads(1) as pool:
         for i, (name, sources) in enumerate(job.tensors.items()):

@@ -13,7 +13,7 @@ from typing import Any
 from ..._core import Source, Starts
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
-from ...engine.files import NOWHERE, Place, PlanFiles, place_code
+from ...engine.files import NOWHERE, Place, PlanFiles, native, place_code
 from ...errors import InputError
 from ...messages import show
 from ...spec.dtypes import CODES_BY_SIZE, DTYPES
@@ -83,8 +83,14 @@ def entries_of(
     return entries
 
 
-def input_place(files: PlanFiles, tensor: TensorInfo, values: Values) -> Place:
-    """Return the place of a tensor of a model; of its bits where bits are kept."""
+def input_of(files: PlanFiles, tensor: TensorInfo, values: Values) -> Place | Source:
+    """Return a tensor of a model as an input of a job; the place of its bits if they are kept."""
+    is_kept = values is Values.REPLACED
+    return files.bits_place(tensor) if is_kept else native(files.operand(tensor))
+
+
+def values_place(files: PlanFiles, tensor: TensorInfo, values: Values) -> Place:
+    """Return the place of kept values; of their bits where bits are kept."""
     return files.bits_place(tensor) if values is Values.REPLACED else files.place(tensor)
 
 
@@ -95,7 +101,7 @@ def part_places(
     scales = tensors.get(scales_name(name)) if values is Values.QUANTIZED else None
     return (
         files.mask_place(tensors[name]),
-        input_place(files, tensors[values_name(name)], values),
+        values_place(files, tensors[values_name(name)], values),
         files.place(scales) if scales else NOWHERE,
     )
 

@@ -22,7 +22,7 @@ from ..layout import Layout
 from ._sparse_layout import (
     Values,
     entries_of,
-    input_place,
+    input_of,
     part_places,
     refuse_names,
     row_length,
@@ -85,7 +85,7 @@ def pack(
         _refuse_other_dtypes(pairs)
     files = PlanFiles(Plan(True))
     for pair in pairs:
-        inputs = [input_place(files, one, values) for one in pair]
+        inputs = [input_of(files, one, values) for one in pair]
         files.plan.add_job(pair[0].n_elements, inputs, [])
     floors = _floors(files.plan, list(base.values()), parameters, limits, progress)
     rules = [

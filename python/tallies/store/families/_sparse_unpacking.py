@@ -12,13 +12,13 @@ from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content
 from ._sparse_layout import (
     Values,
-    input_place,
     part_places,
     refuse_other_count,
     refuse_other_entries,
     scales_name,
     source_of,
     values_name,
+    values_place,
 )
 
 
@@ -73,7 +73,7 @@ def unpack(
     for name, starts in zip(outputs, counts, strict=True):
         refuse_other_count(stored[values_name(name)], starts.n_set)
     for (name, places), one, starts in zip(outputs.items(), entries, counts, strict=True):
-        place = input_place(files, base[name], values)
+        place = values_place(files, base[name], values)
         files.plan.add_job(
             base[name].n_elements,
             [place, source_of(base[name], one, starts, values)],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from ..._core import Limits, Source
+from ..._core import Change, Limits, Source
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
@@ -42,6 +42,11 @@ class Encoded:
     """True if decoded values replace the base's, bit for bit; otherwise they are added."""
     mask_scale: float | None = None
     """For a mask and the shared vector alone: the factor of the vector where the mask is set."""
+    changes: tuple[Change, ...] = ()
+    """For adapters: changes of the base's values, of which ``delta`` is the sum.
+
+    Each is rounded as it is made, so that base and sum may differ from them in the last place.
+    """
 
 
 class Family(ABC):
@@ -56,8 +61,8 @@ class Family(ABC):
     """
 
     name: ClassVar[str]
-    reads_scaled: ClassVar[bool] = False
-    """True if float8 tensors with scales are packed and restored as value times scale."""
+    reads_decoded: ClassVar[bool] = False
+    """True if tensors with scales, and a base that adapters change, are packed and restored."""
     kind: ClassVar[str]
     """The manifest's word for a tensor that this family encodes."""
 
@@ -69,6 +74,11 @@ class Family(ABC):
     def has_shared(self) -> bool:
         """True if all tasks share a vector, so that a task depends on the others."""
         return self.codec.shared_rule(self.parameters) is not None
+
+    @property
+    def reads_adapters(self) -> bool:
+        """True if tensors that the adapters of a task change are packed."""
+        return True
 
     def check_request(self, tensors: Sequence[TensorInfo], max_memory: int) -> None:  # noqa: B027
         """Refuse tensors of the base that cannot be packed, before anything is written.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..._core import Limits, Plan
+from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tensors import TensorInfo
 from ...engine.files import PlanFiles
 from ...engine.nonfinite import objections
@@ -28,6 +29,8 @@ class PackJob:
     tensors: Mapping[str, Sequence[TensorInfo]]
     """By name, the tensor in the base and then in each task."""
     tasks: Sequence[str]
+    experts: Sequence[Checkpoint]
+    """The model of each task."""
     files: Sequence[str]
     """The file of each task in the store, or of each of its candidates, task by task."""
     lambdas: Sequence[float]

@@ -28,7 +28,7 @@ class Masked(Family):
 
     name = "masked"
     kind = "masked"
-    reads_scaled = True
+    reads_decoded = True
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         mask: Entry = (tensor.name, "U8", ((tensor.n_elements + 7) // 8,))

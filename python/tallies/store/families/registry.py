@@ -18,9 +18,9 @@ def _families() -> dict[str, type[Family]]:
     return {family.name: family for family in found if family is not Family}
 
 
-def codecs_that_read_scaled() -> list[str]:
-    """Return the names of the codecs that pack float8 tensors with scales, in reading order."""
-    return [one for one in codecs.names() if _families()[codecs.get(one).family].reads_scaled]
+def codecs_that_read_decoded() -> list[str]:
+    """Return the codecs that pack float8 tensors with scales and adapters, in reading order."""
+    return [one for one in codecs.names() if _families()[codecs.get(one).family].reads_decoded]
 
 
 def family_of(codec: str, parameters: Mapping[str, Any]) -> Family:

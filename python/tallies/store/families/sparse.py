@@ -36,6 +36,11 @@ class SparseFamily(Family):
     name = "sparse"
     kind = "masked"
 
+    @property
+    def reads_adapters(self) -> bool:
+        # Values that adapters make of the base have no bits before they are merged.
+        return Values.of(self.parameters) is not Values.REPLACED
+
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         # The number of values is known once they were counted.
         return entries_of(tensor.name, tensor, 0, self.parameters)[:1]

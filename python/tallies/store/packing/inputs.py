@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.match import Match, match
 from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import Policy
 from ...errors import InputError
+from ...recipe.bases import with_bases
 from ...recipe.inputs import Inputs
 from ...recipe.places import Places
 
@@ -22,6 +23,8 @@ class Opened:
     """The models as they were asked for; those of the hub at a commit."""
     models: Mapping[str, Checkpoint]
     match: Match
+    warnings: tuple[str, ...] = ()
+    """Warnings of the adapters of the models."""
 
 
 def open_inputs(
@@ -40,14 +43,18 @@ def open_inputs(
         StorageError: The system cannot read the files, or the hub fails.
     """
     places = Places.of()
-    pinned = {name: places.pinned(text) for name, text in texts.items()}
+    base, *tasks = texts.values()
+    origin, tasks, warnings = with_bases(base, tasks, places)
+    pinned = dict(zip(texts, (origin or base, *tasks), strict=True))
     inputs = Inputs(places, pinned.values(), variant=variant)
     inputs.fetch_opaque(bars=bars)
     with inputs.named():
         found = _open(inputs, pinned, policy)
     if variant:
         check_variant(variant, found.models.values())
-    return _open(inputs, pinned, policy) if inputs.fetch(bars=bars) else found
+    if inputs.fetch(bars=bars):
+        found = _open(inputs, pinned, policy)
+    return replace(found, warnings=(*warnings, *inputs.warnings))
 
 
 def _open(inputs: Inputs, texts: Mapping[str, str], policy: Policy) -> Opened:

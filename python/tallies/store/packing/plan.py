@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...checkpoint.belonging import differences
+from ...checkpoint.changes import pieces
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.data import same_bytes, same_tensor
 from ...checkpoint.layout import Entry
@@ -25,7 +26,7 @@ from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
 from ..families.family import Family
-from ..families.registry import codecs_that_read_scaled, family_of
+from ..families.registry import codecs_that_read_decoded, family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
@@ -137,9 +138,8 @@ class PackPlan:
             if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
         ]
         family = family_of(codec, values)
-        if not family.reads_scaled:
-            for name in coded:
-                _refuse_scaled(codec, [matched.source(model, name) for model in models])
+        for name in coded:
+            _refuse_decoded(family, *(matched.source(model, name) for model in models))
         return cls(
             family=family,
             lambdas=lambdas,
@@ -150,7 +150,7 @@ class PackPlan:
             coded=tuple(coded),
             dense=tuple(n for n in matched.merged if n in changed and n not in set(coded)),
             frozen=tuple(n for n in matched.merged if n not in changed),
-            warnings=tuple(warnings),
+            warnings=(*inputs.warnings, *warnings),
             variant=variant,
         )
 
@@ -214,7 +214,7 @@ class PackPlan:
 
     def roots(self) -> list[Path]:
         """Return the directories or files of the inputs."""
-        return [self.base.path, *(one.path for one in self.tasks.values())]
+        return [path for one in (self.base, *self.tasks.values()) for path in one.paths]
 
     def input_files(self) -> list[str]:
         """Return all tensor files of the inputs, once each."""
@@ -252,20 +252,23 @@ def _changed(
             yield name
 
 
-def _refuse_scaled(codec: str, tensors: Sequence[TensorInfo]) -> None:
-    """Raise InputError for a tensor with a scale or changes, which not all families read."""
-    for one in tensors:
-        if one.changes:
-            raise InputError(
-                f"{one.path}: tensor {show(one.name)} is changed by an adapter, which codec "
-                f"{codec!r} does not read; pack with {either(codecs_that_read_scaled())}, or merge "
-                "the adapter into its model first (merge_and_unload)"
-            )
+def _refuse_decoded(family: Family, base: TensorInfo, *experts: TensorInfo) -> None:
+    """Raise InputError for a tensor with a scale or an adapter, which not all families read."""
+    codec = family.codec.name
+    if family.reads_decoded:
+        return
+    for one in (base, *experts):
         if one.scale is not None:
             raise InputError(
                 f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
                 f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
-                f"{either(codecs_that_read_scaled())}, or dequantise the checkpoint to BF16 first"
+                f"{either(codecs_that_read_decoded())}, or dequantise the checkpoint to BF16 first"
+            )
+        for change in one.changes if one is base or not family.reads_adapters else ():
+            raise InputError(
+                f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
+                f"{codec!r} does not read so; pack with {either(codecs_that_read_decoded())}, or "
+                "merge the adapter into its model first (tallies merge)"
             )
 
 

@@ -52,6 +52,7 @@ class PackRun:
         job = PackJob(
             tensors={name: plan.sources(name) for name in plan.coded},
             tasks=list(plan.tasks),
+            experts=list(plan.tasks.values()),
             files=[file.path for file in plan.task_files],
             lambdas=[file.mask_lambda for file in plan.task_files if file.mask_lambda is not None],
             layout=plan.layout,
