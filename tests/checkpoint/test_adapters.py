@@ -38,6 +38,8 @@ from tests.support.handmade import write_file
         ("OFT or BOFT", ["q.boft_R", "q.boft_s"]),
         ("VeRA", ["q.vera_lambda_b", "q.vera_lambda_d"]),
         ("prompt tuning", ["prompt_embeddings"]),
+        ("differences of weights", ["lora_unet_q.diff", "lora_unet_q.diff_b"]),
+        ("differences of weights", ["lycoris_norm.w_norm", "lycoris_norm.b_norm"]),
         ("PEFT", ["q.fourierft_spectrum"]),
         ("PEFT", ["q.randlora_A"]),
         ("PEFT", ["base_model.model.q.lily_A.weight"]),
