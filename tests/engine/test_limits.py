@@ -21,7 +21,7 @@ def test_factors_that_a_thread_has_no_room_for_are_refused() -> None:
     check_rows(16 << 20, "w", 1 << 20, 2, words)
     with pytest.raises(
         InputError,
-        match=r"tensor 'w': factors of adapters take 201 MiB in each of 2 threads, expected at most "
-        "their share of --max-memory 400MiB; raise it to 403MiB, or take fewer --threads",
+        match="tensor 'w': factors of adapters take 201 MiB in each of 2 threads, expected at "
+        "most their share of --max-memory 400MiB; raise it to 403MiB, or take fewer --threads",
     ):
         check_rows(201 << 20, "w", 400 << 20, 2, words)
