@@ -65,7 +65,7 @@ def _told(job: PackJob, task: int) -> dict[str, _Told]:
             continue
         replacement, changes = None, one.changes
         if one.path in {path for adapter in expert.adapters for path in adapter.files}:
-            replacement = replace(one, changes=())
+            replacement = replace(one, changes=(), stands_as=None)
         elif same_tensor(base, replace(one, changes=base.changes)) and _begins(one, base):
             changes = changes[len(base.changes) :]
         else:
