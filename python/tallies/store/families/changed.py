@@ -77,11 +77,11 @@ class Changed(Family):
             native_change(change, lambda piece: (-1, at[piece], place_code(piece.dtype)))
             for change in stated
         ]
-        n_rows = task.base[name].shape[0]
+        n_rows = task.base[name].shape[:1]
         products = [
             (pieces.index(change.left), pieces.index(change.right), change.scale)
             for change in stated
-            if isinstance(change, Product) and change.left.shape[:-1] == (n_rows,)
+            if isinstance(change, Product) and change.left.shape[:-1] == n_rows
         ]
         return Encoded(
             Source.changed(source=Source.zero(), changes=changes),
