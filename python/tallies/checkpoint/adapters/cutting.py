@@ -7,9 +7,8 @@ from typing import NoReturn
 
 from ...errors import InputError
 from ...messages import show
-from ...spec.dtypes import DTYPES
-from ..changes import Added, Change, Hadamard, Magnitudes, Product
-from ..strided import row_major
+from ..changes import Added, Change, Hadamard, Kronecker, Magnitudes, Product
+from ..rows import first_rows, last_rows
 from ..tensors import TensorInfo
 from .adapter import Edit
 from .fitting import WAY_OUT, matrix_of
@@ -72,8 +71,25 @@ def cut(edit: Edit, spot: Spot, tensor: TensorInfo) -> Change | TensorInfo:
         case Hadamard(a, b):
             a, b = (replace(one, left=_rows(one.left, begin, count)) for one in (a, b))
             return replace(change, a=a, b=b)
+        case Kronecker():
+            blocks = _blocks(edit, tensor, change, begin, count)
+            return replace(change, left=blocks)
         case _:
             _refuse(edit, tensor, f"is {type(change).__name__}, expected a change by rows")
+
+
+def _blocks(
+    edit: Edit, tensor: TensorInfo, change: Kronecker, begin: int, count: int
+) -> TensorInfo | Product:
+    """Return the rows of a Kronecker product's left factor, each of which makes a block of rows."""
+    left, right = change.left, change.right
+    height = (right.left if isinstance(right, Product) else right).shape[0]
+    if begin % height or count % height:
+        _refuse(edit, tensor, f"has blocks of {height} rows, of which a part is of this tensor")
+    first, n = begin // height, count // height
+    if isinstance(left, Product):
+        return replace(left, left=_rows(left.left, first, n))
+    return _rows(left, first, n)
 
 
 def _factors(
@@ -98,11 +114,7 @@ def _matrix(stack: TensorInfo, number: int) -> TensorInfo:
 
 def _rows(tensor: TensorInfo, begin: int, count: int) -> TensorInfo:
     """Return some entries of a tensor's first dimension, as a view."""
-    step = (tensor.strides or row_major(tensor.shape))[0]
-    shape = (count, *tensor.shape[1:])
-    each = tensor.n_bytes // tensor.shape[0] if tensor.shape[0] else 0
-    offset = tensor.offset + begin * step * DTYPES[tensor.dtype]
-    return replace(tensor, shape=shape, offset=offset, n_bytes=each * count)
+    return first_rows(last_rows(tensor, begin), count)
 
 
 def _refuse(edit: Edit, tensor: TensorInfo, found: str) -> NoReturn:
