@@ -100,6 +100,11 @@ void add_operand(Plan& plan, Job& job, std::vector<Source>& sources, const Opera
   sources.push_back(operand.source);
   sources.back().array = static_cast<std::uint16_t>(job.inputs.size());
   job.inputs.insert(job.inputs.end(), operand.arrays.begin(), operand.arrays.end());
+  // Whole blocks of rows are changed at once.
+  if (operand.source.changes && job.unit == 1) {
+    const std::uint64_t unit = kProductRows * operand.source.changes->columns();
+    if (unit <= kLargestGrain) job.unit = static_cast<std::size_t>(unit);
+  }
   if (operand.starts == nullptr) return;
   job.grain = static_cast<std::size_t>(std::lcm<std::uint64_t>(job.grain, operand.arrays[0].per));
   plan.starts.push_back(operand.starts);

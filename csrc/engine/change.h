@@ -12,6 +12,9 @@ namespace tallies {
 
 using Starts = std::shared_ptr<const std::vector<std::uint64_t>>;
 
+// Rows of which the kernel for products makes a multiple at once.
+inline constexpr std::uint64_t kProductRows = 8;
+
 // A matrix that is stored, or the product of two stored ones.
 struct Factor {
   DType type = DType::f32;        // of the matrix, or of the left one

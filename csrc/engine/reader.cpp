@@ -19,9 +19,6 @@ bool is_plain(const Source& source, DType type) {
 // one.
 constexpr std::size_t kWindow = std::size_t(1) << 17, kWindows = std::size_t(1) << 20;
 
-// Rows of which the kernel for products makes a multiple at once.
-constexpr std::uint64_t kRows = 8;
-
 // Return the elements from `first` on, `n` or more, that are best decoded together: whole rows of
 // about `most` elements, behind the rest of a row.
 std::uint64_t window_of(const Source& source, std::uint64_t first, std::uint64_t n,
@@ -30,7 +27,8 @@ std::uint64_t window_of(const Source& source, std::uint64_t first, std::uint64_t
   const std::uint64_t rest = (columns - (first + source.before) % columns) % columns;
   if (columns > most) return std::max(n, rest == 0 ? most : std::min(rest, most));
   const std::uint64_t rows = most / columns;
-  return std::max(n, rest + (rows < kRows ? rows : rows / kRows * kRows) * columns);
+  return std::max(
+      n, rest + (rows < kProductRows ? rows : rows / kProductRows * kProductRows) * columns);
 }
 
 }  // namespace

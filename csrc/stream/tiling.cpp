@@ -33,7 +33,10 @@ std::size_t tile_elements(const Job& job, const Limits& limits) {
   const std::size_t room =
       std::min(limits.buffer_bytes,
                std::max(packed ? kPackedTileBytes : limits.tile_bytes, n_arrays * kShortestRead));
-  return std::max<std::size_t>(room / std::max<std::size_t>(per_grain, 1), 1) * job.grain;
+  const std::size_t n =
+      std::max<std::size_t>(room / std::max<std::size_t>(per_grain, 1), 1) * job.grain;
+  const std::size_t unit = std::lcm(job.grain, job.unit);
+  return n < unit ? n : n / unit * unit;
 }
 
 }  // namespace

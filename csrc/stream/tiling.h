@@ -25,6 +25,7 @@ struct Job {
   std::vector<Output> outputs;  // empty in a survey
   std::size_t grain = kGrain;   // tiles start on multiples of it, which is one of kGrain
   std::uint64_t first = 0;      // element of the arrays, a multiple of kGrain
+  std::size_t unit = 1;         // tiles start on multiples of it as well where they have room
 
   std::size_t n_rows() const;
   // Bytes that n elements from `first` on move, and those among them that are read from files.

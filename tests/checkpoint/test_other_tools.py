@@ -13,12 +13,13 @@ from safetensors.numpy import save_file
 from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.adapters.other_names import take_apart
 from tallies.checkpoint.adapters.placing import place
+from tallies.checkpoint.changes import Magnitudes
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.errors import InputError
 from tests.reference import adapters as reference
 from tests.support import adapters
 from tests.support.checkpoints import Array, Model, assert_same_tensors, write
-from tests.support.placed import values
+from tests.support.placed import decoded, values
 
 RNG = np.random.default_rng(0)
 
@@ -32,7 +33,15 @@ def changed(path: Path, base: Model, tensors: Model, metadata: Any = None) -> Mo
     path.mkdir(exist_ok=True)
     file = path / "style.safetensors"
     save_file(tensors, file, metadata=metadata)
-    return values(place(Checkpoint.open(write(path / "base", base)), open_adapter(file)))
+    placed = place(Checkpoint.open(write(path / "base", base)), open_adapter(file))
+    found = values(placed)
+    read = decoded(placed)
+    if any(isinstance(one, Magnitudes) for t in placed.tensors.values() for one in t.changes):
+        for name, array in read.items():
+            np.testing.assert_allclose(array, found[name], rtol=3e-7)
+    else:
+        assert_same_tensors(read, found)
+    return found
 
 
 def unet() -> Model:

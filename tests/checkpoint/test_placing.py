@@ -163,6 +163,25 @@ def test_the_first_reading_that_fits_counts(tmp_path: Path) -> None:
     assert place(base, adapter(both)).tensors["square"].changes == (first,)
 
 
+def test_square_matrices_are_stored_as_those_beside_them(tmp_path: Path) -> None:
+    base = model(tmp_path, w=(4, 3), v=(3, 4), square=(3, 3), lm_head__weight=(3, 4))
+
+    def either(name: str, rows: int, columns: int) -> Edit:
+        plain, turned = product(rows, columns), product(columns, rows, 3)
+        return Edit(name, plain, plain.left, (Edit(name, turned, plain.left),))
+
+    square = either("square", 3, 3)
+    changes = place(base, adapter(either("w", 3, 4), square)).tensors["square"].changes
+    assert changes == (product(3, 3, 3),)
+    changes = place(base, adapter(either("w", 4, 3), square)).tensors["square"].changes
+    assert changes == (product(3, 3),)
+    head = either("lm_head.weight", 3, 4)
+    changes = place(base, adapter(either("w", 3, 4), square, head)).tensors["square"].changes
+    assert changes == (product(3, 3, 3),)
+    with pytest.raises(InputError, match="square matrix 'square', which may be stored with rows"):
+        place(base, adapter(either("w", 3, 4), either("v", 3, 4), square))
+
+
 def test_an_edit_without_a_tensor_is_named(tmp_path: Path) -> None:
     base = named(tmp_path, Q)
     absent = Q.replace("q_proj", "q_prj")
@@ -179,9 +198,40 @@ def test_two_names_for_one_tensor_are_refused(tmp_path: Path) -> None:
         place(base, adapter(*edits))
 
 
+def test_embeddings_of_a_larger_vocabulary_replace_those_of_the_model(tmp_path: Path) -> None:
+    names = ("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight")
+    base = Checkpoint.open(write(tmp_path / "base", {n: np.zeros((6, 3), "f4") for n in names}))
+    saved = info("saved", 8, 3)
+    placed = place(base, adapter(*(edit(name, saved) for name in names[:2])))
+    assert [placed.tensors[name].shape for name in names] == [(8, 3), (8, 3), (6, 3)]
+    for name, shape in ((names[2], (8, 3)), (names[0], (6, 4))):
+        with pytest.raises(InputError, match="changes a tensor of shape"):
+            place(base, adapter(edit(name, info("saved", *shape))))
+
+
+@pytest.mark.parametrize("inner", ["text_model.encoder.layers.0", "encoder.layers.0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text_encoder.text_model.encoder.layers.0.fc1.weight",
+        "text_encoder.encoder.layers.0.fc1.weight",
+        "encoder.layers.0.fc1.weight",
+        "text_model.encoder.layers.0.fc1.weight",
+        "lora_te_text_model_encoder_layers_0_fc1.weight",
+    ],
+)
+def test_modules_of_a_text_encoder_with_and_without_their_prefix(inner: str, name: str) -> None:
+    stored = f"text_encoder/{inner}.fc1.weight"
+    assert Names([stored, "unet/conv_in.weight"]).find(name) == [stored]
+
+
 def test_names_of_folders() -> None:
-    names = Names(["unet/a.b.weight", "vae/c.weight", "vae/a.d.weight"])
+    names = Names(["unet/a.b.weight", "vae/c.weight", "vae/a.d.weight", "vae/encoder.a.b.weight"])
     assert names.find("unet.a.b.weight") == ["unet/a.b.weight"]
     assert names.find("a.b.weight") == ["unet/a.b.weight"]
     assert names.find("unet.a.d.weight") == []
+    assert names.find("text.c.weight") == []
+    assert Names(["norm.weight"]).find("vision.norm.weight") == []
+    assert Names(["norm.weight"]).find("model.norm.weight") == ["norm.weight"]
+    assert Names(["conv_in.weight"]).find("unet.conv_in.weight") == ["conv_in.weight"]
     assert plain("unet/a.module.b") == "unet.a.b"

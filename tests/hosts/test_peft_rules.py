@@ -13,12 +13,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft.utils.other import get_pattern_key
 
+import tallies
 from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.adapters.peft_config import lora_config
 from tallies.checkpoint.adapters.placing import place
 from tallies.checkpoint.opening import open_model
 from tallies.errors import InputError
-from tests.support.peft_models import Attention, Case, Convolutions, llama, save, write
+from tests.support.peft_models import (
+    Attention,
+    Case,
+    Convolutions,
+    disturb,
+    llama,
+    read,
+    save,
+    write,
+)
 from tests.support.placed import value
 
 NAMES = st.lists(
@@ -93,9 +103,23 @@ def test_a_trained_head_of_a_tied_model_is_refused(tmp_path: Path) -> None:
     config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+        adapted = peft.get_peft_model(model, config)
+        disturb(adapted, seed=3)
+        adapted.save_pretrained(tmp_path / "adapter")
+        trained = adapted.merge_and_unload().lm_head.weight.detach().numpy()
+    adapter = open_adapter(tmp_path / "adapter")
     with pytest.raises(InputError, match=r"lm_head\.weight' replaces the head, .*tied: untie"):
-        place(open_model(str(tmp_path / "base")), open_adapter(tmp_path / "adapter"))
+        place(open_model(str(tmp_path / "base")), adapter)
+    recipe = {"merge_method": "linear", "models": [{"model": str(tmp_path / "base")}]}
+    tallies.merge({**recipe, "tied": "untie"}, tmp_path / "untied")
+    placed = place(open_model(str(tmp_path / "untied")), adapter)
+    assert placed.adapters[0].warnings == ()
+    head, embedding = (
+        value(placed.tensors[f"{name}.weight"]) for name in ("lm_head", "model.embed_tokens")
+    )
+    before = read(tmp_path / "base")["model.embed_tokens.weight"].numpy()
+    np.testing.assert_array_equal(embedding, before)
+    np.testing.assert_array_equal(head, trained)
 
 
 def test_attention_in_one_is_refused(tmp_path: Path) -> None:
@@ -114,3 +138,58 @@ def test_kronecker_products_of_convolutions_of_one_dimension_are_refused(tmp_pat
     peft.get_peft_model(Convolutions(), config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"lokr_w2' is the factor of a conv.*merge_and_unload"):
         open_adapter(tmp_path)
+
+
+def test_converted_initial_factors_change_the_model_that_they_came_from(tmp_path: Path) -> None:
+    """PEFT takes PiSSA's factors out of the model; it can save the difference as plain LoRA."""
+    torch.manual_seed(0)
+    model = llama().eval()
+    save(model, tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = peft.LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights="pissa")
+        adapted = peft.get_peft_model(model, config)
+        adapted.save_pretrained(tmp_path / "initial")
+        disturb(adapted, seed=1)
+        adapted.save_pretrained(
+            tmp_path / "converted",
+            path_initial_model_for_weight_conversion=str(tmp_path / "initial"),
+        )
+        adapted.save_pretrained(tmp_path / "plain")
+        merged = adapted.merge_and_unload().state_dict()
+    base = open_model(str(tmp_path / "base"))
+    for key, tensor in place(base, open_adapter(tmp_path / "converted")).tensors.items():
+        expected = merged[key].numpy()
+        np.testing.assert_allclose(value(tensor), expected, rtol=0, atol=4e-6, err_msg=key)
+    with pytest.raises(InputError, match=r"init_lora_weights is 'pissa'.*path_initial_model_for"):
+        open_adapter(tmp_path / "plain")
+
+
+KINDS = {
+    "IA3": peft.IA3Config(
+        target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]
+    ),
+    "ADALORA": peft.AdaLoraConfig(target_modules=["q_proj"], total_step=10),
+    "VERA": peft.VeraConfig(target_modules=["q_proj"]),
+    "OFT": peft.OFTConfig(target_modules=["q_proj"], oft_block_size=4),
+    "BOFT": peft.BOFTConfig(target_modules=["q_proj"], boft_block_size=4),
+    "FOURIERFT": peft.FourierFTConfig(target_modules=["q_proj"], n_frequency=4),
+    "HRA": peft.HRAConfig(target_modules=["q_proj"], r=4),
+    "LN_TUNING": peft.LNTuningConfig(target_modules=["norm"]),
+    "PROMPT_TUNING": peft.PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=3),
+    "PREFIX_TUNING": peft.PrefixTuningConfig("CAUSAL_LM", num_virtual_tokens=3),
+    "P_TUNING": peft.PromptEncoderConfig("CAUSAL_LM", num_virtual_tokens=3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_kinds_are_refused_by_name(kind: str, tmp_path: Path) -> None:
+    model = llama()
+    save(model, tmp_path / "base")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.get_peft_model(model, KINDS[kind]).save_pretrained(tmp_path / "adapter")
+    text = f"{tmp_path / 'base'}+{tmp_path / 'adapter'}"
+    message = rf"adapter_config\.json: is an adapter of the kind '{kind}'.*merge_and_unload"
+    with pytest.raises(InputError, match=message):
+        tallies.merge({"merge_method": "linear", "models": [{"model": text}]}, tmp_path / "out")

@@ -15,6 +15,7 @@ from tallies.checkpoint.changes import (
 )
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.tensors import TensorInfo
+from tallies.engine.decoding import decoded_chunks
 from tests.reference import adapters as reference
 from tests.reference.dtype import narrow, widen
 from tests.support.checkpoints import DTYPES, Array, Model
@@ -23,6 +24,16 @@ from tests.support.checkpoints import DTYPES, Array, Model
 def values(checkpoint: Checkpoint) -> Model:
     """All tensors of a model with the changes made, in their own dtypes."""
     return {name: value(tensor) for name, tensor in checkpoint.tensors.items()}
+
+
+def decoded(checkpoint: Checkpoint) -> Model:
+    """All tensors of a model as the engine reads them, in their own dtypes."""
+    return {
+        name: np.frombuffer(b"".join(decoded_chunks(one)), DTYPES[one.dtype]).reshape(one.shape)
+        if one.is_decoded
+        else stored(one)
+        for name, one in checkpoint.tensors.items()
+    }
 
 
 def value(tensor: TensorInfo) -> Array:

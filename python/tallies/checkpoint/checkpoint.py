@@ -105,9 +105,14 @@ class Checkpoint:
         return (*own, *(file for one in self.adapters for file in one.files))
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        """Return the path of the model, and those of its adapters."""
+        return (self.path, *(one.path for one in self.adapters))
+
+    @property
     def label(self) -> str:
         """The model in messages: its path, and behind a plus the path of each adapter."""
-        return "+".join(map(str, (self.path, *(one.path for one in self.adapters))))
+        return "+".join(map(str, self.paths))
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
-from ..spec.choices import Choice, Nonfinite, Semantics
+from ..spec.choices import AdapterSpace, Choice, Nonfinite, Semantics
 from ._tensor_options import (
     architecture_option,
     embeddings_option,
@@ -140,6 +140,16 @@ def request_options(function: F) -> F:
             "--files-from",
             metavar="DIR",
             help="Model whose configuration and tokenizer files to copy. Default: the base.",
+        ),
+        click.option(
+            "--adapter-rank",
+            metavar="R|full",
+            help="Merge adapters to an adapter of this rank, or of the sum of their ranks.",
+        ),
+        click.option(
+            "--adapter-space",
+            type=one_of(*AdapterSpace),
+            help="Space in which what adapters do is merged. Default: full, that of the weights.",
         ),
         click.option(
             "--card/--no-card",

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ..inspection.adapters import in_words
 from ..inspection.checkpoints import inspect
 from ..inspection.stores import inspect_store, is_store
 from ..messages import COLUMNS, counted, labelled, shortened
@@ -66,6 +67,10 @@ def _table(found: dict[str, Any], columns: int | None) -> str:
     ]
     if found["adapter"]:
         lines.append(labelled("adapter", found["adapter"], columns))
+    for adapter in found["adapters"]:
+        if not found["adapter"]:
+            lines.append(labelled("adapter", adapter["path"], columns))
+        lines += [labelled(label, text, columns) for label, text in in_words(adapter)]
     if found["fingerprint"]:
         lines.append(f"fingerprint {found['fingerprint']}")
     return "\n".join(lines)

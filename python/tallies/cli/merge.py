@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 from ..errors import InputError
+from ..lora import adapter_explain, adapter_report
+from ..lora.adapter_plan import plan_adapters
 from ..merging.checkpoints import merge
 from ..merging.explain import costs, explain
 from ..merging.planning import plan
+from ..merging.report import MergeReport
 from ..merging.summary import summary
 from ..sizes import parse_size
 from ._bar import wants_bar
@@ -79,6 +82,13 @@ def run(
         raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
     asked = request(config, chosen)
     target = out or out_argument
+    if dry_run and asked.adapter_rank is not None:
+        adapters = plan_adapters(asked.pinned())
+        if as_json:
+            click.echo(_json(adapters.to_json_dict()))
+        elif not quiet:
+            click.echo(adapter_explain.explain(adapters, out=target, screen=screen()))
+        return
     if dry_run:
         made = plan(asked)
         max_bytes = parse_size(max_memory)
@@ -108,7 +118,10 @@ def run(
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        click.echo(summary(report, screen()))
+        if isinstance(report, MergeReport):
+            click.echo(summary(report, screen()))
+        else:
+            click.echo(adapter_report.summary(report, screen()))
 
 
 def _json(data: dict[str, Any]) -> str:

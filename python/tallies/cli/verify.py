@@ -49,8 +49,8 @@ def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) ->
     """Read a checkpoint or a store and say whether it is whole."""
     named = pairs(tasks, "--task", "math=models/math")
     variant = options["variant"] or ""
-    place = local_path(path, variant, bars=wants_bar(None, quiet=False))
-    found = verify(place, tasks=named, **options)
+    local_path(path, variant, bars=wants_bar(None, quiet=False))  # with a bar for each download
+    found = verify(path, tasks=named, **options)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

@@ -137,16 +137,20 @@ class Passes:
         if self.settles_last:
             self._settle([range(len(self._works))])
 
+    def settle_as(self, jobs: Sequence[int], sign: int) -> None:
+        """Combine these tensors again where cancelled votes took another sign than this one."""
+        self._settle([jobs], sign)
+
     def majority(self, jobs: Iterable[int]) -> int:
         """Return the sign of the sum of elected signs over these tensors; the rule's if zero."""
         total = sum(self.outcomes[job].sign_sum for job in jobs)
         return (1 if total > 0 else -1) if total else self.rule.even
 
-    def _settle(self, groups: Iterable[Sequence[int]]) -> None:
+    def _settle(self, groups: Iterable[Sequence[int]], known: int | None = None) -> None:
         """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
         tasks, owners = [], []
         for group in groups:
-            sign = self.majority(group)
+            sign = self.majority(group) if known is None else known
             for job in group:
                 outcome = self.outcomes[job]
                 assumed = {1: outcome.plus, -1: outcome.minus}

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.adapters.kinds import find_adapter, kind_of
+from ..checkpoint.adapters.opening import open_adapter
+from ..checkpoint.adapters.placing import place as lay_over
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..hub.names import of_snapshot
 from ..recipe.inputs import Inputs
-from ..recipe.places import Places
+from ..recipe.places import PLUS, Places
+from .adapters import describe_adapter, facts_of
 
 
 def inspect(
@@ -25,7 +28,7 @@ def inspect(
     """Describe the tensors of a checkpoint, or the tasks of a store, as plain data.
 
     Args:
-        path: The checkpoint or the store.
+        path: The checkpoint, which may have adapters (``base+adapter``), or the store.
         fingerprints: Read all data of a checkpoint, at about the speed of the disk, and add
             fingerprints; not those of a model of the hub that is not in the cache. The reports of
             merges name the same ``fingerprint`` of a whole checkpoint.
@@ -35,6 +38,7 @@ def inspect(
     Returns:
         For a checkpoint, ``path``, ``kind`` (``checkpoint``, or ``adapter`` where its tensors are
         those of an adapter), ``adapter`` (what kind of adapter it is or holds, in words, or None),
+        ``adapters`` (those on the model, or the adapter itself, as ``describe_adapter`` does),
         ``files`` with their sizes, counts, ``metadata``,
         ``left_out`` (paths that are no weights of the model, and why), ``fingerprint``, and
         ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
@@ -56,12 +60,18 @@ def inspect(
         return inspect_store(place)
     with Inputs(places, [text]).named():
         checkpoint = Checkpoint.open(place, variant=variant or "")
+        for one in places.pieces(text)[1:]:
+            checkpoint = lay_over(checkpoint, open_adapter(places.local(one)))
     model = of_snapshot(place)
     if model is not None:
         from ..hub.shadow import is_shadow
 
         fingerprints = fingerprints and not is_shadow(place)
-    adapter = find_adapter(checkpoint)
+    adapter, adapters = find_adapter(checkpoint), [*map(facts_of, checkpoint.adapters)]
+    if kind_of(adapter) == "adapter":
+        with Inputs(places, [text]).named():
+            adapters = [describe_adapter(places.local(text))]
+    others = [str(one.path) for one in checkpoint.adapters]
     tensors = list(checkpoint.tensors.values())
     prints: dict[str, str] = {}
     if fingerprints:
@@ -73,9 +83,10 @@ def inspect(
     for tensor in tensors:
         by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.n_elements
     return {
-        "path": model.text if model else str(checkpoint.path),
+        "path": PLUS.join([model.text if model else str(checkpoint.path), *others]),
         "kind": kind_of(adapter),
         "adapter": str(adapter) if adapter else None,
+        "adapters": adapters,
         "files": {
             _relative(file, checkpoint.path): file.stat().st_size for file in checkpoint.files
         },
@@ -93,6 +104,7 @@ def inspect(
                 "n_bytes": tensor.n_bytes,
                 "file": _relative(tensor.path, checkpoint.path),
                 "fingerprint": prints.get(tensor.name),
+                **({"changes": len(tensor.changes)} if tensor.changes else {}),
             }
             for tensor in tensors
         },
@@ -100,5 +112,7 @@ def inspect(
 
 
 def _relative(file: Path, root: Path) -> str:
-    """Return the path of a weight file below its model."""
+    """Return the path of a weight file below its model; a whole one for a file of an adapter."""
+    if not file.is_relative_to(root):
+        return str(file)
     return file.relative_to(root).as_posix() if file != root else file.name

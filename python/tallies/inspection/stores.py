@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.json_text import refuse_unreadable
-from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
+from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..errors import InputError
 from ..messages import unknown
 from ..recipe.adapters import with_base
-from ..recipe.inputs import Inputs
 from ..recipe.places import Places, local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
@@ -161,16 +160,6 @@ def _fingerprint(root: Path, manifest: Manifest, expert: str | os.PathLike[str])
     """Return the fingerprint of an expert, which may be a model with adapters."""
     places = Places.of()
     text = with_base(os.fspath(expert), places, resolved(manifest.base_path, root))
-    if len(places.pieces(text)) == 1:
-        model = inspect(local_path(text, manifest.variant or ""), variant=manifest.variant)
-        found = model.get("fingerprint")
-        return None if found is None else str(found)
-    inputs = Inputs(places, [text], variant=manifest.variant)
-    inputs.fetch(bars=False)
-    tensors = list(inputs.open(text).tensors.values())
-    return model_fingerprint(
-        {
-            tensor.name: tensor_fingerprint(tensor, lanes)
-            for tensor, lanes in zip(tensors, contents(tensors, n_threads(None)), strict=True)
-        }
-    )
+    local_path(text, manifest.variant or "")  # the data, which inspect does not download
+    found = inspect(text, variant=manifest.variant).get("fingerprint")
+    return None if found is None else str(found)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..checkpoint.adapters.kinds import find_adapter, kind_of
-from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.empty import empty_weights
-from ..checkpoint.scaled import with_scales
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
 from ..errors import InputError
+from ..recipe.inputs import open_whole
 from ..recipe.places import local_path
 from ..sizes import parse_size
 from ..spec.choices import Nonfinite
@@ -35,7 +34,7 @@ def verify(
     store is compared with its checksums.
 
     Args:
-        path: The checkpoint or the store.
+        path: The checkpoint, which may have adapters (``base+adapter``), or the store.
         nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
@@ -64,7 +63,7 @@ def verify(
         raise InputError(
             f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
         )
-    checkpoint = with_scales(Checkpoint.open(place, variant=variant or ""))
+    checkpoint = open_whole(os.fspath(path), variant or "")
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for tensor in checkpoint.tensors.values():
@@ -76,7 +75,7 @@ def verify(
         if count:
             found[blamed.name] = {"count": count, "first": first}
     return {
-        "path": str(checkpoint.path),
+        "path": checkpoint.label,
         "kind": kind_of(find_adapter(checkpoint)),
         "files": len(checkpoint.files),
         "tensors": len(checkpoint.tensors),

@@ -15,7 +15,8 @@ from ..checkpoint.policy import Policy
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.tied import is_head
 from ..errors import InputError
-from ..messages import counted, some
+from ..messages import counted, show, some
+from ..recipe.adapters import with_base
 from ..recipe.inputs import Inputs
 from ..recipe.places import Places
 from ..recipe.tensor_keys import chosen
@@ -89,6 +90,13 @@ class ExtractionPlan:
             StorageError: The system or the hub fails.
         """
         places = Places.of()
+        if len(places.pieces(base)) > 1:
+            raise InputError(
+                f"base {show(base)}: is a model with adapters, and the configuration of an adapter "
+                f"names one model; merge it first: tallies merge --method linear --model "
+                f"{base!r} --out BASE"
+            )
+        finetuned = with_base(finetuned, places, base)
         texts = (places.pinned(finetuned), places.pinned(base))
         inputs = Inputs(places, texts, variant=inclusion.variant)
         inputs.fetch_opaque(bars=bars)
@@ -107,6 +115,7 @@ class ExtractionPlan:
         warnings = differences(
             (own, tuned), any_architecture=inclusion.architecture == Architecture.ANY
         )
+        warnings += inputs.warnings
         matched = match(as_model(own), [as_model(tuned)], inclusion.policy())
         lacking = set(matched.missing.get(as_model(tuned).label, ()))
         found = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -67,13 +68,14 @@ class Target:
     @property
     def most_rank(self) -> int:
         """The largest rank that makes sense: that of a matrix of the tensor's size."""
-        if len(self.shape) == 3 and self.is_parameter:
-            return min(self.shape[1:])
-        rows = self.shape[0]
-        n = 1
-        for size in self.shape[1:]:
-            n *= size
-        return min(rows, n)
+        return min(self.matrix_shape[-2:])
+
+    @property
+    def matrix_shape(self) -> tuple[int, ...]:
+        """The shape as a matrix, or as a stack of matrices: a kernel is among the columns."""
+        if self.kind is not Kind.CONVOLUTION:
+            return self.shape
+        return (self.shape[0], math.prod(self.shape[1:]))
 
     def stored_factors(self, left: Any, right: Any) -> Iterator[tuple[str, Any]]:
         """Yield the names and the arrays of the factors as PEFT stores them.

@@ -72,13 +72,16 @@ class AdapterWriter:
         self._scratch.touch()
         self._end = 0
 
-    def add(self, target: Target, left: np.ndarray, right: np.ndarray) -> None:
+    def add(
+        self, target: Target, left: np.ndarray, right: np.ndarray, *, again: bool = False
+    ) -> None:
         """Add the factors of one tensor.
 
         Args:
             target: The tensor.
             left: [rows, rank], or [experts, rows, rank] for a stack; float32 or float64.
             right: [rank, columns], or [experts, rank, columns]. The change is left @ right.
+            again: Replace the factors that were added before.
 
         Raises:
             InputError: A factor does not fit into float16.
@@ -90,7 +93,7 @@ class AdapterWriter:
             left = left * np.float32(rank / self._alpha)
         for name, values in target.stored_factors(left, right):
             values = np.ascontiguousarray(values, np.float32)
-            self._put((name, self._dtype, values.shape), [self._narrowed(target, values)])
+            self._put((name, self._dtype, values.shape), [self._narrowed(target, values)], again)
         with self._lock:
             self._ranks[target] = rank
 
@@ -134,11 +137,11 @@ class AdapterWriter:
             )
         return data
 
-    def _put(self, entry: Entry, data: Iterable[bytes | bytearray]) -> None:
+    def _put(self, entry: Entry, data: Iterable[bytes | bytearray], again: bool = False) -> None:
         """Append the bytes of a tensor to the scratch file."""
         n_bytes = tensor_bytes(entry)
         with self._lock:
-            if entry[0] in self._places:
+            if entry[0] in self._places and not again:
                 raise InputError(f"tensor {show(entry[0])}: is changed twice; leave out one")
             begin, self._end = self._end, self._end + n_bytes
             self._places[entry[0]] = (entry, begin)

@@ -73,11 +73,11 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     rows = [("merged", *row) for row in zip(made.experts, report.experts, strict=True)]
     if report.base is not None:
         rows.insert(0, ("base", made.template, report.base))
-    paths = [path for _, model, _ in rows for path in _paths(model)]
+    paths = [path for _, model, _ in rows for path in model.paths]
     for role, model, known in rows:
-        names = [_name(path, paths) for path in _paths(model)]
+        names = [_name(path, paths) for path in model.paths]
         parameters, fingerprint = listed(known.parameters), known.fingerprint
-        for number, path in enumerate(_paths(model)):
+        for number, path in enumerate(model.paths):
             on_hub, matter = of_snapshot(path), _card_of(path)
             hub_id = on_hub.repo if on_hub else None
             if number:
@@ -85,11 +85,6 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
             else:
                 name = "+".join(names)
                 yield _Source(name, hub_id, role, parameters, f"`{fingerprint}`", matter)
-
-
-def _paths(model: Checkpoint) -> list[Path]:
-    """Return the path of a model and those of its adapters."""
-    return [model.path, *(one.path for one in model.adapters)]
 
 
 def _name(path: Path, others: Iterable[Path]) -> str:

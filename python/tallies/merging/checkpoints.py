@@ -17,6 +17,8 @@ from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, check_rows, n_threads, too_little
 from ..engine.matrices import refuse_too_large
 from ..engine.usage import Progress
+from ..lora.adapter_merge import merge_adapters
+from ..lora.adapter_report import AdapterReport
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
@@ -52,7 +54,7 @@ def merge(
     overwrite: bool = False,
     sync: bool = False,
     progress: Progress = None,
-) -> MergeReport:
+) -> MergeReport | AdapterReport:
     """Merge checkpoints on disk into a new directory or file, tile by tile in bounded memory.
 
     Inputs are widened to float32, sums run in float32 in the order of the experts, and each result
@@ -85,7 +87,8 @@ def merge(
             called with the bytes moved so far and the bytes to move in all.
 
     Returns:
-        The report that is also in the ``tallies.json`` of a directory.
+        The report that is also in the ``tallies.json`` of a directory. With ``adapter_rank`` the
+        result is an adapter, and the report an ``AdapterReport``.
 
     Raises:
         InputError: The request or an input is wrong; before anything is written to ``out``.
@@ -103,6 +106,16 @@ def merge(
     request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
     max_bytes = parse_size(max_memory)
     start = time.perf_counter()
+    if request.adapter_rank is not None:
+        return merge_adapters(
+            request,
+            out,
+            max_bytes=max_bytes,
+            threads=threads,
+            overwrite=overwrite,
+            sync=sync,
+            progress=progress,
+        )
     inputs = request.inputs()
     inputs.fetch_opaque(bars=bars)
     made = plan(request)

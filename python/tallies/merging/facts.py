@@ -47,8 +47,7 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
     found = {str(output): output.name}
     for text, model in opened.items():
         found[text] = found[model.label] = places.relative_to(output, text)
-        paths = (model.path, *(one.path for one in model.adapters))
-        for piece, path in zip(places.pieces(text), paths, strict=True):
+        for piece, path in zip(places.pieces(text), model.paths, strict=True):
             name = places.relative_to(output, piece)
             found |= {piece: name, str(path): name, os.path.realpath(path): name}
     return found

@@ -175,8 +175,9 @@ class MergePlan:
         return sorted(files)
 
     def input_roots(self) -> list[Any]:
-        """Return the directories or files that the models are."""
-        return [one.path for one in (self.template, self.donor, *self.experts)]
+        """Return the directories or files that the models and their adapters are."""
+        models = (self.template, self.donor, *self.experts)
+        return [path for one in models for path in one.paths]
 
     def works(self, files: PlanFiles, outputs: Mapping[str, TensorInfo]) -> list[Work]:
         """Return the merged tensors as the passes take them, at the method's own scale.

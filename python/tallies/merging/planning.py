@@ -86,7 +86,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     others = [name for one in (template, *experts) for name in one.tensors]
     resolver = config.resolver(names, [*others, *matched.tied])
     parameters = {name: resolver.parameters_for(name) for name in names}
-    config, more = _with_changed_defaults(config, parameters)
+    config, more = with_changed_defaults(config, parameters)
     warnings += more
     rule = config.rule()
     if rule.survey is not None:
@@ -137,7 +137,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     return made
 
 
-def _with_changed_defaults(
+def with_changed_defaults(
     config: MergeConfig, parameters: dict[str, dict[str, Any]]
 ) -> tuple[MergeConfig, list[str]]:
     """Return the request with defaults that changed, and what a user has to hear of defaults."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..discovery import classes_in, in_reading_order
 from ..errors import InputError
 from ..messages import unknown
+from ._factors import Copa, Disjoint
 from ._method import Method
 
 _READING_ORDER = (
@@ -21,9 +22,17 @@ _FOUND = {one.name: one for one in classes_in(__name__, Method)}
 _METHODS = {name: _FOUND[name] for name in in_reading_order(_FOUND, _READING_ORDER)}
 
 
+_OF_ADAPTERS: dict[str, type[Method]] = {one.name: one for one in (Copa, Disjoint)}
+
+
 def names() -> list[str]:
-    """Return the names of all methods, simplest first."""
+    """Return the names of all methods that merge models, simplest first."""
     return list(_METHODS)
+
+
+def of_adapters() -> list[str]:
+    """Return the names of the methods that merge adapters alone."""
+    return list(_OF_ADAPTERS)
 
 
 def proper_name(name: object) -> object:
@@ -49,6 +58,8 @@ def get(name: str) -> type[Method]:
     Raises:
         InputError: No method has the name; the message suggests a near one.
     """
+    if name in _OF_ADAPTERS:
+        return _OF_ADAPTERS[name]
     try:
         return _METHODS[str(proper_name(name))]
     except KeyError:

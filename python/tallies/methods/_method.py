@@ -31,6 +31,8 @@ class Method:
     semantics: ClassVar[tuple[Semantics, ...]] = (PAPER,)
     has_order: ClassVar[bool] = False
     """The order of the experts changes the result by more than rounding."""
+    of_adapters: ClassVar[bool] = False
+    """The method merges adapters to an adapter, and no models."""
     keeps_one_expert: ClassVar[bool] = True
     """One expert, untrimmed and unscaled, is the result."""
 

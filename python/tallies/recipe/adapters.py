@@ -39,8 +39,15 @@ def with_base(text: str, places: Places, base: str | None = None) -> str:
     path = _directory(places, first)
     if not is_adapter(path):
         return text
-    found = _base_of(text, path, places, base)
-    if is_adapter(_directory(places, places.pieces(found)[0])):
+    found = _base_of(first, path, places, base)
+    try:
+        is_another = is_adapter(_directory(places, places.pieces(found)[0]))
+    except InputError as error:
+        raise InputError(
+            f"{path}: is an adapter on {show(found)}; {error}; a model before it (MODEL"
+            f"{PLUS}{text}) is taken instead"
+        ) from None
+    if is_another:
         raise InputError(
             f"{path}: is an adapter on {found}, which is an adapter itself; name the model and "
             f"both adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"
@@ -55,7 +62,7 @@ def _directory(places: Places, text: str) -> str:
 
 def _base_of(text: str, path: str, places: Places, base: str | None) -> str:
     stated = stated_base(path)
-    local = _local(stated, path, places) if stated else None
+    local = _local(stated, text, places) if stated else None
     if local is not None:
         same = base is not None and places.identity(base) == places.identity(local)
         return base if same and base is not None else local
@@ -74,13 +81,28 @@ def _base_of(text: str, path: str, places: Places, base: str | None) -> str:
     return stated
 
 
-def _local(stated: str, path: str, places: Places) -> str | None:
-    """Return the text of a base that is a path with something there, from the adapter's too."""
+def _local(stated: str, adapter: str, places: Places) -> str | None:
+    """Return the text of a base that is a path with something there, from the adapter's too.
+
+    Args:
+        stated: The base as the adapter's configuration names it.
+        adapter: The text of the adapter.
+        places: The directories from which the texts lead.
+    """
     if places.is_local(stated):
         return stated
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    beside = os.path.join(folder, stated)
-    return beside if not stated.startswith("~") and os.path.exists(beside) else None
+    path = places.path(adapter)
+    if stated.startswith("~") or not os.path.exists(path):
+        return None
+    is_folder = os.path.isdir(path)
+    beside = os.path.join(path if is_folder else os.path.dirname(path), stated)
+    if not os.path.exists(beside):
+        return None
+    short = os.path.normpath(
+        os.path.join(adapter if is_folder else os.path.dirname(adapter), stated)
+    )
+    same = places.is_local(short) and os.path.samefile(places.path(short), beside)
+    return short if same else beside
 
 
 def other_base(text: str, found: str, base: str, places: Places) -> Iterator[str]:
@@ -109,7 +131,10 @@ def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[s
         places: The directories from which the text leads.
     """
     base = places.pieces(text)[0]
-    for adapter in checkpoint.adapters:
+    for number, adapter in enumerate(checkpoint.adapters):
+        if adapter in checkpoint.adapters[:number]:
+            yield f"{adapter.path}: is added to {show(base)} again, and counts again"
+            continue
         yield from adapter.warnings
         stated = adapter.base or stated_base(str(adapter.path))
         if stated and not _is_same(stated, base, str(adapter.path), checkpoint, places):

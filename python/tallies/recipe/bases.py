@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .adapters import other_base, with_base
@@ -11,19 +11,45 @@ from .places import Places
 
 
 def with_bases(
-    base_model: str | None, entries: Iterable[ModelEntry], places: Places
-) -> tuple[dict[str, Any], list[str]]:
+    base: str | None, texts: Iterable[str], places: Places
+) -> tuple[str | None, list[str], list[str]]:
     """Put the models that adapters change before those that stand alone; see ``with_base``.
 
+    Args:
+        base: The text of the base, or None.
+        texts: The texts of the models.
+        places: The directories from which the texts lead.
+
     Returns:
-        The values of ``base_model`` and ``models``, and warnings.
+        The text of the base and those of the models, with commits, and warnings.
+
+    Raises:
+        InputError: No base is known for an adapter, or a model of the hub is none.
+        StorageError: The hub fails.
     """
-    base = None if base_model is None else places.pinned(with_base(base_model, places))
-    models: list[ModelEntry] = []
+    if base is not None:
+        base = places.pinned(with_base(places.pinned(base), places))
+    found: list[str] = []
     warnings: list[str] = []
-    for entry in entries:
-        text = places.pinned(with_base(entry.model, places, base))
-        models.append(entry.model_copy(update={"model": text}))
-        if text != entry.model and base is not None:
-            warnings += other_base(entry.model, text, base, places)
-    return {"base_model": base, "models": tuple(models)}, warnings
+    for text in map(places.pinned, texts):
+        whole = places.pinned(with_base(text, places, base))
+        if whole != text and base is not None:
+            warnings += other_base(text, whole, base, places)
+        found.append(whole)
+    return base, found, warnings
+
+
+def pinned_values(
+    base_model: str | None, models: Sequence[ModelEntry], files_from: str | None, places: Places
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a recipe's keys that name models, with commits and with bases.
+
+    Returns:
+        The values by key, and warnings.
+    """
+    base, texts, warnings = with_bases(base_model, [entry.model for entry in models], places)
+    entries = tuple(
+        entry.model_copy(update={"model": text}) for entry, text in zip(models, texts, strict=True)
+    )
+    donor = None if files_from is None else places.pinned(files_from)
+    return {"base_model": base, "models": entries, "files_from": donor}, warnings

@@ -27,7 +27,7 @@ from ..methods._method import Method
 from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
-from .bases import with_bases
+from .bases import pinned_values
 from .complaints import one_line
 from .fields import (
     MethodName,
@@ -42,7 +42,14 @@ from .fields import (
 from .inputs import Inputs
 from .keys import known_keys
 from .lenient import without_passed_over
-from .models import ModelEntry, checked_entries, refuse_models, restate, taking_part
+from .models import (
+    ModelEntry,
+    checked_entries,
+    refuse_method,
+    refuse_models,
+    restate,
+    taking_part,
+)
 from .output_keys import OutputKeys
 from .overrides import Overrides
 from .parameters import Resolver, check_parameters
@@ -170,12 +177,13 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         """Return this request with all that decides what its models are.
 
         Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
-        that they change before them, see ``with_base``.
+        that they change before them, see ``with_base``, unless adapters are the result.
         """
-        pinned = self._restated(self._places.pinned)
-        values, warnings = with_bases(pinned.base_model, pinned.models, self._places)
-        warnings = [*self._passed_over, *warnings]
-        return pinned.model_copy(update=values)._at(self._places, warnings)
+        places = self._places
+        if self.adapter_rank is not None:
+            return self._restated(places.pinned)._at(places)
+        values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
@@ -208,7 +216,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         return modifiers.Modifiers.of(
             {key: getattr(self, key) for key in modifiers.KEYS},
             self.method,
-            has_base=self.base_model is not None,
+            has_base=self.base_model is not None or self.adapter_rank is not None,
         )
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
@@ -260,11 +268,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
-        if self.method.needs_base and self.base_model is None:
-            raise InputError(
-                f"base_model: missing, and {self.merge_method} needs the model that the others "
-                "were tuned from; add 'base_model: DIR' (--base DIR)"
-            )
+        refuse_method(self.method, self.base_model, self.adapter_rank)
         self.modifiers()
         self._check_experts()
         return self

@@ -12,14 +12,15 @@ from .. import methods
 from ..messages import show, unknown
 from ..sizes import parse_size
 from ..spec import dtypes
-from ..spec.choices import Choice, Nonfinite, Semantics
+from ..spec.choices import AdapterSpace, Choice, Nonfinite, Semantics
 from . import modifiers
 
 
 def _method(value: object) -> object:
     name = methods.proper_name(value)
-    if name not in methods.names():
-        raise ValueError(unknown(name, methods.names()))
+    known = [*methods.names(), *methods.of_adapters()]
+    if name not in known:
+        raise ValueError(unknown(name, known))
     return name
 
 
@@ -69,6 +70,14 @@ def _size(value: object) -> object:
     return value
 
 
+def _rank(value: object) -> object:
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if value == "full" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError(f"found {show(value)}, expected a rank such as 16, or 'full'")
+
+
 def modifier(key: str) -> BeforeValidator:
     """Return the check of one of ``modifiers.KEYS``; None counts as not given."""
     return BeforeValidator(lambda value: None if value is None else modifiers.check(key, value))
@@ -85,6 +94,11 @@ DtypeName = Annotated[str, BeforeValidator(_dtype)]
 
 PathText = Annotated[str, BeforeValidator(_path)]
 """Text that can be a path of the file system."""
+
+AdapterRank = Annotated[int | str, BeforeValidator(_rank)]
+"""The rank of an adapter, or ``full``."""
+
+AdapterSpaceWord = Annotated[AdapterSpace, _choice_of(AdapterSpace)]
 
 VariantName = Annotated[str, BeforeValidator(_variant)]
 """The word by which files of another dtype or state are told apart."""

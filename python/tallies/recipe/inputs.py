@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..checkpoint.adapters.opening import open_adapter
 from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.opening import open_donor, open_model, under_other_names
+from ..checkpoint.scaled import with_scales
 from ..hub.names import HubModel
 from .adapters import warnings_of
 from .places import PLUS, Places
@@ -80,7 +82,10 @@ class Inputs:
 
     def open_donor(self, text: str) -> Checkpoint:
         """Open the model that gives its small files; see ``checkpoint.opening.open_donor``."""
-        return open_donor(self._places.headers(text, weights=False))
+        _, *adapters = self._places.pieces(text)
+        found = open_donor(self._places.headers(text, weights=False))
+        opened = tuple(open_adapter(self._places.local(one)) for one in adapters)
+        return replace(found, adapters=opened)
 
     @property
     def _on_hub(self) -> list[HubModel]:
@@ -129,6 +134,27 @@ class Inputs:
 
         with named():
             yield
+
+
+def open_whole(text: str, variant: str = "", *, bars: bool = False) -> Checkpoint:
+    """Open a model with its adapters, all downloaded; its tensors may be of any kind.
+
+    Args:
+        text: The text of the model.
+        variant: The variant of the weights, such as ``fp16``.
+        bars: Show a bar for each file that is downloaded.
+
+    Raises:
+        InputError: The model is no complete, well-formed one, or an adapter does not fit to it.
+        StorageError: A file cannot be read, or the hub fails.
+    """
+    places = Places.of()
+    first, *adapters = places.pieces(text)
+    path = places.local(first, variant, bars=bars)
+    found = with_scales(Checkpoint.open(path, variant=variant))
+    for adapter in adapters:
+        found = place(found, open_adapter(places.local(adapter, bars=bars)))
+    return found
 
 
 def _on_the_hub(places: Places, texts: Iterable[str]) -> list[HubModel]:

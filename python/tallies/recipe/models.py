@@ -99,6 +99,24 @@ def _in_order(
     return [*(listed or [ModelEntry(model=base_model)]), *others]
 
 
+def refuse_method(
+    method: type[Method], base_model: str | None, adapter_rank: int | str | None
+) -> None:
+    """Refuse a method of adapters for models, and one that needs a base for models without."""
+    if adapter_rank is not None:
+        return
+    if method.of_adapters:
+        raise InputError(
+            f"merge_method: {method.name} merges adapters to an adapter; say its rank: "
+            "'adapter_rank: full' (--adapter-rank full)"
+        )
+    if method.needs_base and base_model is None:
+        raise InputError(
+            f"base_model: missing, and {method.name} needs the model that the others were tuned "
+            "from; add 'base_model: DIR' (--base DIR)"
+        )
+
+
 def refuse_models(
     experts: Sequence[ModelEntry],
     base_model: str | None,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from ..sizes import parse_size
-from .fields import DtypeName, PathText, SizeText
+from ..spec.choices import AdapterSpace
+from .fields import AdapterRank, AdapterSpaceWord, DtypeName, PathText, SizeText
 
 
 class OutputKeys(BaseModel):
@@ -17,6 +18,10 @@ class OutputKeys(BaseModel):
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
     max_shard_size: SizeText = "5GB"
+    adapter_rank: AdapterRank | None = None
+    """The rank of the adapter to which adapters are merged, or ``full``; None merges models."""
+    adapter_space: AdapterSpaceWord = AdapterSpace.FULL
+    """The space in which what adapters do is merged to an adapter."""
     card: bool = True
     """Write ``README.md``, the model card, and ``mergekit_config.yml``."""
 

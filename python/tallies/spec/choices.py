@@ -81,6 +81,17 @@ class Embeddings(Choice):
     """Rows that not all models have are the base's."""
 
 
+class AdapterSpace(Choice):
+    """The space in which what adapters do to a weight is merged."""
+
+    FULL = "full"
+    """The weight's own."""
+    KNOTS = "knots"
+    """The right singular vectors of all side by side, times the singular values."""
+    CORE = "core"
+    """Orthonormal bases of all left and of all right factors."""
+
+
 class Scope(Choice):
     """The entries over which ranks, counts, norms or inner products are formed."""
 

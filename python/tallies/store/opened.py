@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core import Plan
-from ..checkpoint.adapters.opening import open_adapter
-from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.scaled import with_scales
 from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
 from ..engine.files import Place, PlanFiles, place_code
@@ -22,6 +19,7 @@ from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
 from ..recipe.adapters import with_base
+from ..recipe.inputs import open_whole
 from ..recipe.places import Places
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
@@ -73,8 +71,8 @@ class Store:
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})
-        text = base_place(root, manifest, base)
-        store = cls(root, _open_base(text, manifest.variant or ""), manifest, files)
+        text = with_base(base_place(root, manifest, base), Places.of())
+        store = cls(root, open_whole(text, manifest.variant or ""), manifest, files)
         store._check_base(by_content=check_base)
         return store
 
@@ -200,15 +198,6 @@ class Store:
             f"{self.base.path}: is not the base of {self.path}: {why}; name the base that it was "
             f"packed from (fingerprint {self.manifest.base_fingerprint})"
         )
-
-
-def _open_base(text: str, variant: str) -> Checkpoint:
-    places = Places.of()
-    first, *adapters = places.pieces(with_base(text, places))
-    found = with_scales(Checkpoint.open(places.local(first, variant), variant=variant))
-    for adapter in adapters:
-        found = place(found, open_adapter(places.local(adapter)))
-    return found
 
 
 def writer_to(address: int) -> Callable[[bytes, int], object]:

@@ -63,37 +63,30 @@ def keep_small_files(
     Raises:
         StorageError: A file cannot be read or written.
     """
-    of_base = {name: _describe(base.path, name, True) for name in _names(base)}
+    of_base = {
+        path.as_posix(): SmallFile(*_checksum(base.path / path), True)
+        for path in base.auxiliary_files()
+    }
     return {task: _keep_task(of_base, expert, directory, task) for task, expert in tasks.items()}
 
 
 def _keep_task(of_base: SmallFiles, expert: Checkpoint, directory: Path, task: str) -> SmallFiles:
-    names = _names(expert)
+    places = expert.small_files()
+    names = [path.as_posix() for path in places]
     lacks_description = any(name in of_base and name not in names for name in _DESCRIPTIONS)
     # An expert of bare weights loads with the base's files alone. The base's card is not its own.
     kept = {n: file for n, file in of_base.items() if not cards.of_one_model(Path(n))}
     kept = kept if lacks_description else {}
-    for name in names:
-        found = _describe(expert.path, name, False)
+    for name, path in zip(names, places.values(), strict=True):
+        refuse_undecodable(path)
+        found = SmallFile(*_checksum(path), False)
         same = of_base.get(name)
         if same is not None and same.checksum == found.checksum:
             kept[name] = same
         else:
             kept[name] = found
-            copy_file(expert.path / name, directory / place(task, name))
+            copy_file(path, directory / place(task, name))
     return dict(sorted(kept.items()))
-
-
-def _names(checkpoint: Checkpoint) -> list[str]:
-    paths = checkpoint.auxiliary_files()
-    for path in paths:
-        refuse_undecodable(path)
-    return [path.as_posix() for path in paths]
-
-
-def _describe(root: Path, name: str, in_base: bool) -> SmallFile:
-    checksum, n_bytes = _checksum(root / name)
-    return SmallFile(checksum, n_bytes, in_base)
 
 
 def _checksum(path: Path) -> tuple[str, int]:

@@ -7,9 +7,8 @@ from typing import NoReturn
 
 from ...errors import InputError
 from ...messages import show
-from ...spec.dtypes import DTYPES
 from ..changes import Added, Change, Hadamard, Magnitudes, Product
-from ..strided import row_major
+from ..rows import first_rows, last_rows
 from ..tensors import TensorInfo
 from .adapter import Edit
 from .fitting import WAY_OUT, matrix_of
@@ -98,11 +97,7 @@ def _matrix(stack: TensorInfo, number: int) -> TensorInfo:
 
 def _rows(tensor: TensorInfo, begin: int, count: int) -> TensorInfo:
     """Return some entries of a tensor's first dimension, as a view."""
-    step = (tensor.strides or row_major(tensor.shape))[0]
-    shape = (count, *tensor.shape[1:])
-    each = tensor.n_bytes // tensor.shape[0] if tensor.shape[0] else 0
-    offset = tensor.offset + begin * step * DTYPES[tensor.dtype]
-    return replace(tensor, shape=shape, offset=offset, n_bytes=each * count)
+    return first_rows(last_rows(tensor, begin), count)
 
 
 def _refuse(edit: Edit, tensor: TensorInfo, found: str) -> NoReturn:

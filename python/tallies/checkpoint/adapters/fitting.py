@@ -10,6 +10,7 @@ from ...messages import show
 from ...spec.dtypes import FLOATS
 from ..changes import Added, Change, Hadamard, Kronecker, Magnitudes, Product, Rows, pieces
 from ..tensors import TensorInfo
+from ..tied import is_embedding, is_head
 from .adapter import Edit
 
 WAY_OUT: Final = (
@@ -79,7 +80,8 @@ def check_fits(
         is_part: The change is one of some rows, from the product's first row on.
     """
     if isinstance(change, TensorInfo):
-        _expect(edit, change.shape == tensor.shape, change.shape, tensor)
+        is_resized = change.shape[1:] == tensor.shape[1:] and _has_rows_of_words(tensor)
+        _expect(edit, is_resized or change.shape == tensor.shape, change.shape, tensor)
         return
     if tensor.dtype not in FLOATS:
         raise InputError(
@@ -109,6 +111,11 @@ def check_fits(
             _expect(edit, fits, values.shape, tensor)
         case _:
             _check_matrix(edit, change, tensor, is_part=is_part)
+
+
+def _has_rows_of_words(tensor: TensorInfo) -> bool:
+    """Tell if a tensor has a row for each word, so that one of a larger vocabulary replaces it."""
+    return len(tensor.shape) == 2 and (is_head(tensor.name) or is_embedding(tensor.name))
 
 
 def _check_matrix(edit: Edit, change: Change, tensor: TensorInfo, *, is_part: bool) -> None:

@@ -39,7 +39,7 @@ _KINDS: Final[Mapping[str, str]] = {
 _MARKS: Final = (
     *("lora", "dora_", "hada_", "lokr_", "ia3_", "oft_", "vera_", "hira_", "prompt_embeddings"),
     *("adaption_", "bone_", "miss_", "hra_", "c3a_", "shira_", "ft_spectrum", "road_"),
-    *("trainable_tokens_", "base_model."),
+    *("trainable_tokens_", "base_model.", "lycoris_"),
 )
 """Pieces of which one is in every such name; they are looked for first, since that is quick."""
 
@@ -52,6 +52,9 @@ _SAVED_BY_PEFT: Final = re.compile(
     r"|peanut|psoft|road|shadow|supertuning|xlora)_"
 )
 """Names that tell only in a file of PEFT, since they might be those of a model's own tensors."""
+
+_OF_WHOLES: Final = re.compile(r"\A(?:lora|lycoris)_\w+\.(?:diff|diff_b|w_norm|b_norm)\Z")
+"""Differences of whole weights, by modules in kohya's spelling."""
 
 _PLACE: Final = re.compile(r"\.(?:lora|hada|lokr|ia3|oft|boft|vera|dora)[_.].*\Z")
 """The rest of a piece's name, after that of the module it changes."""
@@ -96,6 +99,9 @@ def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
         # A whole model has more weights than the adapter changes; an adapter may save a few.
         in_a_model = len(tensors) - len(pieces) > len(changed)
         return Adapter(kind_of_piece(found[0]), tensors[found[0]], in_a_model)
+    differences = [name for name in tensors if name.endswith((".diff", ".diff_b"))]
+    if differences and all(map(_BESIDE_FACTORS.search, tensors)):
+        return Adapter("differences", tensors[differences[0]], False)
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
     return None
@@ -111,6 +117,8 @@ def kind_of_piece(name: str) -> str:
     for kind, pattern in _PATTERNS.items():
         if pattern.search(name):
             return kind
+    if _OF_WHOLES.match(name):
+        return "differences of weights"
     return "PEFT" if _SAVED_BY_PEFT.match(name) else ""
 
 

@@ -82,6 +82,9 @@ def _experts(moe: str, gate: str, up: str, down: str) -> Iterator[Rule]:
 _CLIP: Final = "*text_model.encoder.layers.#"
 _OPEN_CLIP: Final = "*transformer.resblocks.#"
 
+_VIT: Final = "*encoder.layer.#"
+_VIT_NOW: Final = "*layers.#"
+
 _FLUX: Final = "*transformer_blocks.#"
 _FLUX_FILE: Final = "*double_blocks.#"
 _SD3_FILE: Final = "*joint_blocks.#"
@@ -138,6 +141,16 @@ RULES: Final[tuple[Rule, ...]] = (
         (f"{_OPEN_CLIP}.mlp.c_proj.$", f"{_CLIP}.mlp.fc2.$"),
         (f"{_OPEN_CLIP}.ln_1.$", f"{_CLIP}.layer_norm1.$"),
         (f"{_OPEN_CLIP}.ln_2.$", f"{_CLIP}.layer_norm2.$"),
+    ),
+    *_renamed(
+        (f"{_VIT}.attention.attention.query.$", f"{_VIT_NOW}.attention.q_proj.$"),
+        (f"{_VIT}.attention.attention.key.$", f"{_VIT_NOW}.attention.k_proj.$"),
+        (f"{_VIT}.attention.attention.value.$", f"{_VIT_NOW}.attention.v_proj.$"),
+        (f"{_VIT}.attention.output.dense.$", f"{_VIT_NOW}.attention.o_proj.$"),
+        (f"{_VIT}.intermediate.dense.$", f"{_VIT_NOW}.mlp.fc1.$"),
+        (f"{_VIT}.output.dense.$", f"{_VIT_NOW}.mlp.fc2.$"),
+        (f"{_VIT}.layernorm_before.$", f"{_VIT_NOW}.layernorm_before.$"),
+        (f"{_VIT}.layernorm_after.$", f"{_VIT_NOW}.layernorm_after.$"),
     ),
     *_stream(f"{_FLUX_FILE}.img_", "", ("mlp.0", "mlp.2"), "mod.lin", _HERE),
     *_stream(f"{_FLUX_FILE}.txt_", "_context", ("mlp.0", "mlp.2"), "mod.lin", _CONTEXT),

@@ -45,6 +45,16 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Prefixes that a component has in models, by its names in adapters: kohya's, and diffusers'."""
 
+_AROUND: Final = frozenset(
+    (
+        *("transformer.", "backbone.", "bert.", "roberta."),
+        *_TEXT_MODELS,
+        *(f"{component}." for component in COMPONENTS),
+        *(root for roots in COMPONENTS.values() for root in roots),
+    )
+)
+"""Prefixes of whole models, behind which a name of two components, ``norm.weight``, says enough."""
+
 _KOHYA: Final = re.compile(
     r"(?:lora_(?P<component>unet|te\d?|prior_unet|prior_te|transformer)|lycoris)_"
     r"(?P<module>[^.]+)\.(?P<parameter>[^.]+)\Z"
@@ -74,7 +84,7 @@ class Names:
 
         The name itself is looked for first, then the same without wrappers, then under another
         prefix of its component or of the text model, then with components in front that either of
-        the two lacks. kohya's names have underscores for dots.
+        the two lacks, as few as possible. kohya's names have underscores for dots.
         """
         if name in self._names:
             return [name]
@@ -90,10 +100,16 @@ class Names:
                 found = [one for new in _TEXT_MODELS for one in self._by_plain.get(new + rest, ())]
                 if found:
                     return found
-        found = self._by_end.get(wanted, [])
+        longer = self._by_end.get(wanted, [])
+        least = min((one.count(".") for one in map(plain, longer)), default=0)
+        found = [one for one in longer if plain(one).count(".") == least]
         parts = wanted.split(".")
         for n in range(1, len(parts) - 1):
-            found = found or self._by_plain.get(".".join(parts[n:]), [])
+            is_telling = len(parts) - n > 2 or ".".join([*parts[:n], ""]) in _AROUND
+            if is_telling and not found:
+                found = self._by_plain.get(".".join(parts[n:]), [])
+        if not found and wanted.startswith("text_model."):
+            return self.find(wanted.removeprefix("text_model."))
         return found
 
     def _find_flat(self, kohya: re.Match[str]) -> list[str]:
@@ -134,11 +150,18 @@ class Names:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """Yield a name as it is, and under the other prefixes of its component."""
-    yield name
+    """Yield a name as it is, and under the other prefixes of its component.
+
+    A text encoder may have all of its modules in ``text_model``, or has none of them there.
+    """
     component, _, rest = name.partition(".")
-    for root in COMPONENTS.get(component, ()):
-        yield root + rest
+    for root in ("", *COMPONENTS.get(component, ())):
+        one = root + rest if root else name
+        yield one
+        if ".text_model." in one:
+            yield one.replace(".text_model.", ".", 1)
+        elif root:
+            yield f"{root}text_model.{rest}"
 
 
 def _flat(module: str) -> str:

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from ...errors import InputError
-from ...messages import some
+from ...messages import show, some
 from ..causes import refuse_absent
 from ..checkpoint import Checkpoint
 from ..files import refuse_undecodable
 from .adapter import Adapter
 from .effect import with_warning_of_no_effect
+from .kinds import find_adapter
 from .other_tools import read_other_tools
 from .peft import read_peft
 from .peft_config import CONFIG, read_config
@@ -58,7 +59,16 @@ def open_adapter(path: str | os.PathLike[str]) -> Adapter:
             f"{folder / CONFIG}: no such file, which says the scale of the adapter {file.name}; "
             "download it, or merge the adapter into its model first (PEFT: merge_and_unload)"
         )
-    return with_warning_of_no_effect(read_other_tools(root, found))
+    try:
+        return with_warning_of_no_effect(read_other_tools(root, found))
+    except InputError:
+        if find_adapter(found) is None:
+            name = next(iter(found.tensors), "")
+            raise InputError(
+                f"{root}: is no adapter, expected one on a model (MODEL+ADAPTER): no name of its "
+                f"tensors, such as {show(name)}, is that of an adapter's piece"
+            ) from None
+        raise
 
 
 def _has_config(folder: Path) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from ...errors import InputError
 from ...messages import did_you_mean, show, some
@@ -15,9 +17,15 @@ from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
 from .cutting import cut, is_part, n_rows_of
 from .fitting import WAY_OUT, check_fits
-from .readings import settled
+from .readings import are_turned, settled
 from .targets import Spot, Targets
 from .tied_edits import for_tied
+
+_OTHER_HEADS: Final = re.compile(
+    r"(?:\A|\.)(?:cls\.predictions\.decoder|lm_head\.decoder|proj_out|vocab_projector"
+    r"|generator_lm_head|embed_out)\.weight\Z"
+)
+"""Heads that files leave out where they are tied, beside those that ``is_head`` knows."""
 
 
 def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
@@ -49,8 +57,9 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
     targets = Targets(tensors)
     tied = _tied(checkpoint)
     taken: dict[str, list[tuple[Spot, Edit]]] = {}
+    turned = are_turned(adapter.edits, targets.shape_of)
     for stated in adapter.edits:
-        one = settled(stated, targets.shape_of)
+        one = settled(stated, targets.shape_of, turned)
         edit, changes = _fitting(checkpoint, targets, tensors, one)
         for spot, change in changes:
             taken.setdefault(spot.name, []).append((spot, edit))
@@ -94,9 +103,10 @@ def _target(checkpoint: Checkpoint, targets: Targets, edit: Edit) -> tuple[Spot,
     found = targets.find(edit.name, n_rows_of(edit.change))
     if len(found) == 1:
         return next(iter(found.values()))
-    if not found and is_head(edit.name) and checkpoint.config().get("tie_word_embeddings", True):
+    may_be_tied = is_head(edit.name) or _OTHER_HEADS.search(edit.name)
+    if not found and may_be_tied and checkpoint.config().get("tie_word_embeddings", True):
         # The files have the values of a tied head once, under the name of the embedding.
-        embedding = nearest_embedding(edit.name, checkpoint.tensors)
+        embedding = nearest_embedding(edit.name, checkpoint.tensors) or _only_embedding(checkpoint)
         if embedding is not None:
             return (Spot(embedding),)
     told = edit.told_by
@@ -108,6 +118,12 @@ def _target(checkpoint: Checkpoint, targets: Targets, edit: Edit) -> tuple[Spot,
         )
     hint = did_you_mean(edit.name, checkpoint.tensors)
     raise InputError(f"{start}which {checkpoint.path} lacks{hint}; {WAY_OUT}")
+
+
+def _only_embedding(checkpoint: Checkpoint) -> str | None:
+    """Return the one embedding of a model that calls it neither for words nor for tokens."""
+    found = [one for one in checkpoint.tensors if one.endswith(("embeddings.weight", "wte.weight"))]
+    return found[0] if len(found) == 1 else None
 
 
 def _refuse_overlaps(name: str, changes: list[tuple[Spot, Edit]]) -> None:

@@ -7,11 +7,12 @@ experts a pair of factors belongs to. The model's tensors do.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ...errors import InputError
 from ...messages import show, some
 from ..changes import Magnitudes, Product
+from ..tied import is_head
 from .adapter import Edit
 
 ShapeOf = Callable[[str], "tuple[int, ...] | None"]
@@ -20,16 +21,38 @@ _WIDER_OUTSIDE = {"down_proj": "gate_up_proj"}
 """Stacks of square matrices, by the stack beside them that has more outputs than inputs."""
 
 
-def settled(edit: Edit, shape_of: ShapeOf) -> Edit:
+def are_turned(edits: Iterable[Edit], shape_of: ShapeOf) -> bool | None:
+    """Tell by the matrices that are not square if a model stores them as second readings say.
+
+    Args:
+        edits: The edits of an adapter.
+        shape_of: Returns the shape of a tensor, as for ``settled``.
+
+    Returns:
+        True if all do, heads aside; None if some do and some do not.
+    """
+    found: set[bool] = set()
+    for edit in edits:
+        is_matrix = isinstance(edit.change, Product) and len(edit.change.left.shape) == 2
+        if is_matrix and edit.others and edit.others[0].name == edit.name:
+            shape = shape_of(edit.name)
+            first, second = _fits(edit, shape), _fits(edit.others[0], shape)
+            if first != second and not is_head(edit.name):
+                found.add(second)
+    return None if len(found) > 1 else True in found
+
+
+def settled(edit: Edit, shape_of: ShapeOf, turned: bool | None = False) -> Edit:
     """Return the reading of an edit that fits a model; the first one where none does.
 
     Args:
         edit: The edit.
         shape_of: Returns the shape of the tensor of a name that the adapter has for it, or None
             where the model has none.
+        turned: The second reading counts for a matrix that is square; None if that is not known.
 
     Raises:
-        InputError: Tensors of several names fit.
+        InputError: Tensors of several names fit, or a square matrix may be stored either way.
     """
     if not edit.others:
         return edit
@@ -45,8 +68,16 @@ def settled(edit: Edit, shape_of: ShapeOf) -> Edit:
         )
     if len(fitting) > 1 and _is_stored_transposed(names[0], shape_of):
         return fitting[1]
+    is_stack = isinstance(edit.change, Product) and len(edit.change.left.shape) > 2
+    if len(fitting) > 1 and turned is None and not is_stack:
+        told = edit.told_by
+        raise InputError(
+            f"{told.path}: tensor {show(told.name)} changes the square matrix {show(names[0])}, "
+            "which may be stored with rows and columns swapped, as some matrices of this model "
+            "are and some are not; merge the adapter where it loads (PEFT: merge_and_unload)"
+        )
     if fitting:
-        return fitting[0]
+        return fitting[1 if turned and len(fitting) > 1 and not is_stack else 0]
     return next((one for one in readings if shapes[one.name] is not None), edit)
 
 

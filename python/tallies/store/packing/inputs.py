@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.match import Match, match
 from ...checkpoint.opening import as_model, check_variant
 from ...checkpoint.policy import Policy
 from ...errors import InputError
-from ...recipe.adapters import with_base
+from ...recipe.bases import with_bases
 from ...recipe.inputs import Inputs
 from ...recipe.places import Places
 
@@ -32,8 +32,6 @@ def open_inputs(
 ) -> Opened:
     """Open and match the models; those of the hub are downloaded if all fit together.
 
-    A task that is an adapter alone stands for the model that it changes, with the adapter.
-
     Args:
         texts: The models as they were asked for.
         policy: The treatment of tensors that not all tasks have.
@@ -45,15 +43,18 @@ def open_inputs(
         StorageError: The system cannot read the files, or the hub fails.
     """
     places = Places.of()
-    base = with_base(texts[""], places)
-    pinned = {name: places.pinned(with_base(text, places, base)) for name, text in texts.items()}
+    base, *tasks = texts.values()
+    origin, tasks, warnings = with_bases(base, tasks, places)
+    pinned = dict(zip(texts, (origin or base, *tasks), strict=True))
     inputs = Inputs(places, pinned.values(), variant=variant)
     inputs.fetch_opaque(bars=bars)
     with inputs.named():
         found = _open(inputs, pinned, policy)
     if variant:
         check_variant(variant, found.models.values())
-    return _open(inputs, pinned, policy) if inputs.fetch(bars=bars) else found
+    if inputs.fetch(bars=bars):
+        found = _open(inputs, pinned, policy)
+    return replace(found, warnings=(*warnings, *inputs.warnings))
 
 
 def _open(inputs: Inputs, texts: Mapping[str, str], policy: Policy) -> Opened:
@@ -61,8 +62,7 @@ def _open(inputs: Inputs, texts: Mapping[str, str], policy: Policy) -> Opened:
     models = {name: inputs.open(text) for name, text in texts.items()}
     own = {name: as_model(model) for name, model in models.items()}
     try:
-        found = match(own[""], list(own.values()), policy)
-        return Opened(texts, models, found, tuple(inputs.warnings))
+        return Opened(texts, models, match(own[""], list(own.values()), policy))
     except InputError as error:
         blamed = [n for n, model in own.items() if n and str(error).startswith(f"{model.label}:")]
         raise InputError(f"task {blamed[0]!r}: {error}" if blamed else str(error)) from None

@@ -214,7 +214,7 @@ class PackPlan:
 
     def roots(self) -> list[Path]:
         """Return the directories or files of the inputs."""
-        return [self.base.path, *(one.path for one in self.tasks.values())]
+        return [path for one in (self.base, *self.tasks.values()) for path in one.paths]
 
     def input_files(self) -> list[str]:
         """Return all tensor files of the inputs, once each."""
