@@ -30,7 +30,6 @@ from tests.support.handmade import write_file
         ("LoRA", ["unet.to_q_lora.down.weight"]),
         ("LoRA", ["unet.to_q.lora_linear_layer.down.weight"]),
         ("LoRA", ["unet.to_q.processor.to_q_lora.up.weight"]),
-        ("differences", ["lora_unet_q.diff", "lora_unet_q.diff_b"]),
         ("LoHa", ["q.hada_w1_a", "q.hada_w1_b", "q.hada_w2_a", "q.hada_w2_b"]),
         ("LoKr", ["q.lokr_w1", "q.lokr_w2_a", "q.lokr_w2_b"]),
         ("IA3", ["base_model.model.k.ia3_l"]),

@@ -142,7 +142,7 @@ def test_differences_and_norms_are_cut_by_rows(tmp_path: Path) -> None:
         "m": 1 + np.arange(16),
     }
     found = layouts.stored({name: one.astype(np.float32) for name, one in arrays.items()}).tensors
-    edits = [
+    edits: list[tuple[str, Change | TensorInfo]] = [
         (f"{QKV}.bias", Added(found["d"])),
         (f"{QKV}.weight", Added(found["w"], 0.5)),
         (f"{QKV}.weight", Magnitudes(found["m"], COLUMNS)),
@@ -156,10 +156,16 @@ def test_differences_and_norms_are_cut_by_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(weights, expected)
 
 
-def test_loha_of_a_whole_is_cut_by_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["LoHa", "LoKr", "LoKr of products"])
+def test_loha_and_lokr_of_a_whole_are_cut_by_rows(tmp_path: Path, kind: str) -> None:
     layouts, base = split(tmp_path)
-    a, b = (layouts.product(16, COLUMNS) for _ in range(2))
-    change = Hadamard(a, b, 0.25)
+    change: Change = Hadamard(layouts.product(16, COLUMNS), layouts.product(16, COLUMNS), 0.25)
+    if kind == "LoKr":
+        arrays = {"l": np.arange(8).reshape(4, 2), "r": np.arange(12).reshape(4, 3)}
+        found = layouts.stored({n: one.astype(np.float32) for n, one in arrays.items()}).tensors
+        change = Kronecker(found["l"], found["r"], 0.25)
+    elif kind == "LoKr of products":
+        change = Kronecker(layouts.product(4, 2), layouts.product(4, 3), 0.25)
     placed = values(place(base, adapter((f"{QKV}.weight", change))))
     weights = np.concatenate([placed[f"{one}.weight"] for one in (Q, K, V)])
     whole = layouts.stored({f"{QKV}.weight": layouts.joined(layouts.parts)})
@@ -169,13 +175,14 @@ def test_loha_of_a_whole_is_cut_by_rows(tmp_path: Path) -> None:
 
 def test_changes_that_are_not_made_to_some_rows_are_refused(tmp_path: Path) -> None:
     layouts, base = split(tmp_path)
-    shapes = {"l": (4, 2), "r": (4, 3), "d": (8, COLUMNS), "m": (8,)}
+    shapes = {"l": (2, 2), "r": (8, 3), "d": (8, COLUMNS), "m": (8,), "c": (COLUMNS,)}
     found = layouts.stored({n: np.ones(s, np.float32) for n, s in shapes.items()}).tensors
     kron = Kronecker(found["l"], found["r"])
-    with pytest.raises(
-        InputError, match=r"is Kronecker, expected a change by rows.*merge_and_unload"
-    ):
+    with pytest.raises(InputError, match=r"has blocks of 8 rows, of which a part.*unload"):
         place(base, adapter((f"{QKV}.weight", kron)))
+    norms = Magnitudes(found["c"], COLUMNS, of_columns=True)
+    with pytest.raises(InputError, match=r"6 rows, expected 8.*unload"):
+        place(base, adapter((f"{QKV}.weight", norms)))
     whole = layouts.stored({f"{QKV}.weight": layouts.joined(layouts.parts)})
     for change in (Added(found["d"]), Magnitudes(found["m"], COLUMNS), found["d"]):
         with pytest.raises(

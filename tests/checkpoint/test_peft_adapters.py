@@ -67,6 +67,22 @@ def test_values_are_those_of_the_formulas(
 
 
 @pytest.mark.parametrize(
+    ("of_model", "of_adapter", "of_result"),
+    [("BF16", "F32", "BF16"), ("F32", "F16", "F32"), ("F16", "F16", "F16"), ("F64", "F32", "F64")],
+)
+def test_a_saved_module_has_the_dtype_of_the_models(
+    tmp_path: Path, of_model: str, of_adapter: str, of_result: str
+) -> None:
+    base = {"norm.weight": np.ones(4, checkpoints.DTYPES[of_model])}
+    checkpoints.write(tmp_path / "base.safetensors", base)
+    path = write(tmp_path / "a", {f"{PREFIX}norm.weight": (4,)}, of_adapter)
+    placed = place(open_model(str(tmp_path / "base.safetensors")), open_adapter(path))
+    found = placed.tensors["norm.weight"]
+    assert (found.dtype, found.decoded_dtype) == (of_adapter, of_result)
+    assert found.is_decoded == (of_model != of_adapter)
+
+
+@pytest.mark.parametrize(
     ("module", "rank", "scale"),
     [
         # A pattern is the end of a name from a dot on; the first one that matches holds.

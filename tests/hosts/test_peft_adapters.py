@@ -199,7 +199,8 @@ def test_several_adapters_and_one_made_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_bfloat16_is_that_of_peft_in_float32_within_one_unit(dora: bool, tmp_path: Path) -> None:
-    case = Case(llama, {"target_modules": ALL, "r": 16, "use_dora": dora})
+    more = {"use_dora": dora, "modules_to_save": ["lm_head"]}
+    case = Case(llama, {"target_modules": ALL, "r": 16, **more})
     written = write(case, tmp_path, dtype=torch.bfloat16)
     found = merge(written.text, tmp_path / "out")
     for name, expected in written.merged.items():

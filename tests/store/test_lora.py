@@ -14,7 +14,7 @@ from tallies import InputError, Store, merge, pack
 from tallies.inspection.verify import verify
 from tallies.store import add, remove
 from tests.reference.dtype import narrow
-from tests.support import adapters
+from tests.support import adapters, scaled_models
 from tests.support.adapters import BF16, F16, F32, Adapter, embedding, experts, kohya, lora, tokens
 from tests.support.checkpoints import (
     Model,
@@ -131,6 +131,39 @@ def test_adapters_of_all_kinds_share_a_store(here: Models) -> None:
     assert store.nbytes < 60_000
 
 
+@pytest.mark.parametrize("kind", ["blocks", "channels", "tensor"])
+def test_a_base_of_float8_with_scales(tmp_path: Path, kind: str) -> None:
+    scaled, plain = scaled_models.write_pair(tmp_path, 3, kind)
+    made = lora(scaled_models.models(3, kind)[1], ["a", "c"], rank=2)
+    adapter = made.write(tmp_path / "adapter")
+    pack(scaled, {"t": f"{scaled}+{adapter}"}, tmp_path / "store", codec="lora")
+    loaded = Store.open(tmp_path / "store").load("t")
+    expected = adapters.merged(read(plain), made)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(loaded[name], narrow(array, loaded[name].dtype))
+
+
+def test_reports_name_the_adapters(here: Models) -> None:
+    here.add("a", lora(here.base, ["q_proj"]))
+    here.add("b", embedding(here.base))
+    (here.paths["b"] / "tokenizer.json").write_text("{}")
+    report = pack(
+        here.folder / "base", {"t": here.text("a", "b")}, here.folder / "store", codec="lora"
+    )
+    found = [(one.path, one.kind, one.tensors) for one in report.tasks[0].adapters]
+    assert found == [(str(here.paths["a"]), "LoRA", 2), (str(here.paths["b"]), "LoRA", 1)]
+    assert "LoRA, changes 2 tensors" in " ".join(str(report).split())
+    unpacked = Store.open(here.folder / "store").unpack("t", here.folder / "out")
+    assert "the merge of" in str(unpacked)
+    assert not unpacked.exact
+    assert unpacked.kept_files == ["tokenizer.json"]
+    assert (here.folder / "out" / "tokenizer.json").read_text() == "{}"
+    recipe = {"models": [{"model": here.text("a", "b")}], "merge_method": "linear"}
+    merge(recipe, here.folder / "merged")
+    assert_same_tensors(read(here.folder / "out"), read(here.folder / "merged"))
+    assert (here.folder / "merged" / "tokenizer.json").read_text() == "{}"
+
+
 def test_factors_are_kept_as_they_are(here: Models) -> None:
     made = lora(here.base, ["q_proj"], dtype=F16)
     here.pack(a=here.add("a", made))
@@ -241,7 +274,7 @@ def test_other_codecs_take_what_adapters_make(here: Models, codec: str, tmp_path
 
 def test_bits_that_no_file_has_are_refused(here: Models) -> None:
     text = here.add("a", lora(here.base, ["q_proj"]))
-    with pytest.raises(InputError, match=r"a/adapter_model.*q_proj.*does not read.*lora"):
+    with pytest.raises(InputError, match=r"a/adapter_model.*q_proj.*cannot keep bit for bit.*lora"):
         pack(
             here.folder / "base",
             {"a": text},

@@ -32,11 +32,13 @@ class TensorInfo:
     """Distances of neighbours along each dimension, in elements; None: row-major, end to end."""
     scale: Scale | None = None
     changes: tuple[Change, ...] = ()
+    stands_as: str | None = None
+    """The dtype of the model's tensor in whose place an adapter puts this one, if it is another."""
 
     @property
     def is_decoded(self) -> bool:
         """True if the tensor's values are not those that are stored."""
-        return self.scale is not None or bool(self.changes)
+        return self.scale is not None or bool(self.changes) or self.stands_as is not None
 
     @property
     def n_elements(self) -> int:
@@ -46,7 +48,7 @@ class TensorInfo:
     @property
     def decoded_dtype(self) -> str:
         """The dtype of a result made of the tensor: its own, or that of its decoded values."""
-        return self.scale.decoded_dtype if self.scale else self.dtype
+        return self.scale.decoded_dtype if self.scale else self.stands_as or self.dtype
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from ...errors import InputError
 from ...messages import show
-from ..changes import Added, Change, Hadamard, Magnitudes, Product
+from ..changes import Added, Change, Hadamard, Kronecker, Magnitudes, Product
 from ..rows import first_rows, last_rows
 from ..tensors import TensorInfo
 from .adapter import Edit
@@ -71,8 +71,25 @@ def cut(edit: Edit, spot: Spot, tensor: TensorInfo) -> Change | TensorInfo:
         case Hadamard(a, b):
             a, b = (replace(one, left=_rows(one.left, begin, count)) for one in (a, b))
             return replace(change, a=a, b=b)
+        case Kronecker():
+            blocks = _blocks(edit, tensor, change, begin, count)
+            return replace(change, left=blocks)
         case _:
             _refuse(edit, tensor, f"is {type(change).__name__}, expected a change by rows")
+
+
+def _blocks(
+    edit: Edit, tensor: TensorInfo, change: Kronecker, begin: int, count: int
+) -> TensorInfo | Product:
+    """Return the rows of a Kronecker product's left factor, each of which makes a block of rows."""
+    left, right = change.left, change.right
+    height = (right.left if isinstance(right, Product) else right).shape[0]
+    if begin % height or count % height:
+        _refuse(edit, tensor, f"has blocks of {height} rows, of which a part is of this tensor")
+    first, n = begin // height, count // height
+    if isinstance(left, Product):
+        return replace(left, left=_rows(left.left, first, n))
+    return _rows(left, first, n)
 
 
 def _factors(

@@ -101,7 +101,7 @@ def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
         return Adapter(kind_of_piece(found[0]), tensors[found[0]], in_a_model)
     differences = [name for name in tensors if name.endswith((".diff", ".diff_b"))]
     if differences and all(map(_BESIDE_FACTORS.search, tensors)):
-        return Adapter("differences", tensors[differences[0]], False)
+        return Adapter("differences of weights", tensors[differences[0]], False)
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
     return None

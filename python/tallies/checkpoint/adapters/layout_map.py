@@ -70,13 +70,11 @@ def _renamed(*pairs: tuple[str, str]) -> Iterator[Rule]:
         yield Rule(one, (other,))
 
 
-def _experts(moe: str, gate: str, up: str, down: str) -> Iterator[Rule]:
-    """Yield the stacks of transformers 5, over a module of experts with one module each."""
-    for stack in ("*.mlp.experts", "*.block_sparse_moe.experts"):
-        of_one = f"*.{moe}.experts.#"
-        both = (f"{of_one}.{gate}.weight", f"{of_one}.{up}.weight")
-        yield Rule(f"{stack}.gate_up_proj", both, is_stack=True)
-        yield Rule(f"{stack}.down_proj", (f"{of_one}.{down}.weight",), is_stack=True)
+def _experts(stack: str, single: str, gate: str, up: str, down: str) -> Iterator[Rule]:
+    """Yield the two stacks of transformers 5, over a module of experts with one module each."""
+    both = (f"{single}.#.{gate}.weight", f"{single}.#.{up}.weight")
+    yield Rule(f"{stack}.gate_up_proj", both, is_stack=True)
+    yield Rule(f"{stack}.down_proj", (f"{single}.#.{down}.weight",), is_stack=True)
 
 
 _CLIP: Final = "*text_model.encoder.layers.#"
@@ -125,9 +123,15 @@ RULES: Final[tuple[Rule, ...]] = (
         ("*.self_attn.q_proj.$", "*.self_attn.k_proj.$", "*.self_attn.v_proj.$"),
     ),
     Rule("*.mlp.gate_up_proj.$", ("*.mlp.gate_proj.$", "*.mlp.up_proj.$")),
-    *_experts("mlp", "gate_proj", "up_proj", "down_proj"),
-    *_experts("block_sparse_moe", "w1", "w3", "w2"),
-    *_renamed(("*.block_sparse_moe.gate.$", "*.mlp.gate.$")),
+    *_experts("*.experts", "*.experts", "gate_proj", "up_proj", "down_proj"),
+    *_experts("*.experts", "*.experts", "w1", "w3", "w2"),
+    *_experts("*.mlp.experts", "*.block_sparse_moe.experts", "w1", "w3", "w2"),
+    *_renamed(
+        ("*.block_sparse_moe.gate.$", "*.mlp.gate.$"),
+        ("*.block_sparse_moe.input_linear.weight", "*.block_sparse_moe.experts.gate_up_proj"),
+        ("*.block_sparse_moe.output_linear.weight", "*.block_sparse_moe.experts.down_proj"),
+        ("*.block_sparse_moe.router.layer.weight", "*.block_sparse_moe.router.weight"),
+    ),
     *(
         Rule(
             f"{_OPEN_CLIP}.attn.in_proj_{kind}",

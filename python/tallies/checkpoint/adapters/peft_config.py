@@ -26,6 +26,9 @@ _OF_PROMPTS: Final = frozenset(
 )
 """Kinds that add tokens or states in front of a model's input, and change no weight."""
 
+_MOST: Final = 1e30
+"""The largest alpha; no rank makes of it a scale beyond float32."""
+
 _BASE_CHANGING: Final = re.compile(r"(?:pissa|olora|corda|lora_ga|loftq)", re.IGNORECASE)
 """Initial factors that PEFT takes out of the model's weights, which it changes when it loads."""
 
@@ -66,7 +69,7 @@ class LoraConfig:
         found: dict[str, None] = {}
         for target in self.parameters:
             short = target.rpartition(".")[2]
-            if f".{module}.{short}".endswith(f".{target}"):
+            if short and f".{module}.{short}".endswith(f".{target}"):
                 found[short] = None
         return tuple(found)
 
@@ -204,7 +207,7 @@ class _Fields:
         if value is None:
             return default
         if not _is_number(value):
-            _refuse(self.path, key, value, "a number")
+            _refuse(self.path, key, value, f"a number of at most {_MOST}")
         return float(value)
 
     def patterns(self, key: str, *, whole: bool = False) -> Iterator[tuple[str, float]]:
@@ -214,7 +217,7 @@ class _Fields:
             _refuse(self.path, key, value, "an object of numbers")
         for pattern, number in value.items():
             if not _is_number(number) or (whole and (number != int(number) or number <= 0)):
-                wanted = "a positive integer" if whole else "a number"
+                wanted = "a positive integer" if whole else f"a number of at most {_MOST}"
                 _refuse(self.path, f"{key}[{show(pattern)}]", number, wanted)
             try:
                 _compiled(pattern)
@@ -253,7 +256,8 @@ def token_lists(
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+    # A scale must be finite in float32; a comparison with NaN is false.
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _MOST
 
 
 def _refuse(path: Path, key: str, found: object, expected: str) -> NoReturn:

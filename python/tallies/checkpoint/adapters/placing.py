@@ -10,6 +10,7 @@ from typing import Final
 
 from ...errors import InputError
 from ...messages import did_you_mean, show, some
+from ...spec.dtypes import FLOAT8, FLOATS
 from ..changes import Change
 from ..checkpoint import Checkpoint
 from ..tensors import TensorInfo
@@ -72,9 +73,11 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
 
 
 def changed(tensor: TensorInfo, change: Change | TensorInfo) -> TensorInfo:
-    """Return a tensor with one more change, or the tensor that replaces it under its name."""
+    """Return a tensor with one more change, or the tensor that replaces it as the model has it."""
     if isinstance(change, TensorInfo):
-        return replace(change, name=tensor.name)
+        own = tensor.decoded_dtype
+        rounds = {own, change.dtype} <= FLOATS - FLOAT8 and own != change.dtype
+        return replace(change, name=tensor.name, stands_as=own if rounds else None)
     return replace(tensor, changes=(*tensor.changes, change))
 
 

@@ -75,6 +75,8 @@ class Codec:
     semantics: ClassVar[tuple[Semantics, ...]] = (Semantics.PAPER,)
     mask: ClassVar[Mask | None]
     """The rule of the masks; None where tasks have no masks."""
+    is_exact: ClassVar[bool] = False
+    """True if a task comes back as it merges, bit for bit."""
     with_sums: ClassVar[bool] = False
     """True if ``scales`` needs the sums of magnitudes."""
 

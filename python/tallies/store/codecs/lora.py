@@ -24,3 +24,4 @@ class Lora(Codec):
     paper = "Hu et al. 2021, arXiv 2106.09685"
     family = "changes"
     mask = None
+    is_exact = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ...checkpoint.checkpoint import Checkpoint
@@ -10,7 +10,7 @@ from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...engine.files import PlanFiles
-from ...engine.fingerprints import content, content_of, copy_out, tensor_fingerprint
+from ...engine.fingerprints import content_of, contents, copy_out
 from ...engine.nonfinite import nonfinite_tensor, objection
 from ...errors import InputError
 from ...messages import show
@@ -48,8 +48,7 @@ def pack_changes(job: PackJob) -> list[int]:
     files = job.open_inputs()
     for file, changes in zip(job.files, told, strict=True):
         _write(job, files, file, changes)
-    for name, sources in job.tensors.items():
-        _note_read(job, name, sources)
+    _note_read(job)
     return [
         sum(piece.n_elements for one in changes.values() for piece in one.pieces)
         for changes in told
@@ -66,7 +65,7 @@ def _told(job: PackJob, task: int) -> dict[str, _Told]:
             continue
         replacement, changes = None, one.changes
         if one.path in {path for adapter in expert.adapters for path in adapter.files}:
-            replacement = replace(one, changes=())
+            replacement = replace(one, changes=(), stands_as=None)
         elif same_tensor(base, replace(one, changes=base.changes)) and _begins(one, base):
             changes = changes[len(base.changes) :]
         else:
@@ -120,11 +119,14 @@ def _write(job: PackJob, files: PlanFiles, file: str, changes: Mapping[str, _Tol
                 job.progress(piece.n_bytes)
 
 
-def _note_read(job: PackJob, name: str, sources: Sequence[TensorInfo]) -> None:
-    """Note the fingerprints of a tensor, whose values most tasks have from the base's file."""
-    lanes: dict[tuple[object, ...], list[int]] = {}
-    for one, prints in zip(sources, job.record.prints, strict=True):
-        place = (one.path, one.offset, one.n_bytes, one.strides)
-        if place not in lanes:
-            lanes[place] = content(one)
-        prints[name] = tensor_fingerprint(one, lanes[place])
+def _note_read(job: PackJob) -> None:
+    """Note the fingerprints of all tensors, whose values most tasks have from the base's files."""
+    stored = {_place(one): one for sources in job.tensors.values() for one in sources}
+    found = contents(list(stored.values()), job.limits.n_threads)
+    lanes = dict(zip(stored, found, strict=True))
+    for name, sources in job.tensors.items():
+        job.record.note_read(name, sources, [lanes[_place(one)] for one in sources])
+
+
+def _place(one: TensorInfo) -> tuple[object, ...]:
+    return one.path, one.offset, one.n_bytes, one.strides

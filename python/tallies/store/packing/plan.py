@@ -224,7 +224,7 @@ class PackPlan:
     def small_files(self) -> list[Path]:
         """Return the files of base and experts that are no weights, such as tokenizers."""
         models = (self.base, *self.tasks.values())
-        return [one.path / path for one in models for path in one.auxiliary_files()]
+        return [path for one in models for path in one.small_files().values()]
 
     def kind(self, name: str) -> str:
         """Return the manifest's word for the origin of a task's tensor."""
@@ -265,9 +265,10 @@ def _refuse_decoded(family: Family, base: TensorInfo, *experts: TensorInfo) -> N
                 f"{either(codecs_that_read_decoded())}, or dequantise the checkpoint to BF16 first"
             )
         for change in one.changes if one is base or not family.reads_adapters else ():
+            what = "does not read in a base" if one is base else "cannot keep bit for bit"
             raise InputError(
                 f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
-                f"{codec!r} does not read so; pack with {either(codecs_that_read_decoded())}, or "
+                f"{codec!r} {what}; pack with {either(codecs_that_read_decoded())}, or "
                 "merge the adapter into its model first (tallies merge)"
             )
 

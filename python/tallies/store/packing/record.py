@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..._core import target
+from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tied import tied_pairs
-from ...engine.fingerprints import content, model_fingerprint, tensor_fingerprint
+from ...engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ...engine.usage import measure
+from ...merging.adapters import AdapterReport
 from ..lambdas import text
 from ..manifest import Manifest, Task, Tensor
 from ..origins import recorded
@@ -25,21 +27,27 @@ class PackRecord(Record):
         super().__init__(len(plan.tasks) + 1)
         self._plan = plan
 
-    def note_unpacked(self) -> None:
-        """Note fingerprints of the tensors that no pass read, so that whole models have one."""
+    def note_unpacked(self, threads: int) -> None:
+        """Note fingerprints of the tensors that no pass read, so that whole models have one.
+
+        Args:
+            threads: The number of threads that read.
+        """
         plan = self._plan
         models = (plan.base, *plan.tasks.values())
-        for name in (*plan.match.merged, *plan.match.copied):
-            for model, one, prints in zip(models, plan.sources(name), self.prints, strict=True):
+        sources = {n: plan.sources(n) for n in (*plan.match.merged, *plan.match.copied)}
+        for i, (model, prints) in enumerate(zip(models, self.prints, strict=True)):
+            due = {}
+            for name in (n for n in sources if n not in prints):
+                one = sources[name][i]
                 if name in plan.match.settled:
                     one = model.tensors.get(name, one)
-                if name in prints:
-                    continue
-                frozen = plan.kind(name) == "frozen" and name in self.prints[0]
-                prints[name] = (
-                    self.prints[0][name] if frozen else tensor_fingerprint(one, content(one))
-                )
-        for model, prints in zip(models, self.prints, strict=True):
+                if plan.kind(name) == "frozen" and name in self.prints[0]:
+                    prints[name] = self.prints[0][name]
+                else:
+                    due[name] = one
+            for name, lanes in zip(due, contents(list(due.values()), threads), strict=True):
+                prints[name] = tensor_fingerprint(due[name], lanes)
             for alias, canonical in tied_pairs(model):
                 if canonical in prints:
                     prints.setdefault(alias, prints[canonical])
@@ -147,6 +155,7 @@ class PackRecord(Record):
                         for file in ([task.file] if task.file else task.candidates.values())
                     ),
                     n_small_bytes=own_bytes(manifest.small_files[name]),
+                    adapters=_adapters(plan.tasks[name]),
                 )
                 for name, task in manifest.tasks.items()
             ],
@@ -170,3 +179,11 @@ class PackRecord(Record):
             target=target(),
             **measure(start, plan.bytes_read, n_bytes, threads),
         )
+
+
+def _adapters(expert: Checkpoint) -> list[AdapterReport]:
+    tensors = list(expert.tensors.values())
+    return [
+        AdapterReport(str(one.path), one.kind, one.base, one.n_changed(tensors))
+        for one in expert.adapters
+    ]

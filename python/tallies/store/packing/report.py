@@ -8,6 +8,7 @@ from typing import Any
 
 from ..._version import __version__
 from ...engine.usage import Usage
+from ...merging.adapters import AdapterReport
 from .summary import summary
 
 
@@ -25,6 +26,8 @@ class TaskReport:
     """Bytes of the task's tensor files."""
     n_small_bytes: int
     """Bytes of the small files, such as the tokenizer, that differ from the base's."""
+    adapters: list[AdapterReport] = field(default_factory=list)
+    """The adapters of the expert, in the order in which they are added."""
 
 
 @dataclass(frozen=True, kw_only=True)

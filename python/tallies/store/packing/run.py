@@ -65,7 +65,7 @@ class PackRun:
         )
         n_set, scales = plan.family.pack(job)
         self._copy_dense(job)
-        self.record.note_unpacked()
+        self.record.note_unpacked(self._limits.n_threads)
         small_files = keep_small_files(plan.base, plan.tasks, directory)
         return self.record.manifest(self._store, n_set, scales, small_files)
 

@@ -35,6 +35,7 @@ def _rows(report: PackReport) -> Iterator[tuple[str, str]]:
     yield "base", f"{report.base}: {format_size(report.base_bytes)}"
     for task in report.tasks:
         yield "task", f"{task.name}: {', '.join(_facts(report, task))}"
+        yield from (("adapter", str(adapter)) for adapter in task.adapters)
     yield "tensors", ", ".join(_tensors(report))
     for model, paths in report.left_out.items():
         yield "left out", f"{', '.join(paths)} of {model}"

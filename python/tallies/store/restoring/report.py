@@ -11,6 +11,7 @@ from ..._version import __version__
 from ...engine.usage import Usage, done_line
 from ...messages import counted, labelled
 from ...sizes import format_size
+from ..codecs import registry as codecs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,8 @@ def _rows(report: UnpackReport) -> Iterator[tuple[str, str]]:
     size = f"{n_bytes} in {counted(len(report.files), 'file')}"
     yield "output", f"{report.path}: {size}, fingerprint {report.fingerprint}"
     if not report.exact:
-        yield "result", f"a reconstruction of {report.source}"
+        made = "the merge of" if codecs.get(report.codec).is_exact else "a reconstruction of"
+        yield "result", f"{made} {report.source}"
     elif report.files_from is None:
         yield "result", "the expert bit for bit"
     else:
