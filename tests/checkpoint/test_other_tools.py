@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from tallies.checkpoint.adapters.opening import open_adapter
@@ -17,6 +20,7 @@ from tallies.checkpoint.changes import Magnitudes
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.errors import InputError
 from tests.reference import adapters as reference
+from tests.reference.dtype import narrow
 from tests.support import adapters
 from tests.support.checkpoints import Array, Model, assert_same_tensors, write
 from tests.support.placed import decoded, values
@@ -68,6 +72,32 @@ def test_kinds_of_changes(tmp_path: Path, kind: str, alpha: float | None) -> Non
     assert_same_tensors(found, adapters.merged(base, made))
     changed_names = {name for name in base if not np.array_equal(found[name], base[name])}
     assert changed_names == made.changes.keys() and len(changed_names) == 5
+
+
+@given(
+    kind=st.sampled_from(["lora", "loha", "lokr", "lokr_low", "diff"]),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    kernel=st.sampled_from([(), (1, 1), (3, 3), (1, 2, 3)]),
+    rank=st.integers(1, 5),
+    dtype=st.sampled_from([adapters.F32, adapters.F16, adapters.BF16]),
+    base_dtype=st.sampled_from([adapters.F32, adapters.F16, adapters.BF16]),
+)
+def test_shapes_ranks_and_dtypes(
+    kind: str,
+    rows: int,
+    columns: int,
+    kernel: tuple[int, ...],
+    rank: int,
+    dtype: Any,
+    base_dtype: Any,
+) -> None:
+    size = 2 if kind.startswith("lokr") else 1  # LoKr's first factor is of 2 x 2
+    base = {"m.conv.weight": narrow(floats(size * rows, size * columns, *kernel), base_dtype)}
+    made = adapters.kohya(base, ["conv"], kind=kind, prefix="lora_unet", rank=rank, dtype=dtype)
+    with tempfile.TemporaryDirectory() as path:
+        found = changed(Path(path), base, made.tensors)
+    assert_same_tensors(found, adapters.merged(base, made))
 
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"

@@ -14,7 +14,7 @@ from tallies import InputError, Store, merge, pack
 from tallies.inspection.verify import verify
 from tallies.store import add, remove
 from tests.reference.dtype import narrow
-from tests.support import adapters
+from tests.support import adapters, scaled_models
 from tests.support.adapters import BF16, F16, F32, Adapter, embedding, experts, kohya, lora, tokens
 from tests.support.checkpoints import (
     Model,
@@ -129,6 +129,18 @@ def test_adapters_of_all_kinds_share_a_store(here: Models) -> None:
         assert_same_tensors(store.load(kind), here.merged(str(i)))
     assert_same_tensors(store.load("two"), here.merged("0", "1"))
     assert store.nbytes < 60_000
+
+
+@pytest.mark.parametrize("kind", ["blocks", "channels", "tensor"])
+def test_a_base_of_float8_with_scales(tmp_path: Path, kind: str) -> None:
+    scaled, plain = scaled_models.write_pair(tmp_path, 3, kind)
+    made = lora(scaled_models.models(3, kind)[1], ["a", "c"], rank=2)
+    adapter = made.write(tmp_path / "adapter")
+    pack(scaled, {"t": f"{scaled}+{adapter}"}, tmp_path / "store", codec="lora")
+    loaded = Store.open(tmp_path / "store").load("t")
+    expected = adapters.merged(read(plain), made)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(loaded[name], narrow(array, loaded[name].dtype))
 
 
 def test_reports_name_the_adapters(here: Models) -> None:

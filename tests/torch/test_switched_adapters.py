@@ -84,6 +84,14 @@ def test_factors_stay_factors_in_memory(store: Store) -> None:
     assert kept == sum(array.nbytes for array in MADE["lora"][0].tensors.values())
 
 
+def test_factors_stay_factors_beside_the_model(store: Store, tmp_path: Path) -> None:
+    text = f"{tmp_path / 'base'}+{tmp_path / 'lora0'}"
+    pack(tmp_path / "base", {"lora": text}, tmp_path / "one", codec="lora")
+    switcher = TaskSwitcher(module_of(BASE), Store.open(tmp_path / "one"), preload="device")
+    factors = sum(array.nbytes for array in MADE["lora"][0].tensors.values())
+    assert switcher.nbytes == factors + sum(array.nbytes for array in BASE.values())
+
+
 def test_vectors_are_the_products(store: Store) -> None:
     zeros = {name: np.zeros_like(array, np.float32) for name, array in BASE.items()}
     base = {name: torch.zeros(array.shape) for name, array in BASE.items()}

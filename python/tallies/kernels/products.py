@@ -53,6 +53,14 @@ def low_rank(base: Array, left: Array, right: Array, scale: float = 1.0) -> Arra
         )
     factor = arguments.number("scale", scale)
     out = np.empty_like(matrix)
-    places = [part for values in (matrix, first, second) for part in place(values)[1:]]
-    native.low_rank_sum(*places, rows, rank, columns, factor, out.ctypes.data)
+    native.low_rank_sum(
+        *place(matrix)[1:],
+        *place(first)[1:],
+        *place(second)[1:],
+        rows,
+        rank,
+        columns,
+        factor,
+        out.ctypes.data,
+    )
     return out

@@ -36,6 +36,8 @@ class LoadedTensor:
     """For a mask and the shared vector, in this order: the factor where the mask is set."""
     changes: tuple[Change, ...] = ()
     """Changes of the base's values, instead of ``delta``."""
+    products: tuple[tuple[int, int, float], ...] = ()
+    """The same, if all are products: numbers of their factors in ``memory``, and the scale."""
 
     def over(self, base: Place | Source) -> list[Place | Source]:
         """Return the sources that make the tensor, from that of the base."""
@@ -129,7 +131,14 @@ def _loaded(one: Restoring, name: str, memory: Sequence[torch.Tensor]) -> Loaded
     if not one.is_coded(name):
         return _replacing(one, name, memory[0])
     found = one.family.encoded(one.stored_task, name, [array.data_ptr() for array in memory])
-    return LoadedTensor(found.delta, tuple(memory), found.replaces, found.mask_scale, found.changes)
+    return LoadedTensor(
+        found.delta,
+        tuple(memory),
+        found.replaces,
+        found.mask_scale,
+        found.changes,
+        found.products,
+    )
 
 
 def _replacing(one: Restoring, name: str, values: torch.Tensor) -> LoadedTensor:

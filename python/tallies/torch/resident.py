@@ -17,20 +17,30 @@ from ..store.restoring.task import Restoring
 from .from_files import all_of, distinct, n_bytes_of
 from .loading import LoadedTensor, load_task, read_decoded, restored
 from .masks import apply_mask
+from .products import low_rank
 
 _DTYPES = tuple(getattr(torch, name) for name in KERNEL_DTYPES)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One tensor of a task: its own values, or the shared vector and a mask of it."""
+    """One tensor of a task: its own values, the shared vector and a mask of it, or factors."""
 
-    values: torch.Tensor
+    values: torch.Tensor | None
     mask: torch.Tensor | None = None
     scale: float = 1.0
+    products: tuple[tuple[torch.Tensor, torch.Tensor, float], ...] = ()
+    """The factors of products to add, and the scale of each."""
 
     def of(self, base: torch.Tensor) -> torch.Tensor:
         """Return the tensor of the task, in the base's shape."""
+        if self.values is None:
+            rows = base.reshape(len(base), -1)
+            # Sums of several products are rounded once, behind the last.
+            rows = rows if len(self.products) == 1 else rows.float()
+            for left, right, scale in self.products:
+                rows = low_rank(rows, left, right, scale)
+            return rows.to(base.dtype).view_as(base)
         if self.mask is None:
             return self.values
         return apply_mask(base.view(-1), self.values.view(-1), self.mask, self.scale).view_as(base)
@@ -51,8 +61,9 @@ class Resident:
         moved: dict[int, torch.Tensor] = {}
         for one in all_of(store):
             loaded = load_task(one, shared, threads)
-            # Products of factors are not made on devices: a task has those tensors whole.
-            loaded |= restored(one, [n for n, part in loaded.items() if part.changes], threads)
+            # Other changes than products are not made on devices: those tensors are kept whole.
+            whole = [name for name, part in loaded.items() if part.changes and not part.products]
+            loaded |= restored(one, whole, threads)
             self._parts[one.file] = {
                 name: self._part(store, name, part, moved)
                 for name, part in loaded.items()
@@ -72,6 +83,11 @@ class Resident:
         self, store: Store, name: str, part: LoadedTensor, moved: dict[int, torch.Tensor]
     ) -> Part:
         base = self._base[name]
+        if part.products and base.dtype in _DTYPES:
+            factors = [array.to(base.device) for array in part.memory]
+            return Part(
+                None, products=tuple((factors[a], factors[b], s) for a, b, s in part.products)
+            )
         if part.replaces and len(part.memory) == 1:
             return Part(part.memory[0].to(base.device))
         if part.mask_scale is None or base.dtype not in _DTYPES:
@@ -90,8 +106,10 @@ class Resident:
     def nbytes(self) -> int:
         """Bytes of memory, the base's copy included."""
         parts = [part for of_task in self._parts.values() for part in of_task.values()]
-        masks = [part.mask for part in parts if part.mask is not None]
-        arrays = [*self._base.values(), *(part.values for part in parts), *masks]
+        arrays = [*self._base.values()]
+        for part in parts:
+            arrays += [one for one in (part.values, part.mask) if one is not None]
+            arrays += [factor for *factors, _ in part.products for factor in factors]
         return n_bytes_of(iter(arrays))
 
     def parts(self, one: Restoring) -> Mapping[str, Part]:

@@ -64,8 +64,7 @@ class TaskSwitcher:
             and the packed masks of all tasks, or the encoding of another codec. False reads at each
             switch what the switch needs. "device" keeps masks, shared vector and a copy of the base
             where the model's tensors are, so that a switch reads no file and moves nothing between
-            host and device; the codecs tall, emr and magnitude have that, and others where they
-            keep tensors whole, such as lora.
+            host and device; the codecs tall, emr, magnitude and lora have that.
         threads: The number of threads; by default, all cores.
 
     Raises:

@@ -70,13 +70,24 @@ class Changed(Family):
         return _pieces(task, name)
 
     def encoded(self, task: StoredTask, name: str, addresses: Sequence[int]) -> Encoded:
-        at = dict(zip(_pieces(task, name), addresses, strict=True))
+        pieces = _pieces(task, name)
+        at = dict(zip(pieces, addresses, strict=True))
+        stated = _changed_tensor(task, name).changes[len(task.base[name].changes) :]
         changes = [
             native_change(change, lambda piece: (-1, at[piece], place_code(piece.dtype)))
-            for change in _changed_tensor(task, name).changes[len(task.base[name].changes) :]
+            for change in stated
         ]
-        delta = Source.changed(source=Source.zero(), changes=changes)
-        return Encoded(delta, changes=tuple(changes))
+        n_rows = task.base[name].shape[:1]
+        products = [
+            (pieces.index(change.left), pieces.index(change.right), change.scale)
+            for change in stated
+            if isinstance(change, Product) and change.left.shape[:-1] == n_rows
+        ]
+        return Encoded(
+            Source.changed(source=Source.zero(), changes=changes),
+            changes=tuple(changes),
+            products=tuple(products) if len(products) == len(changes) else (),
+        )
 
 
 def _changed_tensor(task: StoredTask, name: str) -> TensorInfo:

@@ -47,6 +47,9 @@ class Encoded:
 
     Each is rounded as it is made, so that base and sum may differ from them in the last place.
     """
+    products: tuple[tuple[int, int, float], ...] = ()
+    """The same changes, if each is the product of two matrices for all rows: their numbers among
+    the tensors in memory, and the scale."""
 
 
 class Family(ABC):
