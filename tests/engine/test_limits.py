@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tallies.engine.limits import least_bytes, too_little
+import pytest
+
+from tallies import InputError
+from tallies.engine.limits import check_rows, least_bytes, too_little
 
 
 def test_less_memory_than_a_run_takes_is_told() -> None:
@@ -10,3 +13,15 @@ def test_less_memory_than_a_run_takes_is_told() -> None:
     told = too_little(1000, 2)
     assert told is not None
     assert "1.00 kB is less than the 1.05 MB of buffers that 2 threads" in told
+
+
+def test_factors_that_a_thread_has_no_room_for_are_refused() -> None:
+    words = "factors of adapters take"
+    check_rows(200 << 20, "w", 400 << 20, 2, words)
+    check_rows(16 << 20, "w", 1 << 20, 2, words)
+    with pytest.raises(
+        InputError,
+        match="tensor 'w': factors of adapters take 201 MiB in each of 2 threads, expected at "
+        "most their share of --max-memory 400MiB; raise it to 403MiB, or take fewer --threads",
+    ):
+        check_rows(201 << 20, "w", 400 << 20, 2, words)

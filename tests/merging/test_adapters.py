@@ -83,6 +83,7 @@ def test_a_report_repeats_its_merge(here: Path) -> None:
     merge(recipe("ties", "lora", "other", base="base"), "out")
     merge("out/tallies.json", "again")
     merge("out/mergekit_config.yml", "as-well")
+    assert "# mergekit reads this file as well" in Path("out/mergekit_config.yml").read_text()
     assert data_bytes(Path("again")) == data_bytes(Path("out")) == data_bytes(Path("as-well"))
 
 
@@ -161,6 +162,9 @@ def test_an_adapter_twice(here: Path) -> None:
     assert warning == f"{here}/lora: is added to 'base' again, and counts again"
     merge(recipe("linear", "base+lora+lora"), "out")
     assert_holds(Path("out"), adapters.merged(BASE, LORA, LORA))
+    assert "# mergekit does not read it" in Path("out/mergekit_config.yml").read_text()
+    merge("out/mergekit_config.yml", "again")
+    assert data_bytes(Path("again")) == data_bytes(Path("out"))
 
 
 def test_from_the_command_line(here: Path) -> None:

@@ -76,10 +76,9 @@ def multiply_columns(x: Floats, factors: Array) -> Floats:
 
 @ieee
 def norm_factors(x: Floats, magnitudes: Array, *, of_columns: bool = False) -> Floats:
-    """DoRA: magnitudes over the norms of rows, or of columns; norms in float64."""
+    """DoRA: magnitudes over the norms of rows, or of columns; sums of squares in float64."""
     squares = x.astype(np.float64) ** 2
-    norms = np.sqrt(squares.sum(axis=0 if of_columns else 1))
-    return (widen(magnitudes).astype(np.float64) / norms).astype(np.float32)
+    return widen(magnitudes) / widen(np.sqrt(squares.sum(axis=0 if of_columns else 1)))
 
 
 def replace_rows(x: Floats, indices: Sequence[int], values: Array) -> Floats:

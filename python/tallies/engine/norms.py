@@ -45,8 +45,8 @@ def norm_factors(
 ) -> array[float]:
     """Return the magnitudes divided by the L2 norms that rows or columns have.
 
-    Sums and norms are float64, and the factors are rounded once to float32. No number depends on
-    the number of threads.
+    Sums are float64; norms are rounded to float32, and so are the factors, as PEFT does. No number
+    depends on the number of threads.
 
     Args:
         open_plan: Returns a plan with a base and without jobs, in which the files are open.
@@ -63,9 +63,10 @@ def norm_factors(
     import numpy as np
 
     find = _of_columns if change.of_columns else _of_rows
-    norms = np.sqrt(find(open_plan, values, n_elements, change.columns))
+    sums = find(open_plan, values, n_elements, change.columns)
     with np.errstate(all="ignore"):
-        return array("f", (_widened(change) / norms).astype(np.float32).tobytes())
+        norms = np.sqrt(sums).astype(np.float32)
+        return array("f", (_widened(change) / norms).tobytes())
 
 
 def _of_rows(
@@ -107,7 +108,7 @@ def _of_columns(
     return sums
 
 
-def _widened(change: Magnitudes) -> NDArray[np.float64]:
+def _widened(change: Magnitudes) -> NDArray[np.float32]:
     """Return the magnitudes, as float32 reads them."""
     import numpy as np
 
@@ -116,4 +117,4 @@ def _widened(change: Magnitudes) -> NDArray[np.float64]:
     wide = np.empty(n, np.float32)
     place = (-1, stored.ctypes.data, DTYPE_CODES[change.values.dtype])
     Source.plain(values=place).decode(n_elements=n, threads=1, out=wide.ctypes.data)
-    return wide.astype(np.float64)
+    return wide
