@@ -15,9 +15,11 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.data import chunks
+from tallies.checkpoint.tensors import TensorInfo
 
 from .support import adapters, checkpoints, child, runs
 from .support.checkpoints import Llama
@@ -127,7 +129,7 @@ class Bench:
         _relate_to_rival(ours, theirs, 5, 10)
         self._rival("unload", out, [base, adapter], Row({}), "--dtype", "float32")
         self._merge_once(base, adapter, Row({}))
-        ours.facts["most_ulps_from_peft"] = most_ulps(self._runs.out, out)
+        ours.facts["most_ulps_from_peft"] = most_ulps(self._runs.out, out, base)
         self._runs.remove_out()
         return [ours, theirs]
 
@@ -190,22 +192,25 @@ class Bench:
         row.facts["peak_bytes"] = max(ended.peak_bytes, row.facts.get("peak_bytes", 0))
 
 
-def most_ulps(one: Path, other: Path) -> int:
+def most_ulps(one: Path, other: Path, base: Path) -> float:
     """Return the most units in the last place of bfloat16 by which a model differs from another.
 
-    The other is float32, and is rounded.
+    The other is rounded. The units are those of the larger of its value and the base's: where the
+    change cancels the base, any order of the sums has errors of the base's size.
     """
-    found = 0
-    theirs = Checkpoint.open(other).tensors
-    for name, tensor in Checkpoint.open(one).tensors.items():
-        if name not in theirs:
-            continue
-        ours = np.frombuffer(b"".join(map(bytes, chunks(tensor))), np.int16).astype(np.int32)
-        values = np.frombuffer(b"".join(map(bytes, chunks(theirs[name]))), np.float32)
-        rounded = values.astype(ml_dtypes.bfloat16).view(np.int16).astype(np.int32)
-        pair = [np.where(bits < 0, -(bits & 0x7FFF), bits) for bits in (ours, rounded)]
-        found = max(found, int(np.abs(pair[0] - pair[1]).max()))
+    found = 0.0
+    ours, theirs, before = (Checkpoint.open(path).tensors for path in (one, other, base))
+    for name in ours.keys() & theirs.keys():
+        x, y, w = (_values(tensors[name]) for tensors in (ours, theirs, before))
+        y = y.astype(ml_dtypes.bfloat16).astype(np.float32)
+        exponents = np.frexp(np.maximum(abs(y), abs(w)))[1]
+        found = max(found, float((abs(x - y) / np.ldexp(np.float32(1), exponents - 8)).max()))
     return found
+
+
+def _values(tensor: TensorInfo) -> npt.NDArray[np.float32]:
+    dtype = {"BF16": ml_dtypes.bfloat16, "F32": np.float32}[tensor.dtype]
+    return np.frombuffer(b"".join(map(bytes, chunks(tensor))), dtype).astype(np.float32)
 
 
 def _relate_to_rival(ours: Row, theirs: Row, times: float, memory: float | None) -> None:

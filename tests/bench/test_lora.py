@@ -27,9 +27,13 @@ SMALL = Llama(
 def test_the_distance_counts_roundings(tmp_path: Path) -> None:
     x = np.array([1.0, -1.0, 0.0, -0.0, 2.0], np.float32)
     one = write(tmp_path / "one", {"w": x.astype(ml_dtypes.bfloat16)})
-    assert most_ulps(one, write(tmp_path / "same", {"w": x})) == 0
-    assert most_ulps(one, write(tmp_path / "near", {"w": x * np.float32(1 + 2.0**-7)})) == 1
-    assert most_ulps(one, write(tmp_path / "far", {"w": x - np.float32(4)})) > 100
+    near = write(tmp_path / "near", {"w": x * np.float32(1 + 2.0**-7)})
+    far = write(tmp_path / "far", {"w": x - np.float32(4)})
+    large = write(tmp_path / "large", {"w": np.full(5, 512, np.float32)})
+    assert most_ulps(one, write(tmp_path / "same", {"w": x}), one) == 0
+    assert most_ulps(one, near, one) == 1
+    assert most_ulps(one, far, one) == 256
+    assert most_ulps(one, far, large) == 1
 
 
 def test_an_adapter_comes_out_of_the_models(tmp_path: Path) -> None:

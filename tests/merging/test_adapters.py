@@ -83,7 +83,22 @@ def test_a_report_repeats_its_merge(here: Path) -> None:
     merge(recipe("ties", "lora", "other", base="base"), "out")
     merge("out/tallies.json", "again")
     merge("out/mergekit_config.yml", "as-well")
+    assert "# mergekit reads this file as well" in Path("out/mergekit_config.yml").read_text()
     assert data_bytes(Path("again")) == data_bytes(Path("out")) == data_bytes(Path("as-well"))
+
+
+def test_reports_have_no_path_of_the_machine_that_trained(here: Path) -> None:
+    for name, told in (("at-home", "/home/somebody/models/llama/"), ("here", str(here / "base"))):
+        adapters.lora(BASE, base_model_name_or_path=told).write(Path(name))
+    merge(recipe("ties", "at-home", "here", base="base"), "out")
+    said = json.loads(Path("out/tallies.json").read_text())
+    bases = [one["adapters"][0]["base"] for one in said["experts"]]
+    assert bases == ["llama", "../base"]
+    text = "".join(
+        path.read_text() for path in Path("out").iterdir() if path.suffix != ".safetensors"
+    )
+    assert "somebody" not in text
+    assert str(here) not in text
 
 
 def test_an_adapter_of_another_base(here: Path) -> None:
@@ -161,6 +176,9 @@ def test_an_adapter_twice(here: Path) -> None:
     assert warning == f"{here}/lora: is added to 'base' again, and counts again"
     merge(recipe("linear", "base+lora+lora"), "out")
     assert_holds(Path("out"), adapters.merged(BASE, LORA, LORA))
+    assert "# mergekit does not read it" in Path("out/mergekit_config.yml").read_text()
+    merge("out/mergekit_config.yml", "again")
+    assert data_bytes(Path("again")) == data_bytes(Path("out"))
 
 
 def test_from_the_command_line(here: Path) -> None:

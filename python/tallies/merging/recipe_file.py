@@ -76,12 +76,15 @@ def _head(config: MergeConfig, ours: list[str]) -> str:
     lines = [
         f"# Merged by tallies {__version__}, with the parameters in effect, defaults included.",
         "# Paths are relative to this file.",
-        *textwrap.wrap(
-            f"mergekit reads this file as well, and passes over {', '.join(ours)}.",
-            initial_indent="# ",
-            subsequent_indent="# ",
-        ),
     ]
+    texts = [config.base_model or "", *(entry.model for entry in config.models)]
+    if any(len(config.places.pieces(text)) > 2 for text in texts):
+        return "\n".join([*lines, "# mergekit does not read it: there, a model has one adapter."])
+    lines += textwrap.wrap(
+        f"mergekit reads this file as well, and passes over {', '.join(ours)}.",
+        initial_indent="# ",
+        subsequent_indent="# ",
+    )
     if config.semantics is not MERGEKIT:
         lines.append(
             f"# Its result would be another one: this is {config.merge_method} in "
