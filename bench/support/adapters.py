@@ -22,7 +22,7 @@ def ensure(directory: Path, llama: Llama, base: Path, n: int, rank: int) -> list
         llama: The shapes of the model.
         base: The model, for the adapters' configurations.
         n: The number of adapters.
-        rank: Of each.
+        rank: The rank of each.
     """
     paths = [directory / f"adapter-r{rank}-{i + 1}" for i in range(n)]
     for seed, path in enumerate(paths):

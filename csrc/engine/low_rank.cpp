@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cpu/ops.h"
+#include "engine/aligned.h"
 #include "stream/pages.h"
 #include "stream/threads.h"
 
@@ -27,7 +28,9 @@ void add_to_window(const LowRankSum& sum, std::size_t row, std::size_t column) {
   const std::size_t n_columns = std::min(kWindowColumns, sum.n_columns - column);
   const auto type = static_cast<int>(sum.base.dtype);
   const auto at = [&](std::size_t i) { return (row + i) * sum.n_columns + column; };
-  std::vector<float> left(n_rows * sum.rank), window(n_rows * n_columns);
+  std::vector<float> left(n_rows * sum.rank);
+  AlignedFloats window;
+  window.reserve(n_rows * n_columns);
   kernels().widen[static_cast<int>(sum.left.dtype)](
       element(sum.left.data, sum.left.dtype, row * sum.rank), left.data(), left.size());
   for (std::size_t i = 0; i < n_rows; ++i)

@@ -101,7 +101,7 @@ const float* Reader::changed(const Tile& tile, const Source& source, std::size_t
     window.n = 0;  // until the values are there
     const auto n_window = static_cast<std::size_t>(
         std::min<std::uint64_t>(window_of(source, element, n, window_), tile.n - first));
-    window.values.resize(std::max(window.values.size(), n_window));
+    window.values.reserve(n_window);
     next_[i] = values_before(source, tile, first);
     decode({source, tile, first, n_window, next_[i]}, window.values.data());
     window.job = tile.job;

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "engine/aligned.h"
 #include "engine/decode.h"
 
 namespace tallies {
@@ -60,7 +61,7 @@ class Reader {
   struct Window {
     std::size_t job = 0, array = 0;
     std::uint64_t first = 0, n = 0;  // elements of the job
-    std::vector<float> values;
+    AlignedFloats values;
   };
   std::size_t chunk_ = 0;
   std::vector<float> decoded_;     // a chunk of each source

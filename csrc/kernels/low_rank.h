@@ -16,8 +16,9 @@ struct LowRank {
 
 // Rows and vectors of them whose sums are in registers: a block. AVX-512 multiplies by a number in
 // memory at no cost where the product is the only use of it; the same number in a register, for two
-// vectors, takes a third more time (Zen 4). Others load what they multiply by, for two.
-constexpr int kBlockRows = kLanes == 16 ? 8 : 4, kBlockVectors = kLanes == 16 ? 1 : 2;
+// vectors, takes a third more time (Zen 4). Others have 16 registers, and load a number for four
+// vectors, which they multiply from memory.
+constexpr int kBlockRows = kLanes == 16 ? 8 : 3, kBlockVectors = kLanes == 16 ? 1 : 4;
 constexpr int kBlockColumns = kBlockVectors * kLanes;
 
 // A panel of the right factor, widened once for all rows, takes half of the first-level cache, and
@@ -51,7 +52,7 @@ struct ProductBlock {
 // Sums begin here, or go on from where they were; they end in `out`, or wait. Loops and branches
 // are such that GCC keeps them in registers from the first to the last.
 template <bool kBegins, bool kEnds, int kRows, class T>
-void multiply_block(const ProductBlock<T>& block) {
+TALLIES_INLINE void multiply_block(const ProductBlock<T>& block) {
   const float* const left = block.left;
   const std::size_t rank = block.rank, n_ranks = block.n_ranks, right_stride = block.right_stride;
   const typename T::Word* right = block.right;

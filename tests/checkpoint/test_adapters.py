@@ -39,6 +39,8 @@ from tests.support.handmade import write_file
         ("prompt tuning", ["prompt_embeddings"]),
         ("differences of weights", ["lora_unet_q.diff", "lora_unet_q.diff_b"]),
         ("differences of weights", ["lycoris_norm.w_norm", "lycoris_norm.b_norm"]),
+        ("GLoRA", [f"lora_unet_q.{one}.weight" for one in ("a1", "a2", "b1", "b2")]),
+        ("IA3", ["lycoris_q.on_input"]),
         ("PEFT", ["q.fourierft_spectrum"]),
         ("PEFT", ["q.randlora_A"]),
         ("PEFT", ["base_model.model.q.lily_A.weight"]),

@@ -229,6 +229,7 @@ A, B = ("w.lora_down.weight", (2, 6)), ("w.lora_up.weight", (4, 2))
         ([A, B, ("v.alpha", ())], "'v.alpha' stands alone"),
         ([A, B, ("w.alpha", (2,))], r"'w.alpha' is F32 \[2\], expected one number"),
         ([A, B, ("w.oft_blocks", (2, 2))], "of the kind OFT or BOFT, expected LoRA, LoHa or LoKr"),
+        ([("lora_unet_w.a1.weight", (2, 2))], "of the kind GLoRA, expected LoRA, LoHa or LoKr"),
         ([A, B, ("w.a1.weight", (2, 2))], "'w.a1.weight' is a piece .* not known"),
         ([A, ("w.lora_A.weight", (2, 6))], "are the same piece of one module"),
         ([A, B, ("w.dora_scale", (4, 1)), ("w.lokr_t2", (1, 1))], "Tucker"),

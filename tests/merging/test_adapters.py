@@ -87,6 +87,20 @@ def test_a_report_repeats_its_merge(here: Path) -> None:
     assert data_bytes(Path("again")) == data_bytes(Path("out")) == data_bytes(Path("as-well"))
 
 
+def test_reports_have_no_path_of_the_machine_that_trained(here: Path) -> None:
+    for name, told in (("at-home", "/home/somebody/models/llama/"), ("here", str(here / "base"))):
+        adapters.lora(BASE, base_model_name_or_path=told).write(Path(name))
+    merge(recipe("ties", "at-home", "here", base="base"), "out")
+    said = json.loads(Path("out/tallies.json").read_text())
+    bases = [one["adapters"][0]["base"] for one in said["experts"]]
+    assert bases == ["llama", "../base"]
+    text = "".join(
+        path.read_text() for path in Path("out").iterdir() if path.suffix != ".safetensors"
+    )
+    assert "somebody" not in text
+    assert str(here) not in text
+
+
 def test_an_adapter_of_another_base(here: Path) -> None:
     adapters.lora(BASE, base_model_name_or_path="org/llama").write(Path("far"))
     (warning,) = plan(recipe("ties", "far", "other", base="base")).warnings

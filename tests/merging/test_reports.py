@@ -72,6 +72,7 @@ def test_the_report_beside_the_result_repeats_the_merge(
         "extra": "error",
         "embeddings": "error",
         "tied": "as-base",
+        "adapter_space": "full",
     }
     said = json.loads((tmp_path / "first" / "tallies.json").read_text())
     assert said == json.loads(first.to_json())

@@ -85,7 +85,8 @@ def test_killed_at_every_moment(killer: PackKiller, models: Path, old: bool) -> 
     # The remains of the killed runs are gone, and the store is complete.
     assert tree(store) == new
     assert sorted(os.listdir(models.parent)) == ["models", "store"]
-    assert len(states) > 20
+    # Moments are calls that change files; native code, which reads the models, adds none.
+    assert len(states) > 15
     assert states == sorted(states)
     loaded(Store.open(store))
 

@@ -50,6 +50,9 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
         for piece, path in zip(places.pieces(text), model.paths, strict=True):
             name = places.relative_to(output, piece)
             found |= {piece: name, str(path): name, os.path.realpath(path): name}
+    for stated in (one.base for model in opened.values() for one in model.adapters):
+        if stated and os.path.isabs(stated):  # a path of the machine that trained the adapter
+            found.setdefault(stated, os.path.basename(os.path.normpath(stated)))
     return found
 
 

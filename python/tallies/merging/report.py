@@ -117,6 +117,8 @@ class MergeReport(Usage):
             if one is not None:
                 for named in (one, *one.get("adapters", ())):
                     named["path"] = names.get(named["path"], named["path"])
+                for adapter in one.get("adapters", ()):
+                    adapter["base"] = names.get(adapter["base"], adapter["base"])
         data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
         data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}

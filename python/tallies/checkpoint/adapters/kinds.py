@@ -53,8 +53,15 @@ _SAVED_BY_PEFT: Final = re.compile(
 )
 """Names that tell only in a file of PEFT, since they might be those of a model's own tensors."""
 
-_OF_WHOLES: Final = re.compile(r"\A(?:lora|lycoris)_\w+\.(?:diff|diff_b|w_norm|b_norm)\Z")
-"""Differences of whole weights, by modules in kohya's spelling."""
+_IN_KOHYAS_SPELLING: Final = {
+    kind: re.compile(rf"\A(?:lora|lycoris)_\w+\.(?:{names})\Z")
+    for kind, names in {
+        "differences of weights": "diff|diff_b|w_norm|b_norm",
+        "GLoRA": r"[ab][12]\.weight|bm[12]\.weight",
+        "IA3": "on_input",
+    }.items()
+}
+"""Names that tell only behind a module in kohya's spelling, since a model's might be the same."""
 
 _PLACE: Final = re.compile(r"\.(?:lora|hada|lokr|ia3|oft|boft|vera|dora)[_.].*\Z")
 """The rest of a piece's name, after that of the module it changes."""
@@ -117,8 +124,9 @@ def kind_of_piece(name: str) -> str:
     for kind, pattern in _PATTERNS.items():
         if pattern.search(name):
             return kind
-    if _OF_WHOLES.match(name):
-        return "differences of weights"
+    for kind, pattern in _IN_KOHYAS_SPELLING.items():
+        if pattern.match(name):
+            return kind
     return "PEFT" if _SAVED_BY_PEFT.match(name) else ""
 
 
