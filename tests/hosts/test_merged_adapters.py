@@ -214,3 +214,33 @@ def test_cat_of_peft_is_the_full_rank(tmp_path: Path) -> None:
     torch.testing.assert_close(
         logits(reloaded(make, tmp_path / "out")), logits(model.eval()), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "tsv_m", "linear"])
+@pytest.mark.parametrize("space", ["full", "knots", "core"])
+def test_any_method_is_reloaded(case: Any, method: str, space: str, tmp_path: Path) -> None:
+    make, paths, deltas = case
+    out = tmp_path / "out"
+    request = {
+        "merge_method": method,
+        "models": [{"model": str(path)} for path in paths],
+        "adapter_rank": 64,
+        "adapter_space": space,
+        "seed": 3,
+    }
+    report = tallies.merge(request, out)
+    before = make().state_dict()
+    merged = reloaded(make, out).merge_and_unload().state_dict()
+    names = [one.name for one in report.matrices]
+    changed = {name for name in before if not torch.equal(merged[name], before[name])}
+    # Methods may leave nothing of a matrix of two rows.
+    assert changed == {*names} if space == "full" else changed <= {*names}
+    if space == "full" and method != "linear":
+        # GPT-2 keeps its weights [in, out], in which the adapter is merged as well.
+        zeros = {name: torch.zeros_like(before[name]) for name in names}
+        experts = [{name: delta[name].contiguous() for name in names} for delta in deltas]
+        expected = tallies.merge_state_dicts(zeros, experts, method=method, seed=3)
+        for name in names:
+            torch.testing.assert_close(
+                merged[name] - before[name], expected[name], rtol=1e-3, atol=1e-5
+            )

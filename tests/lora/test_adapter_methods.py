@@ -143,6 +143,16 @@ def test_small_spaces_are_those_of_singular_vectors(
     np.testing.assert_allclose(found, expected, 1e-3, 1e-5)
 
 
+@pytest.mark.parametrize(("method", "space"), [("knots", "knots"), ("core_space", "core")])
+def test_spaces_may_be_named_as_methods(tmp_path: Path, method: str, space: str) -> None:
+    given = trio()
+    one = merged(tmp_path, given, "ties", adapter_rank=4, adapter_space=space)
+    two = merged(tmp_path, given, method, adapter_rank=4)
+    assert two.recipe["merge_method"] == "ties"
+    assert two.recipe["adapter_space"] == space
+    assert two.matrices == one.matrices
+
+
 @pytest.mark.parametrize("space", ["knots", "core"])
 def test_sums_are_the_same_in_every_space(tmp_path: Path, space: str) -> None:
     given = trio()

@@ -82,3 +82,10 @@ def test_entries_that_overlap_are_refused(tmp_path: Path) -> None:
     given = [adapters.lora(BASE, ("q_proj",), seed=seed) for seed in (1, 2)]
     with pytest.raises(InputError, match=r"q_proj.*do not overlap.*\[0, 0\] of B"):
         merged(tmp_path, given, "disjoint")
+
+
+@pytest.mark.parametrize("method", ["knots", "core_space"])
+def test_models_are_not_merged_in_spaces_of_adapters(method: str) -> None:
+    request = {"merge_method": method, "base_model": "b", "models": [{"model": "a"}]}
+    with pytest.raises(InputError, match=r"adapter_space.*adapter_rank: full"):
+        tallies.plan(request)

@@ -268,7 +268,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
-        refuse_method(self.method, self.base_model, self.adapter_rank)
+        refuse_method(self.method, self.base_model, self.adapter_rank, self.adapter_space)
         self.modifiers()
         self._check_experts()
         return self

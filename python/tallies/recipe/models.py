@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..errors import InputError
 from ..methods._method import Method
-from ..spec.choices import Semantics
+from ..spec.choices import AdapterSpace, Semantics
 from .fields import Parameters, PathText
 from .places import Places
 from .tensor_keys import Renaming
@@ -100,11 +100,19 @@ def _in_order(
 
 
 def refuse_method(
-    method: type[Method], base_model: str | None, adapter_rank: int | str | None
+    method: type[Method],
+    base_model: str | None,
+    adapter_rank: int | str | None,
+    adapter_space: AdapterSpace,
 ) -> None:
     """Refuse a method of adapters for models, and one that needs a base for models without."""
     if adapter_rank is not None:
         return
+    if adapter_space is not AdapterSpace.FULL:
+        raise InputError(
+            f"adapter_space: {adapter_space} is a space of adapters; say the rank of the result, "
+            "'adapter_rank: full' (--adapter-rank full), or leave it out to merge models"
+        )
     if method.of_adapters:
         raise InputError(
             f"merge_method: {method.name} merges adapters to an adapter; say its rank: "

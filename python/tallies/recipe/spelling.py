@@ -13,6 +13,10 @@ _PARTS = {"path", "model", "revision", "lora", "override_architecture"}
 """The keys of mergekit's mapping for a model and an adapter on it."""
 
 
+_SPACES = {"knots": "knots", "core_space": "core"}
+"""Methods that are ``ties`` in a space of adapters, and that space."""
+
+
 def spelled(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recipe whose models are entries ``{model: TEXT, ...}``, and nothing else changed.
 
@@ -24,6 +28,8 @@ def spelled(data: Mapping[str, Any]) -> dict[str, Any]:
     {'models': [{'model': 'a'}, {'model': 'org/b@v2'}]}
     """
     changed = dict(data)
+    if (space := _SPACES.get(str(data.get("merge_method")))) is not None:
+        changed = {"adapter_space": space, **changed, "merge_method": "ties"}
     for key in MODEL_KEYS:
         if key in data:
             changed[key] = model_text(data[key])
