@@ -70,4 +70,4 @@ def test_a_base_with_adapters_cannot_be_named(adapter: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"with adapters.*tallies merge"):
         extract_lora(tmp_path / "tuned", base, tmp_path / "out", rank=2)
     config = json.loads((adapter / "adapter_config.json").read_text())
-    assert config["base_model_name_or_path"] == "base"
+    assert config["base_model_name_or_path"] == "../base"
