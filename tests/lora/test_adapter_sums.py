@@ -260,3 +260,19 @@ def test_files_of_other_tools_are_refused(tmp_path: Path) -> None:
     request = {"merge_method": "linear", "models": [{"model": str(path)}], "adapter_rank": 4}
     with pytest.raises(InputError, match=r"another tool than PEFT.*BASE\+ADAPTER"):
         tallies.merge(request, tmp_path / "out")
+
+
+def test_plans_state_ranks_and_ways(tmp_path: Path) -> None:
+    paths = [one.write(tmp_path / f"a{number}") for number, one in enumerate(trio())]
+    request = {"merge_method": "linear", "models": [{"model": str(path)} for path in paths]}
+    made = tallies.plan({**request, "adapter_rank": "full"})
+    data = made.to_json_dict()
+    assert data["exact"] is True
+    assert data["ranks"]["model.layers.0.self_attn.q_proj.weight"] == 9
+    assert "side by side" in str(made)
+    lower = tallies.plan({**request, "adapter_rank": 4})
+    assert {*lower.to_json_dict()["ranks"].values()} == {4}
+    report = tallies.merge({**request, "adapter_rank": 4}, tmp_path / "out")
+    assert sum(report.files.values()) > 0
+    written = (tmp_path / "out" / "adapter_model.safetensors").stat().st_size
+    assert written <= lower.most_bytes_written + 2**16
