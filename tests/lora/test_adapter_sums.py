@@ -243,6 +243,22 @@ def test_factors_that_are_not_finite_are_named(tmp_path: Path) -> None:
         merged(tmp_path, [bad])
 
 
+@pytest.mark.parametrize("method", ["linear", "ties"])
+@pytest.mark.parametrize("asked", ["full", 2])
+def test_values_that_are_not_finite_are_warned_of(
+    tmp_path: Path, method: str, asked: int | str
+) -> None:
+    bad = adapters.lora(BASE, ("up_proj", "down_proj"))
+    bad.tensors["base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"][0, 0] = np.nan
+    report = merged(tmp_path, [bad], method, adapter_rank=asked, nonfinite="warn")
+    assert any("1 tensor" in told and "layers.1.mlp.up_proj" in told for told in report.warnings)
+    found = changes_of(Path(report.path))
+    for name, one in found.items():
+        assert np.isfinite(one).all() == (name != "model.layers.1.mlp.up_proj.weight")
+    matrices = json.loads((Path(report.path) / "tallies.json").read_text())["matrices"]
+    assert [one["error"] is None for one in matrices].count(True) == 1
+
+
 def test_models_are_no_adapters(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     adapters.checkpoints.write(tmp_path / "model" / "model.safetensors", BASE)

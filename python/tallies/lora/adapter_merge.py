@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ..errors import InputError
 from ..linalg import spectral
 from ..linalg.threads import Workers, single_threads
 from ..merging.recipe_file import recipe_text
+from ..messages import counted, some
 from ..recipe.config import MergeConfig
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import DTYPE_CODES, DTYPES
@@ -113,6 +115,7 @@ def merge_adapters(
                 MergedMatrix(one.name, list(one.shape), own.rank, own.norm, own.error)
                 for one, own in zip(made.targets.values(), facts, strict=True)
             ]
+        warnings += _nonfinite_warnings(made, matrices)
         _write_saved(made, writer)
         files = writer.finish()
         refuse_changed(before)
@@ -143,6 +146,13 @@ def merge_adapters(
         (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     advance.finish()
     return report
+
+
+def _nonfinite_warnings(made: AdapterPlan, matrices: list[MergedMatrix]) -> Iterator[str]:
+    """Yield a warning about tensors that are not finite, where these are to be warned of."""
+    found = [one.name for one in matrices if not math.isfinite(one.norm)]
+    if found and made.config.nonfinite is Nonfinite.WARN:
+        yield f"{counted(len(found), 'tensor')} of the result are not finite: {some(found)}"
 
 
 def _models(made: AdapterPlan, out: Path) -> Iterator[AdapterModel]:

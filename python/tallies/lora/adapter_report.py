@@ -10,6 +10,7 @@ from typing import Any
 
 from .._version import __version__
 from ..engine.usage import Usage, done_line
+from ..merging.report import without_nonfinite
 from ..merging.values import listed
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
@@ -87,8 +88,9 @@ class AdapterReport(Usage):
         return {"error": self.error, **data}
 
     def to_json(self) -> str:
-        """Return the report as indented JSON."""
-        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
+        """Return the report as JSON, indented; numbers that are not finite are null."""
+        data = without_nonfinite(self.to_json_dict())
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         return summary(self)
