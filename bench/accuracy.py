@@ -156,7 +156,7 @@ def judge(family: Family, seed: int) -> Iterator[tuple[str, str, Callable[[], Re
         with tempfile.TemporaryDirectory() as directory:
             return reconstructed(family, codec, Path(directory))
 
-    for name in codecs.names():
+    for name in codecs.of_models():
         yield "codec", name, lambda name=name: store(name)  # type: ignore[misc]
 
 

@@ -92,7 +92,7 @@ class Bench:
         # One layer: the plain program takes 4 bytes a parameter and task beside the models.
         self._layer = replace(llama, num_hidden_layers=1, vocab_size=256)
         self._layer_models = self._made(self._layer, n_tasks)
-        self._packings = [_packing_of(name) for name in codecs.names()]
+        self._packings = [_packing_of(name) for name in codecs.of_models()]
 
     def _made(self, llama: Llama, n_tasks: int) -> list[Path]:
         note(f"{1 + n_tasks} checkpoints of {llama.n_parameters / 1e9:.3f}e9 parameters")

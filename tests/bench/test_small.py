@@ -38,8 +38,8 @@ def test_accuracy_of_every_method_and_codec(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(accuracy, "SCALES", (0.3,))
     rows, refused = accuracy.measure([0], base_steps=2, expert_steps=2)
     names = {str(row.case["name"]) for row in rows}
-    assert names | set(refused) == {"base", "experts", *methods.names(), *codecs.names()}
-    assert not set(refused) & set(codecs.names())
+    assert names | set(refused) == {"base", "experts", *methods.names(), *codecs.of_models()}
+    assert not set(refused) & set(codecs.of_models())
     lines = accuracy.table(rows).splitlines()
     assert len(lines) == 1 + len(rows)
 

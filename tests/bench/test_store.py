@@ -25,7 +25,7 @@ def test_store_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.main(asked)
     rows = json.loads((tmp_path / "results" / "store.json").read_text())["rows"]
     by_job = {(row["case"]["job"], row["case"].get("max_memory")): row for row in rows}
-    assert {f"pack {name}" for name in codecs.names()} == {
+    assert {f"pack {name}" for name in codecs.of_models()} == {
         " ".join(job.split()[:2]) for job, budget in by_job if budget == "default"
     }
     for job, budget in by_job:

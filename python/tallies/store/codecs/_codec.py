@@ -77,6 +77,8 @@ class Codec:
     """The rule of the masks; None where tasks have no masks."""
     is_exact: ClassVar[bool] = False
     """True if a task comes back as it merges, bit for bit."""
+    of_adapters: ClassVar[bool] = False
+    """True if a task must be a base with adapters."""
     with_sums: ClassVar[bool] = False
     """True if ``scales`` needs the sums of magnitudes."""
 

@@ -25,3 +25,4 @@ class Lora(Codec):
     family = "changes"
     mask = None
     is_exact = True
+    of_adapters = True

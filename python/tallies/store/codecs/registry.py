@@ -25,6 +25,11 @@ def names() -> list[str]:
     return list(_codecs())
 
 
+def of_models() -> list[str]:
+    """Return the names of the codecs that take any fine-tuned model, not adapters alone."""
+    return [one.name for one in _codecs().values() if not one.of_adapters]
+
+
 def get(name: str) -> type[Codec]:
     """Return the codec of this name.
 
