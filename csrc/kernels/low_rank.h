@@ -119,8 +119,8 @@ void multiply_panel(const ProductBlock<T>& panel, std::size_t next, std::size_t 
 }
 
 // The same of a part of the rank.
-void multiply_part(bool begins, bool ends, const ProductBlock<Float32>& panel, std::size_t next,
-                   std::size_t n_rows, std::size_t n_columns) {
+inline void multiply_part(bool begins, bool ends, const ProductBlock<Float32>& panel,
+                          std::size_t next, std::size_t n_rows, std::size_t n_columns) {
   if (begins && ends) return multiply_panel<true, true>(panel, next, n_rows, n_columns);
   if (begins) return multiply_panel<true, false>(panel, next, n_rows, n_columns);
   if (ends) return multiply_panel<false, true>(panel, next, n_rows, n_columns);

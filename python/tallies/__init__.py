@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .lora.report import LoraReport
     from .merging.checkpoints import merge
     from .merging.plan import MergePlan
-    from .merging.planning import plan
+    from .merging.plans import plan
     from .merging.report import MergeReport
     from .merging.state_dicts import merge_state_dicts
     from .recipe.config import MergeConfig
@@ -79,7 +79,7 @@ _HOME = {
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",
     "pack": "store.packing.pack",
-    "plan": "merging.planning",
+    "plan": "merging.plans",
     "verify": "inspection.verify",
 }
 

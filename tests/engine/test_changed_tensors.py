@@ -36,7 +36,7 @@ from tallies.engine.files import (
     native,
 )
 from tallies.engine.fingerprints import content, copy_out, tensor_fingerprint
-from tallies.engine.nonfinite import nonfinite_tensor
+from tallies.engine.nonfinite import nonfinite_tensor, objection
 from tests.reference import changes as reference
 from tests.reference.dtype import narrow, widen
 from tests.reference.scaled import scaled
@@ -260,6 +260,12 @@ def test_the_tensor_that_makes_values_nonfinite(stored: dict[str, TensorInfo]) -
     assert blamed == (stored["nan"], 1000, 0)
     tensor = replace(stored["weight"], changes=(fine,))
     assert nonfinite_tensor(tensor, LIMITS) == (tensor, 0, 0)
+    broken = replace(stored["nan"], shape=(5, 200), changes=(Added(stored["right"]),))
+    assert nonfinite_tensor(broken, LIMITS) == (stored["nan"], 1000, 0)
+    too_large = replace(stored["weight"], changes=(Added(stored["difference"], 3e38),) * 2)
+    blamed = nonfinite_tensor(too_large, LIMITS)
+    assert blamed[0] == too_large and blamed[1] > 0
+    assert "NaN or infinite values once adapters changed it, the first" in objection(*blamed)
 
 
 def test_factors_that_threads_keep(stored: dict[str, TensorInfo]) -> None:

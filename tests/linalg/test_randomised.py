@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tallies.linalg.randomised import RowBlocks, randomised_svd, svd_by_energy, uniform
-from tests.support.matrices import Array, task_matrices
+from tests.support.matrices import Array, has_clear_rank, task_matrices
 
 
 def with_spectrum(shape: tuple[int, int], s: np.ndarray, seed: int = 3) -> torch.Tensor:
@@ -60,6 +60,7 @@ def test_a_matrix_of_low_rank_comes_back_whole(size: float) -> None:
 @given(task_matrices(max_experts=1), st.integers(1, 24))
 def test_small_matrices_are_decomposed_exactly(deltas: Array, rank: int) -> None:
     x = deltas[0].astype(np.float64)
+    assume(has_clear_rank(deltas[0]))
     found = randomised_svd(torch.from_numpy(deltas[0]), rank)
     expected = np.linalg.svd(x, compute_uv=False)
     n = len(found.s)

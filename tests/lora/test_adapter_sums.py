@@ -243,6 +243,22 @@ def test_factors_that_are_not_finite_are_named(tmp_path: Path) -> None:
         merged(tmp_path, [bad])
 
 
+@pytest.mark.parametrize("method", ["linear", "ties"])
+@pytest.mark.parametrize("asked", ["full", 2])
+def test_values_that_are_not_finite_are_warned_of(
+    tmp_path: Path, method: str, asked: int | str
+) -> None:
+    bad = adapters.lora(BASE, ("up_proj", "down_proj"))
+    bad.tensors["base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"][0, 0] = np.nan
+    report = merged(tmp_path, [bad], method, adapter_rank=asked, nonfinite="warn")
+    assert any("1 tensor" in told and "layers.1.mlp.up_proj" in told for told in report.warnings)
+    found = changes_of(Path(report.path))
+    for name, one in found.items():
+        assert np.isfinite(one).all() == (name != "model.layers.1.mlp.up_proj.weight")
+    matrices = json.loads((Path(report.path) / "tallies.json").read_text())["matrices"]
+    assert [one["error"] is None for one in matrices].count(True) == 1
+
+
 def test_models_are_no_adapters(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     adapters.checkpoints.write(tmp_path / "model" / "model.safetensors", BASE)
@@ -260,3 +276,19 @@ def test_files_of_other_tools_are_refused(tmp_path: Path) -> None:
     request = {"merge_method": "linear", "models": [{"model": str(path)}], "adapter_rank": 4}
     with pytest.raises(InputError, match=r"another tool than PEFT.*BASE\+ADAPTER"):
         tallies.merge(request, tmp_path / "out")
+
+
+def test_plans_state_ranks_and_ways(tmp_path: Path) -> None:
+    paths = [one.write(tmp_path / f"a{number}") for number, one in enumerate(trio())]
+    request = {"merge_method": "linear", "models": [{"model": str(path)} for path in paths]}
+    made = tallies.plan({**request, "adapter_rank": "full"})
+    data = made.to_json_dict()
+    assert data["exact"] is True
+    assert data["ranks"]["model.layers.0.self_attn.q_proj.weight"] == 9
+    assert "side by side" in str(made)
+    lower = tallies.plan({**request, "adapter_rank": 4})
+    assert {*lower.to_json_dict()["ranks"].values()} == {4}
+    report = tallies.merge({**request, "adapter_rank": 4}, tmp_path / "out")
+    assert sum(report.files.values()) > 0
+    written = (tmp_path / "out" / "adapter_model.safetensors").stat().st_size
+    assert written <= lower.most_bytes_written + 2**16

@@ -109,6 +109,7 @@ def test_all_methods_are_listed() -> None:
         kind: [facts["name"] for facts in said if facts["kind"] == kind]
         for kind in ("method", "codec")
     }
-    assert by_kind == {"method": methods.names(), "codec": codecs.names()}
+    of_all = [*methods.names(), *methods.of_adapters()]
+    assert by_kind == {"method": of_all, "codec": codecs.names()}
     with pytest.raises(InputError, match="'tie' is not known; did you mean 'ties'"):
         methods.get("tie")

@@ -164,3 +164,11 @@ def test_the_base_with_an_adapter_is_another_model(here: Path) -> None:
     recipe["models"] = ["told", "base+told"]
     _, (warning,) = MergeConfig.load(recipe).pinned().experts()
     assert warning == "model 'base+told' is listed again and counts again"
+
+
+def test_a_base_is_named_for_peft_as_it_was_written(here: Path) -> None:
+    places = Places.of()
+    # PEFT looks from the current directory, not from that of the adapter.
+    for text in ("base", "./base", "org/name"):
+        assert places.for_peft(here / "out", text) == text
+    assert places.for_peft(here / "out", str(here / "base")) == "../base"

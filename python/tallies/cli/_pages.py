@@ -17,8 +17,9 @@ Described = type[Method] | type[Codec]
 
 
 def described(name: str | None = None) -> list[Described]:
-    """Return all merge methods and then all codecs, or the method and the codec of this name."""
-    found: list[Described] = [methods.get(one) for one in methods.names()]
+    """Return all methods of models, those of adapters, and all codecs; or those of this name."""
+    of_all = (*methods.names(), *methods.of_adapters())
+    found: list[Described] = [methods.get(one) for one in of_all]
     found += [codecs.get(one) for one in codecs.names()]
     return [one for one in found if name in (None, one.name)]
 
@@ -82,6 +83,8 @@ def markdown(chosen: Iterable[Described]) -> str:
 
 
 def _base(method: type[Method]) -> str:
+    if method.of_adapters:
+        return "adapters alone, to an adapter (`adapter_rank`)"
     if method.needs_base:
         return "and the base that they were tuned from"
     if method.base_is_optional:

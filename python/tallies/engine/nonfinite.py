@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._core import Limits, Plan
 from ..checkpoint.changes import pieces
@@ -92,9 +92,9 @@ def nonfinite_tensor(
         known: The result of ``find_nonfinite`` for the tensor, if it is known.
 
     Returns:
-        The tensor's scale or the first piece of its changes that is not finite, otherwise the
-        tensor itself; then the number of such values in it and the first one's element, 0 and 0
-        where all are finite.
+        The tensor's scale, the first piece of its changes or the tensor without changes, whichever
+        is not finite, otherwise the tensor itself; then the number of such values in it and the
+        first one's element, 0 and 0 where all are finite.
 
     Raises:
         StorageError: A file cannot be read.
@@ -104,6 +104,8 @@ def nonfinite_tensor(
         suspects = [piece for change in tensor.changes for piece in pieces(change)]
         if tensor.scale:
             suspects.insert(0, tensor.scale.tensor)
+        if tensor.changes:
+            suspects.append(replace(tensor, changes=()))
         for one in suspects:
             n_found, first_found = find_nonfinite(one, limits)
             if n_found:
@@ -115,6 +117,8 @@ def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = 
     """Return the objection to ``count`` NaN or infinite values of a tensor, one or more."""
     # A finite float64 beyond the range of float32 counts as infinite.
     values = "values in float32" if tensor.dtype == "F64" else "values"
+    if tensor.changes:
+        values = "values once adapters changed it"
     return (
         f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite {values}, the first at "
         f"element {first}, expected finite ones{f'; {way_out}' if way_out else ''}"

@@ -103,7 +103,7 @@ def base_text(made: AdapterPlan, out: Path) -> tuple[str | None, dict[str, Any]]
     if made.config.base_model is None:
         return made.base, {}
     if places.hub_model(made.config.base_model) is None:
-        return places.relative_to(out, made.config.base_model), {}
+        return places.for_peft(out, made.config.base_model), {}
     model = named(made.config.base_model)
     return (model.repo, {"revision": model.revision}) if model else (made.base, {})
 

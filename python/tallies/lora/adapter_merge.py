@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from ..errors import InputError
 from ..linalg import spectral
 from ..linalg.threads import Workers, single_threads
 from ..merging.recipe_file import recipe_text
+from ..messages import counted, some
 from ..recipe.config import MergeConfig
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import DTYPE_CODES, DTYPES
@@ -29,9 +31,10 @@ from .adapter_card import card_text
 from .adapter_checks import base_text
 from .adapter_explain import way
 from .adapter_plan import AdapterPlan, plan_adapters
-from .adapter_report import AdapterModel, AdapterReport, MergedMatrix
+from .adapter_report import AdapterModel, AdapterReport
 from .combination import combine, concatenated, rounded, stored_error
 from .factor_methods import merge_factors
+from .matrix_report import MatrixReport
 from .operands import Factors, factors_of, rank_of, read_values
 from .products import merge_products
 from .targets import Kept, Target
@@ -110,9 +113,10 @@ def merge_adapters(
             scratch.unlink(missing_ok=True)
             warnings += more
             matrices = [
-                MergedMatrix(one.name, list(one.shape), own.rank, own.norm, own.error)
+                MatrixReport(one.name, list(one.shape), own.rank, own.norm, own.error)
                 for one, own in zip(made.targets.values(), facts, strict=True)
             ]
+        warnings += _nonfinite_warnings(made, matrices)
         _write_saved(made, writer)
         files = writer.finish()
         refuse_changed(before)
@@ -145,6 +149,13 @@ def merge_adapters(
     return report
 
 
+def _nonfinite_warnings(made: AdapterPlan, matrices: list[MatrixReport]) -> Iterator[str]:
+    """Yield a warning about tensors that are not finite, where these are to be warned of."""
+    found = [one.name for one in matrices if not math.isfinite(one.norm)]
+    if found and made.config.nonfinite is Nonfinite.WARN:
+        yield f"{counted(len(found), 'tensor')} of the result are not finite: {some(found)}"
+
+
 def _models(made: AdapterPlan, out: Path) -> Iterator[AdapterModel]:
     for number, (name, one) in enumerate(zip(made.names, made.operands, strict=True)):
         ranks = [rank_of(changes) for changes in one.changes.values()] or [0]
@@ -160,10 +171,10 @@ def _models(made: AdapterPlan, out: Path) -> Iterator[AdapterModel]:
 
 def _write_factors(
     made: AdapterPlan, writer: AdapterWriter, n_workers: int, advance: Advance
-) -> Iterator[MergedMatrix]:
+) -> Iterator[MatrixReport]:
     """Write the factors of every tensor, and yield what there is to report."""
 
-    def work(target: Target, pool: Workers) -> MergedMatrix:
+    def work(target: Target, pool: Workers) -> MatrixReport:
         with pool.undisturbed():
             exact = _merged_factors(made, target)
         found = combine(exact, made.rank(target.name))
@@ -171,7 +182,7 @@ def _write_factors(
         error = stored_error(exact, stored, found.norm)
         with pool.undisturbed():
             writer.add(target, *stored)
-        return MergedMatrix(target.name, list(target.shape), found.rank, found.norm, error)
+        return MatrixReport(target.name, list(target.shape), found.rank, found.norm, error)
 
     with single_threads(n_workers) as pool:
         results = [pool.submit(work, one, pool) for one in made.targets.values()]

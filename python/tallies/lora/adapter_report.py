@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from .._version import __version__
 from ..engine.usage import Usage, done_line
+from ..merging.report import without_nonfinite
 from ..merging.values import listed
 from ..messages import counted, headline, labelled, some, warned
 from ..sizes import format_size
 from .adapter_explain import rank_span
-
-_MOST_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class MergedMatrix:
-    """One tensor that the merged adapter changes by factors."""
-
-    name: str
-    shape: list[int]
-    rank: int
-    norm: float
-    """The Frobenius norm of the merged change."""
-    error: float
-    """The norm of the merged change minus the product of the stored factors, as a share of it."""
+from .matrix_report import MatrixReport, overall_error, worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +49,7 @@ class AdapterReport(Usage):
     """The product of the factors is the merge, up to the rounding of the factors."""
     way: str
     dtype: str
-    matrices: list[MergedMatrix]
+    matrices: list[MatrixReport]
     saved: list[str]
     """Tensors that the adapters and the result hold whole."""
     parameters: dict[str, Any]
@@ -76,9 +62,7 @@ class AdapterReport(Usage):
     @property
     def error(self) -> float:
         """The relative error of all matrices together."""
-        whole = math.fsum(one.norm**2 for one in self.matrices)
-        lost = math.fsum((one.error * one.norm) ** 2 for one in self.matrices)
-        return math.sqrt(lost / whole) if whole else 0.0
+        return overall_error(self.matrices)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the report as plain data, which names no place outside the result by its path."""
@@ -87,8 +71,9 @@ class AdapterReport(Usage):
         return {"error": self.error, **data}
 
     def to_json(self) -> str:
-        """Return the report as indented JSON."""
-        return json.dumps(self.to_json_dict(), indent=2, ensure_ascii=False) + "\n"
+        """Return the report as JSON, indented; numbers that are not finite are null."""
+        data = without_nonfinite(self.to_json_dict())
+        return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
         return summary(self)
@@ -121,8 +106,7 @@ def _rows(report: AdapterReport) -> Iterator[tuple[str, str]]:
     yield "rank", f"{ranks} for {counted(len(report.matrices), 'tensor')}, factors {report.dtype}"
     yield "way", report.way
     yield "error", f"{report.error:.3g} of the change of all tensors together"
-    worst = sorted(report.matrices, key=lambda one: one.error, reverse=True)[:_MOST_SHOWN]
-    yield "worst", ", ".join(f"{one.name} {one.error:.3g}" for one in worst)
+    yield "worst", worst(report.matrices)
     if report.saved:
         yield "saved", f"{counted(len(report.saved), 'tensor')} merged whole: {some(report.saved)}"
     yield "output", f"{report.path}: {format_size(sum(report.files.values()))}"

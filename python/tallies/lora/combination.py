@@ -77,6 +77,10 @@ def combine(factors: Factors, rank: int | None) -> Combined:
     if rank is None or left.shape[-1] <= rank:
         norm = math.hypot(*(product_norm(*pair) for pair in pairs))
         return Combined(left, right, norm, 0.0)
+    if not all(np.isfinite(part).all() for part in factors):
+        # There are no singular vectors: the product is NaN as a whole.
+        nans = [np.full_like(left[..., :1], np.nan), np.full_like(right[..., :1, :], np.nan)]
+        return Combined(nans[0], nans[1], math.nan, math.nan)
     found = [singular(*pair) for pair in pairs]
     most = max(int((one.s > EPSILON * one.s[0]).sum()) if len(one.s) else 0 for one in found)
     kept = max(1, min(rank, most))

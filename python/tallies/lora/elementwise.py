@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..linalg.threads import Workers, single_threads
 from ..merging.steps import Findings, Request, Steps
 from ..messages import show
+from ..spec.choices import Nonfinite
 from ..spec.dtypes import DTYPE_CODES
 from .adapter_plan import AdapterPlan
 
@@ -157,6 +158,8 @@ class ProductMerge:
         return self._buffer(number)[: one.n_elements].view(one.shape)
 
     def _objections(self, number: int) -> Iterator[str]:
+        if self._made.config.nonfinite is not Nonfinite.ERROR:
+            return  # the report's warnings name the tensor
         self._blame(self._operands[number].name)
         yield (
             f"tensor {show(self._operands[number].name)}: the merged values overflow float32; "

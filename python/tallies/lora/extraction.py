@@ -27,8 +27,8 @@ from .difference import Difference, Piece, grain_of
 from .experts import is_one_expert
 from .extraction_plan import ExtractionPlan
 from .factoring import Factored, factor, matrix_shape, n_bytes
+from .matrix_report import MatrixReport
 from .nested import stored_names
-from .report import MatrixReport
 from .selection import module_names, saved_whole
 from .targets import Kept, Target
 from .writer import AdapterWriter
@@ -112,7 +112,8 @@ class Extraction:
         """
         plan = self._plan
         places = Places.of()
-        finetuned, base = (places.relative_to(self._path, text) for text in plan.texts)
+        finetuned = places.relative_to(self._path, plan.texts[0])
+        base = places.for_peft(self._path, plan.texts[1])
         on_hub = named(base) if places.hub_model(plan.texts[1]) else None
         extra = plan.task_type()
         if on_hub is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,21 +11,7 @@ from .._version import __version__
 from ..engine.usage import Usage, done_line
 from ..messages import counted, labelled, warned
 from ..sizes import format_size
-
-_MOST_SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class MatrixReport:
-    """One tensor of the base that the adapter changes by factors."""
-
-    name: str
-    shape: list[int]
-    rank: int
-    norm: float
-    """The Frobenius norm of the difference."""
-    error: float
-    """The norm of the difference minus the product of the stored factors, as a share of it."""
+from .matrix_report import MatrixReport, overall_error, worst
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +39,7 @@ class LoraReport(Usage):
     @property
     def error(self) -> float:
         """The relative error of all matrices together."""
-        whole = math.fsum(one.norm**2 for one in self.matrices)
-        return math.sqrt(math.fsum((one.error * one.norm) ** 2 for one in self.matrices) / whole)
+        return overall_error(self.matrices)
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return the report as plain data, which names no place outside the result by its path."""
@@ -98,7 +82,6 @@ def _rows(report: LoraReport) -> Iterator[tuple[str, str]]:
         span += f", for {report.rank:.4g} of the energy"
     yield "rank", span
     yield "error", f"{report.error:.3g} of the change of all tensors together"
-    worst = sorted(report.matrices, key=lambda one: one.error, reverse=True)[:_MOST_SHOWN]
-    yield "worst", ", ".join(f"{one.name} {one.error:.3g}" for one in worst)
+    yield "worst", worst(report.matrices)
     if report.saved:
         yield "saved", f"{counted(len(report.saved), 'tensor')} whole"

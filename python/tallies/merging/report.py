@@ -125,7 +125,7 @@ class MergeReport(Usage):
 
     def to_json(self) -> str:
         """Return the report as JSON, indented; numbers that are not finite are null."""
-        data = _without_nonfinite(self.to_json_dict())
+        data = without_nonfinite(self.to_json_dict())
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
@@ -159,9 +159,10 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
     return re.sub(pattern, lambda found: names[found[0]], text)
 
 
-def _without_nonfinite(value: Any) -> Any:
+def without_nonfinite(value: Any) -> Any:
+    """Return plain data with None in the place of numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _without_nonfinite(one) for key, one in value.items()}
+        return {key: without_nonfinite(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_without_nonfinite(one) for one in value]
+        return [without_nonfinite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -194,6 +194,15 @@ class Places:
         """
         return self.by_piece(text, lambda piece: self._relative_to(output, piece))
 
+    def for_peft(self, output: str | os.PathLike[str], text: str) -> str:
+        """Return the text by which the configuration of an adapter in ``output`` names its base.
+
+        PEFT looks for a relative path from the current directory, so that such a path stays as the
+        user wrote it; any other text becomes that of ``relative_to``.
+        """
+        is_relative = bool(text) and not os.path.isabs(text) and not text.startswith("~")
+        return text if is_relative else self.relative_to(output, text)
+
     def _relative_to(self, output: str | os.PathLike[str], text: str) -> str:
         if text.startswith("~") and os.path.expanduser(text) != text:
             return text
