@@ -97,6 +97,23 @@ def test_factors_tied_by_peft_change_a_tensor_once(targets: list[str], tmp_path:
     assert placed.adapters[0].warnings == ()
 
 
+@pytest.mark.parametrize("saved", [["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head"]])
+def test_a_module_that_peft_saves_for_both_stands_in_place_of_the_tied_tensor(
+    saved: list[str], tmp_path: Path
+) -> None:
+    settings = {
+        "target_modules": ["q_proj"],
+        "modules_to_save": saved,
+        "ensure_weight_tying": True,
+    }
+    written = write(Case(lambda: llama(tie_word_embeddings=True), settings), tmp_path)
+    placed = place(open_model(str(written.base)), open_adapter(written.adapters[0]))
+    name = "model.embed_tokens.weight"
+    assert not np.array_equal(written.merged[name].numpy(), read(written.base)[name].numpy())
+    np.testing.assert_array_equal(value(placed.tensors[name]), written.merged[name].numpy())
+    assert placed.adapters[0].warnings == ()
+
+
 def test_a_trained_head_of_a_tied_model_is_refused(tmp_path: Path) -> None:
     model = llama(tie_word_embeddings=True)
     save(model, tmp_path / "base")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tallies import InputError, extract_lora
 from tests.support.checkpoints import Model, data_bytes, write
@@ -51,6 +51,28 @@ def test_a_lower_rank_of_an_adapter_is_the_best(adapter: Path, tmp_path: Path) -
         delta = factors[f"{place}.lora_B.weight"] @ factors[f"{place}.lora_A.weight"]
         s = np.linalg.svd(delta.astype(np.float64), compute_uv=False)
         assert one.error == pytest.approx(np.sqrt((s[2:] ** 2).sum() / (s**2).sum()), rel=1e-3)
+
+
+def test_norms_that_an_adapter_learned_are_taken_out_too(adapter: Path, tmp_path: Path) -> None:
+    path = adapter / "adapter_model.safetensors"
+    factors, base = load_file(path), load_file(tmp_path / "base" / "model.safetensors")
+    rng = np.random.default_rng(1)
+    wanted = {}
+    for name, values in base.items():
+        place = f"base_model.model.{name.removesuffix('.weight')}"
+        tuned = values + factors[f"{place}.lora_B.weight"] @ factors[f"{place}.lora_A.weight"]
+        norms = rng.uniform(0.5, 1.5, len(values)).astype(np.float32)
+        factors[f"{place}.lora_magnitude_vector"] = norms
+        wanted[name] = (norms / np.linalg.norm(tuned, axis=1))[:, None] * tuned - values
+    save_file(factors, path)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    extract_lora(adapter, tmp_path / "base", tmp_path / "out", rank=64)
+    found = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    for name, delta in wanted.items():
+        place = f"base_model.model.{name.removesuffix('.weight')}"
+        product = found[f"{place}.lora_B.weight"] @ found[f"{place}.lora_A.weight"]
+        assert np.allclose(product, delta, atol=1e-4)
 
 
 def test_memory_changes_no_byte(

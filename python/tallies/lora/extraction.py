@@ -92,7 +92,8 @@ class Extraction:
         own_names = (name for one in plan.targets for name in plan.names(one))
         self._jobs = {name: job for job, name in enumerate((*own_names, *plan.others))}
         self._native = Plan(True)
-        files = PlanFiles(self._native)
+        # Keeps alive the norms that DoRA gives, which the native plan reads in place.
+        self._files = files = PlanFiles(self._native)
         self._differences: dict[str, Difference] = {}
         for name, job in self._jobs.items():
             own, tuned = plan.sources(name)

@@ -40,6 +40,10 @@ def for_tied(checkpoint: Checkpoint, adapter: Adapter) -> Adapter:
     embeddings = [edit for edit in adapter.edits if is_embedding(edit.name)]
     if not (heads or embeddings) or not _is_tied(checkpoint, heads):
         return adapter
+    is_tying = adapter.config.get("ensure_weight_tying")
+    if is_tying and embeddings and heads:
+        edits = tuple(edit for edit in adapter.edits if not is_head(edit.name))
+        return replace(adapter, edits=edits)
     for edit in heads:
         if _replaces(edit):
             told = edit.told_by
@@ -48,10 +52,7 @@ def for_tied(checkpoint: Checkpoint, adapter: Adapter) -> Adapter:
                 f"{checkpoint.path} has as its embedding as well; {_UNTIE}, or merge the adapter "
                 "where it loads (PEFT: merge_and_unload)"
             )
-    if adapter.config.get("ensure_weight_tying"):
-        if embeddings and heads:
-            edits = tuple(edit for edit in adapter.edits if not is_head(edit.name))
-            return replace(adapter, edits=edits)
+    if is_tying:
         return adapter
     # Trained tokens are tied by PEFT itself.
     lone = [edit for edit in (*heads, *embeddings) if _is_of_one(edit)]
