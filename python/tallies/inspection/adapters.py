@@ -19,7 +19,8 @@ def describe_adapter(path: Path | str) -> dict[str, Any]:
     """Describe an adapter as plain data, from headers and its configuration.
 
     Returns:
-        ``path``, ``kind``, ``magnitudes`` (True for DoRA), ``base`` (the model that its configuration names, or None),
+        ``path``, ``kind``, ``magnitudes`` (True for DoRA), ``base`` (the model that its
+        configuration names, or None),
         ``n_tensors`` that it changes, ``ranks`` and ``scales`` (each that occurs, ascending),
         ``alpha``, ``targets`` (the number of tensors of each module's last name), ``replaces`` (the
         tensors of which it has all values) and ``warnings``. For an adapter that is not read,
@@ -76,7 +77,9 @@ def _module(name: str) -> str:
 
     A number at the end counts a module of a list, whose name comes before: ``to_out.0``.
     """
-    words = [word for word in name.split(".") if not word.isdecimal()] or [name]
+    words = [word for word in name.split(".") if not word.isdecimal()]
+    if words in (["weight"], ["bias"], []):
+        return name
     last = words[-2] if len(words) > 1 and words[-1] in ("weight", "bias") else words[-1]
     # Files of kohya have underscores where others have dots, and numbers of blocks within.
     return re.split(r"_\d+_", last)[-1]
