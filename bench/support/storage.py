@@ -39,7 +39,7 @@ def copy(
             size = os.fstat(file.fileno()).st_size
             reads += [(file.fileno(), at, n) for at, n in _chunks(size)]
         target = files.enter_context(open(out, "wb", buffering=0)).fileno()
-        if reserve:
+        if reserve and n_out_bytes:
             os.posix_fallocate(target, 0, n_out_bytes)
         writes = [(-1, at, n) for at, n in _chunks(n_out_bytes)]
         # A list's iterator hands each step to one thread.
