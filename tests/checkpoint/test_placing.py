@@ -95,6 +95,7 @@ def test_changes_follow_one_another(tmp_path: Path) -> None:
     assert len(second.adapters) == 2
     saved = info("base_model.model.x", 4, 3)
     replaced = place(second, adapter(edit(Q, saved)))
+    assert replaced.tensors[Q].stored_as == saved.name
     assert replaced.tensors[Q].changes == ()
     assert (replaced.tensors[Q].name, replaced.tensors[Q].path) == (Q, saved.path)
 

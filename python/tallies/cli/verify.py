@@ -9,6 +9,7 @@ import click
 
 from ..checkpoint.empty import empty_warning
 from ..inspection.verify import verify
+from ..messages import counted
 from ..recipe.places import local_path
 from ..spec.choices import Nonfinite
 from ._bar import wants_bar
@@ -59,6 +60,6 @@ def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) ->
     if found.get("empty"):
         click.echo(f"warning: {empty_warning(path, found['empty'])}")
     click.echo(
-        f"{path}: {found['kind']} is whole: {found['tensors']} tensors in {found['files']} files, "
-        f"{found['n_bytes']:,} bytes"
+        f"{path}: {found['kind']} is whole: {counted(found['tensors'], 'tensor')} in "
+        f"{counted(found['files'], 'file')}, {found['n_bytes']:,} bytes"
     )

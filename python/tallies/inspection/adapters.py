@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.adapters.adapter import Adapter, Edit
 from ..checkpoint.adapters.opening import open_adapter
-from ..checkpoint.changes import Hadamard, Kronecker, Product
+from ..checkpoint.changes import Hadamard, Kronecker, Magnitudes, Product
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from ..messages import counted, some
@@ -18,7 +19,8 @@ def describe_adapter(path: Path | str) -> dict[str, Any]:
     """Describe an adapter as plain data, from headers and its configuration.
 
     Returns:
-        ``path``, ``kind``, ``base`` (the model that its configuration names, or None),
+        ``path``, ``kind``, ``magnitudes`` (True for DoRA), ``base`` (the model that its
+        configuration names, or None),
         ``n_tensors`` that it changes, ``ranks`` and ``scales`` (each that occurs, ascending),
         ``alpha``, ``targets`` (the number of tensors of each module's last name), ``replaces`` (the
         tensors of which it has all values) and ``warnings``. For an adapter that is not read,
@@ -37,14 +39,14 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
     for product, scale in (found for edit in adapter.edits for found in _factors(edit)):
         ranks.add(product.left.shape[-1])
         scales.add(scale)
+    changed = {edit.name for edit in adapter.edits if not isinstance(edit.change, TensorInfo)}
     targets: dict[str, int] = {}
-    for edit in adapter.edits:
-        if not isinstance(edit.change, TensorInfo):
-            target = _module(edit.name)
-            targets[target] = targets.get(target, 0) + 1
+    for target in map(_module, sorted(changed)):
+        targets[target] = targets.get(target, 0) + 1
     return {
         "path": str(adapter.path),
         "kind": adapter.kind,
+        "magnitudes": any(isinstance(edit.change, Magnitudes) for edit in adapter.edits),
         "base": adapter.base,
         "n_tensors": len({edit.name for edit in adapter.edits}),
         "ranks": sorted(ranks),
@@ -71,9 +73,16 @@ def _factors(edit: Edit) -> Iterator[tuple[Product, float]]:
 
 
 def _module(name: str) -> str:
-    """Return the last name of a tensor's module: ``q_proj`` of ``...self_attn.q_proj.weight``."""
-    words = name.split(".")
-    return words[-2] if len(words) > 1 and words[-1] in ("weight", "bias") else words[-1]
+    """Return the last name of a tensor's module: ``q_proj`` of ``...self_attn.q_proj.weight``.
+
+    A number at the end counts a module of a list, whose name comes before: ``to_out.0``.
+    """
+    words = [word for word in name.split(".") if not word.isdecimal()]
+    if words in (["weight"], ["bias"], []):
+        return name
+    last = words[-2] if len(words) > 1 and words[-1] in ("weight", "bias") else words[-1]
+    # Files of kohya have underscores where others have dots, and numbers of blocks within.
+    return re.split(r"_\d+_", last)[-1]
 
 
 def in_words(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -86,7 +95,8 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, str]]:
         factors.append(f"alpha {found['alpha']:g}")
     if found["scales"]:
         factors.append("scale " + ", ".join(f"{scale:g}" for scale in found["scales"]))
-    rows = [("factors", ", ".join([found["kind"], *factors]))]
+    kind = f"{found['kind']} with magnitudes (DoRA)" if found["magnitudes"] else found["kind"]
+    rows = [("factors", ", ".join([kind, *factors]))]
     rows.append(("made for", found["base"] or "a model that it does not name"))
     targets = ", ".join(f"{n} {name}" for name, n in found["targets"].items())
     rows.append(("changes", f"{counted(found['n_tensors'], 'tensor')}: {targets}"))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ..checkpoint.adapters.kinds import find_adapter, kind_of
+from ..checkpoint.adapters.opening import open_adapter
 from ..checkpoint.empty import empty_weights
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
@@ -16,6 +17,9 @@ from ..recipe.places import local_path
 from ..sizes import parse_size
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import FLOATS
+
+_OF_PAIRS: Final = ("LoRA", "LoHa", "LoKr")
+"""Kinds of adapters whose factors belong together."""
 
 
 def verify(
@@ -30,8 +34,9 @@ def verify(
 ) -> dict[str, Any]:
     """Check a checkpoint or a store.
 
-    Headers, index and sizes of a checkpoint are checked, and its values must be finite. All of a
-    store is compared with its checksums.
+    Headers, index and sizes of a checkpoint are checked, and its values must be finite. The factors
+    of an adapter must be whole, and their ranks those that it states. All of a store is compared
+    with its checksums.
 
     Args:
         path: The checkpoint, which may have adapters (``base+adapter``), or the store.
@@ -64,6 +69,9 @@ def verify(
             f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
         )
     checkpoint = open_whole(os.fspath(path), variant or "")
+    adapter = find_adapter(checkpoint)
+    if adapter is not None and not adapter.in_a_model and adapter.kind in _OF_PAIRS:
+        open_adapter(place)  # refuses half a pair of factors, and ranks that disagree
     limits = tile_limits(parse_size(max_memory), n_threads(threads))
     found = {}
     for tensor in checkpoint.tensors.values():
@@ -76,7 +84,7 @@ def verify(
             found[blamed.name] = {"count": count, "first": first}
     return {
         "path": checkpoint.label,
-        "kind": kind_of(find_adapter(checkpoint)),
+        "kind": kind_of(adapter),
         "files": len(checkpoint.files),
         "tensors": len(checkpoint.tensors),
         "n_bytes": checkpoint.n_bytes,
