@@ -89,6 +89,7 @@ def test_rows_that_the_heads_do_not_have_are_refused(
     ("rows", "why"),
     [
         *(({"q": n}, "leaves 2 equal parts of the 24;") for n in (9, 13, 15, 23, 24, 25)),
+        *(({one: 0}, "0 rows, expected one or more;") for one in "qkv"),
         ({"q": 14}, "14 rows, expected a multiple of the 5 that they leave for keys;"),
         ({"k": 5}, "5 rows, expected a divisor of the 14 that they leave for queries;"),
         ({"v": 7}, "7 rows, expected a divisor of the 10 that they leave for queries;"),

@@ -46,6 +46,8 @@ class Part:
 
     def _wanted(self, n_rows: int) -> str | None:
         """Say what the rows of a part must be, if others say nothing and it is not so already."""
+        if n_rows < 1:
+            return "one or more"
         n_equal, of_queries = self._n - 1, self.rule.rows is Rows.QUERIES
         if not self._is_own(self.index):
             left = self.total - n_equal * n_rows
