@@ -216,6 +216,14 @@ REFUSED = {
         {"r": 3},
         rf"{Q}.lora_A.weight' has shape \(2, 16\), expected the rank 3 first, which adapter_config",
     ),
+    "a base in numbers": (
+        {"base_model_name_or_path": 5},
+        "base_model_name_or_path is 5, expected a name or a path",
+    ),
+    "saved modules in numbers": ({"modules_to_save": 5}, "modules_to_save is 5, expected a list"),
+    "targets in numbers": ({"target_modules": 5}, "target_modules is 5, expected a list of names"),
+    "no pattern of targets": ({"target_modules": "("}, r"target_modules is '\(', expected a regul"),
+    "a bias in numbers": ({"bias": 3}, "bias is 3, expected none, all or lora_only"),
     "magnitudes lost": ({"use_dora": True}, "lora_B.weight' has no lora_magnitude_vector"),
 }
 
@@ -248,9 +256,13 @@ BROKEN: dict[str, tuple[dict[str, tuple[int, ...]], str]] = {
         },
         r"the rank 2 last \(a convolution of several groups is not merged\)",
     ),
-    "magnitudes": (
-        pair() | {f"{PREFIX}{Q}.lora_magnitude_vector": (3,)},
-        r"lora_magnitude_vector' has shape \(3,\), expected 16 elements",
+    "magnitudes that PEFT ignores": (
+        pair() | {f"{PREFIX}{Q}.lora_magnitude_vector": (16,)},
+        "lora_magnitude_vector' has the norms of DoRA, but use_dora in adapter_config.json is not",
+    ),
+    "values that PEFT ignores": (
+        pair() | {f"{PREFIX}{Q}.weight": (16, 16)},
+        f"q_proj.weight' has values of a weight that factors change.*does not name '{Q}'",
     ),
     "magnitudes alone": (
         pair() | {f"{PREFIX}model.norm.lora_magnitude_vector": (16,)},

@@ -95,6 +95,7 @@ def test_changes_follow_one_another(tmp_path: Path) -> None:
     assert len(second.adapters) == 2
     saved = info("base_model.model.x", 4, 3)
     replaced = place(second, adapter(edit(Q, saved)))
+    assert replaced.tensors[Q].stored_as == saved.name
     assert replaced.tensors[Q].changes == ()
     assert (replaced.tensors[Q].name, replaced.tensors[Q].path) == (Q, saved.path)
 
@@ -133,7 +134,8 @@ def test_an_untied_head_that_is_absent_is_refused(tmp_path: Path) -> None:
         (Product(info("b", 4, 2, dtype="I32"), info("a", 2, 3)), r"'b' is I32, expected a float"),
         (Added(info("d", 4)), r"shape \[4\], but 'w'"),
         (Magnitudes(info("m", 3), 3), r"shape \[3\], but 'w'"),
-        (Rows((0, 4), info("t", 2, 3)), r"shape \[2, 3\], but 'w'"),
+        (Rows((0, 4), info("t", 2, 3)), r"the token 4, but 'w' in .*model\.safetensors has 4 rows"),
+        (Rows((0, 3), info("t", 2, 4)), r"shape \[2, 4\], but 'w'"),
         (info("saved", 5, 3), r"shape \[5, 3\], but 'w'"),
     ],
 )

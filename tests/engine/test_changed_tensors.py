@@ -36,7 +36,7 @@ from tallies.engine.files import (
     native,
 )
 from tallies.engine.fingerprints import content, copy_out, tensor_fingerprint
-from tallies.engine.nonfinite import nonfinite_tensor, objection
+from tallies.engine.nonfinite import find_nonfinite, nonfinite_tensor, objection
 from tests.reference import changes as reference
 from tests.reference.dtype import narrow, widen
 from tests.reference.scaled import scaled
@@ -264,8 +264,34 @@ def test_the_tensor_that_makes_values_nonfinite(stored: dict[str, TensorInfo]) -
     assert nonfinite_tensor(broken, LIMITS) == (stored["nan"], 1000, 0)
     too_large = replace(stored["weight"], changes=(Added(stored["difference"], 3e38),) * 2)
     blamed = nonfinite_tensor(too_large, LIMITS)
-    assert blamed[0] == too_large and blamed[1] > 0
-    assert "NaN or infinite values once adapters changed it, the first" in objection(*blamed)
+    once = replace(too_large, changes=too_large.changes[:1])
+    assert blamed == (once, *find_nonfinite(once, LIMITS)) and blamed[1] > 0
+    assert objection(*blamed) == (
+        f"{stored['difference'].path}: tensor 'difference', all finite, makes 'weight' in "
+        f"{stored['weight'].path} too large for float32: {blamed[1]} NaN or infinite values, the "
+        f"first at element {blamed[2]}, expected finite ones; repair the adapter, or pass "
+        "--nonfinite propagate"
+    )
+
+
+def test_norms_of_rows_of_zeros(tmp_path: Path) -> None:
+    zero = np.ones((3, 4), np.float32)
+    zero[1] = 0
+    saved = write(tmp_path / "m", {"w": zero, "n": np.ones(3, np.float32)})
+    found = Checkpoint.open(saved).tensors
+    norms = replace(found["w"], changes=(Magnitudes(found["n"], 4),))
+    assert objection(*nonfinite_tensor(norms, LIMITS), way_out=None) == (
+        f"{found['n'].path}: tensor 'n' (DoRA) sets the norm of each row of 'w' in "
+        f"{found['w'].path}, of which one is too small: 4 NaN or infinite values, the first at "
+        "element 4, expected finite ones"
+    )
+
+
+def test_a_tensor_of_an_adapter_is_named_as_in_its_file(stored: dict[str, TensorInfo]) -> None:
+    saved = replace(stored["nan"], name="norm.weight", stored_as="modules_to_save.norm")
+    words = objection(*nonfinite_tensor(saved, LIMITS))
+    assert f"{stored['nan'].path}: tensor 'modules_to_save.norm' has 1000 NaN" in words
+    assert "repair the adapter, or" in words
 
 
 def test_factors_that_threads_keep(stored: dict[str, TensorInfo]) -> None:

@@ -25,3 +25,7 @@ def test_factors_that_a_thread_has_no_room_for_are_refused() -> None:
         "most their share of --max-memory 400MiB; raise it to 403MiB, or take fewer --threads",
     ):
         check_rows(201 << 20, "w", 400 << 20, 2, words)
+    with pytest.raises(
+        InputError, match=r"take 201 MiB, expected at most --max-memory 200MiB; raise it to 202MiB$"
+    ):
+        check_rows(201 << 20, "w", 200 << 20, 1, words)

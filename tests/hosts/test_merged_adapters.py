@@ -69,7 +69,7 @@ CASES: dict[str, tuple[Callable[[], Any], list[dict[str, Any]]]] = {
             {"r": 3, "lora_alpha": 2, "target_modules": ["q_proj", "up_proj"], "use_rslora": True},
             {
                 "r": 2,
-                "target_modules": [*LINEAR, "embed_tokens"],
+                "target_modules": [*LINEAR, "embed_tokens", "lm_head"],
                 "rank_pattern": {"layers.1.mlp.up_proj": 5},
                 "alpha_pattern": {"q_proj": 7},
             },
@@ -91,6 +91,13 @@ CASES: dict[str, tuple[Callable[[], Any], list[dict[str, Any]]]] = {
                 "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
             }
             for rank in (3, 3)
+        ],
+    ),
+    "routers": (
+        mixtral,
+        [
+            {"r": 4, "target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]},
+            {"r": 3, "target_modules": [], "target_parameters": ["mlp.gate.weight"]},
         ],
     ),
 }
@@ -124,7 +131,7 @@ def case(
         path = tmp_path / f"a{seed}"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            adapted.save_pretrained(path, save_embedding_layers=False)
+            adapted.save_pretrained(path)
         merged = adapted.merge_and_unload().state_dict()
         paths.append(path)
         deltas.append({name: merged[name] - tensor for name, tensor in before.items()})

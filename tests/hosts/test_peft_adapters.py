@@ -135,6 +135,24 @@ CASES = {
         experts("GptOss", intermediate_size=32),
         {"target_modules": [], "target_parameters": STACKS[1:], "r": 2},
     ),
+    "stacks of experts by their own names alone": Case(
+        experts("Qwen3Moe", moe_intermediate_size=24),
+        {"target_modules": ["q_proj"], "target_parameters": ["down_proj", "gate_up_proj"], "r": 2},
+    ),
+    "one stack of experts by its own name alone": Case(
+        experts("Llama4", intermediate_size_mlp=48),
+        {"target_modules": r".*\.[qk]_proj", "target_parameters": ["down_proj"], "r": 2},
+    ),
+    "stacks of experts of two ranks": Case(
+        experts("Qwen3Moe", moe_intermediate_size=24),
+        {
+            "target_modules": ["q_proj"],
+            "target_parameters": STACKS,
+            "r": 4,
+            "rank_pattern": {"experts.down_proj": 2},
+            "alpha_pattern": {"experts.gate_up_proj": 3},
+        },
+    ),
     "parameter of a layer": Case(
         llama, {"target_modules": [], "target_parameters": ["q_proj.weight"], "r": 2}
     ),

@@ -114,29 +114,32 @@ def test_a_module_that_peft_saves_for_both_stands_in_place_of_the_tied_tensor(
     assert placed.adapters[0].warnings == ()
 
 
-def test_a_trained_head_of_a_tied_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["head", "embedding"])
+def test_one_of_two_tied_modules_that_is_saved_alone_is_refused(name: str, tmp_path: Path) -> None:
+    saved, other = ("lm_head", "model.embed_tokens")[:: 1 if name == "head" else -1]
     model = llama(tie_word_embeddings=True)
     save(model, tmp_path / "base")
-    config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"])
+    config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=[saved.rpartition(".")[2]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = peft.get_peft_model(model, config)
         disturb(adapted, seed=3)
         adapted.save_pretrained(tmp_path / "adapter")
-        trained = adapted.merge_and_unload().lm_head.weight.detach().numpy()
+        merged = adapted.merge_and_unload().state_dict()
     adapter = open_adapter(tmp_path / "adapter")
-    with pytest.raises(InputError, match=r"lm_head\.weight' replaces the head, .*tied: untie"):
+    with pytest.raises(
+        InputError, match=rf"{saved}\.weight' replaces the {name}, .*tied: untie.*merge_and_unload"
+    ):
         place(open_model(str(tmp_path / "base")), adapter)
     recipe = {"merge_method": "linear", "models": [{"model": str(tmp_path / "base")}]}
     tallies.merge({**recipe, "tied": "untie"}, tmp_path / "untied")
     placed = place(open_model(str(tmp_path / "untied")), adapter)
     assert placed.adapters[0].warnings == ()
-    head, embedding = (
-        value(placed.tensors[f"{name}.weight"]) for name in ("lm_head", "model.embed_tokens")
-    )
     before = read(tmp_path / "base")["model.embed_tokens.weight"].numpy()
-    np.testing.assert_array_equal(embedding, before)
-    np.testing.assert_array_equal(head, trained)
+    for one in (saved, other):
+        found = value(placed.tensors[f"{one}.weight"])
+        np.testing.assert_array_equal(found, merged[f"{one}.weight"].numpy())
+        assert np.array_equal(found, before) == (one == other)
 
 
 def test_attention_in_one_is_refused(tmp_path: Path) -> None:

@@ -157,6 +157,13 @@ def test_a_rank_above_the_matrix_is_said_and_lowered(tmp_path: Path) -> None:
     assert "adapter_rank 12" in told and "lowered" in told and "k_proj" in told
 
 
+def test_the_full_rank_of_a_matrix_is_no_lowered_rank(tmp_path: Path) -> None:
+    given = [adapters.lora(BASE, ("k_proj",), rank=6, seed=seed) for seed in (1, 2)]
+    report = merged(tmp_path, given)
+    assert {one.rank for one in report.matrices} == {8} and not report.warnings
+    assert_close(changes_of(Path(report.path)), weighted(given, [1, 1]), 2e-6)
+
+
 def test_an_adapter_minus_itself_is_zero(tmp_path: Path) -> None:
     given = trio()[:1] * 2
     report = merged(tmp_path, given, own1={"weight": -1.0}, adapter_rank=2)
@@ -201,11 +208,53 @@ def test_saved_modules_are_averaged(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties"])
+def test_copies_of_the_model_s_own_weights_are_left_out(tmp_path: Path, method: str) -> None:
+    given = [adapters.embedding(BASE, seed=seed) for seed in (1, 2)]
+    plain = merged(tmp_path / "plain", given, method)
+    for one in given:
+        copy = BASE["model.embed_tokens.weight"]
+        one.tensors["base_model.model.model.embed_tokens.base_layer.weight"] = copy
+    report = merged(tmp_path / "copies", given, method)
+    assert report.saved == []
+    assert report.files == plain.files
+    first, second = (Path(one.path) / "adapter_model.safetensors" for one in (plain, report))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_weights_that_one_adapter_has_as_parameters_are_parameters(
+    tmp_path: Path, order: int
+) -> None:
+    given = [
+        adapters.lora(BASE, ("up_proj",), target_parameters=["mlp.up_proj.weight"], rank=3),
+        adapters.lora(BASE, ("up_proj", "k_proj"), seed=2),
+    ][::order]
+    report = merged(tmp_path, given)
+    config = json.loads((Path(report.path) / "adapter_config.json").read_text())
+    modules = [f"model.layers.{n}.mlp.up_proj.weight" for n in (0, 1)]
+    assert config["target_parameters"] == modules
+    assert config["target_modules"] == [f"model.layers.{n}.self_attn.k_proj" for n in (0, 1)]
+    tensors = adapters.checkpoints.read(Path(report.path) / "adapter_model.safetensors")
+    expected = weighted(given, [1, 1])
+    for name in modules:
+        stem = f"base_model.model.{name.removesuffix('.weight')}"
+        rank, key = config["r"], f"^{name}".replace(".", "\\.")
+        scale = config["alpha_pattern"].get(key, config["lora_alpha"])
+        scale /= config["rank_pattern"].get(key, rank)
+        product = tensors[f"{stem}.lora_B.weight"] @ tensors[f"{stem}.lora_A.weight"] * scale
+        np.testing.assert_allclose(product, expected[name], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("given", "recipe", "message"),
     [
         (trio(save=("model.norm",)), {}, r"model\.norm\.weight.*mean.*BASE\+ADAPTER"),
-        ([*trio()[:1], *trio(save=("model.norm",))[1:2]], {}, r"modules_to_save.*as in the base"),
+        (
+            [*trio()[:1], *trio(save=("model.norm",))[1:2]],
+            {},
+            r"modules_to_save\), and model '[^\"]*' as in the base",
+        ),
         ([adapters.lora(BASE, dora=True)], {}, r"lora_magnitude_vector.*DoRA.*merge_and_unload"),
         ([adapters.tokens(BASE, [1]) | adapters.lora(BASE)], {}, r"trainable_tokens.*rows"),
         (
@@ -225,6 +274,13 @@ def test_saved_modules_are_averaged(tmp_path: Path) -> None:
         (trio(), {"adapter_rank": "most"}, "adapter_rank: found 'most', expected a rank"),
         (trio(), {"out_dtype": "float64"}, "out_dtype: found F64"),
         (trio(), {"drop_layers": {"score": "size", "ratio": 0.5}}, "drop_layers"),
+        (trio(), {"missing": "base"}, "missing: .*leave it out"),
+        (trio(), {"extra": "drop"}, "extra: .*leave it out"),
+        (trio(), {"architecture": "any"}, "architecture: .*leave it out"),
+        (trio(), {"tied": "untie"}, "tied: .*leave it out"),
+        (trio(), {"embeddings": "base-rows"}, "embeddings: .*leave it out"),
+        (trio(), {"files_from": "a0"}, "files_from: .*leave it out"),
+        (trio(), {"max_shard_size": "1GB"}, "max_shard_size: .*one file"),
     ],
 )
 def test_refusals_name_the_cause_and_a_way_out(

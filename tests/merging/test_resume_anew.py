@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 
 from tallies import InputError, StorageError, merge
 from tallies.engine.passes import Passes
 from tallies.merging import journal
-from tests.support import stages
-from tests.support.checkpoints import FILE, data_bytes
+from tests.support import adapters, stages
+from tests.support.checkpoints import FILE, data_bytes, write
 from tests.support.command import tree
 from tests.support.resuming import FILES, Recipe, Run, crash, what_it_says, workspace
 from tests.support.stages import OPTIONS
@@ -139,3 +140,25 @@ def test_without_resume_nothing_is_taken_over(
     merge(recipe, out, **OPTIONS)
     assert data_bytes(out) == result
     assert os.listdir(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_an_adapter_that_changed_in_secret_is_refused(tmp_path: Path, out: Path, file: str) -> None:
+    model = adapters.model(np.dtype(np.float32))
+    base = write(tmp_path / "models/base", model, config={})
+    lora = adapters.lora(model, lora_alpha=99).write(tmp_path / "models/lora")
+    recipe = {"merge_method": "linear", "models": [f"{base}+{lora}"], "parameters": {"weight": 1}}
+    crash(recipe, out, 2, max_shard_size=3000)
+    place = lora / file
+    before, content = place.stat(), place.read_bytes()
+    changed = content.replace(b'"lora_alpha": 99', b'"lora_alpha": 11')
+    if file.endswith(".safetensors"):
+        changed = content[:-1] + bytes([content[-1] ^ 1])
+    assert changed != content
+    place.write_bytes(changed)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert place.stat().st_size == before.st_size
+    refused(recipe, out, f"an input changed: {place} was written again", max_shard_size=3000)
+    place.write_bytes(content)
+    os.utime(place, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert Run(recipe, out, max_shard_size=3000).report is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tallies import InputError
+from tallies import InputError, plan
 from tallies.recipe.adapters import with_base
 from tallies.recipe.config import MergeConfig
 from tallies.recipe.places import Places
@@ -172,3 +172,67 @@ def test_a_base_is_named_for_peft_as_it_was_written(here: Path) -> None:
     for text in ("base", "./base", "org/name"):
         assert places.for_peft(here / "out", text) == text
     assert places.for_peft(here / "out", str(here / "base")) == "../base"
+
+
+def set_base(adapter: str, base: str) -> None:
+    """Make an adapter's configuration name another base."""
+    file = Path(adapter, "adapter_config.json")
+    config = {**json.loads(file.read_text()), "base_model_name_or_path": base}
+    file.write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("text", ["plain", "base+plain"])
+@pytest.mark.parametrize("half", ["\ud800", "base\udfff"])
+def test_half_a_character_in_the_name_of_a_base(here: Path, text: str, half: str) -> None:
+    set_base("plain", half)
+    with pytest.raises(InputError) as error:
+        plan({"merge_method": "linear", "models": [text, "other"]})
+    assert str(error.value).startswith(
+        f"{here}/plain/adapter_config.json: base_model_name_or_path is {half!r}, which has half a"
+    )
+
+
+def test_whole_characters_of_two_halves_are_read(here: Path) -> None:
+    Path("base").rename("\U0001f999")
+    set_base("plain", "\U0001f999")  # json.dumps writes both halves as escapes
+    assert with_base("plain", Places.of()) == "\U0001f999+plain"
+
+
+def test_a_warning_shows_no_signs_of_strangers(here: Path) -> None:
+    set_base("plain", "x\n\x1b[31mred")
+    warnings = plan({"merge_method": "linear", "models": ["base+plain", "other"]}).warnings
+    (warning,) = (one for one in warnings if "is an adapter on" in one)
+    assert r"is an adapter on 'x\n\x1b[31mred', as its" in warning
+    assert warning.isprintable()
+
+
+@pytest.mark.parametrize("text", ["told", "empty+told"])
+def test_the_adapter_whose_base_is_no_model_is_named(here: Path, text: str) -> None:
+    Path("empty").mkdir()
+    set_base("told", "empty")
+    with pytest.raises(InputError, match="'empty' is the base_model_name_or_path in the ") as error:
+        plan({"merge_method": "linear", "models": [text, "other"]})
+    assert f"adapter_config.json of {here}/told; " in str(error.value)
+    assert "MODEL+told" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["loop", "base+loop"])
+def test_a_link_that_leads_to_nothing(here: Path, text: str) -> None:
+    Path("loop").symlink_to("loop")
+    with pytest.raises(InputError, match=r"loop: is a link that leads to nothing"):
+        plan({"merge_method": "linear", "models": [text, "other"]})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ('{"target_modules": ["q", "\\ud800"]}', r"target_modules is '\ud800', which has half a"),
+        ('{"a": {"b": "\\uDFFFx"}}', r"a['b'] is '\udfffx', which has half a"),
+        ('{"rank_pattern": {"\\udc00": 4}}', r"a key is '\udc00', which has half a"),
+    ],
+)
+def test_half_a_character_elsewhere(here: Path, config: str, words: str) -> None:
+    Path("plain/adapter_config.json").write_text(config)
+    with pytest.raises(InputError) as error:
+        with_base("plain", Places.of())
+    assert words in str(error.value)

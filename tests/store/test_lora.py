@@ -282,3 +282,17 @@ def test_bits_that_no_file_has_are_refused(here: Models) -> None:
             codec="sparse",
             density="exact",
         )
+
+
+def test_a_base_with_an_adapter_that_a_task_lacks(here: Models) -> None:
+    first = here.add("a", adapters.lora(here.base, seed=1))
+    other = here.add("b", adapters.lora(here.base, seed=2))
+    out = here.folder / "store"
+    with pytest.raises(
+        InputError, match=r"task 't': .*base\+.*b lacks the adapter of the base "
+    ) as e:
+        pack(first, {"t": other}, out, codec="lora")
+    assert f"({first}+ADAPTER)" in str(e.value)
+    assert not out.exists()
+    pack(first, {"t": here.text("a", "b")}, out, codec="lora")
+    assert_same_tensors(Store.open(out).load("t"), here.merged("a", "b"))

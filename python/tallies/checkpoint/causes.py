@@ -29,13 +29,24 @@ def refuse_absent(path: str) -> NoReturn:
         raise InputError(f"{path!r}: expected a directory, or a {_FILE}")
     if "+" in path:
         raise InputError(
-            f"{path}: no such file or directory; a model with an adapter (model+adapter) is not "
-            "supported: merge the adapter into its model first (PEFT: merge_and_unload)"
+            f"{path}: no such file or directory{_empty_piece(path)}; a model with adapters is "
+            "written MODEL+ADAPTER, and each of them is a path with something there or a model of "
+            "a hub"
         )
     raise InputError(
         f"{path}: no such file or directory; expected a directory, or a {_FILE} (download models "
         "of a hub first)"
     )
+
+
+def _empty_piece(path: str) -> str:
+    """Return, in words, the side of a plus on which neither a model nor an adapter stands."""
+    first, *between, last = path.split("+")
+    if os.path.basename(first) == "":
+        return ", and nothing stands before its first +"
+    if last == "":
+        return ", and nothing stands after its last +"
+    return ", and nothing stands between two of its +" if "" in between else ""
 
 
 def refuse_other_file(path: Path) -> None:

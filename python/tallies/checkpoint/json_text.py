@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeGuard
@@ -15,6 +16,9 @@ MAX_HEADER_BYTES: Final = 100_000_000
 """The longest header that the stock library reads; our bound on index and config.json as well."""
 
 _MAX_DIGITS: Final = 18  # 10**18 < 2**63: an integer this short fits every counter downstream
+
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+"""The escape of half a pair, alone or with its other half."""
 
 DAMAGED: Final = "the file is damaged: copy or download it again"
 
@@ -51,7 +55,35 @@ def json_value(text: bytes, where: str, *, unique_keys: bool = False) -> object:
         raise InputError(f"{where}: JSON nested beyond all sense; {DAMAGED}") from None
     except ValueError as error:
         raise InputError(f"{where}: not valid JSON: {error}; {DAMAGED}") from None
+    # Headers and indices, whose keys are unique, have readers that refuse such texts themselves.
+    if not unique_keys and _SURROGATE.search(text):
+        _refuse_surrogates(value, where)
     return value
+
+
+def _refuse_surrogates(value: object, where: str) -> None:
+    """Raise InputError for a text with half a pair of UTF-16, which no file or terminal takes."""
+    left: list[tuple[str, object]] = [("", value)]
+    while left:
+        name, one = left.pop()
+        if isinstance(one, dict):
+            left += [("a key", key) for key in one]
+            left += [(_below(name, key), below) for key, below in one.items()]
+        elif isinstance(one, list):
+            left += [(name, below) for below in one]
+        elif isinstance(one, str) and any("\ud800" <= sign <= "\udfff" for sign in one):
+            found = f"{name} is {show(one)}" if name else show(one)
+            raise InputError(
+                f"{where}: {found}, which has half a character (a lone surrogate); correct it, or "
+                "download the file again"
+            )
+
+
+def _below(name: str, key: str) -> str:
+    """Return the name of a value in an object: ``weight_map['a']``."""
+    if name:
+        return f"{name}[{show(key)}]"
+    return key if key.isprintable() else show(key)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

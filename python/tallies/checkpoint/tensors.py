@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,8 @@ class TensorInfo:
     changes: tuple[Change, ...] = ()
     stands_as: str | None = None
     """The dtype of the model's tensor in whose place an adapter puts this one, if it is another."""
+    stored_as: str | None = field(default=None, compare=False)
+    """The tensor's name in its file, if an adapter puts it in the place of the model's."""
 
     @property
     def is_decoded(self) -> bool:

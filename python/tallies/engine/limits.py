@@ -54,10 +54,14 @@ def check_rows(
         content: Subject and verb of the message.
     """
     if n_bytes > max(max_bytes // threads, _MOST_BUFFER_BYTES):
+        each, share = f" in each of {threads} threads", "their share of "
+        fewer = ", or take fewer --threads"
+        if threads == 1:
+            each = share = fewer = ""
         raise InputError(
-            f"tensor {name!r}: {content} {n_bytes >> 20} MiB in each of {threads} threads, "
-            f"expected at most their share of --max-memory {max_bytes >> 20}MiB; raise it to "
-            f"{(n_bytes * threads >> 20) + 1}MiB, or take fewer --threads"
+            f"tensor {name!r}: {content} {n_bytes >> 20} MiB{each}, expected at most "
+            f"{share}--max-memory {max_bytes >> 20}MiB; raise it to "
+            f"{(n_bytes * threads >> 20) + 1}MiB{fewer}"
         )
 
 

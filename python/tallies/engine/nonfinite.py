@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .._core import Limits, Plan
-from ..checkpoint.changes import pieces
+from ..checkpoint.changes import Magnitudes, pieces
 from ..checkpoint.tensors import TensorInfo
 from .files import PlanFiles, native
 
@@ -93,20 +93,30 @@ def nonfinite_tensor(
 
     Returns:
         The tensor's scale, the first piece of its changes or the tensor without changes, whichever
-        is not finite, otherwise the tensor itself; then the number of such values in it and the
-        first one's element, 0 and 0 where all are finite.
+        is not finite; otherwise the tensor up to the change that makes its values NaN or infinite,
+        or the tensor itself. Then the number of such values in it and the first one's element, 0
+        and 0 where all are finite.
 
     Raises:
         StorageError: A file cannot be read.
     """
     count, first = known or find_nonfinite(tensor, limits)
     if count:
-        suspects = [piece for change in tensor.changes for piece in pieces(change)]
+        suspects = [
+            replace(piece, stored_as=piece.name)
+            for change in tensor.changes
+            for piece in pieces(change)
+        ]
         if tensor.scale:
             suspects.insert(0, tensor.scale.tensor)
         if tensor.changes:
             suspects.append(replace(tensor, changes=()))
         for one in suspects:
+            n_found, first_found = find_nonfinite(one, limits)
+            if n_found:
+                return one, n_found, first_found
+        for n in range(1, len(tensor.changes)):
+            one = replace(tensor, changes=tensor.changes[:n])
             n_found, first_found = find_nonfinite(one, limits)
             if n_found:
                 return one, n_found, first_found
@@ -117,9 +127,26 @@ def objection(tensor: TensorInfo, count: int, first: int, way_out: str | None = 
     """Return the objection to ``count`` NaN or infinite values of a tensor, one or more."""
     # A finite float64 beyond the range of float32 counts as infinite.
     values = "values in float32" if tensor.dtype == "F64" else "values"
+    if way_out and (tensor.changes or tensor.stored_as):
+        way_out = way_out.replace("the model", "the adapter")
+    end = f", the first at element {first}, expected finite ones{f'; {way_out}' if way_out else ''}"
     if tensor.changes:
-        values = "values once adapters changed it"
-    return (
-        f"{tensor.path}: tensor {tensor.name!r} has {count} NaN or infinite {values}, the first at "
-        f"element {first}, expected finite ones{f'; {way_out}' if way_out else ''}"
-    )
+        return f"{_cause(tensor)}: {count} NaN or infinite values{end}"
+    name = tensor.stored_as or tensor.name
+    return f"{tensor.path}: tensor {name!r} has {count} NaN or infinite {values}{end}"
+
+
+def _cause(tensor: TensorInfo) -> str:
+    """Say how the last change of a tensor, of finite pieces, makes values that are not finite."""
+    last = tensor.changes[-1]
+    first, *others = pieces(last)
+    names = " and ".join(repr(one.name) for one in (first, *others))
+    start = f"{first.path}: tensor{'s' if others else ''} {names}"
+    changed = f"{tensor.name!r} in {tensor.path}"
+    if isinstance(last, Magnitudes):
+        line = "column" if last.of_columns else "row"
+        return (
+            f"{start} (DoRA) sets the norm of each {line} of {changed}, of which one is too small"
+        )
+    made = "make" if others else "makes"
+    return f"{start}, all finite, {made} {changed} too large for float32"

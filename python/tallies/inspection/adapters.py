@@ -12,7 +12,7 @@ from ..checkpoint.adapters.opening import open_adapter
 from ..checkpoint.changes import Hadamard, Kronecker, Magnitudes, Product
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
-from ..messages import counted, some
+from ..messages import counted, show, some
 
 
 def describe_adapter(path: Path | str) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
     for product, scale in (found for edit in adapter.edits for found in _factors(edit)):
         ranks.add(product.left.shape[-1])
         scales.add(scale)
+    alpha = adapter.config.get("lora_alpha", adapter.config.get("alpha"))
     changed = {edit.name for edit in adapter.edits if not isinstance(edit.change, TensorInfo)}
     targets: dict[str, int] = {}
     for target in map(_module, sorted(changed)):
@@ -50,7 +51,7 @@ def facts_of(adapter: Adapter) -> dict[str, Any]:
         "base": adapter.base,
         "n_tensors": len({edit.name for edit in adapter.edits}),
         "ranks": sorted(ranks),
-        "alpha": adapter.config.get("lora_alpha", adapter.config.get("alpha")),
+        "alpha": alpha if isinstance(alpha, int | float) else None,
         "scales": sorted(scales),
         "targets": dict(sorted(targets.items())),
         "replaces": [e.name for e in adapter.edits if isinstance(e.change, TensorInfo)],
@@ -97,9 +98,14 @@ def in_words(found: dict[str, Any]) -> list[tuple[str, str]]:
         factors.append("scale " + ", ".join(f"{scale:g}" for scale in found["scales"]))
     kind = f"{found['kind']} with magnitudes (DoRA)" if found["magnitudes"] else found["kind"]
     rows = [("factors", ", ".join([kind, *factors]))]
-    rows.append(("made for", found["base"] or "a model that it does not name"))
-    targets = ", ".join(f"{n} {name}" for name, n in found["targets"].items())
+    rows.append(("made for", _on_one_line(found["base"] or "a model that it does not name")))
+    targets = ", ".join(f"{n} {_on_one_line(name)}" for name, n in found["targets"].items())
     rows.append(("changes", f"{counted(found['n_tensors'], 'tensor')}: {targets}"))
     if found["replaces"]:
         rows.append(("replaces", some(found["replaces"])))
     return [*rows, *(("warning", warning) for warning in found["warnings"])]
+
+
+def _on_one_line(text: str) -> str:
+    """Return a stranger's text as it is, or with escapes for what is no sign to be seen."""
+    return text if text.isprintable() else show(text)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ..checkpoint.adapters.recognising import is_adapter
 from ..errors import InputError
@@ -14,7 +14,7 @@ from ..messages import counted, show, some
 from ..recipe.config import MergeConfig
 from ..spec.rules import Blend
 from .operands import Operand
-from .targets import Target
+from .targets import Kind, Target
 
 if TYPE_CHECKING:
     from .adapter_plan import AdapterPlan
@@ -39,12 +39,36 @@ def refuse_model(text: str, path: str) -> None:
 
 def refuse_other(first: Target, other: Target, one: str, two: str) -> None:
     """Refuse a target of another shape or kind than that of an earlier adapter."""
-    if first.shape != other.shape or first.kind is not other.kind:
+    kinds = {first.kind, other.kind}
+    if first.shape != other.shape or (len(kinds) > 1 and kinds != {Kind.LINEAR, Kind.PARAMETER}):
         raise InputError(
             f"tensor {show(first.name)}: {one} changes a {first.kind} weight {list(first.shape)}, "
             f"{two} a {other.kind} weight {list(other.shape)}; they are adapters of different "
             "models: merge adapters of one"
         )
+
+
+_OF_MODELS: Final = {
+    "embeddings": "embeddings and heads are not resized",
+    "missing": "a tensor that an adapter does not change counts as a change of zero",
+    "extra": "a tensor that one adapter alone changes is one of the result's",
+    "architecture": "adapters have none",
+    "tied": "heads are neither tied nor untied",
+    "files_from": "an adapter has no configuration or tokenizer of a model",
+    "max_shard_size": "an adapter is one file",
+}
+"""Keys about models that adapters have no use for, and the reasons."""
+
+
+def refuse_keys(config: MergeConfig) -> None:
+    """Refuse the keys of a request that change nothing about adapters."""
+    for key, reason in _OF_MODELS.items():
+        # A request that repeats a merge has the error, their default, written out.
+        if getattr(config, key) not in (type(config).model_fields[key].default, "error"):
+            raise InputError(
+                f"{key}: {reason} where adapters are merged to an adapter; leave it out, or merge "
+                "the models, each as BASE+ADAPTER, without adapter_rank"
+            )
 
 
 def refuse_modifiers(config: MergeConfig) -> None:
@@ -72,7 +96,7 @@ def refuse_partly_saved(made: AdapterPlan) -> None:
         if lacking:
             raise InputError(
                 f"tensor {show(name)}: {holder.label} holds it whole (modules_to_save), and "
-                f"{some(lacking)} as in the base, whose values no adapter has; merge the models "
+                f"{labels(lacking)} as in the base, whose values no adapter has; merge the models "
                 "instead, each as BASE+ADAPTER, without adapter_rank"
             )
         if not (made.is_sum or made.of_factors) or made.rule.blend is not Blend.MEAN:
@@ -116,6 +140,21 @@ def factor_dtype(config: MergeConfig) -> str:
     return dtype
 
 
+def labels(given: Sequence[str]) -> str:
+    """Return the first three labels of a list, which quote the models already."""
+    return ", ".join(given[:3]) + (", ..." if len(given) > 3 else "")
+
+
+def spelled(label: str, renamed: Mapping[str, str]) -> Iterator[str]:
+    """Yield a warning about an adapter whose names are another host's than an earlier one's."""
+    for old, new in [*renamed.items()][:1]:
+        more = f", and {len(renamed) - 1} more" if len(renamed) > 1 else ""
+        yield (
+            f"{label}: names {show(old)} as another host does; the result has it as earlier "
+            f"adapters do, {show(new)}{more}"
+        )
+
+
 def lowered(made: AdapterPlan) -> Iterator[str]:
     """Yield a warning about ranks that the matrices do not have."""
     found = [name for name in made.targets if _is_above(made, name)]
@@ -127,6 +166,5 @@ def lowered(made: AdapterPlan) -> Iterator[str]:
 
 
 def _is_above(made: AdapterPlan, name: str) -> bool:
-    asked, most = made.config.adapter_rank, made.targets[name].most_rank
-    wanted = asked if isinstance(asked, int) else made.sum_of_ranks(name)
-    return wanted > most and (made.is_sum or asked != "full")
+    asked = made.config.adapter_rank
+    return isinstance(asked, int) and asked > made.targets[name].most_rank

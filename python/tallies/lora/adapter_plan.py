@@ -14,7 +14,6 @@ from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..merging.planning import with_changed_defaults
 from ..merging.values import extents
-from ..messages import some
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
@@ -25,16 +24,20 @@ from ..spec.rules import Blend, Gate, Rule, Vote
 from .adapter_checks import (
     common_base,
     factor_dtype,
+    labels,
     lowered,
+    refuse_keys,
     refuse_model,
     refuse_modifiers,
     refuse_other,
     refuse_partly_saved,
+    spelled,
 )
 from .adapter_explain import explain
 from .nested import stored_names
-from .operands import Operand, operand, rank_of
-from .targets import Target
+from .operands import Operand, operand, rank_of, respelled
+from .spelling import Spelling
+from .targets import Kind, Target
 
 
 @dataclass(frozen=True)
@@ -182,24 +185,30 @@ def plan_adapters(config: MergeConfig) -> AdapterPlan:
     Raises:
         InputError: A model is no adapter, or one that cannot be merged with the others.
     """
+    refuse_keys(config)
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     operands: list[Operand] = []
     targets: dict[str, Target] = {}
     told: dict[str, str] = {}
+    spelling = Spelling()
     for entry in entries:
         path = config.places.local(entry.model)
         refuse_model(entry.model, path)
         found, own = operand(open_adapter(path), entry.label)
-        warnings += found.adapter.warnings
+        found, own, renamed = respelled(found, own, spelling)
+        warnings += [*found.adapter.warnings, *spelled(entry.label, renamed)]
         operands.append(found)
         for name, target in own.items():
-            first = targets.setdefault(name, target)
+            first = targets.get(name, target)
             refuse_other(first, target, told.setdefault(name, entry.label), entry.label)
+            # A weight that one adapter has as a parameter is one in the result: PEFT wraps no
+            # module for it, and some modules cannot be wrapped.
+            targets[name] = target if target.kind is Kind.PARAMETER else first
     if not targets:
         raise InputError(
-            f"models: found no pair of factors in {some([one.label for one in operands])}"
+            f"models: found no pair of factors in {labels([one.label for one in operands])}"
         )
     targets = {one.name: one for one in stored_names(targets.values())}
     saved = sorted({name for one in operands for name in one.whole})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .._core import widen
@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPE_CODES
 from .nested import named
+from .spelling import Spelling
 from .targets import Kind, Target
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def operand(adapter: Adapter, label: str) -> tuple[Operand, dict[str, Target]]:
     targets: dict[str, Target] = {}
     for edit in named(adapter.edits):
         if isinstance(edit.change, TensorInfo):
-            whole[edit.name] = edit.change
+            if not _is_copy(edit):
+                whole[edit.name] = edit.change
         elif isinstance(edit.change, (Product, Hadamard, Kronecker)):
             targets[edit.name] = _target(edit, edit.change, adapter)
             changes[edit.name] = (*changes.get(edit.name, ()), edit.change)
@@ -68,6 +70,37 @@ def operand(adapter: Adapter, label: str) -> tuple[Operand, dict[str, Target]]:
                 f"which no adapter of factors alone can hold; {_WAY_OUT}"
             )
     return Operand(adapter, label, changes, whole), targets
+
+
+def respelled(
+    operand: Operand, targets: Mapping[str, Target], spelling: Spelling
+) -> tuple[Operand, dict[str, Target], dict[str, str]]:
+    """Return an operand and its targets by the names that earlier adapters have for them.
+
+    Args:
+        operand: The operand.
+        targets: Its targets by their names.
+        spelling: The names of the earlier adapters; those of this one join them.
+
+    Returns:
+        The operand, its targets, and the new names by the old ones.
+    """
+    new = spelling.renamed([*targets, *(one for one in operand.whole if one not in targets)])
+    if not new:
+        return operand, dict(targets), new
+    changes = {new.get(name, name): one for name, one in operand.changes.items()}
+    whole = {new.get(name, name): one for name, one in operand.whole.items()}
+    renamed = [replace(one, name=new.get(name, name)) for name, one in targets.items()]
+    operand = replace(operand, changes=changes, whole=whole)
+    return operand, {one.name: one for one in renamed}, new
+
+
+def _is_copy(edit: Edit) -> bool:
+    """Tell if an edit is the model's own weight, which PEFT saves beside the factors of one.
+
+    Biases are stored behind the same name, and these are trained.
+    """
+    return ".base_layer." in edit.told_by.name and not edit.name.endswith(".bias")
 
 
 def _what(change: Change) -> str:
@@ -88,11 +121,18 @@ def _target(edit: Edit, change: Product | Hadamard | Kronecker, adapter: Adapter
         kind = Kind.STACK
     elif isinstance(change, Product) and len(told.shape) > 2:
         kind, shape = Kind.CONVOLUTION, _kernel(change, shape)
-    elif not edit.name.endswith(".weight"):
+    elif not edit.name.endswith(".weight") or _is_parameter(edit.name, adapter):
         kind = Kind.PARAMETER
     elif adapter.config.get("fan_in_fan_out"):
         kind = Kind.TRANSPOSED
     return Target(edit.name, shape, kind)
+
+
+def _is_parameter(name: str, adapter: Adapter) -> bool:
+    """Tell if an adapter changes a weight as a parameter, without a layer of PEFT around it."""
+    stated = adapter.config.get("target_parameters")
+    given = [stated] if isinstance(stated, str) else stated if isinstance(stated, list) else []
+    return any(f".{name}".endswith(f".{one}") for one in given)
 
 
 def _kernel(product: Product, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -192,4 +192,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    # A licence is a stranger's text: codes for terminals are left out.
+    seen = "".join(sign if sign.isprintable() else " " for sign in text)
+    return " ".join(seen.split()).replace("|", "\\|")

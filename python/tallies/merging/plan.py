@@ -174,6 +174,12 @@ class MergePlan:
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
         return sorted(files)
 
+    def adapter_files(self) -> list[str]:
+        """Return the files of all adapters of the models: factors and configurations."""
+        models = (self.template, *self.experts)
+        files = (path for one in models for each in one.adapters for path in each.files)
+        return sorted(set(map(os.fspath, files)))
+
     def input_roots(self) -> list[Any]:
         """Return the directories or files that the models and their adapters are."""
         models = (self.template, self.donor, *self.experts)

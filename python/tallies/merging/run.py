@@ -10,7 +10,7 @@ from typing import Any
 
 from .._core import Limits, Plan
 from ..checkpoint.data import chunks, same_bytes
-from ..checkpoint.files import refuse_changed, stamps
+from ..checkpoint.files import digest_of_start, refuse_changed, stamps
 from ..checkpoint.layout import Shard, index_files
 from ..checkpoint.rows import first_rows, last_rows
 from ..checkpoint.tensors import TensorInfo
@@ -59,7 +59,10 @@ class MergeRun:
 
     def key(self) -> dict[str, Any]:
         """Return the data that the journal of a run must agree in for another to go on from it."""
-        return {"plan": self._plan.to_json_dict(), "inputs": self._stamps}
+        inputs: dict[str, tuple[object, ...]] = dict(self._stamps)
+        for path in self._plan.adapter_files():
+            inputs[path] = (*self._stamps[path], digest_of_start(path))
+        return {"plan": self._plan.to_json_dict(), "inputs": inputs}
 
     def write_tensors(self, directory: Path, journal: Journal) -> MergeResult:
         """Write every tensor file that the journal does not call finished, and the index.

@@ -7,9 +7,10 @@ recipe; then the model of the hub that the configuration names.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..checkpoint.adapters.peft_config import CONFIG
 from ..checkpoint.adapters.recognising import is_adapter, stated_base
 from ..checkpoint.checkpoint import Checkpoint
 from ..errors import InputError
@@ -48,9 +49,10 @@ def with_base(text: str, places: Places, base: str | None = None) -> str:
             f"{PLUS}{text}) is taken instead"
         ) from None
     if is_another:
+        other = _on_one_line(found)
         raise InputError(
-            f"{path}: is an adapter on {found}, which is an adapter itself; name the model and "
-            f"both adapters, in their order (MODEL{PLUS}{found}{PLUS}{text}), {_MERGE_IT}"
+            f"{path}: is an adapter on {other}, which is an adapter itself; name the model and "
+            f"both adapters, in their order (MODEL{PLUS}{other}{PLUS}{text}), {_MERGE_IT}"
         )
     return f"{found}{PLUS}{text}"
 
@@ -105,6 +107,32 @@ def _local(stated: str, adapter: str, places: Places) -> str | None:
     return short if same else beside
 
 
+def named_by_adapter(
+    error: InputError, base: str, adapters: Iterable[str], places: Places
+) -> InputError:
+    """Return the error of a model that is none, with the adapter that names it as its base.
+
+    Args:
+        error: The error of the model.
+        base: The text of the model.
+        adapters: The texts of the adapters on it.
+        places: The directories from which the texts lead.
+    """
+    for adapter in adapters:
+        path = places.path(adapter)
+        try:
+            stated = stated_base(path)
+        except InputError:  # its own error follows once the model is right
+            continue
+        local = _local(stated, adapter, places) if stated else None
+        if local is not None and places.identity(local) == places.identity(base):
+            return InputError(
+                f"{error} ({show(stated)} is the base_model_name_or_path in the {CONFIG} of "
+                f"{path}; to take another model, name it before the adapter: MODEL{PLUS}{adapter})"
+            )
+    return error
+
+
 def other_base(text: str, found: str, base: str, places: Places) -> Iterator[str]:
     """Yield a warning if an adapter's own base is not the base of the request.
 
@@ -141,8 +169,13 @@ def warnings_of(text: str, checkpoint: Checkpoint, places: Places) -> Iterator[s
             yield (
                 f"{adapter.path}: is an adapter on {show(stated)}, as its configuration says, and "
                 f"is added to {show(base)}; if these are different models, name its own before it "
-                f"({stated}{PLUS}...)"
+                f"({_on_one_line(stated)}{PLUS}...)"
             )
+
+
+def _on_one_line(text: str) -> str:
+    """Return a stranger's text as it is, or with escapes for what is no sign to be seen."""
+    return text if text.isprintable() else show(text)
 
 
 def _is_same(stated: str, base: str, adapter: str, checkpoint: Checkpoint, places: Places) -> bool:

@@ -12,8 +12,9 @@ from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.opening import open_donor, open_model, under_other_names
 from ..checkpoint.scaled import with_scales
+from ..errors import InputError
 from ..hub.names import HubModel
-from .adapters import warnings_of
+from .adapters import named_by_adapter, warnings_of
 from .places import PLUS, Places
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Inputs:
         paths = [self._places.headers(first, self._variant), *map(self._places.local, adapters)]
         key = PLUS.join(paths)
         if key not in self.opened:
+            try:
+                self._read_model(paths[0])
+            except InputError as error:
+                raise named_by_adapter(error, first, adapters, self._places) from None
             self.opened[key] = self._with_adapters(paths)
             self._warnings.extend(warnings_of(text, self.opened[key], self._places))
         found = self.opened[key]
@@ -68,12 +73,15 @@ class Inputs:
 
     def _with_adapters(self, paths: list[str]) -> Checkpoint:
         first, *adapters = paths
-        if first not in self._read:
-            self._read[first] = open_model(first, variant=self._variant)
-        found = self._read[first]
+        found = self._read_model(first)
         for path in adapters:
             found = place(found, open_adapter(path))
         return found
+
+    def _read_model(self, path: str) -> Checkpoint:
+        if path not in self._read:
+            self._read[path] = open_model(path, variant=self._variant)
+        return self._read[path]
 
     @property
     def warnings(self) -> list[str]:

@@ -178,6 +178,10 @@ class Places:
         path = self.path(text)
         if os.path.sep in text or os.path.exists(path) or not may_be_model(text):
             return path
+        if os.path.islink(path):
+            raise InputError(
+                f"{path}: is a link that leads to nothing; link it again, or give the model itself"
+            )
         near = did_you_mean(text, os.listdir(self.here or "."))
         raise InputError(
             f"{path}: no such file or directory; a model of the hub without a user or organization "

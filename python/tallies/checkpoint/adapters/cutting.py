@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ...errors import InputError
 from ...messages import show
-from ..changes import Added, Change, Hadamard, Kronecker, Magnitudes, Product
+from ..changes import Added, Change, Hadamard, Kronecker, Magnitudes, Product, Rows
 from ..rows import first_rows, last_rows
 from ..tensors import TensorInfo
 from .adapter import Edit
 from .fitting import WAY_OUT, matrix_of
 from .targets import Spot
+
+_IN_WORDS: Final[dict[type, str]] = {
+    TensorInfo: "is a whole tensor (PEFT: modules_to_save)",
+    Added: "is a difference of a whole tensor",
+    Hadamard: "is a LoHa",
+    Kronecker: "is a LoKr",
+    Magnitudes: "is the magnitudes of a DoRA",
+    Rows: "is rows of trained tokens",
+}
 
 
 def n_rows_of(change: Change | TensorInfo) -> int:
@@ -53,13 +62,15 @@ def cut(edit: Edit, spot: Spot, tensor: TensorInfo) -> Change | TensorInfo:
     end = spot.from_row + spot.n_rows
     n_rows = n_rows_of(change)
     part = is_part(spot, tensor)
+    if spot.part is not None and (why := spot.part.objection(n_rows, {})):
+        refuse_rows(edit, tensor, why)
     if end > n_rows or (part and n_rows != spot.n_rows) or spot.first_row < 0:
-        _refuse(edit, tensor, f"has {n_rows} rows, expected {end}")
+        refuse_rows(edit, tensor, f"has {n_rows} rows, expected {end}")
     if isinstance(change, Product):
         left, right = _factors(edit, tensor, change, spot.from_row, spot.n_rows)
         return replace(change, left=left, right=right, first_row=spot.first_row)
     if part:
-        _refuse(edit, tensor, f"is {type(change).__name__}, expected a product of two factors")
+        refuse_rows(edit, tensor, f"{_IN_WORDS[type(change)]}, expected a product of two factors")
     begin, count = spot.from_row, spot.n_rows
     match change:
         case TensorInfo() as whole:
@@ -75,7 +86,7 @@ def cut(edit: Edit, spot: Spot, tensor: TensorInfo) -> Change | TensorInfo:
             blocks = _blocks(edit, tensor, change, begin, count)
             return replace(change, left=blocks)
         case _:
-            _refuse(edit, tensor, f"is {type(change).__name__}, expected a change by rows")
+            refuse_rows(edit, tensor, f"{_IN_WORDS[type(change)]}, expected a change by rows")
 
 
 def _blocks(
@@ -85,7 +96,7 @@ def _blocks(
     left, right = change.left, change.right
     height = (right.left if isinstance(right, Product) else right).shape[0]
     if begin % height or count % height:
-        _refuse(edit, tensor, f"has blocks of {height} rows, of which a part is of this tensor")
+        refuse_rows(edit, tensor, f"has blocks of {height} rows, of which a part is of this tensor")
     first, n = begin // height, count // height
     if isinstance(left, Product):
         return replace(left, left=_rows(left.left, first, n))
@@ -101,7 +112,7 @@ def _factors(
         return _rows(left, begin, count), right
     number, row = divmod(begin, left.shape[1])
     if row + count > left.shape[1]:
-        _refuse(edit, tensor, "has matrices of other sizes")
+        refuse_rows(edit, tensor, "has matrices of other sizes")
     return _rows(_matrix(left, number), row, count), _matrix(right, number)
 
 
@@ -117,7 +128,14 @@ def _rows(tensor: TensorInfo, begin: int, count: int) -> TensorInfo:
     return first_rows(last_rows(tensor, begin), count)
 
 
-def _refuse(edit: Edit, tensor: TensorInfo, found: str) -> NoReturn:
+def refuse_rows(edit: Edit, tensor: TensorInfo, found: str) -> NoReturn:
+    """Raise ``InputError`` for a change that does not fit the rows of a tensor.
+
+    Args:
+        edit: The edit.
+        tensor: The tensor that has the rows.
+        found: Verb and object of the message: what the change has, and what is expected.
+    """
     told = edit.told_by
     raise InputError(
         f"{told.path}: tensor {show(told.name)} changes {show(edit.name)}, which lies in rows of "

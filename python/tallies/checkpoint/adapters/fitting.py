@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 from ...errors import InputError
@@ -96,7 +97,6 @@ def check_fits(
                 "floating-point tensor; convert the adapter, or merge it where it loads (PEFT: "
                 "merge_and_unload)"
             )
-    rows = tensor.shape[0] if tensor.shape else 1
     columns = math.prod(tensor.shape[1:])
     match change:
         case Added(values):
@@ -107,10 +107,21 @@ def check_fits(
             fits = values.n_elements == expected and n_rows * width == tensor.n_elements
             _expect(edit, fits, values.shape, tensor)
         case Rows(indices, values):
-            fits = values.shape == (len(indices), columns) and all(0 <= i < rows for i in indices)
-            _expect(edit, fits, values.shape, tensor)
+            _check_tokens(edit, indices, tensor)
+            _expect(edit, values.shape == (len(indices), columns), values.shape, tensor)
         case _:
             _check_matrix(edit, change, tensor, is_part=is_part)
+
+
+def _check_tokens(edit: Edit, tokens: Sequence[int], tensor: TensorInfo) -> None:
+    rows = tensor.shape[0] if tensor.shape else 1
+    beyond = next((one for one in tokens if not 0 <= one < rows), None)
+    if beyond is not None:
+        told = edit.told_by
+        raise InputError(
+            f"{told.path}: tensor {show(told.name)} has values of the token {beyond}, but "
+            f"{show(tensor.name)} in {tensor.path} has {rows} rows, one for each token; {WAY_OUT}"
+        )
 
 
 def _has_rows_of_words(tensor: TensorInfo) -> bool:

@@ -19,7 +19,7 @@ from ..tensors import TensorInfo
 from .adapter import Adapter, Edit, one_of
 from .factors import as_matrix, check_dtype, refuse, reshaped, turned
 from .lycoris import hadamard, kronecker
-from .peft_config import LoraConfig, kind_of, lora_config, lycoris_config, refuse_kind
+from .peft_config import LoraConfig, base_of, kind_of, lora_config, lycoris_config, refuse_kind
 from .peft_names import Pieces, Sorted, sort_names
 from .peft_tokens import TOKENS, read_tokens, token_rows
 
@@ -53,21 +53,14 @@ def read_peft(
         refuse_kind(config_path, kind, tuple(_READERS))
     name, read = _READERS[kind]
     pieces = sort_names(tensors)
+    base = base_of(config, config_path)
     edits = [*_replaced(pieces), *read(pieces, config, config_path)]
     if not edits:
         raise InputError(
             f"{files[0]}: holds no tensor of an adapter; download it again, or merge it into its "
             "model where it loads (PEFT: merge_and_unload)"
         )
-    base = config.get("base_model_name_or_path")
-    return Adapter(
-        path,
-        files,
-        name,
-        tuple(edits),
-        base=base if isinstance(base, str) and base else None,
-        config=config,
-    )
+    return Adapter(path, files, name, tuple(edits), base=base, config=config)
 
 
 def _replaced(pieces: Sorted) -> Iterable[Edit]:
@@ -76,12 +69,29 @@ def _replaced(pieces: Sorted) -> Iterable[Edit]:
         yield Edit(name, tensor, tensor)
 
 
+def _refuse_other_values(pieces: Sorted, config: LoraConfig) -> None:
+    """Refuse values of a changed weight that PEFT does not load."""
+    changed = {one.module for one in pieces.modules if one.tensors.keys() - {TOKENS}}
+    for name, tensor in pieces.whole.items():
+        module, _, own = name.rpartition(".")
+        # Behind ".base_layer" PEFT saves the model's own values.
+        is_own = ".base_layer." in tensor.name
+        if own == "weight" and module in changed and not is_own and not config.saves(module):
+            raise InputError(
+                f"{tensor.path}: tensor {show(tensor.name)} has values of a weight that factors "
+                f"change, but modules_to_save in {config.path.name} does not name "
+                f"{show(module)}, so that PEFT ignores them; remove the tensor, or merge the "
+                "adapter into its model (PEFT: merge_and_unload)"
+            )
+
+
 def _read_lora(pieces: Sorted, config: Mapping[str, object], path: Path) -> Iterable[Edit]:
     settings = lora_config(config, path)
+    _refuse_other_values(pieces, settings)
     for module in pieces.modules:
         names = settings.parameters_of(module.module)
         if names and {*module.tensors} <= {"lora_A", "lora_B"}:
-            yield _stacked(module, names, settings)
+            yield _of_parameter(module, names, settings)
             continue
         yield from _lora_of(module, settings)
         vectors = module.tensors.get(TOKENS)
@@ -106,6 +116,13 @@ def _lora_of(module: Pieces, config: LoraConfig) -> Iterable[Edit]:
             readings = [turned(plain), plain] if config.fan_in_fan_out else [plain, turned(plain)]
         yield one_of([Edit(name, product, b) for product in readings])
         vector = left.pop("lora_magnitude_vector", None)
+        if vector is not None and not config.dora:
+            raise InputError(
+                f"{vector.path}: tensor {show(vector.name)} has the norms of DoRA, but use_dora in "
+                f"{config.path.name} is not true, so that PEFT ignores them; set use_dora to true "
+                "if the adapter was trained with it, else remove the tensor, or merge the adapter "
+                "into its model (PEFT: merge_and_unload)"
+            )
         if vector is not None:
             yield one_of(_magnitudes(name, vector, readings, plain))
         elif config.dora:
@@ -135,31 +152,45 @@ def _pair(
     return a, b
 
 
-def _stacked(module: Pieces, names: tuple[str, ...], config: LoraConfig) -> Edit:
-    """Return the change of a parameter: a matrix, or a stack of one for each expert.
+def _of_parameter(module: Pieces, names: tuple[str, ...], config: LoraConfig) -> Edit:
+    """Return the change of one of several parameters of a module.
+
+    The model's tensors tell which; a name whose rank the factors do not have is none of them.
+    """
+    readings: list[Edit] = []
+    refusals: list[InputError] = []
+    for short in names:
+        try:
+            readings += _stacked(module, f"{module.module}.{short}", config)
+        except InputError as refusal:
+            refusals.append(refusal)
+    if not readings:
+        raise refusals[0]
+    return one_of(readings)
+
+
+def _stacked(module: Pieces, name: str, config: LoraConfig) -> list[Edit]:
+    """Return the changes that may be a parameter's: of a matrix, or of one for each expert.
 
     The factors of all experts are in one: A [experts * rank, in], B [out, rank * experts].
     """
     a, b = _pair(dict(module.tensors), module, "lora_A", "lora_B")
-    readings = []
-    for short in names:
-        name = f"{module.module}.{short}"
-        rank = config.rank_of(name)
-        if a.shape[0] % rank or b.shape[1] != a.shape[0]:
-            refuse(
-                a,
-                f"of shape {show(a.shape)} and {show(b.name)} of shape {show(b.shape)} have no "
-                f"product of the rank {rank}, which {config.path.name} states for {show(name)}",
-            )
-        n, scale = a.shape[0] // rank, config.scale_of(name, rank)
-        right = reshaped(a, (n, rank, a.shape[1]))
-        by_expert = reshaped(b, (b.shape[0], rank, n))
-        out, k, expert = by_expert.strides or row_major(by_expert.shape)
-        left = replace(by_expert, shape=(n, b.shape[0], rank), strides=(expert, out, k))
-        stack = Product(left, right, scale)
-        matrix = [Product(as_matrix(b), as_matrix(a), scale)] if n == 1 else []
-        readings += [Edit(name, one, b) for one in (*matrix, stack, turned(stack))]
-    return one_of(readings)
+    rank = config.rank_of(name)
+    n = a.shape[0] // rank
+    if len(a.shape) > 2 or len(b.shape) > 2 or not a.shape[0] == b.shape[1] == n * rank > 0:
+        refuse(
+            a,
+            f"of shape {show(a.shape)} and {show(b.name)} of shape {show(b.shape)} have no "
+            f"product of the rank {rank}, which {config.path.name} states for {show(name)}",
+        )
+    scale = config.scale_of(name, rank)
+    right = reshaped(a, (n, rank, a.shape[1]))
+    by_expert = reshaped(b, (b.shape[0], rank, n))
+    out, k, expert = by_expert.strides or row_major(by_expert.shape)
+    left = replace(by_expert, shape=(n, b.shape[0], rank), strides=(expert, out, k))
+    stack = Product(left, right, scale)
+    matrix = [Product(as_matrix(b), as_matrix(a), scale)] if n == 1 else []
+    return [Edit(name, one, b) for one in (*matrix, stack, turned(stack))]
 
 
 def _product(a: TensorInfo, b: TensorInfo, module: Pieces, config: LoraConfig) -> Product:

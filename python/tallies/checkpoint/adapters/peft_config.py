@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Final, NoReturn, TypeGuard
+from typing import Final, NoReturn
 
 from ...errors import InputError
 from ...messages import either, show
-from ..json_text import is_object, json_object, read_text
+from ..json_text import json_object, read_text
+from .peft_fields import Fields, compiled, refuse_value, token_lists
 
 CONFIG: Final = "adapter_config.json"
 
@@ -26,8 +26,7 @@ _OF_PROMPTS: Final = frozenset(
 )
 """Kinds that add tokens or states in front of a model's input, and change no weight."""
 
-_MOST: Final = 1e30
-"""The largest alpha; no rank makes of it a scale beyond float32."""
+_BIASES: Final = ("none", "all", "lora_only")
 
 _BASE_CHANGING: Final = re.compile(r"(?:pissa|olora|corda|lora_ga|loftq)", re.IGNORECASE)
 """Initial factors that PEFT takes out of the model's weights, which it changes when it loads."""
@@ -63,15 +62,36 @@ class LoraConfig:
     """Ends of the names of parameters that are changed without a module of their own."""
     tokens: Mapping[str, tuple[int, ...]] | tuple[int, ...] = ()
     """Trained tokens: of the embeddings, or by ends of the names of modules."""
+    targets: tuple[str, ...] | re.Pattern[str] = ()
+    """Ends of the names of modules that are changed, or a pattern of whole names."""
+    saved: tuple[str, ...] = ()
+    """Ends of the names of modules whose tensors are saved whole."""
 
     def parameters_of(self, module: str) -> tuple[str, ...]:
-        """Return the parameters of a module that are changed without a module of their own."""
+        """Return the parameters that a module may have changed without a module of their own.
+
+        A module that is changed as a whole has none: PEFT refuses to change a parameter of it. A
+        target without a dot is a parameter of any module, though most have none of that name.
+        """
+        if self._is_target(module):
+            return ()
         found: dict[str, None] = {}
         for target in self.parameters:
             short = target.rpartition(".")[2]
             if short and f".{module}.{short}".endswith(f".{target}"):
                 found[short] = None
         return tuple(found)
+
+    def _is_target(self, module: str) -> bool:
+        """Tell if a module is changed as a whole."""
+        if isinstance(self.targets, re.Pattern):
+            return self.targets.fullmatch(module) is not None
+        return any(f".{module}".endswith(f".{target}") for target in self.targets)
+
+    def saves(self, module: str) -> bool:
+        """Tell if a module, or one around it, is saved whole."""
+        around = [module[:end] for end, one in enumerate(module) if one == "."]
+        return any(one.endswith(self.saved) for one in (*around, module))
 
     def rank_of(self, module: str) -> int:
         """Return the rank of a module by its name."""
@@ -85,19 +105,30 @@ class LoraConfig:
     def _key(self, patterns: Mapping[str, float], module: str) -> str:
         """Return the first pattern that the end of a name matches, from a dot on."""
         for pattern in patterns:
-            if _compiled(pattern).match(module):
+            if compiled(pattern).match(module):
                 return pattern
         return module
-
-
-@lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def read_config(path: Path) -> dict[str, object]:
     """Read an adapter_config.json; InputError for a text that is no JSON object."""
     return json_object(read_text(path), str(path))
+
+
+def base_of(config: Mapping[str, object], path: Path) -> str | None:
+    """Return the text of the model that an adapter changes; None where it names none.
+
+    Args:
+        config: The configuration.
+        path: Its file.
+
+    Raises:
+        InputError: ``base_model_name_or_path`` is no text.
+    """
+    base = config.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        refuse_value(path, "base_model_name_or_path", base, "a name or a path")
+    return base or None
 
 
 def kind_of(config: Mapping[str, object], path: Path) -> str:
@@ -152,7 +183,9 @@ def lora_config(config: Mapping[str, object], path: Path) -> LoraConfig:
             "weights PEFT changes when it loads the adapter; convert it (PEFT: save_pretrained "
             "with path_initial_model_for_weight_conversion), or " + _UNLOAD
         )
-    fields = _Fields(config, path)
+    fields = Fields(config, path)
+    if config.get("bias") not in (None, *_BIASES):
+        refuse_value(path, "bias", config["bias"], either(_BIASES))
     return replace(
         _ranks_and_alphas(fields, "lora_alpha"),
         rslora=fields.flag("use_rslora"),
@@ -160,6 +193,7 @@ def lora_config(config: Mapping[str, object], path: Path) -> LoraConfig:
         dora=fields.flag("use_dora"),
         parameters=tuple(fields.texts("target_parameters")),
         tokens=token_lists(config, "trainable_token_indices", path),
+        targets=fields.targets(),
     )
 
 
@@ -173,94 +207,18 @@ def lycoris_config(config: Mapping[str, object], path: Path) -> LoraConfig:
     Raises:
         InputError: A setting has no value that PEFT writes.
     """
-    return _ranks_and_alphas(_Fields(config, path), "alpha")
+    return _ranks_and_alphas(Fields(config, path), "alpha")
 
 
-def _ranks_and_alphas(fields: _Fields, alpha: str) -> LoraConfig:
+def _ranks_and_alphas(fields: Fields, alpha: str) -> LoraConfig:
     rank = fields.config.get("r", 8)
     if type(rank) is not int or rank <= 0:
-        _refuse(fields.path, "r", rank, "a positive integer")
+        refuse_value(fields.path, "r", rank, "a positive integer")
     return LoraConfig(
         fields.path,
         rank,
         fields.number(alpha, 8),
         ranks=dict(fields.patterns("rank_pattern", whole=True)),
         alphas=dict(fields.patterns("alpha_pattern")),
-    )
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """The fields of a configuration by type; null counts as absent."""
-
-    config: Mapping[str, object]
-    path: Path
-
-    def flag(self, key: str) -> bool:
-        value = self.config.get(key) or False
-        if not isinstance(value, bool):
-            _refuse(self.path, key, value, "true or false")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.config.get(key)
-        if value is None:
-            return default
-        if not _is_number(value):
-            _refuse(self.path, key, value, f"a number of at most {_MOST}")
-        return float(value)
-
-    def patterns(self, key: str, *, whole: bool = False) -> Iterator[tuple[str, float]]:
-        """Yield the numbers of a setting by pattern of modules' names."""
-        value = self.config.get(key) or {}
-        if not is_object(value):
-            _refuse(self.path, key, value, "an object of numbers")
-        for pattern, number in value.items():
-            if not _is_number(number) or (whole and (number != int(number) or number <= 0)):
-                wanted = "a positive integer" if whole else f"a number of at most {_MOST}"
-                _refuse(self.path, f"{key}[{show(pattern)}]", number, wanted)
-            try:
-                _compiled(pattern)
-            except (re.error, RecursionError, OverflowError) as error:
-                _refuse(self.path, key, pattern, f"a regular expression ({error})")
-            yield pattern, float(number)
-
-    def texts(self, key: str) -> list[str]:
-        value = self.config.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-            _refuse(self.path, key, value, "a list of names")
-        return value
-
-
-def token_lists(
-    config: Mapping[str, object], key: str, path: Path
-) -> Mapping[str, tuple[int, ...]] | tuple[int, ...]:
-    """Return the numbers of trained tokens: of any module, or by ends of the names of modules.
-
-    Args:
-        config: The configuration.
-        key: The setting that has them.
-        path: The configuration's file.
-
-    Raises:
-        InputError: They are no lists of numbers.
-    """
-    value = config.get(key) or []
-    lists: dict[str, object] = value if is_object(value) else {"": value}
-    found: dict[str, tuple[int, ...]] = {}
-    for name, rows in lists.items():
-        if not isinstance(rows, list) or not all(type(row) is int and row >= 0 for row in rows):
-            _refuse(path, key, value, "lists of the numbers of tokens")
-        found[name] = tuple(rows)
-    return found if is_object(value) else found[""]
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    # A scale must be finite in float32; a comparison with NaN is false.
-    return isinstance(value, int | float) and type(value) is not bool and abs(value) <= _MOST
-
-
-def _refuse(path: Path, key: str, found: object, expected: str) -> NoReturn:
-    raise InputError(
-        f"{path}: {key} is {show(found)}, expected {expected}; download the adapter again"
+        saved=tuple(fields.texts("modules_to_save")),
     )

@@ -14,7 +14,7 @@ from ..strided import row_major
 from ..tensors import TensorInfo
 from .adapter import Edit
 from .factors import check_dtype, refuse
-from .peft_config import token_lists
+from .peft_fields import token_lists
 from .peft_names import Sorted
 
 TOKENS: Final = "trainable_tokens_delta"

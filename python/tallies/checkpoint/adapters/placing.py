@@ -16,7 +16,7 @@ from ..checkpoint import Checkpoint
 from ..tensors import TensorInfo
 from ..tied import is_head, nearest_embedding, tied_pairs
 from .adapter import Adapter, Edit
-from .cutting import cut, is_part, n_rows_of
+from .cutting import cut, is_part, n_rows_of, refuse_rows
 from .fitting import WAY_OUT, check_fits
 from .readings import are_turned, settled
 from .targets import Spot, Targets
@@ -55,7 +55,7 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
         )
     adapter = for_tied(checkpoint, adapter)
     tensors = dict(checkpoint.tensors)
-    targets = Targets(tensors)
+    targets = Targets(tensors, checkpoint.config)
     tied = _tied(checkpoint)
     taken: dict[str, list[tuple[Spot, Edit]]] = {}
     turned = are_turned(adapter.edits, targets.shape_of)
@@ -67,6 +67,7 @@ def place(checkpoint: Checkpoint, adapter: Adapter) -> Checkpoint:
             for name in tied.get(spot.name, (spot.name,)):
                 tensors[name] = changed(tensors[name], change)
     for name, changes_of in taken.items():
+        _check_parts(checkpoint.tensors[name], changes_of)
         if name not in tied:
             _refuse_overlaps(name, changes_of)
     return replace(checkpoint, tensors=tensors, adapters=(*checkpoint.adapters, adapter))
@@ -77,7 +78,9 @@ def changed(tensor: TensorInfo, change: Change | TensorInfo) -> TensorInfo:
     if isinstance(change, TensorInfo):
         own = tensor.decoded_dtype
         rounds = {own, change.dtype} <= FLOATS - FLOAT8 and own != change.dtype
-        return replace(change, name=tensor.name, stands_as=own if rounds else None)
+        return replace(
+            change, name=tensor.name, stands_as=own if rounds else None, stored_as=change.name
+        )
     return replace(tensor, changes=(*tensor.changes, change))
 
 
@@ -127,6 +130,16 @@ def _only_embedding(checkpoint: Checkpoint) -> str | None:
     """Return the one embedding of a model that calls it neither for words nor for tokens."""
     found = [one for one in checkpoint.tensors if one.endswith(("embeddings.weight", "wte.weight"))]
     return found[0] if len(found) == 1 else None
+
+
+def _check_parts(tensor: TensorInfo, changes: list[tuple[Spot, Edit]]) -> None:
+    """Refuse changes of parts whose rows do not make those of the tensor together."""
+    rows: dict[int, int] = {}
+    for spot, edit in changes:
+        if spot.part is not None and spot.n_rows is not None:
+            if why := spot.part.objection(spot.n_rows, rows):
+                refuse_rows(edit, tensor, why)
+            rows[spot.part.index] = spot.n_rows
 
 
 def _refuse_overlaps(name: str, changes: list[tuple[Spot, Edit]]) -> None:

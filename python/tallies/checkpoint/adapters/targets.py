@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import TypeAlias
 
 from ..tensors import TensorInfo
 from .layout_map import RULES, Rows, Rule, filled
 from .names import DENOISERS, Names, plain
+from .part_rows import ConfigOf, Part, part_sizes
 from .unet_names import diffusers_name, original_names
+
+
+def _no_config(folder: str) -> Mapping[str, object]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,8 @@ class Spot:
     from_row: int = 0
     n_rows: int | None = None
     """None for all rows, of the edit and of the tensor."""
+    part: Part | None = field(default=None, compare=False)
+    """The part of the tensor that the rows are, if it is one of several side by side."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +72,15 @@ class _Part:
     rule: Rule
     index: int
     expert: int = 0
+    config_of: ConfigOf = _no_config
 
     def shape(self, tensors: Mapping[str, TensorInfo]) -> tuple[int, ...] | None:
         """Return the shape of the part; None where only an edit says how many rows it has."""
         shape, n_parts = tensors[self.name].shape, len(self.rule.parts)
         if self.rule.is_stack:
             return (shape[1] // n_parts, *shape[2:])
-        if self.rule.rows is Rows.EQUAL and shape:
-            return (shape[0] // n_parts, *shape[1:])
-        return None
+        sizes = self._part(tensors).sizes
+        return (sizes[self.index], *shape[1:]) if sizes and shape else None
 
     def spots(self, n_rows: int, tensors: Mapping[str, TensorInfo]) -> tuple[Spot, ...]:
         """Return the spot, whose place follows from the rows of an edit."""
@@ -82,13 +89,20 @@ class _Part:
             rows = shape[1] // n_parts
             return (Spot(self.name, self.expert * shape[1] + self.index * rows, 0, rows),)
         total = shape[0] if shape else 1
+        part = self._part(tensors)
         if self.rule.rows is Rows.EQUAL:
             rows = total // n_parts
-            return (Spot(self.name, self.index * rows, 0, rows),)
+            return (Spot(self.name, self.index * rows, 0, rows, part),)
         # The parts of equal size count from the end that they stand at, the other one from its own.
         is_behind = self.index > 0 if self.rule.rows is Rows.QUERIES else self.index == n_parts - 1
         before = total - (n_parts - self.index) * n_rows if is_behind else self.index * n_rows
-        return (Spot(self.name, before, 0, n_rows),)
+        return (Spot(self.name, before, 0, n_rows, part),)
+
+    def _part(self, tensors: Mapping[str, TensorInfo]) -> Part:
+        shape = tensors[self.name].shape
+        total = shape[0] if shape else 1
+        sizes = part_sizes(self.rule, self.name, total, self.config_of)
+        return Part(self.rule, self.index, total, sizes)
 
 
 _Alias: TypeAlias = _Whole | _Part
@@ -97,8 +111,8 @@ _Alias: TypeAlias = _Whole | _Part
 class Targets:
     """The tensors of a model by the names that an adapter may give them, or parts of them."""
 
-    def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
-        self._tensors = tensors
+    def __init__(self, tensors: Mapping[str, TensorInfo], config_of: ConfigOf = _no_config) -> None:
+        self._tensors, self._config_of = tensors, cache(config_of)
         self._names = Names(tensors)
 
     def find(self, name: str, n_rows: int) -> dict[str, tuple[Spot, ...]]:
@@ -142,6 +156,8 @@ class Targets:
                 *_of_whole(rule, plains, self._tensors),
                 *_of_parts(rule, plains),
             ):
+                if isinstance(target, _Part):
+                    target = replace(target, config_of=self._config_of)
                 found.setdefault(alias, target)
         return found
 

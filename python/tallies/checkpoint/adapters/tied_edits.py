@@ -34,7 +34,7 @@ def for_tied(checkpoint: Checkpoint, adapter: Adapter) -> Adapter:
         with a warning if it changes only one of the two, or each by itself.
 
     Raises:
-        InputError: It replaces the head, which would replace the embedding as well.
+        InputError: It replaces one of the two, which would replace the other as well.
     """
     heads = [edit for edit in adapter.edits if is_head(edit.name)]
     embeddings = [edit for edit in adapter.edits if is_embedding(edit.name)]
@@ -54,6 +54,14 @@ def for_tied(checkpoint: Checkpoint, adapter: Adapter) -> Adapter:
             )
     if is_tying:
         return adapter
+    for edit in embeddings:
+        if _replaces(edit) and _is_saved(edit, adapter.config.get("modules_to_save")):
+            told = edit.told_by
+            raise InputError(
+                f"{told.path}: tensor {show(told.name)} replaces the embedding, which "
+                f"{checkpoint.path} has as its head as well, while PEFT replaces the embedding "
+                f"alone; {_UNTIE}, or merge the adapter where it loads (PEFT: merge_and_unload)"
+            )
     # Trained tokens are tied by PEFT itself.
     lone = [edit for edit in (*heads, *embeddings) if _is_of_one(edit)]
     if not lone:
@@ -77,6 +85,13 @@ def _replaces(edit: Edit) -> bool:
     """Tell if an edit puts trained values in the place of a tensor's."""
     # PEFT saves the model's own values behind ".base_layer", beside the factors.
     return isinstance(edit.change, TensorInfo) and ".base_layer." not in edit.told_by.name
+
+
+def _is_saved(edit: Edit, saved: object) -> bool:
+    """Tell if PEFT makes a copy of an edit's module, apart from the tensor that is tied to it."""
+    names = saved if isinstance(saved, list) else []
+    module = edit.name.rpartition(".")[0]
+    return any(isinstance(one, str) and module.endswith(one) for one in names)
 
 
 def _is_tied(checkpoint: Checkpoint, heads: Sequence[Edit]) -> bool:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...checkpoint.belonging import differences
-from ...checkpoint.changes import pieces
 from ...checkpoint.checkpoint import Checkpoint
-from ...checkpoint.data import same_bytes, same_tensor
+from ...checkpoint.data import same_tensor
 from ...checkpoint.layout import Entry
 from ...checkpoint.match import Match, Model
 from ...checkpoint.opening import as_model
@@ -20,17 +19,17 @@ from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
-from ...messages import either, show
 from ...recipe.parameters import check_parameters
 from ...spec.choices import PAPER, Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
 from ..families.family import Family
-from ..families.registry import codecs_that_read_decoded, family_of
+from ..families.registry import family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
+from .checks import LORA, check_copied, refuse_decoded, refuse_other_adapters
 from .inputs import open_inputs
 
 
@@ -127,7 +126,7 @@ class PackPlan:
         models, matched = [as_model(one) for one in (origin, *experts)], inputs.match
         warnings = differences((origin, *experts), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
-            _check_copied(models, matched)
+            check_copied(models, matched)
         names = sorted(
             (*matched.merged, *(matched.copied if with_integers else ())), key=str.encode
         )
@@ -139,7 +138,9 @@ class PackPlan:
         ]
         family = family_of(codec, values)
         for name in coded:
-            _refuse_decoded(family, *(matched.source(model, name) for model in models))
+            refuse_decoded(family, *(matched.source(model, name) for model in models))
+        if codec == LORA:
+            refuse_other_adapters(coded, matched, models, inputs)
         return cls(
             family=family,
             lambdas=lambdas,
@@ -250,38 +251,3 @@ def _changed(
         origin, *others = (matched.source(model, name) for model in models)
         if not all(same_tensor(one, origin) for one in others):
             yield name
-
-
-def _refuse_decoded(family: Family, base: TensorInfo, *experts: TensorInfo) -> None:
-    """Raise InputError for a tensor with a scale or an adapter, which not all families read."""
-    codec = family.codec.name
-    if family.reads_decoded:
-        return
-    for one in (base, *experts):
-        if one.scale is not None:
-            raise InputError(
-                f"{one.path}: tensor {show(one.name)} is {one.dtype} with the scale "
-                f"{show(one.scale.tensor.name)}, which codec {codec!r} does not read; pack with "
-                f"{either(codecs_that_read_decoded())}, or dequantise the checkpoint to BF16 first"
-            )
-        for change in one.changes if one is base or not family.reads_adapters else ():
-            what = "does not read in a base" if one is base else "cannot keep bit for bit"
-            raise InputError(
-                f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
-                f"{codec!r} {what}; pack with {either(codecs_that_read_decoded())}, or "
-                "merge the adapter into its model first (tallies merge)"
-            )
-
-
-def _check_copied(models: Sequence[Model], matched: Match) -> None:
-    """Raise InputError where integers or booleans of a task differ from the base's."""
-    base, *tasks = models
-    for name in matched.copied:
-        for task in tasks:
-            own = matched.own(task, name)
-            if own is not None and not same_bytes(base.tensors[name], own):
-                raise InputError(
-                    f"{task.label}: tensor {name!r} is {own.dtype} and differs from "
-                    f"that of {base.label}; integers are not packed: pass --param integers=base to "
-                    "take the base's"
-                )
