@@ -10,13 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from ..checkpoint.adapters.names import BACKBONES, TEXT_MODELS
 from ..checkpoint.tied import is_head
 
-_HOSTS: Final = (
-    *("model.language_model.model.", "model.language_model.", "language_model.model."),
-    *("language_model.", "model.text_model.", "thinker.model.", "model."),
-    *("transformer.", "backbone.", "bert.", "roberta."),
-)
+_HOSTS: Final = sorted((*TEXT_MODELS, *BACKBONES), key=len, reverse=True)
 """Prefixes of a model inside another, each before those that it begins with."""
 
 _PREFIX: Final = re.compile(rf"(?:_orig_mod\.|module\.)*(?:{'|'.join(map(re.escape, _HOSTS))})?")

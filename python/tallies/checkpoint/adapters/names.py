@@ -17,11 +17,14 @@ _WRAPPERS: Final = frozenset(
 
 _OF_PEFT: Final = ("base_model.model.", "base_model.")
 
-_TEXT_MODELS: Final = (
+TEXT_MODELS: Final = (
     *("model.language_model.", "language_model.model.", "model.text_model."),
     *("model.language_model.model.", "language_model.", "thinker.model.", "model."),
 )
 """Prefixes of one text model: alone, and in models of several modes, old and new."""
+
+BACKBONES: Final = ("transformer.", "backbone.", "bert.", "roberta.")
+"""Prefixes of a model without its head."""
 
 DENOISERS: Final = ("unet.", "transformer.", "prior.", "model.diffusion_model.", "diffusion_model.")
 """Prefixes of the model that denoises: in folders of pipelines, and in single files."""
@@ -47,8 +50,8 @@ COMPONENTS: Final[Mapping[str, tuple[str, ...]]] = {
 
 _AROUND: Final = frozenset(
     (
-        *("transformer.", "backbone.", "bert.", "roberta."),
-        *_TEXT_MODELS,
+        *BACKBONES,
+        *TEXT_MODELS,
         *(f"{component}." for component in COMPONENTS),
         *(root for roots in COMPONENTS.values() for root in roots),
     )
@@ -94,10 +97,10 @@ class Names:
         for one in _spellings(wanted):
             if one in self._by_plain:
                 return self._by_plain[one]
-        for old in _TEXT_MODELS:
+        for old in TEXT_MODELS:
             if wanted.startswith(old):
                 rest = wanted.removeprefix(old)
-                found = [one for new in _TEXT_MODELS for one in self._by_plain.get(new + rest, ())]
+                found = [one for new in TEXT_MODELS for one in self._by_plain.get(new + rest, ())]
                 if found:
                     return found
         longer = self._by_end.get(wanted, [])
