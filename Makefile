@@ -31,7 +31,7 @@ test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	  --ignore=tests/hosts
 
 # The tests that need other people's libraries of models, after all others.
-test-all: test $(VENV)/hosts
+test-all: test $(VENV)/test-hosts
 	$(BIN)/python -m pytest tests/hosts
 
 lint: $(VENV)/lint
@@ -105,7 +105,7 @@ $(VENV)/tools: $(VENV)/torch
 	@touch $@
 
 # The package with one of its extras. Without isolation the objects of the last build are reused.
-$(VENV)/demo $(VENV)/test $(VENV)/hosts $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
+$(VENV)/demo $(VENV)/test $(VENV)/test-hosts $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
 	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
 	@touch $@
 

@@ -16,6 +16,7 @@ ROOMS = (
     "__main__",
     "cli",
     "demo",
+    "integrations",
     "inspection",
     "torch",
     "store.restoring",
@@ -26,11 +27,13 @@ ROOMS = (
     "kernels",
     "merging",
     "lora",
+    "moe",
     "engine",
     "engine.surveys",
     "recipe",
     "methods",
     "hub",
+    "vocabulary",
     "checkpoint.adapters",
     "checkpoint",
     "spec",
@@ -51,7 +54,7 @@ ONE_STOREY = (
     {"store", "store.restoring", "store.packing", "store.families", "store.codecs"},
     {"engine", "engine.surveys"},
     {"checkpoint", "checkpoint.adapters"},
-    {"merging", "lora"},
+    {"merging", "lora", "moe"},
 )
 
 CALLS_NATIVE_CODE = {
@@ -59,6 +62,7 @@ CALLS_NATIVE_CODE = {
     "kernels",
     "merging",
     "lora",
+    "moe",
     "store",
     "torch",
     "cpu",

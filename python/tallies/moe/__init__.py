@@ -1,0 +1,1 @@
+"""Build mixtures of experts from dense models."""

@@ -1,0 +1,1 @@
+"""Join the tokenizers of models, and map the rows of their embeddings."""
