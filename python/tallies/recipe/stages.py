@@ -49,7 +49,7 @@ class StageKeys(BaseModel):
 
         Args:
             stages: The stages by name, in the order in which they are merged.
-            directories: Where the results of the stages are, by name.
+            directories: The places of the results of the stages, by name.
         """
         config = cast("MergeConfig", self)
         found = tuple({"name": name, **one.to_json_dict()} for name, one in stages)
