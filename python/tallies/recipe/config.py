@@ -161,7 +161,8 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
-        unsaid = None if self.stages else {"stages"}
+        unsaid = {"stages"} if not self.stages else set()
+        unsaid |= {"copy_tokenizer"} if self.copy_tokenizer else set()
         return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @property
