@@ -57,6 +57,8 @@ class MergePlan:
     warnings: tuple[str, ...]
     is_file: bool = False
     """True if the result is one file, with nothing beside it."""
+    stages: tuple[tuple[str, MergePlan], ...] = ()
+    """The plans of the stages before this merge, by name."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
 
