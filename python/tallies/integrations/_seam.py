@@ -36,7 +36,7 @@ class HandOver(Exception):
 
 @dataclass(frozen=True)
 class Original:
-    """What a call replaces: the host's function, and how close the result has to be."""
+    """The host's function that a call replaces, and how close the result has to be."""
 
     host: Callable[..., Any]
     exact: bool
