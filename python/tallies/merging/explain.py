@@ -47,7 +47,12 @@ def explain(
     """
     rows = [*_request(made), *_tensors(made), *_cost(made, out, max_bytes, n_threads(threads))]
     config = made.config
+    stages = [
+        f"stage {name}: {explain(one, max_bytes=max_bytes, threads=threads, screen=screen)}"
+        for name, one in made.stages
+    ]
     lines = [
+        *stages,
         headline(config.merge_method, config.semantics, len(made.experts)),
         *(labelled(label, text, screen) for label, text in rows),
         *(warned(warning, screen) for warning in made.warnings),

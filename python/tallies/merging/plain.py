@@ -69,6 +69,7 @@ def data(made: MergePlan) -> dict[str, Any]:
         "auxiliary_files": [str(path) for path in made.auxiliary.paths],
         "left_out": facts.left_out(made),
         **({"downloads": [one.to_json_dict() for one in made.downloads]} if made.downloads else {}),
+        **({"stages": {name: data(one) for name, one in made.stages}} if made.stages else {}),
         "warnings": list(made.warnings),
     }
 

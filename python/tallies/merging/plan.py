@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.adapters.adapter import TOKENIZER_FILES
 from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
@@ -59,6 +61,8 @@ class MergePlan:
     warnings: tuple[str, ...]
     is_file: bool = False
     """True if the result is one file, with nothing beside it."""
+    stages: tuple[tuple[str, MergePlan], ...] = ()
+    """The plans of the stages before this merge, by name."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
     vocabulary: Vocabulary | None = None
@@ -150,7 +154,7 @@ class MergePlan:
             return AuxiliaryFiles({}, {})
         donor = self.donor
         found = AuxiliaryFiles.of(
-            {path: at for path, at in donor.small_files().items() if not of_one_model(path)},
+            {path: at for path, at in donor.small_files().items() if self._is_copied(path)},
             written_parts(
                 self.template,
                 entries,
@@ -161,6 +165,11 @@ class MergePlan:
             ),
         )
         return with_tokenizer(found, self.vocabulary, self.chat_template)
+
+    def _is_copied(self, path: Path) -> bool:
+        """Tell if a small file of the donor is copied beside the result."""
+        wanted = self.config.copy_tokenizer or path.name not in TOKENIZER_FILES
+        return wanted and not of_one_model(path)
 
     @property
     def bytes_read(self) -> int:

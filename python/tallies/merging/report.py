@@ -105,6 +105,8 @@ class MergeReport(Usage):
     """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """By name, the reports on the stages whose results went in."""
     names: dict[str, str] = field(default_factory=dict, repr=False)
     """The paths that stand in this report, and how its JSON names them: relative to the result."""
     target: str = ""
@@ -115,6 +117,8 @@ class MergeReport(Usage):
         """Return the report as plain data, which names no place outside the result by its path."""
         data = super().to_json_dict()
         names = data.pop("names")
+        if not self.stages:
+            del data["stages"]
         for one in (data["base"], *data["experts"], data["output"]):
             if one is not None:
                 for named in (one, *one.get("adapters", ())):
@@ -132,6 +136,18 @@ class MergeReport(Usage):
 
     def __str__(self) -> str:
         return summary(self)
+
+
+def with_stages(report: MergeReport, stages: Mapping[str, Mapping[str, Any]]) -> MergeReport:
+    """Return the report of a merge with those of the stages before it, and their warnings."""
+    warnings = [
+        f"stage {name}: {warning}" for name, one in stages.items() for warning in one["warnings"]
+    ]
+    return replace(
+        report,
+        stages={name: dict(one) for name, one in stages.items()},
+        warnings=[*warnings, *report.warnings],
+    )
 
 
 def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:

@@ -36,6 +36,9 @@ def summary(report: MergeReport, screen: int | None = None) -> str:
 
 
 def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
+    for name, stage in report.stages.items():
+        models = counted(len(stage["experts"]), "model")
+        yield "stage", f"{name}: {stage['method']} ({stage['semantics']} semantics) of {models}"
     if report.base is not None:
         yield "base", report.base.path
         yield from (("adapter", str(one)) for one in report.base.adapters)
