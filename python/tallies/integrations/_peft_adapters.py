@@ -43,7 +43,7 @@ def add_weighted_adapter(
     waiting = _Waiting(getattr(self, ONE_MODULE), original.exact)
     object.__setattr__(self, ONE_MODULE, waiting.take)
     try:
-        original.host(self, adapters, weights, adapter_name, combination_type, *others, **keywords)
+        original.run(self, adapters, weights, adapter_name, combination_type, *others, **keywords)
     finally:
         object.__delattr__(self, ONE_MODULE)
         waiting.finish(adapter_name)

@@ -34,12 +34,39 @@ class HandOver(Exception):
     """
 
 
+class HostError(Exception):
+    """Carry an error of the host through ours, for the caller to get it as it is.
+
+    >>> HostError(ValueError("no such adapter")).error
+    ValueError('no such adapter')
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 @dataclass(frozen=True)
 class Original:
     """The host's function that a call replaces, and how close the result has to be."""
 
     host: Callable[..., Any]
     exact: bool
+
+    def run(self, *args: Any, **keywords: Any) -> Any:
+        """Run the host's function as a part of ours; its errors are the call's, whatever they are.
+
+        Args:
+            args: Its arguments.
+            keywords: Its keyword arguments.
+
+        Raises:
+            HostError: The host's function failed.
+        """
+        try:
+            return self.host(*args, **keywords)
+        except Exception as error:
+            raise HostError(error) from None
 
 
 @dataclass(frozen=True)
@@ -262,6 +289,9 @@ class Host:
                 if exact and not seam.exact:
                     raise HandOver("within rounding only")
                 result = seam.ours(Original(host, exact), *args, **keywords)
+            except HostError as carried:
+                self._count(seam, "ours")
+                raise carried.error from carried.error.__cause__
             except HandOver as reason:
                 self._count(seam, str(reason))
             except InputError:
