@@ -10,6 +10,9 @@ MERGEKIT_VENV ?= .venv-mergekit
 MERGEKIT ?= mergekit==0.1.5
 # Of fusion_bench one module is compared with, which needs nothing but torch.
 FUSION_BENCH ?= fusion-bench==0.2.33
+# The tests that other tools bring along are in their source distributions.
+HOST_SOURCES ?= build/hosts
+TESTED := peft==0.21.2 $(FUSION_BENCH)
 # Installed before anything that requires torch, which would else resolve to a build that brings
 # CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
 TORCH ?= torch==2.13.0
@@ -31,8 +34,8 @@ test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	  --ignore=tests/hosts
 
 # The tests that need other people's libraries of models, after all others.
-test-all: test $(VENV)/test-hosts
-	$(BIN)/python -m pytest tests/hosts
+test-all: test $(VENV)/test-hosts $(HOST_SOURCES)/complete
+	TALLIES_HOST_SOURCES=$(abspath $(HOST_SOURCES)) $(BIN)/python -m pytest tests/hosts
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check
@@ -107,6 +110,13 @@ $(VENV)/tools: $(VENV)/torch
 # The package with one of its extras. Without isolation the objects of the last build are reused.
 $(VENV)/demo $(VENV)/test $(VENV)/test-hosts $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
 	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
+	@touch $@
+
+$(HOST_SOURCES)/complete: $(VENV)/made
+	rm -rf $(@D)
+	$(BIN)/python -m pip --disable-pip-version-check -q download --no-deps --no-binary :all: \
+	  $(PIPFLAGS) -d $(@D) $(TESTED)
+	for file in $(@D)/*.tar.gz; do tar -xzf $$file -C $(@D); done
 	@touch $@
 
 $(VENV)/wheel: $(VENV)/made
