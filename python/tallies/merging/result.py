@@ -120,6 +120,7 @@ class MergeResult:
                 if outcome.coefficients
             },
             matrices=matrix_counts(made),
+            vocabulary=made.vocabulary.to_json_dict() if made.vocabulary else None,
             alpha=self.alpha,
             shared_parameters=facts.shared_parameters(made),
             left_out=facts.left_out(made),
