@@ -147,6 +147,10 @@ def test_tensors_are_the_same_if_their_rows_are(tmp_path: Path) -> None:
     assert not same_tensor(mapped(a[0], rows, a), mapped(a[0], rows, other))
     assert not same_tensor(mapped(a[0], rows, a), mapped(a[0], RowMap(own(*OWN)), a))
     assert not same_tensor(mapped(a[0], rows, a), a[0])
+    names = [replace(mapped(replace(a[0], name=one), rows, a), name="") for one in "xy"]
+    assert len(set(names)) == 1
+    assert mapped(a[0], rows, a) != mapped(a[0], rows, other)
+    assert mapped(a[0], rows, a) != mapped(a[0], RowMap(own(*OWN)), a)
 
 
 @pytest.mark.parametrize("shape", [(1,), (40, 1), (4, 5), (1, COLUMNS)])

@@ -56,7 +56,8 @@ RECIPE = Advice(
     "keep the base's with 'missing: [{{filter: {0}, value: base}}]' and 'extra: [{{filter: {0}, "
     "value: drop}}]' (--missing {0}=base --extra {0}=drop)",
     "align the vocabularies with 'tokenizer: {source: union}' (or base, or a model), or keep the "
-    "base's rows with 'embeddings: base-rows' (--embeddings base-rows)",
+    "base's rows with 'embeddings: base-rows' (--embeddings base-rows), or only the rows that all "
+    "have with 'truncate'",
     in_recipe,
     "where some models have their embedding for a head, 'tied: untie' (--tied untie) merges heads "
     "apart",

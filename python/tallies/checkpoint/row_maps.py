@@ -62,13 +62,23 @@ class RowMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gathered:
-    """The rows that a tensor is made of."""
+    """The rows that a tensor is made of; two are equal if they read the same places alike."""
 
     source: TensorInfo
     """The model's own tensor, whatever it is read by."""
     rows: RowMap
     others: tuple[TensorInfo, ...]
     """The tensors of all models of the merge, of which some rows are means."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Gathered) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    def _key(self) -> tuple[object, ...]:
+        places = [replace(one, name="") for one in self.pieces()]
+        return (self.rows.face(), *places)
 
     def pieces(self) -> tuple[TensorInfo, ...]:
         """Return the tensor itself and, in the order of the models, those that means are of."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..checkpoint.belonging import differences
+from ..checkpoint.common_rows import common_rows, truncated, truncation_warnings
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
@@ -71,6 +72,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         )
     own = template
     template, experts = arranged(template, experts, config.tied)
+    if config.embeddings is Embeddings.TRUNCATE and config.tokenizer is None:
+        stored = (template, *experts)
+        rows = common_rows(stored)
+        warnings += truncation_warnings(stored, rows)
+        template, own, *experts = (truncated(one, rows) for one in (template, own, *experts))
     # A head that is not written must still be the embedding.
     first = own if config.tied is Tied.TIE else template
     vocabulary, (template, first, *experts) = with_vocabulary(
