@@ -47,9 +47,7 @@ def own(number: int) -> list[int]:
 
 
 def maps(means: bool) -> list[RowMap]:
-    return [
-        RowMap(array("q", own(i)), MEANS if means else {}, 6 if means else 0) for i in range(4)
-    ]
+    return [RowMap(array("q", own(i)), MEANS if means else {}, 6 if means else 0) for i in range(4)]
 
 
 @pytest.fixture
