@@ -62,6 +62,7 @@ def data(made: MergePlan) -> dict[str, Any]:
             for shard in made.shards
             for entry in shard.tensors
         },
+        **({"vocabulary": made.vocabulary.to_json_dict()} if made.vocabulary else {}),
         "buffers": list(made.match.buffers),
         "missing": facts.by_expert(made, made.match.missing),
         "dropped": facts.by_expert(made, made.match.dropped),

@@ -30,6 +30,8 @@ from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
 from .steps import Request, n_surveys
+from .vocabulary import Vocabulary
+from .vocabulary_files import with_tokenizer
 
 if TYPE_CHECKING:
     from ..hub.download import Download
@@ -63,6 +65,10 @@ class MergePlan:
     """The plans of the stages before this merge, by name."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
+    vocabulary: Vocabulary | None = None
+    """The tokenizer of the result and the rows of its tokens, where the request asks for one."""
+    chat_template: str | None = None
+    """The text of the chat template that the result gets in place of its tokenizer's."""
 
     @property
     def bytes_downloaded(self) -> int:
@@ -147,7 +153,7 @@ class MergePlan:
         if self.is_file:
             return AuxiliaryFiles({}, {})
         donor = self.donor
-        return AuxiliaryFiles.of(
+        found = AuxiliaryFiles.of(
             {path: at for path, at in donor.small_files().items() if self._is_copied(path)},
             written_parts(
                 self.template,
@@ -158,6 +164,7 @@ class MergePlan:
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )
+        return with_tokenizer(found, self.vocabulary, self.chat_template)
 
     def _is_copied(self, path: Path) -> bool:
         """Tell if a small file of the donor is copied beside the result."""
@@ -182,6 +189,11 @@ class MergePlan:
         """Return all files of tensors that are read, once each."""
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
         return sorted(files)
+
+    def tokenizer_files(self) -> list[str]:
+        """Return the files of the tokenizers that were read to join them."""
+        read = () if self.vocabulary is None else self.vocabulary.read
+        return sorted(map(os.fspath, read))
 
     def adapter_files(self) -> list[str]:
         """Return the files of all adapters of the models: factors and configurations."""

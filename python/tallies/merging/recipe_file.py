@@ -10,7 +10,10 @@ from ..recipe.config import MergeConfig
 from ..spec.choices import MERGEKIT
 from ..spec.dtypes import BY_NAME
 
-_FIRST = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+_FIRST = (
+    *("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype"),
+    *("tokenizer", "chat_template"),
+)
 """The keys that mergekit reads; others stand behind them, and mergekit passes over those."""
 
 

@@ -93,6 +93,8 @@ class MergeReport(Usage):
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
     matrices: dict[str, Any] | None = None
     """Tensors that a method of matrices merged as such, and those that went the other way."""
+    vocabulary: dict[str, Any] | None = None
+    """The tokenizer of the result and the rows of its tokens, where the recipe asks for one."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
     shared_parameters: dict[str, Any] = field(default_factory=dict)
@@ -123,6 +125,9 @@ class MergeReport(Usage):
                     named["path"] = names.get(named["path"], named["path"])
                 for adapter in one.get("adapters", ()):
                     adapter["base"] = names.get(adapter["base"], adapter["base"])
+        if (vocabulary := data["vocabulary"]) is not None:
+            source = vocabulary["tokenizer"]
+            data["vocabulary"] = vocabulary | {"tokenizer": names.get(source, source)}
         data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
         data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}

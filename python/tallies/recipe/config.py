@@ -49,6 +49,7 @@ from .models import (
     refuse_method,
     refuse_models,
     restate,
+    stated,
     taking_part,
 )
 from .output_keys import OutputKeys
@@ -60,6 +61,7 @@ from .spelling import spelled
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .vocabulary import one_key
 
 
 class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
@@ -137,7 +139,7 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
     def _of(
         cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None = None
     ) -> MergeConfig:
-        known = without_slices(text_keys(data), places)
+        known = without_slices(one_key(text_keys(data)), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
         known, places, warnings = arranged(known, places, cls._of)
@@ -190,7 +192,7 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
         places = self._places
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
-        values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        values, warnings = pinned_values(stated(self), places)
         return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
@@ -199,8 +201,7 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
         return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
-        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
-        return self.model_copy(update=restate(values, text))
+        return self.model_copy(update=restate(stated(self), text))
 
     @property
     def method(self) -> type[Method]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from ..sizes import parse_size
 from ..spec.choices import AdapterSpace
 from .fields import AdapterRank, AdapterSpaceWord, DtypeName, PathText, SizeText
+from .vocabulary import VocabularyKeys
 
 
-class OutputKeys(BaseModel):
+class OutputKeys(VocabularyKeys):
     """Keys about the files of a result."""
 
     dtype: DtypeName | None = None
