@@ -14,6 +14,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -35,7 +36,7 @@ class HandOver(Exception):
 
 @dataclass(frozen=True)
 class Original:
-    """What a call replaces: the host's function, and how close the result has to be."""
+    """The host's function that a call replaces, and how close the result has to be."""
 
     host: Callable[..., Any]
     exact: bool
@@ -192,7 +193,8 @@ class Host:
 
     def _begin(self, force: bool) -> None:
         """Serve the seams that do not stand yet."""
-        if importlib.util.find_spec(self._package) is None:
+        # A host that is loaded may have no spec, and searching for it would fail.
+        if self._package not in sys.modules and importlib.util.find_spec(self._package) is None:
             raise InputError(
                 f"{self._package}: found no such package, expected {self._package} "
                 f"{' or '.join(self._versions)}; run pip install "
