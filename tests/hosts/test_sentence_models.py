@@ -106,7 +106,8 @@ def test_their_own_method_runs_on_ours(directories: list[Path]) -> None:
     with ours.installed(exact=False):
         close = SentenceTransformer.merge(paths, parameters={"weight": {0: 0.6, 1: 0.4}})
         assert ours.calls() == {"ours": 1}
-    equal(close, host)
+    for name, value in host.state_dict().items():
+        torch.testing.assert_close(close.state_dict()[name], value, rtol=2.0**-22, atol=0)
     equal(SentenceTransformer.merge(paths, parameters={"weight": [0.6, 0.4]}), host)
 
 

@@ -193,9 +193,9 @@ def _served(
     if original.exact:
         if importlib.util.find_spec("mergekit") is None:
             raise HandOver("mergekit is missing")
-        from . import mergekit
+        from .mergekit import installed as mergekit_installed
 
-        with mergekit.installed():
+        with mergekit_installed():
             return original.host(
                 cls,
                 models,
