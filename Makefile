@@ -10,9 +10,6 @@ MERGEKIT_VENV ?= .venv-mergekit
 MERGEKIT ?= mergekit==0.1.5
 # Of fusion_bench one module is compared with, which needs nothing but torch.
 FUSION_BENCH ?= fusion-bench==0.2.33
-# The tests that other tools bring along are in their source distributions.
-HOST_SOURCES ?= build/hosts
-TESTED := peft==0.21.2 $(FUSION_BENCH)
 # Installed before anything that requires torch, which would else resolve to a build that brings
 # CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
 TORCH ?= torch==2.13.0
@@ -24,6 +21,9 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
+SDISTS := build/sdists
+HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
+
 .PHONY: demo test test-all docs site lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
@@ -34,8 +34,14 @@ test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	  --ignore=tests/hosts
 
 # The tests that need other people's libraries of models, after all others.
-test-all: test $(VENV)/test-hosts $(HOST_SOURCES)/complete
-	TALLIES_HOST_SOURCES=$(abspath $(HOST_SOURCES)) $(BIN)/python -m pytest tests/hosts
+test-all: test $(VENV)/test-hosts $(SDISTS)/downloaded
+	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest tests/hosts
+
+# The hosts' own tests come with their source distributions.
+$(SDISTS)/downloaded: | $(VENV)/tools
+	$(BIN)/python -m pip --disable-pip-version-check -q download --no-deps -d $(SDISTS) \
+	  --no-binary mergekit,peft,fusion_bench $(HOSTS)
+	touch $@
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check
@@ -110,13 +116,6 @@ $(VENV)/tools: $(VENV)/torch
 # The package with one of its extras. Without isolation the objects of the last build are reused.
 $(VENV)/demo $(VENV)/test $(VENV)/test-hosts $(VENV)/lint $(VENV)/site: $(VENV)/%: $(VENV)/tools $(SOURCES)
 	test -e $(VENV)/editable || $(BIN)/python $(INSTALL) --no-build-isolation '.[$*]'
-	@touch $@
-
-$(HOST_SOURCES)/complete: $(VENV)/made
-	rm -rf $(@D)
-	$(BIN)/python -m pip --disable-pip-version-check -q download --no-deps --no-binary :all: \
-	  $(PIPFLAGS) -d $(@D) $(TESTED)
-	for file in $(@D)/*.tar.gz; do tar -xzf $$file -C $(@D); done
 	@touch $@
 
 $(VENV)/wheel: $(VENV)/made

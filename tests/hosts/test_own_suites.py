@@ -11,22 +11,12 @@ import sys
 import xml.etree.ElementTree as tree
 from pathlib import Path
 
-import pytest
+from tests.support.sdists import unpacked
 
-ROOT = Path(__file__).parents[2]
 PLUGINS = Path(__file__).parent / "plugins"
 
 # These fail alone as well: the newer transformers made them evaluate a name that is not there.
 FAILS_ALONE = {"test_run_valid_modelpool", "test_run_solar_model"}
-
-
-def source(name: str) -> Path:
-    """Return the folder of a source distribution."""
-    home = os.environ.get("TALLIES_HOST_SOURCES")
-    if not home or not (Path(home) / name).is_dir():
-        reason = f"TALLIES_HOST_SOURCES has no {name}; `make test-all` gets it"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return Path(home) / name
 
 
 def run(folder: Path, host: str, *arguments: str) -> tuple[dict[str, int], set[str], dict]:
@@ -58,12 +48,11 @@ def run(folder: Path, host: str, *arguments: str) -> tuple[dict[str, int], set[s
 
 
 def test_those_of_peft(tmp_path):
-    shutil.copytree(source("peft-0.21.2") / "tests", tmp_path / "tests")
-    shutil.copy(source("peft-0.21.2") / "pyproject.toml", tmp_path)
-    (tmp_path / "tests" / "__init__.py").touch()
+    folder = unpacked("peft-0.21.2", tmp_path)
+    (folder / "tests" / "__init__.py").touch()
     files = ("custom", "decoder", "encoder_decoder", "feature_extraction")
     counts, failed, calls = run(
-        tmp_path,
+        folder,
         "peft",
         *(f"tests/test_{name}_models.py" for name in files),
         *("-k", "weighted", "-p", "local_models"),
@@ -73,7 +62,8 @@ def test_those_of_peft(tmp_path):
 
 
 def test_those_of_fusion_bench(tmp_path):
-    shutil.copytree(source("fusion_bench-0.2.33") / "tests", tmp_path / "tests")
+    # Away from the source of the package, which is installed.
+    shutil.move(unpacked("fusion_bench-0.2.33", tmp_path) / "tests", tmp_path / "tests")
     counts, failed, calls = run(tmp_path, "fusion_bench", "tests")
     assert failed <= FAILS_ALONE
     assert counts == {"tests": 23, "failures": len(failed), "errors": 0, "skipped": 0}

@@ -11,7 +11,9 @@ import pytest
 from tests.project.test_docs import FENCE, USER_PAGES, name_of
 
 PAGES = [
-    page for page in USER_PAGES if any(mark == "hosts" for mark, _, _ in FENCE.findall(page.read_text()))
+    page
+    for page in USER_PAGES
+    if any(mark == "hosts" for mark, _, _ in FENCE.findall(page.read_text()))
 ]
 
 

@@ -125,6 +125,9 @@ class MergeReport(Usage):
                     named["path"] = names.get(named["path"], named["path"])
                 for adapter in one.get("adapters", ()):
                     adapter["base"] = names.get(adapter["base"], adapter["base"])
+        if (vocabulary := data["vocabulary"]) is not None:
+            source = vocabulary["tokenizer"]
+            data["vocabulary"] = vocabulary | {"tokenizer": names.get(source, source)}
         data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
         data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}

@@ -9,13 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoint import row_maps
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import digest_of_start
+from ..checkpoint.row_maps import mapped
 from ..errors import InputError
 from ..messages import counted, show, some
 from ..recipe.places import Places
-from ..recipe.vocabulary import WORDS
 from ..spec.choices import Semantics
 from ..vocabulary.joining import Known, joined
 from ..vocabulary.rows import Rows, find_rows, is_identity, padding, row_map, rule
@@ -200,7 +199,7 @@ def place(vocabulary: Vocabulary, models: Sequence[Checkpoint]) -> list[Checkpoi
             label = models[number].label
             its = row_map(rows, number, having, vocabulary.n_padding, name, label)
             if not is_identity(its, tensor.shape[0]):
-                changed[number][name] = row_maps.mapped(tensor, its, tensors)
+                changed[number][name] = mapped(tensor, its, tensors)
     return [
         replace(one, tensors={**one.tensors, **new}) if new else one
         for one, new in zip(models, changed, strict=True)
@@ -275,8 +274,3 @@ def _numbers(
         if text is not None and (identity := places.identity(text)) in by_identity:
             found[text] = by_identity[identity]
     return found
-
-
-def is_word(source: str) -> bool:
-    """Tell if the source of a tokenizer is no model."""
-    return source in WORDS

@@ -61,6 +61,7 @@ from .spelling import spelled
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .vocabulary import one_key
 
 
 class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
@@ -138,7 +139,7 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
     def _of(
         cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None = None
     ) -> MergeConfig:
-        known = without_slices(text_keys(data), places)
+        known = without_slices(one_key(text_keys(data)), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
         known, places, warnings = arranged(known, places, cls._of)

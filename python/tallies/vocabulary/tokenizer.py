@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from ..checkpoint.adapters.adapter import TOKENIZER_FILES
 from ..checkpoint.json_text import is_object, json_object, read_text
 from ..errors import InputError
 from ..messages import show
@@ -19,11 +20,7 @@ CONFIG: Final = "tokenizer_config.json"
 ADDED: Final = "added_tokens.json"
 SPECIAL: Final = "special_tokens_map.json"
 
-FILES: Final = (
-    *(TEXT, CONFIG, SPECIAL, ADDED, "vocab.json", "merges.txt", "vocab.txt"),
-    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
-    *("chat_template.jinja", "chat_template.json"),
-)
+FILES: Final = TOKENIZER_FILES
 """The files of a tokenizer in the directory of a model."""
 
 _WITHOUT_TEXT: Final = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
