@@ -29,6 +29,13 @@ from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, 
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
 from .plan import MergePlan
+from .stack_planning import (
+    is_stored_as,
+    open_stack,
+    refuse_whole_model,
+    with_copies,
+    without_models,
+)
 
 
 def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
@@ -58,33 +65,56 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
     base = inputs.open(config.base_model) if config.base_model else None
-    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
+    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    made_of = open_stack(config, inputs) if config.stack else None
+    is_stack = made_of is not None
+    experts = (
+        [*made_of.experts]
+        if made_of
+        else [inputs.open(entry.model, entry.rename) for entry in entries]
+    )
     if config.variant:
         check_variant(config.variant, inputs.opened.values())
-    template = base or experts[0]
-    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
+    template = made_of.template if made_of else base or experts[0]
     if config.embeddings is Embeddings.BASE_ROWS and base is None:
         raise InputError(
             "embeddings: found 'base-rows', and the merge has no base; add 'base_model: DIR' "
             "(--base DIR)"
         )
     own = template
-    template, experts = arranged(template, experts, config.tied)
+    if made_of is None:
+        template, experts = arranged(template, experts, config.tied)
     # A head that is not written must still be the embedding.
     first = own if config.tied is Tied.TIE else template
-    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    first = made_of.base if made_of else first
+    models = [
+        as_model(one, config.tied, heads_alone=is_stack)
+        for one in [*([first] if uses_base else []), *experts]
+    ]
     warnings += differences(
         (template, *experts),
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
     )
-    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
+    matched = match(
+        as_model(template, config.tied, heads_alone=is_stack),
+        models,
+        policy(config, uses_base),
+        of_parts=is_stack,
+    )
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
+    kept = frozenset(matched.copied)
+    if made_of:
+        matched = without_models(matched, made_of)
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
-    resolver = config.resolver(names, [*others, *matched.tied])
+    resolver = (
+        config.stack_resolver(made_of.only(names), [*others, *matched.tied])
+        if made_of
+        else config.resolver(names, [*others, *matched.tied])
+    )
     parameters = {name: resolver.parameters_for(name) for name in names}
     config, more = with_changed_defaults(config, parameters)
     warnings += more
@@ -92,20 +122,32 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
+    if made_of:
+        refuse_whole_model(made_of, rule, config)
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names, others))
-    copied = frozenset(matched.copied)
 
     def own_dtype(name: str) -> str:
         """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
         infos = [template.tensors[name]]
         if config.semantics is Semantics.MERGEKIT:
             held = matched.tied.get(name, name)
-            infos += [matched.source(model, held) for model in models]
+            infos += [found for model in models if (found := matched.own(model, held)) is not None]
         return promoted(info.decoded_dtype for info in infos)
 
+    def dtype_of(name: str) -> str:
+        return config.output_dtype or own_dtype(name)
+
+    if config.method.copies_alone:
+        copied_whole = {
+            name
+            for name, given in parameters.items()
+            if given["scale"] == (1.0,) and is_stored_as(template, name, dtype_of(name))
+        }
+        matched = with_copies(matched, copied_whole)
+        parameters = {name: parameters[name] for name in matched.merged}
     outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
+        (name, info.dtype if name in kept else dtype_of(name), info.shape)
         for name, info in template.tensors.items()
     ]
     warnings.extend(rows_warnings(matched, models))
@@ -126,6 +168,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
+        stack=made_of,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
         downloads=inputs.downloads(),

@@ -1,7 +1,7 @@
 """A request to merge, from YAML, JSON, Python or the command line, as a validated model.
 
-The format is mergekit's, for whole models. Keys of mergekit that are not done are errors, and so is
-every key or value that is not known.
+The format is mergekit's. Keys of mergekit that are not done are errors, and so is every key or
+value that is not known.
 """
 
 from __future__ import annotations
@@ -52,15 +52,18 @@ from .models import (
 )
 from .output_keys import OutputKeys
 from .overrides import Overrides
-from .parameters import Resolver, check_parameters
+from .parameters import Resolver
 from .places import Places
 from .slices import without_slices
 from .spelling import spelled
+from .stack_checks import refuse_stack
+from .stack_keys import StackKeys, checked
+from .stacks import ModuleEntry, SliceEntry, stacked_experts, with_models
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
 
 
-class MergeConfig(TensorKeys, OutputKeys, BaseModel):
+class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -80,6 +83,9 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     semantics: SemanticsWord = Semantics.PAPER
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]
+    """The models; where layers are stacked, each model of the sources once."""
+    slices: tuple[SliceEntry, ...] | None = None
+    modules: dict[str, ModuleEntry] | None = None
     parameters: Parameters = {}
     post_scale: Annotated[Any, modifier("post_scale")] = None
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
@@ -158,7 +164,9 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
-        return self.model_dump(mode="json", exclude_none=True)
+        # The sources of a stack name its models.
+        without = {"models"} if self.stack else set()
+        return self.model_dump(mode="json", exclude_none=True, exclude=without)
 
     @property
     def places(self) -> Places:
@@ -183,16 +191,18 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
         values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        values |= self.pinned_stack(self.models, values["models"], places)
         return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
-        texts = [self.base_model, *(entry.model for entry in self.experts()[0])]
+        entries = self.models if self.stack else self.experts()[0]
+        texts = [self.base_model, *(entry.model for entry in entries)]
         return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
         values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
-        return self.model_copy(update=restate(values, text))
+        return self.model_copy(update=restate(values, text) | self.restated_stack(text))
 
     @property
     def method(self) -> type[Method]:
@@ -221,7 +231,10 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings about the recipe."""
-        experts, warnings = taking_part(self.models, self.base_model, self.method, self._places)
+        taken = (self.base_model, self.method, self._places)
+        if self.stack:
+            return stacked_experts(self.stack, *taken), [*self._passed_over]
+        experts, warnings = taking_part(self.models, *taken)
         return experts, [*self._passed_over, *warnings]
 
     def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
@@ -241,7 +254,8 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     @classmethod
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
-        return known_keys(spelled(data), cls.model_fields, ModelEntry.model_fields)
+        data = with_models(spelled(data))
+        return known_keys(data, cls.model_fields, ModelEntry.model_fields)
 
     @field_validator("semantics")
     @classmethod
@@ -255,7 +269,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     @field_validator("parameters")
     @classmethod
     def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _checked(given, info=info, where="parameters")
+        return checked(given, info=info, where="parameters")
 
     @field_validator("models")
     @classmethod
@@ -264,7 +278,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     ) -> tuple[ModelEntry, ...]:
         if not entries:
             raise ValueError("found none, expected at least one {model: DIR}")
-        return checked_entries(entries, partial(_checked, info=info, per_model=True))
+        return checked_entries(entries, partial(checked, info=info, per_model=True))
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
@@ -275,10 +289,11 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
-        experts, _ = self.experts()
-        refuse_models(
-            experts, self.base_model, self.method, self.semantics, self.parameters, self._places
-        )
+        rest = (self.base_model, self.method, self.semantics, self.parameters, self._places)
+        if self.stack:
+            refuse_stack(self.stack, *rest)
+        else:
+            refuse_models(self.experts()[0], *rest)
 
     def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
         """Return this request with other places for its texts, and what was left out of it."""
@@ -288,13 +303,3 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
             placed._passed_over = tuple(passed_over)
         placed._check_experts()
         return placed
-
-
-def _checked(
-    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
-) -> dict[str, Any]:
-    """Return checked parameters, or the given ones where method or semantics are wrong already."""
-    if not {"merge_method", "semantics"} <= info.data.keys():
-        return given
-    method, semantics = methods.get(info.data["merge_method"]), info.data["semantics"]
-    return check_parameters(given, method, semantics, where=where, per_model=per_model)

@@ -9,7 +9,6 @@ from ..errors import InputError
 from ..messages import show, unknown
 
 _NOT_DONE = {
-    "modules": "merging by module is not done; list whole models under 'models' and use filters",
     "chat_template": "templates are not written; remove it and add the template to the result",
 }
 _TOKENIZER = (
