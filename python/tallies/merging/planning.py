@@ -9,10 +9,9 @@ from typing import Any
 
 from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
-from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, check_variant
+from ..checkpoint.opening import as_model
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..checkpoint.tokenizers import lacking_files
@@ -25,17 +24,13 @@ from ..recipe.inputs import Inputs
 from ..recipe.other_reading import unsaid
 from ..recipe.tensor_keys import by_name, refuse_strays
 from ..recipe.varying import changed_defaults
-from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
+from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
+from .joining import chat_template
 from .plan import MergePlan
-from .stack_planning import (
-    is_stored_as,
-    open_stack,
-    refuse_whole_model,
-    with_copies,
-    without_models,
-)
+from .preparing import prepared
+from .stack_planning import alone, refuse_whole_model, with_copies, without_models
 
 
 def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
@@ -64,29 +59,11 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    base = inputs.open(config.base_model) if config.base_model else None
-    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    made_of = open_stack(config, inputs) if config.stack else None
-    is_stack = made_of is not None
-    experts = (
-        [*made_of.experts]
-        if made_of
-        else [inputs.open(entry.model, entry.rename) for entry in entries]
-    )
-    if config.variant:
-        check_variant(config.variant, inputs.opened.values())
-    template = made_of.template if made_of else base or experts[0]
-    if config.embeddings is Embeddings.BASE_ROWS and base is None:
-        raise InputError(
-            "embeddings: found 'base-rows', and the merge has no base; add 'base_model: DIR' "
-            "(--base DIR)"
-        )
-    own = template
-    if made_of is None:
-        template, experts = arranged(template, experts, config.tied)
-    # A head that is not written must still be the embedding.
-    first = own if config.tied is Tied.TIE else template
-    first = made_of.base if made_of else first
+    ready = prepared(config, inputs, entries)
+    template, first, experts = ready.template, ready.first, ready.experts
+    vocabulary, stack, is_stack = ready.vocabulary, ready.stack, ready.stack is not None
+    warnings += ready.warnings
+    uses_base = config.base_model is not None and config.method.forms_task_vectors(has_base=True)
     models = [
         as_model(one, config.tied, heads_alone=is_stack)
         for one in [*([first] if uses_base else []), *experts]
@@ -95,6 +72,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         (template, *experts),
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
+        tokenizers=vocabulary is None,
     )
     matched = match(
         as_model(template, config.tied, heads_alone=is_stack),
@@ -105,15 +83,16 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
-    kept = frozenset(matched.copied)
-    if made_of:
-        matched = without_models(matched, made_of)
+    own_dtypes = frozenset(matched.copied)
+    if stack:
+        matched = without_models(matched, stack)
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
+    unmerged = [*others, *matched.tied]
     resolver = (
-        config.stack_resolver(made_of.only(names), [*others, *matched.tied])
-        if made_of
-        else config.resolver(names, [*others, *matched.tied])
+        config.stack_resolver(stack.only(names), unmerged)
+        if stack
+        else config.resolver(names, unmerged)
     )
     parameters = {name: resolver.parameters_for(name) for name in names}
     config, more = with_changed_defaults(config, parameters)
@@ -122,8 +101,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
-    if made_of:
-        refuse_whole_model(made_of, rule, config)
+    if stack:
+        refuse_whole_model(stack, rule, config)
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names, others))
 
@@ -132,27 +111,22 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         infos = [template.tensors[name]]
         if config.semantics is Semantics.MERGEKIT:
             held = matched.tied.get(name, name)
-            infos += [found for model in models if (found := matched.own(model, held)) is not None]
+            found = (matched.own(model, held) for model in models)
+            infos += [info for info in found if info is not None]
         return promoted(info.decoded_dtype for info in infos)
 
     def dtype_of(name: str) -> str:
+        if name in own_dtypes:
+            return template.tensors[name].dtype
         return config.output_dtype or own_dtype(name)
 
     if config.method.copies_alone:
-        copied_whole = {
-            name
-            for name, given in parameters.items()
-            if given["scale"] == (1.0,) and is_stored_as(template, name, dtype_of(name))
-        }
-        matched = with_copies(matched, copied_whole)
+        matched = with_copies(matched, alone(parameters, template, dtype_of))
         parameters = {name: parameters[name] for name in matched.merged}
-    outputs = [
-        (name, info.dtype if name in kept else dtype_of(name), info.shape)
-        for name, info in template.tensors.items()
-    ]
+    outputs = [(name, dtype_of(name), info.shape) for name, info in template.tensors.items()]
     warnings.extend(rows_warnings(matched, models))
     donor = inputs.open_donor(config.files_from) if config.files_from else template
-    warnings += lacking_files(donor, (template, *experts))
+    warnings += vocabulary.warnings if vocabulary else lacking_files(donor, (template, *experts))
     opened = inputs.opened.values()
     found = [scaled_warning(one) for one in opened if is_scaled(one)]
     found += [empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))]
@@ -163,15 +137,17 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         rule=rule,
         template=template,
         donor=donor,
-        experts=tuple(experts),
+        experts=experts,
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
-        stack=made_of,
+        stack=stack,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
         downloads=inputs.downloads(),
+        vocabulary=vocabulary,
+        chat_template=chat_template(config, (template, *experts)),
     )
     # A config.json that cannot be made true is refused along with the headers.
     if not made.auxiliary.paths and config.files_from is not None:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.heads import arranged
 from ..checkpoint.match import Match
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..recipe.config import MergeConfig
-from ..recipe.inputs import Inputs
 from ..spec.rules import Rule
 from .stack import Stack, refuse_widths
 from .stacking import stack
 
 
-def open_stack(config: MergeConfig, inputs: Inputs) -> Stack:
-    """Open the models of a request, and find the tensors of its stack.
+def stack_of(
+    config: MergeConfig, texts: Sequence[str], models: Sequence[Checkpoint], template: Checkpoint
+) -> Stack:
+    """Find the tensors of the stack that a request asks for.
+
+    Args:
+        config: The request.
+        texts: The texts of its models.
+        models: The models, with the heads and rows that the result is to have.
+        template: The base, or the first model, in the same way.
 
     Raises:
-        InputError: A model cannot be read, or lacks layers that are asked for; or the request has a
-            key that whole models alone can have.
+        InputError: A model lacks layers that are asked for; or the request has a key that whole
+            models alone can have.
     """
     _refuse_keys(config)
-    texts = [entry.model for entry in config.models]
-    text = config.base_model or texts[0]
-    models = [inputs.open(one) for one in texts]
-    template, models = arranged(inputs.open(text), models, config.tied)
-    made = stack(config, dict(zip(texts, models, strict=True)), template, text)
+    opened = dict(zip(texts, models, strict=True))
+    made = stack(config, opened, template, config.base_model or texts[0])
     refuse_widths(made)
     return made
 
@@ -83,7 +87,23 @@ def with_copies(found: Match, copied: Collection[str]) -> Match:
     )
 
 
-def is_stored_as(template: Checkpoint, name: str, dtype: str) -> bool:
-    """Tell if a tensor's stored bytes are its values in a dtype."""
-    info = template.tensors[name]
-    return info.dtype == dtype and not info.is_decoded
+def alone(
+    parameters: Mapping[str, Mapping[str, Any]],
+    template: Checkpoint,
+    dtype_of: Callable[[str], str],
+) -> set[str]:
+    """Return the tensors of one model each whose stored bytes are those of the result.
+
+    Args:
+        parameters: The parameters of each merged tensor.
+        template: The model that has them.
+        dtype_of: Returns the dtype of a tensor of the result.
+    """
+    found = {name: template.tensors[name] for name in parameters}
+    return {
+        name
+        for name, info in found.items()
+        if parameters[name]["scale"] == (1.0,)
+        and info.dtype == dtype_of(name)
+        and not info.is_decoded
+    }

@@ -7,7 +7,7 @@ value that is not known.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -37,6 +37,7 @@ from .fields import (
     Seed,
     SemanticsWord,
     VariantName,
+    checked_parameters,
     modifier,
 )
 from .inputs import Inputs
@@ -48,22 +49,24 @@ from .models import (
     refuse_method,
     refuse_models,
     restate,
+    stated,
     taking_part,
 )
 from .output_keys import OutputKeys
 from .overrides import Overrides
-from .parameters import Resolver
 from .places import Places
 from .slices import without_slices
 from .spelling import spelled
 from .stack_checks import refuse_stack
-from .stack_keys import StackKeys, checked
+from .stack_keys import StackKeys
 from .stacks import ModuleEntry, SliceEntry, stacked_experts, with_models
+from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .vocabulary import one_key
 
 
-class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
+class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -139,13 +142,14 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
 
     @classmethod
     def _of(
-        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
+        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None = None
     ) -> MergeConfig:
-        known = without_slices(text_keys(data), places)
+        known = without_slices(one_key(text_keys(data)), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
+        known, places, warnings = arranged(known, places, cls._of)
         known, passed_over = without_passed_over(known)
-        return cls(**known)._at(places, passed_over)
+        return cls(**known)._at(places, [*warnings, *passed_over])
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -165,8 +169,10 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
         # The sources of a stack name its models.
-        without = {"models"} if self.stack else set()
-        return self.model_dump(mode="json", exclude_none=True, exclude=without)
+        unsaid = {"stages"} if not self.stages else set()
+        unsaid |= {"copy_tokenizer"} if self.copy_tokenizer else set()
+        unsaid |= {"models"} if self.stack else set()
+        return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @property
     def places(self) -> Places:
@@ -179,7 +185,10 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
         ``load`` of such a report repeats the merge, wherever it runs.
         """
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        return self._restated(partial(self._places.relative_to, output))._at(places)
+        stages = [(name, one.relative_to(output)) for name, one in self.before()]
+        places = places.with_stages(dict(self._places.stages))
+        relative = self._restated(partial(self._places.relative_to, output))._at(places)
+        return relative.with_stages(stages)
 
     def pinned(self) -> MergeConfig:
         """Return this request with all that decides what its models are.
@@ -190,7 +199,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
         places = self._places
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
-        values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        values, warnings = pinned_values(stated(self), places)
         values |= self.pinned_stack(self.models, values["models"], places)
         return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
@@ -201,8 +210,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
         return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
-        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
-        return self.model_copy(update=restate(values, text) | self.restated_stack(text))
+        return self.model_copy(update=restate(stated(self), text) | self.restated_stack(text))
 
     @property
     def method(self) -> type[Method]:
@@ -232,23 +240,10 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings about the recipe."""
         taken = (self.base_model, self.method, self._places)
-        if self.stack:
-            return stacked_experts(self.stack, *taken), [*self._passed_over]
-        experts, warnings = taking_part(self.models, *taken)
-        return experts, [*self._passed_over, *warnings]
-
-    def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
-        """Return the resolver of the parameters of each tensor among these names; see there."""
-        experts, _ = self.experts()
-        return Resolver(
-            self.method,
-            self.semantics,
-            self.parameters,
-            [entry.parameters for entry in experts],
-            [entry.label for entry in experts],
-            names,
-            others,
+        part = (
+            stacked_experts(self.stack, *taken) if self.stack else taking_part(self.models, *taken)
         )
+        return part[0], [*self._passed_over, *part[1]]
 
     @model_validator(mode="before")
     @classmethod
@@ -269,7 +264,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     @field_validator("parameters")
     @classmethod
     def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return checked(given, info=info, where="parameters")
+        return checked_parameters(given, info=info, where="parameters")
 
     @field_validator("models")
     @classmethod
@@ -278,7 +273,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     ) -> tuple[ModelEntry, ...]:
         if not entries:
             raise ValueError("found none, expected at least one {model: DIR}")
-        return checked_entries(entries, partial(checked, info=info, per_model=True))
+        return checked_entries(entries, partial(checked_parameters, info=info, per_model=True))
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
@@ -290,10 +285,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, BaseModel):
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
         rest = (self.base_model, self.method, self.semantics, self.parameters, self._places)
-        if self.stack:
-            refuse_stack(self.stack, *rest)
-        else:
-            refuse_models(self.experts()[0], *rest)
+        refuse_stack(self.stack, *rest) if self.stack else refuse_models(self.experts()[0], *rest)
 
     def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
         """Return this request with other places for its texts, and what was left out of it."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import methods
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.json_text import is_object, json_object, read_text
 from ..errors import InputError
@@ -13,6 +14,7 @@ from ..messages import show, unknown
 from .layers import Layers
 from .places import Places
 from .spelling import model_text
+from .stacks import with_models
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
@@ -44,7 +46,7 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
     slices = _slices(slices, "slices")
     models = _whole_models(slices, places)
     if models is None or (len(slices) > 1 and _has_gradients(slices, recipe)):
-        return {**recipe, "slices": slices}
+        return with_models({**recipe, "slices": slices, **_base_of(recipe, slices)})
     if base := slices[0].get("base_model"):
         recipe["base_model"] = base
     shared = slices[0].get("parameters") or {}
@@ -54,8 +56,58 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
 
 
 def _of_modules(recipe: dict[str, Any], places: Places) -> dict[str, Any]:
-    """Return a recipe with the slices of its modules."""
-    return recipe
+    """Return a recipe whose modules have slices, or whole models if all modules have the same."""
+    modules = recipe["modules"]
+    if not is_object(modules) or not modules:
+        raise InputError(f"modules: found {show(modules)}, expected {{NAME: {{slices: [...]}}}}")
+    for name, module in modules.items():
+        where = f"modules: {name}"
+        if not is_object(module) or bool(module.get("models")) == bool(module.get("slices")):
+            raise InputError(f"{where}: found {show(module)}, expected 'models' or 'slices'")
+        for key in module:
+            if key not in ("models", "slices", "parameters"):
+                raise InputError(f"{where}: key {unknown(key, ('models', 'slices', 'parameters'))}")
+    first, *others = modules.values()
+    if first.get("models") and not first.get("parameters") and all(o == first for o in others):
+        return {**{key: one for key, one in recipe.items() if key != "modules"}, **first}
+    found = {}
+    for name, module in modules.items():
+        if module.get("models"):
+            slices = [{"sources": _whole_sources(module["models"], name, recipe, places)}]
+        else:
+            slices = _slices(module["slices"], f"modules: {name}: slices")
+        given = module.get("parameters")
+        found[name] = {"slices": slices, **({"parameters": given} if given else {})}
+    every = [one for module in found.values() for one in module["slices"]]
+    return with_models({**recipe, "modules": found, **_base_of(recipe, every)})
+
+
+def _base_of(recipe: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the base of a recipe whose slices alone name one: that of the first of them."""
+    bases = [one.get("base_model") for one in slices]
+    return {"base_model": bases[0]} if not recipe.get("base_model") and all(bases) else {}
+
+
+def _whole_sources(
+    models: object, name: str, recipe: Mapping[str, Any], places: Places
+) -> list[dict[str, Any]]:
+    """Return sources of all layers of a module's models, with the base as mergekit adds it."""
+    found = []
+    for one in _list(models, f"modules: {name}: models"):
+        entry = one if is_object(one) and "model" in one else {"model": one}
+        if set(entry) - {"model", "parameters"}:
+            raise InputError(
+                f"modules: {name}: found {show(one)}, expected {{model: DIR, parameters: ...}}"
+            )
+        found.append({**entry, "model": model_text(entry["model"])})
+    base = model_text(recipe.get("base_model"))
+    method = methods.proper_name(recipe.get("merge_method"))
+    if isinstance(base, str) and method in methods.names():
+        takes_base = methods.get(str(method)).forms_task_vectors(has_base=True)
+        listed = [places.identity(str(entry["model"])) for entry in found]
+        if takes_base and places.identity(base) not in listed:
+            found.append({"model": base})
+    return found
 
 
 def _default_module(data: Mapping[str, Any]) -> dict[str, Any]:

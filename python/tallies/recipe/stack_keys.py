@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
-from .. import methods
-from .parameters import check_parameters
+from .fields import checked_parameters
+from .parameters import Resolver
 from .stack_checks import checked_module
 from .stack_parameters import StackResolver
 from .stacks import ModuleEntry, Origin, SliceEntry, modules_of, restate_module
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from ..spec.choices import Semantics
     from .models import ModelEntry
     from .places import Places
-
-
-def checked(
-    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
-) -> dict[str, Any]:
-    """Return checked parameters, or the given ones where method or semantics are wrong already."""
-    if not {"merge_method", "semantics"} <= info.data.keys():
-        return given
-    method, semantics = methods.get(info.data["merge_method"]), info.data["semantics"]
-    return check_parameters(given, method, semantics, where=where, per_model=per_model)
 
 
 class StackKeys(BaseModel):
@@ -54,7 +44,9 @@ class StackKeys(BaseModel):
     ) -> tuple[SliceEntry, ...] | None:
         if slices is None:
             return None
-        return checked_module(ModuleEntry(slices=slices), "", partial(checked, info=info)).slices
+        return checked_module(
+            ModuleEntry(slices=slices), "", partial(checked_parameters, info=info)
+        ).slices
 
     @field_validator("modules", check_fields=False)
     @classmethod
@@ -63,7 +55,7 @@ class StackKeys(BaseModel):
     ) -> dict[str, ModuleEntry] | None:
         if modules is None:
             return None
-        check = partial(checked, info=info)
+        check = partial(checked_parameters, info=info)
         return {
             name: checked_module(one, f"modules: {name}", check) for name, one in modules.items()
         }
@@ -104,4 +96,17 @@ class StackKeys(BaseModel):
         """Return the resolver of the parameters of a stack's tensors, by their origins."""
         return StackResolver(
             self.method, self.semantics, self.parameters, self.stack, origins, others
+        )
+
+    def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
+        """Return the resolver of the parameters of each tensor among these names; see there."""
+        experts, _ = self.experts()
+        return Resolver(
+            self.method,
+            self.semantics,
+            self.parameters,
+            [entry.parameters for entry in experts],
+            [entry.label for entry in experts],
+            names,
+            others,
         )

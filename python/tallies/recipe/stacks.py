@@ -192,17 +192,19 @@ def stacked_experts(
     base_model: str | None,
     method: type[Method],
     places: Places,
-) -> list[ModelEntry]:
+) -> tuple[list[ModelEntry], list[str]]:
     """Return an entry for each model that takes part in some slice and is not the base there.
 
-    A model that is in a slice twice has an entry for each time.
+    A model that is in a slice twice has an entry for each time, and there is a warning of it.
     """
     found: dict[tuple[str, int], ModelEntry] = {}
     for _, _, one in all_placed(modules):
         _, experts = roles(one, base_model, method, places)
         for key, source in counted_sources(experts, places):
             found.setdefault(key, ModelEntry(model=source.model))
-    return [*found.values()]
+    twice = dict.fromkeys(entry.label for (_, n), entry in found.items() if n)
+    warnings = [f"{label} is twice in a slice and counts twice" for label in twice]
+    return [*found.values()], warnings
 
 
 def counted_sources(
