@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -95,14 +95,14 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         else config.resolver(names, unmerged)
     )
     parameters = {name: resolver.parameters_for(name) for name in names}
-    config, more = with_changed_defaults(config, parameters)
+    config, more = with_changed_defaults(config, parameters, stack and stack.taking)
     warnings += more
     rule = config.rule()
+    if stack:
+        refuse_whole_model(stack, rule, config)
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
-    if stack:
-        refuse_whole_model(stack, rule, config)
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names, others))
 
@@ -157,11 +157,13 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
 
 
 def with_changed_defaults(
-    config: MergeConfig, parameters: dict[str, dict[str, Any]]
+    config: MergeConfig,
+    parameters: dict[str, dict[str, Any]],
+    taking: Callable[[str], Sequence[int]] | None = None,
 ) -> tuple[MergeConfig, list[str]]:
     """Return the request with defaults that changed, and what a user has to hear of defaults."""
     changed, warnings = changed_defaults(
-        config.method, config.semantics, config.parameters, parameters
+        config.method, config.semantics, config.parameters, parameters, taking
     )
     for values in parameters.values():
         values.update(changed)

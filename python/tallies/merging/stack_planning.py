@@ -10,6 +10,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.match import Match
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..messages import show
 from ..recipe.config import MergeConfig
 from ..spec.rules import Rule
 from .stack import Stack, refuse_widths
@@ -63,10 +64,10 @@ def refuse_whole_model(made: Stack, rule: Rule, config: MergeConfig) -> None:
 
 
 def _refuse_keys(config: MergeConfig) -> None:
-    for key in ("missing", "extra", "adapter_rank"):
-        if getattr(config, key) is not None:
+    for key in ("missing", "extra"):
+        if getattr(config, key) not in (None, "error"):
             raise InputError(
-                f"{key}: found {getattr(config, key)!r} beside slices, which take the tensors of "
+                f"{key}: found {show(getattr(config, key))} beside slices, which take tensors of "
                 "layers as they are; leave it out, or list whole models under 'models'"
             )
 

@@ -15,7 +15,7 @@ class Passthrough(Method):
 
     Tensors are copied bit for bit where the scale is 1 and the dtype stays, NaN and infinities
     included. Other tensors are computed in float32 and rounded once. There a NaN or infinity is an
-    error, or reaches the result where the merge's ``nonfinite`` allows it. A zero keeps its sign.
+    error, or reaches the result where the merge's ``nonfinite`` allows it, and a zero has no sign.
 
     The method of mergekit, Goddard et al. 2024, arXiv 2403.13257, and of depth up-scaling, Kim et
     al., SOLAR 10.7B, 2023, arXiv 2312.15166.

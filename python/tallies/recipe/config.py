@@ -55,11 +55,12 @@ from .models import (
 from .output_keys import OutputKeys
 from .overrides import Overrides
 from .places import Places
+from .plain_stacks import with_models
 from .slices import without_slices
 from .spelling import spelled
 from .stack_checks import refuse_stack
 from .stack_keys import StackKeys
-from .stacks import ModuleEntry, SliceEntry, stacked_experts, with_models
+from .stacks import ModuleEntry, SliceEntry, stacked_experts
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys

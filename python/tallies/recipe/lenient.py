@@ -9,7 +9,7 @@ from .. import methods
 from ..messages import show
 from ..methods._method import Method
 from ..spec.choices import MERGEKIT
-from .stacks import owners
+from .plain_stacks import owners
 
 _OF_OTHERS = frozenset({"t", "scale", "weight", "density", "normalize", "rescale", "int8_mask"})
 """Parameters of mergekit's methods, those among them that are not done here too."""

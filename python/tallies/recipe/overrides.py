@@ -11,8 +11,8 @@ from .. import methods
 from ..errors import InputError
 from ..messages import did_you_mean, show, some, unknown
 from ..spec.choices import PAPER, Semantics
+from .plain_stacks import owners
 from .spelling import spelled
-from .stacks import owners
 
 Pairs = Mapping[str, Any]
 

@@ -13,8 +13,8 @@ from ..errors import InputError
 from ..messages import show, unknown
 from .layers import Layers
 from .places import Places
+from .plain_stacks import with_models
 from .spelling import model_text
-from .stacks import with_models
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
