@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoint.belonging import differences
 from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.given import given_tensors, with_tensors
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
 from ..checkpoint.opening import as_model
@@ -64,6 +65,10 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     vocabulary, stack, is_stack = ready.vocabulary, ready.stack, ready.stack is not None
     warnings += ready.warnings
     uses_base = config.base_model is not None and config.method.forms_task_vectors(has_base=True)
+    given = {}
+    if config.embeddings_file is not None:
+        given = given_tensors(config.places.path(config.embeddings_file), template)
+        template = with_tensors(template, given)
     models = [
         as_model(one, config.tied, heads_alone=is_stack)
         for one in [*([first] if uses_base else []), *experts]
@@ -74,11 +79,9 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         or any(entry.rename for entry in entries),
         tokenizers=vocabulary is None,
     )
+    allowed = replace(policy(config, uses_base), given=frozenset(given))
     matched = match(
-        as_model(template, config.tied, heads_alone=is_stack),
-        models,
-        policy(config, uses_base),
-        of_parts=is_stack,
+        as_model(template, config.tied, heads_alone=is_stack), models, allowed, of_parts=is_stack
     )
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
@@ -145,6 +148,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         stack=stack,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
+        given=tuple(sorted({os.fspath(one.path) for one in given.values()})),
         downloads=inputs.downloads(),
         vocabulary=vocabulary,
         chat_template=chat_template(config, (template, *experts)),
