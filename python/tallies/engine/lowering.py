@@ -56,7 +56,7 @@ class Tasks:
             floors=[trim.floor for trim in trims],
             cutoffs=[_cutoff(trim, 0 if found.trims else job, work.n_elements) for trim in trims],
             scale=1.0 if alone else self.scales[job],
-            divisor=divisor if rule.blend is Blend.MEAN else 1.0,
+            divisor=divisor if rule.blend in (Blend.MEAN, Blend.FUSED_MEAN) else 1.0,
             zero_sign=zero_sign,
             majority=majority,
         )
