@@ -60,7 +60,8 @@ void check_array(const Plan& plan, const Array& array) {
 
 void check_in_memory(const Operand& operand) {
   for (const Array& array : operand.arrays)
-    if (array.file != -1) refuse("file", std::to_string(array.file), "-1, memory");
+    if (array.file != -1 || array.rows)
+      refuse("file", std::to_string(array.file), "-1, memory, without rows of other numbers");
 }
 
 void check_outputs(const Plan& plan, std::size_t job, std::size_t n_values) {

@@ -167,20 +167,38 @@ ChangeOperand column_factors(const Place& factors, std::uint64_t columns) {
   return one_array(Form::column_factors, factors, columns, kept(factors, columns));
 }
 
-ChangeOperand rows(const std::vector<std::uint64_t>& indices, const Place& values,
-                   std::uint64_t columns) {
+// Return a change of some rows alone, which have one record each.
+ChangeOperand some_rows(Form form, const std::vector<std::uint64_t>& indices, const Place& values,
+                        std::uint64_t columns, std::uint64_t n_values) {
   require(!indices.empty() && std::ranges::is_sorted(indices, std::less_equal<>()) &&
               indices.back() < kMostElements / to_positive(columns, "columns"),
           "indices", "ascending ones, at least one");
   std::vector<std::uint64_t> starts(static_cast<std::size_t>(indices.back()) + 2);
   for (const std::uint64_t row : indices) starts[static_cast<std::size_t>(row) + 1] = 1;
   for (std::size_t row = 1; row < starts.size(); ++row) starts[row] += starts[row - 1];
-  ChangeOperand operand = one_array(Form::rows, values, columns, shared(values, columns, columns));
+  ChangeOperand operand = one_array(form, values, columns, shared(values, n_values, columns));
   operand.change.starts = std::make_shared<const std::vector<std::uint64_t>>(std::move(starts));
   operand.change.end_row = indices.back() + 1;
   operand.arrays[0].starts = *operand.change.starts;
   operand.arrays[0].end = operand.change.end_row * columns;
   return operand;
+}
+
+ChangeOperand rows(const std::vector<std::uint64_t>& indices, const Place& values,
+                   std::uint64_t columns, const std::optional<StoredRows>& taken, bool added) {
+  const Form form = added ? Form::added_rows : Form::rows;
+  ChangeOperand operand = some_rows(form, indices, values, columns, columns);
+  if (!taken) return operand;
+  require(taken->rows->size() == indices.size(),
+          std::to_string(taken->rows->size()) + " rows taken",
+          std::to_string(indices.size()) + ", one for each index");
+  operand.arrays[0].rows = taken->rows;
+  return operand;
+}
+
+ChangeOperand row_divisors(const std::vector<std::uint64_t>& indices, const Place& divisors,
+                           std::uint64_t columns) {
+  return some_rows(Form::row_divisors, indices, divisors, columns, 1);
 }
 
 }  // namespace
@@ -223,7 +241,9 @@ void register_changes(py::module_& m) {
       .def_static("column_factors", &column_factors, py::kw_only(), py::arg("factors"),
                   py::arg("columns"))
       .def_static("rows", &rows, py::kw_only(), py::arg("indices"), py::arg("values"),
-                  py::arg("columns"));
+                  py::arg("columns"), py::arg("taken") = py::none(), py::arg("added") = false)
+      .def_static("row_divisors", &row_divisors, py::kw_only(), py::arg("indices"),
+                  py::arg("divisors"), py::arg("columns"));
 }
 
 }  // namespace tallies::bind

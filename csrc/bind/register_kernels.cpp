@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "cpu/ops.h"
 #include "engine/low_rank.h"
+#include "engine/sorted_range.h"
 
 namespace tallies::bind {
 namespace {
@@ -110,6 +111,13 @@ void register_kernels(py::module_& m) {
       "magnitude_mask",
       [](Address x, std::int32_t floor, Address out, std::size_t n) {
         kernels().magnitude_mask(at<const float>(x), floor, at<std::uint8_t>(out), n);
+      },
+      Native());
+  m.def(
+      "keep_sorted_range",
+      [](Address x, Address out, std::size_t n, std::size_t first, std::size_t last,
+         bool descending) {
+        return keep_sorted_range(at<const float>(x), at<float>(out), n, first, last, descending);
       },
       Native());
   m.def(

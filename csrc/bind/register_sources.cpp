@@ -20,6 +20,8 @@ using Form = Source::Form;
 
 constexpr int kPackedBits = -1;
 
+// Far above every tensor in use.
+constexpr std::uint64_t kMostRows = std::uint64_t(1) << 48;
 // Far above every grain in use; the bytes of so many elements are no number near 2^64.
 constexpr std::size_t kLargestGrain = std::size_t(1) << 24;
 
@@ -94,6 +96,42 @@ Operand quantized(const Place& values, const Place& mask, const Place& scales,
   return operand;
 }
 
+// Return the values of a source in other rows: its scales go with them.
+Operand gathered(const Input& source, const StoredRows& stored, std::uint64_t columns,
+                 std::uint64_t first_row) {
+  const RowNumbers& rows = stored.rows;
+  Operand operand = to_operand(source);
+  Source& made = operand.source;
+  require(!made.changes && (made.form == Form::plain || made.form == Form::scaled),
+          "a source of another form", "plain or scaled values");
+  require(columns > 0, "columns 0", "1 or more");
+  require(made.row_length == kWhole || made.row_length == columns,
+          "scaled rows of " + std::to_string(made.row_length), std::to_string(columns));
+  require(columns < kMostRows / std::max<std::uint64_t>(rows->size(), 1),
+          "columns " + std::to_string(columns), "rows in a file");
+  require(first_row <= rows->size(), "first_row " + std::to_string(first_row),
+          "0 to " + std::to_string(rows->size()));
+  operand.arrays[0].rows = rows;
+  operand.arrays[0].row_records = columns;
+  operand.arrays[0].before = first_row * columns;
+  if (made.form == Form::plain) return operand;
+  // Each row has scales of its own, so that those of a row of zeros are zero too.
+  std::vector<std::int64_t> scales(*rows);
+  const std::uint64_t together = made.block_rows;
+  for (std::int64_t& row : scales)
+    if (row >= 0)
+      row = made.per() == kWhole
+                ? 0
+                : static_cast<std::int64_t>(static_cast<std::uint64_t>(row) / together);
+  made.row_length = columns;
+  made.block_columns = std::min(made.block_columns, columns);
+  made.block_rows = 1;
+  operand.arrays[1].per = columns;
+  operand.arrays[1].before = first_row * columns;
+  operand.arrays[1].rows = std::make_shared<const std::vector<std::int64_t>>(std::move(scales));
+  return operand;
+}
+
 // Adds an operand to a job: its arrays, and the source over them.
 void add_operand(Plan& plan, Job& job, std::vector<Source>& sources, const Operand& operand) {
   require_elements(operand, job.n_elements);
@@ -108,6 +146,13 @@ void add_operand(Plan& plan, Job& job, std::vector<Source>& sources, const Opera
   if (operand.starts == nullptr) return;
   job.grain = static_cast<std::size_t>(std::lcm<std::uint64_t>(job.grain, operand.arrays[0].per));
   plan.starts.push_back(operand.starts);
+}
+
+StoredRows stored_rows(std::vector<std::int64_t> numbers) {
+  for (const std::int64_t number : numbers)
+    require(number < static_cast<std::int64_t>(kMostRows), "row " + std::to_string(number),
+            "less than " + std::to_string(kMostRows));
+  return {std::make_shared<const std::vector<std::int64_t>>(std::move(numbers))};
 }
 
 GroupStarts count_in_memory(Address mask, std::uint64_t n_elements) {
@@ -152,6 +197,12 @@ void require_elements(const Operand& operand, std::uint64_t n_elements) {
         n_elements % source.row_length == 0,
         std::to_string(n_elements) + " elements in rows of " + std::to_string(source.row_length),
         "whole rows");
+  if (n_arrays(source.form) > 0 && operand.arrays[0].rows) {
+    const Array& values = operand.arrays[0];
+    const std::uint64_t n = values.rows->size() * values.row_records - values.before;
+    require(n_elements <= n, std::to_string(n_elements) + " elements",
+            "at most " + std::to_string(n) + ", those of all rows");
+  }
   if (operand.starts == nullptr) return;
   const std::uint64_t per = operand.arrays[0].per;
   const std::uint64_t n_groups = (n_elements + per - 1) / per;
@@ -195,12 +246,15 @@ void register_sources(py::module_& m) {
   m.def("count_mask", &count_in_memory, py::kw_only(), py::arg("mask"), py::arg("n_elements"),
         Native());
 
+  py::class_<StoredRows>(m, "StoredRows").def(py::init(&stored_rows), py::arg("numbers"));
   py::class_<Operand>(m, "Source")
       .def_static("plain", &plain, py::kw_only(), py::arg("values"), py::arg("replaces") = false)
       .def_static("scaled", &scaled, py::kw_only(), py::arg("values"), py::arg("scales"),
                   py::arg("row_length") = py::none(), py::arg("block_rows") = py::none(),
                   py::arg("block_columns") = py::none())
       .def_static("zero", [] { return Operand{{.form = Form::zero}, {}, {}}; })
+      .def_static("gathered", &gathered, py::kw_only(), py::arg("source"), py::arg("rows"),
+                  py::arg("columns"), py::arg("first_row") = 0)
       .def_static("masked", &masked, py::kw_only(), py::arg("values"), py::arg("mask"),
                   py::arg("scale"))
       .def_static("signs", &signs, py::kw_only(), py::arg("mask"), py::arg("scale"))

@@ -27,6 +27,11 @@ struct GroupStarts {
   std::uint64_t per;
 };
 
+// The stored row of each row of an array; -1 for zeros.
+struct StoredRows {
+  RowNumbers rows;
+};
+
 // ValueError for rows, or counts of a sparse array, that are not of so many elements.
 void require_elements(const Operand&, std::uint64_t n_elements);
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "core/dtype.h"
@@ -37,7 +38,7 @@ inline Trim trim_to(std::uint64_t n, double density, bool exactly, bool at_least
 struct ArrayMerge {
   Rule rule;
   std::size_t n;
-  const void* base;  // of out_type; null: experts hold the deltas
+  const void* base;  // of base_type; null: the result is the scaled blend of deltas alone
   std::vector<View> experts;
   std::vector<float> weights;  // per expert
   std::vector<Trim> trims;     // per expert
@@ -47,6 +48,13 @@ struct ArrayMerge {
   bool majority;  // that takes the majority of the elected signs, zero_sign when it is zero as well
   void* out;
   DType out_type;
+  DType base_type;
+  // Experts hold deltas, also where there is a base to add the blend to.
+  bool are_deltas = false;
+  // One byte an element and expert, 0 for entries that fail; empty if none do. With these, and with
+  // deltas beside a base, nothing is ranked.
+  std::vector<const std::uint8_t*> masks{};
+  std::optional<float> divisor{};  // of Blend::mean; by default the sum of the weights
 };
 
 }  // namespace tallies

@@ -1,10 +1,10 @@
 #include "engine/arrays.h"
 
 #include <algorithm>
-#include <functional>
+#include <utility>
 
-#include "engine/combine.h"
-#include "engine/select.h"
+#include "engine/aligned.h"
+#include "engine/array_select.h"
 #include "engine/views.h"
 #include "stream/pages.h"
 #include "stream/threads.h"
@@ -12,21 +12,16 @@
 namespace tallies {
 namespace {
 
-// Up to so many elements starting a thread costs more than the whole merge: a chunk, which the
-// stack can hold.
-constexpr std::size_t kSmall = kChunk;
+// Elements of all operands for which another thread is started: a sum reads so many in the time in
+// which two threads start and end. A ranking takes about as long as four sums.
+constexpr std::size_t kWorth = std::size_t(1) << 20;
+constexpr std::size_t kRanking = 4;
 
-Array place(const void* data, DType dtype) {
-  return {-1, reinterpret_cast<std::uint64_t>(data),
-          static_cast<std::uint32_t>(8 * size_of(dtype))};
+int threads_for(std::size_t n_elements, int n_threads) {
+  const int most = n_threads > 0 ? n_threads : default_threads();
+  return static_cast<int>(
+      std::clamp<std::size_t>(n_elements / kWorth, 1, static_cast<std::size_t>(most)));
 }
-
-// Arrays in memory take no buffers of their own.
-Limits limits(int n_threads) {
-  return {n_threads > 0 ? n_threads : default_threads(), std::size_t(1) << 20};
-}
-
-bool go_on(std::uint64_t) { return true; }
 
 // The divisor of Blend::mean, added up in the order of the experts.
 float sum_of_weights(const std::vector<float>& weights) {
@@ -35,197 +30,217 @@ float sum_of_weights(const std::vector<float>& weights) {
   return sum;
 }
 
-Kept kept(const Trim& trim, bool exactly, const Threshold& found, std::uint64_t cutoff,
-          std::size_t n) {
-  if (trim.rank == 0) return {trim.keep_all ? kKeepAll : kKeepNone, n};
-  return {found.bits - 1, exactly ? cutoff : n};
+const void* at(const void* data, DType dtype, std::size_t first) {
+  return data == nullptr ? nullptr : static_cast<const char*>(data) + first * size_of(dtype);
 }
 
-// Returns a small array in float32: as it is, or widened into `wide`.
-const float* widened(View x, std::size_t n, float* wide) {
-  if (x.dtype == DType::f32) return static_cast<const float*>(x.data);
-  kernels().widen[static_cast<int>(x.dtype)](x.data, wide, n);
-  return wide;
+View view(const void* data, DType dtype, std::size_t first) {
+  return {at(data, dtype, first), dtype};
 }
 
-void small_magnitudes(const void* base, DType base_type, View expert, std::size_t n,
-                      std::uint32_t* out) {
-  if (base == nullptr || base_type == expert.dtype) {
-    kernels().magnitudes[static_cast<int>(expert.dtype)](base, expert.data, n, out);
-    return;
-  }
-  float both[2][kSmall];
-  const float* const wide_base = widened({base, base_type}, n, both[0]);
-  kernels().magnitudes[0](wide_base, widened(expert, n, both[1]), n, out);
-}
-
-std::int32_t small_kth(const std::uint32_t* patterns, std::size_t n, std::uint64_t rank) {
-  std::vector<std::uint32_t> ranked(patterns, patterns + n);
-  const auto nth = ranked.begin() + static_cast<std::ptrdiff_t>(rank - 1);
-  std::nth_element(ranked.begin(), nth, ranked.end(), std::greater<>());
-  return static_cast<std::int32_t>(*nth);
-}
-
-// Returns the element from which on entries with these bits fail, if only `rank` entries pass.
-std::uint64_t small_cutoff(const std::uint32_t* patterns, std::size_t n, std::int32_t bits,
-                           std::uint64_t rank) {
-  const auto pattern = static_cast<std::uint32_t>(bits);
-  for (std::size_t i = 0; i < n; ++i) rank -= patterns[i] > pattern;
-  for (std::size_t i = 0; i < n; ++i)
-    if (patterns[i] == pattern && --rank == 0)
-      return std::find(patterns + i + 1, patterns + n, pattern) == patterns + n ? n : i + 1;
-  return n;
-}
-
-std::vector<Kept> small_survey(const ArrayMerge& merge) {
-  std::vector<Kept> all;
+std::vector<Kept> survey(const ArrayMerge& merge, int n_threads) {
+  const View base{merge.are_deltas ? nullptr : merge.base, merge.base_type};
+  std::vector<Delta> ranked;
+  std::vector<std::uint64_t> ranks;
   for (std::size_t e = 0; e < merge.experts.size(); ++e) {
-    const Trim& trim = merge.trims[e];
-    Threshold found;
-    std::uint64_t cutoff = merge.n;
-    if (trim.rank > 0) {
-      std::uint32_t patterns[kSmall];
-      small_magnitudes(merge.base, merge.out_type, merge.experts[e], merge.n, patterns);
-      found.bits = small_kth(patterns, merge.n, trim.rank);
-      if (merge.exactly) cutoff = small_cutoff(patterns, merge.n, found.bits, trim.rank);
-    }
-    all.push_back(kept(trim, merge.exactly, found, cutoff, merge.n));
+    if (merge.trims[e].rank == 0) continue;
+    ranked.push_back({base, merge.experts[e]});
+    ranks.push_back(merge.trims[e].rank);
   }
-  return all;
-}
-
-void small_combine(const ArrayMerge& merge, const std::vector<std::int32_t>& floors,
-                   const std::vector<std::uint64_t>& cutoffs) {
-  DType type = merge.out_type;
-  std::vector<const void*> rows{merge.base};
-  for (const View& expert : merge.experts) rows.push_back(expert.data);
-  std::vector<float> wide;
-  void* out = merge.out;
-  if (std::ranges::any_of(merge.experts, [&](View x) { return x.dtype != type; })) {
-    type = DType::f32;
-    wide.resize((rows.size() + 1) * merge.n);
-    if (merge.base != nullptr) rows[0] = widened({merge.base, merge.out_type}, merge.n, &wide[0]);
-    for (std::size_t e = 1; e < rows.size(); ++e)
-      rows[e] = widened(merge.experts[e - 1], merge.n, &wide[e * merge.n]);
-    if (merge.out_type != DType::f32) out = &wide[rows.size() * merge.n];
-  }
-  const std::size_t n_bytes = size_of(type);
-  std::vector<std::int32_t> floors_here;
-  std::vector<const void*> rows_here(rows.size());
-  const auto run = [&](int zero_sign) {
-    CombineTally tally;
-    split_at_cutoffs(
-        0, merge.n, floors, cutoffs, floors_here, [&](std::size_t first, std::size_t n) {
-          const std::size_t offset = first * n_bytes;
-          for (std::size_t i = 0; i < rows.size(); ++i)
-            rows_here[i] =
-                rows[i] == nullptr ? nullptr : static_cast<const char*>(rows[i]) + offset;
-          const CombineArgs args{rows_here[0],
-                                 rows_here.data() + 1,
-                                 merge.weights.data(),
-                                 floors_here.data(),
-                                 static_cast<int>(merge.experts.size()),
-                                 merge.scale,
-                                 sum_of_weights(merge.weights),
-                                 zero_sign,
-                                 nullptr,
-                                 overflow_bits(merge.out_type),
-                                 static_cast<char*>(out) + offset,
-                                 n};
-          kernels().combine[static_cast<int>(type)][index_of(merge.rule)](args, tally);
-        });
-    return tally;
-  };
-  const CombineTally tally = run(merge.zero_sign);
-  if (merge.majority && tally.sign_sum > 0 && tally.cancellations > 0) run(1);
-  if (out != merge.out)
-    kernels().narrow[static_cast<int>(merge.out_type)](static_cast<const float*>(out), merge.out,
-                                                       merge.n);
-}
-
-void fill(Plan& plan, const ArrayMerge& merge) {
-  plan.has_base = merge.base != nullptr;
-  Job job{merge.n, {}, {}};
-  std::vector<Source> sources;
-  const auto add = [&](const void* data, DType dtype) {
-    sources.push_back({.type = dtype, .array = static_cast<std::uint16_t>(job.inputs.size())});
-    job.inputs.push_back(place(data, dtype));
-  };
-  if (plan.has_base) add(merge.base, merge.out_type);
-  for (const View& expert : merge.experts) add(expert.data, expert.dtype);
-  if (merge.out != nullptr) job.outputs.push_back({place(merge.out, merge.out_type), 0});
-  plan.jobs.push_back(std::move(job));
-  plan.sources.push_back(std::move(sources));
-  plan.output_types.push_back(merge.out_type);
-}
-
-std::vector<Kept> survey(const ArrayMerge& merge, const Plan& plan, const Limits& limits) {
-  Unit unit{{{0, 0, merge.n}}, {}, 0};
-  for (const Trim& trim : merge.trims) unit.ranks.push_back(trim.rank);
-  const std::vector<Threshold> found = select(plan, {unit}, {}, merge.exactly, limits, go_on)[0];
+  const std::vector<Threshold> found =
+      select_in_memory(ranked, ranks, merge.n, merge.exactly,
+                       threads_for(kRanking * merge.n * ranked.size(), n_threads));
   std::vector<Kept> all;
-  for (std::size_t e = 0; e < found.size(); ++e) {
-    const bool is_cut = found[e].last_job == 0 && merge.trims[e].rank > 0;
-    all.push_back(kept(merge.trims[e], merge.exactly, found[e],
-                       is_cut ? found[e].last_count : merge.n, merge.n));
+  std::size_t next = 0;
+  for (const Trim& trim : merge.trims) {
+    if (trim.rank == 0) {
+      all.push_back({trim.keep_all ? kKeepAll : kKeepNone, merge.n, 0});
+      continue;
+    }
+    const Threshold& one = found[next++];
+    const std::uint64_t n_from = one.n_above + one.n_equal;
+    const bool is_cut = merge.exactly && trim.rank < n_from;
+    all.push_back({one.bits - 1, is_cut ? one.last_count : merge.n,
+                   is_cut && one.bits > 0 ? n_from - trim.rank : 0});
   }
   return all;
 }
 
-void combine_whole(const ArrayMerge& merge, const Plan& plan, Candidate candidate,
-                   const Limits& limits) {
-  const CombineOptions options{merge.rule, false, false};
-  const auto run = [&](const Slice& slice) {
-    return combine(plan, {{slice, {candidate}, {}, {}}}, options, limits, go_on)[0].candidates[0];
-  };
-  const CandidateResult found = run({0, 0, merge.n});
-  if (!merge.majority) return;
-  candidate.majority = -1;
-  candidate.zero_sign = found.tally.sign_sum > 0 ? 1 : merge.zero_sign;
-  const Guessed& wrong = candidate.zero_sign > 0 ? found.minus : found.plus;
-  for (const auto& [first, n] : wrong.ranges) run({0, first, n});
+// The blend of one tensor with known floors.
+class Blending {
+ public:
+  Blending(const ArrayMerge& merge, const std::vector<Kept>& kept)
+      : merge_(merge),
+        divisor_(merge.divisor.value_or(sum_of_weights(merge.weights))),
+        adds_base_(merge.base != nullptr && (merge.are_deltas || !merge.masks.empty())),
+        is_fused_(!adds_base_ && merge.masks.empty() && is_alike(merge)) {
+    for (const Kept& one : kept) {
+      floors_.push_back(one.floor);
+      cutoffs_.push_back(one.cutoff);
+    }
+  }
+
+  // Merges all, and returns whether a result is infinite or NaN. Votes that cancelled take the
+  // sign of the majority, of which the first sweep guesses that it is negative.
+  bool run(int n_threads) const {
+    const std::size_t n_cells = (merge_.n + kCell - 1) / kCell;
+    std::vector<CombineTally> tallies(n_cells);
+    const int guess = merge_.majority ? -1 : merge_.zero_sign;
+    parallel_for(n_cells, n_threads, [&](std::size_t i) { tallies[i] = cell(i, guess); });
+    CombineTally all;
+    for (const CombineTally& one : tallies) all += one;
+    const int sign = all.sign_sum > 0 ? 1 : (all.sign_sum < 0 ? -1 : merge_.zero_sign);
+    if (!merge_.majority || sign == guess) return all.overflow;
+    std::vector<std::size_t> wrong;
+    for (std::size_t i = 0; i < n_cells; ++i)
+      if (tallies[i].cancellations > 0) wrong.push_back(i);
+    parallel_for(wrong.size(), n_threads,
+                 [&](std::size_t i) { tallies[wrong[i]] = cell(wrong[i], sign); });
+    return std::ranges::any_of(tallies, &CombineTally::overflow);
+  }
+
+ private:
+  static bool is_alike(const ArrayMerge& merge) {
+    return (merge.base == nullptr || merge.base_type == merge.out_type) &&
+           std::ranges::all_of(merge.experts, [&](View x) { return x.dtype == merge.out_type; });
+  }
+
+  std::size_t n_experts() const { return merge_.experts.size(); }
+
+  CombineTally cell(std::size_t number, int zero_sign) const {
+    const std::size_t first = number * kCell, n = std::min(kCell, merge_.n - first);
+    CombineTally tally;
+    std::vector<std::int32_t> floors;
+    std::vector<const void*> rows(n_experts());
+    if (is_fused_) {
+      for (std::size_t e = 0; e < n_experts(); ++e)
+        rows[e] = at(merge_.experts[e].data, merge_.out_type, first);
+      combine(merge_.out_type, at(merge_.base, merge_.base_type, first), rows, first, n, zero_sign,
+              const_cast<void*>(at(merge_.out, merge_.out_type, first)), floors, tally);
+      return tally;
+    }
+    AlignedFloats rooms;
+    rooms.reserve((n_experts() + 3) * std::min(n, kChunk));
+    for (std::size_t i = 0; i < n; i += kChunk)
+      chunk(first + i, std::min(kChunk, n - i), zero_sign, rooms.data(), rows, floors, tally);
+    return tally;
+  }
+
+  // Merges a chunk by way of float32, in room for each expert and three more.
+  void chunk(std::size_t first, std::size_t n, int zero_sign, float* room,
+             std::vector<const void*>& rows, std::vector<std::int32_t>& floors,
+             CombineTally& tally) const {
+    const auto next_room = [&] { return std::exchange(room, room + n); };
+    const float* base = nullptr;
+    if (merge_.base != nullptr)
+      base = widened(view(merge_.base, merge_.base_type, first), n, next_room());
+    for (std::size_t e = 0; e < n_experts(); ++e) {
+      float* const own = next_room();
+      const float* x =
+          widened(view(merge_.experts[e].data, merge_.experts[e].dtype, first), n, own);
+      if (!merge_.masks.empty()) {
+        const float* const from = merge_.are_deltas ? nullptr : base;
+        x = masked(x, from, merge_.masks[e] + first, n, own);
+      }
+      rows[e] = x;
+    }
+    const bool is_wide = merge_.out_type == DType::f32;
+    void* const out = const_cast<void*>(at(merge_.out, merge_.out_type, first));
+    float* const blended = is_wide ? static_cast<float*>(out) : next_room();
+    CombineTally here;
+    combine(DType::f32, adds_base_ ? nullptr : base, rows, first, n, zero_sign, blended, floors,
+            here);
+    if (adds_base_)
+      here.overflow = kernels().apply_merged[0](base, blended, nullptr, 1.0f, blended, n) >=
+                      overflow_bits(merge_.out_type);
+    if (!is_wide) kernels().narrow[static_cast<int>(merge_.out_type)](blended, out, n);
+    tally += here;
+  }
+
+  // Returns values in float32: as they are, or widened into `room`.
+  static const float* widened(View x, std::size_t n, float* room) {
+    if (x.dtype == DType::f32) return static_cast<const float*>(x.data);
+    kernels().widen[static_cast<int>(x.dtype)](x.data, room, n);
+    return room;
+  }
+
+  // Writes x - base, or x, with +0 where the mask is not set.
+  static const float* masked(const float* x, const float* base, const std::uint8_t* mask,
+                             std::size_t n, float* out) {
+    if (base != nullptr) {
+      kernels().subtract[0](x, base, out, n);
+      x = out;
+    }
+    for (std::size_t i = 0; i < n; ++i) out[i] = mask[i] != 0 ? x[i] : 0.0f;
+    return out;
+  }
+
+  // Runs the kernel over elements that lie `first` elements into the tensor.
+  void combine(DType type, const void* base, const std::vector<const void*>& rows,
+               std::size_t first, std::size_t n, int zero_sign, void* out,
+               std::vector<std::int32_t>& floors, CombineTally& tally) const {
+    std::vector<const void*> here(rows.size());
+    split_at_cutoffs(first, n, floors_, cutoffs_, floors, [&](std::size_t i, std::size_t n_here) {
+      for (std::size_t e = 0; e < rows.size(); ++e) here[e] = at(rows[e], type, i);
+      const CombineArgs args{at(base, type, i),
+                             here.data(),
+                             merge_.weights.data(),
+                             floors.data(),
+                             static_cast<int>(rows.size()),
+                             merge_.scale,
+                             divisor_,
+                             zero_sign,
+                             nullptr,
+                             overflow_bits(merge_.out_type),
+                             const_cast<void*>(at(out, type, i)),
+                             n_here};
+      kernels().combine[static_cast<int>(type)][index_of(merge_.rule)](args, tally);
+    });
+  }
+
+  const ArrayMerge& merge_;
+  const float divisor_;
+  const bool adds_base_, is_fused_;
+  std::vector<std::int32_t> floors_;
+  std::vector<std::uint64_t> cutoffs_;
+};
+
+std::size_t work_of(const ArrayMerge& merge) {
+  std::size_t n_passes = merge.experts.size() + 1;
+  for (const Trim& trim : merge.trims) n_passes += trim.rank > 0 ? kRanking : 0;
+  return merge.n * n_passes;
 }
 
 }  // namespace
 
-std::int32_t kth_magnitude(View x, std::size_t n, std::uint64_t rank, int n_threads) {
-  if (n <= kSmall) {
-    std::uint32_t patterns[kSmall];
-    small_magnitudes(nullptr, x.dtype, x, n, patterns);
-    return small_kth(patterns, n, rank);
-  }
-  ArrayMerge all{};
-  all.n = n;
-  all.experts = {x};
-  Plan plan;
-  fill(plan, all);
-  return select(plan, {Unit{{{0, 0, n}}, {rank}, 0}}, {}, false, limits(n_threads), go_on)[0][0]
-      .bits;
+Threshold rank_magnitude(View x, std::size_t n, std::uint64_t rank, int n_threads) {
+  return select_in_memory({{{nullptr, x.dtype}, x}}, {rank}, n, false,
+                          threads_for(kRanking * n, n_threads))[0];
 }
 
-std::vector<Kept> merge(const ArrayMerge& merge, int n_threads) {
-  const bool is_small = merge.n <= kSmall;
-  Plan plan;
-  if (!is_small) fill(plan, merge);
-  const std::vector<Kept> kept =
-      is_small ? small_survey(merge) : survey(merge, plan, limits(n_threads));
-  std::vector<std::int32_t> floors;
-  std::vector<std::uint64_t> cutoffs;
-  for (const Kept& one : kept) {
-    floors.push_back(one.floor);
-    cutoffs.push_back(one.cutoff);
+Merged merge(const ArrayMerge& merge, int n_threads) {
+  Merged merged{survey(merge, n_threads), false};
+  if (merge.n > kCell) prefer_huge_pages(merge.out, merge.n * size_of(merge.out_type));
+  merged.overflow = Blending(merge, merged.kept)
+                        .run(threads_for(merge.n * (merge.experts.size() + 1), n_threads));
+  return merged;
+}
+
+std::vector<Merged> merge_all(const std::vector<ArrayMerge>& merges, int n_threads) {
+  std::size_t work = 0;
+  for (const ArrayMerge& one : merges) work += work_of(one);
+  n_threads = threads_for(work, n_threads);
+  std::vector<Merged> all(merges.size());
+  std::vector<std::size_t> small;
+  for (std::size_t i = 0; i < merges.size(); ++i) {
+    if (n_threads > 1 && work_of(merges[i]) > work / static_cast<std::size_t>(2 * n_threads))
+      all[i] = merge(merges[i], n_threads);
+    else
+      small.push_back(i);
   }
-  if (is_small) {
-    small_combine(merge, floors, cutoffs);
-    return kept;
-  }
-  prefer_huge_pages(merge.out, merge.n * size_of(merge.out_type));
-  Candidate candidate{merge.weights, 0, floors, cutoffs, merge.scale};
-  candidate.divisor = sum_of_weights(merge.weights);
-  candidate.zero_sign = merge.zero_sign;
-  candidate.majority = merge.majority ? 0 : -1;
-  combine_whole(merge, plan, std::move(candidate), limits(n_threads));
-  return kept;
+  parallel_for(small.size(), n_threads,
+               [&](std::size_t i) { all[small[i]] = merge(merges[small[i]], 1); });
+  return all;
 }
 
 }  // namespace tallies

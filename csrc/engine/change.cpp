@@ -89,6 +89,10 @@ class Changer {
         return for_each_block(1, [&](Block block) { multiply_columns(block); });
       case Change::Form::rows:
         return for_each_block(1, [&](Block block) { replace_row(block); });
+      case Change::Form::added_rows:
+        return for_each_block(1, [&](Block block) { add_row(block); });
+      case Change::Form::row_divisors:
+        return for_each_block(1, [&](Block block) { divide_row(block); });
     }
   }
 
@@ -214,13 +218,40 @@ class Changer {
     }
   }
 
-  void replace_row(Block block) {
+  // Return the number of the row's record in the tile; kWhole for a row without.
+  std::uint64_t record_of(const Block& block) const {
     const std::vector<std::uint64_t>& starts = *change_.starts;
-    if (starts[block.row] == starts[block.row + 1]) return;
-    const std::uint64_t record = starts[block.row] - starts[first_row_];
+    if (starts[block.row] == starts[block.row + 1]) return kWhole;
+    return starts[block.row] - starts[first_row_];
+  }
+
+  void replace_row(Block block) {
+    const std::uint64_t record = record_of(block);
+    if (record == kWhole) return;
     widen(change_.a.type,
           at(array(change_.a), change_.a.type, record * change_.columns + block.column),
           block.values, block.n_columns);
+  }
+
+  void add_row(Block block) {
+    const std::uint64_t record = record_of(block);
+    if (record == kWhole) return;
+    float values[kColumns];
+    for (std::size_t first = 0; first < block.n_columns; first += kColumns) {
+      const std::size_t n = std::min(kColumns, block.n_columns - first);
+      widen(change_.a.type,
+            at(array(change_.a), change_.a.type, record * change_.columns + block.column + first),
+            values, n);
+      for (std::size_t j = 0; j < n; ++j) block.values[first + j] += values[j];
+    }
+  }
+
+  void divide_row(Block block) {
+    const std::uint64_t record = record_of(block);
+    if (record == kWhole) return;
+    float divisor;
+    widen(change_.a.type, at(array(change_.a), change_.a.type, record), &divisor, 1);
+    for (std::size_t j = 0; j < block.n_columns; ++j) block.values[j] /= divisor;
   }
 
   const Piece& piece_;

@@ -36,6 +36,8 @@ struct Change {
     row_factors,     // *= a[row]
     column_factors,  // *= a[column]
     rows,            // = the next row of a, in rows that have a record
+    added_rows,      // += the next row of a, in rows that have a record
+    row_divisors,    // /= the next value of a, in rows that have a record
   };
   Form form = Form::added;
   float scale = 1.0f;
@@ -43,7 +45,7 @@ struct Change {
   std::uint64_t matrix_rows = kWhole;  // of each matrix of a stack; factors have as many matrices
   std::uint64_t first_row = 0, end_row = kWhole;  // which are changed
   Factor a = {}, b = {};
-  Starts starts = {};  // rows: the records before each row
+  Starts starts = {};  // where only some rows have a record: the records before each row
 };
 
 struct ChangeList {

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
+#include <vector>
 
 namespace tallies {
 
@@ -18,6 +20,9 @@ struct Bytes {
   std::uint64_t first;
   std::size_t n;
 };
+
+// The rows of stored records that an array is made of; a negative number is a row of zeros.
+using RowNumbers = std::shared_ptr<const std::vector<std::int64_t>>;
 
 // A run of records.
 struct Array {
@@ -33,8 +38,39 @@ struct Array {
   std::uint64_t before = 0, begin = 0, end = kWhole;
   // Records of many elements, which a worker keeps from one tile to the next.
   bool is_kept = false;
+  // Null where all records lie in order: else row r of the array, of `row_records` records, is the
+  // stored row (*rows)[r].
+  RowNumbers rows = {};
+  std::uint64_t row_records = 1;
 
   bool is_sparse() const { return !starts.empty(); }
+  // Records in order in memory are used where they lie.
+  bool is_copied() const { return file >= 0 || rows; }
+
+  // Calls body(at, n, from) for the stretches of a range of bytes whose records lie in order: n
+  // bytes, `at` bytes into the range, that are stored `from` bytes behind the offset; kWhole for
+  // zeros.
+  template <class Body>
+  void for_each_stretch(Bytes bytes, const Body& body) const {
+    if (!rows || bytes.n == 0) return body(std::size_t(0), bytes.n, bytes.first);
+    const std::uint64_t row_bytes = row_records * record_bits / 8;
+    const std::uint64_t end = bytes.first + bytes.n;
+    for (std::uint64_t first = bytes.first, next; first < end; first = next) {
+      const std::uint64_t row = first / row_bytes;
+      const std::int64_t stored = (*rows)[row];
+      std::uint64_t behind = row + 1;
+      const auto goes_on = [&] {
+        if (stored < 0) return (*rows)[behind] < 0;
+        return (*rows)[behind] == stored + static_cast<std::int64_t>(behind - row);
+      };
+      while (behind * row_bytes < end && goes_on()) ++behind;
+      next = std::min(behind * row_bytes, end);
+      const std::uint64_t from =
+          stored < 0 ? kWhole : static_cast<std::uint64_t>(stored) * row_bytes + first % row_bytes;
+      body(static_cast<std::size_t>(first - bytes.first), static_cast<std::size_t>(next - first),
+           from);
+    }
+  }
 
   // Return the bytes of the records that n elements from `first` on need. In a packed mask `first`
   // is a multiple of 8, in a sparse array one of `per` unless a group has one record at most.

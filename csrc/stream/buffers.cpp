@@ -1,5 +1,6 @@
 #include "stream/buffers.h"
 
+#include <cstring>
 #include <new>
 
 namespace tallies {
@@ -13,7 +14,7 @@ constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + kPage - 1)
 std::size_t buffer_bytes(const Job& job, const Tiling::Range& tile, std::vector<bool>& seen) {
   std::size_t n_bytes = 0;
   for (const Array& array : job.inputs)
-    if (array.file >= 0) n_bytes += padded(array.bytes_to_read(tile.first, tile.n).n);
+    if (array.is_copied()) n_bytes += padded(array.bytes_to_read(tile.first, tile.n).n);
   seen.assign(job.n_rows(), false);
   for (const Output& output : job.outputs) {
     if (!seen[output.row]) n_bytes += padded(output.bytes(tile.first, tile.n).n);
@@ -32,9 +33,17 @@ Memory heap() {
 
 const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
-  if (array.file < 0) return address(array, first, n);
-  const Bytes bytes = array.bytes_to_read(first, n);
-  files.read(array.file, buffer, bytes.n, array.offset + bytes.first);
+  if (!array.is_copied()) return address(array, first, n);
+  array.for_each_stretch(
+      array.bytes_to_read(first, n), [&](std::size_t at, std::size_t n_bytes, std::uint64_t from) {
+        char* const to = static_cast<char*>(buffer) + at;
+        if (from == kWhole)
+          std::memset(to, 0, n_bytes);
+        else if (array.file >= 0)
+          files.read(array.file, to, n_bytes, array.offset + from);
+        else
+          std::memcpy(to, reinterpret_cast<const void*>(array.offset + from), n_bytes);
+      });
   return buffer;
 }
 
@@ -63,7 +72,7 @@ void Buffers::read(const Job& job, const Tiling::Range& tile) {
     const Array& array = job.inputs[i];
     if (array.is_kept) continue;
     in_[i] = fetch(files_, array, tile.first, tile.n, at);
-    if (array.file >= 0) at += padded(array.bytes_to_read(tile.first, tile.n).n);
+    if (array.is_copied()) at += padded(array.bytes_to_read(tile.first, tile.n).n);
   }
   std::fill(out_.begin(), out_.end(), nullptr);
   for (const Output& output : job.outputs)

@@ -22,7 +22,7 @@ inline const void* address(const Array& array, std::uint64_t first, std::size_t 
   return reinterpret_cast<const void*>(array.offset + array.bytes(first, n).first);
 }
 
-// Reads the records of a tile of one array; memory is not copied but pointed to.
+// Reads the records of a tile of one array; memory in order is not copied but pointed to.
 const void* fetch(const Files&, const Array&, std::uint64_t first, std::size_t n, void* buffer);
 
 // Room for the largest tile of a run.

@@ -101,8 +101,11 @@ class Run {
     const Tiling::Range later = tiling_.range(number + ahead);
     for (const Array& array : jobs_[later.job].inputs) {
       if (array.file < 0 || array.is_kept) continue;
-      const Bytes bytes = array.bytes_to_read(later.first, later.n);
-      files_.will_need(array.file, bytes.n, array.offset + bytes.first);
+      array.for_each_stretch(array.bytes_to_read(later.first, later.n),
+                             [&](std::size_t, std::size_t n, std::uint64_t from) {
+                               if (from != kWhole)
+                                 files_.will_need(array.file, n, array.offset + from);
+                             });
     }
   }
 

@@ -61,6 +61,8 @@ AOTITorchError aoti_torch_copy_(AtenTensorHandle to, AtenTensorHandle from,
 AOTITorchError torch_list_size(StableListHandle, std::size_t*);
 AOTITorchError torch_list_get_item(StableListHandle, std::size_t, StableIValue*);
 AOTITorchError torch_delete_list(StableListHandle);
+AOTITorchError torch_new_list_reserve_size(std::size_t, StableListHandle*);
+AOTITorchError torch_list_push_back(StableListHandle, StableIValue);
 AOTITorchError torch_string_length(StringHandle, std::size_t*);
 AOTITorchError torch_string_c_str(StringHandle, const char**);
 AOTITorchError torch_delete_string(StringHandle);

@@ -1,4 +1,4 @@
-// From a stack of boxed values to the arguments of a function, and back to its result. Every
+// From a stack of boxed values to the arguments of a function, and back to its results. Every
 // argument is owned before the function runs, so that one that throws leaks nothing.
 #pragma once
 
@@ -18,6 +18,21 @@ struct Unboxed;
 template <>
 struct Unboxed<std::int64_t> {
   static std::int64_t take(StableIValue value) { return static_cast<std::int64_t>(value); }
+};
+
+template <>
+struct Unboxed<bool> {
+  static bool take(StableIValue value) { return (value & 1) != 0; }
+};
+
+// A type in torch's numbers.
+struct TypeNumber {
+  std::int32_t value;
+};
+
+template <>
+struct Unboxed<TypeNumber> {
+  static TypeNumber take(StableIValue value) { return {static_cast<std::int32_t>(value)}; }
 };
 
 template <>
@@ -79,14 +94,34 @@ struct Unboxed<std::optional<T>> {
   }
 };
 
-// Calls the function with what is on the stack, and leaves its result there.
-template <class... Arguments>
-void unbox_and_call(Tensor (*function)(Arguments...), StableIValue* stack) {
+// Results go the other way; whoever takes them from the stack owns them.
+
+inline StableIValue boxed(Tensor x) { return reinterpret_cast<StableIValue>(x.release()); }
+
+inline StableIValue boxed(std::vector<Tensor> items) {
+  StableListHandle list = nullptr;
+  call(torch_new_list_reserve_size(items.size(), &list));
+  for (Tensor& item : items) call(torch_list_push_back(list, boxed(std::move(item))));
+  return reinterpret_cast<StableIValue>(list);
+}
+
+template <class T>
+void leave(T result, StableIValue* stack) {
+  stack[0] = boxed(std::move(result));
+}
+
+template <class... Results>
+void leave(std::tuple<Results...> results, StableIValue* stack) {
+  std::apply([&](auto&... result) { ((*stack++ = boxed(std::move(result))), ...); }, results);
+}
+
+// Calls the function with what is on the stack, and leaves its results there.
+template <class Result, class... Arguments>
+void unbox_and_call(Result (*function)(Arguments...), StableIValue* stack) {
   [&]<std::size_t... I>(std::index_sequence<I...>) {
     // Braces, so that they are taken in order.
     std::tuple<Arguments...> arguments{Unboxed<Arguments>::take(stack[I])...};
-    Tensor result = function(std::move(std::get<I>(arguments))...);
-    stack[0] = reinterpret_cast<StableIValue>(result.release());
+    leave(function(std::move(std::get<I>(arguments))...), stack);
   }(std::index_sequence_for<Arguments...>());
 }
 

@@ -1,12 +1,10 @@
 #include "torch/cpu.h"
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 #include <utility>
 
 #include "cpu/ops.h"
-#include "engine/arrays.h"
 
 namespace tallies::torch {
 namespace {
@@ -82,24 +80,53 @@ std::vector<double> dots(const std::vector<View>& rows,
 }  // namespace
 
 void Cpu::kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out) {
-  const std::int32_t bits = tallies::kth_magnitude(x, n, rank, 0);
-  *out =
-      bits > kInfinityBits ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+  *out = float_of(rank_magnitude(x, n, rank).bits);
 }
 
-void Cpu::trim(Stream&, const ArrayMerge& trim) {
-  const Kept kept = tallies::merge(trim, 0)[0];
+Threshold Cpu::rank_magnitude(View x, std::size_t n, std::size_t rank) {
+  return tallies::rank_magnitude(x, n, rank, 0);
+}
+
+std::uint64_t Cpu::trim(Stream&, const ArrayMerge& trim) {
+  const Kept kept = tallies::merge(trim, 0).kept[0];
   // Only a trim that keeps every magnitude keeps zeros.
-  if (kept.floor >= 0) return;
+  if (kept.floor >= 0) return kept.n_left_out;
   const auto n = static_cast<std::size_t>(kept.cutoff);
   if (trim.out_type == DType::f32)
     restore_zeros<std::uint32_t>(trim.experts[0].data, trim.out, n);
   else
     restore_zeros<std::uint16_t>(trim.experts[0].data, trim.out, n);
+  return kept.n_left_out;
 }
 
 void Cpu::merge(Stream&, const ArrayMerge& merge, int n_threads) {
   tallies::merge(merge, n_threads);
+}
+
+std::vector<Merged> Cpu::merge_all(const std::vector<ArrayMerge>& merges, int n_threads) {
+  return tallies::merge_all(merges, n_threads);
+}
+
+void Cpu::masked_mean(const Views& deltas, const std::vector<ConstBytes>& masks,
+                      const Weights& weights, std::size_t n, void* out) {
+  const DType dtype = deltas[0].dtype;
+  for_each_wide(deltas, n, [&](const float* const* rows, std::size_t begin, std::size_t n_rows) {
+    for (std::size_t i = 0, count; i < n_rows; i += count) {
+      count = std::min(kChunk, n_rows - i);
+      float sum[kChunk] = {}, n_in[kChunk] = {};
+      for (std::size_t e = 0; e < deltas.size(); ++e) {
+        const float* const x = rows[e] + i;
+        const std::uint8_t* const mask = masks[e] + begin + i;
+        for (std::size_t k = 0; k < count; ++k) {
+          sum[k] += mask[k] != 0 ? x[k] * weights[e] : 0.0f;
+          n_in[k] += mask[k] != 0 ? 1.0f : 0.0f;
+        }
+      }
+      for (std::size_t k = 0; k < count; ++k) sum[k] /= std::max(n_in[k], 1.0f);
+      kernels().narrow[static_cast<int>(dtype)](sum, const_cast<void*>(at({out, dtype}, begin + i)),
+                                                count);
+    }
+  });
 }
 
 void Cpu::magnitude_mask(Stream&, View x, std::size_t n, std::int32_t floor, Bytes out) {

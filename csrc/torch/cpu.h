@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/array.h"
+#include "engine/arrays.h"
 #include "engine/low_rank.h"
 #include "torch/tensor.h"
 
@@ -22,9 +23,17 @@ struct Cpu {
   using Weights = std::vector<float>;
 
   static void kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out);
-  static void trim(Stream&, const ArrayMerge&);
+  static constexpr bool kCounts = true;
+  // Returns the magnitude's bits, and how many are above and equal.
+  static Threshold rank_magnitude(View x, std::size_t n, std::size_t rank);
+  // Returns how many entries fail although they equal the threshold, which is not zero.
+  static std::uint64_t trim(Stream&, const ArrayMerge&);
   // n_threads 0: as many as there are cores.
   static void merge(Stream&, const ArrayMerge&, int n_threads);
+  static std::vector<Merged> merge_all(const std::vector<ArrayMerge>&, int n_threads);
+  // The sum of the weighted entries that the masks have, over their number, at least 1.
+  static void masked_mean(const Views& deltas, const std::vector<ConstBytes>& masks, const Weights&,
+                          std::size_t n, void* out);
   static void magnitude_mask(Stream&, View x, std::size_t n, std::int32_t floor, Bytes out);
   static void tall_mask(Stream&, View x, View merged, std::size_t n, float lambda, Bytes out);
   static void consensus_mask(Stream&, const std::vector<ConstBytes>& masks, int at_least,

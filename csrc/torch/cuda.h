@@ -57,6 +57,8 @@ struct Cuda {
   using Weights = std::vector<float>;
 
   static void kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out);
+  // Counts would have to wait for the device.
+  static constexpr bool kCounts = false;
   static void trim(Stream&, const ArrayMerge&);
   static void merge(Stream&, const ArrayMerge&, int n_threads);
   static void magnitude_mask(Stream&, View x, std::size_t n, std::int32_t floor, Bytes out);

@@ -6,16 +6,12 @@
 #pragma once
 
 #include "core/float_env.h"
-#include "torch/boxed.h"
-#include "torch/checks.h"
+#include "torch/many.h"
 
 namespace tallies::torch {
 
-using Text = std::string;
-using Numbers = std::vector<double>;
-
 template <class Device>
-struct Operators {
+struct Operators : ManyOperators<Device> {
   using Stream = typename Device::Stream;
 
   static Tensor kth_magnitude(Tensor x, std::int64_t k) {
@@ -45,6 +41,7 @@ struct Operators {
                            0,
                            false,
                            out.mutable_data(),
+                           given.view.dtype,
                            given.view.dtype};
     Stream stream(given.tensor);
     Device::trim(stream, merge);
@@ -245,11 +242,11 @@ struct Operators {
     const int n_threads = threads ? static_cast<int>(whole("threads", *threads, 1, 1024)) : 0;
     Tensor out = empty_like(like.tensor);
     Stream stream(like.tensor);
-    Device::merge(
-        stream,
-        {rule, like.n, origin ? origin->view.data : nullptr, views(given), factors, std::move(kept),
-         exactly, factor, zero.sign, zero.majority, out.mutable_data(), like.view.dtype},
-        n_threads);
+    Device::merge(stream,
+                  {rule, like.n, origin ? origin->view.data : nullptr, views(given), factors,
+                   std::move(kept), exactly, factor, zero.sign, zero.majority, out.mutable_data(),
+                   like.view.dtype, like.view.dtype},
+                  n_threads);
     return out;
   }
 };
@@ -274,7 +271,16 @@ void run(const char* name, Function* function, StableIValue* stack) {
 // Name and schema of every operator. X(name, schema). All may be positional: keywords cost time.
 #define TALLIES_OPERATORS(X)                                                                    \
   X(kth_magnitude, "(Tensor x, SymInt k) -> Tensor")                                            \
+  X(kth_magnitude_counted, "(Tensor x, SymInt k) -> (Tensor, Tensor)")                          \
   X(trim, "(Tensor x, float density, str equal=\"keep\") -> Tensor")                            \
+  X(trim_counted, "(Tensor x, float density, str equal=\"first\") -> (Tensor, Tensor)")         \
+  X(masked_mean, "(Tensor[] deltas, Tensor[] masks, float[]? weights=None) -> Tensor")          \
+  X(combine_many,                                                                               \
+    "(Tensor[]? bases, Tensor[] experts, int[] n_experts, str vote=\"none\", "                  \
+    "str blend=\"sum\", float[]? density=None, Tensor[]? masks=None, float[]? weights=None, "   \
+    "float[]? divisors=None, float scale=1.0, str zero=\"positive\", str equal=\"first\", "     \
+    "bool at_least_one=False, bool deltas=False, ScalarType? dtype=None, int? threads=None) "   \
+    "-> (Tensor[], Tensor, Tensor)")                                                            \
   X(magnitude_mask, "(Tensor x, float threshold) -> Tensor")                                    \
   X(tall_mask, "(Tensor expert_delta, Tensor merged_delta, float lam) -> Tensor")               \
   X(consensus_mask, "(Tensor[] packed_masks, SymInt n, SymInt k) -> Tensor")                    \

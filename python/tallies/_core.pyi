@@ -36,6 +36,9 @@ def disjoint_merge(
 ) -> None: ...
 def drop(x: int, n: int, key: int, first: int, chance: int, factor: float, /) -> None: ...
 def magnitude_mask(x: int, floor: int, out: int, n: int, /) -> None: ...
+def keep_sorted_range(
+    x: int, out: int, n: int, first: int, last: int, descending: bool, /
+) -> int: ...
 def tall_mask(delta: int, merged: int, lam: float, out: int, n: int, /) -> None: ...
 def consensus_mask(masks: Sequence[int], at_least: int, out: int, n: int, /) -> None: ...
 def apply_mask(base: int, shared: int, mask: int, scale: float, out: int, n: int, /) -> None: ...
@@ -397,6 +400,12 @@ class Starts:
 def count_mask(*, mask: int, n_elements: int) -> Starts:
     """Count the bits of a packed mask in memory."""
 
+class StoredRows:
+    """The number of a stored row for each row of a tensor."""
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        """Keep the numbers; a negative one stands for a row of zeros."""
+
 class Source:
     """An operand of a job: places of arrays, and how float32 values are made of them.
 
@@ -448,6 +457,20 @@ class Source:
     @staticmethod
     def zero() -> Source:
         """Return zeros."""
+    @staticmethod
+    def gathered(
+        *, source: Place | Source, rows: StoredRows, columns: int, first_row: int = 0
+    ) -> Source:
+        """Return the values of a source in other rows.
+
+        Fingerprints are of the stored bytes of these rows, with zeros for rows that have none.
+
+        Args:
+            source: Plain or scaled values; each row keeps its scales.
+            rows: The row of the source for each row of the tensor.
+            columns: The elements of a row.
+            first_row: The row of the tensor with which the source begins.
+        """
     @staticmethod
     def masked(*, values: Place, mask: Place, scale: float) -> Source:
         """Return `scale * (mask ? value : +0)`."""
@@ -543,8 +566,26 @@ class Change:
     def column_factors(*, factors: Place, columns: int) -> Change:
         """Multiply the elements of each row by as many factors."""
     @staticmethod
-    def rows(*, indices: Sequence[int], values: Place, columns: int) -> Change:
-        """Replace the rows of these ascending numbers by those of `values`."""
+    def rows(
+        *,
+        indices: Sequence[int],
+        values: Place,
+        columns: int,
+        taken: StoredRows | None = None,
+        added: bool = False,
+    ) -> Change:
+        """Replace the rows of these ascending numbers by those of `values`.
+
+        Args:
+            indices: The rows that change, at least one.
+            values: Rows, of any dtype.
+            columns: The elements of a row.
+            taken: The row of `values` for each index; None for all in their order.
+            added: True to add rows to those that are there.
+        """
+    @staticmethod
+    def row_divisors(*, indices: Sequence[int], divisors: Place, columns: int) -> Change:
+        """Divide the rows of these ascending numbers, each by its divisor."""
 
 class Plan:
     def __init__(self, has_base: bool) -> None: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,12 +104,6 @@ def test_the_papers_semantics_names_the_way_out() -> None:
     strict = {**recipe("slerp", {"weight": 0.5}, {"t": 0.5}), "semantics": "paper"}
     with pytest.raises(InputError, match="set 'semantics: mergekit', which passes over it"):
         MergeConfig.load(strict)
-
-
-def test_several_documents_are_named(tmp_path: Path) -> None:
-    (tmp_path / "two.yml").write_text("name: a\n---\nmerge_method: ties\n")
-    with pytest.raises(InputError, match="several documents, as for mergekit-multi"):
-        MergeConfig.load(tmp_path / "two.yml")
 
 
 def test_the_name_of_the_result_asks_for_nothing() -> None:

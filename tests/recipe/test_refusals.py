@@ -31,9 +31,43 @@ from tests.support.recipes import assert_words, refusal, request, with_parameter
         ({"merge_metod": "ties"}, ["did you mean 'merge_method'?"]),
         ({"slices": [{"sources": []}], "models": None}, ["slices[0].sources", "a list"]),
         ({"modules": {"text": {}}}, ["modules", "not done"]),
-        ({"chat_template": "auto"}, ["chat_template", "remove it"]),
-        ({"tokenizer_source": "union"}, ["tokenizer_source", "'union'", "use 'base'"]),
-        ({"tokenizer": {"source": "base", "tokens": {}}}, ["tokenizer", "use 'base'"]),
+        ({"chat_template": "chatmll"}, ["chat_template", "did you mean 'chatml'?"]),
+        ({"chat_template": 3}, ["chat_template", "found 3", "auto"]),
+        ({"chat_template": "one\ntwo"}, ["chat_template", "one", "braces"]),
+        ({"tokenizer_source": 3}, ["tokenizer", "source", "found 3"]),
+        ({"tokenizer_source": "union", "tokenizer": {}}, ["tokenizer_source", "keep one"]),
+        ({"tokenizer": "union"}, ["tokenizer", "found 'union'", "source"]),
+        ({"tokenizer": {"sauce": "base"}}, ["tokenizer", "did you mean 'source'?"]),
+        ({"tokenizer": {"tokens": ["a"]}}, ["tokens", "found ['a']"]),
+        ({"tokenizer": {"tokens": {3: {}}}}, ["tokens", "found 3", "in quotes"]),
+        ({"tokenizer": {"tokens": {"a": "b"}}}, ["'a'", "found 'b'", "source"]),
+        ({"tokenizer": {"tokens": {"a": {"forced": True}}}}, ["'a'", "did you mean 'force'?"]),
+        ({"tokenizer": {"tokens": {"a": {"force": 1}}}}, ["force", "found 1"]),
+        ({"tokenizer": {"tokens": {"a": {"source": 1}}}}, ["source", "found 1"]),
+        ({"tokenizer": {"tokens": {"a": {"source": {"kind": "zeros"}}}}}, ["'zero'?"]),
+        (
+            {"tokenizer": {"tokens": {"a": {"source": {"kind": "zero", "token": "b"}}}}},
+            ["'token' is not known"],
+        ),
+        (
+            {"tokenizer": {"tokens": {"a": {"source": {"kind": "model_token", "token": "b"}}}}},
+            ["model", "found model None"],
+        ),
+        (
+            {"tokenizer": {"tokens": {"a": {"source": {"kind": "model_token", "model": "b"}}}}},
+            ["one of token and token_id"],
+        ),
+        (
+            {
+                "tokenizer": {
+                    "tokens": {
+                        "a": {"source": {"kind": "model_token", "model": "b", "token_id": -1}}
+                    }
+                }
+            },
+            ["token_id", "-1"],
+        ),
+        ({"tokenizer": {"pad_to_multiple_of": "64"}}, ["pad_to_multiple_of", "found '64'"]),
         ({"dtype": "bfloat"}, ["dtype", "'bfloat'", "did you mean 'bfloat16'?"]),
         ({"out_dtype": "int64"}, ["out_dtype", "'int64'", "float32"]),
         ({"semantics": "mergkit"}, ["semantics", "did you mean 'mergekit'?"]),

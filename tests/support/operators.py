@@ -98,7 +98,9 @@ MASK = torch.tensor([0b10101010, 1], dtype=torch.uint8)
 
 CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "kth_magnitude": ((X, 2), {}),
+    "kth_magnitude_counted": ((X, 2), {}),
     "trim": ((X, 0.3), {"equal": "first"}),
+    "trim_counted": ((X, 0.4), {"equal": "first"}),
     "magnitude_mask": ((X, 2.0), {}),
     "tall_mask": ((X, Y, 0.4), {}),
     "consensus_mask": (([MASK, MASK], 9, 2), {}),
@@ -107,6 +109,11 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "apply_mask": ((X, Y, MASK, 0.5), {}),
     "elect_signs": (([X, Y], [1.0, 2.0]), {"vote": "count"}),
     "disjoint_merge": (([X, Y], SIGNS, [1.0, 2.0]), {"blend": "max"}),
+    "masked_mean": (([X, Y], [X > 0, Y > 0], [1.0, 2.0]), {}),
+    "combine_many": (
+        ([X, Y[:4]], [[X + Y, Y], [X[:4]]]),
+        {"vote": "sum", "blend": "sum_of_agreeing", "density": 0.5, "dtype": torch.bfloat16},
+    ),
     "ties": ((X, [X + Y, Y]), {"density": [0.5, 0.5], "scale": 0.7}),
     "combine": ((None, [X, Y]), {"density": [0.5, 0.7], "vote": "count", "zero": "drop"}),
     "low_rank": ((X.view(3, 3), X[:6].view(3, 2), Y[:6].view(2, 3), 0.5), {}),
@@ -114,6 +121,24 @@ CASES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "block_dots": ((X, [X, Y]), {}),
 }
 
+FLAT: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "combine_many": (
+        ([X, Y[:4]], [X + Y, Y, X[:4]], [2, 1]),
+        {**CASES["combine_many"][1], "density": [0.5] * 3},
+    ),
+}
+"""The arguments of operators that have lists where their functions have lists of lists."""
 
-def same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+
+def same(a: Any, b: Any) -> bool:
+    """Whether results are tensors of the same bits, or alike lists of them."""
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b))
+
+
+def tensors_in(result: Any) -> list[Tensor]:
+    """The tensors of a result, which may be nested in lists."""
+    if isinstance(result, (list, tuple)):
+        return [x for one in result for x in tensors_in(one)]
+    return [result]

@@ -44,7 +44,9 @@ _OFF: Final = frozenset({"rope_scaling", "sliding_window"})
 """Keys whose null says that there is none; elsewhere null leaves the value to the library."""
 
 
-def differences(models: Sequence[Checkpoint], *, any_architecture: bool = False) -> list[str]:
+def differences(
+    models: Sequence[Checkpoint], *, any_architecture: bool = False, tokenizers: bool = True
+) -> list[str]:
     """Word the differences of models that are to become one.
 
     A configuration that lacks a key is not compared in it: libraries leave out what they know.
@@ -52,6 +54,7 @@ def differences(models: Sequence[Checkpoint], *, any_architecture: bool = False)
     Args:
         models: The base, or the first model, then the others.
         any_architecture: Warn of another architecture, too, in place of the error.
+        tokenizers: Compare the vocabularies and the chat templates as well.
 
     Returns:
         A warning for each difference of a model from the first one that says something: its
@@ -80,7 +83,7 @@ def differences(models: Sequence[Checkpoint], *, any_architecture: bool = False)
                         f"{said}: models of two architectures are not one; if their tensors mean "
                         "the same nevertheless, pass --architecture any"
                     )
-    return found + differing_tokenizers(unique)
+    return found + (differing_tokenizers(unique) if tokenizers else [])
 
 
 def _compared(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:

@@ -54,6 +54,15 @@ def true_vocabulary(config: dict[str, Any], where: str, tensors: Sequence[Entry]
     return new
 
 
+def stated_vocabulary(config: Mapping[str, Any]) -> int | None:
+    """Return the ``vocab_size`` of a configuration, or of the text model in it."""
+    for _, part in _parts(config):
+        stated = part.get(_VOCABULARY)
+        if type(stated) is int and stated > 0:
+            return stated
+    return None
+
+
 def refuse_other_sizes(config: Mapping[str, Any], where: str, tensors: Sequence[Entry]) -> None:
     """Refuse a configuration that states sizes which the tensors plainly do not have.
 

@@ -138,10 +138,10 @@ def true_text(text: bytes, where: str, written: Written) -> bytes:
     if written.donated:
         refuse_other_sizes(new, where, written.tensors)
     new = true_vocabulary(new, where, written.tensors)
-    return text if new == config else _as_before(new, text)
+    return text if new == config else as_before(new, text)
 
 
-def _as_before(config: Mapping[str, Any], text: bytes) -> bytes:
+def as_before(config: Mapping[str, Any], text: bytes) -> bytes:
     """Write JSON in the manner of a text: its indentation, escapes and last line."""
     indent = re.match(rb"\s*\{\r?\n([ \t]+)", text)
     made = json.dumps(

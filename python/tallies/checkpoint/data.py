@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
@@ -9,7 +10,8 @@ from io import FileIO
 from ..errors import StorageError
 from ..spec.dtypes import DTYPES
 from .changes import Change, face, pieces
-from .strided import EndsEarly, blocks
+from .row_maps import Gathered
+from .strided import EndsEarly, blocks, row_major
 from .tensors import Scale, TensorInfo
 
 # Large enough that calls cost nothing beside the copy, small enough for the cache. The first are
@@ -22,11 +24,15 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
     """Yield the stored bytes of a tensor in row-major order, a bounded piece at a time.
 
     The pieces of two tensors of one size have the same sizes, whatever their strides. The scale of
-    a scaled tensor is not applied.
+    a scaled tensor is not applied. A tensor in other rows has the stored bytes of its own rows, and
+    zeros for all others.
 
     Raises:
         StorageError: If the bytes cannot be read.
     """
+    if tensor.gathered is not None:
+        yield from _even(_gathered(tensor.gathered), _stored_bytes(tensor.gathered))
+        return
     read = _read_row_major if tensor.strides is None else _read_strided
     try:
         with open(tensor.path, "rb", buffering=0) as file:
@@ -98,12 +104,53 @@ def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
     assert tensor.strides is not None
     item_bytes = DTYPES[tensor.dtype]
     read = blocks(file.fileno(), tensor.offset, tensor.shape, tensor.strides, item_bytes)
+    yield from _even(read, tensor.n_bytes)
+
+
+def _even(read: Iterator[bytearray], n_bytes: int) -> Iterator[bytearray]:
+    """Yield the same bytes in pieces of the sizes that all tensors of so many bytes have."""
     ready = bytearray()
-    for size in _piece_sizes(tensor.n_bytes):
+    for size in _piece_sizes(n_bytes):
         while len(ready) < size:
             ready += next(read)
         yield ready[:size]
         del ready[:size]
+
+
+def _stored_bytes(gathered: Gathered) -> int:
+    """Return the bytes of the rows as the source stores them."""
+    source = gathered.source
+    return gathered.rows.n_rows * math.prod(source.shape[1:]) * DTYPES[source.dtype]
+
+
+def _gathered(gathered: Gathered) -> Iterator[bytearray]:
+    """Yield the stored bytes of the rows, of which neighbours are read together."""
+    source, own = gathered.source, gathered.rows.own
+    row_bytes = math.prod(source.shape[1:]) * DTYPES[source.dtype]
+    most = max(_CHUNK_BYTES // max(row_bytes, 1), 1)
+    first = 0
+    while first < len(own):
+        n, step = 1, own[first] >= 0
+        while n < most and first + n < len(own) and own[first + n] == own[first] + step * n:
+            n += 1
+        yield _rows(source, own[first], n, row_bytes)
+        first += n
+    for first in range(0, gathered.rows.n_padding, most):
+        yield bytearray(row_bytes * min(most, gathered.rows.n_padding - first))
+
+
+def _rows(source: TensorInfo, first: int, n_rows: int, row_bytes: int) -> bytearray:
+    """Return stored rows; zeros where ``first`` is negative."""
+    if first < 0:
+        return bytearray(row_bytes * n_rows)
+    strides = source.strides or row_major(source.shape)
+    part = replace(
+        source,
+        offset=source.offset + first * strides[0] * DTYPES[source.dtype],
+        shape=(n_rows, *source.shape[1:]),
+        n_bytes=row_bytes * n_rows,
+    )
+    return bytearray().join(chunks(part))
 
 
 def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:
@@ -126,7 +173,22 @@ def same_bytes(a: TensorInfo, b: TensorInfo) -> bool:
 
 
 def _same_decoding(a: TensorInfo, b: TensorInfo) -> bool:
-    return _same_scales(a.scale, b.scale) and _same_changes(a.changes, b.changes)
+    return (
+        _same_scales(a.scale, b.scale)
+        and _same_changes(a.changes, b.changes)
+        and _same_rows(a.gathered, b.gathered)
+    )
+
+
+def _same_rows(a: Gathered | None, b: Gathered | None) -> bool:
+    if a is None or b is None or a is b:
+        return a is b
+    own, other = a.pieces(), b.pieces()
+    return (
+        a.rows.face() == b.rows.face()
+        and len(own) == len(other)
+        and all(map(same_tensor, own, other))
+    )
 
 
 def _same_changes(a: Sequence[Change], b: Sequence[Change]) -> bool:

@@ -165,12 +165,22 @@ def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:
     return False
 
 
+def is_of_tokens(name: str) -> bool:
+    """Tell if a tensor of this name has a row for each token of a vocabulary."""
+    return is_embedding(name) or is_head(name)
+
+
 def has_other_rows(name: str, found: Any, expected: Any) -> bool:
     """Return True for embeddings or heads that differ in their rows alone, and have no scales."""
     a, b = tuple(found.shape), tuple(expected.shape)
     is_scaled = any(getattr(one, "scale", None) for one in (found, expected))
-    of_tokens = is_embedding(name) or is_head(name)
-    return of_tokens and not is_scaled and len(a) == len(b) == 2 and a[1] == b[1] and a[0] != b[0]
+    return (
+        is_of_tokens(name)
+        and not is_scaled
+        and len(a) == len(b) == 2
+        and a[1] == b[1]
+        and a[0] != b[0]
+    )
 
 
 def is_settled(name: str, shape: Sequence[int], policy: Policy) -> bool:

@@ -72,7 +72,7 @@ class AuxiliaryFiles:
     places: Mapping[Path, Path]
     """The file to copy, by its relative path beside the result."""
     texts: Mapping[Path, bytes]
-    """The text of each file that is not copied as it is."""
+    """The text of each file that is not copied as it is, some of which are copies of none."""
 
     @classmethod
     def of(cls, places: Mapping[Path, Path], parts: Mapping[str, Written]) -> AuxiliaryFiles:
@@ -96,7 +96,7 @@ class AuxiliaryFiles:
     @property
     def paths(self) -> list[Path]:
         """The relative paths of the files."""
-        return list(self.places)
+        return sorted({*self.places, *self.texts})
 
     @property
     def n_bytes(self) -> int:
@@ -106,9 +106,9 @@ class AuxiliaryFiles:
 
     def copy(self, directory: Path) -> None:
         """Write the files beside a result; StorageError when that fails."""
-        for path, place in self.places.items():
+        for path in self.paths:
             if (text := self.texts.get(path)) is None:
-                copy_file(place, directory / path)
+                copy_file(self.places[path], directory / path)
                 continue
             target = directory / path
             try:

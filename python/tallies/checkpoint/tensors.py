@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from .changes import Change
+from .row_maps import Gathered
 
 MAX_TENSOR_BYTES: Final = 2**63 - 1
 
@@ -18,7 +19,8 @@ class TensorInfo:
 
     A view whose elements do not lie end to end has ``strides``. A float8 tensor that stands for
     its values times a scale has a ``scale``. A tensor that an adapter changes has ``changes``
-    of its float32 values, made in their order, behind the scale.
+    of its float32 values, made in their order, behind the scale. A tensor in other rows has
+    ``gathered``, and the path and offset of the tensor that its rows are taken from.
     """
 
     name: str
@@ -36,11 +38,18 @@ class TensorInfo:
     """The dtype of the model's tensor in whose place an adapter puts this one, if it is another."""
     stored_as: str | None = field(default=None, compare=False)
     """The tensor's name in its file, if an adapter puts it in the place of the model's."""
+    gathered: Gathered | None = None
+    """The rows that the tensor is made of; it has no scale and no changes of its own then."""
 
     @property
     def is_decoded(self) -> bool:
         """True if the tensor's values are not those that are stored."""
-        return self.scale is not None or bool(self.changes) or self.stands_as is not None
+        return (
+            self.scale is not None
+            or bool(self.changes)
+            or self.stands_as is not None
+            or self.gathered is not None
+        )
 
     @property
     def n_elements(self) -> int:

@@ -50,7 +50,7 @@ def lacking_files(donor: Checkpoint, models: Sequence[Checkpoint]) -> list[str]:
     return [
         f"the result has no {what}: {donor.path} has none, and its small files are copied; "
         f"--files-from {having[0]} takes those of a model that has one"
-        for what, has in (("tokenizer", _has_tokenizer), ("chat template", _chat_template))
+        for what, has in (("tokenizer", _has_tokenizer), ("chat template", stated_template))
         if not has(donor.path) and (having := [one.path for one in models if has(one.path)])
     ]
 
@@ -121,7 +121,7 @@ def _said(token: str | None) -> str:
 
 
 def _differing_templates(folders: Sequence[Path]) -> Iterator[str]:
-    found = [(folder, template) for folder in folders if (template := _chat_template(folder))]
+    found = [(folder, template) for folder in folders if (template := stated_template(folder))]
     for folder, template in found[1:]:
         first, expected = found[0]
         if template != expected:
@@ -136,7 +136,7 @@ def _differing_templates(folders: Sequence[Path]) -> Iterator[str]:
             )
 
 
-def _chat_template(folder: Path) -> str | None:
+def stated_template(folder: Path) -> str | None:
     """Return the chat template of a tokenizer, the default one if there are several."""
     try:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8").strip()

@@ -9,10 +9,10 @@ import click
 
 from ..errors import InputError
 from ..lora import adapter_explain, adapter_report
-from ..lora.adapter_plan import plan_adapters
+from ..lora.adapter_plan import AdapterPlan
 from ..merging.checkpoints import merge
 from ..merging.explain import costs, explain
-from ..merging.planning import plan
+from ..merging.plans import plan
 from ..merging.report import MergeReport
 from ..merging.summary import summary
 from ..sizes import parse_size
@@ -82,22 +82,19 @@ def run(
         raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
     asked = request(config, chosen)
     target = out or out_argument
-    if dry_run and asked.adapter_rank is not None:
-        adapters = plan_adapters(asked.pinned())
-        if as_json:
-            click.echo(_json(adapters.to_json_dict()))
-        elif not quiet:
-            click.echo(adapter_explain.explain(adapters, out=target, screen=screen()))
-        return
     if dry_run:
         made = plan(asked)
         max_bytes = parse_size(max_memory)
+        if isinstance(made, AdapterPlan):
+            data = made.to_json_dict()
+            text = adapter_explain.explain(made, out=target, screen=screen())
+        else:
+            data = {**made.to_json_dict(), **costs(made, max_bytes, threads)}
+            text = explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())
         if as_json:
-            click.echo(_json({**made.to_json_dict(), **costs(made, max_bytes, threads)}))
+            click.echo(_json(data))
         elif not quiet:
-            click.echo(
-                explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())
-            )
+            click.echo(text)
         return
     if target is None:
         raise InputError(

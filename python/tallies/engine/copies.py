@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
 
 from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
@@ -20,7 +21,7 @@ class CopiesInOrder:
 
     def __init__(self) -> None:
         self._file = -1
-        self._begins: dict[TensorInfo, int] = {}
+        self._begins: dict[tuple[TensorInfo, bool], int] = {}
 
     def find(self, tensor: TensorInfo) -> tuple[str, int]:
         """Return the path of the file and the byte where the copy of a tensor begins.
@@ -28,13 +29,31 @@ class CopiesInOrder:
         Raises:
             StorageError: If the tensor cannot be read or the copy cannot be written.
         """
+        return self._find(tensor, False, chunks(tensor))
+
+    def find_decoded(self, tensor: TensorInfo, values: Iterator[bytearray]) -> tuple[str, int]:
+        """Return the same for a copy of the decoded values of a tensor.
+
+        Args:
+            tensor: The tensor.
+            values: Yields the bytes of the values; is read if there is no copy yet.
+
+        Raises:
+            StorageError: If the tensor cannot be read or the copy cannot be written.
+        """
+        return self._find(tensor, True, values)
+
+    def _find(
+        self, tensor: TensorInfo, is_decoded: bool, values: Iterator[bytearray]
+    ) -> tuple[str, int]:
         if self._file < 0:
             self._file = _temporary_file()
             weakref.finalize(self, os.close, self._file)
-        if tensor not in self._begins:
-            self._begins[tensor] = _append(self._file, tensor)
+        key = (tensor, is_decoded)
+        if key not in self._begins:
+            self._begins[key] = _append(self._file, tensor, values)
         # By the system's name for an open file: the file has no name of its own.
-        return f"/proc/self/fd/{self._file}", self._begins[tensor]
+        return f"/proc/self/fd/{self._file}", self._begins[key]
 
 
 def _temporary_file() -> int:
@@ -46,11 +65,11 @@ def _temporary_file() -> int:
     return file
 
 
-def _append(file: int, tensor: TensorInfo) -> int:
+def _append(file: int, tensor: TensorInfo, values: Iterator[bytearray]) -> int:
     """Write a tensor's elements behind those that are there, and return where they begin."""
     begin = os.lseek(file, 0, os.SEEK_END)
     try:
-        for chunk in chunks(tensor):
+        for chunk in values:
             view = memoryview(chunk)
             while view:
                 view = view[os.write(file, view) :]

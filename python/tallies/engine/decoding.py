@@ -61,3 +61,45 @@ def converted_chunks(tensor: TensorInfo, dtype: str) -> Iterator[bytearray]:
         source.decode(n_elements=n, threads=1, out=address_of(floats))
         narrow(address_of(floats), address_of(out), DTYPE_CODES[dtype], n)
         yield out
+
+
+def scaled_chunks(tensor: TensorInfo, factor: float, dtype: str) -> Iterator[bytearray]:
+    """Yield the bytes of a tensor's values times a factor, in float32 and rounded once to a dtype.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    import numpy as np
+
+    if tensor.is_decoded:
+        found = decoded_chunks(tensor, "F32")
+    else:
+        found = chunks(tensor) if tensor.dtype == "F32" else converted_chunks(tensor, "F32")
+    for chunk in found:
+        floats = np.frombuffer(chunk, np.float32)
+        with np.errstate(over="ignore"):  # as where the engine rounds: to an infinity
+            floats *= np.float32(factor)
+        out = bytearray(floats.size * DTYPES[dtype])
+        narrow(address_of(chunk), address_of(out), DTYPE_CODES[dtype], floats.size)
+        yield out
+
+
+def narrowed(floats: bytes, dtype: str) -> bytes:
+    """Return the bytes of float32 values, rounded once to a dtype."""
+    data, n = bytearray(floats), len(floats) // 4
+    out = bytearray(n * DTYPES[dtype])
+    narrow(address_of(data), address_of(out), DTYPE_CODES[dtype], n)
+    return bytes(out)
+
+
+def written_chunks(tensor: TensorInfo, dtype: str, factor: float = 1.0) -> Iterator[bytearray]:
+    """Yield a tensor's values as bytes of a dtype: the stored bytes where nothing is computed.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    if factor != 1.0:
+        return scaled_chunks(tensor, factor, dtype)
+    if tensor.is_decoded:
+        return decoded_chunks(tensor, dtype)
+    return chunks(tensor) if tensor.dtype == dtype else converted_chunks(tensor, dtype)

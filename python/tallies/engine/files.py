@@ -9,152 +9,54 @@ import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
-from .._core import Change, Plan, Source
+from .._core import Plan
 from ..checkpoint import changes as stated
 from ..checkpoint.tensors import TensorInfo
-from ..spec.dtypes import CODES_BY_SIZE, DTYPE_BYTES, DTYPE_CODES, DTYPES
+from ..spec.dtypes import CODES_BY_SIZE, DTYPE_CODES, DTYPES
 from .changes import factors_change, native_change
 from .codes import PACKED_BITS
 from .copies import CopiesInOrder
-from .norms import norm_factors
+from .gathered import gathered_rows
+from .norms import float32_values, norm_factors
+from .operands import (
+    Changed,
+    GatheredRows,
+    Operand,
+    Place,
+    Scaled,
+    grain_of,
+    moved,
+    moved_operand,
+    n_arrays,
+    native,
+    values_of,
+)
 
-Place: TypeAlias = tuple[int, int, int]
-"""An array as native passes take it: file number and byte offset, or -1 and address; dtype code."""
+__all__ = [
+    "NOWHERE",
+    "Changed",
+    "GatheredRows",
+    "Operand",
+    "Place",
+    "PlanFiles",
+    "Scaled",
+    "bits_code",
+    "grain_of",
+    "moved",
+    "moved_operand",
+    "n_arrays",
+    "native",
+    "place_code",
+    "values_of",
+]
 
 NOWHERE: Final[Place] = (PACKED_BITS, 0, PACKED_BITS)
 """The place of an array that a job lacks."""
 
 _BYTE: Final = CODES_BY_SIZE[1]
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """A float8 tensor that is read as its values times scales, one for each block of a matrix."""
-
-    values: Place
-    scales: Place
-    row_length: int | None = None
-    """Elements of a row, of the tensor's last dimension; None where one scale is for all."""
-    block_rows: int | None = None
-    block_columns: int | None = None
-
-    @property
-    def grain(self) -> int:
-        """The elements of the rows that share scales: ``moved`` takes multiples."""
-        return (self.block_rows or 1) * (self.row_length or 1)
-
-    def moved(self, n_elements: int) -> Scaled:
-        """Return the same, ``n_elements`` further on, a multiple of ``grain``."""
-        scales = self.scales
-        if self.row_length and self.block_columns:
-            across = -(-self.row_length // self.block_columns)
-            scales = moved(scales, n_elements // self.grain * across)
-        return replace(self, values=moved(self.values, n_elements), scales=scales)
-
-    def native(self) -> Source:
-        """Return the same as native passes take it."""
-        return Source.scaled(
-            values=self.values,
-            scales=self.scales,
-            row_length=self.row_length,
-            block_rows=self.block_rows,
-            block_columns=self.block_columns,
-        )
-
-
-@dataclass(frozen=True)
-class Changed:
-    """A tensor that is read as its float32 values with the changes of adapters, made in order."""
-
-    source: Place | Scaled | None
-    """The values before; None for zeros, so that the changes alone are read."""
-    changes: tuple[Change, ...]
-    n_change_arrays: int = 0
-    """The arrays that the changes are read from."""
-    first: int = 0
-    """The element of the tensor with which the source begins."""
-    memory: tuple[object, ...] = field(default=(), compare=False)
-    """Keeps alive what the changes read."""
-
-    def then(self, change: Change, n_arrays: int, *memory: object) -> Changed:
-        """Return the same with one more change, which is read from so many arrays."""
-        return replace(
-            self,
-            changes=(*self.changes, change),
-            n_change_arrays=self.n_change_arrays + n_arrays,
-            memory=(*self.memory, *memory),
-        )
-
-    @property
-    def grain(self) -> int:
-        """The grain of the source."""
-        return grain_of(self.source) if self.source else 1
-
-    @property
-    def values(self) -> Place:
-        """The place of the source's stored values."""
-        return values_of(self.source) if self.source else _ZEROS
-
-    def moved(self, n_elements: int) -> Changed:
-        """Return the same, ``n_elements`` further on, a multiple of ``grain``."""
-        source = moved_operand(self.source, n_elements) if self.source else None
-        assert not isinstance(source, Changed)
-        return replace(self, source=source, first=self.first + n_elements)
-
-    def native(self) -> Source:
-        """Return the same as native passes take it."""
-        source = native(self.source) if self.source else Source.zero()
-        if not self.changes:
-            return source if isinstance(source, Source) else Source.plain(values=source)
-        return Source.changed(source=source, changes=self.changes, first=self.first)
-
-
-_ZEROS: Final[Place] = (-1, 0, DTYPE_CODES["F32"])
-
-Operand: TypeAlias = Place | Scaled | Changed
-"""An input of a job, as the place of its values or as a form of them that is read by decoding."""
-
-
-def native(operand: Operand) -> Place | Source:
-    """Return an input of a job as native passes take it."""
-    return operand if isinstance(operand, tuple) else operand.native()
-
-
-def values_of(operand: Operand) -> Place:
-    """Return the place of an input's stored values."""
-    return operand if isinstance(operand, tuple) else operand.values
-
-
-def grain_of(operand: Operand) -> int:
-    """Return the elements of which ``moved_operand`` takes multiples."""
-    return 1 if isinstance(operand, tuple) else operand.grain
-
-
-def n_arrays(operand: Operand) -> int:
-    """Return the number of arrays that an input is read from, the stored values among them."""
-    match operand:
-        case Scaled():
-            return 2
-        case Changed(source, _, n_change_arrays):
-            return n_change_arrays + (n_arrays(source) if source else 0)
-    return 1
-
-
-def moved(place: Place, n_elements: int) -> Place:
-    """Return the place ``n_elements`` further into an array of values."""
-    file, offset, code = place
-    return (file, offset + n_elements * DTYPE_BYTES[code], code)
-
-
-def moved_operand(operand: Operand, n_elements: int) -> Operand:
-    """Return an input ``n_elements`` further on, a multiple of its grain."""
-    if isinstance(operand, tuple):
-        return moved(operand, n_elements)
-    return operand.moved(n_elements)
 
 
 class PlanFiles:
@@ -174,6 +76,8 @@ class PlanFiles:
         self._created: set[str] = set()
         self._copies = CopiesInOrder()
         self._factors: dict[tuple[object, ...], array[float]] = {}
+        self._gathered: list[Operand] = []
+        """Keeps alive the divisors and rows that jobs read."""
         for path in paths:
             self._number(path)
 
@@ -193,19 +97,43 @@ class PlanFiles:
     def operand(self, tensor: TensorInfo) -> Operand:
         """Return a tensor as an input of a job: its values, with its scale and its changes.
 
-        A change that gives rows or columns a norm reads the tensor at once.
+        A change that gives rows or columns a norm reads the tensor at once, and so does padding
+        with the mean of all rows. A changed tensor in other rows is first written to a file
+        without a name, in float32.
 
         Raises:
             StorageError: A file cannot be read.
         """
-        values = self.place(tensor)
+        if tensor.gathered is not None and tensor.n_elements:
+            source = tensor.gathered.source
+            found = gathered_rows(
+                tensor.gathered,
+                self._decoded_place(source) if source.changes else self._source(source),
+                self._decoded_place,
+                self.open_again,
+            )
+            self._gathered.append(found)
+            return found
         if not tensor.n_elements:
+            return self.place(tensor)
+        return self._changed(self._source(tensor), tensor.changes, tensor.n_elements)
+
+    def _source(self, tensor: TensorInfo) -> Place | Scaled:
+        """Return the values of a tensor without its changes."""
+        values = self.place(tensor)
+        if tensor.scale is None or not tensor.n_elements:
             return values
-        source: Place | Scaled = values
-        if tensor.scale is not None:
-            scales = self.place(tensor.scale.tensor)
-            source = Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
-        return self._changed(source, tensor.changes, tensor.n_elements)
+        scales = self.place(tensor.scale.tensor)
+        return Scaled(values, scales, *tensor.scale.rows_and_blocks(tensor))
+
+    def _decoded_place(self, tensor: TensorInfo) -> Place:
+        """Return the place of a tensor's values, of a copy in float32 if they must be decoded."""
+        if tensor.scale is None and not tensor.changes and tensor.gathered is None:
+            return self.place(tensor)
+        values = self.operand(tensor)
+        decoded = float32_values(self.open_again, values, tensor.n_elements)
+        path, offset = self._copies.find_decoded(tensor, decoded)
+        return (self._number(path), offset, DTYPE_CODES["F32"])
 
     def task_vector(self, changes: Sequence[stated.Change], shape: Sequence[int]) -> Operand:
         """Return what changes make of zeros of a shape, as an input of a job.

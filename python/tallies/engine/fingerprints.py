@@ -96,6 +96,12 @@ def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
         scale = tensor.scale.tensor
         face += tensor_fingerprint(scale, content(scale)).encode()
     if isinstance(tensor, TensorInfo):
+        gathered = tensor.gathered
+        if gathered is not None:
+            hidden = [one for one in gathered.pieces()[1 - gathered.source.is_decoded :]]
+            prints = [tensor_fingerprint(one, content(one)) for one in hidden]
+            if prints or not gathered.rows.is_order:
+                face += " ".join([gathered.rows.face(), *prints]).encode()
         for change in tensor.changes:
             prints = [tensor_fingerprint(one, content(one)) for one in pieces(change)]
             face += " ".join([face_of(change), *prints]).encode()

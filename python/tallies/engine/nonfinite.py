@@ -107,6 +107,11 @@ def nonfinite_tensor(
             for change in tensor.changes
             for piece in pieces(change)
         ]
+        if tensor.gathered:
+            for piece in tensor.gathered.pieces():
+                found = nonfinite_tensor(piece, limits)
+                if found[1]:
+                    return found
         if tensor.scale:
             suspects.insert(0, tensor.scale.tensor)
         if tensor.changes:

@@ -17,6 +17,19 @@ from ..errors import InputError
 _OFFLINE: Final[ContextVar[bool]] = ContextVar("offline", default=False)
 
 
+_CACHE: Final[ContextVar[Path | None]] = ContextVar("cache", default=None)
+
+
+@contextlib.contextmanager
+def cached_in(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Let the block take and keep models of the hub in another cache."""
+    token = _CACHE.set(Path(directory).expanduser())
+    try:
+        yield
+    finally:
+        _CACHE.reset(token)
+
+
 @contextlib.contextmanager
 def offline(wanted: bool = True) -> Iterator[None]:
     """Let nothing in the block ask the hub; models come from the cache."""
@@ -64,6 +77,8 @@ def host() -> str:
 
 def cache_directory() -> Path:
     """Return the directory of all models that were downloaded, by any program."""
+    if (chosen := _CACHE.get()) is not None:
+        return chosen
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).expanduser()

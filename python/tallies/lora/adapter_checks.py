@@ -55,6 +55,8 @@ _OF_MODELS: Final = {
     "architecture": "adapters have none",
     "tied": "heads are neither tied nor untied",
     "files_from": "an adapter has no configuration or tokenizer of a model",
+    "tokenizer": "embeddings of adapters are not aligned",
+    "chat_template": "an adapter has no tokenizer",
     "max_shard_size": "an adapter is one file",
 }
 """Keys about models that adapters have no use for, and the reasons."""

@@ -28,8 +28,9 @@ from .journal import Journal
 from .one_file import in_one_file
 from .planning import plan
 from .recipe_file import recipe_text
-from .report import MergeReport, naming_all_files
+from .report import MergeReport, naming_all_files, with_stages
 from .run import MergeRun
+from .staging import staged
 
 # Beside the tensors: room for index, report and journal, and what blocks round up.
 _OTHER_BYTES = 1 << 20
@@ -103,9 +104,59 @@ def merge(
         "semantics": semantics,
         "max_shard_size": max_shard_size,
     }
-    request, bars = MergeConfig.load(config, Overrides(given)).pinned(), is_bar(progress)
-    max_bytes = parse_size(max_memory)
-    start = time.perf_counter()
+    request, max_bytes = MergeConfig.load(config, Overrides(given)), parse_size(max_memory)
+
+    def run(
+        one: MergeConfig,
+        place: str | os.PathLike[str],
+        n_bytes: int,
+        moved: Progress,
+        stages: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> MergeReport | AdapterReport:
+        return _merge(
+            one.pinned(),
+            place,
+            max_bytes=n_bytes,
+            threads=threads,
+            device=device,
+            max_vram=max_vram,
+            resume=resume,
+            overwrite=overwrite,
+            sync=sync,
+            progress=moved,
+            stages=stages or {},
+        )
+
+    if not request.stages:
+        return run(request, out, max_bytes, progress)
+    with staged(
+        request,
+        out,
+        run,
+        max_bytes=max_bytes,
+        progress=progress,
+        resume=resume,
+        overwrite=overwrite,
+    ) as last:
+        return run(last.config, out, last.max_bytes, last.progress, last.reports)
+
+
+def _merge(
+    request: MergeConfig,
+    out: str | os.PathLike[str],
+    *,
+    max_bytes: int,
+    threads: int | None,
+    device: str,
+    max_vram: str | int,
+    resume: bool,
+    overwrite: bool,
+    sync: bool,
+    progress: Progress,
+    stages: Mapping[str, Mapping[str, Any]],
+) -> MergeReport | AdapterReport:
+    """Merge a request without stages, or with the reports on those that are merged."""
+    bars, start = is_bar(progress), time.perf_counter()
     if request.adapter_rank is not None:
         return merge_adapters(
             request,
@@ -158,6 +209,7 @@ def merge(
         result = run.write_tensors(directory, journal)
         made.auxiliary.copy(directory)
         report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
+        report = with_stages(report, stages)
         run.check_unchanged()
         if not destination.is_file:
             if made.config.card:

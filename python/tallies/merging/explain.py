@@ -13,6 +13,7 @@ from . import facts
 from .adapters import adapters_of, tokenizers_of_adapters
 from .matrices import in_words, matrix_counts
 from .values import by_layer, layers_in_words, listed, modified, stacks
+from .vocabulary import in_words as in_words_of_tokens
 
 if TYPE_CHECKING:
     from .plan import MergePlan
@@ -46,7 +47,12 @@ def explain(
     """
     rows = [*_request(made), *_tensors(made), *_cost(made, out, max_bytes, n_threads(threads))]
     config = made.config
+    stages = [
+        f"stage {name}: {explain(one, max_bytes=max_bytes, threads=threads, screen=screen)}"
+        for name, one in made.stages
+    ]
     lines = [
+        *stages,
         headline(config.merge_method, config.semantics, len(made.experts)),
         *(labelled(label, text, screen) for label, text in rows),
         *(warned(warning, screen) for warning in made.warnings),
@@ -82,6 +88,8 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
     )
     if (counts := matrix_counts(made)) is not None:
         yield "matrices", in_words(counts)
+    if made.vocabulary is not None:
+        yield "vocabulary", in_words_of_tokens(made.vocabulary.to_json_dict())
     if match.buffers:
         yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
     for model, lacking in facts.by_expert(made, match.missing).items():

@@ -12,6 +12,7 @@ from ..checkpoint.cards import of_one_model
 from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
 from ..recipe.modifiers import KEYS
+from ..recipe.vocabulary import WORDS
 from .values import extents
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
         for piece, path in zip(places.pieces(text), model.paths, strict=True):
             name = places.relative_to(output, piece)
             found |= {piece: name, str(path): name, os.path.realpath(path): name}
+    if made.vocabulary is not None and made.vocabulary.source not in WORDS:
+        found[made.vocabulary.source] = places.relative_to(output, made.vocabulary.source)
     for stated in (one.base for model in opened.values() for one in model.adapters):
         if stated and os.path.isabs(stated):  # a path of the machine that trained the adapter
             found.setdefault(stated, os.path.basename(os.path.normpath(stated)))

@@ -42,14 +42,19 @@ def in_one_file(made: MergePlan, name: str) -> MergePlan:
 def _recipe(made: MergePlan) -> str:
     """Return a short recipe as JSON, in which no path tells of the machine."""
     recipe = made.config.to_json_dict()
-    for key in ("max_shard_size", "files_from", "card"):
-        recipe.pop(key, None)
-    short: dict[str, Any] = {key: _name(value) for key, value in recipe.items()}
-    short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
-    text = json.dumps(short, ensure_ascii=False)
+    text = json.dumps(_short(recipe), ensure_ascii=False)
     if len(text) > _MAX_RECIPE:
         text = json.dumps({key: recipe[key] for key in ("merge_method", "seed") if key in recipe})
     return text
+
+
+def _short(recipe: dict[str, Any]) -> dict[str, Any]:
+    left_out = ("max_shard_size", "files_from", "card")
+    short = {key: _name(value) for key, value in recipe.items() if key not in left_out}
+    short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
+    if "stages" in recipe:
+        short["stages"] = [_short(stage) for stage in recipe["stages"]]
+    return short
 
 
 def _name(value: Any) -> Any:

@@ -62,12 +62,14 @@ def data(made: MergePlan) -> dict[str, Any]:
             for shard in made.shards
             for entry in shard.tensors
         },
+        **({"vocabulary": made.vocabulary.to_json_dict()} if made.vocabulary else {}),
         "buffers": list(made.match.buffers),
         "missing": facts.by_expert(made, made.match.missing),
         "dropped": facts.by_expert(made, made.match.dropped),
         "auxiliary_files": [str(path) for path in made.auxiliary.paths],
         "left_out": facts.left_out(made),
         **({"downloads": [one.to_json_dict() for one in made.downloads]} if made.downloads else {}),
+        **({"stages": {name: data(one) for name, one in made.stages}} if made.stages else {}),
         "warnings": list(made.warnings),
     }
 

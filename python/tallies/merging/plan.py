@@ -7,8 +7,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.adapters.adapter import TOKENIZER_FILES
 from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
@@ -28,6 +30,8 @@ from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
 from .steps import Request, n_surveys
+from .vocabulary import Vocabulary
+from .vocabulary_files import with_tokenizer
 
 if TYPE_CHECKING:
     from ..hub.download import Download
@@ -57,8 +61,14 @@ class MergePlan:
     warnings: tuple[str, ...]
     is_file: bool = False
     """True if the result is one file, with nothing beside it."""
+    stages: tuple[tuple[str, MergePlan], ...] = ()
+    """The plans of the stages before this merge, by name."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
+    vocabulary: Vocabulary | None = None
+    """The tokenizer of the result and the rows of its tokens, where the request asks for one."""
+    chat_template: str | None = None
+    """The text of the chat template that the result gets in place of its tokenizer's."""
 
     @property
     def bytes_downloaded(self) -> int:
@@ -143,8 +153,8 @@ class MergePlan:
         if self.is_file:
             return AuxiliaryFiles({}, {})
         donor = self.donor
-        return AuxiliaryFiles.of(
-            {path: at for path, at in donor.small_files().items() if not of_one_model(path)},
+        found = AuxiliaryFiles.of(
+            {path: at for path, at in donor.small_files().items() if self._is_copied(path)},
             written_parts(
                 self.template,
                 entries,
@@ -154,6 +164,12 @@ class MergePlan:
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
             ),
         )
+        return with_tokenizer(found, self.vocabulary, self.chat_template)
+
+    def _is_copied(self, path: Path) -> bool:
+        """Tell if a small file of the donor is copied beside the result."""
+        wanted = self.config.copy_tokenizer or path.name not in TOKENIZER_FILES
+        return wanted and not of_one_model(path)
 
     @property
     def bytes_read(self) -> int:
@@ -173,6 +189,11 @@ class MergePlan:
         """Return all files of tensors that are read, once each."""
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
         return sorted(files)
+
+    def tokenizer_files(self) -> list[str]:
+        """Return the files of the tokenizers that were read to join them."""
+        read = () if self.vocabulary is None else self.vocabulary.read
+        return sorted(map(os.fspath, read))
 
     def adapter_files(self) -> list[str]:
         """Return the files of all adapters of the models: factors and configurations."""

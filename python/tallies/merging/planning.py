@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..checkpoint.belonging import differences
+from ..checkpoint.common_rows import common_rows, truncated, truncation_warnings
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
@@ -28,6 +29,7 @@ from ..recipe.varying import changed_defaults
 from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
+from .joining import chat_template, with_vocabulary
 from .plan import MergePlan
 
 
@@ -70,13 +72,22 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         )
     own = template
     template, experts = arranged(template, experts, config.tied)
+    if config.embeddings is Embeddings.TRUNCATE and config.tokenizer is None:
+        stored = (template, *experts)
+        rows = common_rows(stored)
+        warnings += truncation_warnings(stored, rows)
+        template, own, *experts = (truncated(one, rows) for one in (template, own, *experts))
     # A head that is not written must still be the embedding.
     first = own if config.tied is Tied.TIE else template
+    vocabulary, (template, first, *experts) = with_vocabulary(
+        config, inputs, (template, first, *experts)
+    )
     models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
     warnings += differences(
         (template, *experts),
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
+        tokenizers=vocabulary is None,
     )
     matched = match(as_model(template, config.tied), models, policy(config, uses_base))
     for key in ("missing", "extra"):
@@ -110,7 +121,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     ]
     warnings.extend(rows_warnings(matched, models))
     donor = inputs.open_donor(config.files_from) if config.files_from else template
-    warnings += lacking_files(donor, (template, *experts))
+    warnings += vocabulary.warnings if vocabulary else lacking_files(donor, (template, *experts))
     opened = inputs.opened.values()
     found = [scaled_warning(one) for one in opened if is_scaled(one)]
     found += [empty_warning(one.path, empty) for one in opened if (empty := empty_weights(one))]
@@ -129,6 +140,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
         downloads=inputs.downloads(),
+        vocabulary=vocabulary,
+        chat_template=chat_template(config, (template, *experts)),
     )
     # A config.json that cannot be made true is refused along with the headers.
     if not made.auxiliary.paths and config.files_from is not None:

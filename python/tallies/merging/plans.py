@@ -10,6 +10,7 @@ from ..lora.adapter_plan import AdapterPlan, plan_adapters
 from ..recipe.config import MergeConfig
 from . import planning
 from .plan import MergePlan
+from .stage_plans import plan_stages
 
 
 def plan(
@@ -34,4 +35,4 @@ def plan(
     asked = MergeConfig.load(config)
     if asked.adapter_rank is not None:
         return plan_adapters(asked.pinned())
-    return planning.plan(asked)
+    return plan_stages(asked) if asked.stages else planning.plan(asked)

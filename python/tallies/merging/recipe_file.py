@@ -10,7 +10,10 @@ from ..recipe.config import MergeConfig
 from ..spec.choices import MERGEKIT
 from ..spec.dtypes import BY_NAME
 
-_FIRST = ("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype")
+_FIRST = (
+    *("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype"),
+    *("tokenizer", "chat_template"),
+)
 """The keys that mergekit reads; others stand behind them, and mergekit passes over those."""
 
 
@@ -27,9 +30,16 @@ def recipe_yaml(config: MergeConfig) -> str:
     """
     import yaml
 
+    documents = [{"name": name, **_ordered(one)} for name, one in config.before()]
+    return "---\n".join(
+        yaml.safe_dump(one, sort_keys=False, allow_unicode=True, default_flow_style=None)
+        for one in (*documents, _ordered(config))
+    )
+
+
+def _ordered(config: MergeConfig) -> dict[str, Any]:
     data = _with_names(config)
-    ordered = {key: data[key] for key in (*_FIRST, *data) if key in data}
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return {key: data[key] for key in (*_FIRST, *data) if key in data and key != "stages"}
 
 
 def _with_names(config: MergeConfig) -> dict[str, Any]:

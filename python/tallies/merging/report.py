@@ -93,6 +93,8 @@ class MergeReport(Usage):
     """The weights that were solved for each tensor, one per expert; for rows their mean."""
     matrices: dict[str, Any] | None = None
     """Tensors that a method of matrices merged as such, and those that went the other way."""
+    vocabulary: dict[str, Any] | None = None
+    """The tokenizer of the result and the rows of its tokens, where the recipe asks for one."""
     alpha: float | None = None
     """The alpha of ``layer_scaling``, where it followed from norms."""
     shared_parameters: dict[str, Any] = field(default_factory=dict)
@@ -103,6 +105,8 @@ class MergeReport(Usage):
     """Tensors that are not learned: the base's are in the result, others are left out."""
     auxiliary_files: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    """By name, the reports on the stages whose results went in."""
     names: dict[str, str] = field(default_factory=dict, repr=False)
     """The paths that stand in this report, and how its JSON names them: relative to the result."""
     target: str = ""
@@ -113,12 +117,17 @@ class MergeReport(Usage):
         """Return the report as plain data, which names no place outside the result by its path."""
         data = super().to_json_dict()
         names = data.pop("names")
+        if not self.stages:
+            del data["stages"]
         for one in (data["base"], *data["experts"], data["output"]):
             if one is not None:
                 for named in (one, *one.get("adapters", ())):
                     named["path"] = names.get(named["path"], named["path"])
                 for adapter in one.get("adapters", ()):
                     adapter["base"] = names.get(adapter["base"], adapter["base"])
+        if (vocabulary := data["vocabulary"]) is not None:
+            source = vocabulary["tokenizer"]
+            data["vocabulary"] = vocabulary | {"tokenizer": names.get(source, source)}
         data["left_out"] = {names.get(model, model): why for model, why in self.left_out.items()}
         data["warnings"] = [renamed(warning, names) for warning in self.warnings]
         return data | {name: data.pop(name) for name in ("target", "tallies")}
@@ -130,6 +139,18 @@ class MergeReport(Usage):
 
     def __str__(self) -> str:
         return summary(self)
+
+
+def with_stages(report: MergeReport, stages: Mapping[str, Mapping[str, Any]]) -> MergeReport:
+    """Return the report of a merge with those of the stages before it, and their warnings."""
+    warnings = [
+        f"stage {name}: {warning}" for name, one in stages.items() for warning in one["warnings"]
+    ]
+    return replace(
+        report,
+        stages={name: dict(one) for name, one in stages.items()},
+        warnings=[*warnings, *report.warnings],
+    )
 
 
 def naming_all_files(report: MergeReport, directory: Path) -> MergeReport:

@@ -120,6 +120,7 @@ class MergeResult:
                 if outcome.coefficients
             },
             matrices=matrix_counts(made),
+            vocabulary=made.vocabulary.to_json_dict() if made.vocabulary else None,
             alpha=self.alpha,
             shared_parameters=facts.shared_parameters(made),
             left_out=facts.left_out(made),
@@ -156,6 +157,8 @@ class MergeResult:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     # Passes do not read all rows of what the models have in several sizes.
                     again = dropped or work.name in made.match.rows
+                    if info.gathered is not None:
+                        info, again = info.gathered.source, True
                     lanes = content(info) if again else self.passes.outcomes[job].inputs[i]
                     tensors[info.name] = tensor_fingerprint(info, lanes)
             stored = {name: info.name for name, info in model.tensors.items()}

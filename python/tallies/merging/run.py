@@ -54,7 +54,8 @@ class MergeRun:
         self._max_bytes = max_bytes
         self._advance = Advance(progress, made.bytes_moved)
         self._outputs: dict[str, TensorInfo] = {}
-        self._stamps = stamps([Path(path) for path in made.input_files()])
+        read = [*made.input_files(), *made.tokenizer_files()]
+        self._stamps = stamps([Path(path) for path in read])
         self.warnings: list[str] = list(made.warnings)
 
     def key(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..engine.usage import done_line
 from ..messages import counted, headline, labelled, some, warned
 from ..recipe.modifiers import KEYS
 from ..sizes import format_size
-from . import matrices
+from . import matrices, vocabulary
 from .facts import SETTINGS
 from .values import extent, in_words, listed, modified
 
@@ -36,6 +36,9 @@ def summary(report: MergeReport, screen: int | None = None) -> str:
 
 
 def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
+    for name, stage in report.stages.items():
+        models = counted(len(stage["experts"]), "model")
+        yield "stage", f"{name}: {stage['method']} ({stage['semantics']} semantics) of {models}"
     if report.base is not None:
         yield "base", report.base.path
         yield from (("adapter", str(one)) for one in report.base.adapters)
@@ -53,6 +56,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
     )
     if report.matrices is not None:
         yield "matrices", matrices.in_words(report.matrices)
+    if report.vocabulary is not None:
+        yield "vocabulary", vocabulary.in_words(report.vocabulary)
     if report.buffers:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     if report.alpha is not None:

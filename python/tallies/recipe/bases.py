@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .adapters import other_base, with_base
 from .models import ModelEntry
 from .places import Places
+from .vocabulary import restated
 
 
 def with_bases(
@@ -39,17 +40,25 @@ def with_bases(
     return base, found, warnings
 
 
-def pinned_values(
-    base_model: str | None, models: Sequence[ModelEntry], files_from: str | None, places: Places
-) -> tuple[dict[str, Any], list[str]]:
+def pinned_values(values: Mapping[str, Any], places: Places) -> tuple[dict[str, Any], list[str]]:
     """Return the values of a recipe's keys that name models, with commits and with bases.
+
+    Args:
+        values: The values, as ``models.stated`` returns them.
+        places: The directories from which the texts lead.
 
     Returns:
         The values by key, and warnings.
     """
-    base, texts, warnings = with_bases(base_model, [entry.model for entry in models], places)
+    models: Sequence[ModelEntry] = values["models"]
+    given = [entry.model for entry in models]
+    base, texts, warnings = with_bases(values["base_model"], given, places)
     entries = tuple(
         entry.model_copy(update={"model": text}) for entry, text in zip(models, texts, strict=True)
     )
-    donor = None if files_from is None else places.pinned(files_from)
-    return {"base_model": base, "models": entries, "files_from": donor}, warnings
+    donor = values["files_from"] and places.pinned(values["files_from"])
+    # An adapter alone has its base before it wherever the recipe names it.
+    whole = dict(zip(given, texts, strict=True))
+    joined = restated(values["tokenizer"], lambda text: whole.get(text) or places.pinned(text))
+    made = {"base_model": base, "models": entries, "files_from": donor, "tokenizer": joined}
+    return made, warnings

@@ -37,6 +37,7 @@ from .fields import (
     Seed,
     SemanticsWord,
     VariantName,
+    checked_parameters,
     modifier,
 )
 from .inputs import Inputs
@@ -48,20 +49,26 @@ from .models import (
     refuse_method,
     refuse_models,
     restate,
+    stated,
     taking_part,
 )
 from .output_keys import OutputKeys
 from .overrides import Overrides
-from .parameters import Resolver, check_parameters
+from .parameters import Resolver
 from .places import Places
 from .slices import without_slices
 from .spelling import spelled
+from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+<<<<<<< HEAD
 from .varying import whole_values
+=======
+from .vocabulary import one_key
+>>>>>>> int
 
 
-class MergeConfig(TensorKeys, OutputKeys, BaseModel):
+class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -134,13 +141,14 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     @classmethod
     def _of(
-        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None
+        cls, data: Mapping[Any, Any], places: Places, overrides: Overrides | None = None
     ) -> MergeConfig:
-        known = without_slices(text_keys(data), places)
+        known = without_slices(one_key(text_keys(data)), places)
         if overrides is not None:
             known = overrides.apply(known, cls.model_fields)
+        known, places, warnings = arranged(known, places, cls._of)
         known, passed_over = without_passed_over(known)
-        return cls(**known)._at(places, passed_over)
+        return cls(**known)._at(places, [*warnings, *passed_over])
 
     def replace(self, **changes: Any) -> MergeConfig:
         """Return this request with other values, checked again.
@@ -159,7 +167,9 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
-        return self.model_dump(mode="json", exclude_none=True)
+        unsaid = {"stages"} if not self.stages else set()
+        unsaid |= {"copy_tokenizer"} if self.copy_tokenizer else set()
+        return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @property
     def places(self) -> Places:
@@ -172,7 +182,10 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         ``load`` of such a report repeats the merge, wherever it runs.
         """
         places = Places.of(os.path.join(output, "tallies.json"), is_report=True)
-        return self._restated(partial(self._places.relative_to, output))._at(places)
+        stages = [(name, one.relative_to(output)) for name, one in self.before()]
+        places = places.with_stages(dict(self._places.stages))
+        relative = self._restated(partial(self._places.relative_to, output))._at(places)
+        return relative.with_stages(stages)
 
     def pinned(self) -> MergeConfig:
         """Return this request with all that decides what its models are.
@@ -183,7 +196,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         places = self._places
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
-        values, warnings = pinned_values(self.base_model, self.models, self.files_from, places)
+        values, warnings = pinned_values(stated(self), places)
         return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
@@ -192,8 +205,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
         return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
-        values = {key: getattr(self, key) for key in ("base_model", "files_from", "models")}
-        return self.model_copy(update=restate(values, text))
+        return self.model_copy(update=restate(stated(self), text))
 
     @property
     def method(self) -> type[Method]:
@@ -254,7 +266,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     @field_validator("parameters")
     @classmethod
     def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return _checked(given, info=info, where="parameters")
+        return checked_parameters(given, info=info, where="parameters")
 
     @field_validator("models")
     @classmethod
@@ -263,7 +275,7 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
     ) -> tuple[ModelEntry, ...]:
         if not entries:
             raise ValueError("found none, expected at least one {model: DIR}")
-        return checked_entries(entries, partial(_checked, info=info, per_model=True))
+        return checked_entries(entries, partial(checked_parameters, info=info, per_model=True))
 
     @model_validator(mode="after")
     def _check_whole(self) -> MergeConfig:
@@ -285,13 +297,3 @@ class MergeConfig(TensorKeys, OutputKeys, BaseModel):
             placed._passed_over = tuple(passed_over)
         placed._check_experts()
         return placed
-
-
-def _checked(
-    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
-) -> dict[str, Any]:
-    """Return checked parameters, or the given ones where method or semantics are wrong already."""
-    if not {"merge_method", "semantics"} <= info.data.keys():
-        return given
-    method, semantics = methods.get(info.data["merge_method"]), info.data["semantics"]
-    return check_parameters(given, method, semantics, where=where, per_model=per_model)

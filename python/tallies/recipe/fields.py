@@ -6,7 +6,7 @@ import os
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StrictInt
+from pydantic import BeforeValidator, Field, StrictInt, ValidationInfo
 
 from .. import methods
 from ..messages import show, unknown
@@ -14,6 +14,7 @@ from ..sizes import parse_size
 from ..spec import dtypes
 from ..spec.choices import AdapterSpace, Choice, Nonfinite, Semantics
 from . import modifiers
+from .parameters import check_parameters
 
 
 def _method(value: object) -> object:
@@ -112,3 +113,13 @@ Parameters = Annotated[
     dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)
 ]
 """Parameters by name; an empty value in YAML counts as none."""
+
+
+def checked_parameters(
+    given: dict[str, Any], *, info: ValidationInfo, where: str, per_model: bool = False
+) -> dict[str, Any]:
+    """Return checked parameters, or the given ones where method or semantics are wrong already."""
+    if not {"merge_method", "semantics"} <= info.data.keys():
+        return given
+    method, semantics = methods.get(info.data["merge_method"]), info.data["semantics"]
+    return check_parameters(given, method, semantics, where=where, per_model=per_model)

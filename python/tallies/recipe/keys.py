@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..messages import show, unknown
+from ..messages import unknown
+from .vocabulary import one_key
 
 _NOT_DONE = {
     "modules": "merging by module is not done; list whole models under 'models' and use filters",
-    "chat_template": "templates are not written; remove it and add the template to the result",
 }
-_TOKENIZER = (
-    "rows of embeddings are not moved between vocabularies; use 'base' when all models have the "
-    "tokens of the base, else align the models first"
-)
 
 
 def known_keys(
@@ -32,18 +28,12 @@ def known_keys(
         InputError: A key is unknown, or asks for something that merges of whole models do not do;
             the message names all of them.
     """
-    data = dict(data)
+    data = one_key(data)
     if isinstance(data.get("name"), str):
         del data["name"]  # mergekit's name of the result, for the recipes behind it
     problems = [
         f"{key}: {reason}" for key, reason in _NOT_DONE.items() if data.pop(key, None) is not None
     ]
-    for key in ("tokenizer", "tokenizer_source"):
-        source = data.pop(key, None)
-        if isinstance(source, Mapping) and source.keys() == {"source"}:
-            source = source["source"]
-        if source not in (None, "base", data.get("base_model")):
-            problems.append(f"{key}: found {show(source)}; {_TOKENIZER}")
     problems += _unknown(data, [*known], "")
     entries = data.get("models")
     for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):

@@ -13,6 +13,7 @@ from ..spec.choices import AdapterSpace, Semantics
 from .fields import Parameters, PathText
 from .places import Places
 from .tensor_keys import Renaming
+from .vocabulary import restated
 
 
 class ModelEntry(BaseModel):
@@ -47,12 +48,20 @@ def checked_entries(
     return tuple(checked)
 
 
+def stated(recipe: BaseModel) -> dict[str, Any]:
+    """Return the values of a recipe's keys in which models stand."""
+    keys = ("base_model", "files_from", "models", "tokenizer")
+    return {key: getattr(recipe, key) for key in keys}
+
+
 def restate(values: Mapping[str, Any], text: Callable[[str], str]) -> dict[str, Any]:
     """Return a recipe's values by key with ``text`` applied to the text of every model."""
 
     def one(value: Any) -> Any:
         if isinstance(value, ModelEntry):
             return value.model_copy(update={"model": text(value.model)})
+        if isinstance(value, Mapping):
+            return restated(value, text)
         return tuple(map(one, value)) if isinstance(value, tuple) else value and text(value)
 
     return {key: one(value) for key, value in values.items()}

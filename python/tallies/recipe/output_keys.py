@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel
-
 from ..sizes import parse_size
 from ..spec.choices import AdapterSpace
 from .fields import AdapterRank, AdapterSpaceWord, DtypeName, PathText, SizeText
+from .vocabulary import VocabularyKeys
 
 
-class OutputKeys(BaseModel):
+class OutputKeys(VocabularyKeys):
     """Keys about the files of a result."""
 
     dtype: DtypeName | None = None
@@ -17,6 +16,8 @@ class OutputKeys(BaseModel):
     out_dtype: DtypeName | None = None
     files_from: PathText | None = None
     """The model whose configuration and tokenizer files are copied; by default the base."""
+    copy_tokenizer: bool = True
+    """Copy the files of a tokenizer with the other small files."""
     max_shard_size: SizeText = "5GB"
     adapter_rank: AdapterRank | None = None
     """The rank of the adapter to which adapters are merged, or ``full``; None merges models."""

@@ -15,6 +15,9 @@ from .spelling import spelled
 
 Pairs = Mapping[str, Any]
 
+_OF_STAGES_TOO = ("semantics", "seed", "nonfinite", "missing", "extra", "architecture", "variant")
+"""The keys that hold for the stages before a merge as for the merge."""
+
 
 @dataclass(frozen=True)
 class Overrides:
@@ -60,6 +63,11 @@ class Overrides:
             place = _model(data, given["model"], "--model")
             for name, value in given.get("parameters", {}).items():
                 _set_parameter(data, data["models"][place], name, value)
+        if isinstance(stages := data.get("stages"), (list, tuple)):
+            of_all = Overrides({key: one for key, one in keys.items() if key in _OF_STAGES_TOO})
+            data["stages"] = [
+                of_all.apply(one, known) if isinstance(one, Mapping) else one for one in stages
+            ]
         return data
 
 

@@ -6,8 +6,8 @@ A request keeps the text as the user wrote it; a path is made of it when the mod
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..errors import InputError
@@ -36,6 +36,8 @@ class Places:
     folder: str = ""
     """The directory of the request's file, if the request came from one."""
     file_first: bool = False
+    stages: tuple[tuple[str, str], ...] = ()
+    """The names of earlier stages of the request, and the directories of their results."""
 
     @classmethod
     def of(cls, file: str | None = None, *, is_report: bool = False) -> Places:
@@ -52,12 +54,22 @@ class Places:
         folder = "" if file is None else os.path.dirname(os.path.join(here, file))
         return cls(here, folder, is_report)
 
+    def with_stages(self, directories: Mapping[str, str]) -> Places:
+        """Return these places with the results of stages by name; no path where none is there."""
+        return replace(self, stages=tuple({**dict(self.stages), **directories}.items()))
+
+    def is_stage(self, text: str) -> bool:
+        """Return True for the name of a stage, which wins over a path or a model of the hub."""
+        return any(text == name for name, _ in self.stages)
+
     def path(self, text: str) -> str:
         """Return the absolute path that a text means, whether or not something is there.
 
         ``~`` and ``~user`` at the start are home directories, as in a shell; variables of the
         environment are left alone.
         """
+        if self.is_stage(text):
+            return dict(self.stages)[text]
         path = os.path.expanduser(text)
         if not path:
             return path
@@ -69,7 +81,7 @@ class Places:
 
     def is_local(self, text: str) -> bool:
         """Return True for a path with something there, whatever signs are in it."""
-        return os.path.exists(self.path(text))
+        return self.is_stage(text) or os.path.exists(self.path(text))
 
     def pieces(self, text: str) -> tuple[str, ...]:
         """Return the text of a model and those of the adapters on it.
@@ -109,6 +121,8 @@ class Places:
         return self.by_piece(text, self._identity)
 
     def _identity(self, text: str) -> str:
+        if self.is_stage(text):
+            return f"stage {text}"
         model = self.hub_model(text)
         return model.text if model else os.path.realpath(self.path(text))
 
@@ -208,7 +222,7 @@ class Places:
         return text if is_relative else self.relative_to(output, text)
 
     def _relative_to(self, output: str | os.PathLike[str], text: str) -> str:
-        if text.startswith("~") and os.path.expanduser(text) != text:
+        if self.is_stage(text) or (text.startswith("~") and os.path.expanduser(text) != text):
             return text
         if self.hub_model(text) is not None:
             return text

@@ -17,6 +17,7 @@ from ..checkpoint.cards import RECIPE_NAME
 from ..errors import InputError
 from ..messages import show
 from ..spec.choices import Semantics
+from .stages import joined
 
 # People type recipes; these bounds only stop files that are something else.
 _MAX_BYTES = 1 << 20
@@ -48,7 +49,7 @@ def read_file(path: str) -> tuple[dict[str, Any], bool]:
         raise InputError(f"cannot be read ({error.strerror}), expected a recipe file") from None
     if len(raw) > limit:
         raise InputError(f"is longer than {limit} bytes, expected a recipe file")
-    parse = _parse_json if path.endswith(".json") else _parse_yaml
+    parse = _parse_json if path.endswith(".json") else _parse_documents
     data = _parse(parse, raw.decode("utf-8-sig", errors="replace"))
     if isinstance(data, dict) and {"tallies", "unpacked"} <= data.keys():
         raise InputError(
@@ -155,6 +156,16 @@ def _parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
+def _parse_documents(text: str) -> Any:
+    """Return the data of a text; several documents are the stages of one recipe."""
+    found = [data for data in yaml.load_all(text, _Loader) if data is not None]
+    if len(found) > 1:
+        for data in found:
+            _check_size(data)
+        return joined(found)
+    return found[0] if found else None
+
+
 def _parse_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_unique)
 
@@ -171,14 +182,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(parse: Callable[[str], Any], text: str) -> Any:
     try:
         return parse(text)
-    except yaml.composer.ComposerError as error:
-        if "single document" not in str(error):
-            raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
-        raise InputError(
-            "holds several documents, as for mergekit-multi, which is not done: put each in a file "
-            "of its own, merge them in order, and give a later one the output of an earlier as "
-            "a model"
-        ) from None
+    except InputError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be parsed: {' '.join(str(error).split())}") from None
 

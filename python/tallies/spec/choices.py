@@ -79,6 +79,8 @@ class Embeddings(Choice):
     ERROR = "error"
     BASE_ROWS = "base-rows"
     """Rows that not all models have are the base's."""
+    TRUNCATE = "truncate"
+    """Rows that not all models have are left out."""
 
 
 class AdapterSpace(Choice):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeAlias
+from typing import ParamSpec, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -16,13 +16,14 @@ Weights: TypeAlias = Sequence[float] | Tensor | None
 """A finite number for each expert; None for ones."""
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def refusing(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def refusing(function: Callable[P, R]) -> Callable[P, R]:
     """Return the function, which raises InputError for what its operator refuses."""
 
     @functools.wraps(function)
-    def call(*args: P.args, **keywords: P.kwargs) -> Tensor:
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
         try:
             return function(*args, **keywords)
         except Exception as error:

@@ -6,15 +6,41 @@ See ``steps`` for the rules of tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
+from ..kernels.arguments import choice
+from ..messages import show
 from . import arguments
 from .calling import Deltas, Weights, refusing
+from .many import combine_many
 
 _ties = torch.ops.tallies.ties.default
 _combine = torch.ops.tallies.combine.default
+
+_TINY: Final = 5e-324
+"""The least number above zero."""
+
+
+_SEMANTICS: Final = ("paper", "mergekit", "peft", "fusionbench")
+_UNWEIGHTED: Final = ("unweighted_sum", "unweighted_count")
+_VOTES: Final = {"total": "unweighted_sum", "frequency": "unweighted_count"}
+_BLENDS: Final = {
+    "mean": "mean_of_agreeing",
+    "sum": "sum_of_agreeing",
+    "max": "largest_agreeing",
+}
+_ONLY: Final = {
+    "equal": ("keep", ("paper",)),
+    "normalize": (True, ("paper", "mergekit")),
+    "weights": (None, ("paper", "mergekit", "peft")),
+    "majority_sign_method": ("total", ("peft",)),
+    "merge_func": ("mean", ("fusionbench",)),
+}
+"""Arguments of ``ties`` that only some semantics have, with their defaults."""
 
 
 @refusing
@@ -28,6 +54,10 @@ def ties(
     equal: str = "keep",
     semantics: str = "paper",
     threads: int | None = None,
+    normalize: bool = True,
+    majority_sign_method: str = "total",
+    merge_func: str = "mean",
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Merge one tensor by TIES: trim each task vector, elect signs, average what agrees.
 
@@ -42,14 +72,18 @@ def ties(
         scale: The factor on the merged task vector.
         weights: A finite number for each expert; 1 by default.
         equal: The treatment of equal magnitudes, as in ``trim``.
-        semantics: "paper", or "mergekit" for the result of that tool.
-        threads: The number of threads; by default, all cores.
+        semantics: "paper", or "mergekit", "peft" or "fusionbench" for the result of that tool.
+        threads: The most threads; by default, all cores.
+        normalize: False for the sum of the values that agree; for paper and mergekit.
+        majority_sign_method: "total" or "frequency"; for peft.
+        merge_func: "mean", "sum" or "max"; for fusionbench.
+        dtype: The dtype of the result, on the CPU; by default, the base's.
 
     Returns:
-        A new tensor of the shape and dtype of the base.
+        A new tensor of the shape of the base.
 
     Raises:
-        InputError: Shapes differ, or an argument is out of range.
+        InputError: Shapes differ, or an argument is out of range or not one of the semantics.
 
     Yadav et al., TIES-Merging, 2023, arXiv 2306.01708.
 
@@ -58,16 +92,61 @@ def ties(
     tensor([ 3., -3., -2.,  0.])
     """
     rows = arguments.rows_of("experts", experts)
-    return _ties(  # type: ignore[no-any-return]
-        base,
-        rows,
-        arguments.densities(density, len(rows)),
-        scale,
-        arguments.numbers_of(weights),
-        equal,
+    shares = arguments.densities(density, len(rows))
+    if semantics in ("paper", "mergekit") and normalize is True and dtype is None:
+        _refuse_others(semantics, majority_sign_method=majority_sign_method, merge_func=merge_func)
+        weights = arguments.numbers_of(weights)
+        return _ties(base, rows, shares, scale, weights, equal, semantics, threads)  # type: ignore[no-any-return]
+    _refuse_others(
         semantics,
-        threads,
+        equal=equal,
+        normalize=normalize,
+        weights=weights,
+        majority_sign_method=majority_sign_method,
+        merge_func=merge_func,
     )
+    vote, zero, at_least_one = "sum", "majority", False
+    blend = "mean_of_agreeing" if normalize else "sum_of_agreeing"
+    if semantics == "mergekit":
+        blend = "weighted_mean_of_agreeing" if normalize else "sum_of_agreeing"
+        zero, equal, at_least_one = "positive", "first", True
+    elif semantics == "peft":
+        vote = _VOTES[choice("majority_sign_method", majority_sign_method, _VOTES)]
+        zero, equal = "positive", "first"
+    elif semantics == "fusionbench":
+        blend = _BLENDS[choice("merge_func", merge_func, _BLENDS)]
+        zero = "majority_or_drop" if merge_func == "max" else zero
+        # A density of zero ranks none before the largest, which is kept.
+        shares = [max(share, _TINY) if share == 0 else share for share in shares]
+    return combine_many(
+        [base],
+        [rows],
+        vote=vote,
+        blend=blend,
+        density=shares,
+        weights=weights,
+        scale=scale,
+        zero=zero,
+        equal=equal,
+        at_least_one=at_least_one,
+        dtype=dtype,
+        threads=threads,
+    ).tensors[0]
+
+
+def _refuse_others(semantics: object, **given: object) -> None:
+    """Raise InputError for unknown semantics, or an argument that these do not have."""
+    if semantics not in _SEMANTICS:
+        raise InputError(
+            f"semantics: found {show(semantics)}, expected one of {', '.join(_SEMANTICS)}"
+        )
+    for name, value in given.items():
+        default, of = _ONLY[name]
+        if value is not default and value != default and semantics not in of:
+            raise InputError(
+                f"{name}: found {show(value)}, and ties in {semantics} semantics has none; leave it "
+                f"out, or give semantics={' or '.join(map(repr, of))}"
+            )
 
 
 @refusing
@@ -84,6 +163,8 @@ def combine(
     zero: str = "majority",
     equal: str = "keep",
     threads: int | None = None,
+    masks: Deltas | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Merge one tensor by any gate, vote and blend that is compiled: out = base + scale * merged.
 
@@ -94,8 +175,9 @@ def combine(
     Args:
         base: The base. With None the experts are task vectors, and the result is scale * merged.
         experts: N tensors of one shape, or one tensor [N, ...]; dtypes may differ.
-        gate: "magnitude" trims by ``density``, "all" keeps every entry.
-        vote: "none", "sum" or "count", as in ``elect_signs``.
+        gate: "magnitude" trims by ``density``, "all" keeps every entry, "given" those in ``masks``.
+        vote: "none", "sum" or "count", as in ``elect_signs``; or "unweighted_sum" or
+            "unweighted_count", of the entries before their weights, on the CPU.
         blend: The blend; "mean" divides by the sum of the weights.
         density: The share of each task vector to keep, for all or one per expert; None where the
             gate keeps everything.
@@ -103,10 +185,13 @@ def combine(
         scale: The factor on the merged task vector.
         zero: The sign where a vote is exactly zero, as in ``elect_signs``.
         equal: The treatment of equal magnitudes, as in ``trim``.
-        threads: The number of threads; by default, all cores.
+        threads: The most threads; by default, all cores.
+        masks: For the gate "given", N bool tensors in the shape of the experts, on the CPU.
+        dtype: The dtype of the result, on the CPU; by default, that of the base, or else of the
+            first expert.
 
     Returns:
-        A new tensor of the shape and dtype of the base, or else of the first expert.
+        A new tensor of the shape of the base, or else of the first expert.
 
     Raises:
         InputError: Shapes differ, an argument is out of range, or the combination is not compiled;
@@ -119,6 +204,28 @@ def combine(
     tensor([ 3.0000, -1.0000, -0.5000,  0.0000])
     """
     rows = arguments.rows_of("experts", experts)
+    if masks is not None or gate == "given" or dtype is not None or vote in _UNWEIGHTED:
+        if (gate == "given") != (masks is not None):
+            found = "none" if masks is None else "some"
+            raise InputError(f"masks: found {found}, and gate {show(gate)}, expected both or none")
+        choice("gate", gate, ["magnitude", "all", "given"])
+        if (gate == "magnitude") != (density is not None):
+            found = "none" if density is None else "one"
+            raise InputError(f"density: found {found}, and gate {gate!r}; give both or none")
+        return combine_many(
+            None if base is None else [base],
+            [rows],
+            vote=vote,
+            blend=blend,
+            density=None if density is None else arguments.densities(density, len(rows)),
+            masks=None if masks is None else [masks],
+            weights=weights,
+            scale=scale,
+            zero=zero,
+            equal=equal,
+            dtype=dtype,
+            threads=threads,
+        ).tensors[0]
     return _combine(  # type: ignore[no-any-return]
         base,
         rows,

@@ -92,13 +92,42 @@ def _like_base_or_rows(base: Tensor | None, rows: Sequence[Tensor], *_: Any, **_
     return like.new_empty(like.shape)
 
 
+def _many(
+    bases: Sequence[Tensor] | None,
+    experts: Sequence[Tensor],
+    n_experts: Sequence[int],
+    *others: Any,
+    **keywords: Any,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    names = [one.name for one in torch.ops.tallies.combine_many.default._schema.arguments]
+    dtype = {**dict(zip(names[3:], others, strict=False)), **keywords}.get("dtype")
+    firsts = [experts[sum(n_experts[:t])] for t in range(len(n_experts))]
+    like = firsts if bases is None else bases
+    n = len(like)
+    return (
+        [one.new_empty(one.shape, dtype=dtype) for one in like],
+        like[0].new_empty(n, dtype=torch.int64),
+        like[0].new_empty(n, dtype=torch.bool),
+    )
+
+
 def _packed_like(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x.new_empty((x.numel() + 7) // 8, dtype=torch.uint8)
 
 
-SHAPES: Final[dict[str, Callable[..., Tensor]]] = {
+SHAPES: Final[dict[str, Callable[..., Any]]] = {
     "kth_magnitude": lambda x, k: x.new_empty((), dtype=torch.float32),
+    "kth_magnitude_counted": lambda x, k: (
+        x.new_empty((), dtype=torch.float32),
+        x.new_empty(2, dtype=torch.int64),
+    ),
     "trim": _like_first,
+    "trim_counted": lambda x, *_, **__: (
+        x.new_empty(x.shape),
+        x.new_empty((), dtype=torch.int64),
+    ),
+    "masked_mean": _like_rows,
+    "combine_many": _many,
     "magnitude_mask": _packed_like,
     "tall_mask": _packed_like,
     "consensus_mask": lambda packed_masks, n, k: packed_masks[0].new_empty((n + 7) // 8),
@@ -118,14 +147,14 @@ SHAPES: Final[dict[str, Callable[..., Tensor]]] = {
 _WITHOUT_GRADIENT: Final[Any] = torch.library.Library("tallies", "IMPL", "Autograd")  # type: ignore[no-untyped-call]
 
 
-def _on_one_device(name: str, shape: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def _on_one_device(name: str, shape: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of an operator's result, which refuses tensors of several devices.
 
     A call with a meta tensor among others would have a result that no kernel fills.
     """
     arguments = getattr(torch.ops.tallies, name).default._schema.arguments
 
-    def of(*args: Any, **keywords: Any) -> Tensor:
+    def of(*args: Any, **keywords: Any) -> Any:
         given = [*zip((one.name for one in arguments), args, strict=False), *keywords.items()]
         first: tuple[str, torch.device] | None = None
         for argument, value in given:

@@ -14,9 +14,12 @@ from . import arguments
 from .calling import Deltas, Weights, refusing
 
 _kth_magnitude = torch.ops.tallies.kth_magnitude.default
+_kth_magnitude_counted = torch.ops.tallies.kth_magnitude_counted.default
 _trim = torch.ops.tallies.trim.default
+_trim_counted = torch.ops.tallies.trim_counted.default
 _elect_signs = torch.ops.tallies.elect_signs.default
 _disjoint_merge = torch.ops.tallies.disjoint_merge.default
+_masked_mean = torch.ops.tallies.masked_mean.default
 _gram = torch.ops.tallies.gram.default
 _block_dots = torch.ops.tallies.block_dots.default
 
@@ -44,6 +47,30 @@ def kth_magnitude(x: Tensor, k: int) -> Tensor:
 
 
 @refusing
+def kth_magnitude_counted(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k-th largest magnitude, and how many are above it and equal to it.
+
+    The counts cost nothing: the ranking has them. They tell a choice among equal magnitudes, which
+    programs make in different ways, from one that all make alike. On the CPU only.
+
+    Args:
+        x: A tensor of any shape.
+        k: The rank, from 1 to x.numel().
+
+    Returns:
+        The magnitude, float32, a tensor of no dimension; and int64 [2], the number of entries of
+        larger and of equal magnitude.
+
+    Raises:
+        InputError: The tensor has no elements or is on a device, or k is out of range.
+
+    >>> kth_magnitude_counted(torch.tensor([1.0, -3.0, 2.0, -3.0, 4.0]), 2)
+    (tensor(3.), tensor([1, 2]))
+    """
+    return _kth_magnitude_counted(x, k)  # type: ignore[no-any-return]
+
+
+@refusing
 def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
     """Keep the entries of largest magnitude and set the others to +0: the trim of TIES.
 
@@ -68,6 +95,30 @@ def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
     tensor([ 0., -4.,  0., -3.,  0.])
     """
     return _trim(x, density, equal)  # type: ignore[no-any-return]
+
+
+@refusing
+def trim_counted(x: Tensor, density: float, *, equal: str = "first") -> tuple[Tensor, Tensor]:
+    """Trim a tensor, and return how many entries fail although they equal the threshold.
+
+    Where none do, every way to choose among equal magnitudes gives the same values. Zeros never
+    count: kept or not, they are zero. The count costs nothing. On the CPU only.
+
+    Args:
+        x: A tensor of any shape.
+        density: The share of entries to keep, from 0 to 1.
+        equal: The treatment of equal magnitudes, as in ``trim``; none fail with "keep".
+
+    Returns:
+        A new tensor of the shape and dtype of ``x``, and int64 of no dimension.
+
+    Raises:
+        InputError: The density is out of range, the word is unknown, or the tensor on a device.
+
+    >>> trim_counted(torch.tensor([1.0, -4.0, 2.0, 4.0, 0.0]), 0.2)
+    (tensor([ 0., -4.,  0.,  0.,  0.]), tensor(1))
+    """
+    return _trim_counted(x, density, equal)  # type: ignore[no-any-return]
 
 
 @refusing
@@ -133,6 +184,32 @@ def disjoint_merge(
     """
     rows = arguments.rows_of("deltas", deltas)
     return _disjoint_merge(rows, signs, arguments.numbers_of(weights), blend)  # type: ignore[no-any-return]
+
+
+@refusing
+def masked_mean(deltas: Deltas, masks: Deltas, weights: Weights = None) -> Tensor:
+    """Average the entries y_t = weight_t * delta_t that masks have: the disjoint merge of PEFT.
+
+    out = sum of the y_t in the masks / max(their number, 1). Masks may come from votes of other
+    values than y_t, such as those without weights, and entries of zero count. On the CPU only.
+
+    Args:
+        deltas: Task vectors of one shape and dtype.
+        masks: A bool tensor for each task vector, in its shape, or one tensor [N, ...].
+        weights: A finite number for each task vector; 1 by default.
+
+    Returns:
+        A new tensor of the shape and dtype of one delta.
+
+    Raises:
+        InputError: Shapes or dtypes differ, or a weight is not finite.
+
+    >>> masks = torch.tensor([[True, True], [False, True]])
+    >>> masked_mean(torch.tensor([[1.0, 2], [3, 4]]), masks)
+    tensor([1., 3.])
+    """
+    rows, kept = arguments.rows_of("deltas", deltas), arguments.rows_of("masks", masks)
+    return _masked_mean(rows, kept, arguments.numbers_of(weights))  # type: ignore[no-any-return]
 
 
 @refusing

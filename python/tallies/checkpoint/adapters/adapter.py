@@ -10,12 +10,12 @@ from typing import Final
 from ..changes import Change, pieces
 from ..tensors import TensorInfo
 
-_TOKENIZER: Final = (
+TOKENIZER_FILES: Final = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
     *("sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json"),
 )
-"""The files of a tokenizer, which libraries save beside an adapter as well."""
+"""The names of a tokenizer's files, which libraries save beside an adapter as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Adapter:
 
     def tokenizer_files(self) -> list[Path]:
         """Return the files of a tokenizer that lie beside the adapter, if it is a directory."""
-        return [path for name in _TOKENIZER if (path := self.path / name).is_file()]
+        return [path for name in TOKENIZER_FILES if (path := self.path / name).is_file()]
 
     def n_changed(self, tensors: Iterable[TensorInfo]) -> int:
         """Return how many tensors of a model have changes, or values, from this adapter's files."""

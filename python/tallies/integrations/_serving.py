@@ -1,0 +1,96 @@
+"""The places where a function of a host is bound: its home, and modules that imported its name."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """An attribute of a module, a class or an object, and its value."""
+
+    owner: Any
+    attribute: str
+    value: Any
+
+    @property
+    def label(self) -> str:
+        """Return the place as a reader finds it."""
+        owner = self.owner
+        if isinstance(owner, ModuleType):
+            return f"{owner.__name__}.{self.attribute}"
+        kind = owner if isinstance(owner, type) else type(owner)
+        return f"{kind.__module__}.{kind.__qualname__}.{self.attribute}"
+
+    def now(self) -> Place | None:
+        """Return the place with the value that it has now; None where it is gone."""
+        namespace = vars(self.owner)
+        if self.attribute not in namespace:
+            return None
+        return Place(self.owner, self.attribute, namespace[self.attribute])
+
+
+def find(module: str, name: str) -> Place | None:
+    """Return the place of a qualified name; None where the module or a part of it is missing.
+
+    Args:
+        module: The module, which is imported where that has not been done.
+        name: Attributes joined by dots. The empty name stands for the module itself.
+    """
+    try:
+        owner: Any = importlib.import_module(module)
+    except ImportError:
+        return None
+    if not name:
+        return Place(sys.modules, module, owner)
+    *path, attribute = name.split(".")
+    for part in path:
+        owner = getattr(owner, part, None)
+    namespace = getattr(owner, "__dict__", {})
+    if attribute not in namespace:
+        return None
+    return Place(owner, attribute, namespace[attribute])
+
+
+def places_of(value: Any, home: Place | None, package: str) -> list[Place]:
+    """Return the places that hold exactly this object.
+
+    Args:
+        value: The function.
+        home: The place of its definition; None where that is gone.
+        package: The host; its loaded modules are searched.
+
+    Returns:
+        The home, if it holds the object, and each module's attribute that does.
+    """
+    places = [home] if home is not None and home.value is value else []
+    for name, module in list(sys.modules.items()):
+        if name != package and not name.startswith(f"{package}."):
+            continue
+        if not isinstance(module, ModuleType):
+            continue
+        for attribute, bound in list(vars(module).items()):
+            is_home = home is not None and module is home.owner and attribute == home.attribute
+            if bound is value and not is_home:
+                places.append(Place(module, attribute, bound))
+    return places
+
+
+def serve(places: Iterable[Place], function: Any) -> None:
+    """Bind a function in each of the places."""
+    for place in places:
+        setattr(place.owner, place.attribute, function)
+
+
+def describe(value: Any) -> str:
+    """Return the module and name of whatever stands in a place."""
+    for name in ("__qualname__", "__name__"):
+        with contextlib.suppress(AttributeError):
+            return f"{value.__module__}.{getattr(value, name)}"
+    return type(value).__name__

@@ -1,0 +1,91 @@
+"""Tell whether a host's tensors can be merged here, and give the reason where they cannot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..engine.codes import MAX_EXPERTS
+from ._seam import HandOver
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch adds up the first 4 rows in their order, and up to 17 where whole vectors cover a row.
+IN_ORDER = 4
+IN_ORDER_OF_VECTORS = 17
+VECTOR = 32
+
+
+def is_float(value: Any, *names: str) -> bool:
+    """Return whether the dtype of a tensor is float32, or another of those named."""
+    return str(value.dtype).removeprefix("torch.") in ("float32", *names)
+
+
+def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | None:
+    """Return why tensors cannot be merged element by element here; None where they can.
+
+    Args:
+        tensors: The tensors.
+        dtypes: Names of dtypes that are taken beside float32.
+
+    Returns:
+        The word that is counted as the reason.
+    """
+    import torch
+
+    if not tensors or any(type(x) not in (torch.Tensor, torch.nn.Parameter) for x in tensors):
+        return "kind"
+    first = tensors[0]
+    if any(x.layout is not torch.strided or x.is_quantized for x in tensors):
+        return "layout"
+    if any(x.device.type != "cpu" for x in tensors):
+        return "device"
+    if any(x.dtype != first.dtype for x in tensors) or not is_float(first, *dtypes):
+        return "dtype"
+    if any(x.shape != first.shape for x in tensors):
+        return "shapes"
+    if first.numel() == 0:
+        return "empty"
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return "gradients"
+    if len(tensors) > MAX_EXPERTS:
+        return "number of models"
+    return None
+
+
+def check(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> None:
+    """Raise HandOver where tensors cannot be merged element by element here."""
+    reason = reason_against(tensors, dtypes)
+    if reason is not None:
+        raise HandOver(reason)
+
+
+def check_order(n_tensors: int, n_elements: int) -> None:
+    """Raise HandOver where torch does not add up stacked float32 rows in their order.
+
+    Args:
+        n_tensors: The number of rows.
+        n_elements: The length of a row.
+    """
+    if n_tensors <= IN_ORDER:
+        return
+    if n_tensors > IN_ORDER_OF_VECTORS or n_elements % VECTOR:
+        raise HandOver("order of sums")
+
+
+def check_finite(*tensors: Tensor) -> None:
+    """Raise HandOver where a value is NaN or infinite."""
+    import torch
+
+    for tensor in tensors:
+        if not math.isfinite(torch.linalg.vector_norm(tensor, math.inf)):
+            raise HandOver("not finite")
+
+
+def number_of(value: Any) -> float:
+    """Return a finite number as it is; raise HandOver for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise HandOver("arguments")
+    return value

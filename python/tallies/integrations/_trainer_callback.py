@@ -1,0 +1,182 @@
+"""Merges the checkpoints that a trainer writes, while it trains."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from transformers import TrainerCallback
+
+from ..errors import InputError, StorageError
+from ..merging.checkpoints import merge
+from ._schedules import DECAYS, checkpoint_weights
+
+_ADAPTER: Final = "adapter_config.json"
+_NOT_WEIGHTS: Final = (
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "rng_state",
+    "random_states",
+    "training_args",
+    "trainer_state",
+)
+"""Beginnings of the names of a trainer's own files, which no merge reads."""
+
+
+class MergeCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Merge the last checkpoints of a run, at its end or whenever one is saved.
+
+    The weight files of the checkpoints are linked, not copied, so that ``save_total_limit`` of the
+    trainer takes none of them away. A merge that fails is a warning, never the end of a training:
+    the links stay, and the warning says the recipe's file.
+
+    Args:
+        schedule: The decay of the learning rate that the merge stands for: ``"constant"`` or
+            ``"linear"`` (the mean), ``"1-sqrt"`` or ``"minus-sqrt"``, ``"exponential"``,
+            ``"cosine"``. Train at a constant learning rate for them.
+        last: The number of checkpoints to merge; fewer while there are not as many.
+        at_every_checkpoint: Merge whenever a checkpoint is saved too, not only at the end.
+        out: The directory of the result, in the trainer's ``output_dir`` unless it is absolute.
+            Merges at checkpoints are its sub-directories ``checkpoint-STEP``, the one at the end is
+            ``final``.
+        recipe: A recipe that merges the result further, such as with the model before training.
+            The model ``checkpoint`` in it stands for the result.
+        options: Options of ``tallies.merge``, such as ``max_memory``.
+
+    Raises:
+        InputError: There is no such schedule, or ``last`` is not positive.
+
+    >>> from tallies.integrations.transformers import MergeCheckpoints
+    >>> MergeCheckpoints("1-sqrt", last=4).weights(2)
+    [0.7071067811865476, 0.2928932188134524]
+    """
+
+    def __init__(
+        self,
+        schedule: str = "constant",
+        *,
+        last: int = 5,
+        at_every_checkpoint: bool = False,
+        out: str | os.PathLike[str] = "merged",
+        recipe: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        checkpoint_weights(schedule, 1)
+        if last < 1:
+            raise InputError(f"last: found {last}, expected the number of checkpoints to merge")
+        self._schedule, self._last = schedule, last
+        self._at_every_checkpoint = at_every_checkpoint
+        self._out = Path(out)
+        self._recipe = recipe
+        self._options = dict(options or {})
+
+    def weights(self, n_checkpoints: int) -> list[float]:
+        """Return the weights of so many checkpoints, the oldest first."""
+        return checkpoint_weights(self._schedule, n_checkpoints)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the checkpoint that the trainer saved, and merge if that is wanted now."""
+        if not state.is_world_process_zero:
+            return
+        out = self._directory(args)
+        name = f"checkpoint-{state.global_step}"
+        _keep(Path(args.output_dir) / name, _kept(out) / name)
+        for old in _in_order(_kept(out))[: -self._last]:
+            shutil.rmtree(old)
+        if self._at_every_checkpoint:
+            self._merge(out, out / name)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Merge the checkpoints of the run."""
+        if state.is_world_process_zero:
+            out = self._directory(args)
+            self._merge(out, out / "final")
+
+    def _directory(self, args: Any) -> Path:
+        return Path(args.output_dir) / self._out
+
+    def _merge(self, out: Path, target: Path) -> None:
+        checkpoints = _in_order(_kept(out))
+        if not checkpoints:
+            warnings.warn(
+                f"{out}: no checkpoint was saved, so that none is merged; let the trainer save "
+                "some (save_strategy, save_steps)",
+                stacklevel=3,
+            )
+            return
+        try:
+            self._write(checkpoints, target)
+        except (InputError, StorageError) as problem:
+            warnings.warn(
+                f"the checkpoints in {_kept(out)} were not merged: {problem}", stacklevel=3
+            )
+
+    def _write(self, checkpoints: list[Path], target: Path) -> None:
+        weights = self.weights(len(checkpoints))
+        request: dict[str, Any] = {
+            "merge_method": "linear",
+            "models": [
+                {"model": str(path), "parameters": {"weight": weight}}
+                for path, weight in zip(checkpoints, weights, strict=True)
+            ],
+        }
+        if (checkpoints[-1] / _ADAPTER).is_file():
+            request["adapter_rank"] = "full"
+        if self._recipe is None:
+            merge(request, target, overwrite=True, **self._options)
+            return
+        first = target.with_name(f".{target.name}-mean")
+        try:
+            merge(request, first, overwrite=True, **self._options)
+            merge(_named(self._recipe, str(first)), target, overwrite=True, **self._options)
+        finally:
+            shutil.rmtree(first, ignore_errors=True)
+
+
+def _kept(out: Path) -> Path:
+    """Return the directory of the checkpoints whose files are linked."""
+    return out / ".checkpoints"
+
+
+def _in_order(directory: Path) -> list[Path]:
+    """Return the checkpoints of a directory by their steps, ascending."""
+    found = directory.glob("checkpoint-*") if directory.is_dir() else ()
+    steps = {path: path.name.rpartition("-")[2] for path in found}
+    return sorted((path for path in steps if steps[path].isdigit()), key=lambda p: int(steps[p]))
+
+
+def _keep(checkpoint: Path, kept: Path) -> None:
+    """Link the files of a checkpoint that make up its model; copy them where links cannot be."""
+    if kept.exists():
+        shutil.rmtree(kept)
+    for file in _model_files(checkpoint):
+        place = kept / file.relative_to(checkpoint)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(file, place)
+        except OSError:
+            shutil.copy2(file, place)
+
+
+def _model_files(checkpoint: Path) -> Iterator[Path]:
+    for file in sorted(checkpoint.rglob("*")):
+        first = file.relative_to(checkpoint).parts[0]
+        if file.is_file() and not first.startswith((*_NOT_WEIGHTS, "global_step")):
+            yield file
+
+
+def _named(value: Any, path: str) -> Any:
+    """Return a recipe with a path in the place of the model ``checkpoint``."""
+    if isinstance(value, Mapping):
+        return {key: _named(one, path) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_named(one, path) for one in value]
+    return path if value == "checkpoint" else value
+
+
+__all__ = ["DECAYS", "MergeCheckpoints"]

@@ -1,0 +1,71 @@
+"""The tensors of a model that have a row for each token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.config_sizes import stated_vocabulary
+from ..checkpoint.parts import folder_of
+from ..checkpoint.tied import is_embedding, is_head
+from ..errors import InputError
+from ..messages import show
+
+_ALSO: Final = re.compile(
+    r"(?:\A|\.)(?:"
+    r"lm_head(?:\.linear|\.decoder)?\.(?:weight|bias)"
+    r"|cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
+    r"|vocab_projector\.(?:weight|bias)"
+    r"|final_logits_bias"
+    r"|output_layer\.weight"
+    r"|backbone\.embeddings\.weight"
+    r")\Z"
+)
+"""Heads, and their biases, beside those that can be tied by their names alone."""
+
+_LOOKS_LIKE: Final = re.compile(r"embed|vocab|lm_head|logits|wte")
+
+
+def vocabulary_names(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of the tensors with a row for each token, outside of sub-directories."""
+    return [
+        name
+        for name, tensor in checkpoint.tensors.items()
+        if (is_embedding(name) or is_head(name) or _ALSO.search(name))
+        and tensor.shape
+        and not folder_of(name, checkpoint.parts)
+    ]
+
+
+def n_token_rows(checkpoint: Checkpoint, why: str) -> int:
+    """Return the rows that tokens have in all of a model's tensors of that kind.
+
+    Args:
+        checkpoint: The model.
+        why: The part of the request that needs them.
+
+    Raises:
+        InputError: The model has no embedding, or one that is not known among its tensors.
+    """
+    names = vocabulary_names(checkpoint)
+    if not names:
+        raise InputError(
+            f"{why}: found no embedding among the tensors of {checkpoint.label}, whose rows it "
+            "could move; leave it out"
+        )
+    rows = [checkpoint.tensors[name].shape[0] for name in names]
+    for name in _unknown(checkpoint, names, max(rows)):
+        raise InputError(
+            f"{why}: tensor {show(name)} of {checkpoint.label} may have a row for each token "
+            f"({max(rows)}), and is none of the tensors that are known to; leave it out"
+        )
+    stated = None if checkpoint.adapters else stated_vocabulary(checkpoint.config())
+    return min(rows) if stated is None else min(*rows, stated)
+
+
+def _unknown(checkpoint: Checkpoint, known: list[str], n_rows: int) -> Iterator[str]:
+    for name, tensor in checkpoint.tensors.items():
+        if n_rows in tensor.shape and name not in known and _LOOKS_LIKE.search(name):
+            yield name

@@ -1,0 +1,233 @@
+"""Merges of models whose tokenizers differ, by token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from tallies import InputError, merge, plan
+from tests.reference.linear import linear
+from tests.reference.ties import ties_model
+from tests.reference.vocabulary import aligned
+from tests.support.checkpoints import Model, assert_holds, read
+from tests.support.command import tallies, tree
+from tests.support.merges import BF16, assert_fingerprints, request
+from tests.support.tokens import EMBEDDING, HEAD, rows_model, tokenizer, write_model
+
+CHAT = {"<|im_start|>": True, "<|im_end|>": True}
+TOKENS = (
+    ({"abcdefgh": {}}, 8),
+    ({"hgfedcba": CHAT}, 10),
+    ({"abcdefgh": {"<|im_end|>": True, "<x>": False}}, 11),
+)
+"""By model, its plain tokens with the added ones, and its rows: the last has one of padding."""
+
+
+def write_models(folder: Path, dtype: Any = np.float32) -> tuple[list[Path], list[Model]]:
+    tensors = [rows_model(i, n, dtype) for i, (_, n) in enumerate(TOKENS)]
+    paths = []
+    for name, (said, _), one in zip(("base", "chat", "more"), TOKENS, tensors, strict=True):
+        ((plain, added),) = said.items()
+        paths.append(write_model(folder / name, one, tokenizer(plain, added), bos_token="a"))
+    return paths, tensors
+
+
+def in_rows(out: Path, tensors: list[Model], *, base: int | None, **rows: Any) -> list[Model]:
+    """The models in the rows of a result's tokenizer."""
+    tokens = tokens_of(out)
+    own = [
+        tokenizer(plain, added).get_vocab() for said, _ in TOKENS for plain, added in said.items()
+    ]
+    made = [dict(one) for one in tensors]
+    for name in (EMBEDDING, HEAD):
+        found = aligned(tokens, [one[name] for one in tensors], own, base=base, **rows)
+        for one, rows_of_one in zip(made, found, strict=True):
+            one[name] = rows_of_one
+    return made
+
+
+def tokens_of(out: Path) -> dict[str, int]:
+    found: dict[str, int] = Tokenizer.from_file(str(out / "tokenizer.json")).get_vocab()
+    return found
+
+
+@pytest.mark.parametrize("dtype", [np.float32, BF16])
+@pytest.mark.parametrize("source", ["base", "union", "chat"])
+@pytest.mark.parametrize("multiple", [None, 8])
+def test_tensors_are_those_of_the_models_in_joined_rows(
+    tmp_path: Path, source: str, multiple: int | None, dtype: Any
+) -> None:
+    paths, tensors = write_models(tmp_path, dtype)
+    recipe = request("ties", paths[1:], base=paths[0])
+    recipe["tokenizer"] = {
+        "source": str(paths[1]) if source == "chat" else source,
+        "pad_to_multiple_of": multiple,
+    }
+    report = merge(recipe, tmp_path / "out", max_shard_size=200)
+    n_tokens = {"base": 8, "union": 11, "chat": 10}[source]
+    assert len(tokens_of(tmp_path / "out")) == n_tokens
+    n_padding = -n_tokens % multiple if multiple else 0
+    base, *experts = in_rows(tmp_path / "out", tensors, base=0, n_padding=n_padding)
+    expected = ties_model(base, experts, 0.2)
+    assert_holds(tmp_path / "out", {n: a.astype(dtype) for n, a in expected.items()})
+    assert_fingerprints(report, paths[0], paths[1:])
+    assert report.vocabulary is not None
+    assert report.vocabulary["rows"] == n_tokens + n_padding
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["vocab_size"] == n_tokens + n_padding
+
+
+def test_models_without_a_base_take_means(tmp_path: Path) -> None:
+    paths, tensors = write_models(tmp_path)
+    recipe = request("linear", paths) | {"tokenizer_source": "union"}
+    report = merge(recipe, tmp_path / "out")
+    models = in_rows(tmp_path / "out", tensors, base=None)
+    assert_holds(tmp_path / "out", {n: linear([m[n] for m in models]) for n in models[0]})
+    assert report.vocabulary is not None
+    assert report.vocabulary["averaged"] == ["<|im_end|>"]
+    assert list(tokens_of(tmp_path / "out")) and report.vocabulary["zero"] == []
+
+
+@pytest.mark.parametrize("options", [{"threads": 3}, {"max_memory": "64KiB"}])
+def test_threads_and_memory_change_no_byte(tmp_path: Path, options: dict[str, Any]) -> None:
+    paths, _ = write_models(tmp_path)
+    recipe = request("ties", paths[1:], base=paths[0]) | {"tokenizer_source": "union"}
+    merge(recipe, tmp_path / "one", threads=1)
+    merge(recipe, tmp_path / "two", **options)
+    one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("source", ["base", "union", "other"])
+def test_equal_vocabularies_change_no_byte(tmp_path: Path, source: str) -> None:
+    made = tokenizer("abcd", CHAT)
+    paths = [write_model(tmp_path / n, rows_model(i, 8), made) for i, n in enumerate("abc")]
+    recipe = request("ties", paths[1:], base=paths[0])
+    merge(recipe, tmp_path / "without")
+    named = str(paths[2]) if source == "other" else source
+    report = merge({**recipe, "tokenizer_source": named}, tmp_path / "with")
+    was, now = (tree(tmp_path / name) for name in ("without", "with"))
+    assert was.keys() == now.keys()
+    same = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert all(was[name] == now[name] for name in same)
+    assert report.vocabulary is not None and not report.vocabulary["changed"]
+    # mergekit has no rows behind the last token.
+    merge({**recipe, "tokenizer_source": named, "semantics": "mergekit"}, tmp_path / "theirs")
+    assert read(tmp_path / "theirs")[EMBEDDING].shape == (6, 4)
+
+
+def test_ids_and_files_follow_the_tokens(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    for path in paths:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, "bos_token_id": 0}))
+        (path / "generation_config.json").write_text('{"bos_token_id": 0, "eos_token_id": [1]}')
+    (paths[1] / "chat_template.jinja").write_text("of the chat model")
+    recipe = request("linear", paths) | {"tokenizer": {"source": str(paths[1])}}
+    merge(recipe, tmp_path / "out")
+    assert tokens_of(tmp_path / "out")["a"] == 7
+    assert json.loads((tmp_path / "out/config.json").read_text())["bos_token_id"] == 7
+    generation = json.loads((tmp_path / "out/generation_config.json").read_text())
+    assert generation == {"bos_token_id": 7, "eos_token_id": [6]}
+    assert (tmp_path / "out/chat_template.jinja").read_text() == "of the chat model"
+    again = merge(tmp_path / "out/tallies.json", tmp_path / "again")
+    assert again.vocabulary is not None and again.vocabulary["tokenizer"] == "../chat"
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (
+        tmp_path / "out/model.safetensors"
+    ).read_bytes()
+
+
+def test_plan_and_summary_say_what_becomes_of_the_vocabulary(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    recipe = request("linear", paths)
+    recipe["tokenizer"] = {"source": "union", "tokens": {"<new>": {"source": {"kind": "zero"}}}}
+    made = plan(recipe)
+    said = "union, 12 tokens, 4 more than the base ('<|im_start|>', '<|im_end|>', '<x>', ...)"
+    assert said in " ".join(str(made).split())
+    assert "1 row averaged ('<|im_end|>')" in " ".join(str(made).split())
+    assert said in " ".join(str(merge(recipe, tmp_path / "out")).split())
+    assert "tokenizer" in (tmp_path / "out/mergekit_config.yml").read_text()
+    assert made.to_json_dict()["vocabulary"]["added"][-1] == "<new>"
+
+
+def test_a_token_of_no_model_is_warned_of(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    other = write_model(tmp_path / "other", rows_model(9, 9), tokenizer("abcdefghi"))
+    recipe = request("linear", paths[:2]) | {"tokenizer_source": str(other)}
+    report = merge(recipe, tmp_path / "out")
+    assert any("1 token of no model, whose rows are zeros: 'i'" in w for w in report.warnings)
+    assert not read(tmp_path / "out")[EMBEDDING][8].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "union", "tokens": {"<n>": {"source": "chat"}}}, ["'<n>' has no row", "chat"]),
+        ({"tokens": {"<n>": {"force": True}}}, ["'<n>'", "has no source"]),
+        ({"source": "absent"}, ["absent", "no such file"]),
+    ],
+)
+def test_tokens_and_sources_that_are_not_there_are_refused(
+    tmp_path: Path, change: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_models(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    recipe = request("linear", [Path("base"), Path("chat")]) | {"tokenizer": change}
+    with pytest.raises(InputError) as refused:
+        merge(recipe, tmp_path / "out")
+    assert all(word in str(refused.value) for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_without_a_tokenizer(tmp_path: Path) -> None:
+    made = tokenizer("abcdefgh")
+    with_one = write_model(tmp_path / "with", rows_model(0, 8), made)
+    same, more = (write_model(tmp_path / f"n{n}", rows_model(n, n), None) for n in (8, 9))
+    recipe = request("linear", [with_one, same])
+    recipe["tokenizer"] = {"source": "union", "pad_to_multiple_of": 3}
+    report = merge(recipe, tmp_path / "out")
+    assert any(f"no tokenizer.json beside '{same}'; taken to be" in w for w in report.warnings)
+    for models in ([with_one, more], [same, with_one]):
+        with pytest.raises(InputError, match=r"tokenizer: found no tokenizer\.json beside"):
+            plan(request("linear", models) | {"tokenizer_source": "union"})
+
+
+def test_a_run_over_another_tokenizer_does_not_go_on(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    recipe = request("linear", paths) | {"tokenizer_source": "union"}
+    before = plan(recipe).to_json_dict()["vocabulary"]["digest"]
+    text = (paths[1] / "tokenizer.json").read_text()
+    (paths[1] / "tokenizer.json").write_text(text.replace('"h"', '"i"'))
+    assert plan(recipe).to_json_dict()["vocabulary"]["digest"] != before
+
+
+def test_chat_templates(tmp_path: Path) -> None:
+    made = tokenizer("abcd")
+    paths = [write_model(tmp_path / n, rows_model(i, 4), made) for i, n in enumerate("abc")]
+    recipe = request("linear", paths)
+    for path, text in zip(paths, ("one", "two", "two"), strict=True):
+        (path / "chat_template.jinja").write_text(text)
+    merge(recipe | {"chat_template": "auto"}, tmp_path / "auto")
+    assert (tmp_path / "auto/chat_template.jinja").read_text() == "two"
+    merge(recipe | {"chat_template": "chatml", "tokenizer_source": "union"}, tmp_path / "named")
+    assert "<|im_start|>" in (tmp_path / "named/chat_template.jinja").read_text()
+    assert (tmp_path / "named/model.safetensors").read_bytes() == (
+        tmp_path / "auto/model.safetensors"
+    ).read_bytes()
+    bare = write_model(tmp_path / "bare", rows_model(5, 4), None)
+    with pytest.raises(InputError, match=r"chat_template: .*no tokenizer; .*files_from"):
+        merge(request("linear", [bare, bare]) | {"chat_template": "chatml"}, tmp_path / "none")
+
+
+def test_the_command_line_sets_the_source(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    for keys in ({"tokenizer_source": "union"}, {}):
+        (tmp_path / "recipe.json").write_text(json.dumps(request("linear", paths) | keys))
+        done = tallies("plan", tmp_path / "recipe.json", "--set", "tokenizer.source=base")
+        assert done.status == 0, done.err
+        assert "that of the base, 8 tokens" in " ".join(done.out.split())
