@@ -61,11 +61,8 @@ from .spelling import spelled
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
-<<<<<<< HEAD
 from .varying import whole_values
-=======
 from .vocabulary import one_key
->>>>>>> int
 
 
 class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
