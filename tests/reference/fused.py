@@ -22,6 +22,14 @@ def fused(a: Floats, b: float, c: Floats) -> Floats:
     return np.array([_FMAF(x, b, y) for x, y in pairs], np.float32).reshape(a.shape)
 
 
+def fused_sum(rows: Floats, weights: Weights = None) -> Floats:
+    """Sum over the first axis of weight * row, from +0, each step with one rounding."""
+    merged = np.zeros(rows.shape[1:], np.float32)
+    for row, weight in zip(rows, weight_column(weights, rows).ravel().tolist(), strict=True):
+        merged = fused(row, weight, merged)
+    return merged
+
+
 @ieee
 def linear_fused(
     models: Sequence[Array] | Array,
@@ -31,10 +39,7 @@ def linear_fused(
 ) -> Array:
     """``linear`` as mergekit computes it: each w_t f_t joins the sum with one rounding."""
     wide = np.stack([widen(model) for model in models])
-    column = weight_column(weights, wide)
-    merged = np.zeros(wide.shape[1:], np.float32)
-    for model, weight in zip(wide, column.ravel().tolist(), strict=True):
-        merged = fused(model, weight, merged)
+    merged = fused_sum(wide, weights)
     if normalize:
-        merged = merged / in_order_sum(column)
+        merged = merged / in_order_sum(weight_column(weights, wide))
     return narrow(merged, models[0].dtype if out_dtype is None else out_dtype)
