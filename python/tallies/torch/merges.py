@@ -144,8 +144,8 @@ def _refuse_others(semantics: object, **given: object) -> None:
         default, of = _ONLY[name]
         if value is not default and value != default and semantics not in of:
             raise InputError(
-                f"{name}: found {show(value)}, and ties in {semantics} semantics has none; leave it "
-                f"out, or give semantics={' or '.join(map(repr, of))}"
+                f"{name}: found {show(value)}, and ties in {semantics} semantics has none; leave "
+                f"it out, or give semantics={' or '.join(map(repr, of))}"
             )
 
 
