@@ -17,6 +17,7 @@ class Importances(Survey):
     The stage of a tensor keeps the entries whose importance reaches the threshold.
     """
 
+    title = "survey of importances"
     n_searches = 3
 
     @property
