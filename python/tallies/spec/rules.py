@@ -65,6 +65,10 @@ class Blend(enum.Enum):
     """Of two values the second where it is near the first, else a point between them."""
 
 
+SUMS = (Blend.SUM, Blend.FUSED_SUM)
+MEANS = (Blend.MEAN, Blend.FUSED_MEAN)
+"""The blends of all entries by their weights, which differ in rounding alone."""
+
 BLENDS_OF_AGREEING = {
     "mean": Blend.MEAN_OF_AGREEING,
     "sum": Blend.SUM_OF_AGREEING,
