@@ -204,20 +204,21 @@ struct ManyOperators {
 
   // Without a ranking, a rule that ranks keeps all.
   static Rule rule_of(bool ranks, const Text& vote, const Text& blend) {
-    std::string known;
-    for (const Gate gate : {ranks ? Gate::magnitude : Gate::all, Gate::magnitude}) {
+    std::vector<std::string> known;
+    for (const Gate gate : {Gate::magnitude, Gate::all}) {
       for (int i = 0; i < kNRules; ++i) {
         const Rule rule = kRules[i];
         const bool unweighted =
-            rule.gate == Gate::magnitude &&
-            (rule.vote == Vote::unweighted_sum || rule.vote == Vote::unweighted_count);
-        if (rule.gate != gate || !(stands_alone(rule) || unweighted)) continue;
-        if (vote == kRuleWords[i].vote && blend == kRuleWords[i].blend) return rule;
-        known += (known.empty() ? "" : ", ") + std::string(kRuleWords[i].vote) + " " +
-                 kRuleWords[i].blend;
+            rule.vote == Vote::unweighted_sum || rule.vote == Vote::unweighted_count;
+        if (rule.gate != gate || (ranks && gate == Gate::all) ||
+            !(stands_alone(rule) || (gate == Gate::magnitude && unweighted)))
+          continue;
+        const RuleWords& words = kRuleWords[i];
+        if (vote == words.vote && blend == words.blend) return rule;
+        known.push_back(std::string(words.vote) + " " + words.blend);
       }
     }
-    refuse("vote and blend: found '" + vote + " " + blend + "', expected one of: " + known);
+    refuse("vote and blend: found '" + vote + " " + blend + "', expected one of: " + joined(known));
   }
 
   // A mask of an expert's shape.

@@ -68,6 +68,7 @@ def differences(template: Model, model: Model, policy: Policy) -> Differences:
         for name, tensor in template.tensors.items()
         if name not in model.tensors
         and name not in template.tied
+        and name not in policy.given
         and not is_buffer(name, tensor.shape)
     ]
     has = [n for n in model.tensors if n not in template.tensors and n not in model.tied]
@@ -184,7 +185,9 @@ def has_other_rows(name: str, found: Any, expected: Any) -> bool:
 
 
 def is_settled(name: str, shape: Sequence[int], policy: Policy) -> bool:
-    """Return True for a buffer that is the template's, whatever the other models have."""
+    """Return True for a tensor that is the template's, whatever the other models have."""
+    if name in policy.given:
+        return True
     if is_counter(name):
         return policy.counters
     return policy.constants and is_constant(name, shape)

@@ -29,7 +29,8 @@ class Match:
     merged: tuple[str, ...]
     """Floating-point tensors, each merged from all models."""
     copied: tuple[str, ...]
-    """Integer and boolean tensors, and buffers of merges without a base, as the template's are."""
+    """Tensors that are the template's: integers, booleans, buffers of merges without a base, and
+    tensors that the request gives."""
     tied: Mapping[str, str]
     """Aliases, written with the values of another name and counted once."""
     stands_for: Mapping[str, str]
@@ -37,7 +38,7 @@ class Match:
     template: Mapping[str, Any]
     """The template's tensors, which stand for those that a model lacks."""
     settled: frozenset[str] = frozenset()
-    """Buffers that are the template's, whatever the other models have."""
+    """Tensors that are the template's, whatever the other models have."""
     buffers: tuple[str, ...] = ()
     """Buffers that a model has: the template's are kept, others are left out."""
     missing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -69,7 +70,7 @@ def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> 
     tied = {
         alias: canonical
         for alias, canonical in template.tied.items()
-        if all(_is_tied(model, alias, canonical) for model in others)
+        if alias not in policy.given and all(_is_tied(model, alias, canonical) for model in others)
     }
     found = [(model.label, differences(template, model, policy)) for model in others]
     names = sorted(template.tensors, key=str.encode)
@@ -78,7 +79,9 @@ def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> 
     merges = {
         name
         for name in names
-        if template.tensors[name].dtype in FLOATS and (policy.merges or name not in settled)
+        if template.tensors[name].dtype in FLOATS
+        and (policy.merges or name not in settled)
+        and name not in policy.given
     }
     buffers = {name for name in names if is_buffer(name, shapes[name])}
     buffers.update(name for _, one in found for name in one.buffers)

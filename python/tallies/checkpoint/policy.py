@@ -96,6 +96,8 @@ class Policy:
     """The same of counters of batches."""
     base_rows: bool = False
     """True where rows of embeddings and heads that not all models have are the base's."""
+    given: frozenset[str] = frozenset()
+    """Tensors that are the template's as they are, whatever the other models have."""
     missing: Callable[[str], str] = field(default=lambda name: Missing.ERROR)
     extra: Callable[[str], str] = field(default=lambda name: Extra.ERROR)
     advice: Advice = RECIPE

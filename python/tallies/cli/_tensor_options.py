@@ -43,8 +43,9 @@ tied_option = click.option(
 )
 embeddings_option = click.option(
     "--embeddings",
-    type=click.Choice([one.value for one in Embeddings]),
-    help="Treatment of vocabularies of different sizes. Default: error.",
+    metavar="|".join([*Embeddings, "FILE"]),
+    help="Treatment of vocabularies of different sizes, or a file with the result's embeddings. "
+    "Default: error.",
 )
 rename_option = click.option(
     "--rename",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..checkpoint.data import same_bytes
 from ..checkpoint.match import Model
+from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from ..spec.choices import Tied
 from .plan import MergePlan
@@ -20,7 +21,8 @@ def check_inputs(made: MergePlan) -> None:
     """
     for model in unique_models(made):
         for alias, canonical in model.tied.items():
-            if not same_bytes(model.tensors[alias], model.tensors[canonical]):
+            # In joined rows, a head may have rows of another model's own head.
+            if not same_bytes(_stored(model.tensors[alias]), _stored(model.tensors[canonical])):
                 why, way_out = (
                     ("'tied: tie' asks for one of both", "leave that out")
                     if made.config.tied is Tied.TIE
@@ -47,6 +49,11 @@ def check_inputs(made: MergePlan) -> None:
                     f"{made.template.path}; integers are not merged: pass "
                     "--param integers=base to take the base's"
                 )
+
+
+def _stored(tensor: TensorInfo) -> TensorInfo:
+    """Return the tensor from which another one takes its rows, or the tensor itself."""
+    return tensor if tensor.gathered is None else tensor.gathered.source
 
 
 def unique_models(made: MergePlan) -> Iterator[Model]:

@@ -63,6 +63,8 @@ class MergePlan:
     """True if the result is one file, with nothing beside it."""
     stages: tuple[tuple[str, MergePlan], ...] = ()
     """The plans of the stages before this merge, by name."""
+    given: tuple[str, ...] = ()
+    """The files of tensors that the request gives."""
     downloads: tuple[Download, ...] = ()
     """The files of models of the hub that a merge downloads first."""
     vocabulary: Vocabulary | None = None
@@ -188,6 +190,7 @@ class MergePlan:
     def input_files(self) -> list[str]:
         """Return all files of tensors that are read, once each."""
         files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
+        files.update(self.given)
         return sorted(files)
 
     def tokenizer_files(self) -> list[str]:
@@ -204,7 +207,7 @@ class MergePlan:
     def input_roots(self) -> list[Any]:
         """Return the directories or files that the models and their adapters are."""
         models = (self.template, self.donor, *self.experts)
-        return [path for one in models for path in one.paths]
+        return [*(path for one in models for path in one.paths), *self.given]
 
     def works(self, files: PlanFiles, outputs: Mapping[str, TensorInfo]) -> list[Work]:
         """Return the merged tensors as the passes take them, at the method's own scale.

@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint.belonging import differences
 from ..checkpoint.common_rows import common_rows, truncated, truncation_warnings
 from ..checkpoint.empty import empty_warning, empty_weights
+from ..checkpoint.given import given_tensors, with_tensors
 from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
@@ -82,6 +83,10 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     vocabulary, (template, first, *experts) = with_vocabulary(
         config, inputs, (template, first, *experts)
     )
+    given = {}
+    if config.embeddings_file is not None:
+        given = given_tensors(config.places.path(config.embeddings_file), template)
+        template = with_tensors(template, given)
     models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
     warnings += differences(
         (template, *experts),
@@ -89,7 +94,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         or any(entry.rename for entry in entries),
         tokenizers=vocabulary is None,
     )
-    matched = match(as_model(template, config.tied), models, policy(config, uses_base))
+    allowed = replace(policy(config, uses_base), given=frozenset(given))
+    matched = match(as_model(template, config.tied), models, allowed)
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
@@ -139,6 +145,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         modifiers=modifiers,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
+        given=tuple(sorted({os.fspath(one.path) for one in given.values()})),
         downloads=inputs.downloads(),
         vocabulary=vocabulary,
         chat_template=chat_template(config, (template, *experts)),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..errors import InputError
 from ..methods._method import Method
-from ..spec.choices import AdapterSpace, Semantics
+from ..spec.choices import AdapterSpace, Embeddings, Semantics
 from .fields import Parameters, PathText
 from .places import Places
 from .tensor_keys import Renaming
@@ -49,8 +49,10 @@ def checked_entries(
 
 
 def stated(recipe: BaseModel) -> dict[str, Any]:
-    """Return the values of a recipe's keys in which models stand."""
-    keys = ("base_model", "files_from", "models", "tokenizer")
+    """Return the values of a recipe's keys in which models, or paths of weights, stand."""
+    keys = ["base_model", "files_from", "models", "tokenizer"]
+    if not isinstance(getattr(recipe, "embeddings", Embeddings.ERROR), Embeddings):
+        keys.append("embeddings")
     return {key: getattr(recipe, key) for key in keys}
 
 

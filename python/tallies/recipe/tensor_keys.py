@@ -6,6 +6,7 @@ a word or a list of ``filter`` rules by the tensor's name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -36,6 +37,17 @@ def _word(value: object, kind: type[Choice]) -> str:
     return kind(value)
 
 
+def _word_or_file(value: object) -> str:
+    """Return a word of ``Embeddings``, or the text of a path."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if text in tuple(Embeddings):
+        return Embeddings(text)
+    # A word that is misspelt is no path of a file of weights.
+    if not isinstance(text, str) or ("." not in text and os.sep not in text):
+        raise ValueError(f"{unknown(value, tuple(Embeddings))}, or a file such as new.safetensors")
+    return text
+
+
 def _architecture(value: object) -> str | None:
     return None if value is None else _word(value, Architecture)
 
@@ -62,10 +74,14 @@ class TensorKeys(BaseModel):
     """The treatment of models of different architectures; errors by default."""
     tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
     """The output head of the result, where it is the input embedding in some of the models."""
-    embeddings: Annotated[Embeddings, BeforeValidator(partial(_word, kind=Embeddings))] = (
-        Embeddings.ERROR
-    )
-    """The treatment of embeddings and heads of vocabularies of different sizes."""
+    embeddings: Annotated[Embeddings | str, BeforeValidator(_word_or_file)] = Embeddings.ERROR
+    """The treatment of embeddings and heads of vocabularies of different sizes, or the path of a
+    file whose tensors are those of the result."""
+
+    @property
+    def embeddings_file(self) -> str | None:
+        """The text of the file whose tensors are embeddings of the result."""
+        return None if isinstance(self.embeddings, Embeddings) else self.embeddings
 
 
 def rules(texts: Sequence[str]) -> Any:

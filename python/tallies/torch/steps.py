@@ -101,8 +101,8 @@ def trim(x: Tensor, density: float, *, equal: str = "keep") -> Tensor:
 def trim_counted(x: Tensor, density: float, *, equal: str = "first") -> tuple[Tensor, Tensor]:
     """Trim a tensor, and return how many entries fail although they equal the threshold.
 
-    Where none do, every way to choose among equal magnitudes gives the same values. Zeros never
-    count: kept or not, they are zero. The count costs nothing. On the CPU only.
+    If none do, every way to choose among equal magnitudes gives the same values. Zeros never count:
+    kept or not, they are zero. The count costs nothing. On the CPU only.
 
     Args:
         x: A tensor of any shape.

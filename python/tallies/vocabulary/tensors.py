@@ -25,7 +25,8 @@ _ALSO: Final = re.compile(
 )
 """Heads, and their biases, beside those that can be tied by their names alone."""
 
-_LOOKS_LIKE: Final = re.compile(r"embed|vocab|lm_head|logits|wte")
+_LOOKS_LIKE: Final = re.compile(r"embed|vocab|lm_head|wte")
+_IS_OTHER: Final = re.compile(r"norm|pos|wpe|type|patch|proj", re.IGNORECASE)
 
 
 def vocabulary_names(checkpoint: Checkpoint) -> list[str]:
@@ -67,5 +68,6 @@ def n_token_rows(checkpoint: Checkpoint, why: str) -> int:
 
 def _unknown(checkpoint: Checkpoint, known: list[str], n_rows: int) -> Iterator[str]:
     for name, tensor in checkpoint.tensors.items():
-        if n_rows in tensor.shape and name not in known and _LOOKS_LIKE.search(name):
+        has_rows = len(tensor.shape) == 2 and tensor.shape[0] == n_rows and name not in known
+        if has_rows and _LOOKS_LIKE.search(name) and not _IS_OTHER.search(name):
             yield name
