@@ -64,6 +64,7 @@ from .stacks import ModuleEntry, SliceEntry, stacked_experts
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .varying import whole_values
 from .vocabulary import one_key
 
 
@@ -219,12 +220,8 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
         return methods.get(self.merge_method)
 
     def constants(self) -> dict[str, Any]:
-        """Return the parameters that have one value for the whole merge."""
-        return {
-            name: self.parameters.get(name, parameter.default)
-            for name, parameter in self.method.parameters(self.semantics).items()
-            if not (parameter.per_model or parameter.per_tensor)
-        }
+        """Return the parameters of the whole merge; of one that varies, the default."""
+        return whole_values(self.parameters, self.method, self.semantics)
 
     def rule(self) -> Rule:
         """Return the rule by which the method merges each tensor."""
@@ -242,7 +239,9 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
         """Return the models that take part, in order, and warnings about the recipe."""
         taken = (self.base_model, self.method, self._places)
         part = (
-            stacked_experts(self.stack, *taken) if self.stack else taking_part(self.models, *taken)
+            stacked_experts(self.stack, *taken)
+            if self.stack
+            else taking_part(self.models, *taken, self.semantics)
         )
         return part[0], [*self._passed_over, *part[1]]
 
@@ -285,8 +284,11 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
 
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
-        rest = (self.base_model, self.method, self.semantics, self.parameters, self._places)
-        refuse_stack(self.stack, *rest) if self.stack else refuse_models(self.experts()[0], *rest)
+        rest = (self.base_model, self.method, self.semantics, self.parameters)
+        if self.stack:
+            refuse_stack(self.stack, *rest, self._places)
+        else:
+            refuse_models(self.experts()[0], *rest)
 
     def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
         """Return this request with other places for its texts, and what was left out of it."""
