@@ -112,7 +112,7 @@ def test_wrong_keys_are_named(changes: dict[str, Any], words: list[str]) -> None
         ({"scale": 2}, ["scale", "one model", "recipe's 'parameters'"]),
         ({"lambda": 2}, ["lambda", "one model"]),
         ({"normalize": True}, ["normalize", "one model", "recipe's 'parameters'"]),
-        ({"rescale": True}, ["rescale", "not done", "scale"]),
+        ({"rescale": True}, ["rescale", "mergekit"]),
         ({"rescale": "perhaps"}, ["rescale", "true or false"]),
         ({"weight": [{"filter": "mlp", "valeu": 1}]}, ["'valeu'", "did you mean 'value'?"]),
         ({"weight": [{"filter": "mlp"}]}, ["mlp", "no 'value'"]),

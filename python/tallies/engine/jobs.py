@@ -63,12 +63,13 @@ class Merge:
 def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
     """Return the fields of a ``Work`` that follow from a tensor's resolved parameters.
 
-    Weights, scale and share are 1 where the method has no such parameter.
+    A density beyond 0 to 1, as mergekit takes it, is the nearer end. Weights, scale and share are 1
+    where the method has no such parameter; a distance ``t`` between models stands for weights.
     """
     epsilons = values.get("epsilon", ())
     return {
-        "weights": values.get("weight", (1.0,) * n_experts),
-        "densities": values.get("density", ()),
+        "weights": values.get("weight", (values.get("t", 1.0),) * n_experts),
+        "densities": tuple(min(max(one, 0.0), 1.0) for one in values.get("density", ())),
         "scale": values.get("scale", 1.0),
         "lambdas": values.get("mask_lambda", ()),
         "gammas": values.get("gamma", ()),

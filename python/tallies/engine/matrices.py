@@ -26,6 +26,7 @@ from .fingerprints import add_content
 from .jobs import Work
 from .outcomes import Outcome
 from .passes import Passes
+from .varying import VaryingPasses, varied
 
 
 class MatrixPasses(Passes):
@@ -204,6 +205,8 @@ def passes_for(
         return MatrixPasses(
             plan, works, *kinds, n_workers=n_workers, max_bytes=max_bytes, **options
         )
+    if names := varied(constants, works):
+        return VaryingPasses(plan, works, method, constants, names, semantics, limits, **options)
     rule = method.rule(dict(constants), semantics)
     return Passes(plan, works, rule, semantics, limits, **options)
 

@@ -61,6 +61,7 @@ from .spelling import spelled
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .varying import whole_values
 from .vocabulary import one_key
 
 
@@ -209,12 +210,8 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
         return methods.get(self.merge_method)
 
     def constants(self) -> dict[str, Any]:
-        """Return the parameters that have one value for the whole merge."""
-        return {
-            name: self.parameters.get(name, parameter.default)
-            for name, parameter in self.method.parameters(self.semantics).items()
-            if not (parameter.per_model or parameter.per_tensor)
-        }
+        """Return the parameters of the whole merge; of one that varies, the default."""
+        return whole_values(self.parameters, self.method, self.semantics)
 
     def rule(self) -> Rule:
         """Return the rule by which the method merges each tensor."""
@@ -230,7 +227,9 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings about the recipe."""
-        experts, warnings = taking_part(self.models, self.base_model, self.method, self._places)
+        experts, warnings = taking_part(
+            self.models, self.base_model, self.method, self._places, self.semantics
+        )
         return experts, [*self._passed_over, *warnings]
 
     def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
@@ -285,9 +284,7 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
         experts, _ = self.experts()
-        refuse_models(
-            experts, self.base_model, self.method, self.semantics, self.parameters, self._places
-        )
+        refuse_models(experts, self.base_model, self.method, self.semantics, self.parameters)
 
     def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
         """Return this request with other places for its texts, and what was left out of it."""

@@ -18,7 +18,9 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     """Return a recipe without what mergekit passes over, and a warning for each such thing.
 
     mergekit reads the parameters that its method has and no others; those of the recipe that hold
-    for all models it reads there alone; and rules behind one that fits every name it never reaches.
+    for all models it reads there alone; an empty list it takes for none; and rules behind one that
+    fits every name it never reaches. Keys that begin as those of notes do, with ``x-``, ``_`` or a
+    dot, hold what YAML repeats elsewhere.
     A name that no method of mergekit has is a slip, and stays for the checks to refuse.
 
     Args:
@@ -30,6 +32,10 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         return recipe, []
     method = methods.get(str(name))
     warnings: list[str] = []
+    notes = [key for key in recipe if key.startswith(("x-", "_", "."))]
+    for key in notes:
+        warnings.append(f"{key}: passed over, as a note")
+        del recipe[key]
     recipe |= _read(recipe, method, "parameters", warnings, per_model=False)
     entries = recipe.get("models")
     if isinstance(entries, (list, tuple)):
@@ -63,10 +69,11 @@ def _read(
         for key, one in method.parameters(MERGEKIT).items()
         for alias in (key, *one.aliases)
     }
-    trims = "density" in known
     read = {}
     for name, value in given.items():
-        if name not in known and is_of_others(name) and not (name == "rescale" and trims):
+        if isinstance(value, (list, tuple)) and not value:
+            warnings.append(f"{where}: {name}: passed over, the list is empty")
+        elif name not in known and is_of_others(name):
             warnings.append(f"{where}: {name}: passed over, {method.name} of mergekit has it not")
         elif per_model and name in known and not known[name].per_model:
             warnings.append(

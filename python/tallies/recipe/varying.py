@@ -1,4 +1,4 @@
-"""Find the defaults of parameters that change because another varies over the tensors."""
+"""Find what varies over the tensors: parameters, and defaults that change because others do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ..methods._method import Method
 from ..spec.choices import Semantics
-from .settings import Scalar
+from .settings import Scalar, Setting
 
 
 def changed_defaults(
@@ -36,3 +36,26 @@ def changed_defaults(
                     "follows mergekit in all"
                 )
     return changed, warnings
+
+
+def whole_values(
+    given: Mapping[str, Setting], method: type[Method], semantics: Semantics
+) -> dict[str, Any]:
+    """Return the parameters that hold for a whole merge, by name.
+
+    Args:
+        given: Checked parameters of all models.
+        method: The method that has the parameters.
+        semantics: The author whose variant of the method the merge follows.
+
+    Returns:
+        The given values, and defaults: also of a parameter that varies over the tensors, as any but
+        ours may in mergekit's semantics.
+    """
+    found = {}
+    for name, parameter in method.parameters(semantics).items():
+        if not (parameter.per_model or parameter.per_tensor):
+            value = given.get(name)
+            is_one = value is not None and not isinstance(value, list)
+            found[name] = value if is_one else parameter.default
+    return found

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..._core import GramTask, Limits, Plan
+from ..._core import GramTask, Limits, MatrixTask, Plan, Weighed
 from ...errors import InputError
 from ...floats import float32
 from ...linalg.gram import Gram
@@ -20,7 +20,7 @@ from .survey import Context, Survey
 
 @dataclass(frozen=True, kw_only=True)
 class InnerProducts(Survey):
-    """Finds the inner products of all pairs of task vectors, over the model, tensors or rows.
+    """Finds the inner products of all pairs of task vectors: of the model, a tensor, rows, columns.
 
     ``solve`` takes a ``Gram`` and the parameters of the tensor (of the first tensor, over the
     model) and returns one coefficient per expert; it raises ValueError where there is no answer.
@@ -37,6 +37,8 @@ class InnerProducts(Survey):
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the coefficients of each group of tensors: as many for each row with ``ROW``."""
         merge = context.merge
+        if self.scope is Scope.COLUMN:
+            return self._of_columns(context, [job for group in groups for job in group])
         by_row = self.scope is Scope.ROW
         lengths = [
             (job, max(1, merge.works[job].row_length if by_row else merge.works[job].n_elements))
@@ -66,6 +68,31 @@ class InnerProducts(Survey):
             ]
         return [self._of_tensor(merge.works[job], rows[job]) for group in groups for job in group]
 
+    def _of_columns(self, context: Context, jobs: Sequence[int]) -> list[Statistics]:
+        """Return the stage of each tensor, which multiplies columns by their coefficients."""
+        merge = context.merge
+        n = len(merge.labels)
+        found = merge.plan.column_products(
+            tasks=[MatrixTask(job=job, columns=_n_columns(merge.works[job])) for job in jobs],
+            deltas=merge.has_base,
+            limits=Limits(1, merge.limits.buffer_bytes),  # the sums run from row to row
+            progress=merge.progress,
+        )
+        width = n * (n + 1) // 2
+        statistics = []
+        for job, table in zip(jobs, found, strict=True):
+            work = merge.works[job]
+            one = self._of_tensor(
+                work, [table[at : at + width] for at in range(0, len(table), width)]
+            )
+            factors, one.weights = one.weights, [1.0] * n
+            one.stages = [
+                Weighed(factors=factors[e::n], columns=_n_columns(work), by_column=True)
+                for e in range(n)
+            ]
+            statistics.append(one)
+        return statistics
+
     def _of_tensor(self, work: Work, rows: Sequence[Sequence[float]]) -> Statistics:
         """Return the weights of each row of a tensor, or of the tensor, and their means."""
         n = len(work.weights)
@@ -80,7 +107,11 @@ class InnerProducts(Survey):
 
     def _concern(self, grams: Sequence[Gram], work: Work) -> str | None:
         """Return the first reason to doubt the result for a tensor."""
-        n_each = work.row_length if self.scope is Scope.ROW else work.n_elements
+        n_each = work.n_elements
+        if self.scope is Scope.ROW:
+            n_each = work.row_length
+        elif self.scope is Scope.COLUMN:
+            n_each //= _n_columns(work)
         if self.concern is None or n_each < 2:  # numbers have a sign, not a direction
             return None
         found = (self.concern(one, work.parameters) for one in grams if one.is_finite())
@@ -97,6 +128,11 @@ class InnerProducts(Survey):
 
 
 SURVEY = InnerProducts
+
+
+def _n_columns(work: Work) -> int:
+    """Return the vectors along the first dimension of a tensor, at least one."""
+    return max(math.prod(work.shape[1:]), 1)
 
 
 def inner_products(
