@@ -91,6 +91,9 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "matrices", in_words(counts)
     if made.vocabulary is not None:
         yield "vocabulary", in_words_of_tokens(made.vocabulary.to_json_dict())
+    for path in made.given:
+        names = [n for n in match.copied if str(made.template.tensors[n].path) == path]
+        yield "given", f"{some(names)} from {path}"
     if match.buffers:
         yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
     for model, lacking in facts.by_expert(made, match.missing).items():

@@ -142,9 +142,15 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
     # A model may be there with several adapters: what lies beside it is told once.
-    first = {name: made.config.places.pieces(name)[0] for name in opened}
-    found = {first[name]: dict(one.not_read) for name, one in opened.items()}
+    places = made.config.places
+    first = {name: places.pieces(name)[0] for name in opened}
+    found = {
+        first[name]: {} if places.is_stage(first[name]) else dict(one.not_read)
+        for name, one in opened.items()
+    }
     for path in filter(of_one_model, made.donor.auxiliary_files()):
+        if places.is_stage(first[donor_name(made)]):
+            break
         found[first[donor_name(made)]][path.as_posix()] = "tells of another model than the result"
     return {name: paths for name, paths in found.items() if paths}
 

@@ -19,7 +19,7 @@ _FIRST = (
 
 def recipe_text(config: MergeConfig) -> str:
     """Return a request as the text of a file, with everything that it states."""
-    ours = [key for key in config.to_json_dict() if key not in _FIRST]
+    ours = [key for key in config.to_json_dict() if key not in (*_FIRST, "stages")]
     return f"{_head(config, ours)}\n{recipe_yaml(config)}"
 
 
@@ -93,8 +93,9 @@ def _head(config: MergeConfig, ours: list[str]) -> str:
     texts = [config.base_model or "", *(entry.model for entry in config.models)]
     if any(len(config.places.pieces(text)) > 2 for text in texts):
         return "\n".join([*lines, "# mergekit does not read it: there, a model has one adapter."])
+    reader = "mergekit-multi" if config.stages else "mergekit"
     lines += textwrap.wrap(
-        f"mergekit reads this file as well, and passes over {', '.join(ours)}.",
+        f"{reader} reads this file as well, and passes over {', '.join(ours)}.",
         initial_indent="# ",
         subsequent_indent="# ",
     )
