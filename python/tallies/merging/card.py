@@ -88,7 +88,8 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     stages = {path: name for name, path in made.config.places.stages}
     for role, model, known in rows:
         names = [_name(path, paths) for path in model.paths]
-        parameters, fingerprint = listed(known.parameters), known.fingerprint
+        said = [*known.layers, listed(known.parameters)]
+        parameters, fingerprint = ", ".join(filter(None, said)), known.fingerprint
         for number, path in enumerate(model.paths):
             on_hub, matter = of_snapshot(path), _card_of(path)
             hub_id = on_hub.repo if on_hub else None

@@ -33,6 +33,8 @@ class Method:
     """The order of the experts changes the result by more than rounding."""
     of_adapters: ClassVar[bool] = False
     """The method merges adapters to an adapter, and no models."""
+    copies_alone: ClassVar[bool] = False
+    """A tensor of one model with the scale 1 is the model's, whatever its values."""
     keeps_one_expert: ClassVar[bool] = True
     """One expert, untrimmed and unscaled, is the result."""
 
