@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import ClassVar
 
 from ..linalg.gram import Gram
@@ -65,11 +66,7 @@ class Method:
     @classmethod
     def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
         """Return the parameters of a variant by name: the method's own, then inherited ones."""
-        return {
-            name: replace(value, default=value.by_semantics.get(semantics, value.default))
-            for name, value in own_then_inherited(cls).items()
-            if isinstance(value, Parameter) and semantics in value.semantics
-        }
+        return dict(_parameters(cls, semantics))  # type: ignore[arg-type]
 
     @classmethod
     def summary(cls) -> str:
@@ -90,6 +87,15 @@ class Method:
     def objection(cls, parameters: Values) -> str | None:
         """Return why a tensor cannot be merged with these resolved parameters, or None."""
         return None
+
+
+@cache
+def _parameters(method: type[Method], semantics: Semantics) -> dict[str, Parameter]:
+    return {
+        name: replace(value, default=value.by_semantics.get(semantics, value.default))
+        for name, value in own_then_inherited(method).items()
+        if isinstance(value, Parameter) and semantics in value.semantics
+    }
 
 
 def linear_rule(
