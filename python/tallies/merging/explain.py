@@ -65,8 +65,9 @@ def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "base", facts.template_name(made)
         yield from _adapters(made, facts.template_name(made), made.template)
     for number, name in enumerate(facts.names(made)):
-        own = listed(facts.model_parameters(made, number))
-        yield "model", f"{name}: {own}" if own else name
+        own = [*facts.layers_of(made, number), listed(facts.model_parameters(made, number))]
+        said = ", ".join(filter(None, own))
+        yield "model", f"{name}: {said}" if said else name
         yield from _adapters(made, name, made.experts[number])
     yield "parameters", listed(facts.shared_parameters(made))
     for key, value in facts.modifiers(made).items():
