@@ -91,7 +91,7 @@ class Bench:
         return [alone, *rows.values()]
 
     def _imports(self) -> list[Row]:
-        """What an import of the integration adds to that of the host, installed or not."""
+        """Time imports of a host alone, with its integration, and with that installed."""
         rows = []
         for name in ("mergekit", "peft", "fusion_bench"):
             host = {"mergekit": "mergekit.merge", "peft": "peft", "fusion_bench": "fusion_bench"}
