@@ -234,12 +234,20 @@ class Passes:
             progress=self._progress,
         )
 
-    def kept(self) -> list[int]:
-        """Return the entries of each expert that survive the trim, over all tensors."""
+    def kept(self, taking: Sequence[Sequence[int]] | None = None) -> list[int]:
+        """Return the entries of each expert that survive the trim, over all tensors.
+
+        Args:
+            taking: The experts that take part in each tensor, by its number; None for all.
+        """
         if self.model.trims:
             return [trim.n_kept for trim in self.model.trims]
-        rows = [outcome.trims for outcome in self.outcomes.values()]
-        return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
+        kept = [0] * len(self._labels)
+        for job, outcome in self.outcomes.items():
+            experts = range(len(kept)) if taking is None else taking[job]
+            for expert, trim in zip(experts, outcome.trims, strict=True):
+                kept[expert] += trim.n_kept
+        return kept
 
 
 def _keep_all(rows: Sequence[Sequence[Trim]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import ClassVar
 
 from ..linalg.gram import Gram
@@ -33,6 +34,8 @@ class Method:
     """The order of the experts changes the result by more than rounding."""
     of_adapters: ClassVar[bool] = False
     """The method merges adapters to an adapter, and no models."""
+    copies_alone: ClassVar[bool] = False
+    """A tensor of one model with the scale 1 is the model's, whatever its values."""
     keeps_one_expert: ClassVar[bool] = True
     """One expert, untrimmed and unscaled, is the result."""
 
@@ -65,13 +68,7 @@ class Method:
     @classmethod
     def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
         """Return the parameters of a variant by name: the method's own, then inherited ones."""
-        found = {}
-        for name, value in own_then_inherited(cls).items():
-            if isinstance(value, Parameter) and semantics in value.semantics:
-                low, high = value.range_by_semantics.get(semantics, (value.low, value.high))
-                default = value.by_semantics.get(semantics, value.default)
-                found[name] = replace(value, default=default, low=low, high=high)
-        return found
+        return dict(_parameters(cls, semantics))  # type: ignore[arg-type]
 
     @classmethod
     def summary(cls) -> str:
@@ -92,6 +89,17 @@ class Method:
     def objection(cls, parameters: Values) -> str | None:
         """Return why a tensor cannot be merged with these resolved parameters, or None."""
         return None
+
+
+@cache
+def _parameters(method: type[Method], semantics: Semantics) -> dict[str, Parameter]:
+    found = {}
+    for name, value in own_then_inherited(method).items():
+        if isinstance(value, Parameter) and semantics in value.semantics:
+            low, high = value.range_by_semantics.get(semantics, (value.low, value.high))
+            default = value.by_semantics.get(semantics, value.default)
+            found[name] = replace(value, default=default, low=low, high=high)
+    return found
 
 
 def linear_rule(

@@ -9,6 +9,7 @@ from .. import methods
 from ..messages import show
 from ..methods._method import Method
 from ..spec.choices import MERGEKIT
+from .plain_stacks import owners
 
 _OF_OTHERS = frozenset({"t", "scale", "weight", "density", "normalize", "rescale", "int8_mask"})
 """Parameters of mergekit's methods, those among them that are not done here too."""
@@ -45,7 +46,10 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
             else entry
             for entry in entries
         ]
-    return recipe, warnings
+    for model, owner in owners(recipe):
+        where = f"model {show(model)}" if model else "slices: parameters"
+        owner |= _read(owner, method, where, warnings, per_model=bool(model))
+    return recipe, list(dict.fromkeys(warnings))
 
 
 def _label(entry: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..methods._method import Method
@@ -15,6 +15,7 @@ def changed_defaults(
     semantics: Semantics,
     shared: Mapping[str, Any],
     tensors: Mapping[str, Mapping[str, Any]],
+    taking: Callable[[str], Sequence[int]] | None = None,
 ) -> tuple[dict[str, Scalar], list[str]]:
     """Return the values of parameters that nobody gave, and warnings that name them.
 
@@ -23,12 +24,13 @@ def changed_defaults(
         semantics: The author whose variant of the method the merge follows.
         shared: The parameters that are given for all models.
         tensors: The resolved parameters of each tensor.
+        taking: Returns the models that take part in a tensor; None where all do.
     """
     changed: dict[str, Scalar] = {}
     warnings = []
     for name, parameter in method.parameters(semantics).items():
         for other, value in parameter.if_varied.items():
-            if name not in shared and len({values[other] for values in tensors.values()}) > 1:
+            if name not in shared and _varies(other, tensors, taking):
                 changed[name] = value
                 warnings.append(
                     f"{other} varies over the tensors, so {name} is {value}, not "
@@ -36,6 +38,23 @@ def changed_defaults(
                     "follows mergekit in all"
                 )
     return changed, warnings
+
+
+def _varies(
+    name: str,
+    tensors: Mapping[str, Mapping[str, Any]],
+    taking: Callable[[str], Sequence[int]] | None,
+) -> bool:
+    """Tell if a parameter has several values over the tensors, of one model or of all."""
+    if taking is None:
+        return len({values[name] for values in tensors.values()}) > 1
+    found: dict[int, set[Any]] = {}
+    for tensor, values in tensors.items():
+        value = values[name]
+        models = taking(tensor) if isinstance(value, tuple) else [-1]
+        for model, one in zip(models, value if isinstance(value, tuple) else [value], strict=True):
+            found.setdefault(model, set()).add(one)
+    return any(len(each) > 1 for each in found.values())
 
 
 def whole_values(

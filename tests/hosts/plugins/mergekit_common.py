@@ -79,7 +79,7 @@ def run_and_check_merge(
             else:
                 architecture = arch_info_for_config(written)
             for weight in architecture.all_weights(written):
-                known = {weight.name, *weight.aliases}
+                known = {weight.name, *(weight.aliases or ())}
                 if not weight.optional and not known & names:
                     raise RuntimeError(f"{weight.name}: missing in the result")
         if validate:

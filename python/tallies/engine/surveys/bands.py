@@ -52,9 +52,11 @@ def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]
     thresholds = merge.plan.select(
         units=units, locate=True, limits=merge.limits, progress=merge.progress
     )
-    n = len(merge.labels)
     return [
-        [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]
+        [
+            between(work.n_elements, *one)
+            for one in zip(row, ends[: len(row)], ends[len(row) :], strict=True)
+        ]
         for work, row, ends in zip(works, wanted, thresholds, strict=True)
     ]
 

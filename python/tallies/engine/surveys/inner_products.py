@@ -45,11 +45,10 @@ class InnerProducts(Survey):
             for group in groups
             for job in group
         ]
-        n = len(merge.labels)
         found = inner_products(
             merge.plan,
             lengths,
-            n,
+            [merge.n_experts(job) for job, _ in lengths],
             merge.has_base,
             self.magnitudes,
             merge.limits,
@@ -60,7 +59,9 @@ class InnerProducts(Survey):
             return [
                 Statistics(
                     weights=self._solve(
-                        Gram.total(n, [row for job in group for row in rows[job]]),
+                        Gram.total(
+                            merge.n_experts(group[0]), [row for job in group for row in rows[job]]
+                        ),
                         merge.works[group[0]],
                     )
                 )
@@ -138,18 +139,18 @@ def _n_columns(work: Work) -> int:
 def inner_products(
     plan: Plan,
     rows: Sequence[tuple[int, int]],
-    n: int,
+    n: int | Sequence[int],
     deltas: bool,
     magnitudes: bool,
     limits: Limits,
     progress: Callable[[int], object] | None,
 ) -> list[list[Sequence[float]]]:
-    """Return the inner products of ``n`` vectors, for each job and each of its rows.
+    """Return the inner products of ``n`` vectors each, for each job and each of its rows.
 
     Args:
         plan: The native plan.
         rows: The numbers of the jobs and the length of their rows, in elements.
-        n: The number of vectors.
+        n: The number of vectors, of all jobs or of each.
         deltas: True if the vectors are task vectors, and the first input of a job is their base.
         magnitudes: True if sums of magnitudes follow the inner products.
         limits: Threads and buffers of the pass.
@@ -159,10 +160,14 @@ def inner_products(
         For each job and row the float64 sums that ``Gram`` takes: n * (n + 1) / 2 of them, and n
         sums of magnitudes.
     """
-    width = n * (n + 1) // 2 + magnitudes * n
+    each = [n] * len(rows) if isinstance(n, int) else n
+    widths = [one * (one + 1) // 2 + magnitudes * one for one in each]
     tasks = [GramTask(job=job, row_length=length) for job, length in rows]
     found = plan.gram(
         tasks=tasks, deltas=deltas, with_magnitudes=magnitudes, limits=limits, progress=progress
     )
     tables = [memoryview(one.table()).cast("d") for one in found]
-    return [[table[at : at + width] for at in range(0, len(table), width)] for table in tables]
+    return [
+        [table[at : at + width] for at in range(0, len(table), width)]
+        for table, width in zip(tables, widths, strict=True)
+    ]
