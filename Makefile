@@ -21,6 +21,9 @@ INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
 CPP := $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.txt pyproject.toml
 
+SDISTS := build/sdists
+HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
+
 .PHONY: demo test test-all docs site lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
@@ -31,8 +34,14 @@ test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	  --ignore=tests/hosts
 
 # The tests that need other people's libraries of models, after all others.
-test-all: test $(VENV)/test-hosts
-	$(BIN)/python -m pytest tests/hosts
+test-all: test $(VENV)/test-hosts $(SDISTS)/downloaded
+	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest tests/hosts
+
+# The hosts' own tests come with their source distributions.
+$(SDISTS)/downloaded: | $(VENV)/tools
+	$(BIN)/python -m pip --disable-pip-version-check -q download --no-deps -d $(SDISTS) \
+	  --no-binary mergekit,peft,fusion_bench $(HOSTS)
+	touch $@
 
 lint: $(VENV)/lint
 	$(BIN)/ruff check

@@ -34,10 +34,22 @@ void check_candidate(const Plan& plan, std::size_t job, const Candidate& candida
 
 void check_draw(const Draw& draw) { check_between("chance", draw.chance, 0, kCertain); }
 
+void check_weighed(std::uint64_t n_elements, const Weighed& stage) {
+  if (stage.columns == 0 || n_elements % stage.columns != 0)
+    refuse("columns", text(stage.columns), "a divisor of " + text(n_elements) + " elements");
+  check_length("factors", stage.factors->size(),
+               stage.by_column ? stage.columns : n_elements / stage.columns,
+               "one for each row or column");
+}
+
 void check_stages(const Plan& plan, const Slice& slice, const Stages& stages) {
-  check_base(plan);
   check_per_expert(plan, slice.job, "stages", stages.stages.size());
   for (const Stage& stage : stages.stages) {
+    if (const auto* const weighed = std::get_if<Weighed>(&stage)) {
+      check_weighed(plan.jobs[slice.job].n_elements, *weighed);
+      continue;
+    }
+    check_base(plan);
     if (const auto* const draw = std::get_if<Draw>(&stage)) check_draw(*draw);
     const bool by_rows =
         std::holds_alternative<DropByRank>(stage) || std::holds_alternative<RowBand>(stage);
@@ -155,6 +167,7 @@ void check(const Plan& plan, std::vector<CombineTask>& tasks, const Rule& rule) 
 }
 
 void check(const Plan& plan, std::vector<StageTask>& tasks) {
+  check_base(plan);
   for (StageTask& task : tasks) {
     if (task.stages.row_length == 0)
       check_chunks(plan, task.slice);
@@ -176,6 +189,17 @@ void check(const Plan& plan, std::vector<GramTask>& tasks, const GramOptions& op
     const std::uint64_t n = plan.jobs[task.slice.job].n_elements;
     if (task.row_length == 0 || n % task.row_length != 0)
       refuse("row_length", text(task.row_length), "a divisor of " + text(n) + " elements");
+  }
+}
+
+void check(const Plan& plan, std::vector<MatrixTask>& tasks) {
+  for (MatrixTask& task : tasks) {
+    check_chunks(plan, task.slice);
+    const std::uint64_t n = plan.jobs[task.slice.job].n_elements;
+    if (task.columns == 0 || n % task.columns != 0)
+      refuse("columns", text(task.columns), "a divisor of " + text(n) + " elements");
+    if (task.slice.first % task.columns != 0 || task.slice.n_elements % task.columns != 0)
+      refuse("job", "a part of a row", "whole rows");
   }
 }
 

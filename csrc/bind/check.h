@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bind/register.h"
+#include "engine/columns.h"
 #include "engine/combine.h"
 #include "engine/gram.h"
 #include "engine/pack.h"
@@ -47,6 +48,7 @@ void check(const Plan&, std::vector<CombineTask>&, const Rule&);
 void check(const Plan&, std::vector<StageTask>&);
 void check(const Plan&, std::vector<VarianceTask>&);
 void check(const Plan&, std::vector<GramTask>&, const GramOptions&);
+void check(const Plan&, std::vector<MatrixTask>&);
 void check(const Plan&, const std::vector<PackTask>&, const PackOptions&);
 void check(const Plan&, std::vector<Unit>&, const Ranking&);
 

@@ -48,6 +48,14 @@ void register_stages(py::module_& m) {
   py::class_<RowBand>(m, "RowBand")
       .def(py::init<std::uint64_t, std::uint64_t, float>(), py::kw_only(), py::arg("n_outliers"),
            py::arg("n_kept"), py::arg("factor") = 1.0f);
+  py::class_<Weighed>(m, "Weighed")
+      .def(py::init([](std::vector<float> factors, std::uint64_t columns, bool by_column,
+                       std::optional<std::int32_t> floor) {
+             return Weighed{std::make_shared<const std::vector<float>>(std::move(factors)), columns,
+                            by_column, floor.has_value(), floor.value_or(0)};
+           }),
+           py::kw_only(), py::arg("factors"), py::arg("columns"), py::arg("by_column") = false,
+           py::arg("floor") = py::none());
 }
 
 }  // namespace

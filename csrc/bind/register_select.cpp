@@ -11,11 +11,10 @@ Unit to_unit(const std::vector<JobOrSlice>& jobs, std::vector<std::uint64_t> ran
 
 // Whose arguments these are: what units rank.
 Ranking to_ranking(int measure, const ScoreNumbers& scores, int agreement,
-                   const std::vector<std::vector<Draw>>& draws) {
+                   const std::vector<std::vector<Stage>>& draws) {
   Ranking ranking{
       to_enum<Measure>("measure", measure, kMeasures), to_scores(scores, agreement), {}};
-  for (const std::vector<Draw>& row : draws)
-    ranking.draws.push_back({std::vector<Stage>(row.begin(), row.end()), 0});
+  for (const std::vector<Stage>& row : draws) ranking.draws.push_back({row, 0});
   return ranking;
 }
 
@@ -80,7 +79,7 @@ void register_select(py::module_& m) {
           "select",
           [](const Plan& plan, std::vector<Unit> units, bool locate, const Limits& limits,
              py::object progress, int measure, const ScoreNumbers& scores, int agreement,
-             const std::vector<std::vector<Draw>>& draws) {
+             const std::vector<std::vector<Stage>>& draws) {
             const Ranking ranking = to_ranking(measure, scores, agreement, draws);
             check(plan, units, ranking);
             return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
@@ -90,12 +89,12 @@ void register_select(py::module_& m) {
           py::kw_only(), py::arg("units"), py::arg("locate"), py::arg("limits"),
           py::arg("progress") = py::none(), py::arg("measure") = 0,
           py::arg("scores") = ScoreNumbers(), py::arg("agreement") = 0,
-          py::arg("draws") = std::vector<std::vector<Draw>>())
+          py::arg("draws") = std::vector<std::vector<Stage>>())
       .def(
           "survey_round",
           [](const Plan& plan, std::vector<Unit> units, const Selection& selection,
              const Limits& limits, py::object progress, int measure, const ScoreNumbers& scores,
-             int agreement, const std::vector<std::vector<Draw>>& draws) {
+             int agreement, const std::vector<std::vector<Stage>>& draws) {
             const Ranking ranking = to_ranking(measure, scores, agreement, draws);
             check_groups(selection, units);
             for (Unit& unit : units) std::ranges::fill(unit.ranks, 0);
@@ -107,7 +106,7 @@ void register_select(py::module_& m) {
           py::kw_only(), py::arg("units"), py::arg("selection"), py::arg("limits"),
           py::arg("progress") = py::none(), py::arg("measure") = 0,
           py::arg("scores") = ScoreNumbers(), py::arg("agreement") = 0,
-          py::arg("draws") = std::vector<std::vector<Draw>>());
+          py::arg("draws") = std::vector<std::vector<Stage>>());
 }
 
 }  // namespace tallies::bind

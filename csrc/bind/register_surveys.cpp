@@ -46,7 +46,40 @@ void register_surveys(py::module_& m) {
            }),
            py::kw_only(), py::arg("job"), py::arg("row_length"));
 
+  py::class_<MatrixTask>(m, "MatrixTask")
+      .def(py::init([](const JobOrSlice& job, std::uint64_t columns) {
+             return MatrixTask{to_slice(job), columns};
+           }),
+           py::kw_only(), py::arg("job"), py::arg("columns"));
+
   plan_class(m)
+      .def(
+          "divergences",
+          [](const Plan& plan, std::vector<MatrixTask> tasks, const Limits& limits,
+             py::object progress) {
+            check_base(plan);
+            check(plan, tasks);
+            for (const MatrixTask& task : tasks)
+              check_length("inputs", plan.sources[task.slice.job].size(), 2, "base and expert");
+            return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+              return divergences(plan, tasks, limits, on_progress);
+            });
+          },
+          py::kw_only(), py::arg("tasks"), py::arg("limits"), py::arg("progress") = py::none())
+      .def(
+          "column_products",
+          [](const Plan& plan, std::vector<MatrixTask> tasks, bool deltas, const Limits& limits,
+             py::object progress) {
+            if (deltas) check_base(plan);
+            check(plan, tasks);
+            if (limits.n_threads != 1)
+              refuse("n_threads", std::to_string(limits.n_threads), "1, for sums in order");
+            return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+              return column_products(plan, tasks, deltas, limits, on_progress);
+            });
+          },
+          py::kw_only(), py::arg("tasks"), py::arg("deltas"), py::arg("limits"),
+          py::arg("progress") = py::none())
       .def(
           "count_overlap",
           [](const Plan& plan, const std::vector<JobOrSlice>& jobs, std::int32_t floor,

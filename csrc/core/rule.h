@@ -29,6 +29,10 @@ enum class Blend : std::uint8_t {
   clamped_mean_of_agreeing,  // sum of y / sum of weights, or 1e-6 if that is more
   alone_or_mean,             // weight x if one expert passes, else the sum of x / number of them
   score_weighted_mean,
+  fused_sum,   // x * weight + sum with one rounding, expert by expert
+  fused_mean,  // the same over CombineArgs::divisor
+  largest,     // the y of largest magnitude; of equal ones the last
+  swapped,     // of two, the second where it is near the first, else a point between them
 };
 
 // Puts an element of an expert into a packed mask, by its delta x and the shared vector m.
@@ -43,6 +47,10 @@ enum class MaskRule : std::uint8_t {
 #define TALLIES_RULES(X)                                \
   X(all, none, sum)                                     \
   X(all, none, mean)                                    \
+  X(all, none, fused_sum)                               \
+  X(all, none, fused_mean)                              \
+  X(all, none, largest)                                 \
+  X(all, none, swapped)                                 \
   X(magnitude, none, sum)                               \
   X(magnitude, none, alone_or_mean)                     \
   X(all, sum, largest_agreeing)                         \
@@ -101,7 +109,7 @@ inline constexpr RuleWords kRuleWords[] = {TALLIES_RULES(TALLIES_RULE_WORDS)};
 constexpr bool stands_alone(Rule rule) {
   return (rule.gate == Gate::all || rule.gate == Gate::magnitude) &&
          (rule.vote == Vote::none || rule.vote == Vote::sum || rule.vote == Vote::count) &&
-         rule.blend != Blend::alone_or_mean;
+         rule.blend != Blend::alone_or_mean && rule.blend != Blend::swapped;
 }
 
 // Position of a rule in kRules, -1 if it is not compiled.

@@ -241,6 +241,10 @@ struct KernelTable {
                                  const void* right, std::size_t right_stride, std::size_t n_columns,
                                  float scale, float* out, std::size_t out_stride);
 
+  // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
+  // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
+  double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
+
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
   void (*sum_magnitudes)(const float* x, std::size_t n, double lanes[8]);

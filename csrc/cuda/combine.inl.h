@@ -151,6 +151,7 @@ template <class T, Gate kGate, Vote kVote, Blend kBlend>
 Failure combine(const CombineArgs& args, const CombineThere* there, CombineTally* tally,
                 Stream stream) {
   using Rule = typename RuleOf<kVote, kBlend>::Type;
+  using ToEntry = typename EntryOf<kGate, kVote, kBlend>::Type;
   MergeArgs merged{};
   merged.base = args.base;
   for (int e = 0; e < args.n_experts; ++e) {
@@ -174,8 +175,8 @@ Failure combine(const CombineArgs& args, const CombineThere* there, CombineTally
     if (args.base != nullptr && merged.floors.there.floors == nullptr &&
         UnweightedEntry::fits(args))
       return run(&merge<T, true, kVote, UnweightedEntry, Rule>);
-  if (args.base != nullptr) return run(&merge<T, true, kVote, WeightedEntry<kGate>, Rule>);
-  return run(&merge<T, false, kVote, WeightedEntry<kGate>, Rule>);
+  if (args.base != nullptr) return run(&merge<T, true, kVote, ToEntry, Rule>);
+  return run(&merge<T, false, kVote, ToEntry, Rule>);
 }
 
 // Null for rules that judge an entry by all experts: their surveys run on the processor anyhow.

@@ -172,6 +172,7 @@ class Combine {
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
     const auto* const stages = std::get_if<Stages>(&task.traits);
+    const Source base = plan_.has_base ? sources[0] : Source{.form = Source::Form::zero};
     const std::size_t chunk = stages != nullptr ? chunk_elements(*stages) : kChunk;
     scratch.merged.resize(chunk);
     float* const merged = scratch.merged.data();
@@ -182,7 +183,7 @@ class Combine {
     args.overflow = overflow_bits(DType::f32);
     args.out = merged;
     scratch.reader.for_each_rows(
-        tile, first, n, sources, As::deltas,
+        tile, first, n, sources, plan_.has_base ? As::deltas : As::copies,
         [&](const Rows& rows, std::size_t at, std::size_t count) {
           for (std::size_t e = 0; stages != nullptr && e < rows.deltas.size(); ++e)
             scratch.stages.run(*stages, e, rows.deltas[e], tile.first + at, count);
@@ -195,7 +196,7 @@ class Combine {
                              : nullptr;
           char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
           const std::int32_t largest =
-              scratch.adder.add(tile, at, count, sources[0], merged, mask, scale, out_type, out);
+              scratch.adder.add(tile, at, count, base, merged, mask, scale, out_type, out);
           tally.overflow |= largest >= overflow;
         },
         chunk);

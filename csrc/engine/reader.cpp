@@ -46,8 +46,9 @@ void Reader::start(const Tile& tile, std::span<const Source> sources, As as, std
       std::ranges::count_if(sources, [](const Source& one) { return one.changes != nullptr; }));
   windows_.resize(std::max(windows_.size(), n_changed == 0 ? 0 : sources.size()));
   window_ = std::min(kWindow, kWindows / std::max<std::size_t>(n_changed, 1));
-  if (as != As::deltas) return;
-  for (std::size_t i = 1; i < sources.size(); ++i) deltas_.push_back(decoded_.data() + i * chunk);
+  if (as != As::deltas && as != As::copies) return;
+  for (std::size_t i = as == As::deltas; i < sources.size(); ++i)
+    deltas_.push_back(decoded_.data() + i * chunk);
   rows_.assign(deltas_.begin(), deltas_.end());
 }
 
@@ -76,6 +77,15 @@ Rows Reader::deltas(const Tile& tile, std::span<const Source> sources, std::size
     }
     if (wide == nullptr) wide = row(tile, base, 0, first, n);
     kernels().subtract[0](row(tile, sources[i], i, first, n), wide, out, n);
+  }
+  return {DType::f32, rows_, deltas_};
+}
+
+Rows Reader::copies(const Tile& tile, std::span<const Source> sources, std::size_t first,
+                    std::size_t n) {
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const float* const from = row(tile, sources[i], i, first, n);
+    if (from != deltas_[i]) std::copy_n(from, n, deltas_[i]);
   }
   return {DType::f32, rows_, deltas_};
 }

@@ -13,13 +13,14 @@ enum class As : std::uint8_t {
   as_stored,  // all of a tile at once where kernels read what is stored; else as float32
   float32,
   deltas,  // float32: each source but the first, minus the first
+  copies,  // float32 that may be overwritten as deltas may
 };
 
 // The values of some elements: a row of each source, or of each delta.
 struct Rows {
   DType type;                           // float32, unless they are as stored
   std::span<const void* const> values;  // the rows
-  std::span<float* const> deltas;       // the same rows of As::deltas, which may be overwritten
+  std::span<float* const> deltas;       // the same rows of deltas and copies, to be overwritten
 };
 
 class Reader {
@@ -38,7 +39,9 @@ class Reader {
     const std::size_t end = begin + n_elements;
     for (std::size_t first = begin, n; first < end; first += n) {
       n = std::min(chunk, end - first);
-      body(as == As::deltas ? deltas(tile, sources, first, n) : float32(tile, sources, first, n),
+      body(as == As::deltas   ? deltas(tile, sources, first, n)
+           : as == As::copies ? copies(tile, sources, first, n)
+                              : float32(tile, sources, first, n),
            first, n);
     }
   }
@@ -54,6 +57,7 @@ class Reader {
   Rows stored(const Tile&, std::span<const Source>, std::size_t first);
   Rows float32(const Tile&, std::span<const Source>, std::size_t first, std::size_t n);
   Rows deltas(const Tile&, std::span<const Source>, std::size_t first, std::size_t n);
+  Rows copies(const Tile&, std::span<const Source>, std::size_t first, std::size_t n);
   const float* row(const Tile&, const Source&, std::size_t i, std::size_t first, std::size_t n);
   const float* changed(const Tile&, const Source&, std::size_t i, std::size_t first, std::size_t n);
 

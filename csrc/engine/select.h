@@ -19,7 +19,7 @@ enum class Measure : std::uint8_t {
   variance,        // variance over the experts
   score,           // PCB score, zero where it is negative
   negative_score,  // minus the PCB score, zero where that is negative
-  drawn,           // magnitude of the delta after a draw
+  drawn,           // magnitude of the delta after a stage that needs no whole rows
 };
 inline constexpr int kMeasures = 5;
 

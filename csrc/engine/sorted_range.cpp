@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <memory>
 #include <utility>
-#include <vector>
 
 #include "core/error.h"
 
@@ -126,15 +126,15 @@ std::uint64_t keep_sorted_range(const float* x, float* out, std::size_t n, std::
   const auto key_of = [flip](float value) {
     return (std::bit_cast<std::uint32_t>(value) & 0x7FFFFFFFu) ^ flip;
   };
-  std::vector<Entry> entries(n);
+  const auto entries = std::make_unique_for_overwrite<Entry[]>(n);
   for (std::size_t i = 0; i < n; ++i) entries[i] = {key_of(x[i]), static_cast<std::uint32_t>(i)};
-  Introsort(entries.data(), static_cast<std::ptrdiff_t>(first), static_cast<std::ptrdiff_t>(last))
+  Introsort(entries.get(), static_cast<std::ptrdiff_t>(first), static_cast<std::ptrdiff_t>(last))
       .run(static_cast<std::ptrdiff_t>(n));
   if (first == last) {
     std::fill(out, out + n, 0.0f);
     return 0;
   }
-  const Entry *const from = entries.data() + first, *const to = entries.data() + last;
+  const Entry *const from = entries.get() + first, *const to = entries.get() + last;
   const auto [low, high] = std::minmax_element(from, to, less);
   const std::uint32_t low_key = low->key, high_key = high->key;
   for (std::size_t i = 0; i < n; ++i) {
@@ -150,8 +150,8 @@ std::uint64_t keep_sorted_range(const float* x, float* out, std::size_t n, std::
       ++n_left_out;
     }
   };
-  leave_out(entries.data(), from);
-  leave_out(to, entries.data() + n);
+  leave_out(entries.get(), from);
+  leave_out(to, entries.get() + n);
   return n_left_out;
 }
 

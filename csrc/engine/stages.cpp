@@ -34,6 +34,8 @@ void StageRunner::run(const Stages& stages, std::size_t expert, float* delta, st
     guesses_.resize(std::max(guesses_.size(), expert + 1));
     for (std::size_t row = 0; row < n; row += length)
       keep_row_band(*row_band, guesses_[expert], delta + row, length);
+  } else if (const auto* const weighed = std::get_if<Weighed>(&stage)) {
+    weigh(*weighed, delta, first, n);
   }
 }
 
@@ -89,6 +91,26 @@ void StageRunner::keep_row_band(const RowBand& rule, Guesses& guesses, float* ro
       band.floor_cutoff = kernels().count_to(row, n, found.bits, last - found.n_above);
   }
   keep_band(band, row, 0, n);
+}
+
+void StageRunner::weigh(const Weighed& rule, float* delta, std::uint64_t first, std::size_t n) {
+  products_.resize(n);
+  const float* const factors = rule.factors->data();
+  split_at_rows(first, n, rule.columns, [&](std::uint64_t row, std::size_t at, std::size_t part) {
+    const float* const x = delta + at;
+    float* const y = products_.data() + at;
+    if (rule.by_column) {
+      const float* const own = factors + (first + at) % rule.columns;
+      for (std::size_t i = 0; i < part; ++i) y[i] = x[i] * own[i];
+    } else {
+      const float own = factors[row];
+      for (std::size_t i = 0; i < part; ++i) y[i] = x[i] * own;
+    }
+  });
+  if (rule.keeps)
+    kernels().keep_where(products_.data(), rule.floor, delta, n);
+  else
+    std::copy_n(products_.data(), n, delta);
 }
 
 }  // namespace tallies

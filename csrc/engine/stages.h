@@ -39,9 +39,11 @@ class StageRunner {
   void drop_by_rank(const DropByRank&, float* row, std::uint64_t first, std::size_t n);
   void keep_band(const Band&, float* delta, std::uint64_t first, std::size_t n);
   void keep_row_band(const RowBand&, Guesses&, float* row, std::size_t n);
+  void weigh(const Weighed&, float* delta, std::uint64_t first, std::size_t n);
 
   RowRanks ranks_;
   std::vector<std::int32_t> ends_;  // of a band, for the elements in hand
+  std::vector<float> products_;
   RowSelect select_;
   std::vector<Guesses> guesses_;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -49,7 +50,17 @@ struct RowBand {
   float factor;
 };
 
-using Stage = std::variant<Draw, DropByRank, Band, RowBand>;
+// Multiplies entries by the factor of their row, or of their column. With `keeps`, entries whose
+// product exceeds the floor, bits of magnitudes, stay as they are, and others become +0.
+struct Weighed {
+  std::shared_ptr<const std::vector<float>> factors;
+  std::uint64_t columns;  // elements of a row
+  bool by_column;
+  bool keeps;
+  std::int32_t floor;
+};
+
+using Stage = std::variant<Draw, DropByRank, Band, RowBand, Weighed>;
 
 struct Stages {
   std::vector<Stage> stages;     // per expert

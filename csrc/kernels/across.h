@@ -1,5 +1,5 @@
 // Entries that depend on all experts of their element: a first sweep over an element's experts
-// sees them all, a second one weighs each. Reference: tests/reference/{ram,sce,pcb}.py.
+// sees them all, a second one weighs each. Reference: tests/reference/{ram,nearswap,sce,pcb}.py.
 #pragma once
 
 #include "core/table.h"
@@ -30,6 +30,39 @@ struct SharedEntry {
     const Mask passes = greater(magnitude(delta), floor);
     const F32s n = to_floats(larger(seen.n, all(1)));
     const F32s y = select(equal(seen.n, all(1)), delta * weight, delta / n);
+    return {y, y, passes, passes, passes};
+  }
+};
+
+// NearSwap: of two, w times the second and 1 - w times the first, w = t / |first - second|, from 0
+// to 1, by the reciprocal of a distance of at least 1e-6. The weights are t.
+struct SwappedEntry {
+  struct Seen {
+    F32s first{}, second{}, share{};
+  };
+  float weight;
+  bool is_first;
+  template <class Args>
+  TALLIES_INLINE SwappedEntry(const Args& args, int expert)
+      : weight(args.weights[expert]), is_first(expert == 0) {}
+  TALLIES_INLINE void see(Seen& seen, F32s value) const {
+    if (is_first)
+      seen.first = value;
+    else
+      seen.second = value;
+  }
+  template <class Args>
+  static TALLIES_INLINE void settle(Seen& seen, const Args& args) {
+    const F32s zero{}, one = all(1.0f), least = all(1e-6f);
+    F32s distance = floats_of(magnitude(seen.first - seen.second));
+    distance = select(greater(least, distance), least, distance);
+    F32s share = (one / distance) * all(args.weights[0]);
+    share = select(greater(zero, share), zero, share);
+    seen.share = select(greater(share, one), one, share);
+  }
+  TALLIES_INLINE Entry operator()(F32s value, const Seen& seen) const {
+    const F32s y = (is_first ? all(1.0f) - seen.share : seen.share) * value;
+    const Mask passes = all_if(true);
     return {y, y, passes, passes, passes};
   }
 };

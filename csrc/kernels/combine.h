@@ -6,69 +6,10 @@
 #include "kernels/agree.h"
 #include "kernels/blocks.h"
 #include "kernels/entry.h"
+#include "kernels/totals.h"
 
 namespace tallies {
 namespace {
-
-// Signs as whole numbers: -1, 0 or +1.
-TALLIES_INLINE I32s sign_of(I32s x) { return larger(smaller(x, all(1)), all(-1)); }
-
-// The sign that a zero vote takes, as the bounds beyond which a vote elects a sign.
-struct ZeroSign {
-  I32s plus_above, minus_below;
-  explicit TALLIES_INLINE ZeroSign(int sign)
-      : plus_above(all(sign > 0 ? -1 : 0)), minus_below(all(sign < 0 ? 1 : 0)) {}
-};
-
-// The counts of a block of elements, lane by lane, for the CombineTally.
-struct LaneTally {
-  I32s signs{}, conflicts{}, cancellations{}, largest{};
-
-  // Lanes count up to 2^31, far above the blocks in a call.
-  TALLIES_INLINE void add_to(CombineTally& t, std::int32_t overflow) const {
-    t.sign_sum += total<std::int64_t>(signs);
-    t.conflicts += total<std::uint64_t>(conflicts);
-    t.cancellations += total<std::uint64_t>(cancellations);
-    t.overflow |= any(greater(largest, all(overflow - 1)));
-  }
-};
-
-// A rule accumulates an element over the experts (`step`) and ends with the merged value
-// (`finish`), which may ignore NaN and infinity: blocks in which `watched` or a result is that
-// large pass through `repair` as well. It is rare, and checking once a block is cheaper.
-
-// No election: every survivor counts.
-template <Blend kBlend>
-struct Total {
-  struct Acc {
-    F32s sum{};
-  };
-  static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
-    a.sum = add_if(entry.passes, a.sum, entry.value);
-  }
-  static TALLIES_INLINE F32s finish(const Acc& a, float divisor, const ZeroSign&, I32s,
-                                    LaneTally&) {
-    return kBlend == Blend::mean ? a.sum / divisor : a.sum;
-  }
-  static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
-  static TALLIES_INLINE F32s repair(const Acc&, I32s, F32s result, LaneTally&) { return result; }
-};
-
-// The mean of the values, each already times its vote, over the sum of their votes.
-struct VoteWeighted : Total<Blend::score_weighted_mean> {
-  struct Acc {
-    F32s sum{}, votes{};
-  };
-  static TALLIES_INLINE void step(Acc& a, const Entry& entry, float) {
-    a.sum = a.sum + entry.value;
-    a.votes = a.votes + entry.vote;
-  }
-  static TALLIES_INLINE F32s finish(const Acc& a, float, const ZeroSign&, I32s, LaneTally&) {
-    return a.sum / select(greater(all(1e-12f), a.votes), all(1e-12f), a.votes);
-  }
-  static TALLIES_INLINE I32s watched(const Acc&) { return I32s{}; }
-  static TALLIES_INLINE F32s repair(const Acc&, I32s, F32s result, LaneTally&) { return result; }
-};
 
 // An election by the sum or the count of the weighted survivors, or by signs handed in. A value
 // of zero never agrees. A sum that is NaN (a NaN, or both infinities) is the result, and no vote.
@@ -124,6 +65,22 @@ template <>
 struct RuleOf<Vote::none, Blend::score_weighted_mean> {
   using Type = VoteWeighted;
 };
+template <>
+struct RuleOf<Vote::none, Blend::fused_sum> {
+  using Type = FusedTotal<Blend::fused_sum>;
+};
+template <>
+struct RuleOf<Vote::none, Blend::fused_mean> {
+  using Type = FusedTotal<Blend::fused_mean>;
+};
+template <>
+struct RuleOf<Vote::none, Blend::largest> {
+  using Type = Largest;
+};
+template <>
+struct RuleOf<Vote::none, Blend::swapped> {
+  using Type = Swapped;
+};
 #define TALLIES_AGREEING(blend, Agreeing)  \
   template <Vote kVote>                    \
     requires(kVote != Vote::none)          \
@@ -150,6 +107,18 @@ struct EntryOf<kGate, kVote, kBlend> {
 template <Gate kGate>
 struct EntryOf<kGate, Vote::none, Blend::alone_or_mean> {
   using Type = SharedEntry;
+};
+template <>
+struct EntryOf<Gate::all, Vote::none, Blend::fused_sum> {
+  using Type = BareEntry;
+};
+template <>
+struct EntryOf<Gate::all, Vote::none, Blend::fused_mean> {
+  using Type = BareEntry;
+};
+template <>
+struct EntryOf<Gate::all, Vote::none, Blend::swapped> {
+  using Type = SwappedEntry;
 };
 template <Vote kVote, Blend kBlend>
 struct EntryOf<Gate::variance, kVote, kBlend> {

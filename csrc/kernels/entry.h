@@ -27,6 +27,16 @@ struct WeightedEntry {
   }
 };
 
+// The delta itself, for a blend that multiplies by the weight.
+struct BareEntry {
+  float weight;
+  TALLIES_INLINE BareEntry(std::int32_t, float weight_) : weight(weight_) {}
+  TALLIES_INLINE Entry operator()(F32s delta) const {
+    const Mask passes = all_if(true);
+    return {delta, delta, passes, passes, passes};
+  }
+};
+
 // The same with a vote that the weight does not change.
 template <Gate kGate>
 struct UnweightedVoteEntry : WeightedEntry<kGate> {

@@ -5,6 +5,7 @@
 #include "kernels/band.h"
 #include "kernels/combine.h"
 #include "kernels/convert.h"
+#include "kernels/divergence.h"
 #include "kernels/drop.h"
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
@@ -75,6 +76,7 @@ constexpr KernelTable make_table() {
   t.keep_where = &keep_where;
   t.scores = &scores;
   t.count_overlap = &count_overlap;
+  t.divergence = &divergence;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

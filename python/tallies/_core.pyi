@@ -218,7 +218,22 @@ class RowBand:
 
     def __init__(self, *, n_outliers: int, n_kept: int, factor: float = 1.0) -> None: ...
 
-_Stage = Draw | DropByRank | Band | RowBand
+class Weighed:
+    """Multiply entries by the factor of their row or column of ``columns`` elements.
+
+    With a ``floor``, entries with bits(|product|) above it stay as they are, and others become +0.
+    """
+
+    def __init__(
+        self,
+        *,
+        factors: Sequence[float],
+        columns: int,
+        by_column: bool = False,
+        floor: int | None = None,
+    ) -> None: ...
+
+_Stage = Draw | DropByRank | Band | RowBand | Weighed
 
 class Candidate:
     """The numbers that vary between outputs of one read.
@@ -293,6 +308,11 @@ class GramTask:
     """A slice of whose rows inner products are taken."""
 
     def __init__(self, *, job: int | Slice, row_length: int) -> None: ...
+
+class MatrixTask:
+    """A job of whose rows of ``columns`` elements, or of whose columns, numbers are taken."""
+
+    def __init__(self, *, job: int | Slice, columns: int) -> None: ...
 
 class Overlap:
     """The entries above a floor that each expert has alone, and those that others have too.
@@ -607,7 +627,7 @@ class Plan:
         measure: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
         agreement: int = 0,
-        draws: Sequence[Sequence[Draw]] = (),
+        draws: Sequence[Sequence[_Stage]] = (),
     ) -> list[list[Threshold]]:
         """Return the exact thresholds of each rank of each unit."""
     def survey_round(
@@ -620,7 +640,7 @@ class Plan:
         measure: int = 0,
         scores: Sequence[tuple[float, float, float, float, float]] = (),
         agreement: int = 0,
-        draws: Sequence[Sequence[Draw]] = (),
+        draws: Sequence[Sequence[_Stage]] = (),
     ) -> Round:
         """Survey the part of each unit that this plan has for one round of a selection.
 
@@ -663,6 +683,23 @@ class Plan:
         limits: Limits,
         progress: Callable[[int], object] | None = None,
     ) -> list[GramRows]: ...
+    def divergences(
+        self,
+        *,
+        tasks: Sequence[MatrixTask],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]:
+        """Return the divergence of the expert's softmax from the base's, for each row."""
+    def column_products(
+        self,
+        *,
+        tasks: Sequence[MatrixTask],
+        deltas: bool,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[list[float]]:
+        """Return the inner products of each column, as those of ``gram``; on one thread."""
     def stage_sums(
         self,
         *,

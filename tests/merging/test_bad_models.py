@@ -49,7 +49,7 @@ def test_the_models_of_these_tests_merge() -> None:
             [
                 "tensor 'embed_tokens.weight' has shape [8, 4],",
                 "base has [6, 4]: rows 6 to 7 are only in the former (vocabularies of 8 and 6",
-                "tokenizer: {source: union}",
+                "tokenizer: {source: base}",
             ],
         ),
         (

@@ -127,5 +127,7 @@ def test_a_run_does_not_go_on_with_another_file(paths: list[Path], tmp_path: Pat
     recipe = request("linear", paths, embeddings=str(tmp_path / "given.safetensors"))
     made = plan(recipe)
     assert str(tmp_path / "given.safetensors") in made.input_files()
+    said = " ".join(str(made).split())
+    assert f"given 'lm_head.weight', 'model.embed_tokens.weight' from {tmp_path}" in said
     with pytest.raises(InputError, match=r"given\.safetensors"):
         merge(recipe, tmp_path / "given.safetensors", overwrite=True)

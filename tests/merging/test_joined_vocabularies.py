@@ -147,7 +147,7 @@ def test_plan_and_summary_say_what_becomes_of_the_vocabulary(tmp_path: Path) -> 
     recipe = request("linear", paths)
     recipe["tokenizer"] = {"source": "union", "tokens": {"<new>": {"source": {"kind": "zero"}}}}
     made = plan(recipe)
-    said = "union, 12 tokens, 4 more than the base ('<|im_start|>', '<|im_end|>', '<x>', ...)"
+    said = "union, 12 tokens, 4 new ('<|im_start|>', '<|im_end|>', '<x>', ...)"
     assert said in " ".join(str(made).split())
     assert "1 row averaged ('<|im_end|>')" in " ".join(str(made).split())
     assert said in " ".join(str(merge(recipe, tmp_path / "out")).split())

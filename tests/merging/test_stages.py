@@ -12,6 +12,7 @@ import yaml
 
 import tallies
 from tallies import InputError, StorageError
+from tallies.checkpoint.locks import lock_file
 from tallies.merging import staging
 from tests.reference.ties import ties_model
 from tests.support.checkpoints import assert_holds, data_bytes, write
@@ -216,8 +217,48 @@ def test_progress_counts_all_stages(here: Path) -> None:
 
 def test_the_card_and_the_recipe_have_all_stages(here: Path) -> None:
     tallies.merge(documents(here / "two.yml", MIDDLE, LAST), here / "out")
+    text = (here / "out/mergekit_config.yml").read_text()
+    assert "mergekit-multi reads this file as well" in text.replace("\n# ", " ")
     found = list(yaml.safe_load_all((here / "out/mergekit_config.yml").read_text()))
     assert [one.get("name") for one in found] == ["mid", None]
-    assert "name: mid" in (here / "out/README.md").read_text()
+    card = (here / "out/README.md").read_text()
+    assert "name: mid" in card and "| mid | merged |" in card
+    assert "left out" not in str(tallies.merge(here / "out/tallies.json", here / "again"))
     assert str(here) not in (here / "out/tallies.json").read_text()
     assert json.loads((here / "out/tallies.json").read_text())["stages"]["mid"]
+
+
+def test_licences_go_through_the_stages(here: Path) -> None:
+    for name, text in (("a", "license: mit"), ("b", "license: mit"), ("c", "license: mit")):
+        (here / name / "README.md").write_text(f"---\n{text}\n---\n")
+    tallies.merge(documents(here / "two.yml", MIDDLE, {**LAST, "base_model": "a"}), here / "out")
+    assert "license: mit" in (here / "out/README.md").read_text()
+    (here / "b/README.md").write_text("---\nlicense: gpl-3.0\n---\n")
+    tallies.merge(documents(here / "two.yml", MIDDLE, {**LAST, "base_model": "a"}), here / "other")
+    assert "license: other" in (here / "other/README.md").read_text()
+
+
+def test_what_a_killed_run_left_in_memory_is_removed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "_MEMORY", here / "memory")
+    for name in ("left", "busy"):
+        place = here / "memory" / f"{staging.PREFIX}{name}"
+        place.mkdir(parents=True)
+        (place / "lock").touch()
+    with open(here / f"memory/{staging.PREFIX}busy/lock") as busy:
+        lock_file(busy.fileno())
+        tallies.merge(documents(here / "two.yml", MIDDLE, LAST), here / "out")
+    assert [one.name for one in (here / "memory").iterdir()] == [f"{staging.PREFIX}busy"]
+
+
+def test_two_runs_do_not_share_a_directory(here: Path) -> None:
+    recipe = documents(here / "two.yml", MIDDLE, LAST)
+    (here / ".out.tallies-stages").mkdir()
+    with open(here / ".out.tallies-stages/lock", "w") as busy:
+        lock_file(busy.fileno())
+        with pytest.raises(InputError, match="another run merges its stages there"):
+            tallies.merge(recipe, here / "out", max_memory=64)
+    assert (here / ".out.tallies-stages/lock").exists()
+    tallies.merge(recipe, here / "out", max_memory=64)
+    assert not (here / ".out.tallies-stages").exists()

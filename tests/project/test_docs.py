@@ -34,7 +34,8 @@ PAGES = [
 # A mark on the line above a fence: its commands take minutes or need the network, or it makes the
 # checkpoints that the examples of all pages work on.
 FENCE = re.compile(
-    r"^(?:<!-- (long-running|checkpoints) -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^(?:<!-- (long-running|checkpoints|hosts) -->\n)?```(\w+)\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -17,8 +17,24 @@ def test_the_base_takes_part_in_linear() -> None:
 def test_a_base_that_linear_does_not_use_is_told() -> None:
     _, (warning,) = MergeConfig.load(request(merge_method="linear")).experts()
     assert_words(warning, "base", "takes no part in linear")
-    text = refusal(request(merge_method="linear", semantics="mergekit", parameters={"weight": 1}))
-    assert_words(text, "base_model", "mergekit averages", "list it under 'models'")
+
+
+def test_a_base_that_is_not_listed_joins_mergekits_averages() -> None:
+    linear = request(merge_method="linear", semantics="mergekit")
+    experts, (warning,) = MergeConfig.load({**linear, "parameters": {"weight": 1}}).experts()
+    assert Path(experts[-1].model).name == "base"
+    assert_words(warning, "base", "joins the models as the last one")
+    own = [{"model": "a", "parameters": {"weight": 1}}]
+    text = refusal({**linear, "models": own})
+    assert_words(text, "base_model", "mergekit averages", "list it under 'models'", "'parameters'")
+
+
+def test_the_base_alone_is_the_result_of_mergekit() -> None:
+    alone = request(models=[{"model": "base"}])
+    assert_words(refusal(alone), "found only the base_model")
+    (entry,), (warning,) = MergeConfig.load({**alone, "semantics": "mergekit"}).experts()
+    assert Path(entry.model).name == "base"
+    assert_words(warning, "only the base_model", "the result is the base")
 
 
 def test_a_model_listed_twice_counts_twice_with_a_warning() -> None:

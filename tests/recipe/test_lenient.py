@@ -54,7 +54,6 @@ def test_it_is_left_out_and_told(
     ("own", "shared", "words"),
     [
         ({"wieght": 1}, {}, "did you mean 'weight'"),
-        ({}, {"rescale": True}, "rescaling trimmed task vectors is not done"),
         ({"density": [{"filter": "mlp"}, {"value": 1}]}, {}, "has no 'value'"),
     ],
 )
@@ -63,6 +62,42 @@ def test_slips_and_what_is_not_done_stay_errors(
 ) -> None:
     with pytest.raises(InputError, match=words):
         MergeConfig.load(recipe("ties", own, shared))
+
+
+def test_empty_lists_and_notes_are_passed_over() -> None:
+    noted = {**recipe("ties", {}, {"density": []}), "x-weights": {"weight": 1}, "_rest": 2}
+    made = MergeConfig.load(noted)
+    assert made.parameters == {}
+    for words in ("parameters: density: passed over, the list is empty", "x-weights: passed over"):
+        assert any(words in warning for warning in made.experts()[1])
+    with pytest.raises(InputError, match="x-weights"):
+        MergeConfig.load({**noted, "semantics": "paper", "parameters": {}})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"weight": True}, {"weight": 1.0}),
+        ({"normalize": "n", "int8_mask": "off"}, {"normalize": False, "int8_mask": False}),
+        ({"density": 1.5}, {"density": 1.5}),
+        ({"normalize": [True, False]}, {"normalize": [True, False]}),
+        ({"rescale": "yes"}, {"rescale": "l1"}),
+    ],
+)
+def test_values_that_mergekit_takes(given: dict[str, Any], kept: dict[str, Any]) -> None:
+    made = MergeConfig.load(recipe("ties", {}, given))
+    assert made.parameters == kept
+    if "int8_mask" not in given:
+        with pytest.raises(InputError):
+            MergeConfig.load({**recipe("ties", {}, given), "semantics": "paper"})
+
+
+@pytest.mark.parametrize(
+    "given", [{"integers": ["equal", "base"]}, {"density": "all"}, {"normalize": "perhaps"}]
+)
+def test_slips_of_values_stay_errors(given: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        MergeConfig.load(recipe("ties", {}, given))
 
 
 def test_the_papers_semantics_names_the_way_out() -> None:

@@ -132,8 +132,8 @@ def test_a_layer_with_nan_is_not_hidden() -> None:
 @pytest.mark.parametrize("unit", ["layer", "tensor"])
 def test_a_dropped_layer_is_one_of_the_base(name: str, unit: str) -> None:
     base, *experts = models(1 + n_experts(methods.get(name)))
-    experts[1] = {key: base[key] + np.float32(0.01) * experts[1][key] for key in NAMES}
-    experts[1]["layers.1.w"] = experts[1]["layers.1.w"] + np.float32(9)
+    experts[-1] = {key: base[key] + np.float32(0.01) * experts[-1][key] for key in NAMES}
+    experts[-1]["layers.1.w"] = experts[-1]["layers.1.w"] + np.float32(9)
     options = {"score": "size", "ratio": 0.34, "drop": "highest", "unit": unit}
     found = merge_state_dicts(base, experts, method=name, drop_layers=options)
     # The expectation: the same layers found by hand, the base's tensors put in their place.

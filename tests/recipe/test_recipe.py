@@ -46,7 +46,12 @@ def test_a_recipe_of_mergekit_is_read(tmp_path: Path) -> None:
         {"filter": "mlp", "value": 0.5},
         {"filter": None, "value": 0.0},
     ]
-    assert config.parameters == {"normalize": True, "int8_mask": True, "scale": 2.0}
+    assert config.parameters == {
+        "normalize": True,
+        "int8_mask": True,
+        "rescale": "none",
+        "scale": 2.0,
+    }
     assert config.output_dtype == "F16"
     experts, warnings = config.experts()
     assert [Path(entry.model).name for entry in experts] == ["a", "b"]

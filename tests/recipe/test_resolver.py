@@ -88,6 +88,7 @@ def test_values_are_those_of_mergekit() -> None:
             "normalize": True,
             "int8_mask": True,
             "integers": "equal",
+            "rescale": "none",
         }
     assert resolver.warnings == ()
 

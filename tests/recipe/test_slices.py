@@ -56,9 +56,10 @@ def test_slices_that_are_whole_models_merge_as_models(
     assert all(np.array_equal(found[name], expected[name]) for name in LLAMA)
 
 
-def test_gradients_that_would_begin_anew_in_each_slice_are_refused(pair: Path) -> None:
-    with pytest.raises(InputError, match="'t' vary by layer, and would begin anew in each slice"):
-        MergeConfig.load(recipe(pair, slices=slices(pair, (0, 1), (1, 4))))
+def test_gradients_that_begin_anew_in_each_slice_keep_the_slices(pair: Path) -> None:
+    made = MergeConfig.load(recipe(pair, slices=slices(pair, (0, 1), (1, 4))))
+    assert made.slices is not None and len(made.slices) == 2
+    assert [entry.model for entry in made.models] == [str(pair / name) for name in "ab"]
 
 
 def test_parameters_of_sources_and_of_the_slice(pair: Path) -> None:
@@ -81,33 +82,57 @@ def test_the_only_module_is_the_recipe(pair: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "ranges", [[(0, 3)], [(0, 3), (1, 4)], [(1, 4)], [(0, 2), (0, 2)]], ids=str
+)
+def test_other_layers_are_a_stack(pair: Path, ranges: list[tuple[int, int]]) -> None:
+    made = MergeConfig.load(recipe(pair, slices=slices(pair, *ranges)))
+    assert made.slices is not None
+    assert [one.sources[0].layer_range for one in made.slices] == ranges
+    again = MergeConfig.load(made.to_json_dict())
+    assert again == made
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda pair: slices(pair, (0, 3)), ["has 4 layers", "take 3", "'models'"]),
-        (lambda pair: slices(pair, (0, 5)), ["has 4 layers", "take 5"]),
-        (lambda pair: slices(pair, (0, 3), (1, 4)), ["layers 1 to 4 follow layer 3"]),
-        (lambda pair: slices(pair, (1, 4)), ["layers 1 to 4 follow layer 0"]),
-        (
-            lambda pair: [
-                {"sources": [source(pair, "a", 0, 2)]},
-                {"sources": [source(pair, "b", 2, 4)]},
-            ],
-            ["not all have the same models"],
-        ),
-        (
-            lambda pair: [*slices(pair, (0, 2), parameters={"t": 1}), *slices(pair, (2, 4))],
-            ["parameters differ from slice to slice"],
-        ),
         (lambda pair: [], ["slices: found []"]),
-        (lambda pair: [{"sources": [{"model": "a"}]}], ["layer_range is None", "[0, N]"]),
+        (lambda pair: [{"sources": [{"model": "a"}]}], ["layer_range is None", "[FIRST, END]"]),
+        (lambda pair: [{"sources": [source(pair, "a", 3, 3)]}], ["is [3, 3]"]),
+        (lambda pair: [{"sources": [source(pair, "a", -1, 3)]}], ["is [-1, 3]"]),
+        (lambda pair: [{"sources": [{"model": "a", "layer_range": [0, 1.5]}]}], ["is [0, 1.5]"]),
         (lambda pair: [{"sources": ["a"]}], ["slices[0]", "found 'a'"]),
+        (lambda pair: [{"sources": []}], ["slices[0].sources", "a list"]),
         (
             lambda pair: [{"sources": [source(pair, "a", 0, 4)], "residual_weight": 1}],
-            ["residual_weight", "is not done"],
+            ["residual_weight", "no method of mergekit reads it"],
+        ),
+        (
+            lambda pair: [{"source": [source(pair, "a", 0, 4)]}],
+            ["slices[0]", "did you mean 'sources'?"],
+        ),
+        (
+            lambda pair: [{"sources": [source(pair, "a", 0, 4, layers=[0, 4])]}],
+            ["slices[0]: sources: key 'layers' is not known"],
+        ),
+        (
+            lambda pair: [{"sources": [source(pair, "a", 0, 2), source(pair, "b", 0, 3)]}],
+            ["slices[0]", "gives 3 layers (0 to 2)", "2; give all sources"],
+        ),
+        (
+            lambda pair: slices(pair, (0, 2), parameters={"tt": 1}),
+            ["slices[0]: parameters: tt", "is not known"],
+        ),
+        (
+            lambda pair: [{"sources": [source(pair, "b", 0, 2), source(pair, "b", 1, 3)]}],
+            ["slices[0]", "slerp needs the layers of base_model", "add '{model: BASE"],
+        ),
+        (
+            lambda pair: [{"sources": [source(pair, "a", 0, 2)]}],
+            ["slices[0]: sources: found 1, and slerp merges exactly 2"],
         ),
     ],
 )
-def test_other_slices_are_refused(pair: Path, change: Any, words: list[str]) -> None:
+def test_wrong_slices_are_refused(pair: Path, change: Any, words: list[str]) -> None:
     with pytest.raises(InputError) as caught:
         MergeConfig.load(recipe(pair, slices=change(pair)))
     assert_words(str(caught.value), *words)

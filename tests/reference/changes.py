@@ -86,3 +86,19 @@ def replace_rows(x: Floats, indices: Sequence[int], values: Array) -> Floats:
     out = x.copy()
     out[list(indices)] = widen(values)
     return out
+
+
+@ieee
+def add_rows(x: Floats, indices: Sequence[int], values: Array) -> Floats:
+    """Some rows plus others: the sum of a mean."""
+    out = x.copy()
+    out[list(indices)] += widen(values)
+    return out
+
+
+@ieee
+def divide_rows(x: Floats, indices: Sequence[int], divisors: Array) -> Floats:
+    """Some rows over their divisors: the count of a mean."""
+    out = x.copy()
+    out[list(indices)] /= widen(divisors)[:, None]
+    return out

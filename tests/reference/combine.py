@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .blend import disjoint_merge
-from .dtype import Array, ieee, narrow, widen
+from .dtype import Array, Floats, ieee, narrow, widen
 from .elect import elect_signs
+from .fused import fused_sum
+from .magmax import largest
 from .select import keep
 from .sums import Weights, entries, in_order_sum, weight_column
 from .task_arithmetic import add_to_base, task_vectors
@@ -19,6 +21,16 @@ OF_AGREEING = {
     "weighted_mean_of_agreeing": "weighted_mean",
     "largest_agreeing": "max",
 }
+
+
+TOTALS: dict[str, Callable[[Floats, Weights], Floats]] = {
+    **dict.fromkeys(
+        ("sum", "mean"), lambda deltas, weights: in_order_sum(entries(deltas, weights))
+    ),
+    **dict.fromkeys(("fused_sum", "fused_mean"), fused_sum),
+    "largest": lambda deltas, weights: largest(entries(deltas, weights)),
+}
+"""What becomes of the entries that pass, without an election and before a mean is divided."""
 
 
 @ieee
@@ -44,8 +56,8 @@ def combine(
         masks = [keep(*pair, equal) for pair in zip(deltas, each, strict=True)]
         deltas = np.where(np.stack(masks), deltas, np.float32(0))
     if vote == "none":
-        merged = in_order_sum(entries(deltas, weights))
-        if blend == "mean":
+        merged = TOTALS[blend](deltas, weights)
+        if blend.endswith("mean"):
             merged = merged / in_order_sum(weight_column(weights, deltas)).reshape(-1)[0]
     else:
         signs = elect_signs(deltas, weights, vote, zero)

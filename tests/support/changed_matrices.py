@@ -18,7 +18,7 @@ from tests.support import strategies
 Array = npt.NDArray[Any]
 KINDS = [
     *("product", "stack", "part", "hadamard", "kronecker"),
-    *("added", "row factors", "column factors", "rows"),
+    *("added", "row factors", "column factors", "rows", "added rows", "row divisors"),
 ]
 PlaceOf = Callable[[Array], tuple[int, int, int]]
 
@@ -127,13 +127,24 @@ def column_factors(factors: Array) -> Step:
     )
 
 
-def rows(indices: list[int], values: Array) -> Step:
-    """Trained tokens."""
+def rows(indices: list[int], values: Array, *, added: bool) -> Step:
+    """Trained tokens, or rows of a mean."""
+    make = reference.add_rows if added else reference.replace_rows
     return Step(
         lambda place_of: Change.rows(
-            indices=indices, values=place_of(values), columns=values.shape[1]
+            indices=indices, values=place_of(values), columns=values.shape[1], added=added
         ),
-        lambda x: reference.replace_rows(x, indices, values),
+        lambda x: make(x, indices, values),
+    )
+
+
+def row_divisors(indices: list[int], divisors: Array, columns: int) -> Step:
+    """Counts of a mean."""
+    return Step(
+        lambda place_of: Change.row_divisors(
+            indices=indices, divisors=place_of(divisors), columns=columns
+        ),
+        lambda x: reference.divide_rows(x, indices, divisors),
     )
 
 
@@ -181,9 +192,12 @@ def steps(draw: st.DrawFn, n_rows: int, n_columns: int) -> Step:
             return row_factors(draw(_filled(n_rows)), n_columns)
         case "column factors":
             return column_factors(draw(_filled(n_columns)))
-        case _:
+        case kind:
             some = draw(st.sets(st.integers(0, n_rows - 1), min_size=1, max_size=5))
-            return rows(sorted(some), draw(_filled(len(some), n_columns)))
+            if kind == "row divisors":
+                return row_divisors(sorted(some), draw(_filled(len(some))), n_columns)
+            values = draw(_filled(len(some), n_columns))
+            return rows(sorted(some), values, added=kind == "added rows")
 
 
 @st.composite

@@ -52,6 +52,8 @@ class Case:
     shared: dict[str, Any] = field(default_factory=dict)
     base: bool = True
     """True if there is a base, for methods that can have one."""
+    joins: bool = False
+    """True if a base that is not listed joins the models."""
     first: int = 0
     """The first of the experts; 0 and 1 are nearly opposite, where angles are ill-conditioned."""
 
@@ -119,6 +121,28 @@ CASES = {
     "ram, large changes": Case("ram", ({},) * 3, {"epsilon": 0.5}),
     "ramplus": Case("ramplus_tl", ({},) * 3, {"epsilon": 0.5}),
     "ramplus, parameters": Case("ramplus_tl", ({},) * 4, {"epsilon": 0.9, "r": 0.37, "alpha": 5.0}),
+    "linear, with a base": Case("linear", ({},) * 3, {"weight": [0.3, 0.7]}, joins=True),
+    "linear, a varying normalize": Case(
+        "linear", weights(0.3, 0.9, 0.5), {"normalize": [{"filter": "mlp", "value": False}]}
+    ),
+    "ties, a varying normalize": Case(
+        "ties", ties((0.3, 0.9), (1.7, 0.5)), {"normalize": [True, False], "rescale": "off"}
+    ),
+    "task_arithmetic, a varying normalize": Case(
+        "task_arithmetic",
+        weights(0.4, True),
+        {"normalize": [{"filter": "self_attn", "value": "yes"}, {"value": "n"}], "rescale": True},
+    ),
+    "ram, a varying epsilon": Case("ram", ({},) * 3, {"epsilon": [0.0, 0.9]}),
+    "ties, densities beyond the ends": Case("ties", ties((1.0, 1.5), (0.4, -0.2), (0.7, 0.5))),
+    "breadcrumbs, densities beyond the ends": Case(
+        "breadcrumbs", ties((1.0, 1.5), (0.4, -0.2), (0.7, 0.5))
+    ),
+    "ties, an empty list": Case("ties", weights(1.0, 0.5), {"density": [], "lambda": 0.5}),
+    "nearswap": Case("nearswap", ({},), {"t": 0.3}),
+    "nearswap, gradients and filters": Case(
+        "nearswap", ({},), {"t": [{"filter": "mlp", "value": [0.0, 2.0]}, {"value": -1.0}]}
+    ),
     "ties, int8_mask": Case("ties", weights(0.5, 0.5), {"density": 0.4, "int8_mask": True}),
 }
 
@@ -132,6 +156,33 @@ CLOSE = {
     ),
     "nuslerp": Case("nuslerp", weights(0.3, 0.9), first=2),
     "nuslerp, rows": Case("nuslerp", weights(0.3, 0.9), {"nuslerp_flatten": False}, first=2),
+    "nuslerp, columns": Case(
+        "nuslerp",
+        weights(0.3, 0.9),
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        first=2,
+    ),
+    "nuslerp, columns, no base": Case(
+        "nuslerp",
+        weights(0.3, 0.9),
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+        base=False,
+        first=2,
+    ),
+    "nuslerp, rows of some": Case(
+        "nuslerp", weights(0.3, 0.9), {"nuslerp_flatten": [True, False]}, first=2
+    ),
+    "model_stock, rows of some": Case(
+        "model_stock", ({}, {}, {}), {"filter_wise": [{"filter": "mlp", "value": True}]}
+    ),
+    "slerp, beyond the ends": Case("slerp", ({},), {"t": [-0.3, 1.4]}),
+    "ties, rescaled": Case("ties", ties((0.5, 0.4), (1.0, RULES), (0.3, 1.0)), {"rescale": True}),
+    "ties, some rescaled": Case(
+        "ties", ties((0.5, 0.4), (1.0, 0.2)), {"rescale": [True, False], "normalize": False}
+    ),
+    "breadcrumbs, rescaled": Case(
+        "breadcrumbs", ties((0.5, 0.4), (1.0, 0.7)), {"rescale": True, "gamma": 0.1}
+    ),
     "nuslerp, no base": Case("nuslerp", weights([0.1, 1.0], 0.9), base=False, first=2),
     "multislerp": Case("multislerp", weights(0.3, 0.9, 0.5, 1.0)),
     "multislerp, sums": Case("multislerp", weights(0.3, 0.9), {"normalize_weights": False}),
@@ -142,6 +193,7 @@ CLOSE = {
 """Merges that are compared within rounding."""
 
 
+ARCEE = {f"arcee_fusion, {i}": Case("arcee_fusion", ({},), first=i) for i in (0, 2)}
 SCE_CASES = {
     "sce": Case("sce", ({},) * 3),
     "sce, a part": Case("sce", ({},) * 4, {"select_topk": 0.37}),
@@ -203,7 +255,7 @@ def recipe(case: Case, folder: Path) -> dict[str, Any]:
         "parameters": case.shared,
         "dtype": "float32",
     }
-    if case.method == "linear" or not case.base:
+    if (case.method == "linear" and not case.joins) or not case.base:
         return config
     return {**config, "base_model": str(folder / "base")}
 

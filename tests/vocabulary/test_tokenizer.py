@@ -29,7 +29,7 @@ def test_a_stored_tokenizer_is_read_as_it_is(tmp_path: Path) -> None:
         "<s>": True,
         "<x>": False,
     }
-    assert (found.n_rows, found.is_as_stored, found.folder) == (5, True, tmp_path)
+    assert (found.n_rows, found.changed, found.folder) == (5, None, tmp_path)
 
 
 def test_tokens_of_the_configuration_are_added_as_libraries_do(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_tokens_of_the_configuration_are_added_as_libraries_do(tmp_path: Path) -
     assert list(found.tokens) == ["a", "b", "c", "<x>", "<y>", "<s>", "<e>", "<i>"]
     assert list(found.added) == ["b", "<x>", "<y>", "<s>", "<e>", "<i>"]
     assert found.added["<x>"] == tokenizers.plain() | {"lstrip": True}
-    assert found.added["b"]["special"] and not found.is_as_stored
+    assert found.added["b"]["special"] and found.changed is not None
     assert Tokenizer.from_str(found.text).get_vocab() == found.tokens
 
 
@@ -75,7 +75,7 @@ def test_tokens_without_a_row_are_cut(tmp_path: Path, pieces: bool) -> None:
     five, two = (tokenizers.cut(found, n, "tokenizer") for n in (5, 2))
     assert list(five.tokens) == ["a", "b", "ab", "[UNK]", "<x>"]
     assert list(five.added) == ["<x>"]
-    assert list(two.tokens) == ["a", "b"] and not two.is_as_stored
+    assert list(two.tokens) == ["a", "b"] and two.changed is not None
     assert json.loads(two.text)["model"].get("merges", []) == []
 
 

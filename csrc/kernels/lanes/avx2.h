@@ -19,6 +19,9 @@ TALLIES_INLINE std::uint32_t bits(I32s mask) {
   return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)mask));
 }
 
+// a * b + c with one rounding.
+TALLIES_INLINE F32s fused(F32s a, F32s b, F32s c) { return (F32s)_mm256_fmadd_ps(a, b, c); }
+
 // The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
 TALLIES_INLINE U64s product_of_halves(U64s a) {
   return (U64s)_mm256_mul_epu32((__m256i)a, (__m256i)(a >> 32));

@@ -57,6 +57,9 @@ TALLIES_INLINE int compress(std::uint32_t* out, Mask m, I32s v) {
   return __builtin_popcount(m);
 }
 
+// a * b + c with one rounding.
+TALLIES_INLINE F32s fused(F32s a, F32s b, F32s c) { return _mm512_fmadd_ps(a, b, c); }
+
 // The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
 TALLIES_INLINE U64s product_of_halves(U64s a) {
   return (U64s)_mm512_mul_epu32((__m512i)a, (__m512i)(a >> 32));

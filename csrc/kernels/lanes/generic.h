@@ -26,6 +26,7 @@ TALLIES_INLINE U64s product_of_halves(U64s a) { return (a & 0xffffffffu) * (a >>
 }  // namespace tallies
 
 #include "kernels/lanes/halved_doubles.h"
+#include "kernels/lanes/soft_fused.h"
 #include "kernels/lanes/vector_masks.h"
 
 // Operations on masks first.

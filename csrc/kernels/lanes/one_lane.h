@@ -68,6 +68,13 @@ TALLIES_INLINE Total total(I32s v) {
   return v;
 }
 
+// a * b + c with one rounding.
+#if defined(__CUDA_ARCH__)
+TALLIES_INLINE F32s fused(F32s a, F32s b, F32s c) { return __fmaf_rn(a, b, c); }
+#else
+TALLIES_INLINE F32s fused(F32s a, F32s b, F32s c) { return __builtin_fmaf(a, b, c); }
+#endif
+
 #if defined(__CUDA_ARCH__)
 TALLIES_INLINE F32s widen_half(U16s half) {
   F32s x;

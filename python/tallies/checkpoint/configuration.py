@@ -23,6 +23,7 @@ from .json_text import is_object, json_object, read_text
 from .layout import Entry
 from .parts import folder_of
 from .quantised import quantisation, without_quantisation
+from .stacked import LayersOf, with_layers
 from .tied import is_embedding, is_head
 
 _DTYPE_KEYS: Final = ("dtype", "torch_dtype")
@@ -48,6 +49,8 @@ class Written:
     """True if the request states the dtype of the result."""
     donated: bool = False
     """True if config.json is that of another model than the one that named the tensors."""
+    layers: Sequence[LayersOf] = ()
+    """The layers of a stack, by the part of config.json that counts them."""
 
 
 def written_parts(
@@ -58,6 +61,7 @@ def written_parts(
     asked_dtype: bool = False,
     asked_tied: Tied = Tied.AS_BASE,
     donated: bool = False,
+    layers: Sequence[LayersOf] = (),
 ) -> dict[str, Written]:
     """Sort the tensors of a result by the folders of the template's parts.
 
@@ -68,6 +72,7 @@ def written_parts(
         asked_dtype: True if the request states the dtype of the result.
         asked_tied: The state of the heads that the request states.
         donated: True if the files beside the tensors are those of another model.
+        layers: The layers of a stack, which the template's own part has.
     """
     had_heads = {folder_of(name, template.parts) for name in template.tensors if is_head(name)}
     had_heads |= {
@@ -91,6 +96,7 @@ def written_parts(
             untied=asked_tied is Tied.UNTIE,
             asked_dtype=asked_dtype,
             donated=donated,
+            layers=() if folder else layers,
         )
         for folder, found in by_folder.items()
     }
@@ -135,7 +141,10 @@ def true_text(text: bytes, where: str, written: Written) -> bytes:
     new = without_quantisation(config) if quantisation(config) else config
     new = _with_dtype(new, written)
     new = _with_tied(new, written)
-    if written.donated:
+    for nested, key, layers in written.layers:
+        inner = with_layers(new[nested] if nested else new, key, layers)
+        new = {**new, nested: inner} if nested else inner
+    if written.donated or written.layers:
         refuse_other_sizes(new, where, written.tensors)
     new = true_vocabulary(new, where, written.tensors)
     return text if new == config else as_before(new, text)

@@ -61,18 +61,29 @@ class Match:
         return model.tensors.get(name, model.tensors.get(alias) if alias else None)
 
 
-def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> Match:
+def match(
+    template: Model, others: Sequence[Model], policy: Policy = STRICT, *, of_parts: bool = False
+) -> Match:
     """Match every tensor of every model; InputError that names the first tensor without a match.
 
     A tensor that a model lacks is found under the name it is tied to, if it is. Models may differ
     in their buffers: the template's count.
+
+    Args:
+        template: The model that names the tensors.
+        others: The models that are merged.
+        policy: The treatment of tensors that not all models have.
+        of_parts: Each model is compared with the part of the template whose names it has.
     """
     tied = {
         alias: canonical
         for alias, canonical in template.tied.items()
         if alias not in policy.given and all(_is_tied(model, alias, canonical) for model in others)
     }
-    found = [(model.label, differences(template, model, policy)) for model in others]
+    found = [
+        (model.label, differences(_part(template, model) if of_parts else template, model, policy))
+        for model in others
+    ]
     names = sorted(template.tensors, key=str.encode)
     shapes = {name: template.tensors[name].shape for name in names}
     settled = frozenset(n for n in names if is_settled(n, shapes[n], policy))
@@ -102,6 +113,13 @@ def match(template: Model, others: Sequence[Model], policy: Policy = STRICT) -> 
         if len(sizes) > 1:
             rows[name] = min(shape[0] for shape in sizes)
     return replace(made, rows=rows)
+
+
+def _part(template: Model, model: Model) -> Model:
+    """Return the template with the tensors whose names a model has."""
+    return replace(
+        template, tensors={name: template.tensors[name] for name in model.tensors}, tied={}
+    )
 
 
 def _is_tied(model: Model, alias: str, canonical: str) -> bool:

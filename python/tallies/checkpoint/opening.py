@@ -68,14 +68,20 @@ def open_donor(path: str) -> Checkpoint:
     return Checkpoint.open_small_files(path)
 
 
-def as_model(checkpoint: Checkpoint, tied: Tied = Tied.AS_BASE) -> Model:
+def as_model(
+    checkpoint: Checkpoint, tied: Tied = Tied.AS_BASE, *, heads_alone: bool = False
+) -> Model:
     """Return a checkpoint as matching takes it.
 
     Args:
         checkpoint: The checkpoint.
         tied: The state of the result: heads are apart from embeddings, or must equal them.
+        heads_alone: Other tensors that lie in the same place are no aliases, as in a stack that has
+            a layer twice.
     """
     pairs = dict(tied_pairs(checkpoint))
+    if heads_alone:
+        pairs = {alias: name for alias, name in pairs.items() if is_head(alias)}
     if tied is Tied.UNTIE:
         pairs = {alias: name for alias, name in pairs.items() if not is_head(alias)}
     elif tied is Tied.TIE:

@@ -55,7 +55,7 @@ RECIPE = Advice(
     "leave it out with 'extra: drop' (--extra drop), or remove it from the file",
     "keep the base's with 'missing: [{{filter: {0}, value: base}}]' and 'extra: [{{filter: {0}, "
     "value: drop}}]' (--missing {0}=base --extra {0}=drop)",
-    "align the vocabularies with 'tokenizer: {source: union}' (or base, or a model), or keep the "
+    "align the vocabularies with 'tokenizer: {source: base}' (or union, or a model), or keep the "
     "base's rows with 'embeddings: base-rows' (--embeddings base-rows), or only the rows that all "
     "have with 'truncate'",
     in_recipe,

@@ -17,6 +17,7 @@ GATE_CODES: Final = {
     Gate.VARIANCE: 2,
     Gate.SCORE: 3,
     Gate.RANDOM: 4,
+    Gate.IMPORTANCE: 0,
 }
 
 STAGED: Final = (Gate.RANDOM, Gate.RANK, Gate.BAND)
@@ -39,6 +40,10 @@ BLEND_CODES: Final = {
     Blend.CLAMPED_MEAN_OF_AGREEING: 6,
     Blend.ALONE_OR_MEAN: 7,
     Blend.SCORE_WEIGHTED_MEAN: 8,
+    Blend.FUSED_SUM: 9,
+    Blend.FUSED_MEAN: 10,
+    Blend.LARGEST: 11,
+    Blend.SWAPPED: 12,
 }
 
 

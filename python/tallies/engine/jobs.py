@@ -59,17 +59,25 @@ class Merge:
     seed: int = 0
     progress: Callable[[int], object] | None = None
 
+    def n_experts(self, job: int) -> int:
+        """Return the number of experts that take part in a tensor."""
+        return len(self.works[job].inputs) - self.has_base
+
 
 def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
     """Return the fields of a ``Work`` that follow from a tensor's resolved parameters.
 
-    Weights, scale and share are 1 where the method has no such parameter.
+    A density beyond 0 to 1, as mergekit takes it, is the nearer end. Weights, scale and share are 1
+    where the method has no such parameter; a distance ``t`` between models stands for weights.
     """
     epsilons = values.get("epsilon", ())
+    scale = values.get("scale", 1.0)
+    # A scale of each model is a factor on its values, as a weight is.
+    weights = scale if isinstance(scale, tuple) else (values.get("t", 1.0),) * n_experts
     return {
-        "weights": values.get("weight", (1.0,) * n_experts),
-        "densities": values.get("density", ()),
-        "scale": values.get("scale", 1.0),
+        "weights": values.get("weight", weights),
+        "densities": tuple(min(max(one, 0.0), 1.0) for one in values.get("density", ())),
+        "scale": 1.0 if isinstance(scale, tuple) else scale,
         "lambdas": values.get("mask_lambda", ()),
         "gammas": values.get("gamma", ()),
         "epsilons": epsilons if isinstance(epsilons, tuple) else (),

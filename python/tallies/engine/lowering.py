@@ -7,7 +7,7 @@ from dataclasses import astuple
 
 from .._core import Candidate, CombineTask, Draw, Slice, StageTask, VarianceTask
 from ..floats import bits_of, float32_sum
-from ..spec.rules import Blend, Gate
+from ..spec.rules import MEANS, Gate
 from .codes import AGREEMENT_CODES, KEEP_ALL, STAGED
 from .jobs import Merge, Work
 from .outcomes import Stage, Statistics, Trim
@@ -56,7 +56,7 @@ class Tasks:
             floors=[trim.floor for trim in trims],
             cutoffs=[_cutoff(trim, 0 if found.trims else job, work.n_elements) for trim in trims],
             scale=1.0 if alone else self.scales[job],
-            divisor=divisor if rule.blend is Blend.MEAN else 1.0,
+            divisor=divisor if rule.blend in MEANS else 1.0,
             zero_sign=zero_sign,
             majority=majority,
         )

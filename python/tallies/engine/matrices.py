@@ -26,6 +26,7 @@ from .fingerprints import add_content
 from .jobs import Work
 from .outcomes import Outcome
 from .passes import Passes
+from .varying import VaryingPasses, varied
 
 
 class MatrixPasses(Passes):
@@ -91,14 +92,17 @@ class MatrixPasses(Passes):
                 self.outcomes[job] = outcome.result()
                 self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
 
+    def _n_experts(self, job: int) -> int:
+        return len(self._works[job].inputs) - 1  # without the base
+
     def _n_bytes(self, job: int) -> int:
-        return n_bytes(self._method, self._works[job].shape, len(self._labels))
+        return n_bytes(self._method, self._works[job].shape, self._n_experts(job))
 
     def _merge(self, job: int, pool: Workers) -> Outcome:
         """Merge the matrix of a job, or the matrices of a stack one after the other."""
         import torch
 
-        whole = Outcome(inputs=[[0] * 8 for _ in range(1 + len(self._labels))], output=[0] * 8)
+        whole = Outcome(inputs=[[0] * 8 for _ in self._works[job].inputs], output=[0] * 8)
         with self._budget.taken(self._n_bytes(job)), torch.inference_mode():
             for block in blocks(self._works[job]):
                 part = self._merge_block(job, block, pool)
@@ -204,6 +208,8 @@ def passes_for(
         return MatrixPasses(
             plan, works, *kinds, n_workers=n_workers, max_bytes=max_bytes, **options
         )
+    if names := varied(constants, works):
+        return VaryingPasses(plan, works, method, constants, names, semantics, limits, **options)
     rule = method.rule(dict(constants), semantics)
     return Passes(plan, works, rule, semantics, limits, **options)
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .._core import Band, Draw, DropByRank, RowBand
+from .._core import Band, Draw, DropByRank, RowBand, Weighed
 
-Stage = Draw | DropByRank | Band | RowBand
+Stage = Draw | DropByRank | Band | RowBand | Weighed
 """The change of one expert's task vector before the blend."""
 
 

@@ -42,6 +42,7 @@ class Passes:
         report_overflow: Is called with the number of a tensor that got a value which is not finite
             in its dtype, as soon as that is known; may raise.
         progress: Is called with the bytes moved since the last call.
+        adds_jobs: False where the plan has the tensors as jobs already.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Passes:
         stop_at_overflow: bool = False,
         report_overflow: Callable[[int], None] | None = None,
         progress: Callable[[int], object] | None = None,
+        adds_jobs: bool = True,
     ) -> None:
         self._plan = plan
         self._works = works
@@ -74,7 +76,7 @@ class Passes:
         merge = Merge(plan, works, rule, semantics, limits, labels, has_base, seed, progress)
         self._tasks = Tasks(merge)
         self._surveyor = Surveyor(merge, self._tasks)
-        for work in works:
+        for work in works if adds_jobs else ():
             plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
 
     @property
@@ -232,12 +234,20 @@ class Passes:
             progress=self._progress,
         )
 
-    def kept(self) -> list[int]:
-        """Return the entries of each expert that survive the trim, over all tensors."""
+    def kept(self, taking: Sequence[Sequence[int]] | None = None) -> list[int]:
+        """Return the entries of each expert that survive the trim, over all tensors.
+
+        Args:
+            taking: The experts that take part in each tensor, by its number; None for all.
+        """
         if self.model.trims:
             return [trim.n_kept for trim in self.model.trims]
-        rows = [outcome.trims for outcome in self.outcomes.values()]
-        return [sum(row[expert].n_kept for row in rows) for expert in range(len(self._labels))]
+        kept = [0] * len(self._labels)
+        for job, outcome in self.outcomes.items():
+            experts = range(len(kept)) if taking is None else taking[job]
+            for expert, trim in zip(experts, outcome.trims, strict=True):
+                kept[expert] += trim.n_kept
+        return kept
 
 
 def _keep_all(rows: Sequence[Sequence[Trim]]) -> bool:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import sys
 import threading
 import warnings
@@ -23,59 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
+from ._facts import HandOver, HostError, Original, Seam, Source, digest_of
 from ._serving import Place, describe, find, places_of, serve
 
-
-class HandOver(Exception):
-    """Ask for the host's own function; the text is the reason that is counted.
-
-    >>> str(HandOver("dtype"))
-    'dtype'
-    """
-
-
-@dataclass(frozen=True)
-class Original:
-    """The host's function that a call replaces, and how close the result has to be."""
-
-    host: Callable[..., Any]
-    exact: bool
-
-
-@dataclass(frozen=True)
-class Source:
-    """A piece of a host and the first 16 digits of the SHA-256 of its source; no name: a module."""
-
-    module: str
-    name: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class Seam:
-    """A function of a host, and ours in its place.
-
-    Attributes:
-        module: The module that defines the function.
-        name: Its name there: ``function``, ``Class.method``, or ``object.attribute``.
-        digest: The first 16 digits of the SHA-256 of its source.
-        ours: Takes an ``Original``, then the arguments of the call. It raises HandOver to leave
-            the call to the host. An InputError or a TypeError does the same.
-        copied: Other pieces of the host whose behaviour ours repeats.
-        exact: False for a function that gives the host's result only within rounding.
-    """
-
-    module: str
-    name: str
-    digest: str
-    ours: Callable[..., Any]
-    copied: Sequence[Source] = ()
-    exact: bool = True
-
-    @property
-    def label(self) -> str:
-        """Return the module and the name as one."""
-        return f"{self.module}.{self.name}"
+__all__ = ["HandOver", "Host", "HostError", "Original", "Seam", "Source"]
 
 
 @dataclass
@@ -86,15 +35,6 @@ class _Standing:
     host: Callable[..., Any]
     ours: Callable[..., Any]
     served: list[Place] = field(default_factory=list)
-
-
-def digest_of(thing: Any) -> str | None:
-    """Return the first 16 digits of the SHA-256 of a source; None where there is none to read."""
-    try:
-        source = inspect.getsource(thing)
-    except (OSError, TypeError):
-        return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
 
 
 class Host:
@@ -262,6 +202,9 @@ class Host:
                 if exact and not seam.exact:
                     raise HandOver("within rounding only")
                 result = seam.ours(Original(host, exact), *args, **keywords)
+            except HostError as carried:
+                self._count(seam, "ours")
+                raise carried.error from carried.error.__cause__
             except HandOver as reason:
                 self._count(seam, str(reason))
             except InputError:

@@ -130,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 entry(args=rest, prog_name=command)
             finally:
-                print(_told(calls()), file=sys.stderr)
+                if any(calls().values()) and not {"-q", "--quiet"} & {*rest}:
+                    print(_told(calls()), file=sys.stderr)
     except TalliesError as error:
         print(f"tallies: {error}", file=sys.stderr)
         return error.exit_status

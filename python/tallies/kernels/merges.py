@@ -107,7 +107,8 @@ def combine(
         experts: N arrays of one shape, or one array [N, ...]; dtypes may differ.
         gate: "magnitude" trims by ``density``, "all" keeps every entry.
         vote: "none", "sum" or "count", as in ``elect_signs``.
-        blend: The blend; "mean" divides by the sum of the weights.
+        blend: The blend; "mean" and "fused_mean" divide by the sum of the weights; fused ones
+            add each product with one rounding.
         density: The share of each task vector to keep, for all or one per expert; None where the
             gate keeps everything.
         weights: A finite number for each expert; 1 by default.

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..hub.names import named
 from ..messages import counted, show, some
 from ..recipe.config import MergeConfig
-from ..spec.rules import Blend
+from ..spec.rules import MEANS
 from .operands import Operand
 from .targets import Kind, Target
 
@@ -101,7 +101,7 @@ def refuse_partly_saved(made: AdapterPlan) -> None:
                 f"{labels(lacking)} as in the base, whose values no adapter has; merge the models "
                 "instead, each as BASE+ADAPTER, without adapter_rank"
             )
-        if not (made.is_sum or made.of_factors) or made.rule.blend is not Blend.MEAN:
+        if not (made.is_sum or made.of_factors) or made.rule.blend not in MEANS:
             raise InputError(
                 f"tensor {show(name)}: the adapters hold it whole (modules_to_save), and only a "
                 f"mean of such tensors needs no base; merge by linear with normalize, or the "

@@ -20,7 +20,7 @@ from ..recipe.effect import in_effect
 from ..recipe.modifiers import Modifiers
 from ..spec.choices import AdapterSpace
 from ..spec.dtypes import DTYPES
-from ..spec.rules import Blend, Gate, Rule, Vote
+from ..spec.rules import MEANS, SUMS, Gate, Rule, Vote
 from .adapter_checks import (
     common_base,
     factor_dtype,
@@ -79,7 +79,7 @@ class AdapterPlan:
         if self.config.method.of_adapters:
             return False
         plain = Rule(Gate.ALL, Vote.NONE, self.rule.blend)
-        is_sum = self.rule.blend in (Blend.SUM, Blend.MEAN) and self.rule == plain
+        is_sum = self.rule.blend in (*SUMS, *MEANS) and self.rule == plain
         return is_sum and not issubclass(self.config.method, MatrixMethod)
 
     @property
@@ -94,7 +94,8 @@ class AdapterPlan:
         """
         parameters = self.parameters[name]
         weights = parameters.get("weight", (1.0,) * len(self.operands))
-        divisor = math.fsum(weights) if self.rule.blend is Blend.MEAN else 1.0
+        is_mean = parameters.get("normalize", self.rule.blend in MEANS)
+        divisor = math.fsum(weights) if is_mean else 1.0
         scale = parameters.get("scale", 1.0) * self.factors[name]
         return [scale * weight / divisor for weight in weights]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from ..checkpoint.data import chunks
+from ..checkpoint.data import chunks, read_range
 from ..checkpoint.match import Match, Model
 from ..checkpoint.rows import last_rows
 from ..checkpoint.tensors import TensorInfo
@@ -23,6 +23,26 @@ def rows_warnings(match: Match, models: Sequence[Model]) -> Iterator[str]:
             f"tensor {show(name)}: {common} rows are merged, {rest}; the models have: {sizes}; "
             "rows of one number must be of one token"
         )
+
+
+def copied_bytes(tensor: TensorInfo, dtype: str) -> Iterator[bytes]:
+    """Yield the bytes of a tensor, as they are stored, or rounded to another dtype."""
+    if tensor.is_decoded:
+        yield from map(bytes, decoded_chunks(tensor, dtype))
+    elif tensor.dtype == dtype:
+        yield from map(bytes, chunks(tensor))
+    else:
+        yield from map(bytes, converted_chunks(tensor, dtype))
+
+
+def holds_bytes(tensor: TensorInfo, pieces: Iterable[bytes]) -> bool:
+    """Tell if a tensor's stored bytes are those that come piece by piece."""
+    at = 0
+    for piece in pieces:
+        if read_range(tensor, at, len(piece)) != piece:
+            return False
+        at += len(piece)
+    return at == tensor.n_bytes
 
 
 def base_rows(base: TensorInfo, common: int, dtype: str) -> Iterator[bytes]:

@@ -43,6 +43,17 @@ class _Source:
     matter: dict[str, Any]
     """The front matter of its own card."""
 
+    stage: str = ""
+    """Its name, if it is the result of an earlier stage of the request."""
+
+    @property
+    def hub_ids(self) -> list[str]:
+        """The model's name on the hub, or those of the models that went into a stage."""
+        if not self.stage:
+            return [self.hub_id] if self.hub_id else []
+        stated = self.matter.get("base_model")
+        return [one for one in stated if isinstance(one, str)] if isinstance(stated, list) else []
+
     @property
     def license(self) -> str:
         """The licence that the model's card states, or nothing."""
@@ -74,17 +85,21 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     if report.base is not None:
         rows.insert(0, ("base", made.template, report.base))
     paths = [path for _, model, _ in rows for path in model.paths]
+    stages = {path: name for name, path in made.config.places.stages}
     for role, model, known in rows:
         names = [_name(path, paths) for path in model.paths]
-        parameters, fingerprint = listed(known.parameters), known.fingerprint
+        said = [*known.layers, listed(known.parameters)]
+        parameters, fingerprint = ", ".join(filter(None, said)), known.fingerprint
         for number, path in enumerate(model.paths):
             on_hub, matter = of_snapshot(path), _card_of(path)
             hub_id = on_hub.repo if on_hub else None
             if number:
                 yield _Source(names[number], hub_id, "adapter", "", "", matter)
             else:
-                name = "+".join(names)
-                yield _Source(name, hub_id, role, parameters, f"`{fingerprint}`", matter)
+                stage = stages.get(str(path), "")
+                name = "+".join([stage, *names[1:]] if stage else names)
+                mark = f"`{fingerprint}`"
+                yield _Source(name, hub_id, role, parameters, mark, matter, stage)
 
 
 def _name(path: Path, others: Iterable[Path]) -> str:
@@ -112,7 +127,7 @@ def _card_of(path: Path) -> dict[str, Any]:
 def _matter(donor: Checkpoint, sources: Sequence[_Source]) -> dict[str, Any]:
     """Return the front matter but for the tags."""
     found: dict[str, Any] = {}
-    if hub_ids := list(dict.fromkeys(one.hub_id for one in sources if one.hub_id)):
+    if hub_ids := list(dict.fromkeys(name for one in sources for name in one.hub_ids)):
         found["base_model"] = hub_ids
     if library := _library(donor):
         found["library_name"] = library

@@ -65,8 +65,9 @@ def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "base", facts.template_name(made)
         yield from _adapters(made, facts.template_name(made), made.template)
     for number, name in enumerate(facts.names(made)):
-        own = listed(facts.model_parameters(made, number))
-        yield "model", f"{name}: {own}" if own else name
+        own = [*facts.layers_of(made, number), listed(facts.model_parameters(made, number))]
+        said = ", ".join(filter(None, own))
+        yield "model", f"{name}: {said}" if said else name
         yield from _adapters(made, name, made.experts[number])
     yield "parameters", listed(facts.shared_parameters(made))
     for key, value in facts.modifiers(made).items():
@@ -90,6 +91,9 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
         yield "matrices", in_words(counts)
     if made.vocabulary is not None:
         yield "vocabulary", in_words_of_tokens(made.vocabulary.to_json_dict())
+    for path in made.given:
+        names = [n for n in match.copied if str(made.template.tensors[n].path) == path]
+        yield "given", f"{some(names)} from {path}"
     if match.buffers:
         yield "buffers", f"{len(match.buffers)} as in the base: {some(match.buffers)}"
     for model, lacking in facts.by_expert(made, match.missing).items():

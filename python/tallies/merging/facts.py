@@ -70,9 +70,33 @@ def shared_parameters(made: MergePlan) -> dict[str, Any]:
 def model_parameters(made: MergePlan, model: int) -> dict[str, Any]:
     """Return the parameters of one model by its number, in the same way."""
     return extents(
-        {key: value[model] for key, value in given.items() if isinstance(value, tuple)}
-        for given in made.parameters.values()
+        {
+            key: value[made.taking(name).index(model)]
+            for key, value in given.items()
+            if isinstance(value, tuple)
+        }
+        for name, given in made.parameters.items()
+        if model in made.taking(name)
     )
+
+
+def layers_of(made: MergePlan, model: int) -> list[str]:
+    """Return the layers that a stack has of a model, in its order: ``model.layers 0-11``.
+
+    There are none where whole models are merged.
+    """
+    if made.stack is None:
+        return []
+    runs: list[tuple[str, list[int]]] = []
+    for layer in made.stack.taken[model]:
+        if runs and runs[-1][0] == layer.stack and runs[-1][1][-1] + 1 == layer.number:
+            runs[-1][1].append(layer.number)
+        else:
+            runs.append((layer.stack, [layer.number]))
+    return [
+        f"{stack.rstrip('.')} {numbers[0]}" + (f"-{numbers[-1]}" if numbers[1:] else "")
+        for stack, numbers in runs
+    ]
 
 
 def settings(made: MergePlan) -> dict[str, Any]:
@@ -99,8 +123,8 @@ def varying(made: MergePlan) -> dict[str, dict[str, Any]]:
     for name, parameters in made.parameters.items():
         for key, value in parameters.items():
             if isinstance(value, tuple):
-                for model, one in zip(models, value, strict=True):
-                    found.setdefault(f"{key} of {model}", {})[name] = one
+                for model, one in zip(made.taking(name), value, strict=True):
+                    found.setdefault(f"{key} of {models[model]}", {})[name] = one
             else:
                 found.setdefault(key, {})[name] = value
     found["factor on the merged task vector"] = dict(factors(made))
@@ -118,9 +142,15 @@ def left_out(made: MergePlan) -> dict[str, dict[str, str]]:
     opened = {template_name(made): made.template, donor_name(made): made.donor}
     opened |= dict(zip(names(made), made.experts, strict=True))
     # A model may be there with several adapters: what lies beside it is told once.
-    first = {name: made.config.places.pieces(name)[0] for name in opened}
-    found = {first[name]: dict(one.not_read) for name, one in opened.items()}
+    places = made.config.places
+    first = {name: places.pieces(name)[0] for name in opened}
+    found = {
+        first[name]: {} if places.is_stage(first[name]) else dict(one.not_read)
+        for name, one in opened.items()
+    }
     for path in filter(of_one_model, made.donor.auxiliary_files()):
+        if places.is_stage(first[donor_name(made)]):
+            break
         found[first[donor_name(made)]][path.as_posix()] = "tells of another model than the result"
     return {name: paths for name, paths in found.items() if paths}
 

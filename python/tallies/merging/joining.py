@@ -15,7 +15,7 @@ from .vocabulary import Member, Vocabulary, files_beside, join, place
 
 
 def with_vocabulary(
-    config: MergeConfig, inputs: Inputs, models: Sequence[Checkpoint]
+    config: MergeConfig, inputs: Inputs, models: Sequence[Checkpoint], texts: Sequence[str]
 ) -> tuple[Vocabulary | None, list[Checkpoint]]:
     """Return the vocabulary of a request, and its models with the rows of that vocabulary.
 
@@ -23,6 +23,7 @@ def with_vocabulary(
         config: The request.
         inputs: The models of the request.
         models: The template, the model that is compared in its place, and the experts.
+        texts: The texts of the experts.
 
     Returns:
         None and the models where the request asks for no tokenizer.
@@ -35,7 +36,6 @@ def with_vocabulary(
         return None, list(models)
     template, first, *experts = models
     places, base = config.places, config.base_model
-    texts = [entry.model for entry in config.experts()[0]]
     rows = [*([(base, first)] if base is not None else []), *zip(texts, experts, strict=True)]
     members = [Member(text, one, files_beside(one, text, places)) for text, one in rows]
     named, source = config.tokenizer["source"], None

@@ -34,6 +34,7 @@ def data(made: MergePlan) -> dict[str, Any]:
             {
                 "path": name,
                 "parameters": facts.model_parameters(made, number),
+                "layers": facts.layers_of(made, number),
                 "adapters": [asdict(one) for one in adapters_of(made, name, made.experts[number])],
             }
             for number, name in enumerate(facts.names(made))
@@ -57,6 +58,7 @@ def data(made: MergePlan) -> dict[str, Any]:
                 "file": shard.name,
                 "n_bytes": tensor_bytes(entry),
                 **_plain(made.parameters.get(entry[0], {})),
+                **_sources(made, entry[0]),
                 **({"factor": factors[entry[0]]} if entry[0] in factors else {}),
             }
             for shard in made.shards
@@ -72,6 +74,18 @@ def data(made: MergePlan) -> dict[str, Any]:
         **({"stages": {name: data(one) for name, one in made.stages}} if made.stages else {}),
         "warnings": list(made.warnings),
     }
+
+
+def _sources(made: MergePlan, name: str) -> dict[str, Any]:
+    """Return the models of which a tensor of a stack is made, and its names in them."""
+    if made.stack is None:
+        return {}
+    models, one = facts.names(made), made.stack.origins[name]
+    pairs = [
+        {"model": models[number], "tensor": own}
+        for number, own in zip(one.experts, one.names, strict=True)
+    ]
+    return {"slice": one.where, "sources": pairs}
 
 
 def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:

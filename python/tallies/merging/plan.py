@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from ..recipe.modifiers import Modifiers
 from ..spec.rules import Gate, Rule
 from . import plain
 from .explain import explain
+from .stack import Stack
 from .steps import Request, n_surveys
 from .vocabulary import Vocabulary
 from .vocabulary_files import with_tokenizer
@@ -59,6 +60,8 @@ class MergePlan:
     modifiers: Modifiers
     shards: tuple[Shard, ...]
     warnings: tuple[str, ...]
+    stack: Stack | None = None
+    """The layers of the result, where they are stacked of slices of models."""
     is_file: bool = False
     """True if the result is one file, with nothing beside it."""
     stages: tuple[tuple[str, MergePlan], ...] = ()
@@ -81,6 +84,18 @@ class MergePlan:
     def has_base(self) -> bool:
         """True where the method forms task vectors."""
         return len(self.models) > len(self.experts)
+
+    def inputs(self, name: str) -> list[Model]:
+        """Return the models that take part in a tensor, the base before the experts."""
+        if self.stack is None:
+            return [*self.models]
+        experts = self.models[self.has_base :]
+        taken = [experts[number] for number in self.stack.taking(name)]
+        return [*self.models[: self.has_base], *taken]
+
+    def taking(self, name: str) -> Sequence[int]:
+        """Return the numbers of the experts that take part in a tensor, in order."""
+        return range(len(self.experts)) if self.stack is None else self.stack.taking(name)
 
     @property
     def labels(self) -> list[str]:
@@ -118,7 +133,7 @@ class MergePlan:
         return sum(
             self.match.source(model, name).n_bytes
             for name in self.match.merged
-            for model in self.models
+            for model in self.inputs(name)
         )
 
     @cached_property
@@ -131,7 +146,7 @@ class MergePlan:
             return None
         most = (0, "")
         for name in self.match.merged:
-            infos = [self.match.source(model, name) for model in self.models]
+            infos = [self.match.source(model, name) for model in self.inputs(name)]
             shape = infos[0].shape
             tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
             n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
@@ -144,7 +159,7 @@ class MergePlan:
         """The most bytes that factors of adapters take in a thread, and the tensor they change."""
         found = [(0, "")]
         for name in self.match.merged:
-            infos = [self.match.source(model, name) for model in self.models]
+            infos = [self.match.source(model, name) for model in self.inputs(name)]
             found.append((sum(map(kept_bytes, infos)), name))
         return max(found)
 
@@ -164,6 +179,7 @@ class MergePlan:
                 asked_dtype=self.config.output_dtype is not None,
                 asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
+                layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
         return with_tokenizer(found, self.vocabulary, self.chat_template)
@@ -221,7 +237,7 @@ class MergePlan:
             aliases.setdefault(canonical, []).append(alias)
         works = []
         for name in self.match.merged:
-            infos = [self.match.source(model, name) for model in self.models]
+            infos = [self.match.source(model, name) for model in self.inputs(name)]
             names = (name, *aliases.get(name, []))
             works.append(
                 Work(
@@ -232,7 +248,7 @@ class MergePlan:
                     row_length=row_length(infos[0]),
                     n_input_bytes=sum(info.n_bytes for info in infos),
                     shape=self.merged_shape(name),
-                    **settings(self.parameters[name], len(self.experts)),
+                    **settings(self.parameters[name], len(self.taking(name))),
                 )
             )
         return works

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..checkpoint.belonging import differences
-from ..checkpoint.common_rows import common_rows, truncated, truncation_warnings
 from ..checkpoint.empty import empty_warning, empty_weights
 from ..checkpoint.given import given_tensors, with_tensors
-from ..checkpoint.heads import arranged
 from ..checkpoint.layout import layout_parts
 from ..checkpoint.match import match
-from ..checkpoint.opening import as_model, check_variant
+from ..checkpoint.opening import as_model
 from ..checkpoint.policy import Policy
 from ..checkpoint.scaled import is_scaled, scaled_warning
 from ..checkpoint.tokenizers import lacking_files
@@ -27,11 +25,13 @@ from ..recipe.inputs import Inputs
 from ..recipe.other_reading import unsaid
 from ..recipe.tensor_keys import by_name, refuse_strays
 from ..recipe.varying import changed_defaults
-from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics, Tied
+from ..spec.choices import Architecture, Embeddings, Extra, Missing, Semantics
 from ..spec.dtypes import promoted
 from .base_rows import rows_warnings
-from .joining import chat_template, with_vocabulary
+from .joining import chat_template
 from .plan import MergePlan
+from .preparing import prepared
+from .stack_planning import alone, refuse_whole_model, with_copies, without_models
 
 
 def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
@@ -60,34 +60,19 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
         raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
-    base = inputs.open(config.base_model) if config.base_model else None
-    experts = [inputs.open(entry.model, entry.rename) for entry in entries]
-    if config.variant:
-        check_variant(config.variant, inputs.opened.values())
-    template = base or experts[0]
-    uses_base = base is not None and config.method.forms_task_vectors(has_base=True)
-    if config.embeddings is Embeddings.BASE_ROWS and base is None:
-        raise InputError(
-            "embeddings: found 'base-rows', and the merge has no base; add 'base_model: DIR' "
-            "(--base DIR)"
-        )
-    own = template
-    template, experts = arranged(template, experts, config.tied)
-    if config.embeddings is Embeddings.TRUNCATE and config.tokenizer is None:
-        stored = (template, *experts)
-        rows = common_rows(stored)
-        warnings += truncation_warnings(stored, rows)
-        template, own, *experts = (truncated(one, rows) for one in (template, own, *experts))
-    # A head that is not written must still be the embedding.
-    first = own if config.tied is Tied.TIE else template
-    vocabulary, (template, first, *experts) = with_vocabulary(
-        config, inputs, (template, first, *experts)
-    )
+    ready = prepared(config, inputs, entries)
+    template, first, experts = ready.template, ready.first, ready.experts
+    vocabulary, stack, is_stack = ready.vocabulary, ready.stack, ready.stack is not None
+    warnings += ready.warnings
+    uses_base = config.base_model is not None and config.method.forms_task_vectors(has_base=True)
     given = {}
     if config.embeddings_file is not None:
         given = given_tensors(config.places.path(config.embeddings_file), template)
         template = with_tensors(template, given)
-    models = [as_model(one, config.tied) for one in [*([first] if uses_base else []), *experts]]
+    models = [
+        as_model(one, config.tied, heads_alone=is_stack)
+        for one in [*([first] if uses_base else []), *experts]
+    ]
     warnings += differences(
         (template, *experts),
         any_architecture=config.architecture is Architecture.ANY
@@ -95,36 +80,53 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         tokenizers=vocabulary is None,
     )
     allowed = replace(policy(config, uses_base), given=frozenset(given))
-    matched = match(as_model(template, config.tied), models, allowed)
+    matched = match(
+        as_model(template, config.tied, heads_alone=is_stack), models, allowed, of_parts=is_stack
+    )
     for key in ("missing", "extra"):
         every = (name for one in (template, *experts) for name in one.tensors)
         refuse_strays(key, getattr(config, key), every)
+    own_dtypes = frozenset(matched.copied)
+    if stack:
+        matched = without_models(matched, stack)
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
-    resolver = config.resolver(names, [*others, *matched.tied])
+    unmerged = [*others, *matched.tied]
+    resolver = (
+        config.stack_resolver(stack.only(names), unmerged)
+        if stack
+        else config.resolver(names, unmerged)
+    )
     parameters = {name: resolver.parameters_for(name) for name in names}
-    config, more = with_changed_defaults(config, parameters)
+    config, more = with_changed_defaults(config, parameters, stack and stack.taking)
     warnings += more
     rule = config.rule()
+    if stack:
+        refuse_whole_model(stack, rule, config)
     if rule.survey is not None:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
     warnings.extend(modifiers.warnings(names, others))
-    copied = frozenset(matched.copied)
 
     def own_dtype(name: str) -> str:
         """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""
         infos = [template.tensors[name]]
         if config.semantics is Semantics.MERGEKIT:
             held = matched.tied.get(name, name)
-            infos += [matched.source(model, held) for model in models]
+            found = (matched.own(model, held) for model in models)
+            infos += [info for info in found if info is not None]
         return promoted(info.decoded_dtype for info in infos)
 
-    outputs = [
-        (name, info.dtype if name in copied else config.output_dtype or own_dtype(name), info.shape)
-        for name, info in template.tensors.items()
-    ]
+    def dtype_of(name: str) -> str:
+        if name in own_dtypes:
+            return template.tensors[name].dtype
+        return config.output_dtype or own_dtype(name)
+
+    if config.method.copies_alone:
+        matched = with_copies(matched, alone(parameters, template, dtype_of))
+        parameters = {name: parameters[name] for name in matched.merged}
+    outputs = [(name, dtype_of(name), info.shape) for name, info in template.tensors.items()]
     warnings.extend(rows_warnings(matched, models))
     donor = inputs.open_donor(config.files_from) if config.files_from else template
     warnings += vocabulary.warnings if vocabulary else lacking_files(donor, (template, *experts))
@@ -138,11 +140,12 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         rule=rule,
         template=template,
         donor=donor,
-        experts=tuple(experts),
+        experts=experts,
         models=tuple(models),
         match=matched,
         parameters=parameters,
         modifiers=modifiers,
+        stack=stack,
         shards=tuple(layout_parts(outputs, template, config.max_shard_bytes)),
         warnings=(*warnings, *resolver.warnings),
         given=tuple(sorted({os.fspath(one.path) for one in given.values()})),
@@ -158,11 +161,13 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
 
 
 def with_changed_defaults(
-    config: MergeConfig, parameters: dict[str, dict[str, Any]]
+    config: MergeConfig,
+    parameters: dict[str, dict[str, Any]],
+    taking: Callable[[str], Sequence[int]] | None = None,
 ) -> tuple[MergeConfig, list[str]]:
     """Return the request with defaults that changed, and what a user has to hear of defaults."""
     changed, warnings = changed_defaults(
-        config.method, config.semantics, config.parameters, parameters
+        config.method, config.semantics, config.parameters, parameters, taking
     )
     for values in parameters.values():
         values.update(changed)

@@ -11,15 +11,15 @@ from ..spec.choices import MERGEKIT
 from ..spec.dtypes import BY_NAME
 
 _FIRST = (
-    *("merge_method", "base_model", "models", "parameters", "dtype", "out_dtype"),
-    *("tokenizer", "chat_template"),
+    *("merge_method", "base_model", "models", "slices", "modules"),
+    *("parameters", "dtype", "out_dtype", "tokenizer", "chat_template"),
 )
 """The keys that mergekit reads; others stand behind them, and mergekit passes over those."""
 
 
 def recipe_text(config: MergeConfig) -> str:
     """Return a request as the text of a file, with everything that it states."""
-    ours = [key for key in config.to_json_dict() if key not in _FIRST]
+    ours = [key for key in config.to_json_dict() if key not in (*_FIRST, "stages")]
     return f"{_head(config, ours)}\n{recipe_yaml(config)}"
 
 
@@ -49,13 +49,8 @@ def _with_names(config: MergeConfig) -> dict[str, Any]:
         for name, parameter in config.method.parameters(config.semantics).items()
         if parameter.aliases
     }
-    renamed = _without_empty_filters(
-        {
-            **data,
-            "parameters": _renamed(data["parameters"], aliases),
-            "models": [_entry(entry, aliases) for entry in data["models"]],
-        }
-    )
+    shared = _renamed(data["parameters"], aliases)
+    renamed = _without_empty_filters({**_with_aliases(data, aliases), "parameters": shared})
     for key in ("dtype", "out_dtype"):
         if key in renamed:
             renamed[key] = BY_NAME[renamed[key]].array_name
@@ -63,9 +58,17 @@ def _with_names(config: MergeConfig) -> dict[str, Any]:
     return renamed
 
 
-def _entry(entry: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
-    own = _renamed(entry["parameters"], aliases)
-    return {key: value for key, value in {**entry, "parameters": own}.items() if value}
+def _with_aliases(value: Any, aliases: dict[str, str]) -> Any:
+    """Return models, slices and modules with other names for their parameters, none where empty."""
+    if isinstance(value, list):
+        return [_with_aliases(one, aliases) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _renamed(one, aliases) if key == "parameters" else _with_aliases(one, aliases)
+        for key, one in value.items()
+        if one or key != "parameters"
+    }
 
 
 def _renamed(parameters: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
@@ -90,8 +93,9 @@ def _head(config: MergeConfig, ours: list[str]) -> str:
     texts = [config.base_model or "", *(entry.model for entry in config.models)]
     if any(len(config.places.pieces(text)) > 2 for text in texts):
         return "\n".join([*lines, "# mergekit does not read it: there, a model has one adapter."])
+    reader = "mergekit-multi" if config.stages else "mergekit"
     lines += textwrap.wrap(
-        f"mergekit reads this file as well, and passes over {', '.join(ours)}.",
+        f"{reader} reads this file as well, and passes over {', '.join(ours)}.",
         initial_indent="# ",
         subsequent_indent="# ",
     )

@@ -41,6 +41,8 @@ class ModelReport:
     """Tensors that it has and the base lacks, and that are left out."""
     adapters: list[AdapterReport] = field(default_factory=list)
     """The adapters on it, in the order in which they were added."""
+    layers: list[str] = field(default_factory=list)
+    """Its layers that are in the result, where layers are stacked: ``model.layers 0-11``."""
 
 
 @dataclass(frozen=True)

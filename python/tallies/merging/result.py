@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._core import target
@@ -36,6 +36,7 @@ class MergeResult:
     alpha: float | None
     """The factor of the first layer, where it followed from norms."""
     warnings: Sequence[str]
+    _contents: dict[TensorInfo, list[int]] = field(default_factory=dict)
 
     def report(
         self, path: Path, auxiliary: Sequence[Path], start: float, threads: int
@@ -53,7 +54,8 @@ class MergeResult:
         home = path.parent if made.is_file else path
         inputs = self._fingerprints()
         output = self._output_fingerprint()
-        kept = passes.kept() if made.rule.gate is Gate.MAGNITUDE else None
+        taking = [made.taking(work.name) for work in self.works]
+        kept = passes.kept(taking) if made.rule.gate is Gate.MAGNITUDE else None
         reports = []
         for e, name in enumerate(facts.names(made)):
             n_equal = self._n_equal_to_base(e) if made.has_base else 0
@@ -75,9 +77,11 @@ class MergeResult:
                     else None,
                     coefficient=passes.model.weights[e] if passes.model.weights else None,
                     adapters=adapters_of(made, name, made.experts[e]),
+                    layers=facts.layers_of(made, e),
                 )
             )
-            if made.match.merged and n_equal == len(made.match.merged):
+            n_merged = sum(e in made.taking(one) for one in made.match.merged)
+            if n_merged and n_equal == n_merged:
                 warnings.append(
                     f"model {name!r}: all merged tensors equal the base's; its task "
                     "vector is zero and adds nothing (is it the base itself?)"
@@ -157,9 +161,10 @@ class MergeResult:
                     dropped = i >= made.has_base and self._is_dropped(job, i - made.has_base)
                     # Passes do not read all rows of what the models have in several sizes.
                     again = dropped or work.name in made.match.rows
+                    place = self._place(i, work.name)
                     if info.gathered is not None:
                         info, again = info.gathered.source, True
-                    lanes = content(info) if again else self.passes.outcomes[job].inputs[i]
+                    lanes = content(info) if again else self.passes.outcomes[job].inputs[place]
                     tensors[info.name] = tensor_fingerprint(info, lanes)
             stored = {name: info.name for name, info in model.tensors.items()}
             for alias, canonical in {**made.match.tied, **model.tied}.items():
@@ -168,9 +173,22 @@ class MergeResult:
             for name in (*made.match.copied, *made.match.buffers):
                 if name in stored and stored[name] not in tensors:
                     info = model.tensors[name]
-                    tensors[info.name] = tensor_fingerprint(info, content(info))
+                    tensors[info.name] = tensor_fingerprint(info, self._content(info))
             found.append(model_fingerprint(tensors))
         return found
+
+    def _place(self, model: int, name: str) -> int:
+        """Return the place of a model of the plan among those that take part in a tensor."""
+        made = self.plan
+        if model < made.has_base:
+            return 0
+        return made.taking(name).index(model - made.has_base) + made.has_base
+
+    def _content(self, tensor: TensorInfo) -> list[int]:
+        """Return the content fingerprint of a tensor that no pass reads, read once."""
+        if tensor not in self._contents:
+            self._contents[tensor] = content(tensor)
+        return self._contents[tensor]
 
     def _output_fingerprint(self) -> str:
         made = self.plan
@@ -183,17 +201,21 @@ class MergeResult:
         for alias, canonical in made.match.tied.items():
             tensors[alias] = tensors[canonical]
         for name in made.match.copied:
-            copied = content(made.template.tensors[name])
-            tensors[name] = tensor_fingerprint(self.outputs[name], copied)
+            info, out = made.template.tensors[name], self.outputs[name]
+            stored = info.dtype == out.dtype and not info.is_decoded
+            tensors[name] = tensor_fingerprint(out, self._content(info if stored else out))
         return model_fingerprint(tensors)
 
     def _n_equal_to_base(self, expert: int) -> int:
         made = self.plan
 
         def equal(job: int, work: Work) -> bool:
-            outcome = self.passes.outcomes[job]
+            taking = made.taking(work.name)
+            if expert not in taking:
+                return False
+            outcome, place = self.passes.outcomes[job], taking.index(expert) + 1
             base, other = (made.match.source(made.models[i], work.name) for i in (0, expert + 1))
-            same = same_form(base, other) and outcome.inputs[0] == outcome.inputs[expert + 1]
+            same = same_form(base, other) and outcome.inputs[0] == outcome.inputs[place]
             return same and not self._is_dropped(job, expert)
 
         return sum(equal(job, work) for job, work in enumerate(self.works))

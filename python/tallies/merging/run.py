@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core import Limits, Plan
-from ..checkpoint.data import chunks, same_bytes
+from ..checkpoint.data import chunks
 from ..checkpoint.files import digest_of_start, refuse_changed, stamps
 from ..checkpoint.layout import Shard, index_files
 from ..checkpoint.rows import first_rows, last_rows
@@ -19,7 +19,7 @@ from ..engine.nonfinite import objections
 from ..engine.passes import Passes
 from ..engine.usage import Advance, Progress
 from ..linalg.threads import Workers
-from .base_rows import base_rows
+from .base_rows import base_rows, copied_bytes, holds_bytes
 from .journal import Journal, holds
 from .plan import MergePlan
 from .result import MergeResult
@@ -142,14 +142,18 @@ class MergeRun:
     def _copy_tensors(self, shard: Shard) -> None:
         for name in self._copied_in(shard):
             at = 0
-            for chunk in chunks(self._plan.template.tensors[name]):
-                self._files.write(self._outputs[name], bytes(chunk), at)
-                at += len(chunk)
+            for data in self._copied(name):
+                self._files.write(self._outputs[name], data, at)
+                at += len(data)
         for name, common in self._rows_in(shard):
             at = first_rows(self._outputs[name], common).n_bytes
             for data in self._base_rows(name, common):
                 self._files.write(self._outputs[name], data, at)
                 at += len(data)
+
+    def _copied(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a tensor that is the template's."""
+        return copied_bytes(self._plan.template.tensors[name], self._outputs[name].dtype)
 
     def _rows_in(self, shard: Shard) -> Iterator[tuple[str, int]]:
         """Yield the tensors of a file that have rows of the base alone, and the number of others.
@@ -186,8 +190,7 @@ class MergeRun:
             if file.read(len(head)) != head:
                 return False
         copied = all(
-            same_bytes(self._outputs[name], self._plan.template.tensors[name])
-            for name in self._copied_in(shard)
+            holds_bytes(self._outputs[name], self._copied(name)) for name in self._copied_in(shard)
         )
         rows = self._plan.match.rows
         copied = copied and all(
@@ -214,7 +217,7 @@ class MergeRun:
     def _objections(self, job: int) -> Iterator[str]:
         """Yield the inputs that made a result infinite or NaN, or else the merge itself."""
         made, name = self._plan, self._works[job].name
-        tensors = [made.match.source(model, name) for model in made.models]
+        tensors = [made.match.source(model, name) for model in made.inputs(name)]
         found = list(objections(self._files.plan, job, tensors, self._limits))
         yield from found or [
             f"tensor {name!r}: merged values overflow {self._outputs[name].dtype}; lower the scale "

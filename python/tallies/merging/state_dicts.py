@@ -25,7 +25,7 @@ from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
 from ..recipe.tensor_keys import chosen
-from ..recipe.varying import changed_defaults
+from ..recipe.varying import changed_defaults, whole_values
 from ..spec.choices import Extra, Missing, Nonfinite, Semantics
 from ..spec.dtypes import promoted
 from .dicts import check_copied, model_of
@@ -162,11 +162,7 @@ class _Merge:
         values = {name: resolver.parameters_for(name) for name in names}
         changed, told = changed_defaults(self._method, self._semantics, shared, values)
         shared = {**shared, **changed}
-        constants = {
-            name: shared.get(name, parameter.default)
-            for name, parameter in self._method.parameters(self._semantics).items()
-            if not (parameter.per_model or parameter.per_tensor)
-        }
+        constants = whole_values(shared, self._method, self._semantics)
         if constants["integers"] != "base":
             check_copied(self._models, matched)
         result = {name: self._empty(name, matched) for name in names}

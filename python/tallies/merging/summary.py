@@ -84,14 +84,14 @@ def _facts(report: MergeReport, expert: ModelReport, number: int) -> Iterator[st
         yield f"coefficient {expert.coefficient:.6g}"
     elif by_tensor := _of_model(report.coefficients.values(), number):
         yield f"coefficient {by_tensor}"
-    yield from filter(None, [listed(expert.parameters)])
+    yield from filter(None, [", ".join(expert.layers), listed(expert.parameters)])
     if expert.dropped_layers:
         yield f"without {counted(len(expert.dropped_layers), 'layer')}"
     if expert.missing:
         yield f"{counted(len(expert.missing), 'tensor')} taken from the base"
     if expert.dropped:
         yield f"{counted(len(expert.dropped), 'tensor')} left out"
-    if report.base is not None:
+    if report.base is not None and not expert.layers:
         yield f"{expert.n_equal_to_base} of {report.tensors_merged} tensors equal the base's"
 
 

@@ -83,7 +83,7 @@ def in_words(vocabulary: Mapping[str, Any]) -> str:
         return f"{source}, the same tokens in all models"
     parts = [source, f"{vocabulary['tokens']:,} tokens"]
     if added := vocabulary["added"]:
-        parts.append(f"{len(added):,} more than the base ({some(added)})")
+        parts.append(f"{len(added):,} new ({some(added)})")
     if averaged := vocabulary["averaged"]:
         parts.append(f"{counted(len(averaged), 'row')} averaged ({some(averaged)})")
     if zero := vocabulary["zero"]:

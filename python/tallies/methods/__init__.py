@@ -11,8 +11,8 @@ from ._method import Method
 _READING_ORDER = (
     *("linear", "task_arithmetic", "ties", "consensus_ta", "consensus_ties"),
     *("dare_linear", "dare_ties", "breadcrumbs", "breadcrumbs_ties", "della", "della_linear"),
-    *("emr", "ram", "ramplus", "sce", "pcb"),
-    *("metagpt", "model_stock", "slerp", "nuslerp", "multislerp", "karcher", "codiemb"),
+    *("emr", "magmax", "ram", "ramplus", "sce", "pcb", "arcee_fusion"),
+    *("metagpt", "model_stock", "slerp", "nuslerp", "multislerp", "karcher", "codiemb", "nearswap"),
     *("iso_c", "iso_cts", "tsv_m", "star", "wudi", "doge"),
 )
 """The order of lists, simplest first. Methods that are not named here follow, by name."""

@@ -14,6 +14,7 @@ DENSITY = Parameter(
     high=1,
     per_model=True,
     by_semantics={MERGEKIT: 1.0},
+    range_by_semantics={MERGEKIT: (None, None)},
 )
 EPSILON = Parameter(
     0.07,

@@ -33,6 +33,8 @@ class Method:
     """The order of the experts changes the result by more than rounding."""
     of_adapters: ClassVar[bool] = False
     """The method merges adapters to an adapter, and no models."""
+    copies_alone: ClassVar[bool] = False
+    """A tensor of one model with the scale 1 is the model's, whatever its values."""
     keeps_one_expert: ClassVar[bool] = True
     """One expert, untrimmed and unscaled, is the result."""
 
@@ -65,11 +67,13 @@ class Method:
     @classmethod
     def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
         """Return the parameters of a variant by name: the method's own, then inherited ones."""
-        return {
-            name: replace(value, default=value.by_semantics.get(semantics, value.default))
-            for name, value in own_then_inherited(cls).items()
-            if isinstance(value, Parameter) and semantics in value.semantics
-        }
+        found = {}
+        for name, value in own_then_inherited(cls).items():
+            if isinstance(value, Parameter) and semantics in value.semantics:
+                low, high = value.range_by_semantics.get(semantics, (value.low, value.high))
+                default = value.by_semantics.get(semantics, value.default)
+                found[name] = replace(value, default=default, low=low, high=high)
+        return found
 
     @classmethod
     def summary(cls) -> str:

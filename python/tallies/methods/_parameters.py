@@ -9,7 +9,11 @@ from ..spec.parameters import Parameter, Values
 
 
 def a_density(default: float, **others: Any) -> Parameter:
-    """Return the density: the share of each task vector that survives the trim."""
+    """Return the density: the share of each task vector that survives the trim.
+
+    mergekit takes what lies outside 0 to 1 for the nearer end.
+    """
+    others.setdefault("range_by_semantics", {MERGEKIT: (None, None)})
     return Parameter(
         default, "share of entries that survives", low=0, high=1, per_model=True, **others
     )

@@ -41,6 +41,7 @@ class DareLinear(Method):
         low=0,
         high=1,
         per_model=True,
+        range_by_semantics={MERGEKIT: (0, None)},
         by_semantics={MERGEKIT: 1.0, FUSIONBENCH: 0.5},
     )
     weight = a_weight(semantics=_WEIGHTED)

@@ -38,7 +38,11 @@ class DareTies(Method):
     semantics = (*_OURS, PEFT, *_BENCH)
     has_order = True
 
-    density = has.a_density(0.1, by_semantics={MERGEKIT: 1.0, PEFT: None, FUSIONBENCH: 0.5})
+    density = has.a_density(
+        0.1,
+        by_semantics={MERGEKIT: 1.0, PEFT: None, FUSIONBENCH: 0.5},
+        range_by_semantics={MERGEKIT: (0, None)},
+    )
     weight = has.a_weight(semantics=(*_OURS, PEFT))
     scale = has.a_scale(semantics=_OURS + _BENCH, by_semantics={FUSIONBENCH: 0.5})
     rescale = has.a_rescale(semantics=_OURS + _BENCH)

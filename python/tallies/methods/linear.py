@@ -16,7 +16,7 @@ class Linear(Method):
     Sums run in float32 in the order of the models. Zeros and equal values are ordinary terms. A NaN
     or infinity is an error, or reaches the result where the merge's ``nonfinite`` allows it.
     Weights that sum to zero are refused with ``normalize``. mergekit semantics, like that tool,
-    requires every weight.
+    requires every weight, and adds each product w_t f_t to the sum with one rounding for both.
 
     Wortsman et al., Model soups, 2022, arXiv 2203.05482.
     """
@@ -32,7 +32,10 @@ class Linear(Method):
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
-        blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
+        if semantics is MERGEKIT:
+            blend = Blend.FUSED_MEAN if parameters["normalize"] else Blend.FUSED_SUM
+        else:
+            blend = Blend.MEAN if parameters["normalize"] else Blend.SUM
         return Rule(Gate.ALL, Vote.NONE, blend)
 
     @classmethod

@@ -16,7 +16,9 @@ class NuSlerp(Method):
 
     With a base x_t = f_t - base and out = base + scale * y, else x_t = f_t and out = scale * y; y =
     (sin((1 - t) w) x_1 + sin(t w) x_2) / sin w with t = w_2 / (w_1 + w_2) and the angle w between
-    both vectors, for each tensor, or for each row of the last dimension (``flatten: false``).
+    both vectors, for each tensor, or for each row of the last dimension (``flatten: false``), or
+    with ``nuslerp_row_wise`` as well, mergekit's, for each vector along the first dimension: the
+    columns of a matrix, whose inner products are summed on one thread.
 
     The arc is a straight line only where sin w <= 1e-8, for parallel and for opposite vectors;
     ``slerp`` takes a line earlier. Weights whose sum is below 1e-6 in magnitude count as equal. A
@@ -40,20 +42,15 @@ class NuSlerp(Method):
     scale = Parameter(1.0, "factor on y", per_tensor=True, aliases=("lambda",))
     flatten = Parameter(True, "angles of tensors; false: of rows", aliases=("nuslerp_flatten",))
     nuslerp_row_wise = Parameter(
-        False, "angles of the first dimension; refused", semantics=(MERGEKIT,)
+        False, "with flatten false: angles along the first dimension", semantics=(MERGEKIT,)
     )
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:
         if parameters["flatten"]:
             return linear_rule(coefficients, concern=concern)
-        return linear_rule(coefficients, Scope.ROW, concern=concern_of_rows)
-
-    @classmethod
-    def objection(cls, parameters: Values) -> str | None:
-        if parameters.get("nuslerp_row_wise") and not parameters["flatten"]:
-            return "angles along the first dimension are not done; remove 'nuslerp_row_wise'"
-        return None
+        scope = Scope.COLUMN if parameters.get("nuslerp_row_wise") else Scope.ROW
+        return linear_rule(coefficients, scope, concern=concern_of_rows)
 
 
 def coefficients(gram: Gram, parameters: Values) -> list[float]:

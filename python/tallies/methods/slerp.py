@@ -37,7 +37,14 @@ class Slerp(Method):
     has_order = True
     least_models = most_models = 2
 
-    t = Parameter(None, "share of the arc to the second model", low=0, high=1, per_tensor=True)
+    t = Parameter(
+        None,
+        "share of the arc to the second model",
+        low=0,
+        high=1,
+        per_tensor=True,
+        range_by_semantics={MERGEKIT: (None, None)},
+    )
 
     @classmethod
     def rule(cls, parameters: Values, semantics: Semantics) -> Rule:

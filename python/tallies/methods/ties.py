@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Scope, Semantics
+from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Rescale, Scope, Semantics
 from ..spec.parameters import Parameter, Values
-from ..spec.rules import BLENDS_OF_AGREEING, Blend, Rule, Vote, Zero, trimmed
+from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero, staged, trimmed
 from ._method import Method
 from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
 
@@ -26,7 +26,8 @@ class Ties(Method):
     that varies over the tensors ranks each by itself, unless ``scope`` is given.
 
     mergekit: max(1, int(n * density)) entries of a tensor survive, none for density 0; a zero sum
-    is positive; the mean is sum y / sum w over the values that agree. peft: int(n * density)
+    is positive; the mean is sum y / sum w over the values that agree; ``rescale`` multiplies the
+    survivors of a tensor by sum |x| / sum |survivors|. peft: int(n * density)
     entries of a tensor survive; the sum of the unweighted entries (or with ``frequency`` the sign
     of most) elects, positive at zero; the mean divides by the count. fusionbench: the paper's
     variant without weights, with ``merge_func`` and another scale; density 0 keeps the entries of
@@ -54,6 +55,13 @@ class Ties(Method):
         Equal.KEEP, "entries equal to the threshold", choices=(*Equal,), semantics=(PAPER,)
     )
     normalize = Parameter(True, "mean of values that agree; false: sum", semantics=_OURS)
+    rescale = Parameter(
+        Rescale.NONE,
+        "factor on survivors",
+        choices=(Rescale.L1, Rescale.NONE),
+        switch=True,
+        semantics=(MERGEKIT,),
+    )
     majority_sign_method = Parameter("total", "election", choices=(*_VOTES,), semantics=(PEFT,))
     merge_func = a_merge_func(semantics=(FUSIONBENCH,))
     int8_mask = an_int8_mask(semantics=_OURS)
@@ -69,6 +77,10 @@ class Ties(Method):
             return trimmed(Vote.SUM, blend, even=0 if blend is Blend.LARGEST_AGREEING else -1)
         mean = Blend.MEAN_OF_AGREEING if semantics is PAPER else Blend.WEIGHTED_MEAN_OF_AGREEING
         blend = mean if parameters["normalize"] else Blend.SUM_OF_AGREEING
+        if semantics is MERGEKIT and parameters["rescale"] is Rescale.L1:
+            # A band without outliers is a trim, and a stage that the sums are taken behind.
+            voted = (Vote.SUM, blend, Zero.POSITIVE, Scope.TENSOR)
+            return staged(Gate.BAND, *voted, rescale=Rescale.L1)
         if semantics is MERGEKIT:
             return trimmed(Vote.SUM, blend, *of_tensor)
         return trimmed(Vote.SUM, blend, Zero.MAJORITY, parameters["scope"], parameters["equal"])

@@ -173,7 +173,7 @@ def chosen(architecture: str | None, model_types: list[str], n_shared: int) -> L
     Raises:
         InputError: No layout has this name, or none fits.
     """
-    asked = LAYOUTS
+    asked: tuple[Layout, ...] = LAYOUTS
     if architecture is not None:
         word = architecture.lower().replace(" moe", "")
         asked = tuple(one for one in LAYOUTS if word and one.name.startswith(word))

@@ -1,13 +1,13 @@
 """A request to merge, from YAML, JSON, Python or the command line, as a validated model.
 
-The format is mergekit's, for whole models. Keys of mergekit that are not done are errors, and so is
-every key or value that is not known.
+The format is mergekit's. Keys of mergekit that are not done are errors, and so is every key or
+value that is not known.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -54,17 +54,21 @@ from .models import (
 )
 from .output_keys import OutputKeys
 from .overrides import Overrides
-from .parameters import Resolver
 from .places import Places
+from .plain_stacks import with_models
 from .slices import without_slices
 from .spelling import spelled
+from .stack_checks import refuse_stack
+from .stack_keys import StackKeys
+from .stacks import ModuleEntry, SliceEntry, stacked_experts
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
 from .text import read_file, text_keys
+from .varying import whole_values
 from .vocabulary import one_key
 
 
-class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
+class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -84,6 +88,9 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
     semantics: SemanticsWord = Semantics.PAPER
     base_model: PathText | None = None
     models: tuple[ModelEntry, ...]
+    """The models; where layers are stacked, each model of the sources once."""
+    slices: tuple[SliceEntry, ...] | None = None
+    modules: dict[str, ModuleEntry] | None = None
     parameters: Parameters = {}
     post_scale: Annotated[Any, modifier("post_scale")] = None
     layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
@@ -163,8 +170,10 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
 
     def to_json_dict(self) -> dict[str, Any]:
         """Return plain data with the models as they were written."""
+        # The sources of a stack name its models.
         unsaid = {"stages"} if not self.stages else set()
         unsaid |= {"copy_tokenizer"} if self.copy_tokenizer else set()
+        unsaid |= {"models"} if self.stack else set()
         return self.model_dump(mode="json", exclude_none=True, exclude=unsaid)
 
     @property
@@ -193,15 +202,17 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
         values, warnings = pinned_values(stated(self), places)
+        values |= self.pinned_stack(self.models, values["models"], places)
         return self.model_copy(update=values)._at(places, [*self._passed_over, *warnings])
 
     def inputs(self) -> Inputs:
         """Return the models of this request, which must have the commits of those of the hub."""
-        texts = [self.base_model, *(entry.model for entry in self.experts()[0])]
+        entries = self.models if self.stack else self.experts()[0]
+        texts = [self.base_model, *(entry.model for entry in entries)]
         return Inputs(self._places, filter(None, texts), self.files_from, self.variant)
 
     def _restated(self, text: Callable[[str], str]) -> MergeConfig:
-        return self.model_copy(update=restate(stated(self), text))
+        return self.model_copy(update=restate(stated(self), text) | self.restated_stack(text))
 
     @property
     def method(self) -> type[Method]:
@@ -209,12 +220,8 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
         return methods.get(self.merge_method)
 
     def constants(self) -> dict[str, Any]:
-        """Return the parameters that have one value for the whole merge."""
-        return {
-            name: self.parameters.get(name, parameter.default)
-            for name, parameter in self.method.parameters(self.semantics).items()
-            if not (parameter.per_model or parameter.per_tensor)
-        }
+        """Return the parameters of the whole merge; of one that varies, the default."""
+        return whole_values(self.parameters, self.method, self.semantics)
 
     def rule(self) -> Rule:
         """Return the rule by which the method merges each tensor."""
@@ -230,27 +237,20 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
 
     def experts(self) -> tuple[list[ModelEntry], list[str]]:
         """Return the models that take part, in order, and warnings about the recipe."""
-        experts, warnings = taking_part(self.models, self.base_model, self.method, self._places)
-        return experts, [*self._passed_over, *warnings]
-
-    def resolver(self, names: Iterable[str], others: Collection[str] = ()) -> Resolver:
-        """Return the resolver of the parameters of each tensor among these names; see there."""
-        experts, _ = self.experts()
-        return Resolver(
-            self.method,
-            self.semantics,
-            self.parameters,
-            [entry.parameters for entry in experts],
-            [entry.label for entry in experts],
-            names,
-            others,
+        taken = (self.base_model, self.method, self._places)
+        part = (
+            stacked_experts(self.stack, *taken)
+            if self.stack
+            else taking_part(self.models, *taken, self.semantics)
         )
+        return part[0], [*self._passed_over, *part[1]]
 
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
-        return known_keys(spelled(data), cls.model_fields, ModelEntry.model_fields)
+        data = with_models(spelled(data))
+        return known_keys(data, cls.model_fields, ModelEntry.model_fields)
 
     @field_validator("semantics")
     @classmethod
@@ -284,10 +284,11 @@ class MergeConfig(TensorKeys, OutputKeys, StageKeys, BaseModel):
 
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""
-        experts, _ = self.experts()
-        refuse_models(
-            experts, self.base_model, self.method, self.semantics, self.parameters, self._places
-        )
+        rest = (self.base_model, self.method, self.semantics, self.parameters)
+        if self.stack:
+            refuse_stack(self.stack, *rest, self._places)
+        else:
+            refuse_models(self.experts()[0], *rest)
 
     def _at(self, places: Places, passed_over: Sequence[str] | None = None) -> MergeConfig:
         """Return this request with other places for its texts, and what was left out of it."""

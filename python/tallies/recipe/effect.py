@@ -22,7 +22,7 @@ def in_effect(config: MergeConfig) -> MergeConfig:
     last rule for the others. Keys that are missing still mean the base's own: its dtypes, its
     files; and parameters without a default are there only where they were given.
     """
-    experts = [entry.parameters for entry in config.experts()[0]]
+    experts = config.own_parameters()
     shared: dict[str, Setting] = {}
     for name, parameter in config.method.parameters(config.semantics).items():
         own = [given.get(name) for given in experts]

@@ -1,4 +1,4 @@
-"""The keys of a recipe: unknown ones, and those of mergekit that ask for something else."""
+"""The keys of a recipe: those that are not known."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from typing import Any
 from ..errors import InputError
 from ..messages import unknown
 from .vocabulary import one_key
-
-_NOT_DONE = {
-    "modules": "merging by module is not done; list whole models under 'models' and use filters",
-}
 
 
 def known_keys(
@@ -25,16 +21,12 @@ def known_keys(
         known_of_a_model: The keys that an entry of ``models`` may have.
 
     Raises:
-        InputError: A key is unknown, or asks for something that merges of whole models do not do;
-            the message names all of them.
+        InputError: A key is unknown; the message names all that are.
     """
     data = one_key(data)
     if isinstance(data.get("name"), str):
         del data["name"]  # mergekit's name of the result, for the recipes behind it
-    problems = [
-        f"{key}: {reason}" for key, reason in _NOT_DONE.items() if data.pop(key, None) is not None
-    ]
-    problems += _unknown(data, [*known], "")
+    problems = _unknown(data, [*known], "")
     entries = data.get("models")
     for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
         problems += _unknown(entry, [*known_of_a_model], f"models[{index}]: ")

@@ -66,6 +66,15 @@ class Layers:
         layer = self._layers[name]
         return layer.label if layer else None
 
+    def layer(self, name: str) -> Layer | None:
+        """Return the layer of a tensor, or None outside the layers."""
+        return self._layers[name]
+
+    def stacks(self) -> dict[str, int]:
+        """Return the number of layers of each stack, by the beginning of their names."""
+        held = {(one.stack, one.number) for one in self._layers.values() if one}
+        return {stack: sum(one == stack for one, _ in held) for stack in sorted(self._ends)}
+
     def n_of_largest_stack(self) -> int:
         """Return the number of layers of the stack that has the most; 0 without layers."""
         return max((last + 1 - first for first, last in self._ends.values()), default=0)

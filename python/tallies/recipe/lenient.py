@@ -9,6 +9,7 @@ from .. import methods
 from ..messages import show
 from ..methods._method import Method
 from ..spec.choices import MERGEKIT
+from .plain_stacks import owners
 
 _OF_OTHERS = frozenset({"t", "scale", "weight", "density", "normalize", "rescale", "int8_mask"})
 """Parameters of mergekit's methods, those among them that are not done here too."""
@@ -18,7 +19,9 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     """Return a recipe without what mergekit passes over, and a warning for each such thing.
 
     mergekit reads the parameters that its method has and no others; those of the recipe that hold
-    for all models it reads there alone; and rules behind one that fits every name it never reaches.
+    for all models it reads there alone; an empty list it takes for none; and rules behind one that
+    fits every name it never reaches. Keys that begin as those of notes do, with ``x-``, ``_`` or a
+    dot, hold what YAML repeats elsewhere.
     A name that no method of mergekit has is a slip, and stays for the checks to refuse.
 
     Args:
@@ -30,6 +33,10 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
         return recipe, []
     method = methods.get(str(name))
     warnings: list[str] = []
+    notes = [key for key in recipe if key.startswith(("x-", "_", "."))]
+    for key in notes:
+        warnings.append(f"{key}: passed over, as a note")
+        del recipe[key]
     recipe |= _read(recipe, method, "parameters", warnings, per_model=False)
     entries = recipe.get("models")
     if isinstance(entries, (list, tuple)):
@@ -39,7 +46,10 @@ def without_passed_over(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
             else entry
             for entry in entries
         ]
-    return recipe, warnings
+    for model, owner in owners(recipe):
+        where = f"model {show(model)}" if model else "slices: parameters"
+        owner |= _read(owner, method, where, warnings, per_model=bool(model))
+    return recipe, list(dict.fromkeys(warnings))
 
 
 def _label(entry: Mapping[str, Any]) -> str:
@@ -63,10 +73,11 @@ def _read(
         for key, one in method.parameters(MERGEKIT).items()
         for alias in (key, *one.aliases)
     }
-    trims = "density" in known
     read = {}
     for name, value in given.items():
-        if name not in known and is_of_others(name) and not (name == "rescale" and trims):
+        if isinstance(value, (list, tuple)) and not value:
+            warnings.append(f"{where}: {name}: passed over, the list is empty")
+        elif name not in known and is_of_others(name):
             warnings.append(f"{where}: {name}: passed over, {method.name} of mergekit has it not")
         elif per_model and name in known and not known[name].per_model:
             warnings.append(

@@ -74,15 +74,23 @@ def taking_part(
     base_model: str | None,
     method: type[Method],
     places: Places,
+    semantics: Semantics = Semantics.PAPER,
 ) -> tuple[list[ModelEntry], list[str]]:
     """Return the models that take part, in order, and warnings about entries that look wrong.
 
     The base itself is left out where there are task vectors: its own is zero. A method for which a
-    base is the first of the models has the base there, listed or not.
+    base is the first of the models has the base there, listed or not. Under a method that needs no
+    base, mergekit takes one that is not listed for the last of the models.
     """
     base = base_model and places.identity(base_model)
     takes_base = method.forms_task_vectors(has_base=True)
     experts, warnings = [], []
+    joins = semantics is Semantics.MERGEKIT and not (takes_base or method.base_is_first)
+    if joins and base_model and base not in {places.identity(one.model) for one in entries}:
+        entries = [*entries, ModelEntry(model=base_model)]
+        warnings.append(
+            f"base_model {base_model!r} is not listed, and joins the models as the last one"
+        )
     seen: set[str] = set()
     for entry in _in_order(entries, base_model, method, places):
         path = places.identity(entry.model)
@@ -93,6 +101,10 @@ def taking_part(
             warnings.append(f"{entry.label} is listed again and counts again")
         seen.add(path)
         experts.append(entry)
+    if not experts and entries and takes_base and semantics is Semantics.MERGEKIT:
+        # Its task vector is zero, whatever the method makes of it.
+        experts = list(entries[:1])
+        warnings = ["models: only the base_model is listed, and the result is the base"]
     if base and not takes_base and base not in seen:
         warnings.append(f"base_model {base_model!r} takes no part in {method.name}")
     return experts, warnings
@@ -142,7 +154,6 @@ def refuse_models(
     method: type[Method],
     semantics: Semantics,
     shared: Mapping[str, Any],
-    places: Places,
 ) -> None:
     """Refuse a merge that these models cannot make.
 
@@ -152,11 +163,10 @@ def refuse_models(
         method: The merge method.
         semantics: The author whose variant of the method the merge follows.
         shared: The parameters that all models share.
-        places: The directories from which the texts lead.
 
     Raises:
-        InputError: The number of models does not suit the method, mergekit would merge another
-            model too, or a parameter without a default is missing.
+        InputError: The number of models does not suit the method, or a parameter without a default
+            is missing.
     """
     if not experts:
         raise InputError("models: found only the base_model, expected a model tuned from it")
@@ -165,27 +175,18 @@ def refuse_models(
         raise InputError(
             f"models: {problem}{counts if base_model and method.base_is_first else ''}"
         )
-    takes_base = method.forms_task_vectors(has_base=True) or method.base_is_first
-    if semantics is Semantics.MERGEKIT and base_model and not takes_base:
-        _refuse_unlisted_base(experts, base_model, method, places)
     for key, parameter in method.parameters(semantics).items():
         if parameter.default is None and key not in shared:
-            _refuse_missing(key, experts if parameter.per_model else None, method, semantics)
-
-
-def _refuse_unlisted_base(
-    experts: Iterable[ModelEntry], base_model: str, method: type[Method], places: Places
-) -> None:
-    paths = {places.identity(entry.model) for entry in experts}
-    if places.identity(base_model) not in paths:
-        raise InputError(
-            f"base_model: mergekit averages {base_model!r} in under {method.name}; list it "
-            "under 'models' with its weight, or remove it"
-        )
+            given = experts if parameter.per_model else None
+            _refuse_missing(key, given, base_model, method, semantics)
 
 
 def _refuse_missing(
-    key: str, experts: Iterable[ModelEntry] | None, method: type[Method], semantics: Semantics
+    key: str,
+    experts: Iterable[ModelEntry] | None,
+    base_model: str | None,
+    method: type[Method],
+    semantics: Semantics,
 ) -> None:
     """Refuse a parameter that nobody gives; ``experts`` is None where models have none of it."""
     if experts is None:
@@ -194,6 +195,12 @@ def _refuse_missing(
             f"'{key}: VALUE' (--param {key}=VALUE)"
         )
     for entry in experts:
+        if key not in entry.parameters and entry.model == base_model:
+            raise InputError(
+                f"base_model: mergekit averages {base_model!r} in under {method.name}, and it has "
+                f"no {key!r}; list it under 'models' with its own, give one for all under "
+                "'parameters', or remove it"
+            )
         if key not in entry.parameters:
             raise InputError(
                 f"{entry.label}: {key!r} is missing, and {method.name} has no default for it in "

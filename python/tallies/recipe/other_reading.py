@@ -33,7 +33,7 @@ def unsaid(config: MergeConfig, used: MergeConfig | None = None) -> str | None:
     if "semantics" in config.model_fields_set or MERGEKIT not in method.semantics:
         return None
     ours, theirs = method.parameters(PAPER), method.parameters(MERGEKIT)
-    experts = [entry.parameters for entry in config.experts()[0]]
+    experts = config.own_parameters()
     given = {key for one in (config.parameters, *experts) for key in one}
     if given - theirs.keys() or any(getattr(config, key) is not None for key in KEYS):
         return None

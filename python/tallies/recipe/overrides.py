@@ -11,6 +11,7 @@ from .. import methods
 from ..errors import InputError
 from ..messages import did_you_mean, show, some, unknown
 from ..spec.choices import PAPER, Semantics
+from .plain_stacks import owners
 from .spelling import spelled
 
 Pairs = Mapping[str, Any]
@@ -54,7 +55,7 @@ class Overrides:
         for name, value in self.parameters.items():
             if same := (_synonyms(data, name) & self.parameters.keys()) - {name}:
                 raise InputError(f"--param {name}: {min(same)!r} is another name for it; keep one")
-            for entry in _entries(data):
+            for entry in (*_entries(data), *(owner for _, owner in owners(data))):
                 _forget(data, entry, name)
             _set_parameter(data, data, name, value)
         for key, value in self.settings.items():
@@ -62,7 +63,7 @@ class Overrides:
         for given in self.models:
             place = _model(data, given["model"], "--model")
             for name, value in given.get("parameters", {}).items():
-                _set_parameter(data, data["models"][place], name, value)
+                _set_in_entry(data, place, name, value)
         if isinstance(stages := data.get("stages"), (list, tuple)):
             of_all = Overrides({key: one for key, one in keys.items() if key in _OF_STAGES_TOO})
             data["stages"] = [
@@ -119,8 +120,8 @@ def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> No
 def _set_shared(data: dict[str, Any], key: str, name: str, value: Any) -> None:
     """Set a parameter that all models share; InputError if every model has its own."""
     same = _synonyms(data, name)
-    owners = [entry.get("parameters") or {} for entry in _entries(data)]
-    if owners and all(isinstance(given, Mapping) and same & given.keys() for given in owners):
+    own = [entry.get("parameters") or {} for entry in _entries(data)]
+    if own and all(isinstance(given, Mapping) and same & given.keys() for given in own):
         raise InputError(
             f"--set {key}: every model of the recipe has its own {name!r}; --param {name}=VALUE "
             f"sets it for all of them, --set models.MODEL.{name}=VALUE for one"
@@ -138,7 +139,15 @@ def _set_in_model(data: dict[str, Any], rest: str, value: Any) -> None:
             "models.0.weight=0.5"
         )
     place = _model(data, model, "--set models")
-    _set_parameter(data, data["models"][place], name, value)
+    _set_in_entry(data, place, name, value)
+
+
+def _set_in_entry(data: dict[str, Any], place: int, name: str, value: Any) -> None:
+    """Set a parameter of a model: in its entry, or in all of its sources where it has slices."""
+    entry = data["models"][place]
+    sources = [owner for text, owner in owners(data) if text == entry["model"]]
+    for owner in sources or [entry]:
+        _set_parameter(data, owner, name, value)
 
 
 def _set_parameter(data: Pairs, owner: dict[str, Any], name: str, value: Any) -> None:

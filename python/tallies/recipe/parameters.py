@@ -18,13 +18,14 @@ from .lenient import is_of_others
 from .settings import NOT_MERGED, Scalar, Setting, evaluate, is_flat, normalise, stray
 
 _BOOLEANS = {
-    **dict.fromkeys(("true", "1", "1.0"), True),
-    **dict.fromkeys(("false", "0", "0.0"), False),
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "1.0"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "0.0"), False),
 }
 
 # Parameters of mergekit with one value that changes nothing, and the way out for other values.
 _ONLY_FALSE = {
-    "rescale": "rescaling trimmed task vectors is not done; leave it out, or raise 'scale'"
+    "rescale": "only mergekit rescales trimmed task vectors; leave it out, or set 'semantics: "
+    "mergekit' where the method has that"
 }
 
 
@@ -63,7 +64,7 @@ def check_parameters(
             proper, parameter = _find(name, method, semantics)
             if proper in checked:
                 raise ValueError(f"{proper!r} is given under two names; keep one")
-            checked[proper] = _check(value, parameter, per_model)
+            checked[proper] = _check(value, parameter, per_model, semantics)
         except ValueError as problem:
             problems.append(f"{where}: {name}: {problem}")
     if problems:
@@ -217,16 +218,20 @@ def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, P
     raise ValueError(complaint)
 
 
-def _check(value: object, parameter: Parameter, per_model: bool) -> Setting:
+def _check(value: object, parameter: Parameter, per_model: bool, semantics: Semantics) -> Setting:
     if per_model and not parameter.per_model:
         raise ValueError("is not a parameter of one model; give it under the recipe's 'parameters'")
-    setting = normalise(value, partial(_scalar, parameter=parameter))
-    if isinstance(setting, list) and not (parameter.per_model or parameter.per_tensor):
+    is_mergekit = semantics is Semantics.MERGEKIT
+    setting = normalise(value, partial(_scalar, parameter=parameter, is_mergekit=is_mergekit))
+    varies = parameter.per_model or parameter.per_tensor
+    if isinstance(setting, list) and not (
+        varies or (is_mergekit and (parameter.switch or not parameter.choices))
+    ):
         raise ValueError(f"found {show(value)}, expected one value: it holds for the whole merge")
     return setting
 
 
-def _scalar(value: object, parameter: Parameter) -> Scalar:
+def _scalar(value: object, parameter: Parameter, is_mergekit: bool = False) -> Scalar:
     if parameter.choices is not None:
         if parameter.switch and str(value).lower() in _BOOLEANS:
             on = parameter.choices[0] if parameter.default == "none" else parameter.default
@@ -238,6 +243,8 @@ def _scalar(value: object, parameter: Parameter) -> Scalar:
         return _boolean(value)
     if isinstance(value, str) and (isinstance(parameter.default, str) or value in parameter.words):
         return value
+    if is_mergekit and isinstance(value, bool):
+        value = float(value)
     return number(value, parameter)
 
 

@@ -101,6 +101,8 @@ class Scope(Choice):
     TENSOR = "tensor"
     ROW = "row"
     """A vector along the last dimension."""
+    COLUMN = "column"
+    """A vector along the first dimension."""
 
 
 class Equal(Choice):

@@ -39,6 +39,10 @@ class Parameter:
     """The semantics in which the parameter exists."""
     by_semantics: Mapping[Semantics, float | str | bool | None] = field(default_factory=dict)
     """Defaults of the semantics in which they differ."""
+    range_by_semantics: Mapping[Semantics, tuple[float | None, float | None]] = field(
+        default_factory=dict
+    )
+    """The ``low`` and ``high`` of the semantics in which they differ."""
     if_varied: Mapping[str, float | str | bool] = field(default_factory=dict)
     """Defaults where another parameter, by its name, varies over the tensors."""
 

@@ -26,6 +26,8 @@ class Gate(enum.Enum):
     """Entries of a magnitude above ``Rule.epsilon``."""
     VARIANCE = "variance"
     """The elements on which the experts differ most; one choice for all experts."""
+    IMPORTANCE = "importance"
+    """Entries by their size times the divergence of their row."""
     SCORE = "score"
     """Entries by a score of their size and their agreement with all experts."""
 
@@ -54,7 +56,18 @@ class Blend(enum.Enum):
     ALONE_OR_MEAN = "alone_or_mean"
     """Weight times value where one expert's entry survives, else the mean of those that do."""
     SCORE_WEIGHTED_MEAN = "score_weighted_mean"
+    FUSED_SUM = "fused_sum"
+    """Each product is added without a rounding of its own."""
+    FUSED_MEAN = "fused_mean"
+    LARGEST = "largest"
+    """The value of largest magnitude; of equal ones the last."""
+    SWAPPED = "swapped"
+    """Of two values the second where it is near the first, else a point between them."""
 
+
+SUMS = (Blend.SUM, Blend.FUSED_SUM)
+MEANS = (Blend.MEAN, Blend.FUSED_MEAN)
+"""The blends of all entries by their weights, which differ in rounding alone."""
 
 BLENDS_OF_AGREEING = {
     "mean": Blend.MEAN_OF_AGREEING,

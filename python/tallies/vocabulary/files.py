@@ -26,7 +26,7 @@ def tokenizer_texts(tokenizer: Tokenizer) -> dict[str, bytes]:
         InputError: A file is no JSON object.
         StorageError: A file cannot be read.
     """
-    if tokenizer.is_as_stored:
+    if tokenizer.changed is None:
         return {}
     texts = {TEXT: tokenizer.text.encode()}
     changes: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {

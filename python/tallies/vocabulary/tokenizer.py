@@ -41,14 +41,17 @@ class Tokenizer:
 
     files: Mapping[str, Path]
     """The files by their names in the directory of the model."""
-    text: str
-    """A tokenizer.json that says all of it."""
     tokens: Mapping[str, int]
     """The number of each token."""
     added: Mapping[str, Mapping[str, Any]]
     """The flags of added tokens, and of special ones, in the order of their numbers."""
-    is_as_stored: bool
-    """True if the text is that of the file."""
+    changed: str | None = None
+    """A tokenizer.json that says all of it, where the file does not."""
+
+    @property
+    def text(self) -> str:
+        """A tokenizer.json that says all of it."""
+        return _text(self.files[TEXT]) if self.changed is None else self.changed
 
     @property
     def folder(self) -> Path:
@@ -89,8 +92,7 @@ def read(files: Mapping[str, Path], why: str) -> Tokenizer | None:
                     f"AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers"
                 )
         return None
-    text = read_text(own[TEXT]).decode(errors="replace")
-    made = parsed(text, own[TEXT], why)
+    made = parsed(_text(own[TEXT]), own[TEXT], why)
     config, special = _object(own.get(CONFIG)), _object(own.get(SPECIAL))
     changed = _complete(made, config, special, why)
     tokens = made.get_vocab(with_added_tokens=True)
@@ -102,7 +104,7 @@ def read(files: Mapping[str, Path], why: str) -> Tokenizer | None:
         if name in tokens:
             flags.setdefault(name, _special())
     added = dict(sorted(flags.items(), key=lambda item: tokens[item[0]]))
-    return Tokenizer(own, made.to_str(pretty=True), ordered, added, is_as_stored=not changed)
+    return Tokenizer(own, ordered, added, made.to_str(pretty=True) if changed else None)
 
 
 def cut(tokenizer: Tokenizer, n_rows: int, why: str) -> Tokenizer:
@@ -130,10 +132,9 @@ def cut(tokenizer: Tokenizer, n_rows: int, why: str) -> Tokenizer:
     tokens = made.get_vocab(with_added_tokens=True)
     return Tokenizer(
         tokenizer.files,
-        text,
         dict(sorted(tokens.items(), key=lambda item: item[1])),
         {token: flags for token, flags in tokenizer.added.items() if token not in lost},
-        is_as_stored=False,
+        text,
     )
 
 
@@ -155,10 +156,9 @@ def with_tokens(
     found = made.get_vocab(with_added_tokens=True)
     return Tokenizer(
         tokenizer.files,
-        made.to_str(pretty=True),
         dict(sorted(found.items(), key=lambda item: item[1])),
         {**tokenizer.added, **new},
-        is_as_stored=False,
+        made.to_str(pretty=True),
     )
 
 
@@ -228,6 +228,10 @@ def _parts(merge: object) -> list[str]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     pair = [str(one) for one in parts] if isinstance(parts, list) else [show(merge)]
     return [*pair, "".join(pair)]
+
+
+def _text(file: Path) -> str:
+    return read_text(file).decode(errors="replace")
 
 
 def _object(file: Path | None) -> dict[str, Any]:

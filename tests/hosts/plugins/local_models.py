@@ -55,11 +55,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: Any) -> None:
     import torch
     import transformers
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
+    # PEFT asks transformers 5.24 by a name that it is about to drop, and takes warnings for errors.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
+    )
     theirs = _BaseAutoModelClass.from_pretrained.__func__
 
     def from_pretrained(cls: Any, name: Any, *args: Any, **options: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..._core import Unit
-from ...spec.choices import Rescale
+from ...spec.choices import Equal, Rescale, Semantics
+from ..jobs import Work
 from ..outcomes import Statistics
-from ..stages import band, between
+from ..stages import Band, band, between
 from .magnitude_sums import rescaled
 from .survey import Context, Survey
+from .trims import rank
 
 
 class Bands(Survey):
@@ -41,13 +43,7 @@ def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]
     """Return the bands of each tensor, one per expert, as fields of native stages."""
     merge = context.merge
     works = [merge.works[job] for job in jobs]
-    wanted = [
-        [
-            band(work.n_elements, density, gamma, merge.semantics)
-            for density, gamma in zip(work.densities, work.gammas, strict=True)
-        ]
-        for work in works
-    ]
+    wanted = [_wanted(work, merge.semantics) for work in works]
     units = []
     for job, work, row in zip(jobs, works, wanted, strict=True):
         outliers = [one.n_outliers for one in row]
@@ -56,8 +52,20 @@ def _bands(context: Context, jobs: Sequence[int]) -> list[list[Mapping[str, int]
     thresholds = merge.plan.select(
         units=units, locate=True, limits=merge.limits, progress=merge.progress
     )
-    n = len(merge.labels)
     return [
-        [between(work.n_elements, *one) for one in zip(row, ends[:n], ends[n:], strict=True)]
+        [
+            between(work.n_elements, *one)
+            for one in zip(row, ends[: len(row)], ends[len(row) :], strict=True)
+        ]
         for work, row, ends in zip(works, wanted, thresholds, strict=True)
     ]
+
+
+def _wanted(work: Work, semantics: Semantics) -> list[Band]:
+    """Return the band of each expert: without outliers, the entries that a trim leaves."""
+    n = work.n_elements
+    if work.gammas:
+        pairs = zip(work.densities, work.gammas, strict=True)
+        return [band(n, density, gamma, semantics) for density, gamma in pairs]
+    found = [rank(n, density, Equal.FIRST, semantics) for density in work.densities]
+    return [Band(0, n if one.keep_all else one.rank) for one in found]

@@ -140,7 +140,8 @@ def _ranks(context: Context, group: Sequence[int]) -> list[Rank]:
     merge = context.merge
     rows = [merge.works[job].densities for job in group]
     n_elements = context.n_elements(group)
+    labels = merge.labels[: merge.n_experts(group[0])] if group else merge.labels
     return [
         rank(n_elements, density, merge.rule.equal, merge.semantics)
-        for density in model_densities(rows, merge.labels)
+        for density in model_densities(rows, labels)
     ]

@@ -66,5 +66,5 @@ def _trims(context: Context, jobs: Sequence[int]) -> list[list[Trim]]:
             one = Trim(works[job].n_elements, KEEP_ALL)
         else:
             one = Trim(0, KEEP_NONE)
-        found.append([one] * len(merge.labels))
+        found.append([one] * merge.n_experts(job))
     return found

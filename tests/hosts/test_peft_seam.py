@@ -1,0 +1,194 @@
+"""PEFT's merges of adapters on our kernels: its own bits, or its own function."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import peft
+import pytest
+import torch
+from peft.utils import merge_utils
+
+from tallies.integrations import peft as seam
+from tests.support.host_data import KINDS, normal, same_bits, task_vectors
+
+SHAPES = ((1, 1), (16, 32), (7, 33))
+WEIGHTS = (0.3, 1.0, -2.0, 0.0, 0.7, 1.0, 1.1, 3.0)
+UTILS = "peft.utils.merge_utils"
+COMBINATIONS = ("linear", "ties", "magnitude_prune", "dare_linear", "dare_ties")
+
+
+def outcome(function, *arguments, **keywords):
+    """Return a call's result from one state of the generator, or the type of its error."""
+    torch.manual_seed(1)
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            result = function(*copy.deepcopy(arguments), **keywords)
+    except Exception as error:
+        return type(error)
+    return result, torch.rand(3), torch.tensor(len(told))
+
+
+def calls_of(x, weights):
+    """Yield names of functions and arguments for task vectors [N, ...]."""
+    rows = list(x)
+    yield "task_arithmetic", (rows, weights)
+    for density in (0, 0.2, 0.5, 1, -1, None):
+        yield "magnitude_prune", (rows, weights, density)
+        yield "dare_linear", (rows, weights, density)
+        for method in ("total", "frequency"):
+            yield "ties", (rows, weights, density, method)
+            yield "dare_ties", (rows, weights, density, method)
+        if density is not None:
+            yield "magnitude_based_pruning", (rows[0], density)
+            yield "prune", (rows[-1], density, "magnitude")
+    for method in ("total", "frequency", "other"):
+        yield "calculate_majority_sign_mask", (x, method)
+    yield "disjoint_merge", (x, x > 0.1)
+    yield "ties", (rows, weights, 0.3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_results_have_the_bits_of_the_host(kind, dtype):
+    n_ours = 0
+    for n in (1, 2, 8):
+        for shape in SHAPES:
+            x = task_vectors(kind, n, shape, seed=n * shape[1]).to(dtype)
+            calls = [*calls_of(x, torch.tensor(WEIGHTS[:n]))]
+            expected = [outcome(getattr(merge_utils, name), *args) for name, args in calls]
+            with seam.installed():
+                found = [outcome(getattr(merge_utils, name), *args) for name, args in calls]
+                n_ours += seam.calls()["ours"]
+            for call, ours, theirs in zip(calls, found, expected, strict=True):
+                if isinstance(theirs, type):
+                    assert ours is theirs, call
+                else:
+                    assert same_bits(ours, theirs), call
+    assert n_ours > 0
+
+
+REASONS = [
+    (lambda x: x.double(), 0.5, "dtype"),
+    (lambda x: x.requires_grad_(), 0.5, "gradients"),
+    (lambda x: x.round(), 0.5, "equal magnitudes"),
+    (lambda x: x.fill_(torch.inf), 0.5, "not finite"),
+    (lambda x: x, 1, "density"),
+    (lambda x: task_vectors(normal, 5, (3, 11)), 0.5, "order of sums"),
+]
+
+
+@pytest.mark.parametrize(("change", "density", "reason"), REASONS)
+def test_calls_that_are_not_ours_are_counted_by_reason(change, density, reason):
+    x = change(task_vectors(normal, 3, (8, 16)))
+    arguments = (list(x), torch.tensor(WEIGHTS[: len(x)]), density)
+    expected = merge_utils.ties(*(arguments if density < 1 else (*arguments[:2], 0.999999)))
+    with seam.installed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = merge_utils.ties(*arguments)
+        assert seam.calls(f"{UTILS}.ties") == {"ours": 0, reason: 1}
+    if density < 1:
+        assert same_bits(found, expected)
+
+
+def test_inexact_results_keep_the_first_of_equal_magnitudes():
+    rows = [torch.tensor([[1.0, -2, 2, 0.5]]), torch.tensor([[-1.0, 1, 1, 1]])]
+    weights = torch.tensor([1.0, 1.0])
+    with seam.installed(exact=False):
+        found = merge_utils.ties(rows, weights, 0.25)
+        assert seam.calls(f"{UTILS}.ties") == {"ours": 1}
+    assert torch.equal(found, torch.tensor([[-1.0, -2, 0, 0]]))
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(64, 32)
+        self.up = torch.nn.Linear(32, 96)
+        self.narrow = torch.nn.Linear(96, 7)
+        self.convolution = torch.nn.Conv2d(4, 8, 3)
+
+
+def adapted(n: int = 3, coarse: bool = False, dtype: torch.dtype = torch.float32):
+    """Return a model with n adapters of random factors, of which the last lacks a module."""
+    torch.manual_seed(3)
+    model = None
+    for i in range(n):
+        targets = ["embedding", "up", "narrow", "convolution"][: 3 if i == n - 1 else 4]
+        config = peft.LoraConfig(r=8, lora_alpha=4 + i, target_modules=targets)
+        if model is None:
+            model = peft.get_peft_model(Small().to(dtype), config, "a0")
+        else:
+            model.add_adapter(f"a{i}", config)
+    for name, parameter in model.named_parameters():
+        if "lora" in name:
+            values = torch.randn(parameter.shape)
+            parameter.data = (values.round() if coarse else values).to(parameter.dtype)
+    return model
+
+
+def merged(model, combination: str, **keywords):
+    torch.manual_seed(5)
+    adapters = list(model.peft_config)
+    weights = [0.8, -1.3, 0.5, 2.0, 0.1][: len(adapters)]
+    keywords = {"density": 0.4, **keywords}
+    model.add_weighted_adapter(
+        adapters, weights, "merged", combination_type=combination, **keywords
+    )
+    state = {k: v for k, v in model.state_dict().items() if "merged" in k}
+    return {**state, "next draw": torch.rand(2)}
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+@pytest.mark.parametrize("combination", [*COMBINATIONS, "cat", "svd", "ties_svd", "dare_ties_svd"])
+def test_weighted_adapters_have_the_bits_of_the_host(combination, coarse):
+    expected = merged(adapted(coarse=coarse), combination)
+    with seam.installed():
+        found = merged(adapted(coarse=coarse), combination)
+        counts = seam.calls("peft.tuners.lora.model.LoraModel.add_weighted_adapter")
+    one_call = combination in COMBINATIONS
+    assert counts == ({"ours": 1} if one_call else {"ours": 0, "combination type": 1})
+    assert found.keys() == expected.keys() and len(found) > 8
+    assert same_bits(found, expected)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weighted_adapters_of_other_dtypes(combination, dtype):
+    expected = merged(adapted(dtype=dtype), combination)
+    with seam.installed():
+        assert same_bits(merged(adapted(dtype=dtype), combination), expected)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_more_adapters_than_torch_sums_in_order(combination):
+    expected = merged(adapted(5), combination)
+    with seam.installed():
+        assert same_bits(merged(adapted(5), combination), expected)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS)
+def test_values_that_are_not_finite_are_the_hosts(combination):
+    def broken():
+        model = adapted()
+        model.base_model.model.up.lora_A["a0"].weight.data[0, :5] = torch.inf
+        model.base_model.model.narrow.lora_B["a1"].weight.data[0] = torch.nan
+        return model
+
+    expected = merged(broken(), combination)
+    with seam.installed():
+        assert same_bits(merged(broken(), combination), expected)
+
+
+def test_errors_of_the_host_stay_and_leave_its_method_in_place():
+    model = adapted()
+    with seam.installed():
+        with pytest.raises(ValueError, match="missing"):
+            model.add_weighted_adapter(["a0", "missing"], [1.0, 1.0], "merged", "linear")
+        with pytest.raises(TypeError):
+            merged(adapted(), "ties", density=None)
+        assert "_generalized_task_arithmetic_weighted_adapter" not in vars(model.base_model)
+        first = merged(model, "linear")
+    assert len(first) > 8
