@@ -6,9 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sentence_transformers.base.modules import Module
-from transformers import PreTrainedModel
-
 from ..errors import InputError
 from ..merging.state_dicts import merge_state_dicts
 from ..messages import show
@@ -123,6 +120,9 @@ def _check(model: Any, first: Any, label: str) -> None:
 
 def _facts(module: Any) -> dict[str, Any]:
     """Return all that two modules must agree in for their weights to mean the same."""
+    from sentence_transformers.base.modules import Module
+    from transformers import PreTrainedModel
+
     facts: dict[str, Any] = {"type": type(module).__name__, "settings": module.extra_repr()}
     if getattr(module, "peft_config", None):
         facts["adapter"] = "one that is not merged into the weights"
