@@ -22,13 +22,13 @@ void register_plan(py::module_& m) {
 
   py::class_<Limits>(m, "Limits")
       .def(py::init([](int n_threads, std::size_t buffer_bytes, std::size_t tile_bytes,
-                       std::size_t device_bytes) {
-             const Limits limits{n_threads, buffer_bytes, tile_bytes, device_bytes};
+                       std::size_t device_bytes, std::size_t worth_bytes) {
+             const Limits limits{n_threads, buffer_bytes, tile_bytes, device_bytes, worth_bytes};
              check(limits);
              return limits;
            }),
            py::arg("n_threads"), py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
-           py::arg("device_bytes") = 0)
+           py::arg("device_bytes") = 0, py::arg("worth_bytes") = 0)
       .def_readonly("n_threads", &Limits::n_threads)
       .def_readonly("buffer_bytes", &Limits::buffer_bytes);
 

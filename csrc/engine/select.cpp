@@ -39,10 +39,15 @@ class Selecting {
   template <class Body>
   void for_each_open(const Body& body) {
     std::vector<std::pair<std::size_t, std::size_t>> open;
+    std::size_t n_elements = 0;
     for (std::size_t u = 0; u < selection_.groups.size(); ++u)
       for (std::size_t s = 0; s < selection_.groups[u].searches.size(); ++s)
-        if (!selection_.groups[u].searches[s].done) open.emplace_back(u, s);
-    parallel_for(open.size(), limits_.n_threads, [&](std::size_t i) {
+        if (!selection_.groups[u].searches[s].done) {
+          open.emplace_back(u, s);
+          n_elements += selection_.groups[u].n_elements;
+        }
+    const int n_threads = limits_.threads_for(n_elements * sizeof(float));
+    parallel_for(open.size(), n_threads, [&](std::size_t i) {
       const auto [u, s] = open[i];
       body(u, s, rounds_.index_of(u, s));
     });

@@ -136,8 +136,16 @@ bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tili
             const Memory& memory) {
   if (tiling.n_tiles() == 0) return true;
   Run run(files, jobs, tiling, body, memory);
-  const int n_threads = static_cast<int>(
-      std::min<std::size_t>(static_cast<std::size_t>(limits.n_threads), tiling.n_tiles()));
+  std::size_t n_bytes = 0;
+  for (const Job& job : jobs)
+    if (limits.worth_bytes > 0) n_bytes += job.moved_bytes(job.first, job.n_elements);
+  const int n_threads = static_cast<int>(std::min<std::size_t>(
+      static_cast<std::size_t>(limits.threads_for(n_bytes)), tiling.n_tiles()));
+  if (limits.worth_bytes > 0 && n_threads == 1) {
+    const bool finished = run.work_alone(progress);
+    run.rethrow();
+    return finished;
+  }
   Threads threads(n_threads, [&run](int worker) { run.work(worker); });
   const bool finished =
       threads.size() > 0 ? run.wait(threads.size(), progress) : run.work_alone(progress);

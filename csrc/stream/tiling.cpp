@@ -1,5 +1,6 @@
 #include "stream/tiling.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace tallies {
@@ -60,6 +61,12 @@ std::size_t Job::file_bytes(std::uint64_t from, std::size_t n) const {
   for (const Array& array : inputs)
     if (array.file >= 0 && !array.is_kept) n_bytes += array.bytes_to_read(from, n).n;
   return n_bytes;
+}
+
+int Limits::threads_for(std::size_t n_bytes) const {
+  if (worth_bytes == 0) return n_threads;
+  return static_cast<int>(
+      std::clamp<std::size_t>(n_bytes / worth_bytes, 1, static_cast<std::size_t>(n_threads)));
 }
 
 Tiling::Tiling(const std::vector<Job>& jobs, const std::vector<std::size_t>& order,

@@ -38,6 +38,11 @@ struct Limits {
   std::size_t buffer_bytes;             // per thread, for one tile of all arrays
   std::size_t tile_bytes = kTileBytes;  // of a tile, within the buffer
   std::size_t device_bytes = 0;         // of a device's memory, for transforms that use one
+  // Bytes of work for which a thread is started; up to twice as many the calling thread does alone.
+  // 0 starts all threads, whatever the work.
+  std::size_t worth_bytes = 0;
+
+  int threads_for(std::size_t n_bytes) const;
 };
 
 class Tiling {

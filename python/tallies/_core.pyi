@@ -101,7 +101,12 @@ def combine(
 
 class Limits:
     def __init__(
-        self, n_threads: int, buffer_bytes: int, tile_bytes: int = ..., device_bytes: int = ...
+        self,
+        n_threads: int,
+        buffer_bytes: int,
+        tile_bytes: int = ...,
+        device_bytes: int = ...,
+        worth_bytes: int = ...,
     ) -> None: ...
     @property
     def n_threads(self) -> int: ...

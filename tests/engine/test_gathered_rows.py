@@ -124,6 +124,12 @@ def test_fingerprints_are_of_the_rows(tmp_path: Path) -> None:
     prints.add(tensor_fingerprint(one, content(one)))
     assert len(prints) == 6
 
+    unused = MODELS[2].copy()
+    unused[0] += 1
+    other = stored(tmp_path / "unused", unused)[0]
+    one = mapped(tensors[0], RowMap(own(*OWN), MEANS), [*tensors[:2], other])
+    assert tensor_fingerprint(one, content(one)) in prints
+
 
 def test_native_fingerprints_are_those_of_python(tmp_path: Path) -> None:
     tensors = stored(tmp_path, embedding(3, 300, 500))

@@ -123,7 +123,7 @@ def test_a_file_that_is_not_there_is_refused(paths: list[Path], tmp_path: Path) 
         plan(request("linear", paths, embeddings=str(tmp_path / "none.safetensors")))
 
 
-def test_a_run_does_not_go_on_with_another_file(paths: list[Path], tmp_path: Path) -> None:
+def test_the_file_is_an_input(paths: list[Path], tmp_path: Path) -> None:
     recipe = request("linear", paths, embeddings=str(tmp_path / "given.safetensors"))
     made = plan(recipe)
     assert str(tmp_path / "given.safetensors") in made.input_files()

@@ -30,13 +30,9 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
     Raises:
         StorageError: If the bytes cannot be read.
     """
-    if tensor.gathered is not None:
-        yield from _even(_gathered(tensor.gathered), _stored_bytes(tensor.gathered))
-        return
-    read = _read_row_major if tensor.strides is None else _read_strided
     try:
         with open(tensor.path, "rb", buffering=0) as file:
-            yield from read(file, tensor)
+            yield from _read(file, tensor)
     except EndsEarly:
         raise StorageError(
             f"{tensor.path}: tensor {tensor.name!r} ends early; the file was truncated while being "
@@ -72,6 +68,14 @@ def read_range(tensor: TensorInfo, first: int, n_bytes: int) -> bytearray:
             strides=(step, tensor.strides[-1]),
         )
     return bytearray().join(chunks(part))
+
+
+def _read(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+    if tensor.gathered is not None:
+        rows = _read_gathered(file, tensor.gathered)
+        return _even(rows, _stored_bytes(tensor.gathered))
+    read = _read_row_major if tensor.strides is None else _read_strided
+    return read(file, tensor)
 
 
 def _piece_sizes(n_bytes: int) -> Iterator[int]:
@@ -123,7 +127,7 @@ def _stored_bytes(gathered: Gathered) -> int:
     return gathered.rows.n_rows * math.prod(source.shape[1:]) * DTYPES[source.dtype]
 
 
-def _gathered(gathered: Gathered) -> Iterator[bytearray]:
+def _read_gathered(file: FileIO, gathered: Gathered) -> Iterator[bytearray]:
     """Yield the stored bytes of the rows, of which neighbours are read together."""
     source, own = gathered.source, gathered.rows.own
     row_bytes = math.prod(source.shape[1:]) * DTYPES[source.dtype]
@@ -133,13 +137,13 @@ def _gathered(gathered: Gathered) -> Iterator[bytearray]:
         n, step = 1, own[first] >= 0
         while n < most and first + n < len(own) and own[first + n] == own[first] + step * n:
             n += 1
-        yield _rows(source, own[first], n, row_bytes)
+        yield _rows(file, source, own[first], n, row_bytes)
         first += n
     for first in range(0, gathered.rows.n_padding, most):
         yield bytearray(row_bytes * min(most, gathered.rows.n_padding - first))
 
 
-def _rows(source: TensorInfo, first: int, n_rows: int, row_bytes: int) -> bytearray:
+def _rows(file: FileIO, source: TensorInfo, first: int, n_rows: int, row_bytes: int) -> bytearray:
     """Return stored rows; zeros where ``first`` is negative."""
     if first < 0:
         return bytearray(row_bytes * n_rows)
@@ -150,7 +154,7 @@ def _rows(source: TensorInfo, first: int, n_rows: int, row_bytes: int) -> bytear
         shape=(n_rows, *source.shape[1:]),
         n_bytes=row_bytes * n_rows,
     )
-    return bytearray().join(chunks(part))
+    return bytearray().join(_read(file, part))
 
 
 def same_tensor(a: TensorInfo, b: TensorInfo) -> bool:

@@ -82,8 +82,21 @@ class Gathered:
 
     def pieces(self) -> tuple[TensorInfo, ...]:
         """Return the tensor itself and, in the order of the models, those that means are of."""
-        used = {model for _, pairs in self.rows.averaged() for model, _ in pairs}
-        return (self.source, *(self.others[model] for model in sorted(used)))
+        return (self.source, *(self.others[model] for model in sorted(self._averaged_rows())))
+
+    def averaged_rows(self) -> list[TensorInfo]:
+        """Return the rows of which some rows are means, ascending, as a tensor of each model."""
+        return [
+            mapped(self.others[model], RowMap(array("q", sorted(rows))))
+            for model, rows in sorted(self._averaged_rows().items())
+        ]
+
+    def _averaged_rows(self) -> dict[int, set[int]]:
+        found: dict[int, set[int]] = {}
+        for _, pairs in self.rows.averaged():
+            for model, row in pairs:
+                found.setdefault(model, set()).add(row)
+        return found
 
 
 def mapped(tensor: TensorInfo, rows: RowMap, others: Sequence[TensorInfo] = ()) -> TensorInfo:

@@ -98,7 +98,8 @@ def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:
     if isinstance(tensor, TensorInfo):
         gathered = tensor.gathered
         if gathered is not None:
-            hidden = [one for one in gathered.pieces()[1 - gathered.source.is_decoded :]]
+            hidden = [gathered.source] if gathered.source.is_decoded else []
+            hidden += gathered.averaged_rows()
             prints = [tensor_fingerprint(one, content(one)) for one in hidden]
             if prints or not gathered.rows.is_order:
                 face += " ".join([gathered.rows.face(), *prints]).encode()

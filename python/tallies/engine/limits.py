@@ -16,6 +16,8 @@ _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
 _IN_MEMORY_BUFFER_BYTES = 1 << 20
+# Work in memory that takes longer than to start and end a thread.
+_WORTH_BYTES = 1 << 22
 # Open files that are no input or output.
 _OTHER_FILES = 32
 
@@ -98,4 +100,4 @@ def n_threads(threads: int | None) -> int:
 
 def limits_in_memory(threads: int | None) -> Limits:
     """Return the limits of a pass over arrays in memory, which take no buffers of their own."""
-    return Limits(n_threads(threads), _IN_MEMORY_BUFFER_BYTES)
+    return Limits(n_threads(threads), _IN_MEMORY_BUFFER_BYTES, worth_bytes=_WORTH_BYTES)

@@ -10,7 +10,7 @@ from .. import methods
 from .._core import Limits, Plan
 from ..checkpoint.match import Match, match, row_length
 from ..checkpoint.policy import STATE_DICT, Policy
-from ..engine.arrays import empty_like, is_torch, new_array, view
+from ..engine.arrays import Array, view
 from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.jobs import Work, settings
@@ -27,8 +27,8 @@ from ..recipe.parameters import Resolver, check_parameters
 from ..recipe.tensor_keys import chosen
 from ..recipe.varying import changed_defaults, whole_values
 from ..spec.choices import Extra, Missing, Nonfinite, Semantics
-from ..spec.dtypes import promoted
 from .dicts import check_copied, model_of
+from .results import Results
 from .steps import Findings, Request, Steps, n_surveys
 
 
@@ -50,6 +50,7 @@ def merge_state_dicts(
     missing: Any = None,
     extra: Any = None,
     progress: Progress = None,
+    out: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> dict[str, Any]:
     """Merge state dicts in memory; the same bits as ``merge`` on the same tensors on disk.
@@ -78,6 +79,9 @@ def merge_state_dicts(
         extra: ``"error"``, or ``"drop"`` to leave out what the base lacks; or filter rules.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
+        out: Arrays or tensors by the names of the result, which are written in place and returned.
+            Their dtypes are those of the result, and any strides and devices will do; they may
+            share memory with inputs. After an error their content is undefined.
         parameters: The method's; a per-model one may be a sequence of one value per expert.
 
     Returns:
@@ -119,7 +123,7 @@ def merge_state_dicts(
         advice=STATE_DICT,
     )
     return _Merge(base if uses_base else None, experts, found, Semantics(semantics)).run(
-        policy, weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed, progress
+        policy, weights, parameters, modifiers, Nonfinite(nonfinite), threads, seed, progress, out
     )
 
 
@@ -151,6 +155,7 @@ class _Merge:
         threads: int | None,
         seed: int,
         progress: Progress,
+        out: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:], policy)
         names = matched.merged
@@ -165,7 +170,14 @@ class _Merge:
         constants = whole_values(shared, self._method, self._semantics)
         if constants["integers"] != "base":
             check_copied(self._models, matched)
-        result = {name: self._empty(name, matched) for name in names}
+        results = Results(self._template, out, self._inputs())
+        promotes = self._semantics is Semantics.MERGEKIT
+        result = {
+            name: results.room(
+                name, [matched.source(one, name) for one in self._models], promotes=promotes
+            )
+            for name in names
+        }
         works = [self._work(name, matched, {**values[name], **changed}, result) for name in names]
         limits = limits_in_memory(threads)
         plan = Plan(self._has_base)
@@ -208,7 +220,7 @@ class _Merge:
         for warning in (*told, *steps.warnings()):
             # Past run, merge_state_dicts, its floating-point environment and its progress.
             warnings.warn(warning, stacklevel=5)
-        return self._finish(matched, result)
+        return results.finish(matched)
 
     def _split(
         self, weights: Sequence[float] | None, parameters: Mapping[str, Any]
@@ -239,6 +251,11 @@ class _Merge:
         ]
         return check_parameters(shared, self._method, self._semantics), check
 
+    def _inputs(self) -> Iterator[Array]:
+        """Yield the arrays of all models."""
+        for model in self._models:
+            yield from model.tensors.values()
+
     def _work(
         self, name: str, matched: Match, values: dict[str, Any], result: Mapping[str, Any]
     ) -> Work:
@@ -254,15 +271,6 @@ class _Merge:
             **settings(values, len(self._labels)),
         )
 
-    def _empty(self, name: str, matched: Match) -> Any:
-        """Return room for a merged tensor: in mergekit's semantics, of the dtype of all models."""
-        like = self._template[name]
-        infos = [matched.source(model, name) for model in self._models]
-        dtype = promoted(info.dtype for info in infos)
-        if self._semantics is not Semantics.MERGEKIT or dtype == infos[0].dtype:
-            return empty_like(like)
-        return new_array(name, dtype, like.shape, "torch" if is_torch(like) else "numpy")[0]
-
     def _objection(self, plan: Plan, limits: Limits, job: int, name: str) -> str:
         """Return the first reason why a tensor's result is infinite or NaN."""
         for found in nonfinite_inputs(plan, job, len(self._models), limits):
@@ -276,18 +284,6 @@ class _Merge:
             f"tensor {show(name)}: the merged values overflow {dtype}; lower the scale or the "
             "weights, or pass nonfinite='propagate'"
         )
-
-    def _finish(self, matched: Match, result: dict[str, Any]) -> dict[str, Any]:
-        for name in matched.copied:
-            value = self._template[name]
-            result[name] = value.clone() if is_torch(value) else value.copy()
-        for name, value in result.items():
-            like = self._template[name]
-            if is_torch(like) and like.device.type != "cpu":
-                result[name] = value.to(like.device)
-        for alias, canonical in matched.tied.items():
-            result[alias] = result[canonical]
-        return {name: result[name] for name in self._template}
 
 
 def _is_list_of_values(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import ClassVar
 
 from ..linalg.gram import Gram
@@ -67,13 +68,7 @@ class Method:
     @classmethod
     def parameters(cls, semantics: Semantics = PAPER) -> dict[str, Parameter]:
         """Return the parameters of a variant by name: the method's own, then inherited ones."""
-        found = {}
-        for name, value in own_then_inherited(cls).items():
-            if isinstance(value, Parameter) and semantics in value.semantics:
-                low, high = value.range_by_semantics.get(semantics, (value.low, value.high))
-                default = value.by_semantics.get(semantics, value.default)
-                found[name] = replace(value, default=default, low=low, high=high)
-        return found
+        return dict(_parameters(cls, semantics))  # type: ignore[arg-type]
 
     @classmethod
     def summary(cls) -> str:
@@ -94,6 +89,17 @@ class Method:
     def objection(cls, parameters: Values) -> str | None:
         """Return why a tensor cannot be merged with these resolved parameters, or None."""
         return None
+
+
+@cache
+def _parameters(method: type[Method], semantics: Semantics) -> dict[str, Parameter]:
+    found = {}
+    for name, value in own_then_inherited(method).items():
+        if isinstance(value, Parameter) and semantics in value.semantics:
+            low, high = value.range_by_semantics.get(semantics, (value.low, value.high))
+            default = value.by_semantics.get(semantics, value.default)
+            found[name] = replace(value, default=default, low=low, high=high)
+    return found
 
 
 def linear_rule(

@@ -1,8 +1,8 @@
 """Torch tensors: the kernels, differentiable merging, and live switching of tasks.
 
-Functions named as in ``tallies.kernels`` have the same arguments and the same bits. Each is one
-operator ``torch.ops.tallies.NAME``, which ``torch.compile`` takes whole, and its result carries no
-gradient. ``weighted_merge`` is differentiable in its coefficients.
+Functions named as in ``tallies.kernels`` have their arguments, some also others, and the same bits.
+Each is one operator ``torch.ops.tallies.NAME``, which ``torch.compile`` takes whole, and its result
+carries no gradient. ``weighted_merge`` is differentiable in its coefficients.
 
 Arguments are checked first: InputError names the wrong one, what was found and what was expected.
 """
