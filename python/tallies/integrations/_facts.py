@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
@@ -88,6 +89,7 @@ class Seam:
         return f"{self.module}.{self.name}"
 
 
+@functools.lru_cache(maxsize=256)
 def digest_of(thing: Any) -> str | None:
     """Return the first 16 digits of the SHA-256 of a source; None where there is none to read."""
     try:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..methods.iso_c import IsoC
-from ..methods.iso_cts import IsoCts
-from ..methods.tsv_m import TsvM
 from ..spec.choices import Semantics
 from ._seam import HandOver, Original
 from ._tensors import check, check_finite, number_of
@@ -56,6 +53,7 @@ def iso_c(
     original: Original, task_vectors: Any, accelerator: Any = "cuda", exclude_keys: Any = None
 ) -> dict[str, Any]:
     """Give all directions of the summed task vectors of a matrix the same strength."""
+    from ..methods.iso_c import IsoC
 
     def merge(deltas: Deltas) -> Tensor:
         return IsoC.merge_matrix(deltas, {}, Semantics.FUSIONBENCH)
@@ -71,6 +69,8 @@ def iso_cts(
     exclude_keys: Any = None,
 ) -> dict[str, Any]:
     """Replace some directions of the sum by directions of the single tasks."""
+    from ..methods.iso_cts import IsoCts
+
     fraction = number_of(common_space_fraction)
     if not 0 <= fraction <= 1:
         raise HandOver("arguments")
@@ -93,6 +93,8 @@ def tsv_m(
     return_single_task_models: Any = False,
 ) -> dict[str, Any]:
     """Keep the largest directions of each task, and make those of all tasks orthogonal."""
+    from ..methods.tsv_m import TsvM
+
     if return_single_task_models:
         raise HandOver("single models")
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engine.codes import MAX_EXPERTS
 from ._seam import HandOver
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
         The word that is counted as the reason.
     """
     import torch
+
+    from ..engine.codes import MAX_EXPERTS
 
     if not tensors or any(type(x) not in (torch.Tensor, torch.nn.Parameter) for x in tensors):
         return "kind"
