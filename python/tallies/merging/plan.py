@@ -179,6 +179,7 @@ class MergePlan:
                 asked_dtype=self.config.output_dtype is not None,
                 asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
+                joined=self.vocabulary is not None,
                 layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
