@@ -137,7 +137,7 @@ class _Stacking:
             picked = LayerOf(part.config(models[leader].checkpoint), numbers[leader])
             self._layers.setdefault(part.name, []).append(picked)
             last = len(found[0]) - 1
-            held = [
+            held: list[Mapping[str, str]] = [
                 model.by_layer[stack, number]
                 for model, stack, number in zip(models, stacks, numbers, strict=True)
             ]
