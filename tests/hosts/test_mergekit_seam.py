@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from mergekit.merge_methods import merge_tensors
+from mergekit import merge_methods
+from mergekit.merge_methods import PerGroupValues, TensorGroup, merge_tensors
 
 from tallies.integrations import _mergekit_task_vectors
 from tallies.integrations import mergekit as seam
@@ -170,6 +171,49 @@ def test_methods_within_rounding_are_ours_only_if_asked_for(method: str) -> None
         assert seam.calls() == {"ours": 1}
     assert torch.equal(exact, theirs)
     assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_linear_has_the_bits_of_the_host_in_every_dtype(
+    dtype: torch.dtype, normalize: bool
+) -> None:
+    for n_models in (1, 2, 3, 8, 20):
+        weights = [round(0.3 - i / 7, 3) for i in range(n_models)]
+        for shape in ((1,), (17,), (40, 33), (0, 4)):
+            tensors = [x.to(dtype) for x in tensors_of("normal", n_models, shape)]
+            given = {"weight": weights, "normalize": normalize}
+            theirs = merge_tensors(tensors, "linear", parameters=given)
+            with seam.installed():
+                ours = merge_tensors(tensors, "linear", parameters=given)
+            assert torch.equal(ours, theirs)
+            assert seam.calls() == {"ours": 0} | {"empty" if 0 in shape else "ours": 1}
+
+
+def test_outputs_of_a_batch_have_weights_of_their_own() -> None:
+    groups = [
+        TensorGroup.from_tensors(tensors_of("normal", 3, (40, 8), seed=i), name=f"layer {i}")
+        for i in range(6)
+    ]
+    linear = merge_methods.get("linear")
+    for per_group in (
+        [{0: 0.2, 1: 0.3, 2: 0.5}] * 6,
+        [{0: 0.15 + i / 10, 1: 0.3, 2: -0.5} for i in range(6)],
+    ):
+        parameters = {"weight": PerGroupValues(per_group)}
+        theirs = linear(groups, parameters=parameters)
+        with seam.installed():
+            ours = linear(groups, parameters=parameters)
+        assert seam.calls() == {"ours": 1}
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_linear_weights_that_cancel_are_the_host_s() -> None:
+    tensors = tensors_of("normal", 2, (40,))
+    with seam.installed():
+        ours = merge_tensors(tensors, "linear", parameters={"weight": [0.5, -0.5]})
+    assert not ours.isfinite().any()
+    assert seam.calls() == {"ours": 0, "not finite": 1}
 
 
 def test_the_host_is_as_before_after_uninstalling() -> None:
