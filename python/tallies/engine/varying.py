@@ -89,7 +89,11 @@ class VaryingPasses(Passes):
         return self._of[job].grain(job)
 
     def kept(self, taking: Sequence[Sequence[int]] | None = None) -> list[int]:
-        """Return the entries that survive trims, or none where some tensors have no trim."""
+        """Return the entries that survive trims, or none where some tensors have no trim.
+
+        Args:
+            taking: The experts that take part in each tensor, by its number; None for all.
+        """
         if any(passes.rule.gate is not Gate.MAGNITUDE for passes in self._all):
             return []
         return super().kept(taking)
