@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.project.test_docs import FENCE, USER_PAGES, name_of
+from tests.support.pipelines import save_sentence_transformer
 
 PAGES = [
     page
@@ -19,6 +20,8 @@ PAGES = [
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_examples_with_hosts_run(page: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate(("embedder-a", "embedder-b")):
+        save_sentence_transformer(tmp_path / name, seed)
     for mark, language, text in FENCE.findall(page.read_text()):
         if mark == "hosts":
             assert language == "python"

@@ -13,6 +13,8 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    PhiConfig,
+    PhiForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -36,7 +38,15 @@ def gpt2(n_tokens: int) -> Any:
     return GPT2LMHeadModel(GPT2Config(vocab_size=n_tokens, n_embd=32, n_layer=2, n_head=4, **ends))
 
 
-@pytest.mark.parametrize("make", [qwen2, gpt2])
+def phi(n_tokens: int) -> Any:
+    """A model whose head has a bias."""
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    made = PhiForCausalLM(PhiConfig(vocab_size=n_tokens, num_attention_heads=4, **sizes))
+    torch.nn.init.normal_(made.lm_head.bias)
+    return made
+
+
+@pytest.mark.parametrize("make", [qwen2, gpt2, phi])
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic"])
 def test_rows_are_cut_as_mergekit_cuts_them(tmp_path: Path, make: Any, method: str) -> None:
     torch.manual_seed(0)

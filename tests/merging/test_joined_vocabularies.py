@@ -16,7 +16,7 @@ from tests.reference.ties import ties_model
 from tests.reference.vocabulary import aligned
 from tests.support.checkpoints import Model, assert_holds, read
 from tests.support.command import tallies, tree
-from tests.support.merges import BF16, assert_fingerprints, request
+from tests.support.merges import BF16, assert_fingerprints, dyadic, request
 from tests.support.tokens import EMBEDDING, HEAD, rows_model, tokenizer, write_model
 
 CHAT = {"<|im_start|>": True, "<|im_end|>": True}
@@ -119,6 +119,30 @@ def test_equal_vocabularies_change_no_byte(tmp_path: Path, source: str) -> None:
     # mergekit has no rows behind the last token.
     merge({**recipe, "tokenizer_source": named, "semantics": "mergekit"}, tmp_path / "theirs")
     assert read(tmp_path / "theirs")[EMBEDDING].shape == (6, 4)
+
+
+def test_equal_tokens_in_other_bytes_change_no_byte(tmp_path: Path) -> None:
+    made = tokenizer("abcd", CHAT)
+    paths = [write_model(tmp_path / n, rows_model(i, 8), made) for i, n in enumerate("ab")]
+    (paths[1] / "tokenizer.json").write_text(made.to_str())
+    recipe = request("linear", paths) | {"tokenizer_source": "union"}
+    report = merge(recipe, tmp_path / "out")
+    assert report.vocabulary is not None and not report.vocabulary["changed"]
+    assert read(tmp_path / "out")[EMBEDDING].shape == (8, 4)
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (
+        paths[0] / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_cards_and_headers_name_no_place_of_the_machine(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    recipe = request("linear", paths) | {"tokenizer_source": str(paths[1])}
+    merge(recipe, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Vocabulary: that of ../chat, 10 tokens" in card
+    merge(recipe, tmp_path / "one.safetensors")
+    for text in (card, (tmp_path / "one.safetensors").read_bytes().decode(errors="replace")):
+        assert "chat" in text and str(tmp_path) not in text
 
 
 def test_ids_and_files_follow_the_tokens(tmp_path: Path) -> None:
@@ -231,3 +255,51 @@ def test_the_command_line_sets_the_source(tmp_path: Path) -> None:
         done = tallies("plan", tmp_path / "recipe.json", "--set", "tokenizer.source=base")
         assert done.status == 0, done.err
         assert "that of the base, 8 tokens" in " ".join(done.out.split())
+
+
+def test_files_of_another_model_get_the_rows_of_the_result(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    said = {"vocab_size": 99, "eos_token_id": 1}
+    write_model(tmp_path / "donor", rows_model(3, 3), tokenizer("xab"), config=said)
+    recipe = request("linear", paths) | {"tokenizer_source": "union"}
+    merge(recipe | {"files_from": str(tmp_path / "donor")}, tmp_path / "out")
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert (config["vocab_size"], config["eos_token_id"]) == (11, 0)
+    assert len(tokens_of(tmp_path / "out")) == 11
+
+
+def test_a_model_alone_is_copied_with_its_padding(tmp_path: Path) -> None:
+    paths, tensors = write_models(tmp_path)
+    recipe = request("passthrough", [paths[1]])
+    recipe["tokenizer"] = {"source": "base", "pad_to_multiple_of": 16}
+    merge(recipe | {"semantics": "mergekit"}, tmp_path / "out")
+    found = read(tmp_path / "out")
+    for name in (EMBEDDING, HEAD):
+        mean = tensors[1][name].mean(0, dtype=np.float64).astype(np.float32)
+        np.testing.assert_array_equal(found[name][:10], tensors[1][name])
+        np.testing.assert_array_equal(found[name][10:], np.repeat(mean[None], 6, 0))
+
+
+def test_layers_are_stacked_over_joined_rows(tmp_path: Path) -> None:
+    layer = "model.layers.{}.mlp.up_proj.weight"
+    tensors, rng = [], np.random.default_rng(0)
+    for seed, n_rows in ((0, 8), (1, 10)):
+        layers = {layer.format(i): dyadic(rng, 4, 4) for i in range(2)}
+        tensors.append(rows_model(seed, n_rows) | layers)
+    for name, one, (plain, added) in zip(
+        ("base", "chat"), tensors, (("abcdefgh", {}), ("hgfedcba", CHAT)), strict=True
+    ):
+        made = tokenizer(plain, added)
+        write_model(tmp_path / name, one, made, config={"num_hidden_layers": 2})
+    slices = [
+        {"sources": [{"model": str(tmp_path / name), "layer_range": [0, 2]}]}
+        for name in ("base", "chat")
+    ]
+    recipe = {"merge_method": "passthrough", "slices": slices, "tokenizer_source": "union"}
+    merge(recipe, tmp_path / "out")
+    found = read(tmp_path / "out")
+    np.testing.assert_array_equal(found[EMBEDDING][:8], tensors[0][EMBEDDING])
+    np.testing.assert_array_equal(found[EMBEDDING][8:], tensors[1][EMBEDDING][8:])
+    np.testing.assert_array_equal(found[HEAD][:8], tensors[1][HEAD][7::-1])
+    np.testing.assert_array_equal(found[layer.format(2)], tensors[1][layer.format(0)])
+    assert json.loads((tmp_path / "out/config.json").read_text())["num_hidden_layers"] == 4

@@ -119,6 +119,7 @@ ROUNDED = (
         pair
         for pair in PAIRS
         if not methods.get(pair[0]).has_order
+        and methods.get(pair[0]).most_models != 1
         and default_rule(*pair).blend not in ROUNDED
         and not solves(*pair)
     ],

@@ -19,7 +19,7 @@ from tests.support.staged_cases import staged
         ("della", {"density": 0.9}, "density 0.9 .* epsilon 0.15 is not between 0 and 1; .* 0.1"),
         ("della_linear", {"density": 0.1, "epsilon": 0.1}, "give an epsilon below 0.1"),
         ("della", {"epsilon": -1}, "epsilon: found -1, expected a finite number from 0 to 1"),
-        ("dare_linear", {"density": 1.5}, "density: found 1.5, expected .* from 0 to 1"),
+        ("dare_linear", {"density": -0.5}, "density: found -0.5, expected .* from 0 to inf"),
         ("dare_linear", {"gamma": 0.1}, "gamma"),
         ("dare_ties", {"rescale": "l2"}, "rescale: 'l2' is not known .*probability, l1, none"),
         ("breadcrumbs", {"gamma": 2}, "gamma: found 2, expected a finite number from 0 to 1"),

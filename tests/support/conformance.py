@@ -86,7 +86,9 @@ def compare(name: str, recipe: Mapping[str, Any], work: Path, **options: Any) ->
     changed = in_float32(recipe)
     theirs, failed = work / "theirs", ""
     try:
-        mergekit_host.merge(located(changed), theirs, **options)
+        mergekit_host.merge(
+            located(changed), theirs, lora_merge_cache=str(work / "cache"), **options
+        )
     except Exception as error:
         failed = " ".join(str(error).split()) or type(error).__name__
     own = {**changed, "semantics": "mergekit"}

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from ..messages import show
 from .checkpoint import Checkpoint
-from .differences import is_of_tokens
 from .row_maps import RowMap, mapped
 from .rows import first_rows
 from .tensors import TensorInfo
+from .tied import is_by_token
 
 
 def common_rows(models: Sequence[Checkpoint]) -> dict[str, int]:
@@ -22,12 +22,12 @@ def common_rows(models: Sequence[Checkpoint]) -> dict[str, int]:
     found: dict[str, set[tuple[int, ...]]] = {}
     for one in models:
         for name, tensor in one.tensors.items():
-            if is_of_tokens(name) and len(tensor.shape) == 2:
+            if is_by_token(name) and tensor.shape:
                 found.setdefault(name, set()).add(tensor.shape)
     return {
-        name: min(rows for rows, _ in shapes)
+        name: min(rows for rows, *_ in shapes)
         for name, shapes in found.items()
-        if len(shapes) > 1 and len({columns for _, columns in shapes}) == 1
+        if len(shapes) > 1 and len({tuple(columns) for _, *columns in shapes}) == 1
     }
 
 

@@ -49,6 +49,8 @@ class Written:
     """True if the request states the dtype of the result."""
     donated: bool = False
     """True if config.json is that of another model than the one that named the tensors."""
+    joined: bool = False
+    """True if the request asks for another vocabulary than the one that config.json states."""
     layers: Sequence[LayersOf] = ()
     """The layers of a stack, by the part of config.json that counts them."""
 
@@ -61,6 +63,7 @@ def written_parts(
     asked_dtype: bool = False,
     asked_tied: Tied = Tied.AS_BASE,
     donated: bool = False,
+    joined: bool = False,
     layers: Sequence[LayersOf] = (),
 ) -> dict[str, Written]:
     """Sort the tensors of a result by the folders of the template's parts.
@@ -72,6 +75,7 @@ def written_parts(
         asked_dtype: True if the request states the dtype of the result.
         asked_tied: The state of the heads that the request states.
         donated: True if the files beside the tensors are those of another model.
+        joined: True if the request asks for another vocabulary.
         layers: The layers of a stack, which the template's own part has.
     """
     had_heads = {folder_of(name, template.parts) for name in template.tensors if is_head(name)}
@@ -96,6 +100,7 @@ def written_parts(
             untied=asked_tied is Tied.UNTIE,
             asked_dtype=asked_dtype,
             donated=donated,
+            joined=joined,
             layers=() if folder else layers,
         )
         for folder, found in by_folder.items()
@@ -144,6 +149,8 @@ def true_text(text: bytes, where: str, written: Written) -> bytes:
     for nested, key, layers in written.layers:
         inner = with_layers(new[nested] if nested else new, key, layers)
         new = {**new, nested: inner} if nested else inner
+    if written.joined:
+        new = true_vocabulary(new, where, written.tensors)
     if written.donated or written.layers:
         refuse_other_sizes(new, where, written.tensors)
     new = true_vocabulary(new, where, written.tensors)

@@ -18,6 +18,18 @@ _EMBEDDING: Final = re.compile(
     r"(?:\A|[./])(?:embed_tokens|wte|word_embeddings|tok_embeddings|shared|embed_in)\.weight\Z"
 )
 
+_ALSO_BY_TOKEN: Final = re.compile(
+    r"(?:\A|\.)(?:"
+    r"lm_head(?:\.linear|\.decoder)?\.(?:weight|bias)"
+    r"|cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
+    r"|vocab_projector\.(?:weight|bias)"
+    r"|final_logits_bias"
+    r"|output_layer\.weight"
+    r"|backbone\.embeddings\.weight"
+    r")\Z"
+)
+"""Heads, and their biases, beside those that may be tied to an embedding."""
+
 
 def is_head(name: str) -> bool:
     """Tell if a tensor of this name is an output head over a vocabulary."""
@@ -27,6 +39,11 @@ def is_head(name: str) -> bool:
 def is_embedding(name: str) -> bool:
     """Tell if a tensor of this name is an input embedding of a vocabulary."""
     return _EMBEDDING.search(name) is not None
+
+
+def is_by_token(name: str) -> bool:
+    """Tell if a tensor of this name has a row, or an element, for each token."""
+    return is_embedding(name) or is_head(name) or _ALSO_BY_TOKEN.search(name) is not None
 
 
 def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-import torch
-from sentence_transformers.base.modules import Module
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any, Final
 
 from ..errors import InputError
 from ..merging.state_dicts import merge_state_dicts
 from ..messages import show
+
+if TYPE_CHECKING:
+    import torch
 
 _FREE: Final = frozenset({"architectures", "dtype", "torch_dtype", "transformers_version"})
 """Keys of transformers' configurations in which models that can be merged differ."""
@@ -60,6 +59,8 @@ def merge_in_memory(
 
 def torch_dtype(key: str, dtype: Any) -> torch.dtype | None:
     """Return torch's dtype of a name such as ``bfloat16``, of one of torch's, or of None."""
+    import torch
+
     found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
     if found is not None and not isinstance(found, torch.dtype):
         raise InputError(f"{key}: found {show(dtype)}, expected a dtype such as 'bfloat16'")
@@ -80,6 +81,8 @@ def _state(model: Any, dtype: torch.dtype | None) -> dict[str, torch.Tensor]:
 
 def _with_weights(model: Any, merged: Mapping[str, torch.Tensor]) -> Any:
     """Return a copy of a model that never had its weights, but the merged ones from the start."""
+    import torch
+
     memo: dict[int, Any] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in memo:
@@ -117,6 +120,9 @@ def _check(model: Any, first: Any, label: str) -> None:
 
 def _facts(module: Any) -> dict[str, Any]:
     """Return all that two modules must agree in for their weights to mean the same."""
+    from sentence_transformers.base.modules import Module
+    from transformers import PreTrainedModel
+
     facts: dict[str, Any] = {"type": type(module).__name__, "settings": module.extra_repr()}
     if getattr(module, "peft_config", None):
         facts["adapter"] = "one that is not merged into the weights"

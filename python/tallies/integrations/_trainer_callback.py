@@ -9,11 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from transformers import TrainerCallback
-
 from ..errors import InputError, StorageError
 from ..merging.checkpoints import merge
-from ._schedules import DECAYS, checkpoint_weights
+from ._schedules import checkpoint_weights
 
 _ADAPTER: Final = "adapter_config.json"
 _NOT_WEIGHTS: Final = (
@@ -28,7 +26,7 @@ _NOT_WEIGHTS: Final = (
 """Beginnings of the names of a trainer's own files, which no merge reads."""
 
 
-class MergeCheckpoints(TrainerCallback):  # type: ignore[misc]
+class CheckpointMerger:
     """Merge the last checkpoints of a run, at its end or whenever one is saved.
 
     The weight files of the checkpoints are linked, not copied, so that ``save_total_limit`` of the
@@ -51,8 +49,7 @@ class MergeCheckpoints(TrainerCallback):  # type: ignore[misc]
     Raises:
         InputError: There is no such schedule, or ``last`` is not positive.
 
-    >>> from tallies.integrations.transformers import MergeCheckpoints
-    >>> MergeCheckpoints("1-sqrt", last=4).weights(2)
+    >>> CheckpointMerger("1-sqrt", last=4).weights(2)
     [0.7071067811865476, 0.2928932188134524]
     """
 
@@ -177,6 +174,3 @@ def _named(value: Any, path: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_named(one, path) for one in value]
     return path if value == "checkpoint" else value
-
-
-__all__ = ["DECAYS", "MergeCheckpoints"]

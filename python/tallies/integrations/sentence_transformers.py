@@ -6,7 +6,6 @@ on the kernels of this package.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from .. import methods
 from ..errors import InputError
 from ..merging.checkpoints import merge as merge_on_disk
 from ..spec.choices import MERGEKIT, PAPER, Semantics
-from ._seam import HandOver, Host, Original, Seam
+from ._seam import Host, Seam
 
 VERSIONS: Final = ("6.2.0",)
 """The versions that the seam was tested with."""
@@ -175,67 +174,14 @@ def _merge_in_memory(
     )
 
 
-def _served(
-    original: Original,
-    cls: type[Any],
-    models: Sequence[Any],
-    method: str = "linear",
-    *,
-    base_model: Any | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    dtype: Any | None = "float32",
-    out_dtype: Any | None = None,
-    device: Any = "cpu",
-    batch_options: Any | None = None,
-    **load_kwargs: Any,
-) -> Any:
-    """Merge as ``SentenceTransformer.merge`` does: exactly through mergekit on ours, or by us."""
-    if original.exact:
-        if importlib.util.find_spec("mergekit") is None:
-            raise HandOver("mergekit is missing")
-        from .mergekit import installed as mergekit_installed
-
-        with mergekit_installed():
-            return original.host(
-                cls,
-                models,
-                method,
-                base_model=base_model,
-                parameters=parameters,
-                dtype=dtype,
-                out_dtype=out_dtype,
-                device=device,
-                batch_options=batch_options,
-                **load_kwargs,
-            )
-    if method not in methods.names() or MERGEKIT not in methods.get(method).semantics:
-        raise HandOver("method")
-    from ._sentence_models import torch_dtype
-
-    def loaded(model: Any) -> Any:
-        if isinstance(model, (str, os.PathLike)):
-            return cls(os.fspath(model), device="cpu", **load_kwargs)
-        return model
-
-    objects = {id(model): loaded(model) for model in [*models, base_model] if model is not None}
-    made = merge(
-        [objects[id(model)] for model in models],
-        method,
-        base_model=None if base_model is None else objects[id(base_model)],
-        parameters=parameters,
-        dtype=dtype,
-    )
-    return made.to(device=device, dtype=torch_dtype("out_dtype", out_dtype))
-
-
 def _seams() -> list[Seam]:
-    return [Seam("sentence_transformers.base.merging", "merge_models", _DIGEST, _served)]
+    from ._sentence_seam import served
+
+    return [Seam("sentence_transformers.base.merging", "merge_models", _DIGEST, served)]
 
 
 _HOST = Host("sentence_transformers", VERSIONS, _seams, distribution="sentence-transformers")
-install, uninstall, installed, calls = (
-    _HOST.install,
-    _HOST.uninstall,
-    _HOST.installed,
-    _HOST.calls,
-)
+install = _HOST.install
+uninstall = _HOST.uninstall
+installed = _HOST.installed
+calls = _HOST.calls

@@ -15,6 +15,9 @@ from ..errors import InputError
 from ..messages import show, some
 from ..recipe.layers import Layers
 
+_OUTSIDE: Final = "default"
+"""mergekit's module of all tensors outside of layers, for models that it has no description of."""
+
 _COUNTS: Final = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 _VISION: Final = r"(?:vision|visual|image|vit)"
@@ -94,6 +97,8 @@ def owner(name: str, parts: Mapping[str, Part]) -> str:
         return next(iter(parts))
     shared = {key: _kinship(name, part.stack) for key, part in parts.items() if part.stack}
     bare = [key for key, part in parts.items() if not part.stack]
+    if _OUTSIDE in bare:
+        return _OUTSIDE
     for key in bare:
         if name.startswith(key) or f".{key}." in name:
             return key
@@ -120,7 +125,10 @@ def _only(stacks: Mapping[str, int], checkpoint: Checkpoint) -> str:
     stated = (config[place[0]] if place[0] else config)[place[1]] if place else None
     texts = [one for one in stacks if not re.search(_VISION, one)]
     found = [one for one in texts if stacks[one] == stated]
-    if len(found) != 1:
+    halves = [
+        any(word in re.split("[._]", one) for one in texts) for word in ("encoder", "decoder")
+    ]
+    if len(found) != 1 or all(halves):
         raise InputError(
             f"slices: {checkpoint.path} has several stacks of layers ({some([*stacks])}); say "
             "which is meant: 'modules: {text_decoder: {slices: [...]}, vision_tower: {models: "
@@ -130,8 +138,9 @@ def _only(stacks: Mapping[str, int], checkpoint: Checkpoint) -> str:
 
 
 def _named(name: str, stacks: Mapping[str, int]) -> Part:
-    words = name.lower().split("_")
-    for word in words:
+    if (same := next((one for one in stacks if one.rstrip(".") == name), None)) is not None:
+        return Part(name, same, "vision" if re.search(_VISION, name) else "text")
+    for word in re.split("[._]", name.lower()):
         pattern = _WORDS.get(word)
         if pattern is None:
             continue

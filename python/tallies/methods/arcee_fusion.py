@@ -18,10 +18,11 @@ class ArceeFusion(Method):
     The quartile q of n entries is number int(q (n - 1)) from the smallest, counted from 0. Entries
     that equal the threshold are taken, so that a tensor whose importances are all zero is the
     expert's. Softmax, logarithm and sums are float64, and a divergence that rounding makes negative
-    is zero; importance and threshold are float32. Every quartile is exact: mergekit, which takes
-    divergences in float32 and draws a million entries at random where a tensor has more, selects
-    other entries near the threshold, and others each time. A NaN or infinity is an error unless the
-    merge's ``nonfinite`` says otherwise.
+    is zero; importance and threshold are float32. Every quartile is exact. mergekit takes
+    divergences in float32, where those of usual fine-tunes are largely rounding errors, and draws a
+    million entries at random where a tensor has more: it selects other entries near the threshold,
+    and others each time. A NaN or infinity is an error unless the merge's ``nonfinite`` says
+    otherwise.
 
     Arcee Fusion, 2025, https://docs.arcee.ai, as mergekit 0.1.5 computes it.
     """

@@ -15,6 +15,7 @@ from .layers import Layers
 from .places import Places
 from .plain_stacks import with_models
 from .spelling import model_text
+from .stages import with_names
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
@@ -34,7 +35,7 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
         InputError: The slices are no lists of sources with layers of models, or the recipe has
             several of ``models``, ``slices`` and ``modules``.
     """
-    recipe = _default_module(data)
+    recipe, places = _default_module(data), with_names(data, places)
     given = [key for key in ("models", "slices", "modules") if recipe.get(key)]
     if len(given) > 1:
         raise InputError(f"{given[1]}: the recipe has {given[0]!r} too; keep one of the two")
@@ -215,7 +216,12 @@ def _agree(owners: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 
 def _n_layers(name: str, places: Places) -> int:
-    """Return the number of layers of a model, by its config.json or else by its tensors' names."""
+    """Return the number of layers of a model, by its config.json or else by its tensors' names.
+
+    It is 0 for the result of a stage that is not there yet.
+    """
+    if places.is_stage(name) and not places.path(name):
+        return 0
     file = Path(places.headers(name, weights=False), "config.json")
     config = json_object(read_text(file), str(file)) if file.is_file() else {}
     for part in (config, config.get("text_config")):

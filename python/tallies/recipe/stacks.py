@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    model_serializer,
+)
 
 from ..messages import show
 from ..methods._method import Method
@@ -16,10 +23,13 @@ from .places import Places
 
 
 def _range(value: object) -> object:
-    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
-    if not is_pair or not all(type(one) is int for one in value):  # type: ignore[union-attr]
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(type(one) is int for one in value)
+    ):
         raise ValueError(f"found {show(value)}, expected [FIRST, END], such as [0, 16]")
-    first, end = value  # type: ignore[misc]
+    first, end = value
     if not 0 <= first < end:
         raise ValueError(
             f"found {show(value)}, expected [FIRST, END] with layers in between: layer END is the "
@@ -60,6 +70,19 @@ class ModuleEntry(BaseModel):
 
     slices: tuple[SliceEntry, ...]
     parameters: Parameters = {}
+
+    @model_serializer(mode="wrap")
+    def _with_models(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return plain data, in which a slice of whole models is written as ``models``."""
+        data = plain(self)
+        sources = self.slices[0].sources
+        if sources[0].layer_range is not None:
+            return dict(data)
+        models = [
+            {key: one[key] for key in ("model", "parameters") if key in one}
+            for one in data["slices"][0]["sources"]
+        ]
+        return {"models": models, **{key: one for key, one in data.items() if key != "slices"}}
 
 
 @dataclass(frozen=True)

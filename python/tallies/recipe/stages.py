@@ -102,6 +102,14 @@ def unnamed(stage: Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): value for key, value in stage.items() if key != "name"}
 
 
+def with_names(data: Mapping[str, Any], places: Places) -> Places:
+    """Return places that know the names of a recipe's stages, whatever else is wrong with them."""
+    given = data.get("stages")
+    stages = given if isinstance(given, (list, tuple)) else ()
+    names = [one.get("name") for one in stages if isinstance(one, Mapping)]
+    return places.with_stages({name: "" for name in names if isinstance(name, str)})
+
+
 def arranged(
     data: dict[str, Any], places: Places, load: Callable[..., MergeConfig]
 ) -> tuple[dict[str, Any], Places, list[str]]:
@@ -126,8 +134,7 @@ def arranged(
             "stages: the result of the stages is an adapter (adapter_rank), expected a model; "
             "merge the stages first, and the adapters in a run of their own"
         )
-    recipes = dict(_named(given))
-    places = places.with_stages(dict.fromkeys(recipes, ""))
+    recipes, places = dict(_named(given)), with_names(data, places)
     for name, one in recipes.items():
         if one.get("stages"):
             raise InputError(f"stage {show(name)}: stages: a stage has none of its own")

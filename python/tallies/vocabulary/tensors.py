@@ -9,21 +9,9 @@ from typing import Final
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.config_sizes import stated_vocabulary
 from ..checkpoint.parts import folder_of
-from ..checkpoint.tied import is_embedding, is_head
+from ..checkpoint.tied import is_by_token
 from ..errors import InputError
 from ..messages import show
-
-_ALSO: Final = re.compile(
-    r"(?:\A|\.)(?:"
-    r"lm_head(?:\.linear|\.decoder)?\.(?:weight|bias)"
-    r"|cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
-    r"|vocab_projector\.(?:weight|bias)"
-    r"|final_logits_bias"
-    r"|output_layer\.weight"
-    r"|backbone\.embeddings\.weight"
-    r")\Z"
-)
-"""Heads, and their biases, beside those that can be tied by their names alone."""
 
 _LOOKS_LIKE: Final = re.compile(r"embed|vocab|lm_head|wte")
 _IS_OTHER: Final = re.compile(r"norm|pos|wpe|type|patch|proj", re.IGNORECASE)
@@ -34,9 +22,7 @@ def vocabulary_names(checkpoint: Checkpoint) -> list[str]:
     return [
         name
         for name, tensor in checkpoint.tensors.items()
-        if (is_embedding(name) or is_head(name) or _ALSO.search(name))
-        and tensor.shape
-        and not folder_of(name, checkpoint.parts)
+        if is_by_token(name) and tensor.shape and not folder_of(name, checkpoint.parts)
     ]
 
 
