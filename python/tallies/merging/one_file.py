@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoint.layout import one_file
 from ..checkpoint.metadata import RECIPE
+from ..recipe.vocabulary import restated
 from .plan import MergePlan
 
 _MAX_RECIPE = 1 << 13  # beside the header of a small adapter or model, still little
@@ -52,6 +53,8 @@ def _short(recipe: dict[str, Any]) -> dict[str, Any]:
     left_out = ("max_shard_size", "files_from", "card")
     short = {key: _name(value) for key, value in recipe.items() if key not in left_out}
     short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
+    if "tokenizer" in recipe:
+        short["tokenizer"] = restated(recipe["tokenizer"], _name)
     if "stages" in recipe:
         short["stages"] = [_short(stage) for stage in recipe["stages"]]
     return short
