@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 import tallies
 from tallies import MergeReport
@@ -167,6 +168,32 @@ def test_the_fingerprint_of_a_whole_model_is_that_of_the_model(three: Path) -> N
     made = recipe(three, [("a", 0, 2)], [("a", 0, 4)])
     assert merge(made, three / "out").experts[0].fingerprint == whole.output.fingerprint
     assert_holds(three / "whole", model(0))
+
+
+def test_a_stack_may_be_one_file(three: Path) -> None:
+    made = recipe(three, [("a", 0, 2)], [("b", 1, 4)])
+    report = merge(made, three / "out.safetensors")
+    assert merge(made, three / "out").output.fingerprint == report.output.fingerprint
+    with safe_open(three / "out.safetensors", "np") as file:
+        told = json.loads(file.metadata()["tallies"])
+    assert [one["sources"][0]["model"] for one in told["slices"]] == ["a", "b"]
+
+
+def test_a_head_behind_layers_of_another_model_is_not_the_embedding(tmp_path: Path) -> None:
+    tied = {name: one for name, one in model(0).items() if name != HEAD}
+    write(tmp_path / "tied", tied, config={**CONFIG, "tie_word_embeddings": True})
+    write(tmp_path / "b", model(1), config={**CONFIG, "tie_word_embeddings": False})
+    for first, last in (("tied", "b"), ("b", "tied"), ("tied", "tied")):
+        out = tmp_path / f"{first}-{last}"
+        merge(recipe(tmp_path, [(first, 0, 2)], [(last, 1, 4)]), out)
+        found = read(out)
+        config = json.loads((out / "config.json").read_text())
+        assert config["tie_word_embeddings"] is ((first, last) == ("tied", "tied"))
+        if first != last:
+            head = tied[EMBED] if last == "tied" else model(1)[HEAD]
+            assert_same_bits(found[HEAD], head)
+        else:
+            assert HEAD not in found
 
 
 def test_slices_have_bases_of_their_own(three: Path) -> None:
