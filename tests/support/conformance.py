@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from tallies import InputError, merge
+from tallies.checkpoint.tied import is_by_token
 from tests.support import mergekit_host
 from tests.support.checkpoints import Model, read
 
@@ -74,6 +75,34 @@ def differences(ours: Model, theirs: Model) -> Iterator[float]:
             yield float(np.linalg.norm(own - wide) / max(np.linalg.norm(wide), 1e-30))
 
 
+def _ids(result: Path) -> dict[str, int]:
+    """Return the number of each token of a result's tokenizer; none without a tokenizer."""
+    if not (file := result / "tokenizer.json").exists():
+        return {}
+    data = json.loads(file.read_text(encoding="utf-8"))
+    words = data["model"].get("vocab", {})
+    found = dict(words if isinstance(words, dict) else {})
+    return found | {one["content"]: one["id"] for one in data["added_tokens"]}
+
+
+def _in_our_order(theirs: Model, their_ids: dict[str, int], ids: dict[str, int]) -> Model:
+    """Return mergekit's tensors with tokens in our order: its own order of new ones is that of a set.
+
+    The two vocabularies must have the same tokens.
+    """
+    if their_ids == ids or their_ids.keys() != ids.keys():
+        return theirs
+    order = np.arange(max(ids.values()) + 1)
+    for token, number in ids.items():
+        order[number] = their_ids[token]
+    return {
+        name: np.concatenate([one[order], one[len(order) :]])
+        if is_by_token(name) and len(one) >= len(order)
+        else one
+        for name, one in theirs.items()
+    }
+
+
 def compare(name: str, recipe: Mapping[str, Any], work: Path, **options: Any) -> Outcome:
     """Run a recipe here and with mergekit, both in float32, from the current directory.
 
@@ -103,7 +132,9 @@ def compare(name: str, recipe: Mapping[str, Any], work: Path, **options: Any) ->
         return Outcome(name, "both refuse" if failed else "refused", str(error))
     if failed:
         return Outcome(name, "theirs fails", failed)
-    most = max(differences(read(work / "ours"), read(theirs)), default=0.0)
+    ours = work / "ours"
+    ordered = _in_our_order(read(theirs), _ids(theirs), _ids(ours))
+    most = max(differences(read(ours), ordered), default=0.0)
     return Outcome(name, _kind(most), f"{most:.2g}" if most else "")
 
 
