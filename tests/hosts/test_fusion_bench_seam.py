@@ -10,6 +10,7 @@ import pytest
 import torch
 from fusion_bench.method.emr_merging import emr_merging
 from fusion_bench.method.isotropic_merging import iso_utils
+from fusion_bench.method.magmax import magmax
 from fusion_bench.method.tall_mask import utils as tall
 from fusion_bench.method.task_arithmetic import TaskArithmeticAlgorithm
 from fusion_bench.method.task_singular_vector.utils import TSVM_utils
@@ -60,6 +61,10 @@ def calls_of(x, base):
         pool = {f"m{i}": small_model(row, 5 + i) for i, row in enumerate(x)}
         algorithm = TaskArithmeticAlgorithm(scaling_factor=scale)
         yield TaskArithmeticAlgorithm, "run", (algorithm, {"_pretrained_": base, **pool})
+        algorithm = magmax.MagMaxAlgorithm(scaling_factor=scale)
+        yield magmax.MagMaxAlgorithm, "run", (algorithm, {"_pretrained_": base, **pool})
+        yield magmax, "magmax_merge", (base, [*pool.values()], scale)
+    yield magmax, "_magmax_select", (dicts,)
 
 
 @pytest.mark.parametrize("kind", KINDS)

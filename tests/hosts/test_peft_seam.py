@@ -73,7 +73,6 @@ def test_results_have_the_bits_of_the_host(kind, dtype):
 REASONS = [
     (lambda x: x.double(), 0.5, "dtype"),
     (lambda x: x.requires_grad_(), 0.5, "gradients"),
-    (lambda x: x.round(), 0.5, "equal magnitudes"),
     (lambda x: x.fill_(torch.inf), 0.5, "not finite"),
     (lambda x: x, 1, "density"),
     (lambda x: task_vectors(normal, 5, (3, 11)), 0.5, "order of sums"),
@@ -91,6 +90,17 @@ def test_calls_that_are_not_ours_are_counted_by_reason(change, density, reason):
         assert seam.calls(f"{UTILS}.ties") == {"ours": 0, reason: 1}
     if density < 1:
         assert same_bits(found, expected)
+
+
+def test_equal_magnitudes_alone_are_trimmed_by_the_host():
+    rows = [*task_vectors(normal, 2, (16, 32)), task_vectors(normal, 1, (16, 32))[0].round()]
+    arguments = rows, torch.tensor(WEIGHTS[:3]), 0.5
+    expected = merge_utils.ties(*arguments)
+    with seam.installed():
+        assert same_bits(merge_utils.ties(*arguments), expected)
+        assert seam.calls(f"{UTILS}.ties") == {"ours": 1}
+        trims = seam.calls(f"{UTILS}.magnitude_based_pruning")
+    assert trims == {"ours": 2, "equal magnitudes": 1}
 
 
 def test_inexact_results_keep_the_first_of_equal_magnitudes():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +78,22 @@ def merged(exact: bool, tasks: Sequence[Task]) -> list[Tensor | str]:
     Returns:
         For each task the float32 tensor, or the reason why the host has to merge it.
     """
+    results: list[Tensor | str] = []
+    equal = []
+    for number, (tensor, left_out, overflow) in enumerate(_combined(tasks)):
+        if left_out and exact:
+            equal.append(number)
+        results.append("not finite" if overflow else tensor)
+    if equal:
+        # PEFT keeps neither the first nor the last of equal magnitudes: it trims those itself.
+        trimmed = [_trimmed(tasks[number]) for number in equal]
+        for number, (tensor, _, overflow) in zip(equal, _combined(trimmed), strict=True):
+            results[number] = "not finite" if overflow else tensor
+    return results
+
+
+def _combined(tasks: Sequence[Task]) -> Iterator[tuple[Tensor, int, bool]]:
+    """Yield merged tensors, how many equal magnitudes each left out, and whether it overflows."""
     import torch
 
     from .. import torch as ours
@@ -95,17 +111,14 @@ def merged(exact: bool, tasks: Sequence[Task]) -> list[Tensor | str]:
         equal="first",
         dtype=torch.float32,
     )
-    results: list[Tensor | str] = []
-    for tensor, left_out, overflow in zip(
-        found.tensors, found.left_out.tolist(), found.overflow.tolist(), strict=True
-    ):
-        if overflow:
-            results.append("not finite")
-        elif left_out and exact:
-            results.append("equal magnitudes")
-        else:
-            results.append(tensor)
-    return results
+    return zip(found.tensors, found.left_out.tolist(), found.overflow.tolist(), strict=True)
+
+
+def _trimmed(task: Task) -> Task:
+    from peft.utils.merge_utils import prune
+
+    tensors = [prune(tensor, task.density, method="magnitude") for tensor in task.tensors]
+    return Task(tensors, task.weights, None, task.vote)
 
 
 def one(exact: bool, task: Task) -> Tensor:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 
 from . import _fusion_dicts as dicts
 from . import _fusion_matrices as matrices
+from . import _fusion_models as models
 from . import _fusion_ties as flat
 from ._seam import Host, Seam, Source
 
 TIES = "fusion_bench.method.ties_merging.ties_merging_utils"
 ARITHMETIC = "fusion_bench.utils.state_dict_arithmetic"
+MAGMAX = "fusion_bench.method.magmax.magmax"
 ISO = "fusion_bench.method.isotropic_merging.iso_utils"
 SUMMED = Source(ARITHMETIC, "state_dict_sum", "355bc309bf3c29ab")
 
@@ -41,12 +43,24 @@ def _seams() -> Sequence[Seam]:
         ),
         Seam(
             "fusion_bench.method.task_arithmetic.task_arithmetic",
-            *("TaskArithmeticAlgorithm.run", "fc7d4b7c14845d32", dicts.task_arithmetic),
+            *("TaskArithmeticAlgorithm.run", "fc7d4b7c14845d32", models.task_arithmetic),
             copied=(
                 Source(ARITHMETIC, "state_dict_sub", "19f1aaa27f640ca3"),
                 Source(ARITHMETIC, "state_dict_add", "e63af2fdc31a733b"),
                 Source(ARITHMETIC, "state_dict_mul", "6041444a949aeb72"),
             ),
+        ),
+        Seam(MAGMAX, "_magmax_select", "6cececcce88fb358", dicts.magmax_select),
+        Seam(
+            *(MAGMAX, "magmax_merge", "5156e664284b2f2b", models.magmax_merge),
+            copied=(
+                Source(MAGMAX, "_magmax_select", "6cececcce88fb358"),
+                Source(MAGMAX, "_is_float_param", "c9cffa2566f69c6c"),
+            ),
+        ),
+        Seam(
+            *(MAGMAX, "MagMaxAlgorithm.run", "304aeb35c39503f7", models.magmax),
+            copied=(Source(MAGMAX, "_is_float_param", "c9cffa2566f69c6c"),),
         ),
         Seam(
             *("fusion_bench.method.emr_merging.utils", "emr_merge", "2dee3a02f3320bcd"),

@@ -56,23 +56,31 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def pytest_configure(config: Any) -> None:
-    import torch
-    import transformers
+    from transformers.models.auto import modeling_auto
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
     # PEFT asks transformers 5.24 by a name that it is about to drop, and takes warnings for errors.
     config.addinivalue_line(
         "filterwarnings", "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"
     )
-    theirs = _BaseAutoModelClass.from_pretrained.__func__
+    for kind in list(vars(modeling_auto).values()):
+        if isinstance(kind, type) and issubclass(kind, _BaseAutoModelClass):
+            kind.from_pretrained = classmethod(loader(kind.from_pretrained))
+
+
+def loader(theirs: Any) -> Any:
+    """Return a function that makes the models of the table and has others loaded."""
 
     def from_pretrained(cls: Any, name: Any, *args: Any, **options: Any) -> Any:
+        import torch
+        import transformers
+
         found = MODELS.get(str(name).rpartition("/")[2])
         if found is None:
-            return theirs(cls, name, *args, **options)
+            return theirs(name, *args, **options)
         kind, sizes = found
         torch.manual_seed(zlib.crc32(str(name).encode()))
         config = getattr(transformers, kind)(**sizes)
         return cls.from_config(config).eval()
 
-    _BaseAutoModelClass.from_pretrained = classmethod(from_pretrained)
+    return from_pretrained
