@@ -98,7 +98,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         else config.resolver(names, unmerged)
     )
     parameters = {name: resolver.parameters_for(name) for name in names}
-    config, more = with_changed_defaults(config, parameters, stack and stack.taking)
+    config, more = with_changed_defaults(config, parameters, stack.taking if stack else None)
     warnings += more
     rule = config.rule()
     if stack:
