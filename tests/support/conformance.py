@@ -51,7 +51,10 @@ def _certain(value: Any) -> Any:
 
 
 AT_A_THRESHOLD = ("arcee_fusion",)
-"""Methods that choose entries by float32 sums of mergekit's, of which one may fall otherwise."""
+"""Methods that choose entries by float32 sums of mergekit's, of which a few fall otherwise."""
+
+CHOSEN_OTHERWISE = 2e-4
+"""The most of all entries that such a method may choose otherwise."""
 
 
 def located(value: Any) -> Any:
@@ -142,7 +145,7 @@ def compare(name: str, recipe: Mapping[str, Any], work: Path, **options: Any) ->
     most = max(differences(found, ordered), default=0.0)
     if _kind(most) == "different" and recipe.get("merge_method") in AT_A_THRESHOLD:
         n_chosen = [_n_chosen_otherwise(found[key], one) for key, one in ordered.items()]
-        if max(n_chosen) <= 1:
+        if sum(n_chosen) <= CHOSEN_OTHERWISE * sum(one.size for one in ordered.values()):
             return Outcome(name, "rounding", f"{sum(n_chosen)} entries at a threshold")
     return Outcome(name, _kind(most), f"{most:.2g}" if most else "")
 
