@@ -40,10 +40,10 @@ residual_multiplier logits_scaling tie_word_embeddings
 _COMPARED: Final = frozenset(_KEYS.split())
 """The keys of config.json that change what the same tensors compute."""
 
-_OF_LAYERS: Final = frozenset(
-    ["num_hidden_layers", "n_layer", "n_layers", "num_layers", "layer_types"]
-    + ["encoder_layers", "decoder_layers"]
-)
+_LAYERS = """
+num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers layer_types
+"""
+_OF_LAYERS: Final = frozenset(_LAYERS.split())
 """The keys that say how many layers there are, and of which kinds."""
 
 _OFF: Final = frozenset({"rope_scaling", "sliding_window"})
