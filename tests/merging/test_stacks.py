@@ -143,6 +143,16 @@ def test_the_configuration_tells_of_the_layers(three: Path) -> None:
     }
 
 
+def test_models_of_a_stack_may_have_other_numbers_of_layers(three: Path) -> None:
+    short = {name: one for name, one in model(7).items() if name != LAYER.format(3)}
+    config = {**CONFIG, "num_hidden_layers": 3, "layer_types": ["x", "y", "z"]}
+    write(three / "short", short, config=config)
+    report = merge(recipe(three, [("a", 2, 4)], [("short", 0, 3)]), three / "out")
+    assert report.warnings == []
+    told = json.loads((three / "out" / "config.json").read_text())
+    assert told["layer_types"] == ["c", "d", "x", "y", "z"]
+
+
 def test_report_and_plan_name_the_layers(three: Path) -> None:
     made = recipe(three, [("a", 0, 2)], [("b", 1, 4)], [("a", 1, 3)])
     planned = tallies.plan(made)

@@ -78,6 +78,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
         tokenizers=vocabulary is None,
+        layers=not is_stack,
     )
     allowed = replace(policy(config, uses_base), given=frozenset(given))
     matched = match(
