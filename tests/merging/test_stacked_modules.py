@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import tallies
+from tallies import MergeReport
 from tallies.errors import InputError
 from tallies.recipe.config import MergeConfig
 from tests.support.bits import assert_same_bits
@@ -79,6 +80,7 @@ def test_encoder_and_decoder_have_slices_of_their_own(pair: Path) -> None:
     assert config == {**T5, "num_layers": 5, "num_decoder_layers": 2}
     for file in ("tallies.json", "mergekit_config.yml"):
         again = tallies.merge(pair / "out" / file, pair / "again", overwrite=True)
+        assert isinstance(again, MergeReport) and isinstance(report, MergeReport)
         assert again.output.fingerprint == report.output.fingerprint
         assert data_bytes(pair / "again") == data_bytes(pair / "out")
 

@@ -54,7 +54,8 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return "gradients"
     if forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(x).tangent is not None for x in tensors
+        forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        for x in tensors
     ):
         return "gradients"
     if len(tensors) > MAX_EXPERTS:
