@@ -25,7 +25,7 @@ ROUNDING = 2e-5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a recipe."""
+    """The fate of a recipe."""
 
     name: str
     kind: str
