@@ -39,12 +39,29 @@ def calls() -> dict[str, tuple[Callable[[], object], Callable[[], object]]]:
     mask = functions.pack_bits(x > 0)
     few, trims = [x, y, z], [DENSITY] * 3
     positive = x > 0
+    masks = [positive, y > 0, z > 0]
     matrix, left, right = x.view(4, -1), y[:4].view(4, 1), z[: SMALL // 4].view(1, -1)
     ops = torch.ops.tallies
     return {
         "kth_magnitude": (
             lambda: functions.kth_magnitude(x, 3),
             lambda: ops.kth_magnitude.default(x, 3),
+        ),
+        "kth_magnitude_counted": (
+            lambda: functions.kth_magnitude_counted(x, 3),
+            lambda: ops.kth_magnitude_counted.default(x, 3),
+        ),
+        "trim_counted": (
+            lambda: functions.trim_counted(x, DENSITY),
+            lambda: ops.trim_counted.default(x, DENSITY),
+        ),
+        "masked_mean": (
+            lambda: functions.masked_mean(few, masks),
+            lambda: ops.masked_mean.default(few, masks),
+        ),
+        "combine_many": (
+            lambda: functions.combine_many([base], [few], density=DENSITY),
+            lambda: ops.combine_many.default([base], few, [3], density=trims),
         ),
         "trim": (lambda: functions.trim(x, DENSITY), lambda: ops.trim.default(x, DENSITY)),
         "magnitude_mask": (

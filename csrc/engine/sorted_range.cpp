@@ -107,7 +107,7 @@ class Introsort {
       if (i_left == n_left) left += kBlock;
       if (i_right == n_right) right -= kBlock;
     }
-    // What is left of a block begins behind its last swap.
+    // The rest of a block begins behind its last swap.
     if (i_left < n_left) left += lefts[i_left];
     if (i_right < n_right) right -= rights[i_right];
   }

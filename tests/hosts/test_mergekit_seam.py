@@ -173,6 +173,32 @@ def test_methods_within_rounding_are_ours_only_if_asked_for(method: str) -> None
     assert (ours - theirs).norm() <= 2e-6 * theirs.norm()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is:DeprecationWarning")  # torch's own use
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "ram", "linear"])
+def test_transforms_of_torch_reach_the_host(method: str) -> None:
+    base, x, tangent = tensors_of("normal", 3, (40, 8))
+    parameters = {} if method == "ram" else {"weight": 0.4}
+
+    def merge(tensor: Any) -> Any:
+        return merge_tensors([base, tensor], method, parameters=parameters, base_index=0)
+
+    for transformed in (
+        lambda: torch.func.grad(lambda tensor: merge(tensor).sum())(x),
+        lambda: torch.func.jvp(merge, (x,), (tangent,))[1],
+        lambda: dual_tangent(merge, x, tangent),
+    ):
+        theirs = transformed()
+        with seam.installed():
+            assert torch.equal(transformed(), theirs)
+        assert seam.calls()["ours"] == 0
+
+
+def dual_tangent(function: Any, x: Any, tangent: Any) -> Any:
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        return torch.autograd.forward_ad.unpack_dual(function(dual)).tangent
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_linear_has_the_bits_of_the_host_in_every_dtype(

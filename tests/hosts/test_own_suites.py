@@ -11,6 +11,8 @@ import sys
 import xml.etree.ElementTree as tree
 from pathlib import Path
 
+import pytest
+
 from tests.support.sdists import unpacked
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -45,6 +47,17 @@ def run(folder: Path, host: str, *arguments: str) -> tuple[dict[str, int], set[s
     found = re.search(r"^calls: (.*)$", done.stdout, re.MULTILINE)
     assert found, done.stdout
     return counts, failed, json.loads(found[1])
+
+
+@pytest.mark.parametrize(("options", "n_ours"), [((), 100), (("--inexact",), 1000)])
+def test_those_of_mergekit(tmp_path, options, n_ours):
+    # Away from the source of the package, which is installed, and with helpers that it lacks.
+    shutil.move(unpacked("mergekit-0.1.5", tmp_path) / "tests", tmp_path / "tests")
+    shutil.copy(PLUGINS / "mergekit_common.py", tmp_path / "tests" / "common.py")
+    (tmp_path / "tests" / "__init__.py").touch()
+    counts, failed, calls = run(tmp_path, "mergekit", "tests", *options)
+    assert counts == {"tests": 600, "failures": 0, "errors": 0, "skipped": 82}, failed
+    assert calls["ours"] > n_ours, calls
 
 
 def test_those_of_peft(tmp_path):

@@ -87,7 +87,10 @@ def gpt2(n_tokens: int) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models of two vocabularies; ``padded`` and ``tied`` have the second one."""
+    """Models of two vocabularies; ``padded``, ``few`` and ``tied`` have the second one.
+
+    ``padded`` has rows without a token, ``few`` a token without a row.
+    """
     torch.manual_seed(0)
     at = tmp_path_factory.mktemp("models")
     own = trained(OF_BASE, 280, [END], [])
@@ -98,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("fine", own, qwen2(len(own))),
         ("chat", chat, qwen2(len(chat))),
         ("padded", chat, qwen2(len(chat) + 5)),
+        ("few", chat, qwen2(len(chat) - 1)),
         ("tied", chat, qwen2(len(chat), tied=True)),
         ("gpt", own, gpt2(len(own))),
         ("gpt-chat", chat, gpt2(len(chat))),
@@ -181,6 +185,10 @@ CASES: Mapping[str, tuple[dict[str, Any], float]] = {
             "slerp", ["origin", "chat"], "origin", tokenizer_source="union", parameters={"t": 0.4}
         ),
         1e-7,
+    ),
+    "tokens without a row": (
+        recipe("linear", ["few", "origin"], "few", tokenizer_source="base"),
+        0,
     ),
     "tied": (recipe("linear", ["origin", "tied"], "origin", tokenizer_source="union"), 0),
     "all tied": (recipe("linear", ["tied", "tied/../tied"], tokenizer_source="union"), 0),

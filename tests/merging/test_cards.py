@@ -189,16 +189,21 @@ def test_the_recipe_beside_a_result_is_the_recipe(models: Path, name: str, seman
 
 
 def test_mergekit_reads_the_recipe(models: Path, mergekit_python: str) -> None:
-    names = ("linear", "ties", "dare_ties", "slerp", "task_arithmetic")
+    names = ("linear", "ties", "dare_ties", "slerp", "task_arithmetic", "nearswap", "breadcrumbs")
     rules = [{"filter": "attn", "value": 0.5}, {"value": [0.25, 1.0]}]
     for name in names:
-        weighted = {} if name == "slerp" else {"parameters": {"weight": rules}}
+        weighted = {} if name in ("slerp", "nearswap") else {"parameters": {"weight": rules}}
         merge(complete(name, "mergekit", **weighted), name)
     script = (
-        "import sys, yaml; from mergekit.config import MergeConfiguration\n"
+        "import sys, yaml; from mergekit.config import MergeConfiguration, evaluate_setting\n"
+        "from mergekit import merge_methods\n"
         "for name in sys.argv[1:]:\n"
         "    text = open(f'{name}/mergekit_config.yml').read()\n"
         "    made = MergeConfiguration.model_validate(yaml.safe_load(text))\n"
+        "    for spec in merge_methods.get(made.merge_method).spec.parameters:\n"
+        "        for given in (made.parameters, *(one.parameters for one in made.models)):\n"
+        "            if spec.name in (given or {}):\n"
+        "                evaluate_setting('attn', given[spec.name], validate=spec.validate)\n"
         "    print(made.merge_method, [str(one.model) for one in made.models])\n"
     )
     done = subprocess.run(

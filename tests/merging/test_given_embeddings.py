@@ -131,3 +131,24 @@ def test_the_file_is_an_input(paths: list[Path], tmp_path: Path) -> None:
     assert f"given 'lm_head.weight', 'model.embed_tokens.weight' from {tmp_path}" in said
     with pytest.raises(InputError, match=r"given\.safetensors"):
         merge(recipe, tmp_path / "given.safetensors", overwrite=True)
+
+
+def test_layers_are_stacked_under_given_embeddings(tmp_path: Path) -> None:
+    weight = "model.layers.{}.mlp.up_proj.weight"
+    models = [
+        {**model(seed, 9), **{weight.format(i): np.full((4, 4), seed + i, np.float32)}}
+        for seed, i in ((0, 0), (1, 0))
+    ]
+    config = {"model_type": "llama", "num_hidden_layers": 1, "vocab_size": 9}
+    paths = [write(tmp_path / str(i), one, config=config) for i, one in enumerate(models)]
+    slices = [{"sources": [{"model": str(p), "layer_range": [0, 1]}]} for p in (*paths, paths[0])]
+    recipe = {
+        "merge_method": "passthrough",
+        "slices": slices,
+        "embeddings": str(write(tmp_path / "given.safetensors", GIVEN)),
+    }
+    merge(recipe, tmp_path / "out")
+    stacked = {
+        weight.format(i): models[number][weight.format(0)] for i, number in enumerate((0, 1, 0))
+    }
+    assert_holds(tmp_path / "out", {NORM: models[0][NORM], **stacked, **GIVEN})

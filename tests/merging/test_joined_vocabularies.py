@@ -121,6 +121,30 @@ def test_equal_vocabularies_change_no_byte(tmp_path: Path, source: str) -> None:
     assert read(tmp_path / "theirs")[EMBEDDING].shape == (6, 4)
 
 
+def test_equal_tokens_in_other_bytes_change_no_byte(tmp_path: Path) -> None:
+    made = tokenizer("abcd", CHAT)
+    paths = [write_model(tmp_path / n, rows_model(i, 8), made) for i, n in enumerate("ab")]
+    (paths[1] / "tokenizer.json").write_text(made.to_str())
+    recipe = request("linear", paths) | {"tokenizer_source": "union"}
+    report = merge(recipe, tmp_path / "out")
+    assert report.vocabulary is not None and not report.vocabulary["changed"]
+    assert read(tmp_path / "out")[EMBEDDING].shape == (8, 4)
+    assert (tmp_path / "out/tokenizer.json").read_bytes() == (
+        paths[0] / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_cards_and_headers_name_no_place_of_the_machine(tmp_path: Path) -> None:
+    paths, _ = write_models(tmp_path)
+    recipe = request("linear", paths) | {"tokenizer_source": str(paths[1])}
+    merge(recipe, tmp_path / "out")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Vocabulary: that of ../chat, 10 tokens" in card
+    merge(recipe, tmp_path / "one.safetensors")
+    for text in (card, (tmp_path / "one.safetensors").read_bytes().decode(errors="replace")):
+        assert "chat" in text and str(tmp_path) not in text
+
+
 def test_ids_and_files_follow_the_tokens(tmp_path: Path) -> None:
     paths, _ = write_models(tmp_path)
     for path in paths:

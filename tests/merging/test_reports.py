@@ -59,6 +59,7 @@ def test_the_report_beside_the_result_repeats_the_merge(
             "weight": 1.0,
             "scale": 0.7,
             "normalize": False,
+            "rescale": "none",
             "int8_mask": False,
             "integers": "equal",
         },

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 
 import tallies
+from tallies import MergeReport
 from tallies.errors import InputError
 from tests.reference import linear, passthrough
 from tests.support.bits import assert_same_bits
@@ -45,6 +47,12 @@ def three(tmp_path: Path) -> Path:
     for seed, name in enumerate("abc"):
         write(tmp_path / name, model(seed), config=CONFIG)
     return tmp_path
+
+
+def merge(recipe: Any, out: Path, **options: Any) -> MergeReport:
+    report = tallies.merge(recipe, out, **options)
+    assert isinstance(report, MergeReport)
+    return report
 
 
 def source(folder: Path, name: str, first: int, end: int, **keys: Any) -> dict[str, Any]:
@@ -86,7 +94,7 @@ def test_layers_are_copied_or_scaled(
         write(folder / name, one, config=CONFIG)
     out = DTYPES[0] if wide else dtype
     keys = {"parameters": {"scale": scale}, "out_dtype": str(out)}
-    tallies.merge(recipe(folder, *slices, **keys), folder / "out")
+    merge(recipe(folder, *slices, **keys), folder / "out")
     found = read(folder / "out")
     expected = passthrough.stacked(slices, LAYER, [EMBED], [NORM, HEAD])
     assert found.keys() == expected.keys()
@@ -110,7 +118,7 @@ def test_slices_of_several_models_are_merged_with_gradients_of_their_own(
     # A second source of parameters: of the first model in each slice.
     for one in made["slices"]:
         one["sources"][0]["parameters"] = {"weight": [{"filter": "mlp", "value": 0.25}]}
-    tallies.merge(made, folder / "out")
+    merge(made, folder / "out")
     found = read(folder / "out")
     for name, (t, taken) in passthrough.stacked(slices, LAYER, [EMBED], [NORM, HEAD]).items():
         at = t * (len(weights) - 1)
@@ -126,13 +134,23 @@ def test_slices_of_several_models_are_merged_with_gradients_of_their_own(
 
 def test_the_configuration_tells_of_the_layers(three: Path) -> None:
     made = recipe(three, [("a", 0, 2)], [("b", 1, 4)])
-    tallies.merge(made, three / "out")
+    merge(made, three / "out")
     config = json.loads((three / "out" / "config.json").read_text())
     assert config == {
         **CONFIG,
         "num_hidden_layers": 5,
         "layer_types": ["a", "b", "b", "c", "d"],
     }
+
+
+def test_models_of_a_stack_may_have_other_numbers_of_layers(three: Path) -> None:
+    short = {name: one for name, one in model(7).items() if name != LAYER.format(3)}
+    config = {**CONFIG, "num_hidden_layers": 3, "layer_types": ["x", "y", "z"]}
+    write(three / "short", short, config=config)
+    report = merge(recipe(three, [("a", 2, 4)], [("short", 0, 3)]), three / "out")
+    assert report.warnings == []
+    told = json.loads((three / "out" / "config.json").read_text())
+    assert told["layer_types"] == ["c", "d", "x", "y", "z"]
 
 
 def test_report_and_plan_name_the_layers(three: Path) -> None:
@@ -142,26 +160,50 @@ def test_report_and_plan_name_the_layers(three: Path) -> None:
     assert tensor["sources"] == [{"model": str(three / "b"), "tensor": LAYER.format(1)}]
     assert tensor["slice"] == "slices[1]"
     assert "model.layers 0-1, model.layers 1-2" in " ".join(str(planned).split())
-    report = tallies.merge(made, three / "out")
+    report = merge(made, three / "out")
     assert [one.layers for one in report.experts] == [
         ["model.layers 0-1", "model.layers 1-2"],
         ["model.layers 1-3"],
     ]
     assert report.tensors_copied == 10 and report.tensors_tied == 0
-    again = tallies.merge(three / "out" / "tallies.json", three / "again")
+    again = merge(three / "out" / "tallies.json", three / "again")
     assert again.output.fingerprint == report.output.fingerprint
     assert data_bytes(three / "again") == data_bytes(three / "out")
-    by_file = tallies.merge(three / "out" / "mergekit_config.yml", three / "third")
+    by_file = merge(three / "out" / "mergekit_config.yml", three / "third")
     assert by_file.output.fingerprint == report.output.fingerprint
 
 
 def test_the_fingerprint_of_a_whole_model_is_that_of_the_model(three: Path) -> None:
-    whole = tallies.merge(
-        {"merge_method": "passthrough", "models": [str(three / "a")]}, three / "whole"
-    )
+    whole = merge({"merge_method": "passthrough", "models": [str(three / "a")]}, three / "whole")
     made = recipe(three, [("a", 0, 2)], [("a", 0, 4)])
-    assert tallies.merge(made, three / "out").experts[0].fingerprint == whole.output.fingerprint
+    assert merge(made, three / "out").experts[0].fingerprint == whole.output.fingerprint
     assert_holds(three / "whole", model(0))
+
+
+def test_a_stack_may_be_one_file(three: Path) -> None:
+    made = recipe(three, [("a", 0, 2)], [("b", 1, 4)])
+    report = merge(made, three / "out.safetensors")
+    assert merge(made, three / "out").output.fingerprint == report.output.fingerprint
+    with safe_open(three / "out.safetensors", "np") as file:
+        told = json.loads(file.metadata()["tallies"])
+    assert [one["sources"][0]["model"] for one in told["slices"]] == ["a", "b"]
+
+
+def test_a_head_behind_layers_of_another_model_is_not_the_embedding(tmp_path: Path) -> None:
+    tied = {name: one for name, one in model(0).items() if name != HEAD}
+    write(tmp_path / "tied", tied, config={**CONFIG, "tie_word_embeddings": True})
+    write(tmp_path / "b", model(1), config={**CONFIG, "tie_word_embeddings": False})
+    for first, last in (("tied", "b"), ("b", "tied"), ("tied", "tied")):
+        out = tmp_path / f"{first}-{last}"
+        merge(recipe(tmp_path, [(first, 0, 2)], [(last, 1, 4)]), out)
+        found = read(out)
+        config = json.loads((out / "config.json").read_text())
+        assert config["tie_word_embeddings"] is ((first, last) == ("tied", "tied"))
+        if first != last:
+            head = tied[EMBED] if last == "tied" else model(1)[HEAD]
+            assert_same_bits(found[HEAD], head)
+        else:
+            assert HEAD not in found
 
 
 def test_slices_have_bases_of_their_own(three: Path) -> None:
@@ -169,7 +211,7 @@ def test_slices_have_bases_of_their_own(three: Path) -> None:
     made["slices"][1]["base_model"] = str(three / "c")
     made |= {"merge_method": "task_arithmetic", "base_model": str(three / "a")}
     made |= {"parameters": {"weight": 0.5}}
-    report = tallies.merge(made, three / "out")
+    report = merge(made, three / "out")
     found, (a, b, c) = read(three / "out"), (model(seed) for seed in range(3))
 
     def merged(base: Any, other: Any) -> Any:
@@ -186,11 +228,11 @@ def test_slices_have_bases_of_their_own(three: Path) -> None:
 
 def test_a_run_that_failed_goes_on(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe(three, [("a", 0, 2)], [("b", 0, 3), ("c", 1, 4)], merge_method="linear")
-    expected = tallies.merge(made, three / "at_once", max_shard_size=60)
+    expected = merge(made, three / "at_once", max_shard_size=60)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
         patch.setattr("tallies.merging.checkpoints.naming_all_files", _fail)
-        tallies.merge(made, three / "out", resume=True, max_shard_size=60)
-    report = tallies.merge(made, three / "out", resume=True, max_shard_size=60)
+        merge(made, three / "out", resume=True, max_shard_size=60)
+    report = merge(made, three / "out", resume=True, max_shard_size=60)
     assert report.output.fingerprint == expected.output.fingerprint
     assert data_bytes(three / "out") == data_bytes(three / "at_once")
 

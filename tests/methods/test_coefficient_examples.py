@@ -157,9 +157,12 @@ def test_t_must_be_given(tmp_path: Path) -> None:
         plan(recipe)
 
 
-def test_angles_along_the_first_dimension_are_refused() -> None:
-    experts = [{"x": f32(1)}, {"x": f32(2)}]
+def test_angles_along_the_first_dimension_are_those_of_columns() -> None:
+    # Columns (1, 0) and (0, 1) are at right angles, (2, 0) and (2, 0) are parallel.
+    experts = [{"x": f32([[1, 2], [0, 0]])}, {"x": f32([[0, 2], [1, 0]])}]
     options: dict[str, Any] = {"weights": [1, 1], "semantics": "mergekit", "nuslerp_row_wise": True}
-    merge_state_dicts(None, experts, method="nuslerp", **options)
-    with pytest.raises(InputError, match="angles along the first dimension are not done"):
-        merge_state_dicts(None, experts, method="nuslerp", flatten=False, **options)
+    whole = merge_state_dicts(None, experts, method="nuslerp", **options)["x"]
+    columns = merge_state_dicts(None, experts, method="nuslerp", flatten=False, **options)["x"]
+    half = float(np.sqrt(np.float32(0.5)))
+    assert columns == pytest.approx(f32([[half, 2], [half, 0]]))
+    assert not np.allclose(whole, columns)

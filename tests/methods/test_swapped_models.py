@@ -52,7 +52,7 @@ def test_mergekits_linear_is_fused_on_every_target(
 
 
 def test_fused_sums_round_once() -> None:
-    # Of 1 + 2^-23 squared the sum keeps 2^-46, which a product rounded before loses.
+    # The sum keeps 2^-46 of (1 + 2^-23)^2, which a product that is rounded before loses.
     near = f32([1 + 2.0**-23])
     options: dict[str, Any] = {"method": "linear", "normalize": False}
     weights = [-1.0, 1 + 2.0**-23]

@@ -30,7 +30,7 @@ TOTALS: dict[str, Callable[[Floats, Weights], Floats]] = {
     **dict.fromkeys(("fused_sum", "fused_mean"), fused_sum),
     "largest": lambda deltas, weights: largest(entries(deltas, weights)),
 }
-"""What becomes of the entries that pass, without an election and before a mean is divided."""
+"""Blends of the entries that pass, without an election, and before a mean is divided."""
 
 
 @ieee

@@ -252,6 +252,23 @@ def test_ranks_of_large_tensors(n: int, dtype: np.dtype[Any], kind: str) -> None
     assert merged.left_out[0].item() == expected[1]
 
 
+@pytest.mark.parametrize("zero", ["majority", "positive"])
+def test_threads_change_no_bit(zero: str) -> None:
+    # Enough work for several threads: large tensors by cells, small ones beside each other.
+    rng = np.random.default_rng(1)
+    rows = [(rng.integers(-40, 41, (3, n)) / 16).astype(np.float32) for n in (600_001, 70_000, 5)]
+    rows += [abs(one) for one in rows]
+    options: dict[str, Any] = {"vote": "sum", "blend": "mean_of_agreeing", "zero": zero}
+    expected = [many.merge_one(None, list(one), density=[0.3] * 3, **options) for one in rows]
+    for threads in (1, 2, 5):
+        merged = functions.combine_many(
+            None, [tensor_of(one) for one in rows], density=0.3, threads=threads, **options
+        )
+        for found, (out, *_) in zip(merged.tensors, expected, strict=True):
+            assert_same_bits(array_of(found), out)
+        assert merged.left_out.tolist() == [n for _, n, _ in expected]
+
+
 X = torch.ones(4)
 BAD = [
     (lambda: functions.combine_many([X, X], [[X]]), "bases: found 2 values, expected one for each"),

@@ -91,7 +91,7 @@ def test_new_tokens_stand_behind_the_others(tmp_path: Path) -> None:
     assert added == {"id": 4, "content": "<y>", **flags}
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model", "spiece.model", "vocab.txt"])
+@pytest.mark.parametrize("name", ["tokenizer.model", "spiece.model", "vocab.txt", "vocab.json"])
 def test_other_formats_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x0a")
     with pytest.raises(InputError, match=rf"tokenizer: found .*{name} and no tokenizer.json"):

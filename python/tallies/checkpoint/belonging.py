@@ -40,12 +40,22 @@ residual_multiplier logits_scaling tie_word_embeddings
 _COMPARED: Final = frozenset(_KEYS.split())
 """The keys of config.json that change what the same tensors compute."""
 
+_LAYERS = """
+num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers layer_types
+"""
+_OF_LAYERS: Final = frozenset(_LAYERS.split())
+"""The keys that say how many layers there are, and of which kinds."""
+
 _OFF: Final = frozenset({"rope_scaling", "sliding_window"})
 """Keys whose null says that there is none; elsewhere null leaves the value to the library."""
 
 
 def differences(
-    models: Sequence[Checkpoint], *, any_architecture: bool = False, tokenizers: bool = True
+    models: Sequence[Checkpoint],
+    *,
+    any_architecture: bool = False,
+    tokenizers: bool = True,
+    layers: bool = True,
 ) -> list[str]:
     """Word the differences of models that are to become one.
 
@@ -55,6 +65,7 @@ def differences(
         models: The base, or the first model, then the others.
         any_architecture: Warn of another architecture, too, in place of the error.
         tokenizers: Compare the vocabularies and the chat templates as well.
+        layers: Compare the numbers and the kinds of layers as well.
 
     Returns:
         A warning for each difference of a model from the first one that says something: its
@@ -73,6 +84,8 @@ def differences(
         for one, config in others:
             where = os.path.join(one.path, folder, "config.json")
             for key, value, other in _compared(config, expected):
+                if not layers and key.rpartition(".")[2] in _OF_LAYERS:
+                    continue
                 said = f"{where}: {key} is {show(value)}, and {show(other)} in that of {first.path}"
                 if key != "model_type":
                     found.append(said)

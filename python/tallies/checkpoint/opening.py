@@ -76,12 +76,17 @@ def as_model(
     Args:
         checkpoint: The checkpoint.
         tied: The state of the result: heads are apart from embeddings, or must equal them.
-        heads_alone: Other tensors that lie in the same place are no aliases, as in a stack that has
-            a layer twice.
+        heads_alone: The tensors are those of a stack. Others than heads are no aliases, though a
+            layer be there twice, and neither is the head of one model that of another's embedding.
     """
     pairs = dict(tied_pairs(checkpoint))
     if heads_alone:
-        pairs = {alias: name for alias, name in pairs.items() if is_head(alias)}
+        places = {name: tensor.path.parent for name, tensor in checkpoint.tensors.items()}
+        pairs = {
+            alias: name
+            for alias, name in pairs.items()
+            if is_head(alias) and places[alias] == places[name]
+        }
     if tied is Tied.UNTIE:
         pairs = {alias: name for alias, name in pairs.items() if not is_head(alias)}
     elif tied is Tied.TIE:

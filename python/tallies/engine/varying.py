@@ -88,8 +88,12 @@ class VaryingPasses(Passes):
         """Return the elements of which ``first`` in ``merge_stretch`` is a multiple."""
         return self._of[job].grain(job)
 
-    def kept(self) -> list[int]:
-        """Return the entries that survive trims, or none where some tensors have no trim."""
+    def kept(self, taking: Sequence[Sequence[int]] | None = None) -> list[int]:
+        """Return the entries that survive trims, or none where some tensors have no trim.
+
+        Args:
+            taking: The experts that take part in each tensor, by its number; None for all.
+        """
         if any(passes.rule.gate is not Gate.MAGNITUDE for passes in self._all):
             return []
-        return super().kept()
+        return super().kept(taking)

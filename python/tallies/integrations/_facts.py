@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import linecache
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 
@@ -93,7 +95,20 @@ class Seam:
 def digest_of(thing: Any) -> str | None:
     """Return the first 16 digits of the SHA-256 of a source; None where there is none to read."""
     try:
-        source = inspect.getsource(thing)
+        source = _source_of(thing)
     except (OSError, TypeError):
         return None
     return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def _source_of(thing: Any) -> str:
+    """Return what ``inspect.getsource`` does, without its look at every loaded module."""
+    code = getattr(inspect.unwrap(thing), "__code__", None)
+    file = thing.__file__ if isinstance(thing, ModuleType) else getattr(code, "co_filename", None)
+    if file is None:
+        return inspect.getsource(thing)
+    linecache.checkcache(file)
+    lines = linecache.getlines(file)
+    if not lines:
+        raise OSError(f"{file}: cannot be read")
+    return "".join(lines if code is None else inspect.getblock(lines[code.co_firstlineno - 1 :]))

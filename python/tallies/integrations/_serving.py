@@ -70,15 +70,17 @@ def places_of(value: Any, home: Place | None, package: str) -> list[Place]:
         The home, if it holds the object, and each module's attribute that does.
     """
     places = [home] if home is not None and home.value is value else []
-    for name, module in list(sys.modules.items()):
-        if name != package and not name.startswith(f"{package}."):
-            continue
-        if not isinstance(module, ModuleType):
-            continue
-        for attribute, bound in list(vars(module).items()):
-            is_home = home is not None and module is home.owner and attribute == home.attribute
-            if bound is value and not is_home:
-                places.append(Place(module, attribute, bound))
+    prefix = f"{package}."
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if (name == package or name.startswith(prefix)) and isinstance(module, ModuleType)
+    ]
+    for module in modules:
+        names = [name for name, bound in list(vars(module).items()) if bound is value]
+        for name in names:
+            if home is None or module is not home.owner or name != home.attribute:
+                places.append(Place(module, name, value))
     return places
 
 

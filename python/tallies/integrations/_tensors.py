@@ -33,10 +33,13 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
         The word that is counted as the reason.
     """
     import torch
+    from torch.autograd import forward_ad
 
     from ..engine.codes import MAX_EXPERTS
 
     if not tensors or any(type(x) not in (torch.Tensor, torch.nn.Parameter) for x in tensors):
+        return "kind"
+    if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors):
         return "kind"
     first = tensors[0]
     if any(x.layout is not torch.strided or x.is_quantized for x in tensors):
@@ -50,6 +53,11 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
     if first.numel() == 0:
         return "empty"
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        return "gradients"
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+        for x in tensors
+    ):
         return "gradients"
     if len(tensors) > MAX_EXPERTS:
         return "number of models"

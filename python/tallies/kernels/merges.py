@@ -150,7 +150,10 @@ def combine(
     )
     limits = limits_in_memory(threads)
     labels = [f"experts[{i}]" for i in range(len(rows))]
-    passes = Passes(native.Plan(base is not None), [work], rule, PAPER, limits, labels=labels)
+    has_base = base is not None
+    passes = Passes(
+        native.Plan(has_base), [work], rule, PAPER, limits, labels=labels, has_base=has_base
+    )
     if passes.by_model:
         passes.survey_model()
     passes.combine([0])

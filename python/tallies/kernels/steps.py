@@ -91,7 +91,7 @@ def trim(x: Array, density: float, *, equal: str = "keep") -> Array:
     )
     rule = trimmed(Vote.NONE, Blend.SUM, equal=among_equal)
     limits = limits_in_memory(None)
-    passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"])
+    passes = Passes(native.Plan(False), [work], rule, PAPER, limits, labels=["x"], has_base=False)
     passes.survey_model()
     passes.combine([0])
     (found,) = passes.model.trims

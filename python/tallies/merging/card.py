@@ -16,8 +16,9 @@ from ..recipe.config import MergeConfig
 from ..spec.choices import Semantics
 from .plan import MergePlan
 from .recipe_file import recipe_yaml
-from .report import MergeReport
+from .report import MergeReport, renamed
 from .values import in_words, listed
+from .vocabulary import in_words as of_tokens
 
 _LIBRARIES: Final = {
     "model_index.json": "diffusers",
@@ -196,6 +197,8 @@ def _body(
         f"{report.tensors_copied} copied, {report.tensors_tied} tied. Fingerprint of the result: "
         f"`{report.output.fingerprint}`."
     )
+    if report.vocabulary is not None:
+        yield renamed(f"Vocabulary: {of_tokens(report.vocabulary)}.", report.names)
     yield "## Recipe"
     yield f"`tallies merge {RECIPE_NAME} OUT` repeats this merge; `tallies.json` is its report."
     yield f"```yaml\n{recipe_yaml(recipe).strip()}\n```"

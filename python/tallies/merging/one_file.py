@@ -9,6 +9,7 @@ from typing import Any
 
 from ..checkpoint.layout import one_file
 from ..checkpoint.metadata import RECIPE
+from ..recipe.vocabulary import restated
 from .plan import MergePlan
 
 _MAX_RECIPE = 1 << 13  # beside the header of a small adapter or model, still little
@@ -51,10 +52,26 @@ def _recipe(made: MergePlan) -> str:
 def _short(recipe: dict[str, Any]) -> dict[str, Any]:
     left_out = ("max_shard_size", "files_from", "card")
     short = {key: _name(value) for key, value in recipe.items() if key not in left_out}
-    short["models"] = [{**entry, "model": _name(entry["model"])} for entry in recipe["models"]]
+    for key in ("models", "slices", "modules"):
+        if key in recipe:
+            short[key] = _with_names(recipe[key])
+    if "tokenizer" in recipe:
+        short["tokenizer"] = restated(recipe["tokenizer"], _name)
     if "stages" in recipe:
         short["stages"] = [_short(stage) for stage in recipe["stages"]]
     return short
+
+
+def _with_names(value: Any) -> Any:
+    """Return models, slices or modules with the names of their models."""
+    if isinstance(value, list):
+        return [_with_names(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _name(one) if key in ("model", "base_model") else _with_names(one)
+        for key, one in value.items()
+    }
 
 
 def _name(value: Any) -> Any:

@@ -179,7 +179,7 @@ class MergePlan:
                 asked_dtype=self.config.output_dtype is not None,
                 asked_tied=self.config.tied,
                 donated=os.path.realpath(donor.path) != os.path.realpath(self.template.path),
-                joined=self.vocabulary is not None,
+                joined=self.vocabulary is not None or self.config.resizes,
                 layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
@@ -206,14 +206,12 @@ class MergePlan:
 
     def input_files(self) -> list[str]:
         """Return all files of tensors that are read, once each."""
-        files = {os.fspath(path) for one in (self.template, *self.experts) for path in one.files}
-        files.update(self.given)
-        return sorted(files)
+        paths = (path for one in (self.template, *self.experts) for path in one.files)
+        return sorted({*map(os.fspath, paths), *self.given})
 
     def tokenizer_files(self) -> list[str]:
         """Return the files of the tokenizers that were read to join them."""
-        read = () if self.vocabulary is None else self.vocabulary.read
-        return sorted(map(os.fspath, read))
+        return sorted(map(os.fspath, self.vocabulary.read if self.vocabulary else ()))
 
     def adapter_files(self) -> list[str]:
         """Return the files of all adapters of the models: factors and configurations."""

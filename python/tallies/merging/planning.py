@@ -78,6 +78,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         any_architecture=config.architecture is Architecture.ANY
         or any(entry.rename for entry in entries),
         tokenizers=vocabulary is None,
+        layers=not is_stack,
     )
     allowed = replace(policy(config, uses_base), given=frozenset(given))
     matched = match(
@@ -98,7 +99,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         else config.resolver(names, unmerged)
     )
     parameters = {name: resolver.parameters_for(name) for name in names}
-    config, more = with_changed_defaults(config, parameters, stack and stack.taking)
+    config, more = with_changed_defaults(config, parameters, stack.taking if stack else None)
     warnings += more
     rule = config.rule()
     if stack:

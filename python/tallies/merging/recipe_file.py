@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from .._version import __version__
 from ..recipe.config import MergeConfig
 from ..spec.choices import MERGEKIT
 from ..spec.dtypes import BY_NAME
+from ..spec.parameters import Parameter
 
 _FIRST = (
     *("merge_method", "base_model", "models", "slices", "modules"),
@@ -44,13 +46,9 @@ def _ordered(config: MergeConfig) -> dict[str, Any]:
 
 def _with_names(config: MergeConfig) -> dict[str, Any]:
     data = config.to_json_dict()
-    aliases = {
-        name: parameter.aliases[0]
-        for name, parameter in config.method.parameters(config.semantics).items()
-        if parameter.aliases
-    }
-    shared = _renamed(data["parameters"], aliases)
-    renamed = _without_empty_filters({**_with_aliases(data, aliases), "parameters": shared})
+    known = config.method.parameters(config.semantics)
+    shared = _renamed(data["parameters"], known)
+    renamed = _without_empty_filters({**_with_aliases(data, known), "parameters": shared})
     for key in ("dtype", "out_dtype"):
         if key in renamed:
             renamed[key] = BY_NAME[renamed[key]].array_name
@@ -58,21 +56,36 @@ def _with_names(config: MergeConfig) -> dict[str, Any]:
     return renamed
 
 
-def _with_aliases(value: Any, aliases: dict[str, str]) -> Any:
+def _with_aliases(value: Any, known: Mapping[str, Parameter]) -> Any:
     """Return models, slices and modules with other names for their parameters, none where empty."""
     if isinstance(value, list):
-        return [_with_aliases(one, aliases) for one in value]
+        return [_with_aliases(one, known) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _renamed(one, aliases) if key == "parameters" else _with_aliases(one, aliases)
+        key: _renamed(one, known) if key == "parameters" else _with_aliases(one, known)
         for key, one in value.items()
         if one or key != "parameters"
     }
 
 
-def _renamed(parameters: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
-    return {aliases.get(name, name): value for name, value in parameters.items()}
+def _renamed(parameters: dict[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return parameters under mergekit's names, and switches as it has them, true or false."""
+    found = {}
+    for name, value in parameters.items():
+        own = known.get(name)
+        found[own.aliases[0] if own and own.aliases else name] = (
+            _switched(value, own.switched_on) if own and own.switch else value
+        )
+    return found
+
+
+def _switched(value: Any, on: object) -> Any:
+    if isinstance(value, list):
+        return [_switched(one, on) for one in value]
+    if isinstance(value, dict):
+        return {**value, "value": _switched(value["value"], on)}
+    return {"none": False, on: True}.get(value, value)
 
 
 def _without_empty_filters(value: Any) -> Any:

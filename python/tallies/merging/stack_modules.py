@@ -125,7 +125,10 @@ def _only(stacks: Mapping[str, int], checkpoint: Checkpoint) -> str:
     stated = (config[place[0]] if place[0] else config)[place[1]] if place else None
     texts = [one for one in stacks if not re.search(_VISION, one)]
     found = [one for one in texts if stacks[one] == stated]
-    if len(found) != 1:
+    halves = [
+        any(word in re.split("[._]", one) for one in texts) for word in ("encoder", "decoder")
+    ]
+    if len(found) != 1 or all(halves):
         raise InputError(
             f"slices: {checkpoint.path} has several stacks of layers ({some([*stacks])}); say "
             "which is meant: 'modules: {text_decoder: {slices: [...]}, vision_tower: {models: "

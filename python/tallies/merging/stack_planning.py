@@ -12,6 +12,7 @@ from ..engine.surveys.survey import survey_of
 from ..errors import InputError
 from ..messages import show
 from ..recipe.config import MergeConfig
+from ..spec.choices import MERGEKIT
 from ..spec.rules import Rule
 from .stack import Stack, refuse_widths
 from .stacking import stack
@@ -50,10 +51,14 @@ def refuse_whole_model(made: Stack, rule: Rule, config: MergeConfig) -> None:
         return
     name = config.method.name
     if rule.survey is not None and survey_of(rule.survey).of_model:
+        ways = ["give all slices the same models in one order"]
+        if config.semantics is not MERGEKIT and MERGEKIT in config.method.semantics:
+            ways.insert(0, "'semantics: mergekit' (--semantics mergekit) goes by tensor")
+        elif "scope" in config.method.parameters(config.semantics):
+            ways.insert(0, "'scope: tensor' goes by tensor")
         raise InputError(
-            f"slices: {name} in {config.semantics} semantics ranks the entries of every model over "
-            "all tensors, and not every model is in every slice; rank each tensor by itself with "
-            "'semantics: mergekit' (--semantics mergekit), or give all slices the same models"
+            f"slices: {name} in {config.semantics} semantics takes every model as a whole, and not "
+            f"every model is in every slice; {', or '.join(ways)}"
         )
     for key in ("layer_scaling", "drop_layers"):
         if getattr(config, key) is not None:

@@ -9,7 +9,7 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.stacked import LayerOf, is_before_layers, stacked, with_tensors
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
-from ..messages import counted, show
+from ..messages import counted, show, some
 from ..recipe.config import MergeConfig
 from ..recipe.layers import Layer
 from ..recipe.stacks import (
@@ -68,9 +68,9 @@ class _Stacking:
         self._base: dict[str, TensorInfo] = {}
         self._origins: dict[str, Origin] = {}
         self._layers: dict[str, list[LayerOf]] = {}
-        leading = StackedModel(text, template)
+        self._leading = StackedModel(text, template).layers
         named = [one for one in config.stack if one]
-        self._parts = parts_of(leading.layers, template, named)
+        self._parts = parts_of(self._leading, template, named)
 
     def made(self) -> Stack:
         """Return the stack."""
@@ -120,6 +120,13 @@ class _Stacking:
     ) -> Iterator[tuple[int, float, list[Mapping[str, str]]]]:
         """Yield number, position and, for each source, the tensors of each layer of a slice."""
         if not part.stack:
+            if one.sources[0].layer_range is not None:
+                known = some([*self._leading.stacks()])
+                raise InputError(
+                    f"{where}: no layers are found for a module of this name; the stacks of layers "
+                    f"are {known}; name the module text_decoder, vision_tower, encoder or decoder, "
+                    "or give it 'models'"
+                )
             return
         models = [self._models[source.model] for source in one.sources]
         stacks = [self._stack_of(model, part, where) for model in models]
@@ -137,7 +144,7 @@ class _Stacking:
             picked = LayerOf(part.config(models[leader].checkpoint), numbers[leader])
             self._layers.setdefault(part.name, []).append(picked)
             last = len(found[0]) - 1
-            held = [
+            held: list[Mapping[str, str]] = [
                 model.by_layer[stack, number]
                 for model, stack, number in zip(models, stacks, numbers, strict=True)
             ]

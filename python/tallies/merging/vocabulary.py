@@ -40,7 +40,6 @@ class Vocabulary:
     n_padding: int = 0
     added: tuple[str, ...] = ()
     """Tokens that the base's tokenizer lacks."""
-    n_models: int = 0
     warnings: tuple[str, ...] = ()
 
     @property
@@ -149,14 +148,18 @@ def join(
             "name a model that has one"
         )
     asks = request.get("tokens") or request.get("pad_to_multiple_of")
-    if not asks and semantics is not Semantics.MERGEKIT and _are_alike(members, files):
-        return Vocabulary(named, files, tuple(every), n_models=len(members))
+    may_stay = not asks and semantics is not Semantics.MERGEKIT and _have_one_size(members)
+    as_it_is = Vocabulary(named, files, tuple(every))
+    if may_stay and _have_one_tokenizer(members, files):
+        return as_it_is
     known, warnings = _known(members)
     base = known[0].tokenizer
     chosen = named if source is None else read(source, _WHY) or named
     tokens = request.get("tokens") or {}
     stripped = cut(base, known[0].n_rows, _WHY)
     tokenizer, more = joined(chosen, stripped, known, tokens, _WHY)
+    if may_stay and all(one.tokenizer.tokens == tokenizer.tokens for one in known):
+        return replace(as_it_is, warnings=tuple(warnings))
     number = _numbers(members, tokens.values(), places)
     rules = {
         token: rule(token, one.get("source"), known, number, is_forced=one["force"])
@@ -176,7 +179,6 @@ def join(
         rows,
         padding(tokenizer.n_rows, request.get("pad_to_multiple_of")),
         tuple(token for token in tokenizer.tokens if token not in base.tokens),
-        len(members),
         (*warnings, *more),
     )
 
@@ -243,17 +245,22 @@ def _known(members: Sequence[Member]) -> tuple[list[Known], list[str]]:
     return found, warnings
 
 
-def _are_alike(members: Sequence[Member], files: Mapping[str, Path]) -> bool:
-    """Tell if all models have one tokenizer, byte by byte, and embeddings of one size."""
+def _have_one_tokenizer(members: Sequence[Member], files: Mapping[str, Path]) -> bool:
+    """Tell if all models have the tokenizer of these files, byte by byte, or none."""
     every = [files, *(member.files for member in members)]
     names = (TEXT,) if any(TEXT in one for one in every) else FILES
     texts = [{digest_of_start(one[name]) for one in every if name in one} for name in names]
+    return max(map(len, texts)) <= 1
+
+
+def _have_one_size(members: Sequence[Member]) -> bool:
+    """Tell if all embeddings and heads have equally many rows."""
     sizes = {
         member.model.tensors[name].shape[0]
         for member in members
         for name in vocabulary_names(member.model)
     }
-    return max(map(len, texts)) <= 1 and len(sizes) <= 1
+    return len(sizes) <= 1
 
 
 def _is_of_another_kind(files: Mapping[str, Path]) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ..checkpoint.buffers import is_buffer
 from ..checkpoint.cards import of_one_model
@@ -18,14 +17,14 @@ from ..checkpoint.configuration import Written, true_text
 from ..checkpoint.layout import Entry, Shard, layout_shards
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
-from ..messages import counted, show
+from ..messages import show
 from ..recipe.inputs import Inputs
-from ..spec.dtypes import FLOATS, named
+from ..spec.dtypes import FLOATS
 from .config import RANDOM, Expert, Request
+from .dense import MLP, layer_prefixes, model_type, result_dtype
 from .gates import check_statistics
 from .layouts import PROJECTIONS, Layout, chosen
 
-_MLP: Final = re.compile(r"(?P<layer>(?:.*\.)?layers\.(?P<number>\d+))\.mlp\.(?P<rest>.+)")
 _ATTENTION: Final = ("q_proj", "k_proj", "v_proj")
 
 
@@ -132,11 +131,11 @@ def plan_moe(request: Request, inputs: Inputs) -> MoePlan:
     models = {text: inputs.open(text) for text in config.texts}
     base = models[config.base_model]
     shared = config.shared_experts or ()
-    types = [_model_type(models[text]) for text in config.texts]
+    types = [model_type(models[text]) for text in config.texts]
     layout = chosen(config.architecture, types, len(shared))
-    layers = _layers(base)
+    layers = layer_prefixes(base)
     hidden = base.tensors[f"{layers[0]}.mlp.gate_proj.weight"].shape[-1]
-    maker = _Maker(request, layout, models, layers, hidden, _dtype(request, base))
+    maker = _Maker(request, layout, models, layers, hidden, result_dtype(request, base))
     outputs = {one.entry[0]: one for one in maker.outputs()}
     statistics = None
     if config.statistics is not None:
@@ -169,44 +168,6 @@ def _warnings(request: Request) -> Iterator[str]:
         yield "all experts are the same model: the result computes what that model does"
 
 
-def _model_type(model: Checkpoint) -> str:
-    found = model.config().get("model_type") if model.path.is_dir() else None
-    if not isinstance(found, str):
-        raise InputError(
-            f"{model.path}: has no config.json with a model_type, which decides the layout of the "
-            "result; name the directory of a model"
-        )
-    return found
-
-
-def _layers(base: Checkpoint) -> list[str]:
-    """Return the prefixes of the layers of a dense model, in order."""
-    found: dict[int, str] = {}
-    for name in base.tensors:
-        if (match := _MLP.fullmatch(name)) and match["rest"] == "gate_proj.weight":
-            found[int(match["number"])] = match["layer"]
-    if not found or sorted(found) != list(range(len(found))):
-        raise InputError(
-            f"{base.path}: has no tensors such as 'model.layers.0.mlp.gate_proj.weight' for all "
-            "layers, expected a dense model"
-        )
-    stated = base.config().get("num_hidden_layers")
-    if stated is not None and stated != len(found):
-        raise InputError(
-            f"{base.path}: config.json states {show(stated)} layers, and the tensors are those of "
-            f"{counted(len(found), 'layer')}"
-        )
-    return [found[number] for number in range(len(found))]
-
-
-def _dtype(request: Request, base: Checkpoint) -> str | None:
-    """Return the dtype of the result, or None for that of each tensor of the base."""
-    if request.config.dtype is not None:
-        return request.config.dtype
-    stated = base.config().get("dtype") or base.config().get("torch_dtype")
-    return named(stated) if isinstance(stated, str) else None
-
-
 @dataclass(frozen=True)
 class _Maker:
     request: Request
@@ -223,7 +184,7 @@ class _Maker:
     def outputs(self) -> Iterator[Output]:
         """Yield the tensors of the result."""
         for name, info in self.base.tensors.items():
-            if _MLP.fullmatch(name) is None and not is_buffer(name, info.shape):
+            if MLP.fullmatch(name) is None and not is_buffer(name, info.shape):
                 yield self._of((info, 1.0), name=name, shape=info.shape)
         for number, layer in enumerate(self.layers):
             yield from self._experts(f"{layer}.mlp", number)
@@ -304,23 +265,9 @@ class _Maker:
         known = {f"{key}.weight" for key in PROJECTIONS}
         for text in self.request.config.texts:
             for name in self.models[text].tensors:
-                match = _MLP.fullmatch(name)
+                match = MLP.fullmatch(name)
                 if match and match["rest"] not in known:
                     raise InputError(
                         f"{self.models[text].label}: tensor {show(name)} has no place in the "
                         f"experts of {self.layout.title}, which have {', '.join(sorted(known))}"
                     )
-
-
-def data(made: MoePlan) -> dict[str, Any]:
-    """Return a plan as plain data."""
-    return {
-        "request": made.request.config.to_json_dict(),
-        "layout": made.layout.name,
-        "layers": made.n_layers,
-        "tensors": {
-            name: {"dtype": one.entry[1], "shape": list(one.entry[2])}
-            for name, one in sorted(made.outputs.items())
-        },
-        "warnings": list(made.warnings),
-    }

@@ -234,8 +234,7 @@ def _check(value: object, parameter: Parameter, per_model: bool, semantics: Sema
 def _scalar(value: object, parameter: Parameter, is_mergekit: bool = False) -> Scalar:
     if parameter.choices is not None:
         if parameter.switch and str(value).lower() in _BOOLEANS:
-            on = parameter.choices[0] if parameter.default == "none" else parameter.default
-            value = on if _boolean(value) else "none"
+            value = parameter.switched_on if _boolean(value) else "none"
         if not isinstance(value, str) or value not in parameter.choices:
             raise ValueError(unknown(value, parameter.choices))
         return parameter.choices[parameter.choices.index(value)]

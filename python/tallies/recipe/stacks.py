@@ -23,10 +23,13 @@ from .places import Places
 
 
 def _range(value: object) -> object:
-    is_pair = isinstance(value, (list, tuple)) and len(value) == 2
-    if not is_pair or not all(type(one) is int for one in value):  # type: ignore[union-attr]
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(type(one) is int for one in value)
+    ):
         raise ValueError(f"found {show(value)}, expected [FIRST, END], such as [0, 16]")
-    first, end = value  # type: ignore[misc]
+    first, end = value
     if not 0 <= first < end:
         raise ValueError(
             f"found {show(value)}, expected [FIRST, END] with layers in between: layer END is the "

@@ -83,6 +83,11 @@ class TensorKeys(BaseModel):
         """The text of the file whose tensors are embeddings of the result."""
         return None if isinstance(self.embeddings, Embeddings) else self.embeddings
 
+    @property
+    def resizes(self) -> bool:
+        """True if embeddings of the result may have other rows than those of the base."""
+        return self.embeddings not in (Embeddings.ERROR, Embeddings.BASE_ROWS)
+
 
 def rules(texts: Sequence[str]) -> Any:
     """Return the setting that ``[FILTER=]WORD`` options make; None for none.

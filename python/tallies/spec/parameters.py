@@ -46,6 +46,11 @@ class Parameter:
     if_varied: Mapping[str, float | str | bool] = field(default_factory=dict)
     """Defaults where another parameter, by its name, varies over the tensors."""
 
+    @property
+    def switched_on(self) -> object:
+        """The choice that true stands for, of a switch."""
+        return self.choices[0] if self.default == "none" and self.choices else self.default
+
 
 def own_then_inherited(cls: type) -> dict[str, Any]:
     """Return the attributes of a class, its own first and then those of its bases."""

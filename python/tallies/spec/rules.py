@@ -62,7 +62,7 @@ class Blend(enum.Enum):
     LARGEST = "largest"
     """The value of largest magnitude; of equal ones the last."""
     SWAPPED = "swapped"
-    """Of two values the second where it is near the first, else a point between them."""
+    """The second of two values where it is near the first, else a point between them."""
 
 
 SUMS = (Blend.SUM, Blend.FUSED_SUM)

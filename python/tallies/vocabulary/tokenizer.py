@@ -23,7 +23,9 @@ SPECIAL: Final = "special_tokens_map.json"
 FILES: Final = TOKENIZER_FILES
 """The files of a tokenizer in the directory of a model."""
 
-_WITHOUT_TEXT: Final = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt")
+_WITHOUT_TEXT: Final = (
+    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json"),
+)
 
 NAMED: Final = (
     *("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"),

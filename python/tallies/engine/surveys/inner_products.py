@@ -72,17 +72,16 @@ class InnerProducts(Survey):
     def _of_columns(self, context: Context, jobs: Sequence[int]) -> list[Statistics]:
         """Return the stage of each tensor, which multiplies columns by their coefficients."""
         merge = context.merge
-        n = len(merge.labels)
         found = merge.plan.column_products(
             tasks=[MatrixTask(job=job, columns=_n_columns(merge.works[job])) for job in jobs],
             deltas=merge.has_base,
             limits=Limits(1, merge.limits.buffer_bytes),  # the sums run from row to row
             progress=merge.progress,
         )
-        width = n * (n + 1) // 2
         statistics = []
         for job, table in zip(jobs, found, strict=True):
-            work = merge.works[job]
+            work, n = merge.works[job], merge.n_experts(job)
+            width = n * (n + 1) // 2
             one = self._of_tensor(
                 work, [table[at : at + width] for at in range(0, len(table), width)]
             )
