@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,9 +130,8 @@ def test_a_seam_within_rounding_is_the_host_s_unless_asked_for(home: ModuleType)
     with host.installed():
         assert home.Method().run(1) == "run 1 by host"
         assert host.calls() == {"ours": 0, "within rounding only": 1}
-        host.install(exact=False)
-        assert home.Method().run(1) == "run 1 by ours"
-        host.uninstall()
+        with host.installed(exact=False):
+            assert home.Method().run(1) == "run 1 by ours"
 
 
 @pytest.mark.parametrize("changed", ["double", "helper"])
@@ -226,6 +227,55 @@ def test_threads_count_every_call_and_leave_the_host_as_it_was(home: ModuleType)
     assert not wrong
     assert host.calls() == {"ours": 800}
     assert home.double is before
+
+
+def test_each_thread_is_as_exact_as_its_own_block_or_the_installation(home: ModuleType) -> None:
+    host = host_of(home)
+    found: dict[str, str] = {}
+    inside, done = threading.Event(), threading.Event()
+
+    def other() -> None:
+        found["no block yet"] = home.double(1)
+        with host.installed(exact=False):
+            found["other"] = home.double(1)
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=other)
+    with host.installed():
+        thread.start()
+        inside.wait()
+        assert home.double(1) == "double 1 by ours, exact"
+        host.install(exact=False)
+        assert home.double(1) == "double 1 by ours, exact"
+        done.set()
+        thread.join()
+    assert found == {
+        "no block yet": "double 1 by ours, exact",
+        "other": "double 1 by ours, rounded",
+    }
+    assert home.double(1) == "double 1 by ours, rounded"
+    host.uninstall()
+
+
+def test_helper_threads_of_an_inexact_block_are_inexact(home: ModuleType) -> None:
+    host = host_of(home)
+    with host.installed(exact=False), ThreadPoolExecutor(2) as threads:
+        assert {*threads.map(home.double, [1, 1])} == {"double 1 by ours, rounded"}
+
+
+def test_blocks_that_end_in_another_order_leave_the_host_as_it_was(home: ModuleType) -> None:
+    before = home.double
+    host = host_of(home)
+    first, second = host.installed(), host.installed(exact=False)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert home.double(1) == "double 1 by ours, rounded"
+    contextvars.copy_context().run(second.__exit__, None, None, None)
+    assert home.double is before
+    with host.installed():
+        assert home.double(1) == "double 1 by ours, exact"
 
 
 def test_importing_the_seams_imports_neither_host_nor_torch() -> None:

@@ -6,10 +6,13 @@ import functools
 import hashlib
 import inspect
 import linecache
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, Final
+
+_DEFINITION: Final = re.compile(r"^(?:async )?def (\w+)", re.MULTILINE)
 
 
 class HandOver(Exception):
@@ -91,24 +94,68 @@ class Seam:
         return f"{self.module}.{self.name}"
 
 
-@functools.lru_cache(maxsize=256)
 def digest_of(thing: Any) -> str | None:
-    """Return the first 16 digits of the SHA-256 of a source; None where there is none to read."""
+    """Return the first 16 digits of the SHA-256 of a source; None where there is none to read.
+
+    The source is that of the object itself, so that a wrapper around a function has its own.
+    """
     try:
-        source = _source_of(thing)
+        return _digest_of(thing)
     except (OSError, TypeError):
         return None
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of(thing: Any) -> str:
+    return hashlib.sha256(_source_of(thing).encode()).hexdigest()[:16]
 
 
 def _source_of(thing: Any) -> str:
     """Return what ``inspect.getsource`` does, without its look at every loaded module."""
-    code = getattr(inspect.unwrap(thing), "__code__", None)
+    function = function_of(thing)
+    code = None if function is None else function.__code__
     file = thing.__file__ if isinstance(thing, ModuleType) else getattr(code, "co_filename", None)
     if file is None:
+        if not isinstance(thing, type):
+            raise TypeError(f"{thing!r}: has no source of its own")
         return inspect.getsource(thing)
     linecache.checkcache(file)
     lines = linecache.getlines(file)
     if not lines:
         raise OSError(f"{file}: cannot be read")
-    return "".join(lines if code is None else inspect.getblock(lines[code.co_firstlineno - 1 :]))
+    text = "".join(lines if code is None else inspect.getblock(lines[code.co_firstlineno - 1 :]))
+    if _is_context_of_torch(thing) and not text.lstrip().startswith("@"):
+        raise TypeError(f"{thing!r}: was decorated after its definition")
+    return text
+
+
+def function_of(thing: Any) -> FunctionType | None:
+    """Return the function itself under a decorator such as ``torch.no_grad``; None for others."""
+    if isinstance(thing, (classmethod, staticmethod)):
+        thing = thing.__func__
+    if _is_context_of_torch(thing):
+        thing = thing.__wrapped__
+    return thing if isinstance(thing, FunctionType) else None
+
+
+def _is_context_of_torch(thing: Any) -> bool:
+    code = getattr(thing, "__code__", None)
+    return (
+        isinstance(code, CodeType)
+        and code.co_name == "decorate_context"
+        and code.co_filename.endswith("_contextlib.py")
+        and hasattr(thing, "__wrapped__")
+    )
+
+
+def strangers_in(module: ModuleType) -> list[str]:
+    """Return the functions that a module's file defines at its top and that are others' now."""
+    text = "".join(linecache.getlines(module.__file__ or ""))
+    found = {name: vars(module).get(name) for name in _DEFINITION.findall(text)}
+    functions = {name: function_of(value) for name, value in found.items()}
+    return [
+        name
+        for name, one in functions.items()
+        if one is None
+        or (one.__code__.co_filename, one.__code__.co_name) != (module.__file__, name)
+    ]

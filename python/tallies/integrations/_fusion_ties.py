@@ -21,13 +21,13 @@ def ties_merging(
     from .. import torch as ours
 
     rows = _rows(flat_task_checks, () if original.exact else HALF)
-    n, d = flat_task_checks.shape
+    d = flat_task_checks.shape[1]
     blend = BLENDS.get(merge_func.split("-")[-1] if isinstance(merge_func, str) else "")
     if blend is None:
         raise HandOver("arguments")
     density = _density(reset_thresh, d)
     if original.exact:
-        check_order(n, d)
+        check_order(flat_task_checks)
     if blend == BLENDS["max"]:
         merged = _largest(rows, density)
     else:

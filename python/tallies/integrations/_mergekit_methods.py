@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ._seam import HandOver, Original
-from ._tensors import check, check_order, number_of
+from ._tensors import check, check_order, check_weights, number_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 HALVES = ("float16", "bfloat16")
+SMALLEST_NORMAL = 2.0**-126
 
 
 def linear(original: Original, batch: Any, weight: Tensor, normalize: bool = True) -> Tensor:
@@ -34,8 +35,7 @@ def linear(original: Original, batch: Any, weight: Tensor, normalize: bool = Tru
     from ..torch.many import combine_many
 
     check(batch.tensors, HALVES)
-    if weight.dtype != torch.float32:
-        raise HandOver("dtype")
+    check_weights(weight)
     weights = weight.tolist()
     divisors = weight.sum(dim=1).tolist() if normalize else [1.0] * len(weights)
     if 0.0 in divisors:
@@ -69,6 +69,9 @@ def ramplus_tl(
     original: Original, group: Any, r: float = 0.1, alpha: float = 0.2, epsilon: float = 1e-5
 ) -> Tensor:
     """Add the amplified changes of one expert alone, and the mean of the changes of several."""
+    if not number_of(epsilon) >= SMALLEST_NORMAL:
+        # The host divides by a count, which is at least this in float32.
+        raise HandOver("arguments")
     return _with_base(original, group, "ramplus_tl", r=r, alpha=alpha, epsilon=epsilon)
 
 
@@ -78,6 +81,7 @@ def slerp(original: Original, batch: Any, t: Tensor) -> Tensor:
 
     if batch.base_index is None or len(batch.tensors) != 2:
         raise HandOver("arguments")
+    check_weights(t)
     pair = [batch.tensors[batch.base_index], batch.tensors[1 - batch.base_index]]
     outputs = zip(*pair, t.reshape(-1).tolist(), strict=True)
     return torch.stack([_merged(None, [a, b], "slerp", t=share) for a, b, share in outputs])
@@ -115,6 +119,10 @@ def multislerp(
 def karcher(original: Original, group: Any, max_iter: int = 10, tol: float = 1e-5) -> Tensor:
     """Average the directions of all models along arcs, the base among them."""
     tensors = [entry.tensor for entry in group.entries]
+    if len(tensors) > 1 and tensors[0].dim() == 0:
+        # The host's norms of whole models are float32, and these tensors take that over.
+        check(tensors, HALVES)
+        tensors = [x.float() for x in tensors]
     return _merged(None, tensors, "karcher", max_iter=max_iter, tol=tol)
 
 
@@ -131,10 +139,16 @@ def sce(
 
 
 def _with_base(original: Original, group: Any, method: str, **parameters: float) -> Tensor:
+    tensors = [entry.tensor for entry in group.non_base]
+    base = [] if group.base is None else [group.base.tensor]
     if original.exact:
-        check([entry.tensor for entry in group.entries])
-        check_order(len(group.non_base), group.entries[0].tensor.numel())
-    return _merged_group(group, method, **parameters)
+        check([*base, *tensors])
+        check_order(tensors, *base)
+    elif method == "ramplus_tl":
+        # The host multiplies by float32 factors, and its result has their dtype.
+        check([*base, *tensors], HALVES)
+        base, tensors = [x.float() for x in base], [x.float() for x in tensors]
+    return _merged(base[0] if base else None, tensors, method, **parameters)
 
 
 def _merged_group(group: Any, method: str, **parameters: Any) -> Tensor:

@@ -44,7 +44,7 @@ def merge_group(original: Original, method: Any, group: Any, /, **parameters: An
     base, experts = group.base.tensor, [entry.tensor for entry in entries]
     check([base, *experts], () if original.exact else ("float16", "bfloat16"))
     if original.exact:
-        check_order(len(experts), base.numel())
+        check_order(experts, base)
     merge = functools.partial(
         merge_task_vectors,
         base,
@@ -108,6 +108,9 @@ def _ours(
     delta = expert.detach().float() - base.detach().float()
     if exact:
         check_finite(delta)
+        if rescale and not delta.is_contiguous():
+            # The host adds up the magnitudes that are left in the order of the strides.
+            raise HandOver("layout")
     if options["density"] >= 1:
         return delta
     kept: Tensor = _KEEP[kind.value](delta, **options)

@@ -56,7 +56,7 @@ def task_of(
         # The host warns or fails.
         raise HandOver("density")
     if exact:
-        check_order(n, n_elements)
+        check_order(tensors)
     factors = weights.tolist()
     # An entry that is left out is multiplied by zero there: NaN, if it or its product is infinite.
     trims_all = density is not None and int(density * n_elements) == 0
@@ -226,7 +226,7 @@ def calculate_majority_sign_mask(original: Original, tensor: Any, method: Any = 
     if method not in VOTES:
         raise HandOver("arguments")
     if original.exact:
-        check_order(len(rows), rows[0].numel())
+        check_order(tensor)
     if method == "frequency":
         check_finite(tensor)
     vote = "sum" if method == "total" else "count"
@@ -247,7 +247,7 @@ def disjoint_merge(original: Original, task_tensors: Any, majority_sign_mask: An
     if mask.shape != task_tensors.shape or mask.device.type != "cpu":
         raise HandOver("shapes")
     if original.exact:
-        check_order(len(rows), rows[0].numel())
+        check_order(task_tensors)
     check_finite(task_tensors)
     result = ours.masked_mean(rows, list(mask.unbind(0)))
     check_finite(result)

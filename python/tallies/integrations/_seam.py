@@ -8,6 +8,7 @@ for a reason that is counted.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib
 import importlib.metadata
@@ -18,11 +19,22 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
-from ._facts import HandOver, HostError, Original, Seam, Source, digest_of
-from ._serving import Place, describe, find, places_of, serve
+from ._facts import (
+    HandOver,
+    HostError,
+    Original,
+    Seam,
+    Source,
+    digest_of,
+    function_of,
+    strangers_in,
+)
+from ._serving import Place, describe, find, others_of, places_of, serve
+from ._tensors import reason_of_state
 
 __all__ = ["HandOver", "Host", "HostError", "Original", "Seam", "Source"]
 
@@ -61,7 +73,11 @@ class Host:
         self._distribution = distribution or package
         self._lock = threading.RLock()
         self._standing: dict[str, _Standing] = {}
-        self._holders: list[tuple[object, bool]] = []
+        # Whatever holds the installation, and how exact it is; for install this is the host itself.
+        self._holders: dict[object, bool] = {}
+        self._blocks: contextvars.ContextVar[tuple[object, ...]] = contextvars.ContextVar(
+            f"blocks of {package}", default=()
+        )
         self._calls: dict[str, Counter[str]] = {}
 
     def install(self, *, exact: bool = True, force: bool = False) -> None:
@@ -82,8 +98,7 @@ class Host:
         """
         with self._lock:
             self._begin(force)
-            self._holders = [one for one in self._holders if one[0] is not self]
-            self._holders.append((self, exact))
+            self._holders = {**self._holders, self: exact}
 
     def uninstall(self) -> None:
         """Undo ``install``: put back each function of the host where ours still stands.
@@ -97,8 +112,11 @@ class Host:
     def installed(self, *, exact: bool = True, force: bool = False) -> Iterator[None]:
         """Serve the host's functions by ours inside a ``with`` block; blocks may nest.
 
+        The innermost block of a thread or task says how exact its calls are, or else ``install``.
+        Calls of threads without either are exact, unless no block is.
+
         Args:
-            exact: As for ``install``; the innermost block decides.
+            exact: As for ``install``.
             force: As for ``install``.
 
         Raises:
@@ -107,10 +125,12 @@ class Host:
         holder = object()
         with self._lock:
             self._begin(force)
-            self._holders.append((holder, exact))
+            self._holders = {**self._holders, holder: exact}
+        self._blocks.set((*self._blocks.get(), holder))
         try:
             yield
         finally:
+            self._blocks.set(tuple(one for one in self._blocks.get() if one is not holder))
             self._release(holder)
 
     def calls(self, seam: str | None = None) -> dict[str, int]:
@@ -144,10 +164,13 @@ class Host:
         known = force or self._has_known_version()
         wanted = [one for one in self._make_seams() if one.label not in self._standing]
         found = [one for one in wanted if known and (force or self._is_known(one))]
+        places = [(one, find(one.module, one.name)) for one in found]
+        for other in others_of([home for _, home in places if home], self._package):
+            self._warn(f"{other.label}: {describe(other.value)} stands there and stays")
         if fresh:
             self._calls = {}
-        for seam in found:
-            if (place := find(seam.module, seam.name)) is not None:
+        for seam, place in places:
+            if place is not None:
                 self._stand(seam, place)
 
     def _stand(self, seam: Seam, home: Place) -> None:
@@ -173,18 +196,38 @@ class Host:
 
     def _is_known(self, seam: Seam) -> bool:
         """Tell whether a seam's sources are those that were tested, and warn where not."""
-        for source in (Source(seam.module, seam.name, seam.digest), *seam.copied):
-            place = find(source.module, source.name)
-            found = None if place is None else digest_of(place.value)
-            if found != source.digest:
-                name = f"{source.module}.{source.name}".rstrip(".")
+        for name, found, expected in self._pieces(seam):
+            if found != expected:
                 self._warn(
-                    f"{name}: found source {found or 'missing'}, expected {source.digest}; "
+                    f"{name}: found source {found or 'missing'}, expected {expected}; "
                     f"{seam.name} stays {self._package}'s own, install(force=True) replaces it all "
                     "the same"
                 )
                 return False
         return True
+
+    def _pieces(self, seam: Seam) -> Iterator[tuple[str, str | None, str]]:
+        """Yield the names of a seam's sources, at home and where used, and found and known ones."""
+        sources = (Source(seam.module, seam.name, seam.digest), *seam.copied)
+        users: dict[int, dict[str, Any]] = {}
+        for source in sources:
+            place = find(source.module, source.name)
+            value = None if place is None else self._own(place.value)
+            yield f"{source.module}.{source.name}".rstrip("."), digest_of(value), source.digest
+            if isinstance(value, ModuleType):
+                for name in strangers_in(value):
+                    yield f"{source.module}.{name}", "of another", source.digest
+            elif (function := function_of(value)) is not None:
+                users[id(function.__globals__)] = function.__globals__
+        for user in users.values():
+            for source in sources:
+                if source.name in user:
+                    found = digest_of(self._own(user[source.name]))
+                    yield f"{user['__name__']}.{source.name}", found, source.digest
+
+    def _own(self, value: Any) -> Any:
+        """Return the host's function for ours."""
+        return next((one.host for one in self._standing.values() if one.ours is value), value)
 
     def _warn(self, message: str) -> None:
         warnings.warn(message, UserWarning, stacklevel=5)
@@ -197,8 +240,10 @@ class Host:
             holders = self._holders
             if not holders:
                 return host(*args, **keywords)
-            exact = holders[-1][1]
+            exact = self._exactness(holders)
             try:
+                if (state := reason_of_state()) is not None:
+                    raise HandOver(state)
                 if exact and not seam.exact:
                     raise HandOver("within rounding only")
                 result = seam.ours(Original(host, exact), *args, **keywords)
@@ -218,13 +263,20 @@ class Host:
 
         return replacement
 
+    def _exactness(self, holders: dict[object, bool]) -> bool:
+        """Tell how exact a call of this thread or task is."""
+        for block in reversed(self._blocks.get()):
+            if block in holders:
+                return holders[block]
+        return holders[self] if self in holders else any(holders.values())
+
     def _count(self, seam: Seam, reason: str) -> None:
         with self._lock:
             self._calls[seam.label][reason] += 1
 
     def _release(self, holder: object) -> None:
         with self._lock:
-            self._holders = [one for one in self._holders if one[0] is not holder]
+            self._holders = {one: how for one, how in self._holders.items() if one is not holder}
             if self._holders:
                 return
             standing, self._standing = list(self._standing.values()), {}

@@ -70,18 +70,49 @@ def places_of(value: Any, home: Place | None, package: str) -> list[Place]:
         The home, if it holds the object, and each module's attribute that does.
     """
     places = [home] if home is not None and home.value is value else []
-    prefix = f"{package}."
-    modules = [
-        module
-        for name, module in list(sys.modules.items())
-        if (name == package or name.startswith(prefix)) and isinstance(module, ModuleType)
-    ]
-    for module in modules:
+    for module in _loaded(package):
         names = [name for name, bound in list(vars(module).items()) if bound is value]
         for name in names:
             if home is None or module is not home.owner or name != home.attribute:
                 places.append(Place(module, name, value))
     return places
+
+
+def others_of(homes: Iterable[Place], package: str) -> list[Place]:
+    """Return places that have a function's name and hold what is nobody's of the host.
+
+    Args:
+        homes: The places of the functions' definitions.
+        package: The host; its loaded modules are searched.
+    """
+    values = {home.attribute: home.value for home in homes if isinstance(home.owner, ModuleType)}
+    found = [
+        Place(module, name, vars(module)[name])
+        for module in _loaded(package)
+        for name in values.keys() & vars(module).keys()
+    ]
+    return [
+        one
+        for one in found
+        if callable(one.value)
+        and one.value is not values[one.attribute]
+        and not _is_defined(one.value)
+    ]
+
+
+def _is_defined(value: Any) -> bool:
+    """Tell whether a function stands in the place that its name and module say."""
+    module = sys.modules.get(getattr(value, "__module__", None) or "")
+    return getattr(module, getattr(value, "__qualname__", ""), None) is value
+
+
+def _loaded(package: str) -> list[ModuleType]:
+    prefix = f"{package}."
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if (name == package or name.startswith(prefix)) and isinstance(module, ModuleType)
+    ]
 
 
 def serve(places: Iterable[Place], function: Any) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._seam import HandOver
+from ._facts import HandOver
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,31 @@ def is_float(value: Any, *names: str) -> bool:
     return str(value.dtype).removeprefix("torch.") in ("float32", *names)
 
 
+def reason_of_state() -> str | None:
+    """Return why torch follows each operation of a call, or does others; None where it does not.
+
+    Any argument may then stand for more than its values: a weight as well as a row.
+
+    Returns:
+        The word that is counted as the reason.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "transform"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "gradients"
+    if torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack():
+        return "mode"
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return "tracing"
+    if torch.get_default_dtype() != torch.float32:
+        # The host's scalars and new tensors have this dtype.
+        return "default dtype"
+    return None
+
+
 def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | None:
     """Return why tensors cannot be merged element by element here; None where they can.
 
@@ -33,13 +59,10 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
         The word that is counted as the reason.
     """
     import torch
-    from torch.autograd import forward_ad
 
     from ..engine.codes import MAX_EXPERTS
 
     if not tensors or any(type(x) not in (torch.Tensor, torch.nn.Parameter) for x in tensors):
-        return "kind"
-    if any(torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors):
         return "kind"
     first = tensors[0]
     if any(x.layout is not torch.strided or x.is_quantized for x in tensors):
@@ -54,11 +77,6 @@ def reason_against(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> str | 
         return "empty"
     if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
         return "gradients"
-    if forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
-        for x in tensors
-    ):
-        return "gradients"
     if len(tensors) > MAX_EXPERTS:
         return "number of models"
     return None
@@ -71,16 +89,25 @@ def check(tensors: Sequence[Any], dtypes: Sequence[str] = ()) -> None:
         raise HandOver(reason)
 
 
-def check_order(n_tensors: int, n_elements: int) -> None:
+def check_order(rows: Tensor | Sequence[Tensor], *operands: Tensor) -> None:
     """Raise HandOver where torch does not add up stacked float32 rows in their order.
 
     Args:
-        n_tensors: The number of rows.
-        n_elements: The length of a row.
+        rows: The rows that the host stacks, or has stacked along the first dimension.
+        operands: Other tensors of a row's shape whose strides the host's stack may take over.
     """
-    if n_tensors <= IN_ORDER:
+    if len(rows) <= IN_ORDER:
         return
-    if n_tensors > IN_ORDER_OF_VECTORS or n_elements % VECTOR:
+    if isinstance(rows, Sequence):
+        parts, apart = [*rows], True
+    else:
+        parts, apart = [rows[0]], rows.stride(0) >= rows[0].numel()
+    if (
+        len(rows) > IN_ORDER_OF_VECTORS
+        or rows[0].numel() % VECTOR
+        or not apart
+        or not all(x.is_contiguous() for x in (*parts, *operands))
+    ):
         raise HandOver("order of sums")
 
 
@@ -101,6 +128,19 @@ def check_finite(*tensors: Tensor) -> None:
 
 def number_of(value: Any) -> float:
     """Return a finite number as it is; raise HandOver for anything else."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise HandOver("arguments")
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:
+        finite = False
+    if not finite:
         raise HandOver("arguments")
     return value
+
+
+def check_weights(weights: Any) -> None:
+    """Raise HandOver for weights that are not plain float32 numbers, or are differentiated."""
+    reason = reason_against([weights])
+    if reason is not None:
+        raise HandOver(reason)

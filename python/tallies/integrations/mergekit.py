@@ -10,7 +10,9 @@ neither mergekit nor torch.
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -25,6 +27,7 @@ _METHODS: Final = "mergekit.merge_methods"
 _GENERALIZED: Final = f"{_METHODS}.generalized_task_arithmetic"
 _RAM_VECTORS: Final = Source(f"{_METHODS}.ram", "_prepare_ram_vectors", "0e35a6f73bf8fd0f")
 _MASK: Final = Source(_GENERALIZED, "get_mask", "e3797685372d3de5")
+_SPARSIFY: Final = Source("mergekit.sparsify", "sparsify", "5c2711e375298adb")
 COMMANDS: Final = {
     "mergekit-yaml": "mergekit.scripts.run_yaml",
     "mergekit-pytorch": "mergekit.scripts.merge_raw_pytorch",
@@ -58,7 +61,7 @@ SEAMS: Final = (
         "GeneralizedTaskArithmeticMerge.merge_group",
         "f343b538a111f4b2",
         task_vectors.merge_group,
-        (_MASK, Source("mergekit.sparsify", "", "50be22e0bcf32fa2")),
+        (_MASK, _SPARSIFY, Source("mergekit.sparsify", "", "50be22e0bcf32fa2")),
     ),
     _of_method("linear", "linear_merge", "d7db573c3a6d3b74", methods.linear),
     _of_method("ram", "ram_merge", "75dfea95dd7cb6ef", methods.ram, _RAM_VECTORS),
@@ -120,10 +123,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--inexact", action="store_true", help="tallies throughout, rounded once")
     parser.add_argument("--force", action="store_true", help="also with an untested mergekit")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    command, *rest = options.rest or [""]
+    options, unknown = parser.parse_known_args(arguments)
+    given = [*unknown, *options.rest]
+    if not given:
+        parser.error("expected CONFIG and OUT")
+    command, *rest = given
     if command not in COMMANDS:
-        command, rest = "mergekit-yaml", options.rest
+        close = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.7)
+        if close and not os.path.exists(command):
+            parser.error(f"{command}: no command, did you mean {close[0]}?")
+        command, rest = "mergekit-yaml", given
     try:
         with installed(exact=not options.inexact, force=options.force):
             entry = importlib.import_module(COMMANDS[command]).main

@@ -51,7 +51,7 @@ def coefficients(gram: Gram, parameters: Values) -> list[float]:
         move = [0.0] * gram.n
         for one in units:
             angle = gram.angle(mean, one)
-            if tol <= angle <= math.pi - tol:
+            if angle > 0 and tol <= angle <= math.pi - tol:
                 factor, cosine = angle / math.sin(angle) / len(units), math.cos(angle)
                 along = zip(move, one, mean, strict=True)
                 move = [m + factor * (u - cosine * v) for m, u, v in along]
