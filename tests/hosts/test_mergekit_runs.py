@@ -249,7 +249,7 @@ def test_runs_are_handed_over_for_a_reason_and_leave_nothing(home: Path, tmp_pat
         (True, many, {}, "order of sums"),
         (True, recipe(home, "float32", "linear", 7, weight=SUMMED_OTHERWISE), {}, "order of sums"),
         (True, {**linear, "tokenizer_source": "union"}, {}, "vocabulary"),
-        (True, linear, {"unsafe_truncate_embeddings": True}, "vocabulary"),
+        (False, linear, {"unsafe_truncate_embeddings": True}, "options"),
         (True, linear, {"device": "cuda"}, "device"),
         (False, linear, {"device": "mps"}, "device"),
         (False, linear, {"safe_serialization": False}, "options"),

@@ -39,7 +39,7 @@ def refuse_inexact(plan: MergePlan, config: Any, options: Any) -> None:
         raise HandOver("within rounding only")
     if options.device not in ("cpu", None):
         raise HandOver("device")
-    if config.tokenizer or config.tokenizer_source or options.unsafe_truncate_embeddings:
+    if config.tokenizer or config.tokenizer_source:
         raise HandOver("vocabulary")
     models = [plan.template, *plan.experts]
     if any(one.adapters for one in models):

@@ -229,7 +229,8 @@ def _refuse_options(config: Any, options: Any) -> None:
     """Hand over what only mergekit does: other formats and devices, and methods of a plug-in."""
     from mergekit import merge_methods
 
-    if not options.safe_serialization or options.multi_gpu:
+    # Of rows that a truncation leaves out, mergekit warns tensor by tensor.
+    if not options.safe_serialization or options.multi_gpu or options.unsafe_truncate_embeddings:
         raise HandOver("options")
     if options.device not in ("cpu", "cuda", "cuda:0", None):
         raise HandOver("device")
@@ -260,7 +261,6 @@ def _request(config: Any, options: Any) -> MergeConfig:
         "max_shard_size": str(size if size > 0 else NO_LIMIT),
         "card": False,
         "architecture": "any" if options.allow_crimes else None,
-        "embeddings": "truncate" if options.unsafe_truncate_embeddings else None,
     }
     with _left_to_the_host():
         return MergeConfig.load(recipe, Overrides(keys))
