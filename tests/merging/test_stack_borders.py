@@ -155,3 +155,19 @@ def test_a_model_twice_in_a_slice_is_told_be_it_the_base(pair: Path) -> None:
     made = {"merge_method": "task_arithmetic", "base_model": str(pair / "a")}
     told = tallies.plan({**made, "slices": [{"sources": sources}]}).warnings
     assert any("is twice in a slice and counts twice" in one for one in told)
+
+
+def test_a_plan_shows_layers_and_bytes_that_are_copied(pair: Path) -> None:
+    made = tallies.plan(recipe(pair, ("a", 0, 2), ("b", 0, 2)))
+    said = " ".join(str(made).split())
+    assert "layers 4 of model.layers" in said
+    # Embedding and head of 5 rows, 4 layers of 4, and the norm, all of 3 float32.
+    assert f"reads 0 bytes, and copies {(10 + 16 + 1) * 3 * 4} bytes as they are" in said
+
+
+def test_a_plan_shows_the_layers_of_the_base(pair: Path) -> None:
+    sources = [{"model": str(pair / "a"), "layer_range": [1, 2]}]
+    sources.append({"model": str(pair / "b"), "layer_range": [0, 1]})
+    made = {"merge_method": "task_arithmetic", "base_model": str(pair / "a")}
+    said = str(tallies.plan({**made, "slices": [{"sources": sources}] * 2}))
+    assert f"{pair / 'a'}: model.layers 1, model.layers 1" in " ".join(said.split())

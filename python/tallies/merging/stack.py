@@ -34,6 +34,8 @@ class Stack:
     """By name in the result."""
     taken: tuple[tuple[Layer, ...], ...]
     """The layers of each expert that are in the stack, in the order of the stack."""
+    taken_of_base: tuple[Layer, ...]
+    """Those of the base, or of the bases that slices have of their own."""
     layers: Mapping[Part, Sequence[LayerOf]]
     """The layers of the result, by the module that has them."""
     warnings: Sequence[str] = ()

@@ -65,6 +65,7 @@ class _Stacking:
                     self._experts.append(self._models[source.model])
         self._names: list[dict[str, str]] = [{} for _ in self._experts]
         self._taken: list[dict[str, Layer]] = [{} for _ in self._experts]
+        self._taken_of_base: dict[str, Layer] = {}
         self._first: dict[str, TensorInfo] = {}
         self._base: dict[str, TensorInfo] = {}
         self._origins: dict[str, Origin] = {}
@@ -103,6 +104,7 @@ class _Stacking:
                 for model, names in zip(self._experts, self._names, strict=True)
             ),
             taken=tuple(tuple(one.values()) for one in self._taken),
+            taken_of_base=tuple(self._taken_of_base.values()),
             origins=dict(sorted(self._origins.items())),
             layers={self._parts[name]: held for name, held in self._layers.items()},
             warnings=[
@@ -227,6 +229,9 @@ class _Stacking:
             self._first[new] = infos[id(first)]
             if base is not None:
                 self._base[new] = infos[id(base)]
+                layer = self._models[base.model].layers.layer(own[id(base)][end])
+                if place.number is not None and layer is not None:
+                    self._taken_of_base.setdefault(before, layer)
             # Only buffers may be in the first model alone.
             taken = [
                 (self._numbers[key], source)
