@@ -78,4 +78,5 @@ def prepared(config: MergeConfig, inputs: Inputs, entries: Sequence[ModelEntry])
     made = stack_of(config, texts, experts, template) if config.stack else None
     if made is not None:
         template, first, experts = made.template, made.base, [*made.experts]
+        warnings += made.warnings
     return Prepared(template, first, tuple(experts), vocabulary, made, warnings)
