@@ -58,6 +58,10 @@ def prepared(config: MergeConfig, inputs: Inputs, entries: Sequence[ModelEntry])
             "(--base DIR)"
         )
     warnings: list[str] = []
+    if config.tokenizer and config.embeddings in (Embeddings.TRUNCATE, Embeddings.BASE_ROWS):
+        warnings.append(
+            f"embeddings: {config.embeddings} has no effect: the rows are those of 'tokenizer'"
+        )
     own = template
     template, experts = arranged(template, experts, config.tied)
     if config.embeddings is Embeddings.TRUNCATE and config.tokenizer is None:
