@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tallies.integrations._seam import Host, Original, Seam, Source, digest_of
+from tallies.integrations._facts import digest_of
+from tallies.integrations._seam import Host, Original, Seam, Source
 
 PACKAGE = "changed_host"
 HOME = f"{PACKAGE}.home"

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from tallies.errors import InputError
-from tallies.integrations._seam import HandOver, Host, Original, Seam, Source, digest_of
+from tallies.integrations._facts import digest_of
+from tallies.integrations._seam import HandOver, Host, Original, Seam, Source
 
 PACKAGE = "made_up_host"
 HOME = f"{PACKAGE}.home"

@@ -19,21 +19,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
-from ._facts import (
-    HandOver,
-    HostError,
-    Original,
-    Seam,
-    Source,
-    digest_of,
-    function_of,
-    strangers_in,
-)
+from ._facts import HandOver, HostError, Original, Seam, Source
+from ._loading import WhenLoaded
 from ._serving import Place, describe, find, others_of, places_of, serve
+from ._sources import pieces_of
 from ._tensors import reason_of_state
 
 __all__ = ["HandOver", "Host", "HostError", "Original", "Seam", "Source"]
@@ -79,6 +71,7 @@ class Host:
             f"blocks of {package}", default=()
         )
         self._calls: dict[str, Counter[str]] = {}
+        self._awaited: dict[str, WhenLoaded] = {}
 
     def install(self, *, exact: bool = True, force: bool = False) -> None:
         """Serve the host's functions from here on by ours.
@@ -162,16 +155,30 @@ class Host:
             )
         fresh = not self._standing and not self._holders
         known = force or self._has_known_version()
-        wanted = [one for one in self._make_seams() if one.label not in self._standing]
-        found = [one for one in wanted if known and (force or self._is_known(one))]
-        places = [(one, find(one.module, one.name)) for one in found]
-        for other in others_of([home for _, home in places if home], self._package):
+        taken = {*self._standing, *self._awaited}
+        wanted = [one for one in self._make_seams() if known and one.label not in taken]
+        late = [one for one in wanted if one.late and one.module not in sys.modules]
+        found = [one for one in wanted if one not in late and (force or self._is_known(one))]
+        homes = [place for one in found if (place := find(one.module, one.name)) is not None]
+        for other in others_of(homes, self._package):
             self._warn(f"{other.label}: {describe(other.value)} stands there and stays")
         if fresh:
             self._calls = {}
-        for seam, place in places:
-            if place is not None:
-                self._stand(seam, place)
+        for seam in found:
+            self._serve(seam)
+        for seam in late:
+            then = functools.partial(self._loaded, seam, force)
+            self._awaited[seam.label] = WhenLoaded(seam.module, then)
+
+    def _loaded(self, seam: Seam, force: bool) -> None:
+        """Serve a seam whose module somebody has just loaded."""
+        with self._lock:
+            if self._awaited.pop(seam.label, None) and (force or self._is_known(seam)):
+                self._serve(seam)
+
+    def _serve(self, seam: Seam) -> None:
+        if (place := find(seam.module, seam.name)) is not None:
+            self._stand(seam, place)
 
     def _stand(self, seam: Seam, home: Place) -> None:
         standing = _Standing(seam, home.value, lambda: None)
@@ -196,7 +203,7 @@ class Host:
 
     def _is_known(self, seam: Seam) -> bool:
         """Tell whether a seam's sources are those that were tested, and warn where not."""
-        for name, found, expected in self._pieces(seam):
+        for name, found, expected in pieces_of(seam, self._own):
             if found != expected:
                 self._warn(
                     f"{name}: found source {found or 'missing'}, expected {expected}; "
@@ -205,25 +212,6 @@ class Host:
                 )
                 return False
         return True
-
-    def _pieces(self, seam: Seam) -> Iterator[tuple[str, str | None, str]]:
-        """Yield the names of a seam's sources, at home and where used, and found and known ones."""
-        sources = (Source(seam.module, seam.name, seam.digest), *seam.copied)
-        users: dict[int, dict[str, Any]] = {}
-        for source in sources:
-            place = find(source.module, source.name)
-            value = None if place is None else self._own(place.value)
-            yield f"{source.module}.{source.name}".rstrip("."), digest_of(value), source.digest
-            if isinstance(value, ModuleType):
-                for name in strangers_in(value):
-                    yield f"{source.module}.{name}", "of another", source.digest
-            elif (function := function_of(value)) is not None:
-                users[id(function.__globals__)] = function.__globals__
-        for user in users.values():
-            for source in sources:
-                if source.name in user:
-                    found = digest_of(self._own(user[source.name]))
-                    yield f"{user['__name__']}.{source.name}", found, source.digest
 
     def _own(self, value: Any) -> Any:
         """Return the host's function for ours."""
@@ -280,6 +268,9 @@ class Host:
             if self._holders:
                 return
             standing, self._standing = list(self._standing.values()), {}
+            awaited, self._awaited = list(self._awaited.values()), {}
+            for finder in awaited:
+                finder.close()
             replaced = [text for one in standing for text in self._put_back(one)]
         for text in replaced:
             self._warn(text)

@@ -96,18 +96,20 @@ def check_order(rows: Tensor | Sequence[Tensor], *operands: Tensor) -> None:
         rows: The rows that the host stacks, or has stacked along the first dimension.
         operands: Other tensors of a row's shape whose strides the host's stack may take over.
     """
+    check_order_of_dense(len(rows), rows[0].numel())
     if len(rows) <= IN_ORDER:
         return
     if isinstance(rows, Sequence):
         parts, apart = [*rows], True
     else:
         parts, apart = [rows[0]], rows.stride(0) >= rows[0].numel()
-    if (
-        len(rows) > IN_ORDER_OF_VECTORS
-        or rows[0].numel() % VECTOR
-        or not apart
-        or not all(x.is_contiguous() for x in (*parts, *operands))
-    ):
+    if not apart or not all(x.is_contiguous() for x in (*parts, *operands)):
+        raise HandOver("order of sums")
+
+
+def check_order_of_dense(n_rows: int, n_elements: int) -> None:
+    """Raise HandOver where torch does not add up stacked rows without gaps in their order."""
+    if n_rows > IN_ORDER_OF_VECTORS or (n_rows > IN_ORDER and n_elements % VECTOR):
         raise HandOver("order of sums")
 
 
