@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -99,10 +101,11 @@ def test_a_wrong_command_line_is_told_what_to_write(
 def test_options_of_the_host_go_through_before_the_configuration(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mergekit.scripts import run_yaml
-
     found: list[Any] = []
-    monkeypatch.setattr(run_yaml, "main", lambda args, prog_name: found.append(args))
+    command = ModuleType("command")
+    command.main = lambda args, prog_name: found.append(args)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "command", command)
+    monkeypatch.setitem(seam.COMMANDS, "mergekit-yaml", "command")
     given = ["--no-copy-tokenizer", "--lora-merge-cache", "folder", "config.yml", "out"]
     assert seam.main(["--inexact", *given]) == 0
     assert found == [given]
