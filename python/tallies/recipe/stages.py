@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOST = 100
 
 _MOST_BYTES = 200
-"""Of each part of a name, which is the name of a directory."""
+"""The longest part of a name, which is the name of a directory."""
 
 _MOST_PARTS = 10
 
