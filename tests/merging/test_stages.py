@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +163,9 @@ def test_a_stage_that_nothing_takes_is_left_out(here: Path) -> None:
             "stages: 'mid' takes 'two', and 'two' takes 'mid'",
         ),
         ([{**MIDDLE, "name": "../mid"}, LAST], r"stages\[0\]: name: found '../mid'"),
+        ([{**MIDDLE, "name": "ä" * 101}, LAST], r"stages\[0\]: name: .* at most 200 bytes"),
+        ([{**MIDDLE, "name": "a/" * 11}, LAST], r"stages\[0\]: name: .* at most 10 parts"),
+        ([{**MIDDLE, "name": "lock"}, LAST], r"found 'lock', .* neither of lock, new-lock"),
         ([{**MIDDLE, "merge_method": "linaer"}, LAST], "stage 'mid': merge_method: .*linear"),
         ([{**MIDDLE, "models": ["a", "z"]}, LAST], "stage 'mid': .*z: no such"),
         ([MIDDLE, {**LAST, "models": ["mid", "z"]}], "z: no such"),
@@ -284,6 +292,35 @@ def test_what_a_killed_run_left_in_memory_is_removed(
         lock_file(busy.fileno())
         tallies.merge(documents(here / "two.yml", MIDDLE, LAST), here / "out")
     assert [one.name for one in (here / "memory").iterdir()] == [f"{staging.PREFIX}busy"]
+
+
+def test_the_longest_name(here: Path) -> None:
+    name = "ä" * 100
+    last = {**LAST, "models": [name, "c"]}
+    recipe = documents(here / "two.yml", {**MIDDLE, "name": name}, last)
+    for memory in ("1GiB", 64):
+        tallies.merge(recipe, here / "out", max_memory=memory, overwrite=True)
+        assert_holds(here / "out", EXPECTED)
+
+
+def test_skeletons_of_killed_runs_are_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
+    killed = "import os, tallies\nmade = tallies.plan('two.yml')\nos.kill(os.getpid(), 9)\n"
+    recipe = documents(here / "two.yml", MIDDLE, LAST)
+    ended = subprocess.run(
+        [sys.executable, "-c", killed], env={**os.environ, "TMPDIR": str(here / "tmp")}, check=False
+    )
+    (left,) = (here / "tmp").iterdir()
+    assert ended.returncode == -9 and left.name.startswith(staging.PREFIX)
+    first = tallies.plan(recipe)
+    (own,) = (here / "tmp").iterdir()
+    assert own != left
+    second = tallies.plan(recipe)
+    assert own.exists() and len(list((here / "tmp").iterdir())) == 2
+    del first, second
+    gc.collect()
+    assert not list((here / "tmp").iterdir())
 
 
 def test_two_runs_do_not_share_a_directory(here: Path) -> None:

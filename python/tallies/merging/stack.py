@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.stacked import LayerOf
 from ..checkpoint.tensors import TensorInfo
+from ..checkpoint.tied import is_embedding, is_head
 from ..errors import InputError
 from ..messages import show
 from ..recipe.layers import Layer, Layers
 from ..recipe.stacks import ModuleEntry, Origin, SliceEntry, SourceEntry
 from .stack_modules import Part
+
+_FOR_ALL: Final = re.compile(r"relative_attention_bias|rel_attn_embed")
+"""Tensors that the first layer may have for all layers of its stack."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,11 @@ class Stack:
     """By name in the result."""
     taken: tuple[tuple[Layer, ...], ...]
     """The layers of each expert that are in the stack, in the order of the stack."""
+    taken_of_base: tuple[Layer, ...]
+    """Those of the base, or of the bases that slices have of their own."""
     layers: Mapping[Part, Sequence[LayerOf]]
     """The layers of the result, by the module that has them."""
+    warnings: Sequence[str] = ()
 
     def taking(self, name: str) -> tuple[int, ...]:
         """Return the numbers of the experts that take part in a tensor, in order."""
@@ -88,6 +97,18 @@ class StackedModel:
                 held = self.by_layer.setdefault((layer.stack, layer.number), {})
                 held[name[len(layer.label) :]] = name
 
+    def first_alone(self, stack: str) -> dict[str, str]:
+        """Return the tensors that the first layer of a stack has for all, as positions in T5."""
+        first, *others = self.numbers(stack)
+        held = self.by_layer[stack, first]
+        return {
+            end: name
+            for end, name in held.items()
+            if _FOR_ALL.search(end)
+            and others
+            and not any(end in self.by_layer[stack, number] for number in others)
+        }
+
     def outside(self, parts: Mapping[str, Part]) -> list[str]:
         """Return the tensors that are in no layer of the parts' stacks."""
         stacks = {part.stack for part in parts.values()}
@@ -105,7 +126,8 @@ def refuse_widths(made: Stack) -> None:
     Layers of one model may differ.
 
     Raises:
-        InputError: No layer of a model has the shape that the others' have.
+        InputError: No layer of a model has the shape that the others' have; or embedding and head
+            are those of models with different vocabularies or widths.
     """
     layers = Layers(made.template.tensors)
     shapes: dict[str, dict[Path, dict[tuple[int, ...], TensorInfo]]] = {}
@@ -123,3 +145,26 @@ def refuse_widths(made: Stack) -> None:
                     f"{show(a.name)} of {a.path} {list(a.shape)}; stack layers of models of one "
                     "shape"
                 )
+    _refuse_vocabularies(made.template)
+
+
+def _refuse_vocabularies(template: Checkpoint) -> None:
+    """Refuse an embedding and a head of two models that have other rows or widths."""
+    found = template.tensors.items()
+    heads = [info for name, info in found if is_head(name) and len(info.shape) == 2]
+    embeddings = [info for name, info in found if is_embedding(name) and len(info.shape) == 2]
+    for a in embeddings[:1]:
+        for b in heads:
+            if a.path == b.path or a.shape == b.shape:
+                continue
+            way = (
+                "join the vocabularies with 'tokenizer_source: union' (or base, or a model), or "
+                "take the rows that all have with 'embeddings: truncate'"
+                if a.shape[0] != b.shape[0]
+                else "stack layers of models of one shape"
+            )
+            raise InputError(
+                f"{b.path}: tensor {show(b.name)}, behind the last layer, has shape "
+                f"{list(b.shape)}, and {show(a.name)} of {a.path}, before the first, "
+                f"{list(a.shape)}; {way}"
+            )

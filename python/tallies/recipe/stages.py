@@ -7,6 +7,7 @@ key ``stages`` of the recipe of the result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from .config import MergeConfig
 
 _MOST = 100
+
+_MOST_BYTES = 200
+"""Of each part of a name, which is the name of a directory."""
+
+_MOST_PARTS = 10
+
+_TAKEN = ("lock", "new-lock")
+"""Files beside the directories of results."""
 
 
 class StageKeys(BaseModel):
@@ -172,6 +181,17 @@ def _named(given: object) -> Iterator[tuple[str, dict[str, Any]]]:
             raise InputError(
                 f"stages[{number}]: name: found {show(name)}, expected a word by which a later "
                 "stage lists its result as a model"
+            )
+        if max(len(os.fsencode(part)) for part in parts) > _MOST_BYTES or parts[0] in _TAKEN:
+            raise InputError(
+                f"stages[{number}]: name: found {show(name)}, expected at most {_MOST_BYTES} "
+                f"bytes, and neither of {', '.join(_TAKEN)}; shorten or change it, here and in the "
+                "recipes that take its result"
+            )
+        if len(parts) > _MOST_PARTS:
+            raise InputError(
+                f"stages[{number}]: name: found {show(name)}, expected at most {_MOST_PARTS} parts "
+                "between slashes; shorten it"
             )
         if name in seen:
             raise InputError(f"stages: two have the name {show(name)}; change one of them")
