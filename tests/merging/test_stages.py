@@ -142,10 +142,25 @@ def test_a_stage_that_nothing_takes_is_left_out(here: Path) -> None:
     [
         ([MIDDLE, LAST, LAST], "holds 2 documents without a name"),
         ([MIDDLE, MIDDLE, LAST], "stages: two have the name 'mid'"),
-        ([{**MIDDLE, "models": ["mid", "a"]}, LAST], r"takes its own result \(mid -> mid\)"),
+        (
+            [{**MIDDLE, "models": ["mid", "a"]}, LAST],
+            "two.yml: stages: 'mid' takes its own result; each",
+        ),
         (
             [{**MIDDLE, "models": ["two"]}, {**MIDDLE, "name": "two", "models": ["mid"]}, LAST],
-            r"\(mid -> two -> mid\)",
+            "stages: 'mid' takes 'two', and 'two' takes 'mid'; each stage takes models",
+        ),
+        (
+            [
+                {**MIDDLE, "models": ["z"]},
+                {**LAST, "name": "y", "models": ["z", "c"]},
+                {**MIDDLE, "name": "z", "models": ["y", "mid"]},
+            ],
+            "stages: 'mid' takes 'z', and 'z' takes 'mid'|'z' takes 'y', and 'y' takes 'z'",
+        ),
+        (
+            [{**MIDDLE, "models": ["two"]}, {**MIDDLE, "name": "two", "models": ["mid"]}],
+            "stages: 'mid' takes 'two', and 'two' takes 'mid'",
         ),
         ([{**MIDDLE, "name": "../mid"}, LAST], r"stages\[0\]: name: found '../mid'"),
         ([{**MIDDLE, "name": "ä" * 101}, LAST], r"stages\[0\]: name: .* at most 200 bytes"),
@@ -154,7 +169,26 @@ def test_a_stage_that_nothing_takes_is_left_out(here: Path) -> None:
         ([{**MIDDLE, "merge_method": "linaer"}, LAST], "stage 'mid': merge_method: .*linear"),
         ([{**MIDDLE, "models": ["a", "z"]}, LAST], "stage 'mid': .*z: no such"),
         ([MIDDLE, {**LAST, "models": ["mid", "z"]}], "z: no such"),
-        ([{**MIDDLE, "name": "x"}, {**LAST, "name": "y", "models": ["c"]}], "taken by no other"),
+        (
+            [{**MIDDLE, "name": "x"}, {**LAST, "name": "y", "models": ["c"]}],
+            "no other stage takes 'x' and 'y', expected one such stage, the result; leave out",
+        ),
+        (
+            [MIDDLE, {**LAST, "models": ["a", "midd"]}],
+            r"models\[1\]: 'midd' is neither a stage.*did you mean 'mid'",
+        ),
+        (
+            [MIDDLE, {**LAST, "models": ["midl+x", "mid"]}],
+            r"models\[0\]: 'midl' is neither.* 'mid'",
+        ),
+        (
+            [
+                {**MIDDLE, "base_model": "las"},
+                {**LAST, "name": "last"},
+                {**LAST, "models": ["mid", "last"]},
+            ],
+            "stage 'mid': base_model: 'las' is neither a stage .* did you mean 'last'",
+        ),
         ([MIDDLE, "text"], "document 2: found 'text', expected a recipe"),
         ([{**MIDDLE, "adapter_rank": 4}, LAST], "stage 'mid': .*adapter_rank"),
         ([MIDDLE, {**LAST, "adapter_rank": 4}], "stages: .*adapter_rank"),
