@@ -95,6 +95,18 @@ def test_a_wrapper_around_the_host_s_function_is_not_the_function(home: ModuleTy
     assert home.double is wrapper
 
 
+def test_a_wrapper_around_ours_calls_the_host_s_function_once_that_is_put_back(
+    home: ModuleType,
+) -> None:
+    host = host_of(home)
+    host.install()
+    home.double = wrapped(home.double)
+    with pytest.warns(UserWarning, match="stands there now and stays"):
+        host.uninstall()
+    with pytest.warns(UserWarning, match="found source"), host.installed():
+        assert home.double(1) == "double 1 by host in a wrapper"
+
+
 @pytest.mark.parametrize("change", [functools.partial, lambda f: type("Any", (), {"__eq__": None})])
 def test_an_object_in_place_of_a_function_is_not_the_function(
     home: ModuleType, change: Any
