@@ -232,7 +232,11 @@ def expert(**more: Any) -> list[dict[str, Any]]:
     ("more", "words"),
     [
         ({"gate_mode": "hidden"}, "hidden runs the model on prompts.*'statistics: FILE'"),
-        ({"gate_mode": None}, "hidden runs the model on prompts"),
+        (
+            {"gate_mode": None},
+            "gate_mode: missing, and mergekit's default, hidden.*'gate_mode: random'",
+        ),
+        ({"architecture": "qwen2"}, r"has 1 shared experts, found 0; add 'shared_experts: "),
         ({"gate_mode": "cheap_embed"}, "cheap_embed runs the model on prompts"),
         ({"gate_mode": "randon"}, "'randon' is not known; did you mean 'random'"),
         ({"gate_mode": "statistics"}, "'statistics: FILE' belong together"),
@@ -375,3 +379,10 @@ def test_warnings(here: Path) -> None:
     report = build_moe(request(experts=experts), here / "out")
     for words in ("3 experts are no power of two", "prompts are not read", "the same model"):
         assert any(words in warning for warning in report.warnings), words
+
+
+def test_an_expert_of_more_layers_is_refused(here: Path) -> None:
+    deep = {name.replace("layers.0", "layers.2"): value for name, value in SECOND.items()}
+    write(here / "deep", {**SECOND, **deep}, config={**CONFIG, "num_hidden_layers": 3})
+    with pytest.raises(InputError, match=r"deep: has 3 layers, and the base .*base has 2; take"):
+        build_moe(request(experts=[*expert()[:1], {"source_model": "deep"}]), here / "out")

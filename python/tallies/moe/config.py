@@ -112,8 +112,13 @@ class MoeConfig(BaseModel):
             if key not in cls.model_fields:
                 raise InputError(f"key {unknown(key, cls.model_fields)}")
         if data.get("gate_mode") is None:
-            mode = STATISTICS if data.get("statistics") is not None else "hidden"
-            return {**data, "gate_mode": mode}
+            if data.get("statistics") is None:
+                raise InputError(
+                    "gate_mode: missing, and mergekit's default, hidden, runs the model on "
+                    "prompts, which is not done; write 'gate_mode: random', or "
+                    "'gate_mode: statistics' with 'statistics: FILE'"
+                )
+            return {**data, "gate_mode": STATISTICS}
         return data
 
     @model_validator(mode="after")

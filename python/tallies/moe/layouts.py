@@ -61,7 +61,8 @@ class Layout:
             return f"takes {either(self.model_types)} models, found {model_types[0]}"
         if n_shared not in self.shared:
             expected = either([str(n) for n in self.shared])
-            return f"has {expected} shared experts, found {n_shared}"
+            way = "; add 'shared_experts: [{source_model: DIR}]'" if n_shared == 0 else ""
+            return f"has {expected} shared experts, found {n_shared}{way}"
         return None
 
 

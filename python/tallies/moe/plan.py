@@ -17,7 +17,7 @@ from ..checkpoint.configuration import Written, true_text
 from ..checkpoint.layout import Entry, Shard, layout_shards
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
-from ..messages import show
+from ..messages import counted, show
 from ..recipe.inputs import Inputs
 from ..spec.dtypes import FLOATS
 from .config import RANDOM, Expert, Request
@@ -134,6 +134,8 @@ def plan_moe(request: Request, inputs: Inputs) -> MoePlan:
     types = [model_type(models[text]) for text in config.texts]
     layout = chosen(config.architecture, types, len(shared))
     layers = layer_prefixes(base)
+    for text in config.texts[1:]:
+        _refuse_other_layers(models[text], base, len(layers))
     hidden = base.tensors[f"{layers[0]}.mlp.gate_proj.weight"].shape[-1]
     maker = _Maker(request, layout, models, layers, hidden, result_dtype(request, base))
     outputs = {one.entry[0]: one for one in maker.outputs()}
@@ -153,6 +155,16 @@ def plan_moe(request: Request, inputs: Inputs) -> MoePlan:
         outputs,
         tuple([*_warnings(request), *inputs.warnings]),
     )
+
+
+def _refuse_other_layers(model: Checkpoint, base: Checkpoint, n_layers: int) -> None:
+    found = {match["number"] for name in model.tensors if (match := MLP.fullmatch(name))}
+    if len(found) > n_layers:
+        raise InputError(
+            f"{model.path}: has {counted(len(found), 'layer')}, and the base {base.path} has "
+            f"{n_layers}; take experts of as many layers, or cut them with 'slices' in a recipe of "
+            "passthrough"
+        )
 
 
 def _warnings(request: Request) -> Iterator[str]:
