@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
+from . import _peft_creation as creation
 from . import _peft_functions as functions
 from ._seam import HandOver, Original
 
@@ -42,11 +43,14 @@ def add_weighted_adapter(
         raise HandOver("replaced")
     waiting = _Waiting(getattr(self, ONE_MODULE), original.exact)
     object.__setattr__(self, ONE_MODULE, waiting.take)
-    try:
-        original.run(self, adapters, weights, adapter_name, combination_type, *others, **keywords)
-    finally:
-        object.__delattr__(self, ONE_MODULE)
-        waiting.finish(adapter_name)
+    with creation.without_values(self, adapter_name):
+        try:
+            original.run(
+                self, adapters, weights, adapter_name, combination_type, *others, **keywords
+            )
+        finally:
+            object.__delattr__(self, ONE_MODULE)
+            waiting.finish(adapter_name)
 
 
 @dataclass(frozen=True)
@@ -161,4 +165,4 @@ def _parameters(target: Any, adapter: str) -> Any:
 
 
 def _drawn(task: functions.Task, density: Any) -> functions.Task:
-    return functions.Task(functions.pruned(task.tensors, density), task.weights, None, task.vote)
+    return functions.Task(functions.pruned(task.tensors, density), task.weights, vote=task.vote)
