@@ -141,8 +141,35 @@ def test_a_merge_that_fails_ends_no_training(tmp_path: Path) -> None:
 
 
 def test_a_run_without_checkpoints_says_so(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="no checkpoint was saved"):
+    with pytest.warns(UserWarning, match="were not merged: no checkpoint was saved"):
         train(tmp_path, MergeCheckpoints(), save_strategy="no")
+
+
+def test_checkpoints_of_an_earlier_run_are_forgotten(tmp_path: Path) -> None:
+    train(tmp_path, MergeCheckpoints(last=2))
+    train(tmp_path, MergeCheckpoints(last=2), max_steps=2)
+    steps = [weights(tmp_path / f"checkpoint-{step}") for step in (1, 2)]
+    for name, value in weights(tmp_path / "merged" / "final").items():
+        close(value, (steps[0][name].astype(np.float64) + steps[1][name]) / 2)
+
+
+def test_a_run_that_goes_on_keeps_the_checkpoints_before_it(tmp_path: Path) -> None:
+    callback = MergeCheckpoints(last=3)
+    train(tmp_path, callback, max_steps=2)
+    out = tmp_path / "merged"
+    state = transformers.TrainerState(is_world_process_zero=True, global_step=2)
+    arguments = transformers.TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    callback.on_train_begin(arguments, state, None)
+    assert sorted(p.name for p in (out / ".checkpoints").iterdir()) == [
+        "checkpoint-1",
+        "checkpoint-2",
+    ]
+
+
+def test_a_file_in_the_place_of_the_result_ends_no_training(tmp_path: Path) -> None:
+    (tmp_path / "merged").write_text("")
+    with pytest.warns(UserWarning, match="were not merged"):
+        train(tmp_path, MergeCheckpoints())
 
 
 def test_wrong_requests_are_refused() -> None:
@@ -152,3 +179,9 @@ def test_wrong_requests_are_refused() -> None:
         MergeCheckpoints("1sqrt")
     with pytest.raises(tallies.InputError, match="last: found 0"):
         MergeCheckpoints(last=0)
+    with pytest.raises(tallies.InputError, match=r"last: found 2\.5"):
+        MergeCheckpoints(last=2.5)
+    with pytest.raises(tallies.InputError, match="options: 'max_memroy' is not known"):
+        MergeCheckpoints(options={"max_memroy": "1GiB"})
+    with pytest.raises(tallies.InputError, match=r"recipe: found 5"):
+        MergeCheckpoints(recipe=5)

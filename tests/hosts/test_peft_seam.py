@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+import threading
 import warnings
 
 import peft
@@ -10,13 +12,16 @@ import pytest
 import torch
 from peft.utils import merge_utils
 
+from tallies import InputError
 from tallies.integrations import _peft_creation as creation
+from tallies.integrations import _peft_functions as functions
 from tallies.integrations import peft as seam
 from tests.support.host_data import KINDS, normal, same_bits, task_vectors
 
 SHAPES = ((1, 1), (16, 32), (7, 33))
 WEIGHTS = (0.3, 1.0, -2.0, 0.0, 0.7, 1.0, 1.1, 3.0)
 UTILS = "peft.utils.merge_utils"
+ADAPTER = "peft.tuners.lora.model.LoraModel.add_weighted_adapter"
 COMBINATIONS = ("linear", "ties", "magnitude_prune", "dare_linear", "dare_ties")
 
 
@@ -228,3 +233,125 @@ def test_after_an_error_of_the_host_factors_have_their_first_values():
         found = state_after_error()
     assert len(found) == 3
     assert same_bits(found, expected)
+
+
+class Doubling(peft.LoraModel):
+    def _generalized_task_arithmetic_weighted_adapter(self, *arguments):
+        factors = super()._generalized_task_arithmetic_weighted_adapter(*arguments)
+        return [2 * one for one in factors]
+
+
+def test_a_model_with_a_method_of_its_own_keeps_it():
+    def doubled():
+        model = adapted()
+        model.base_model.__class__ = Doubling
+        return merged(model, "ties")
+
+    expected = doubled()
+    assert not same_bits(expected, merged(adapted(), "ties"))
+    with seam.installed():
+        assert same_bits(doubled(), expected)
+        assert seam.calls(ADAPTER) == {"ours": 0, "replaced": 1}
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties"])
+@pytest.mark.parametrize("weight", [float("inf"), float("nan")])
+def test_weights_that_are_not_finite_draw_once(name, weight):
+    arguments = list(task_vectors(normal, 2, (4, 8))), torch.tensor([weight, 1.0]), 0.5
+    expected = outcome(getattr(merge_utils, name), *arguments)
+    with seam.installed():
+        assert same_bits(outcome(getattr(merge_utils, name), *arguments), expected)
+        assert seam.calls(f"{UTILS}.{name}") == {"ours": 0, "weights": 1}
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties"])
+@pytest.mark.parametrize("error", [InputError("refused"), TypeError("refused")])
+def test_a_refusal_after_the_draw_draws_once(name, error, monkeypatch):
+    arguments = list(task_vectors(normal, 2, (4, 8))), torch.tensor([0.5, 1.0]), 0.5
+    expected = outcome(getattr(merge_utils, name), *arguments)
+
+    def refuse(*arguments, **keywords):
+        raise error
+
+    monkeypatch.setattr(functions, "merged", refuse)
+    with seam.installed():
+        assert same_bits(outcome(getattr(merge_utils, name), *arguments), expected)
+        assert seam.calls(f"{UTILS}.{name}")["ours"] == 0
+
+
+@pytest.mark.parametrize("combination", ["dare_linear", "dare_ties"])
+def test_adapters_of_which_one_factor_cannot_be_merged_draw_once(combination, monkeypatch):
+    expected = merged(adapted(), combination)
+    original, drawn = functions.pruned, []
+
+    def refuse_every_second(tensors, density):
+        drawn.append(original(tensors, density))
+        if len(drawn) % 2 == 0:
+            raise TypeError
+        return drawn[-1]
+
+    monkeypatch.setattr(functions, "pruned", refuse_every_second)
+    with seam.installed():
+        assert same_bits(merged(adapted(), combination), expected)
+    assert len(drawn) >= 8
+
+
+@pytest.mark.parametrize("combination", ["ties", "linear"])
+def test_threads_that_merge_adapters_of_one_model_get_their_own(combination):
+    def in_threads(n_threads):
+        model = adapted()
+        started = threading.Barrier(n_threads)
+
+        def run(number):
+            if n_threads > 1:
+                started.wait()
+            model.add_weighted_adapter(
+                ["a0", "a1"], [0.5, 0.1 * number], f"m{number}", combination, density=0.4
+            )
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(1, 4)]
+        for thread in threads:
+            thread.start()
+            if n_threads == 1:
+                thread.join()
+        for thread in threads:
+            thread.join()
+        return {
+            k: v
+            for k, v in sorted(model.state_dict().items())
+            if ".m1" in k or ".m2" in k or ".m3" in k
+        }
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with seam.installed():
+            expected = in_threads(1)
+            assert len(expected) == 24
+            for _ in range(3):
+                found = in_threads(3)
+                assert found.keys() == expected.keys() and same_bits(found, expected)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_weights_and_masks_that_are_mapped_are_the_hosts():
+    x = task_vectors(normal, 2, (4, 8))
+    weights = torch.tensor([[0.5, 1.0], [2.0, -1.0], [0.0, 3.0]])
+    masks = torch.stack([x > 0, x < 0.1])
+
+    def by_weights(weight):
+        return merge_utils.task_arithmetic(list(x), weight)
+
+    def by_masks(mask):
+        return merge_utils.disjoint_merge(x, mask)
+
+    def by_both():
+        tangent = torch.func.jvp(by_weights, (weights[0],), (weights[1],))
+        return torch.vmap(by_weights)(weights), torch.vmap(by_masks)(masks), tangent
+
+    expected = by_both()
+    with seam.installed():
+        assert same_bits(by_both(), expected)
+        assert seam.calls()["ours"] == 0

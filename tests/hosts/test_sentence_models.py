@@ -128,3 +128,11 @@ def test_wrong_requests_are_refused(directories: list[Path], tmp_path: Path) -> 
     (tmp_path / "there").mkdir()
     with pytest.raises(tallies.InputError, match="exists, expected a directory to create"):
         ours.merge([load(path) for path in paths], out=tmp_path / "there")
+    with pytest.raises(tallies.InputError, match=r"nope: no such file or directory"):
+        ours.merge([paths[0], "nope"])
+
+
+def test_calls_that_are_not_ours_go_to_the_library(directories: list[Path]) -> None:
+    with ours.installed(exact=False), pytest.raises(ValueError, match="At least two models"):
+        SentenceTransformer.merge([str(directories[1])])
+    assert ours.calls() == {"ours": 0, "arguments": 1}

@@ -221,6 +221,22 @@ def test_models_without_a_tokenizer(tmp_path: Path) -> None:
             plan(request("linear", models) | {"tokenizer_source": "union"})
 
 
+def test_a_source_with_a_number_beyond_all_others_is_refused(tmp_path: Path) -> None:
+    write_models(tmp_path)
+    odd = tokenizer("abcd")
+    data = json.loads(odd.to_str())
+    data["model"]["vocab"]["z"] = 500_000_000
+    folder = write_model(tmp_path / "hx", rows_model(0, 4), odd)
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    recipe = request("linear", [tmp_path / "base", tmp_path / "chat"])
+    with pytest.raises(InputError, match=r"hx/tokenizer\.json: token 'z' has the number 500000000"):
+        plan(recipe | {"tokenizer": {"source": str(folder)}})
+    made = plan(request("linear", [tmp_path / "base", folder]) | {"tokenizer_source": "union"})
+    assert made.to_json_dict()["vocabulary"]["rows"] < 100
+    with pytest.raises(InputError, match=r"pad_to_multiple_of: found 10000000.*at most 1048576"):
+        plan(recipe | {"tokenizer": {"source": "union", "pad_to_multiple_of": 10**30}})
+
+
 def test_a_run_over_another_tokenizer_does_not_go_on(tmp_path: Path) -> None:
     paths, _ = write_models(tmp_path)
     recipe = request("linear", paths) | {"tokenizer_source": "union"}

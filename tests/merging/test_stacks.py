@@ -226,6 +226,18 @@ def test_slices_have_bases_of_their_own(three: Path) -> None:
     assert [one.layers for one in report.experts] == [["model.layers 0-1", "model.layers 0-1"]]
 
 
+def test_weights_that_mergekit_requires_of_slices(three: Path) -> None:
+    slices = [[("a", 0, 2), ("b", 0, 2)]]
+    asked = recipe(
+        three, *slices, merge_method="ties", base_model=str(three / "a"), semantics="mergekit"
+    )
+    (warning,) = (one for one in tallies.plan(asked).warnings if "weight" in one)
+    assert_words(warning, "b'", "mergekit refuses", "1 is taken")
+    rules = {"weight": [{"filter": "layers", "value": 1}]}
+    with pytest.raises(InputError, match=r"slices\[0\]: no rule of 'weight' fits tensor"):
+        tallies.plan({**asked, "parameters": rules})
+
+
 def test_a_run_that_failed_goes_on(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe(three, [("a", 0, 2)], [("b", 0, 3), ("c", 1, 4)], merge_method="linear")
     expected = merge(made, three / "at_once", max_shard_size=60)

@@ -239,7 +239,11 @@ def expert(**more: Any) -> list[dict[str, Any]]:
         ({"statistics": "x.safetensors"}, "belong together"),
         ({"expert_per_token": 1}, "key 'expert_per_token' is not known; did you mean"),
         ({"experts_per_token": 3}, "found 2, expected at least experts_per_token, which is 3"),
-        ({"experts_per_token": 0}, "experts_per_token: found 0"),
+        ({"experts_per_token": 0}, "experts_per_token: found 0, expected 1 or more"),
+        ({"seed": -1}, "seed: found -1, expected 0 or more"),
+        ({"experts": ["la", "lb"]}, r"experts\[0\]: found 'la', expected {source_model: DIR}"),
+        ({"experts": expert(residual_scale=math.nan)}, "residual_scale: found nan, expected a fin"),
+        ({"experts": expert(residual_scale=1e39)}, r"residual_scale: found 1e\+39, expected a fin"),
         ({"experts": expert(noise_scale=0.1)}, "noise_scale: noise is not added"),
         ({"experts": expert(source="x")}, "experts.*source"),
         ({"architecture": "mixtrall"}, "'mixtrall' is not known; did you mean 'mixtral'"),
@@ -302,6 +306,8 @@ def test_a_base_without_layers(here: Path) -> None:
         (2, {"layers.0.experts.0": np.ones(5, np.float32)}, r"is F32 \[5\], expected .* \[4\]"),
         (2, {"layers.0.experts.0": np.ones(4, np.int32)}, r"is I32 \[4\]"),
         (2, {"layers.0.experts.0": np.full(4, np.nan, np.float32)}, "has NaN or infinite values"),
+        (2, {"layers.1.experts.0": np.full(4, 1e300)}, "'layers.1.experts.0' has NaN or inf"),
+        (2, {"layers.1.experts.1": np.zeros(4, np.float32)}, "'layers.1.experts.1' is zero"),
     ],
 )
 def test_refusals_of_statistics(here: Path, experts: int, more: dict[str, Any], words: str) -> None:
@@ -309,6 +315,59 @@ def test_refusals_of_statistics(here: Path, experts: int, more: dict[str, Any], 
     with pytest.raises(InputError, match=words):
         build_moe(request(gate_mode="statistics", statistics="gates.safetensors"), here / "out")
     assert not (here / "out").exists()
+
+
+def test_tiny_statistics_have_a_direction(here: Path) -> None:
+    tiny = np.array([3e-30, 0, -4e-30, 0], np.float32)
+    statistics(here / "gates.safetensors", **{"layers.0.experts.1": tiny})
+    build_moe(request(gate_mode="statistics", statistics="gates.safetensors"), here / "out")
+    gate = read(here / "out")["model.layers.0.mlp.gate.weight"]
+    np.testing.assert_allclose(gate[1], [0.6, 0, -0.8, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [1e6, -1e6])
+def test_values_beyond_the_dtype_are_refused(here: Path, factor: float) -> None:
+    experts = expert(residual_scale=factor)
+    with pytest.raises(InputError) as error:
+        build_moe(request(experts=experts, dtype="float16"), here / "out")
+    for words in (
+        r"down_proj': ",
+        "NaN or infinite in float16",
+        "first/model.safetensors times residual_scale",
+        "lower residual_scale, or set a wider dtype such as bfloat16",
+    ):
+        assert words in str(error.value)
+    assert not (here / "out").exists()
+    build_moe(request(experts=experts, dtype="bfloat16"), here / "out")
+    assert all(np.isfinite(one.astype(np.float32)).all() for one in read(here / "out").values())
+
+
+def test_weights_of_a_model_beyond_the_dtype_are_refused(here: Path) -> None:
+    name = "model.layers.1.self_attn.q_proj.weight"
+    large = {**BASE, name: np.full_like(BASE[name], 1e5)}
+    write(here / "large", large, config=CONFIG)
+    with pytest.raises(InputError, match=f"'{name}': 16 values are .* set a wider dtype"):
+        build_moe(request(base_model="large", dtype="float16"), here / "out")
+    assert not (here / "out").exists()
+
+
+def test_computed_values_of_a_model_with_nan_are_refused_and_copies_stay(here: Path) -> None:
+    name = "model.layers.0.mlp.down_proj.weight"
+    odd = {**FIRST, name: np.where(np.arange(INNER) == 2, np.float32(np.nan), FIRST[name])}
+    write(here / "odd", odd, config=CONFIG)
+    scaled = [{"source_model": "odd", "residual_scale": 0.5}, {"source_model": "second"}]
+    with pytest.raises(InputError, match=f"odd.*tensor '{name}' has 4 NaN .*; repair the model"):
+        build_moe(request(experts=scaled), here / "out")
+    scaled[0].pop("residual_scale")
+    build_moe(request(experts=scaled), here / "out")
+    found = read(here / "out")["model.layers.0.mlp.experts.down_proj"][0]
+    np.testing.assert_array_equal(found, odd[name])
+
+
+def test_several_documents_are_no_request(here: Path) -> None:
+    text = yaml.safe_dump(request())
+    (here / "moe.yml").write_text(f"{text}---\nname: a\nmodels: [base]\n")
+    refused(["moe", "moe.yml", "out"], "moe.yml: holds several documents, expected one")
 
 
 def test_warnings(here: Path) -> None:

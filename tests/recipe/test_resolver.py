@@ -107,11 +107,36 @@ def test_rules_that_fit_nothing_fall_back_and_unused_filters_are_told() -> None:
     with pytest.raises(InputError) as caught:
         config.resolver(LLAMA)
     assert_words(str(caught.value), "b'", "'mpl'", "'weight'", "no tensor", "nearest", "'mlp'")
-    resolver = config.replace(semantics="mergekit").resolver(LLAMA)
-    assert resolver.parameters_for("lm_head.weight")["weight"] == (1.0, 2.0)
-    assert resolver.parameters_for("model.norm.weight")["weight"] == (1.0, 1.0)
+    config = MergeConfig.load(
+        with_parameters(density=[{"filter": "mpl", "value": 0.5}], weight=[rules[0], {"value": 4}])
+    )
+    resolver = config.replace(semantics="mergekit", parameters={"weight": 1}).resolver(LLAMA)
+    assert resolver.parameters_for("lm_head.weight")["weight"] == (1.0, 4.0)
+    assert resolver.parameters_for("model.norm.weight")["density"] == (1.0, 1.0)
+    for key, warning in zip(("density", "weight"), resolver.warnings, strict=True):
+        assert_words(warning, "b'", "'mpl'", repr(key), "no tensor")
+    fallen = MergeConfig.load(with_parameters(weight=rules[1:])).resolver(LLAMA)
+    assert fallen.parameters_for("model.norm.weight")["weight"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("method", ["ties", "task_arithmetic", "dare_linear", "breadcrumbs"])
+def test_weights_that_mergekit_requires(method: str) -> None:
+    plain = request(merge_method=method, semantics="mergekit", parameters={})
+    resolver = MergeConfig.load(plain).resolver(LLAMA)
+    assert resolver.parameters_for("lm_head.weight")["weight"] == (1.0, 1.0)
     (warning,) = resolver.warnings
-    assert_words(warning, "b'", "'mpl'", "'weight'", "no tensor")
+    assert_words(warning, "model 'a', model 'b'", "mergekit refuses", "1 is taken", "'weight: 1'")
+    shared = {**plain, "parameters": {"weight": [{"filter": "mlp", "value": 0.5}]}}
+    resolver = MergeConfig.load(shared).resolver(LLAMA)
+    assert resolver.warnings == ()
+    assert resolver.parameters_for("model.layers.0.mlp.up_proj.weight")["weight"] == (0.5, 0.5)
+    with pytest.raises(InputError) as caught:
+        resolver.parameters_for("lm_head.weight")
+    assert_words(
+        str(caught.value), "a'", "no rule of 'weight'", "'lm_head.weight'", "add a last rule"
+    )
+    paper = MergeConfig.load({**shared, "semantics": "paper"}).resolver(LLAMA)
+    assert paper.parameters_for("lm_head.weight")["weight"] == (1.0, 1.0)
 
 
 def test_a_required_parameter_without_a_fitting_rule_is_an_error() -> None:

@@ -131,7 +131,7 @@ FLAT: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether results are tensors of the same bits, or alike lists of them."""
+    """Tell if results are tensors of the same bits, or alike lists of them."""
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b))

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from tallies import InputError
 from tallies.vocabulary import tokenizer as tokenizers
 from tests.support.tokens import tokenizer, write_tokenizer
+
+MOST = tokenizers.MOST_FREE + 1
+"""The largest number beside 0 of a tokenizer of two tokens that is no more sparse than allowed."""
 
 
 def read(folder: Path) -> tokenizers.Tokenizer:
@@ -121,3 +125,32 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(InputError, match=r"pip install 'tallies\[tokenizers\]'"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [(MOST, False), (MOST + 1, True)])
+def test_a_number_far_beyond_the_others_is_refused(
+    tmp_path: Path, number: int, is_refused: bool
+) -> None:
+    write_tokenizer(tmp_path, Tokenizer(BPE({"a": 0, "b": number}, [])))
+    found = read(tmp_path)
+    if is_refused:
+        words = rf"tokenizer\.json: token 'b' has the number {number}, and there are 2 tokens"
+        with pytest.raises(InputError, match=words):
+            tokenizers.refuse_sparse(found, "tokenizer")
+    else:
+        tokenizers.refuse_sparse(found, "tokenizer")
+        assert found.n_rows == number + 1
+
+
+def test_numbers_of_thousands_of_digits_are_passed_over(tmp_path: Path) -> None:
+    config = {"added_tokens_decoder": {"9" * 5000: {"content": "<x>"}, "1": {"content": "<y>"}}}
+    write_tokenizer(tmp_path, tokenizer("a"), config)
+    assert list(read(tmp_path).tokens) == ["a", "<y>"]
+
+
+def test_a_text_without_added_tokens_is_cut(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, tokenizer("abc"))
+    data = json.loads((tmp_path / "tokenizer.json").read_text())
+    del data["added_tokens"]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data))
+    assert list(tokenizers.cut(read(tmp_path), 2, "tokenizer").tokens) == ["a", "b"]

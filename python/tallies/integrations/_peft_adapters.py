@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ..errors import InputError
 from . import _peft_creation as creation
@@ -39,18 +42,49 @@ def add_weighted_adapter(
     """
     if combination_type not in COMBINATIONS:
         raise HandOver("combination type")
-    if ONE_MODULE in vars(self):
-        raise HandOver("replaced")
+    _check_own(self)
     waiting = _Waiting(getattr(self, ONE_MODULE), original.exact)
-    object.__setattr__(self, ONE_MODULE, waiting.take)
-    with creation.without_values(self, adapter_name):
+    model = _Model(self, waiting.take)
+    with _lock_of(self), creation.without_values(self, adapter_name):
         try:
             original.run(
-                self, adapters, weights, adapter_name, combination_type, *others, **keywords
+                model, adapters, weights, adapter_name, combination_type, *others, **keywords
             )
         finally:
-            object.__delattr__(self, ONE_MODULE)
             waiting.finish(adapter_name)
+
+
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_locks_lock = threading.Lock()
+
+
+def _lock_of(model: Any) -> threading.RLock:
+    """Return the lock of a model: the host adds adapters to dicts that it reads in loops."""
+    with _locks_lock:
+        return _locks.setdefault(model, threading.RLock())
+
+
+def _check_own(model: Any) -> None:
+    """Raise HandOver where a model merges its modules by a method of its own."""
+    from peft.tuners.lora.model import LoraModel
+
+    found = inspect.getattr_static(model, ONE_MODULE, None)
+    if found is not vars(LoraModel)[ONE_MODULE]:
+        raise HandOver("replaced")
+
+
+class _Model:
+    """A model as one call of the host's method sees it; the model itself stays as it is.
+
+    A method of one call, set on the model, would take modules of calls in other threads as well.
+    """
+
+    def __init__(self, model: Any, one_module: Any) -> None:
+        self._model = model
+        setattr(self, ONE_MODULE, one_module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
 
 
 @dataclass(frozen=True)
@@ -74,7 +108,10 @@ class _Waiting:
         self, kind: str, adapters: Any, weights: Any, target: Any, density: Any, method: Any
     ) -> Any:
         """Note a merge in place of the host's function, and return factors that hold nothing."""
+        import torch
+
         call = (kind, adapters, weights, target, density, method)
+        state = torch.get_rng_state() if kind in DRAWN else None
         try:
             first, second = (
                 functions.task_of(
@@ -90,6 +127,8 @@ class _Waiting:
             if kind in DRAWN:
                 first, second = (_drawn(task, density) for task in (first, second))
         except (HandOver, InputError, TypeError):
+            if state is not None:
+                torch.set_rng_state(state)
             return self._host(*call)
         self._modules.append(_Module(target, call, (first, second)))
         return [task.tensors[0].new_empty(0) for task in (first, second)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._seam import HandOver, Original
-from ._tensors import check, check_finite, check_order, largest, number_of
+from ._tensors import check, check_finite, check_order, largest, number_of, reason_against
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +51,7 @@ def task_of(
     n, n_elements = len(tensors), tensors[0].numel()
     if not isinstance(weights, torch.Tensor) or weights.shape != (n,):
         raise HandOver("weights")
-    if weights.dtype != torch.float32 or weights.device.type != "cpu" or weights.requires_grad:
+    if weights.requires_grad or reason_against([weights]):
         raise HandOver("weights")
     if method is not None and method not in VOTES:
         raise HandOver("arguments")
@@ -60,6 +61,8 @@ def task_of(
     if exact:
         check_order(n, n_elements)
     factors = weights.tolist()
+    if not all(map(math.isfinite, factors)):
+        raise HandOver("weights")
     # An entry that is left out is multiplied by zero there: NaN, if it or its product is infinite.
     trims_all = density is not None and int(density * n_elements) == 0
     if trims_all or method == "frequency" or (method and max(map(abs, factors)) > 1):
@@ -203,7 +206,7 @@ def _drawn(original: Original, tensors: Any, weights: Any, density: Any, method:
     try:
         left = pruned(tensors, density)
         return one(original.exact, task_of(original.exact, left, weights, None, method))
-    except HandOver:
+    except Exception:
         # The host draws the same numbers once more.
         torch.set_rng_state(state)
         raise
@@ -259,7 +262,8 @@ def disjoint_merge(original: Original, task_tensors: Any, majority_sign_mask: An
     mask = majority_sign_mask
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
         raise HandOver("arguments")
-    if mask.shape != task_tensors.shape or mask.device.type != "cpu":
+    check([mask], ("bool",))
+    if mask.shape != task_tensors.shape:
         raise HandOver("shapes")
     if original.exact:
         check_order(len(rows), rows[0].numel())

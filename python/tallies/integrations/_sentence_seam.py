@@ -49,6 +49,10 @@ def served(
             )
     if method not in methods.names() or MERGEKIT not in methods.get(method).semantics:
         raise HandOver("method")
+    if len(models) < 2 or batch_options is not None:
+        raise HandOver("arguments")
+    if str(device) == "meta":
+        raise HandOver("device")
 
     def loaded(model: Any) -> Any:
         if isinstance(model, (str, os.PathLike)):

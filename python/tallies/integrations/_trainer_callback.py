@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import os
 import shutil
 import warnings
@@ -9,11 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import InputError, StorageError
+from ..errors import InputError
 from ..merging.checkpoints import merge
+from ..messages import unknown
 from ._schedules import checkpoint_weights
 
 _ADAPTER: Final = "adapter_config.json"
+_OWN_OPTIONS: Final = ("config", "out", "overwrite")
 _NOT_WEIGHTS: Final = (
     "optimizer",
     "scheduler",
@@ -31,7 +35,7 @@ class CheckpointMerger:
 
     The weight files of the checkpoints are linked, not copied, so that ``save_total_limit`` of the
     trainer takes none of them away. A merge that fails is a warning, never the end of a training:
-    the links stay, and the warning says the recipe's file.
+    the links stay in ``.checkpoints``.
 
     Args:
         schedule: The decay of the learning rate that the merge stands for: ``"constant"`` or
@@ -47,7 +51,7 @@ class CheckpointMerger:
         options: Options of ``tallies.merge``, such as ``max_memory``.
 
     Raises:
-        InputError: There is no such schedule, or ``last`` is not positive.
+        InputError: There is no such schedule or option, or ``last`` is no positive number.
 
     >>> CheckpointMerger("1-sqrt", last=4).weights(2)
     [0.7071067811865476, 0.2928932188134524]
@@ -64,8 +68,15 @@ class CheckpointMerger:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         checkpoint_weights(schedule, 1)
-        if last < 1:
-            raise InputError(f"last: found {last}, expected the number of checkpoints to merge")
+        if not isinstance(last, int) or last < 1:
+            raise InputError(f"last: found {last!r}, expected the number of checkpoints to merge")
+        if recipe is not None and not isinstance(recipe, Mapping):
+            raise InputError(f"recipe: found {recipe!r}, expected a mapping")
+        known = inspect.signature(merge).parameters
+        for name in options or ():
+            if name not in known or name in _OWN_OPTIONS:
+                others = [one for one in known if one not in _OWN_OPTIONS]
+                raise InputError(f"options: {unknown(name, others)}")
         self._schedule, self._last = schedule, last
         self._at_every_checkpoint = at_every_checkpoint
         self._out = Path(out)
@@ -76,44 +87,42 @@ class CheckpointMerger:
         """Return the weights of so many checkpoints, the oldest first."""
         return checkpoint_weights(self._schedule, n_checkpoints)
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Forget the checkpoints of earlier runs; a run that goes on keeps those before it."""
+        if state.is_world_process_zero:
+            with _warning(self._directory(args)):
+                _forget(self._directory(args), after=state.global_step)
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep the checkpoint that the trainer saved, and merge if that is wanted now."""
         if not state.is_world_process_zero:
             return
         out = self._directory(args)
         name = f"checkpoint-{state.global_step}"
-        _keep(Path(args.output_dir) / name, _kept(out) / name)
-        for old in _in_order(_kept(out))[: -self._last]:
-            shutil.rmtree(old)
-        if self._at_every_checkpoint:
-            self._merge(out, out / name)
+        with _warning(out):
+            _forget(out, after=state.global_step)
+            _keep(Path(args.output_dir) / name, _kept(out) / name)
+            for old in _in_order(_kept(out))[: -self._last]:
+                shutil.rmtree(old)
+            if self._at_every_checkpoint:
+                self._write(out, out / name)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Merge the checkpoints of the run."""
         if state.is_world_process_zero:
             out = self._directory(args)
-            self._merge(out, out / "final")
+            with _warning(out):
+                self._write(out, out / "final")
 
     def _directory(self, args: Any) -> Path:
         return Path(args.output_dir) / self._out
 
-    def _merge(self, out: Path, target: Path) -> None:
+    def _write(self, out: Path, target: Path) -> None:
         checkpoints = _in_order(_kept(out))
         if not checkpoints:
-            warnings.warn(
-                f"{out}: no checkpoint was saved, so that none is merged; let the trainer save "
-                "some (save_strategy, save_steps)",
-                stacklevel=3,
+            raise InputError(
+                "no checkpoint was saved; let the trainer save some (save_strategy, save_steps)"
             )
-            return
-        try:
-            self._write(checkpoints, target)
-        except (InputError, StorageError) as problem:
-            warnings.warn(
-                f"the checkpoints in {_kept(out)} were not merged: {problem}", stacklevel=3
-            )
-
-    def _write(self, checkpoints: list[Path], target: Path) -> None:
         weights = self.weights(len(checkpoints))
         request: dict[str, Any] = {
             "merge_method": "linear",
@@ -133,6 +142,25 @@ class CheckpointMerger:
             merge(_named(self._recipe, str(first)), target, overwrite=True, **self._options)
         finally:
             shutil.rmtree(first, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _warning(out: Path) -> Iterator[None]:
+    """Warn of anything that fails in the block: no merge is worth a training."""
+    try:
+        yield
+    except Exception as problem:
+        warnings.warn(
+            f"the checkpoints in {_kept(out)} were not merged: {problem or type(problem).__name__}",
+            stacklevel=4,
+        )
+
+
+def _forget(out: Path, after: int) -> None:
+    """Remove the links of checkpoints behind a step, which this run cannot have written."""
+    for path in _in_order(_kept(out)):
+        if int(path.name.rpartition("-")[2]) > after:
+            shutil.rmtree(path)
 
 
 def _kept(out: Path) -> Path:

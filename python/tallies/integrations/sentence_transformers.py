@@ -14,6 +14,7 @@ from typing import Any, Final
 from .. import methods
 from ..errors import InputError
 from ..merging.checkpoints import merge as merge_on_disk
+from ..recipe.places import local_path
 from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ._seam import Host, Seam
 
@@ -161,7 +162,7 @@ def _merge_in_memory(
 
     def loaded(model: Any) -> Any:
         if isinstance(model, (str, os.PathLike)):
-            return SentenceTransformer(os.fspath(model), device="cpu")
+            return SentenceTransformer(local_path(model), device="cpu")
         return model
 
     return merge_in_memory(

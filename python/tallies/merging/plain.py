@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def data(made: MergePlan) -> dict[str, Any]:
     """Return the plan as data that JSON can hold."""
+    names = facts.names(made)
     factors = facts.factors(made) if facts.modifiers(made) else {}
     return {
         "recipe": made.config.to_json_dict(),
@@ -37,7 +38,7 @@ def data(made: MergePlan) -> dict[str, Any]:
                 "layers": facts.layers_of(made, number),
                 "adapters": [asdict(one) for one in adapters_of(made, name, made.experts[number])],
             }
-            for number, name in enumerate(facts.names(made))
+            for number, name in enumerate(names)
         ],
         "parameters": facts.shared_parameters(made),
         "n_parameters": made.n_parameters,
@@ -58,7 +59,7 @@ def data(made: MergePlan) -> dict[str, Any]:
                 "file": shard.name,
                 "n_bytes": tensor_bytes(entry),
                 **_plain(made.parameters.get(entry[0], {})),
-                **_sources(made, entry[0]),
+                **_sources(made, names, entry[0]),
                 **({"factor": factors[entry[0]]} if entry[0] in factors else {}),
             }
             for shard in made.shards
@@ -76,11 +77,11 @@ def data(made: MergePlan) -> dict[str, Any]:
     }
 
 
-def _sources(made: MergePlan, name: str) -> dict[str, Any]:
+def _sources(made: MergePlan, models: Sequence[str], name: str) -> dict[str, Any]:
     """Return the models of which a tensor of a stack is made, and its names in them."""
     if made.stack is None:
         return {}
-    models, one = facts.names(made), made.stack.origins[name]
+    one = made.stack.origins[name]
     pairs = [
         {"model": models[number], "tensor": own}
         for number, own in zip(one.experts, one.names, strict=True)

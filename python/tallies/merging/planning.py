@@ -124,7 +124,9 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
             return template.tensors[name].dtype
         return config.output_dtype or own_dtype(name)
 
-    if config.method.copies_alone:
+    # A base that names the tensors, and takes no part, has other bytes.
+    is_own = stack or template.path == experts[0].path
+    if config.method.copies_alone and is_own:
         matched = with_copies(matched, alone(parameters, template, dtype_of))
         parameters = {name: parameters[name] for name in matched.merged}
     outputs = [(name, dtype_of(name), info.shape) for name, info in template.tensors.items()]

@@ -19,8 +19,8 @@ class Results:
     Args:
         template: The tensors of the base, or of the first expert.
         out: The caller's arrays by name, or None for new ones.
-        inputs: What the merge reads; an array of the caller that shares their memory, is on a
-            device or has strides is filled at the end, by a copy.
+        inputs: The arrays that the merge reads; an array of the caller that shares their memory, is
+            on a device or has strides is filled at the end, by a copy.
     """
 
     def __init__(

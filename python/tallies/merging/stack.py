@@ -9,6 +9,7 @@ from pathlib import Path
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.stacked import LayerOf
 from ..checkpoint.tensors import TensorInfo
+from ..checkpoint.tied import is_embedding, is_head
 from ..errors import InputError
 from ..messages import show
 from ..recipe.layers import Layer, Layers
@@ -105,7 +106,8 @@ def refuse_widths(made: Stack) -> None:
     Layers of one model may differ.
 
     Raises:
-        InputError: No layer of a model has the shape that the others' have.
+        InputError: No layer of a model has the shape that the others' have; or embedding and head
+            are those of models with different vocabularies or widths.
     """
     layers = Layers(made.template.tensors)
     shapes: dict[str, dict[Path, dict[tuple[int, ...], TensorInfo]]] = {}
@@ -123,3 +125,26 @@ def refuse_widths(made: Stack) -> None:
                     f"{show(a.name)} of {a.path} {list(a.shape)}; stack layers of models of one "
                     "shape"
                 )
+    _refuse_vocabularies(made.template)
+
+
+def _refuse_vocabularies(template: Checkpoint) -> None:
+    """Refuse an embedding and a head of two models that have other rows or widths."""
+    found = template.tensors.items()
+    heads = [info for name, info in found if is_head(name) and len(info.shape) == 2]
+    embeddings = [info for name, info in found if is_embedding(name) and len(info.shape) == 2]
+    for a in embeddings[:1]:
+        for b in heads:
+            if a.path == b.path or a.shape == b.shape:
+                continue
+            way = (
+                "join the vocabularies with 'tokenizer_source: union' (or base, or a model), or "
+                "take the rows that all have with 'embeddings: truncate'"
+                if a.shape[0] != b.shape[0]
+                else "stack layers of models of one shape"
+            )
+            raise InputError(
+                f"{b.path}: tensor {show(b.name)}, behind the last layer, has shape "
+                f"{list(b.shape)}, and {show(a.name)} of {a.path}, before the first, "
+                f"{list(a.shape)}; {way}"
+            )

@@ -172,9 +172,12 @@ class _Stacking:
         if source.layer_range is None:
             return numbers
         first, end = source.layer_range
-        if missing := [one for one in range(first, end) if one not in set(numbers)]:
+        known = set(numbers)
+        # The search ends at the first gap, however long the range is.
+        missing = next((one for one in range(first, end) if one not in known), None)
+        if missing is not None:
             raise InputError(
-                f"{where}: model {model.text!r}: has no layer {missing[0]}, and layer_range is "
+                f"{where}: model {model.text!r}: has no layer {missing}, and layer_range is "
                 f"[{first}, {end}]; it has {counted(len(numbers), 'layer')}, {numbers[0]} to "
                 f"{numbers[-1]}: give [FIRST, END] with END at most {numbers[-1] + 1}"
             )

@@ -20,7 +20,8 @@ def a_density(default: float, **others: Any) -> Parameter:
 
 
 def a_weight(**others: Any) -> Parameter:
-    """Return the weight: the factor on each task vector."""
+    """Return the weight: the factor on each task vector. mergekit has no default for it."""
+    others.setdefault("required_by", (MERGEKIT,))
     return Parameter(1.0, "weight of the task vector", per_model=True, **others)
 
 

@@ -17,7 +17,7 @@ from ..checkpoint.layout import Shard, index_files
 from ..checkpoint.occupied import REPORT_NAME
 from ..checkpoint.tensors import TensorInfo
 from ..engine.bar import is_bar, with_progress
-from ..engine.decoding import narrowed, written_chunks
+from ..engine.decoding import narrowed
 from ..engine.environment import in_float_environment
 from ..engine.limits import n_threads
 from ..engine.usage import Advance, Progress, measure
@@ -26,6 +26,7 @@ from ..recipe.inputs import Inputs
 from ..sizes import parse_size
 from ..spec.dtypes import DTYPES
 from .config import Request
+from .finite import finite_chunks
 from .gates import of_chance, of_statistics, statistics_names
 from .plan import Gate, MoePlan, Output, plan_moe
 from .report import MoeReport
@@ -133,16 +134,22 @@ def _yaml(recipe: dict[str, Any]) -> str:
 def _write(
     made: MoePlan, shards: Iterable[Shard], directory: Path, n_workers: int, advance: Advance
 ) -> None:
-    """Write the tensor files, each tensor by one thread."""
+    """Write the tensor files, each tensor by one thread; the first error ends the others."""
     lock = threading.Lock()
+    errors: list[Exception] = []
 
     def write(name: str, place: TensorInfo) -> None:
-        with open(place.path, "r+b", buffering=0) as file:
-            file.seek(place.offset)
-            for data in _data(made, made.outputs[name]):
-                file.write(data)
-                with lock:
-                    advance(len(data))
+        try:
+            with open(place.path, "r+b", buffering=0) as file:
+                file.seek(place.offset)
+                for data in _data(made, made.outputs[name]):
+                    if errors:
+                        return
+                    file.write(data)
+                    with lock:
+                        advance(len(data))
+        except Exception as error:
+            errors.append(error)
 
     places: dict[str, TensorInfo] = {}
     for shard in shards:
@@ -153,16 +160,18 @@ def _write(
         places |= shard.places(directory)
     with Workers(n_workers) as pool:
         list(pool.map(write, places, places.values()))
+    if errors:
+        raise errors[0]
 
 
 def _data(made: MoePlan, output: Output) -> Iterator[bytes | bytearray]:
     """Yield the bytes of a tensor of the result, in order."""
-    _, dtype, shape = output.entry
+    name, dtype, shape = output.entry
     if output.gate is not None:
         yield from _gate(made, output.gate, dtype)
     elif output.pieces:
         for info, factor in output.pieces:
-            yield from written_chunks(info, dtype, factor)
+            yield from finite_chunks(name, info, dtype, factor)
     else:
         yield bytes(shape[0] * DTYPES[dtype])
 

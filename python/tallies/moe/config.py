@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -28,6 +29,8 @@ from ..recipe.text import read_file, text_keys
 RANDOM: Final = ("random", "uniform_random")
 _OF_PROMPTS: Final = ("hidden", "hidden_avg", "hidden_last", "cheap_embed")
 STATISTICS: Final = "statistics"
+_LARGEST: Final = (2 - 2**-23) * 2.0**127
+"""The largest number of float32."""
 
 ModelText = Annotated[PathText, BeforeValidator(model_text)]
 
@@ -44,16 +47,29 @@ def _gate_mode(value: object) -> object:
     return value
 
 
+def _of_float32(value: float | None) -> float | None:
+    if value is not None and not abs(value) <= _LARGEST:
+        raise ValueError(f"found {show(value)}, expected a finite number of float32, such as 0.5")
+    return value
+
+
 class Expert(BaseModel):
     """A dense model that gives the weights of an expert."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_mapping(cls, data: object) -> object:
+        if not isinstance(data, (Mapping, Expert)):
+            raise ValueError(f"found {show(data)}, expected {{source_model: DIR}}")
+        return data
+
     source_model: ModelText
     positive_prompts: tuple[str, ...] | None = None
     negative_prompts: tuple[str, ...] | None = None
     noise_scale: float | None = None
-    residual_scale: float | None = None
+    residual_scale: Annotated[float | None, AfterValidator(_of_float32)] = None
     """The factor on the weights by which an expert adds to the hidden state."""
 
 
@@ -160,6 +176,11 @@ class Request:
         path = os.fspath(config)
         try:
             found, is_report = read_file(path)
+            if "stages" in found:
+                raise InputError(
+                    "holds several documents, expected one: a mixture has no stages; merge the "
+                    "models first ('tallies merge'), and name their results as experts"
+                )
             places = Places.of(path, is_report=is_report)
             return cls(MoeConfig(**{**text_keys(found), **chosen}), places)
         except InputError as error:

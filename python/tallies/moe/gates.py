@@ -64,7 +64,13 @@ def of_statistics(statistics: Checkpoint, names: list[str]) -> np.ndarray:
     for name, row in zip(names, rows, strict=True):
         if not np.isfinite(row).all():
             raise InputError(f"{statistics.path}: tensor {show(name)} has NaN or infinite values")
-    lengths = [max(math.sqrt(math.fsum((row * row).tolist())), 1e-8) for row in rows]
+        if not row.any():
+            raise InputError(
+                f"{statistics.path}: tensor {show(name)} is zero, expected the mean hidden state "
+                "over an expert's prompts, which has a direction; compute it anew, or "
+                "set 'gate_mode: random'"
+            )
+    lengths = [math.sqrt(math.fsum((row * row).tolist())) for row in rows]
     return np.stack([row / length for row, length in zip(rows, lengths, strict=True)]).astype(
         np.float32
     )

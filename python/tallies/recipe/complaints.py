@@ -17,7 +17,6 @@ _EXPECTED = {
     "int_type": "an integer",
     "bool_type": "true or false",
     "bool_parsing": "true or false",
-    "greater_than_equal": "0 or more",
     "less_than": "less than 2**64",
 }
 """Words for pydantic's types of errors."""
@@ -42,4 +41,7 @@ def _complaint(
         return f"{where}: {cause}"
     if kind == "missing":
         return f"{where}: missing; add it to the recipe"
-    return f"{where}: found {show(found)}, expected {_EXPECTED.get(kind, message)}"
+    expected = _EXPECTED.get(kind, message)
+    if "ge" in context:
+        expected = f"{context['ge']} or more"
+    return f"{where}: found {show(found)}, expected {expected}"

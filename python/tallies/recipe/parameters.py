@@ -15,6 +15,7 @@ from ..spec.choices import Semantics
 from ..spec.parameters import Parameter
 from .layers import layer_positions
 from .lenient import is_of_others
+from .required import Scopes, default_of, told
 from .settings import NOT_MERGED, Scalar, Setting, evaluate, is_flat, normalise, stray
 
 _BOOLEANS = {
@@ -128,7 +129,11 @@ class Resolver:
             isinstance(one, list) for source in (shared, *models) for one in source.values()
         )
         self._positions = layer_positions(names) if varies else dict.fromkeys(names, 0.0)
-        self.warnings = (*self._unused_filters(others), *self._flat_gradients())
+        self.warnings = (
+            *told(self._parameters, semantics, self._scopes()),
+            *self._unused_filters(others),
+            *self._flat_gradients(),
+        )
 
     def parameters_for(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
         """Return the values for one tensor.
@@ -165,17 +170,19 @@ class Resolver:
                 value = evaluate(source[key], name, position)
                 if value is not None:
                     return value
-        default = self._parameters[key].default
-        if default is None and not any(key in source for source in sources):
-            raise InputError(
-                f"{label}: {key!r} is missing, and {self._method.name} has no default for it"
-            )
-        if default is None:
-            raise InputError(
-                f"{label}: no rule of {key!r} fits tensor {name!r}, and it has no default; "
-                "add a last rule without a filter"
-            )
-        return default
+        return self._default(name, key, label, rules=any(key in source for source in sources))
+
+    def _default(self, name: str, key: str, label: str, *, rules: bool) -> Scalar:
+        parameter, method = self._parameters[key], self._method.name
+        try:
+            return default_of(key, parameter, self._semantics, method, name, rules=rules)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from None
+
+    def _scopes(self) -> Scopes:
+        """Return the models' names in messages, and the settings that hold for each."""
+        pairs = zip(self._labels, self._models, strict=True)
+        return [(label, (own, self._shared)) for label, own in pairs]
 
     @property
     def _sources(self) -> list[tuple[str, Mapping[str, Setting]]]:
@@ -194,10 +201,10 @@ class Resolver:
         for label, source in self._sources:
             for key, setting in source.items():
                 for pattern, near in stray(setting, self._positions, others):
-                    told = f"{label}: filter {pattern!r} of {key!r} fits no tensor"
+                    said = f"{label}: filter {pattern!r} of {key!r} fits no tensor"
                     if near and self._semantics is not Semantics.MERGEKIT:
-                        raise InputError(f"{told}; {near}")
-                    yield told if near else f"{told} that is merged by itself: {NOT_MERGED}"
+                        raise InputError(f"{said}; {near}")
+                    yield said if near else f"{said} that is merged by itself: {NOT_MERGED}"
 
 
 def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, Parameter]:

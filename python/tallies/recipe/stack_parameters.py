@@ -6,12 +6,13 @@ its module, and of the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import Semantics
 from .parameters import Resolver
+from .required import Scopes
 from .settings import Scalar, Setting, evaluate
 from .stacks import ModuleEntry, Origin, all_placed
 
@@ -76,7 +77,7 @@ class StackResolver(Resolver):
         self,
         seen: str,
         key: str,
-        scopes: Iterable[Mapping[str, Setting]],
+        scopes: Sequence[Mapping[str, Setting]],
         name: str,
         one: Origin,
     ) -> Scalar:
@@ -85,13 +86,16 @@ class StackResolver(Resolver):
                 value = evaluate(scope[key], seen, one.position)
                 if value is not None:
                     return value
-        default = self._parameters[key].default
-        if default is None:
-            raise InputError(
-                f"{one.where}: no value of {key!r} fits tensor {name!r}, and {self._method.name} "
-                "has no default for it; add a last rule without a filter"
-            )
-        return default
+        return self._default(name, key, one.where, rules=any(key in held for held in scopes))
+
+    def _scopes(self) -> Scopes:
+        found = []
+        for one in {id(origin.slice): origin for origin in self._origins.values()}.values():
+            far = (one.slice.parameters, one.module.parameters, self._shared)
+            found += [
+                (f"model {source.model!r}", (source.parameters, *far)) for source in one.sources
+            ]
+        return found
 
     @property
     def _sources(self) -> list[tuple[str, Mapping[str, Setting]]]:

@@ -15,6 +15,8 @@ from .spelling import model_text
 WORDS: Final = ("base", "union")
 """Sources that are no models."""
 
+_LARGEST_MULTIPLE: Final = 1 << 20
+
 _KEYS: Final = ("source", "tokens", "pad_to_multiple_of")
 _TOKEN_KEYS: Final = ("source", "force")
 _KINDS: Final = {"zero": set[str](), "model_token": {"model", "token", "token_id"}}
@@ -51,9 +53,10 @@ def _checked(value: object) -> dict[str, Any] | None:
         found["tokens"] = {_token(token): _rule(token, one) for token, one in tokens.items()}
     multiple = value.get("pad_to_multiple_of")
     if multiple is not None:
-        if type(multiple) is not int or multiple < 0:
+        if type(multiple) is not int or not 0 <= multiple <= _LARGEST_MULTIPLE:
             raise ValueError(
-                f"pad_to_multiple_of: found {show(multiple)}, expected a number such as 64"
+                f"pad_to_multiple_of: found {show(multiple)}, expected a number such as 64, at "
+                f"most {_LARGEST_MULTIPLE}"
             )
         found["pad_to_multiple_of"] = multiple
     return found

@@ -43,6 +43,8 @@ class Parameter:
         default_factory=dict
     )
     """The ``low`` and ``high`` of the semantics in which they differ."""
+    required_by: tuple[Semantics, ...] = ()
+    """The semantics whose author refuses a recipe without it, though there is a default here."""
     if_varied: Mapping[str, float | str | bool] = field(default_factory=dict)
     """Defaults where another parameter, by its name, varies over the tensors."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .tokenizer import Tokenizer, plain, with_tokens
+from .tokenizer import Tokenizer, plain, refuse_sparse, with_tokens
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,13 @@ def joined(
         models: The models, the base's first.
         tokens: Tokens that the result has to have.
         why: The part of the request that asks for it.
+
+    Raises:
+        InputError: The other tokenizer has a token far beyond its others.
     """
     warnings: list[str] = []
     if isinstance(source, Tokenizer):
+        refuse_sparse(source, why)
         found = source
     elif source == "union":
         found, warnings = union(base, models, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import show, unknown
@@ -93,7 +93,7 @@ def checked(template: object) -> str:
         template: ``auto``, one of the names, or the text of a template.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: It is none of these, or has an error of syntax where jinja2 is installed.
     """
     if not isinstance(template, str):
         raise ValueError(f"found {show(template)}, expected auto, a name, or a text of jinja")
@@ -102,7 +102,35 @@ def checked(template: object) -> str:
         raise ValueError(f"{unknown(template, (AUTO, *TEMPLATES))}; a text of jinja has braces")
     if not is_name and "{" not in template:
         raise ValueError(f"found {show(template)}, expected a text of jinja, which has braces")
+    if not is_name and (problem := _syntax_error(template)) is not None:
+        raise ValueError(f"found {show(template)}, which is no jinja: {problem}; correct it")
     return template
+
+
+def _syntax_error(template: str) -> str | None:
+    """Return what is wrong with a text of jinja; None where nothing is, or jinja2 is missing."""
+    try:
+        import jinja2
+        from jinja2.ext import Extension, loopcontrols
+    except ImportError:
+        return None
+
+    class Generation(Extension):
+        """The tag by which transformers finds what an assistant says."""
+
+        tags = {"generation"}  # noqa: RUF012
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    try:
+        jinja2.Environment(extensions=[Generation, loopcontrols]).parse(template)
+    except jinja2.TemplateSyntaxError as error:
+        return f"line {error.lineno}: {error.message}"
+    except RecursionError:
+        return "it is nested beyond all sense"
+    return None
 
 
 def chosen(template: str, of_models: Iterable[str | None]) -> str | None:

@@ -34,6 +34,11 @@ NAMED: Final = (
 
 _LISTED: Final = ("extra_special_tokens", "additional_special_tokens")
 
+MOST_FREE: Final = 1 << 20
+"""The most numbers without a token that a tokenizer of a result may have below its last one."""
+
+_DIGITS: Final = 18
+
 _FLAGS: Final = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -109,6 +114,25 @@ def read(files: Mapping[str, Path], why: str) -> Tokenizer | None:
     return Tokenizer(own, ordered, added, made.to_str(pretty=True) if changed else None)
 
 
+def refuse_sparse(tokenizer: Tokenizer, why: str) -> None:
+    """Raise InputError for a token whose number is far beyond those of all others.
+
+    A result has a row for each number, so that one token could ask for any amount of memory.
+
+    Args:
+        tokenizer: The tokenizer whose numbers a result has.
+        why: The part of the request that asks for it.
+    """
+    if tokenizer.n_rows <= len(tokenizer.tokens) + MOST_FREE:
+        return
+    token, number = max(tokenizer.tokens.items(), key=lambda item: item[1])
+    raise InputError(
+        f"{why}: {tokenizer.files[TEXT]}: token {show(token)} has the number {number}, and there "
+        f"are {len(tokenizer.tokens)} tokens, expected at most {MOST_FREE} numbers without one; "
+        "correct its id, or take another source"
+    )
+
+
 def cut(tokenizer: Tokenizer, n_rows: int, why: str) -> Tokenizer:
     """Return a tokenizer without the tokens whose numbers are ``n_rows`` or more.
 
@@ -121,7 +145,8 @@ def cut(tokenizer: Tokenizer, n_rows: int, why: str) -> Tokenizer:
     if not lost:
         return tokenizer
     data = json.loads(tokenizer.text)
-    data["added_tokens"] = [one for one in data["added_tokens"] if one["content"] not in lost]
+    added = data.get("added_tokens") or ()
+    data["added_tokens"] = [one for one in added if one["content"] not in lost]
     model = data["model"]
     if is_object(model["vocab"]):
         model["vocab"] = {token: n for token, n in model["vocab"].items() if token not in lost}
@@ -194,7 +219,7 @@ def _add(made: Any, tokens: Mapping[str, Mapping[str, Any]], why: str) -> int:
 
 def _numbered(decoder: object) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, one in decoder.items() if is_object(decoder) else ():
-        if number.isdecimal() and is_object(one):
+        if number.isdecimal() and len(number) <= _DIGITS and is_object(one):
             yield int(number), one
 
 
