@@ -80,6 +80,7 @@ def test_no_bound_for_shards(models: Path) -> None:
 
 def test_options_that_ask_for_nothing_say_so_once(models: Path) -> None:
     idle = ["--lazy-unpickle", "--lora-merge-cache", "x", "--write-threads", 2, "-vv"]
+    idle += ["--lora-merge-dtype", "bfloat16"]
     ended = tallies("mergekit-yaml", "kit.yml", "out", *idle)
     assert ended.status == 0
     (line,) = ended.err.splitlines()
@@ -108,6 +109,8 @@ def test_stages(models: Path) -> None:
         (["--device", "cuda:1"], "--device cuda:1: is not done"),
         (["--out-shard-size", "5 quarts"], "size '5 quarts'"),
         (["--random-seed", "-1"], "seed"),
+        (["--lora-merge-dtype", "bogus"], "--lora-merge-dtype: 'bogus' is not known"),
+        (["--write-threads", "x"], "'x' is not a valid integer"),
         (["--gate"], "No such option"),
     ],
 )

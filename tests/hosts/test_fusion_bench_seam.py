@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
+import types
+from collections import UserDict
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from fusion_bench.method.tall_mask import utils as tall
 from fusion_bench.method.task_arithmetic import TaskArithmeticAlgorithm
 from fusion_bench.method.task_singular_vector.utils import TSVM_utils
 from fusion_bench.method.ties_merging import TiesMergingAlgorithm, ties_merging_utils
+from fusion_bench.modelpool import BaseModelPool
 from fusion_bench.utils import state_dict_arithmetic as arithmetic
 
 from tallies.integrations import fusion_bench
@@ -185,3 +189,117 @@ def test_inexact_ties_takes_half_precision():
         found = outcome(ties_merging_utils.ties_merging, rows, 0.2, "mean")
         assert fusion_bench.calls(TIES) == {"ours": 1}
     assert same_bits(found, wide.bfloat16())
+
+
+class Doubled(BaseModelPool):
+    def load_model(self, name, *arguments, **keywords):
+        model = copy.deepcopy(super().load_model(name, *arguments, **keywords))
+        if name != "_pretrained_":
+            model.w.data *= 2
+        return model
+
+
+class First(BaseModelPool):
+    @property
+    def model_names(self):
+        return ["m0"]
+
+
+class Reversed(BaseModelPool):
+    @staticmethod
+    def is_special_model(model_name):
+        return model_name != "m1"
+
+
+def models_by(names):
+    rows = task_vectors(normal, len(names), (33,), seed=8)
+    return {name: small_model(row, 5) for name, row in zip(names, rows, strict=True)}
+
+
+@pytest.mark.parametrize("algorithm", [TaskArithmeticAlgorithm, magmax.MagMaxAlgorithm])
+@pytest.mark.parametrize(
+    ("kind", "names", "n_ours"),
+    [
+        (dict, ("m0", "_pretrained_", "m1"), 1),
+        (BaseModelPool, ("_pretrained_", "m0", "m1"), 1),
+        (BaseModelPool, ("_pretrained_", "_m0", "m1_", "_other_", "_"), 1),
+        (dict, ("_pretrained_", "_m0"), 1),
+        (Doubled, ("_pretrained_", "m0", "m1"), 0),
+        (First, ("_pretrained_", "m0", "m1"), 0),
+        (Reversed, ("_pretrained_", "m0", "m1"), 0),
+    ],
+)
+def test_pools_name_and_load_their_models(algorithm, kind, names, n_ours):
+    label = f"{algorithm.__module__}.{algorithm.__name__}.run"
+    expected = outcome(algorithm(scaling_factor=0.5).run, kind(models_by(names)))
+    with fusion_bench.installed():
+        found = outcome(algorithm(scaling_factor=0.5).run, kind(models_by(names)))
+        assert fusion_bench.calls(label) == ({"ours": 1} if n_ours else {"ours": 0, "pool": 1})
+    assert same_bits(found, expected)
+
+
+@pytest.mark.parametrize("on_class", [True, False])
+@pytest.mark.parametrize("algorithm", [TaskArithmeticAlgorithm, magmax.MagMaxAlgorithm])
+def test_a_pool_whose_methods_are_replaced_is_the_hosts(algorithm, on_class, monkeypatch):
+    original = BaseModelPool.load_model
+
+    def run():
+        pool = BaseModelPool(models_by(("_pretrained_", "m0", "m1")))
+
+        def load_first(self, name):
+            return original(self, "m0" if name == "m1" else name)
+
+        if on_class:
+            monkeypatch.setattr(BaseModelPool, "load_model", load_first)
+        else:
+            pool.load_model = functools.partial(load_first, pool)
+        return algorithm(scaling_factor=0.5).run(pool)
+
+    expected = outcome(run)
+    monkeypatch.undo()
+    with fusion_bench.installed():
+        assert same_bits(outcome(run), expected)
+        assert fusion_bench.calls()["pool"] == 1
+
+
+@pytest.mark.parametrize(
+    ("home", "name", "others"),
+    [
+        (arithmetic, "state_dict_sum", ()),
+        (arithmetic, "state_dict_avg", ()),
+        (arithmetic, "state_dict_weighted_sum", ([0.3, 0.7],)),
+        (emr_merging, "emr_merge", ()),
+        (magmax, "_magmax_select", ()),
+    ],
+)
+def test_mappings_that_are_no_dicts_are_the_hosts(home, name, others):
+    dicts = [UserDict({"a": row}) for row in task_vectors(normal, 2, (33,))]
+    for arguments in ((dicts, *others), (types.MappingProxyType({"a": torch.ones(3)}), *others)):
+        expected = outcome_of(home, name, arguments)
+        with fusion_bench.installed():
+            assert same_bits(outcome_of(home, name, arguments), expected)
+            assert fusion_bench.calls()["ours"] == 0
+
+
+def outcome_of(home, name, arguments):
+    """Return a call's result, or the type of its error, without copies of its arguments."""
+    try:
+        return getattr(home, name)(*arguments)
+    except Exception as error:
+        return torch.tensor([ord(letter) for letter in type(error).__name__])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")
+def test_tensors_that_are_mapped_are_the_hosts():
+    rows, other = task_vectors(normal, 3, (33,)), torch.ones(33)
+
+    def total(one):
+        return arithmetic.state_dict_sum([{"a": one}, {"a": other}])["a"]
+
+    def run():
+        return torch.vmap(total)(rows), torch.func.jvp(total, (rows[0],), (rows[1],))
+
+    expected = run()
+    with fusion_bench.installed(exact=False):
+        assert same_bits(run(), expected)
+        assert fusion_bench.calls()["ours"] == 0

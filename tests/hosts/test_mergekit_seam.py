@@ -13,6 +13,7 @@ from mergekit.merge_methods import PerGroupValues, TensorGroup, merge_tensors
 from tallies.integrations import _mergekit_task_vectors
 from tallies.integrations import mergekit as seam
 from tallies.integrations._serving import find
+from tests.support.mergekit_host import as_mergekit
 
 KINDS = {
     "normal": lambda x: x,
@@ -40,6 +41,7 @@ PARAMETERS: dict[str, list[dict[str, Any]]] = {
     "ramplus_tl": [{"r": 0.3, "alpha": 0.4}],
 }
 WEIGHTED = set(PARAMETERS) - {"ram", "ramplus_tl"}
+NEAR: list[dict[str, Any]] = [{"t": 0.3}, {"t": 1e-5}, {"t": 0}, {"t": -0.5}, {"t": 2}]
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,20 @@ def test_finite_tensors_are_merged_here(method: str) -> None:
         with seam.installed():
             merged(method, tensors_of("equal magnitudes", 4, (64, 32)), parameters)
             assert seam.calls() == {"ours": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nearswap_has_the_bits_of_the_host_in_float32(kind: str) -> None:
+    for parameters in NEAR:
+        for shape in ((17,), (40, 33)):
+            tensors = tensors_of(kind, 2, shape)
+            theirs = merge_tensors(tensors, "nearswap", parameters=parameters, base_index=0)
+            with seam.installed():
+                ours = merge_tensors(tensors, "nearswap", parameters=parameters, base_index=0)
+            finite = theirs.isfinite()
+            assert torch.equal(ours[finite], theirs[finite]), parameters
+            assert torch.equal(ours.isfinite(), finite)
+            assert kind == "huge" or seam.calls() == {"ours": 1}
 
 
 @pytest.mark.parametrize("n_experts", [5, 8, 17])
@@ -155,8 +171,9 @@ ARCS: dict[str, dict[str, Any]] = {
     "karcher": {},
     "model_stock": {},
     "sce": {"select_topk": 0.3},
+    "arcee_fusion": {},
 }
-N_EXPERTS = {"slerp": 1, "nuslerp": 2}
+N_EXPERTS = {"slerp": 1, "nuslerp": 2, "arcee_fusion": 1}
 
 
 @pytest.mark.parametrize("method", ARCS)
@@ -243,10 +260,11 @@ def test_linear_weights_that_cancel_are_the_host_s() -> None:
 
 
 def test_the_host_is_as_before_after_uninstalling() -> None:
-    before = {
-        one.label: find(one.module, one.name).value  # type: ignore[union-attr]
-        for one in seam.SEAMS
-    }
+    with as_mergekit():
+        before = {
+            one.label: find(one.module, one.name).value  # type: ignore[union-attr]
+            for one in seam.SEAMS
+        }
     seam.install()
     installed = {label: find_label(label) for label in before}
     assert all(installed[label] is not before[label] for label in before)

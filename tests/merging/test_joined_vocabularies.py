@@ -14,7 +14,7 @@ from tallies import InputError, merge, plan
 from tests.reference.linear import linear
 from tests.reference.ties import ties_model
 from tests.reference.vocabulary import aligned
-from tests.support.checkpoints import Model, assert_holds, read
+from tests.support.checkpoints import Model, assert_holds, data_bytes, read
 from tests.support.command import tallies, tree
 from tests.support.merges import BF16, assert_fingerprints, dyadic, request
 from tests.support.tokens import EMBEDDING, HEAD, rows_model, tokenizer, write_model
@@ -235,6 +235,17 @@ def test_a_source_with_a_number_beyond_all_others_is_refused(tmp_path: Path) -> 
     assert made.to_json_dict()["vocabulary"]["rows"] < 100
     with pytest.raises(InputError, match=r"pad_to_multiple_of: found 10000000.*at most 1048576"):
         plan(recipe | {"tokenizer": {"source": "union", "pad_to_multiple_of": 10**30}})
+
+
+@pytest.mark.parametrize("word", ["truncate", "base-rows"])
+def test_a_tokenizer_leaves_other_ways_with_rows_without_effect(tmp_path: Path, word: str) -> None:
+    write_models(tmp_path)
+    recipe = request("linear", [tmp_path / "base", tmp_path / "chat"])
+    recipe |= {"tokenizer": {"source": "union"}, "base_model": str(tmp_path / "base")}
+    merge(recipe, tmp_path / "alone")
+    report = merge(recipe | {"embeddings": word}, tmp_path / "both")
+    assert f"embeddings: {word} has no effect: the rows are those of 'tokenizer'" in report.warnings
+    assert data_bytes(tmp_path / "both") == data_bytes(tmp_path / "alone")
 
 
 def test_a_run_over_another_tokenizer_does_not_go_on(tmp_path: Path) -> None:

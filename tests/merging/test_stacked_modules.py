@@ -119,3 +119,26 @@ def test_slices_of_a_model_with_two_stacks_ask_for_modules(pair: Path) -> None:
     made = {"merge_method": "passthrough", **sliced(pair, ("a", 0, 2), ("b", 1, 3))}
     with pytest.raises(InputError, match="several stacks of layers"):
         tallies.plan(made)
+
+
+BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+
+
+@pytest.mark.parametrize("taken", [[("a", 1, 3)], [("b", 0, 1), ("a", 0, 2)]])
+def test_positions_of_the_first_layer_stay_with_the_first_layer(
+    tmp_path: Path, taken: list[tuple[str, int, int]]
+) -> None:
+    held: dict[str, Model] = {}
+    for seed, name in enumerate("ab"):
+        bias = np.full((4, 2), seed + 1, dtype=np.float32)
+        held[name] = {**model(seed), BIAS: bias}
+        write(tmp_path / name, held[name], config=T5)
+    made = recipe(tmp_path, encoder=sliced(tmp_path, *taken), decoder=whole(tmp_path, "a"))
+    tallies.merge(made, tmp_path / "out")
+    found = read(tmp_path / "out")
+    assert [name for name in found if "relative_attention_bias" in name] == [BIAS]
+    assert_same_bits(found[BIAS], held[taken[0][0]][BIAS])
+    rows = [held[name][ENCODER.format(n)] for name, first, end in taken for n in range(first, end)]
+    for number, row in enumerate(rows):
+        assert_same_bits(found[ENCODER.format(number)], row)
+    assert any(BIAS in one and "first layer" in one for one in tallies.plan(made).warnings)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +142,53 @@ def test_a_stage_that_nothing_takes_is_left_out(here: Path) -> None:
     [
         ([MIDDLE, LAST, LAST], "holds 2 documents without a name"),
         ([MIDDLE, MIDDLE, LAST], "stages: two have the name 'mid'"),
-        ([{**MIDDLE, "models": ["mid", "a"]}, LAST], r"takes its own result \(mid -> mid\)"),
+        (
+            [{**MIDDLE, "models": ["mid", "a"]}, LAST],
+            "two.yml: stages: 'mid' takes its own result; each",
+        ),
         (
             [{**MIDDLE, "models": ["two"]}, {**MIDDLE, "name": "two", "models": ["mid"]}, LAST],
-            r"\(mid -> two -> mid\)",
+            "stages: 'mid' takes 'two', and 'two' takes 'mid'; each stage takes models",
+        ),
+        (
+            [
+                {**MIDDLE, "models": ["z"]},
+                {**LAST, "name": "y", "models": ["z", "c"]},
+                {**MIDDLE, "name": "z", "models": ["y", "mid"]},
+            ],
+            "stages: 'mid' takes 'z', and 'z' takes 'mid'|'z' takes 'y', and 'y' takes 'z'",
+        ),
+        (
+            [{**MIDDLE, "models": ["two"]}, {**MIDDLE, "name": "two", "models": ["mid"]}],
+            "stages: 'mid' takes 'two', and 'two' takes 'mid'",
         ),
         ([{**MIDDLE, "name": "../mid"}, LAST], r"stages\[0\]: name: found '../mid'"),
+        ([{**MIDDLE, "name": "ä" * 101}, LAST], r"stages\[0\]: name: .* at most 200 bytes"),
+        ([{**MIDDLE, "name": "a/" * 11}, LAST], r"stages\[0\]: name: .* at most 10 parts"),
+        ([{**MIDDLE, "name": "lock"}, LAST], r"found 'lock', .* neither of lock, new-lock"),
         ([{**MIDDLE, "merge_method": "linaer"}, LAST], "stage 'mid': merge_method: .*linear"),
         ([{**MIDDLE, "models": ["a", "z"]}, LAST], "stage 'mid': .*z: no such"),
         ([MIDDLE, {**LAST, "models": ["mid", "z"]}], "z: no such"),
-        ([{**MIDDLE, "name": "x"}, {**LAST, "name": "y", "models": ["c"]}], "taken by no other"),
+        (
+            [{**MIDDLE, "name": "x"}, {**LAST, "name": "y", "models": ["c"]}],
+            "no other stage takes 'x' and 'y', expected one such stage, the result; leave out",
+        ),
+        (
+            [MIDDLE, {**LAST, "models": ["a", "midd"]}],
+            r"models\[1\]: 'midd' is neither a stage.*did you mean 'mid'",
+        ),
+        (
+            [MIDDLE, {**LAST, "models": ["midl+x", "mid"]}],
+            r"models\[0\]: 'midl' is neither.* 'mid'",
+        ),
+        (
+            [
+                {**MIDDLE, "base_model": "las"},
+                {**LAST, "name": "last"},
+                {**LAST, "models": ["mid", "last"]},
+            ],
+            "stage 'mid': base_model: 'las' is neither a stage .* did you mean 'last'",
+        ),
         ([MIDDLE, "text"], "document 2: found 'text', expected a recipe"),
         ([{**MIDDLE, "adapter_rank": 4}, LAST], "stage 'mid': .*adapter_rank"),
         ([MIDDLE, {**LAST, "adapter_rank": 4}], "stages: .*adapter_rank"),
@@ -250,6 +292,35 @@ def test_what_a_killed_run_left_in_memory_is_removed(
         lock_file(busy.fileno())
         tallies.merge(documents(here / "two.yml", MIDDLE, LAST), here / "out")
     assert [one.name for one in (here / "memory").iterdir()] == [f"{staging.PREFIX}busy"]
+
+
+def test_the_longest_name(here: Path) -> None:
+    name = "ä" * 100
+    last = {**LAST, "models": [name, "c"]}
+    recipe = documents(here / "two.yml", {**MIDDLE, "name": name}, last)
+    for memory in ("1GiB", 64):
+        tallies.merge(recipe, here / "out", max_memory=memory, overwrite=True)
+        assert_holds(here / "out", EXPECTED)
+
+
+def test_skeletons_of_killed_runs_are_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "tmp"))
+    killed = "import os, tallies\nmade = tallies.plan('two.yml')\nos.kill(os.getpid(), 9)\n"
+    recipe = documents(here / "two.yml", MIDDLE, LAST)
+    ended = subprocess.run(
+        [sys.executable, "-c", killed], env={**os.environ, "TMPDIR": str(here / "tmp")}, check=False
+    )
+    (left,) = (here / "tmp").iterdir()
+    assert ended.returncode == -9 and left.name.startswith(staging.PREFIX)
+    first = tallies.plan(recipe)
+    (own,) = (here / "tmp").iterdir()
+    assert own != left
+    second = tallies.plan(recipe)
+    assert own.exists() and len(list((here / "tmp").iterdir())) == 2
+    del first, second
+    gc.collect()
+    assert not list((here / "tmp").iterdir())
 
 
 def test_two_runs_do_not_share_a_directory(here: Path) -> None:

@@ -100,8 +100,84 @@ def test_tied_tensors_are_filled_each() -> None:
 def test_parameters_of_a_module_are_filled() -> None:
     layer = torch.nn.Linear(40, 6, bias=False)
     base, *experts = ({"weight": torch.from_numpy(one["a"])} for one in (BASE, *EXPERTS))
-    merge_state_dicts(base, experts, out=dict(layer.named_parameters()), **OPTIONS)
+    with torch.no_grad():
+        merge_state_dicts(base, experts, out=dict(layer.named_parameters()), **OPTIONS)
     assert np.array_equal(layer.weight.detach(), EXPECTED["a"])
+
+
+def interleaved() -> torch.Tensor:
+    """Return a tensor whose dimensions interleave and meet nowhere: 0, 2, 4, 3, 5, 7."""
+    return torch.zeros(8).as_strided((2, 3), (3, 2))
+
+
+def test_dimensions_may_interleave() -> None:
+    room = interleaved()
+    base, expert = np.zeros((2, 3), np.float32), np.arange(6, dtype=np.float32).reshape(2, 3)
+    merge_state_dicts({"a": base}, [{"a": expert}], density=1.0, out={"a": room})
+    assert np.array_equal(room.numpy(), expert)
+
+
+def two_results() -> tuple[dict[str, Array], list[dict[str, Array]]]:
+    base = {name: np.zeros((3, 4), np.float32) for name in "ab"}
+    return base, [{"a": base["a"] + 1, "b": base["b"] + 2}]
+
+
+@pytest.mark.parametrize("framework", ["numpy", "torch"])
+def test_results_may_interleave(framework: str) -> None:
+    memory: Any = np.zeros((3, 8), np.float32)
+    if framework == "torch":
+        memory = torch.from_numpy(memory)
+    out = {"a": memory[:, :4], "b": memory[:, 4:]}
+    merge_state_dicts(*two_results(), density=1.0, out=out)
+    assert np.array_equal(np.asarray(memory), np.repeat([[1, 2]], 4, axis=1).repeat(3, axis=0))
+
+
+SHARED: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "one array": lambda: (room := np.zeros((3, 4), np.float32), room),
+    "one tensor": lambda: (room := torch.zeros(3, 4), room),
+    "a tensor and its array": lambda: (room := torch.zeros(3, 4), room.numpy()),
+    "turned": lambda: (room := np.zeros((3, 4), np.float32), room[::-1]),
+    "columns": lambda: ((room := torch.zeros(3, 7))[:, :4], room[:, 3:]),
+    "another dtype": lambda: (room := torch.zeros(3, 4), room.view(torch.bfloat16)[:, 4:]),
+}
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_results_that_share_memory_are_refused(kind: str) -> None:
+    first, second = SHARED[kind]()
+    message = "^out: tensors 'a' and 'b' share memory, expected one array for each result"
+    with pytest.raises(InputError, match=message):
+        merge_state_dicts(*two_results(), density=1.0, out={"a": first, "b": second})
+    assert not np.asarray(first).any()
+
+
+def test_copied_tensors_that_share_memory_are_refused() -> None:
+    base = {"m": np.arange(3), "n": np.ones(3, np.int64), "a": BASE["a"]}
+    room = np.zeros(3, np.int64)
+    with pytest.raises(InputError, match=r"^out: tensors 'm' and 'n' share memory"):
+        merge_state_dicts(base, [base], out={"m": room, "n": room, "a": BASE["a"]}, **OPTIONS)
+    assert not room.any()
+
+
+def test_tied_tensors_may_share_memory() -> None:
+    tied = [{"a": one["a"], "b": one["a"]} for one in (BASE, *EXPERTS)]
+    room = np.zeros(SHAPE, np.float32)
+    merged = merge_state_dicts(tied[0], tied[1:], out={"a": room, "b": room}, **OPTIONS)
+    assert merged["a"] is room and merged["b"] is room and np.array_equal(room, EXPECTED["a"])
+    with pytest.raises(InputError, match=r"^out: tensors 'a' and 'b' share memory"):
+        merge_state_dicts(tied[0], tied[1:], out={"a": room, "b": room[::-1]}, **OPTIONS)
+
+
+def test_inference_tensors_are_filled_in_inference_mode() -> None:
+    with torch.inference_mode():
+        room = torch.zeros(SHAPE)
+        merge_state_dicts(BASE, EXPERTS, out={"a": room, "n": np.zeros(3, np.int64)}, **OPTIONS)
+        assert np.array_equal(room.numpy(), EXPECTED["a"])
+
+
+def inference_tensor() -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.zeros(SHAPE)
 
 
 READ_ONLY = np.zeros(SHAPE, np.float32)
@@ -117,13 +193,37 @@ REFUSED: dict[str, tuple[Any, str]] = {
         {"a": torch.zeros(1, 40).expand(SHAPE)},
         "out: tensor 'a' has elements that share memory",
     ),
+    "by 1": (
+        {"a": torch.zeros(45).as_strided(SHAPE, (1, 1))},
+        "out: tensor 'a' has elements that share memory",
+    ),
+    "by less than a row": (
+        {"a": np.lib.stride_tricks.as_strided(np.zeros(240, np.float32), SHAPE, (156, 4))},
+        "out: tensor 'a' has elements that share memory",
+    ),
+    "by less than an element": (
+        {"a": np.lib.stride_tricks.as_strided(np.zeros(240, np.float32), SHAPE, (160, 2))},
+        "out: tensor 'a' has elements that share memory",
+    ),
+    "inference": ({"a": inference_tensor()}, "out: tensor 'a': found an inference tensor"),
+    "gradient": (
+        {"a": torch.zeros(SHAPE, requires_grad=True)},
+        "out: tensor 'a': found a tensor that requires grad",
+    ),
+    "sparse": ({"a": torch.zeros(SHAPE).to_sparse()}, "out: tensor 'a': found layout"),
     "meta": ({"a": torch.empty(SHAPE, device="meta")}, "out: tensor 'a': found a meta tensor"),
-    "dtype": ({"a": np.zeros(SHAPE, np.complex64)}, "out: tensor 'a': found dtype complex64"),
+    "dtype": (
+        {"a": np.zeros(SHAPE, np.complex64), "n": np.zeros(3, np.int64)},
+        "out: tensor 'a': found dtype complex64",
+    ),
     "copied": (
         {"a": np.zeros(SHAPE, np.float32), "n": np.zeros(3, np.int32)},
         "out: tensor 'n': found dtype int32, expected int64",
     ),
-    "integers": ({"a": np.zeros(SHAPE, np.int32)}, "out: tensor 'a': found dtype int32"),
+    "integers": (
+        {"a": np.zeros(SHAPE, np.int32), "n": np.zeros(3, np.int64)},
+        "out: tensor 'a': found dtype int32",
+    ),
 }
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from tallies import InputError, MergeConfig
+from tallies import InputError, MergeConfig, methods
 from tallies.methods._method import Method
+from tallies.methods.karcher import Karcher
 from tallies.recipe import modifiers
 from tallies.recipe.effect import in_effect
-from tallies.spec.choices import PAPER, Semantics
+from tallies.recipe.parameters import check_parameters
+from tallies.recipe.settings import evaluate
+from tallies.spec.choices import MERGEKIT, PAPER, Semantics
 from tallies.spec.parameters import Parameter
 from tests.support.methods import PAIRS
 from tests.support.recipes import complete
@@ -131,3 +134,24 @@ def test_a_last_rule_says_what_holds_elsewhere() -> None:
     assert written.parameters["density"][-1] == {"filter": None, "value": 0.2}
     assert written.parameters["scope"] == "model"
     assert in_effect(written) == written
+
+
+@pytest.mark.parametrize(("name", "semantics"), PAIRS)
+def test_defaults_are_written_as_they_are_read_back(name: str, semantics: Semantics) -> None:
+    """An integer stays one: 10 of a report is not 10.0 in the report of its repetition."""
+    method = methods.get(name)
+    for key, parameter in method.parameters(semantics).items():
+        if parameter.default is not None:
+            read = check_parameters({key: parameter.default}, method, semantics)
+            assert json.dumps(read) == json.dumps({key: parameter.default})
+
+
+@pytest.mark.parametrize("given", [10, 10.0, "10"])
+def test_whole_numbers_are_integers(given: object) -> None:
+    (read,) = check_parameters({"max_iter": given}, Karcher, PAPER).values()
+    assert read == 10 and type(read) is int
+
+
+def test_gradients_of_whole_numbers_are_interpolated() -> None:
+    setting = check_parameters({"max_iter": [2, 6, 7]}, Karcher, MERGEKIT)["max_iter"]
+    assert [evaluate(setting, "w", at) for at in (0.0, 0.25, 0.5, 1.0)] == [2, 4, 6, 7]

@@ -165,3 +165,42 @@ def test_a_stated_value_holds_in_other_semantics_though_it_is_a_default() -> Non
         request(parameters={"density": 0.2, "weight": 1.0}), Overrides({"semantics": "mergekit"})
     )
     assert made.parameters["density"] == 0.2
+
+
+STAGED = request(
+    models=["mid", "b"],
+    stages=[
+        {"name": "mid", "merge_method": "linear", "models": ["low.1", "c"]},
+        {"name": "low.1", "merge_method": "linear", "models": ["c", "d"]},
+    ],
+)
+
+
+@pytest.mark.parametrize("stage", ["0", "mid"])
+def test_a_value_of_a_stage_is_set_by_its_number_or_name(stage: str) -> None:
+    settings = {f"stages.{stage}.seed": 3, f"stages.{stage}.models.c.weight": 0.25}
+    made = MergeConfig.load(STAGED, Overrides(settings=settings))
+    stages = dict(made.before())
+    assert (stages["mid"].seed, stages["low.1"].seed, made.seed) == (3, 0, 0)
+    assert [one.parameters for one in stages["mid"].models] == [{}, {"weight": 0.25}]
+
+
+def test_a_stage_whose_name_has_a_dot() -> None:
+    made = MergeConfig.load(STAGED, Overrides(settings={"stages.low.1.dtype": "float16"}))
+    assert [one.dtype for _, one in made.before()] == ["F16", None]
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("stages.7.seed", "'7' is no stage of the recipe, which has 'mid', 'low.1'"),
+        ("stages.gone.seed", "'gone' is no stage"),
+        ("stages.0", r"expected stages\.STAGE\.KEY=VALUE, such as stages\.0\.seed=3"),
+        ("stages.mid.sead", "'sead' is not known; did you mean 'seed'"),
+    ],
+)
+def test_values_of_stages_that_are_not_there(key: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        MergeConfig.load(STAGED, Overrides(settings={key: 3}))
+    with pytest.raises(InputError, match=r"stages\.0\.seed.*is no stage .* has none"):
+        MergeConfig.load(request(models=["a"]), Overrides(settings={"stages.0.seed": 3}))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
+from ..errors import InputError
 from .checkpoint import Checkpoint
 from .tensors import TensorInfo
 
@@ -71,6 +72,9 @@ def with_layers(config: Mapping[str, Any], key: str, layers: Sequence[LayerOf]) 
         config: The configuration of the model whose files the result gets.
         key: The key of the number of layers.
         layers: The layers in their order.
+
+    Raises:
+        InputError: The configuration states the kind of each layer, and that of one is not known.
     """
     found = dict(config)
     found[key] = len(layers)
@@ -83,6 +87,15 @@ def with_layers(config: Mapping[str, Any], key: str, layers: Sequence[LayerOf]) 
             items = [_list(one.config, name)[one.number : one.number + 1] for one in layers]
             if all(items):
                 found[name] = [item for (item,) in items]
+            elif all(item == value[0] for item in value):
+                found[name] = value[:1] * len(layers)
+            elif name == "layer_types":
+                raise InputError(
+                    f"{name}: the configuration beside the result has a kind for each of "
+                    f"{len(value)} layers, and a model of the slices states none; take the files "
+                    "of a model that has one for each layer (--files-from), or add the key to "
+                    "that model's config.json"
+                )
     return found
 
 

@@ -11,9 +11,11 @@ from ..hub.library import cached_in
 from ..merging.checkpoints import merge
 from ..merging.report import MergeReport
 from ..merging.summary import summary
+from ..messages import unknown
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..spec.choices import MERGEKIT, Architecture
+from ..spec.dtypes import FLOATS, RECIPE_NAMES, named
 from ._bar import wants_bar
 from ._options import memory_option, offline_option
 from ._screen import screen
@@ -41,11 +43,18 @@ def _switch(name: str, text: str, default: bool | None = None) -> click.Option:
     return click.Option([f"--{name}/--no-{name}"], default=default, help=text)
 
 
-def _idle(name: str, metavar: str | None = None) -> click.Option:
+def _dtype(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Return the name of a dtype as it is; InputError for another text."""
+    if text is not None and named(text) not in FLOATS:
+        raise InputError(f"{option.opts[0]}: {unknown(text, RECIPE_NAMES)}")
+    return text
+
+
+def _idle(name: str, metavar: str | None = None, **checks: Any) -> click.Option:
     text = f"Nothing to do: {_NOTHING_TO_DO[name.replace('-', '_')]}."
     if metavar is None:
         return _switch(name, text)
-    return click.Option([f"--{name}"], metavar=metavar, help=text)
+    return click.Option([f"--{name}"], metavar=metavar, help=text, **checks)
 
 
 def _n_bytes(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
@@ -91,7 +100,7 @@ _OPTIONS = [
     ),
     _switch("quiet", "Print nothing but errors."),
     _idle("lora-merge-cache", "DIR"),
-    _idle("lora-merge-dtype", "DTYPE"),
+    _idle("lora-merge-dtype", "DTYPE", callback=_dtype),
     _idle("low-cpu-memory"),
     _idle("clone-tensors"),
     _idle("trust-remote-code"),
@@ -99,7 +108,7 @@ _OPTIONS = [
     _idle("read-to-gpu"),
     _idle("multi-gpu"),
     _idle("async-write"),
-    _idle("write-threads", "N"),
+    _idle("write-threads", "N", type=int),
     click.Option(
         ["-v", "verbosity"], count=True, help=f"Nothing to do: {_NOTHING_TO_DO['verbosity']}."
     ),

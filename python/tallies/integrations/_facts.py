@@ -76,6 +76,7 @@ class Seam:
             the call to the host. An InputError or a TypeError does the same.
         copied: Other pieces of the host whose behaviour ours repeats.
         exact: False for a function that gives the host's result only within rounding.
+        late: True to serve the function only once somebody has loaded its module.
     """
 
     module: str
@@ -84,6 +85,7 @@ class Seam:
     ours: Callable[..., Any]
     copied: Sequence[Source] = ()
     exact: bool = True
+    late: bool = False
 
     @property
     def label(self) -> str:

@@ -89,7 +89,8 @@ def dicts_of(state_dicts: Any) -> Sequence[StateDict]:
     """Return state dicts of the same names and kinds; raise HandOver where they are others."""
     if not isinstance(state_dicts, (list, tuple)) or not state_dicts:
         raise HandOver("arguments")
-    if not all(isinstance(one, Mapping) and one for one in state_dicts):
+    # Other mappings may have no copy, or make their tensors when they are asked for.
+    if not all(type(one) in (dict, OrderedDict) and one for one in state_dicts):
         raise HandOver("arguments")
     if any(one.keys() != state_dicts[0].keys() for one in state_dicts):
         raise HandOver("names")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..spec.choices import Semantics
@@ -120,7 +121,9 @@ def _merged(
 
     if not isinstance(dicts, (list, tuple)) or not dicts:
         raise HandOver("arguments")
-    if not all(isinstance(one, Mapping) and one.keys() == dicts[0].keys() for one in dicts):
+    if any(type(one) not in (dict, OrderedDict) for one in dicts):
+        raise HandOver("arguments")
+    if any(one.keys() != dicts[0].keys() for one in dicts):
         raise HandOver("names")
     if torch.device(accelerator).type != "cpu":
         raise HandOver("device")

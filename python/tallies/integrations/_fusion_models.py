@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,6 +12,8 @@ from ._fusion_dicts import StateDict, dicts_of
 from ._seam import HandOver, Original
 from ._tensors import check_finite, number_of, reason_against
 
+POOLED = ("load_model", "model_names", "is_special_model")
+"""The methods of a pool whose results are read from its dict of models instead."""
 Merge = Callable[[Any, list[Any]], Any]
 """From a tensor of the base and those of the experts to the merged one."""
 
@@ -51,19 +54,33 @@ def magmax_merge(
 def _models(modelpool: Any) -> tuple[Any, list[Any]]:
     """Return the base and the experts of a pool that are all in memory.
 
+    A pool of another class may load and name its models in its own ways, so that it is the host's.
     The host loads others one after the other, where a merge in one pass would need all at once.
     """
+    from fusion_bench.modelpool import BaseModelPool
     from torch import nn
 
-    pool = getattr(modelpool, "_models", modelpool)
-    if not isinstance(pool, Mapping) or "_pretrained_" not in pool:
+    pool = modelpool
+    if type(modelpool) is BaseModelPool and not any(name in vars(modelpool) for name in POOLED):
+        pool = modelpool._models
+    if type(pool) is not dict or not all(isinstance(name, str) for name in pool):
         raise HandOver("pool")
-    # Names in underlines are those of special models.
-    experts = [model for name, model in pool.items() if not name.startswith("_")]
+    if "_pretrained_" not in pool or not all(_is_own(BaseModelPool, name) for name in POOLED):
+        raise HandOver("pool")
     base = pool["_pretrained_"]
+    experts = [pool[name] for name in pool if not BaseModelPool.is_special_model(name)]
     if not experts or not all(isinstance(model, nn.Module) for model in (base, *experts)):
         raise HandOver("pool")
     return base, experts
+
+
+def _is_own(home: type, name: str) -> bool:
+    """Return whether a class of the host still has the method that its file defines."""
+    found = vars(home).get(name)
+    function = getattr(found, "fget", None) or getattr(found, "__func__", found)
+    code = getattr(function, "__code__", None)
+    file = sys.modules[home.__module__].__file__
+    return code is not None and code.co_name == name and code.co_filename == file
 
 
 def _merged(base: Any, experts: Sequence[Any], ours: Merge, theirs: Merge, inplace: Any) -> Any:

@@ -73,6 +73,8 @@ def generate_task_masks(
     if tv is None:
         tv = ours.combine(None, rows, gate="all", vote="none", blend="sum")
     check([*rows, tv])
+    for weights in (flat_ft, flat_ptm):
+        check([weights])
     factor = number_of(tall_mask_lambda)
     if factor < 0 or flat_ft.shape != tv_flat_checks.shape:
         raise HandOver("arguments")

@@ -84,6 +84,22 @@ def slerp(original: Original, batch: Any, t: Tensor) -> Tensor:
     return torch.stack([_merged(None, [a, b], "slerp", t=share) for a, b, share in outputs])
 
 
+def nearswap(original: Original, group: Any, t: float) -> Tensor:
+    """Take over the values of the other model where they are near the base's."""
+    if group.base is None or len(group.non_base) != 1:
+        raise HandOver("arguments")
+    if original.exact:
+        check([entry.tensor for entry in group.entries])
+    return _merged(None, [group.base.tensor, group.non_base[0].tensor], "nearswap", t=t)
+
+
+def arcee_fusion(original: Original, group: Any) -> Tensor:
+    """Take over the entries of the other model that matter most, by a threshold of all of them."""
+    if group.base is None or len(group.non_base) != 1:
+        raise HandOver("arguments")
+    return _merged(group.base.tensor, [group.non_base[0].tensor], "arcee_fusion")
+
+
 def nuslerp(
     original: Original,
     group: Any,

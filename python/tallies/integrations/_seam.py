@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import InputError
 from ._facts import HandOver, HostError, Original, Seam, Source, digest_of
+from ._loading import WhenLoaded
 from ._serving import Place, describe, find, places_of, serve
 
 __all__ = ["HandOver", "Host", "HostError", "Original", "Seam", "Source"]
@@ -63,6 +64,7 @@ class Host:
         self._standing: dict[str, _Standing] = {}
         self._holders: list[tuple[object, bool]] = []
         self._calls: dict[str, Counter[str]] = {}
+        self._awaited: dict[str, WhenLoaded] = {}
 
     def install(self, *, exact: bool = True, force: bool = False) -> None:
         """Serve the host's functions from here on by ours.
@@ -142,13 +144,27 @@ class Host:
             )
         fresh = not self._standing and not self._holders
         known = force or self._has_known_version()
-        wanted = [one for one in self._make_seams() if one.label not in self._standing]
-        found = [one for one in wanted if known and (force or self._is_known(one))]
+        taken = {*self._standing, *self._awaited}
+        wanted = [one for one in self._make_seams() if known and one.label not in taken]
+        late = [one for one in wanted if one.late and one.module not in sys.modules]
+        found = [one for one in wanted if one not in late and (force or self._is_known(one))]
         if fresh:
             self._calls = {}
         for seam in found:
-            if (place := find(seam.module, seam.name)) is not None:
-                self._stand(seam, place)
+            self._serve(seam)
+        for seam in late:
+            then = functools.partial(self._loaded, seam, force)
+            self._awaited[seam.label] = WhenLoaded(seam.module, then)
+
+    def _loaded(self, seam: Seam, force: bool) -> None:
+        """Serve a seam whose module somebody has just loaded."""
+        with self._lock:
+            if self._awaited.pop(seam.label, None) and (force or self._is_known(seam)):
+                self._serve(seam)
+
+    def _serve(self, seam: Seam) -> None:
+        if (place := find(seam.module, seam.name)) is not None:
+            self._stand(seam, place)
 
     def _stand(self, seam: Seam, home: Place) -> None:
         standing = _Standing(seam, home.value, lambda: None)
@@ -228,6 +244,9 @@ class Host:
             if self._holders:
                 return
             standing, self._standing = list(self._standing.values()), {}
+            awaited, self._awaited = list(self._awaited.values()), {}
+            for finder in awaited:
+                finder.close()
             replaced = [text for one in standing for text in self._put_back(one)]
         for text in replaced:
             self._warn(text)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..errors import TalliesError
 from . import _mergekit_methods as methods
+from . import _mergekit_runs as runs
 from . import _mergekit_task_vectors as task_vectors
 from ._seam import Host, Seam, Source
 
@@ -52,13 +53,35 @@ def _within_rounding(
     return Seam(home, f"{name}.implementation", digest, ours, sources, exact=False)
 
 
+_RUN: Final = "mergekit.merge.run_merge"
+
 SEAMS: Final = (
+    Seam(
+        "mergekit.merge",
+        "run_merge",
+        "4456933bae68952d",
+        runs.run_merge,
+        (
+            Source("mergekit.plan", "", "6a5324898140c530"),
+            Source("mergekit.io.tensor_writer", "", "5448b8fc7e6e806f"),
+            Source("mergekit.options", "MergeOptions", "a8da65845722df7c"),
+        ),
+        late=True,
+    ),
     Seam(
         _GENERALIZED,
         "GeneralizedTaskArithmeticMerge.merge_group",
         "f343b538a111f4b2",
         task_vectors.merge_group,
         (_MASK, Source("mergekit.sparsify", "", "50be22e0bcf32fa2")),
+    ),
+    _of_method("nearswap", "nearswap_merge", "c43fd0fc930e16bd", methods.nearswap),
+    _within_rounding(
+        "arcee_fusion",
+        "arcee_fusion_merge_method",
+        "2d7324c4e1557142",
+        methods.arcee_fusion,
+        _compute_importance="c6f1f8091c2a8574",
     ),
     _of_method("linear", "linear_merge", "d7db573c3a6d3b74", methods.linear),
     _of_method("ram", "ram_merge", "75dfea95dd7cb6ef", methods.ram, _RAM_VECTORS),
@@ -141,7 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(counts: dict[str, int]) -> str:
     others = [f"{n} {reason}" for reason, n in counts.items() if reason != "ours"]
     handed = f", mergekit's own: {', '.join(others)}" if others else ""
-    return f"tallies: {counts['ours']} tensors or batches merged{handed}"
+    whole = calls(_RUN).get("ours", 0)
+    done = f"{whole} runs as a whole, " if whole else ""
+    return f"tallies: {done}{counts['ours'] - whole} tensors or batches merged{handed}"
 
 
 if __name__ == "__main__":

@@ -62,7 +62,12 @@ def explain(
 
 def _request(made: MergePlan) -> Iterator[tuple[str, str]]:
     if made.has_base:
-        yield "base", facts.template_name(made)
+        yield (
+            "base",
+            ": ".join(
+                filter(None, (facts.template_name(made), ", ".join(facts.layers_of_base(made))))
+            ),
+        )
         yield from _adapters(made, facts.template_name(made), made.template)
     for number, name in enumerate(facts.names(made)):
         own = [*facts.layers_of(made, number), listed(facts.model_parameters(made, number))]
@@ -104,7 +109,7 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
         "dtypes",
         f"{', '.join(f'{n} {dtype}' for dtype, n in facts.dtypes(made).items())}; sums are float32",
     )
-    found = stacks(by_layer(dict.fromkeys(made.parameters, "")))
+    found = stacks(by_layer(dict.fromkeys(facts.layered(made), "")))
     layers = [f"{len(held)} of {stack or 'the model'}" for stack, held in found.items()]
     yield "layers", ", ".join(layers) or "none found in the names"
     for title, values in facts.varying(made).items():
@@ -121,15 +126,19 @@ def _cost(
     for download in made.downloads:
         yield "downloads", str(download)
     yield "passes", "; ".join(made.passes())
-    yield "reads", format_size(made.bytes_read)
+    copied = ""
+    if made.config.method.copies_alone and made.match.copied:
+        n_bytes = sum(made.template.tensors[name].n_bytes for name in made.match.copied)
+        copied = f", and copies {format_size(n_bytes)} as they are"
+    yield "reads", format_size(made.bytes_read) + copied
     names = [shard.name for shard in made.shards]
     shown = names if len(names) <= 3 else [names[0], "...", names[-1]]
     where = "" if out is None else f" to {out}"
     written = f"{format_size(made.bytes_written)} in {counted(len(names), 'file')}"
     yield "writes", f"{written}{where}: {', '.join(shown)}"
-    if copied := [str(path) for path in made.auxiliary.paths]:
+    if small := [str(path) for path in made.auxiliary.paths]:
         of_adapters = "".join(f"; {one}" for one in tokenizers_of_adapters(made.donor))
-        yield "copies", f"{', '.join(copied)} from {facts.donor_name(made)}{of_adapters}"
+        yield "copies", f"{', '.join(small)} from {facts.donor_name(made)}{of_adapters}"
     yield "memory", _memory(made, max_bytes, threads)
     yield "time", _time(made)
 

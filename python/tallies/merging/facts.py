@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.cards import of_one_model
 from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
+from ..recipe.layers import Layer
 from ..recipe.modifiers import KEYS
 from ..recipe.vocabulary import WORDS
 from .values import extents
@@ -85,10 +86,21 @@ def layers_of(made: MergePlan, model: int) -> list[str]:
 
     There are none where whole models are merged.
     """
-    if made.stack is None:
+    return [] if made.stack is None else _runs(made.stack.taken[model])
+
+
+def layers_of_base(made: MergePlan) -> list[str]:
+    """Return the layers that a stack has of its base, where all slices have the same one."""
+    if made.stack is None or any(
+        one.base_model for module in made.config.stack.values() for one in module.slices
+    ):
         return []
+    return _runs(made.stack.taken_of_base)
+
+
+def _runs(layers: Iterable[Layer]) -> list[str]:
     runs: list[tuple[str, list[int]]] = []
-    for layer in made.stack.taken[model]:
+    for layer in layers:
         if runs and runs[-1][0] == layer.stack and runs[-1][1][-1] + 1 == layer.number:
             runs[-1][1].append(layer.number)
         else:
@@ -97,6 +109,11 @@ def layers_of(made: MergePlan, model: int) -> list[str]:
         f"{stack.rstrip('.')} {numbers[0]}" + (f"-{numbers[-1]}" if numbers[1:] else "")
         for stack, numbers in runs
     ]
+
+
+def layered(made: MergePlan) -> Iterable[str]:
+    """Return the tensors whose layers a plan counts: those merged; in a stack, all."""
+    return made.parameters if made.stack is None else made.template.tensors
 
 
 def settings(made: MergePlan) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def data(made: MergePlan) -> dict[str, Any]:
         "parameters": facts.shared_parameters(made),
         "n_parameters": made.n_parameters,
         "dtypes": facts.dtypes(made),
-        "layers": [layer for layer in by_layer(dict.fromkeys(made.parameters, "")) if layer],
+        "layers": [layer for layer in by_layer(dict.fromkeys(facts.layered(made), "")) if layer],
         "by_layer": {title: by_layer(values) for title, values in facts.varying(made).items()},
         "passes": made.passes(),
         "bytes_read": made.bytes_read,

@@ -19,6 +19,7 @@ from ..checkpoint.tokenizers import lacking_files
 from ..engine.codes import MAX_EXPERTS
 from ..engine.surveys.survey import survey_of
 from ..errors import InputError
+from ..messages import show
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..recipe.inputs import Inputs
@@ -156,6 +157,14 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         vocabulary=vocabulary,
         chat_template=chat_template(config, (template, *experts)),
     )
+    kinds = [one.config().get("model_type") for one in (donor, template)]
+    if None not in kinds and kinds[0] != kinds[1]:
+        said = (
+            f"files_from {config.files_from!r}: model_type is {show(kinds[0])}, and "
+            f"{show(kinds[1])} in config.json of {template.path}: libraries load the result as "
+            f"{show(kinds[0])}"
+        )
+        made = replace(made, warnings=(*made.warnings, said))
     # A config.json that cannot be made true is refused along with the headers.
     if not made.auxiliary.paths and config.files_from is not None:
         none = f"files_from {config.files_from!r}: holds no configuration or tokenizer to copy"

@@ -58,6 +58,10 @@ def prepared(config: MergeConfig, inputs: Inputs, entries: Sequence[ModelEntry])
             "(--base DIR)"
         )
     warnings: list[str] = []
+    if config.tokenizer and config.embeddings in (Embeddings.TRUNCATE, Embeddings.BASE_ROWS):
+        warnings.append(
+            f"embeddings: {config.embeddings} has no effect: the rows are those of 'tokenizer'"
+        )
     own = template
     template, experts = arranged(template, experts, config.tied)
     if config.embeddings is Embeddings.TRUNCATE and config.tokenizer is None:
@@ -74,4 +78,5 @@ def prepared(config: MergeConfig, inputs: Inputs, entries: Sequence[ModelEntry])
     made = stack_of(config, texts, experts, template) if config.stack else None
     if made is not None:
         template, first, experts = made.template, made.base, [*made.experts]
+        warnings += made.warnings
     return Prepared(template, first, tuple(experts), vocabulary, made, warnings)

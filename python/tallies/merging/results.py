@@ -11,6 +11,7 @@ from ..engine.arrays import Array, empty_like, is_torch, new_array, view
 from ..errors import InputError
 from ..messages import show
 from ..spec.dtypes import DTYPE_CODES, promoted
+from .rooms import check_apart, check_room
 
 
 class Results:
@@ -21,10 +22,18 @@ class Results:
         out: The caller's arrays by name, or None for new ones.
         inputs: The arrays that the merge reads; an array of the caller that shares their memory, is
             on a device or has strides is filled at the end, by a copy.
+        tied: Names that get the values of another name, by which they share its array.
+
+    Raises:
+        InputError: The caller's arrays cannot hold the results.
     """
 
     def __init__(
-        self, template: Mapping[str, Any], out: Mapping[str, Any] | None, inputs: Iterable[Array]
+        self,
+        template: Mapping[str, Any],
+        out: Mapping[str, Any] | None,
+        inputs: Iterable[Array],
+        tied: Mapping[str, str],
     ) -> None:
         self._template, self._out = template, out
         self._arrays: dict[str, Any] = {}
@@ -36,6 +45,7 @@ class Results:
             raise InputError(
                 f"out: tensor {show(min(unknown))} is not in the result; leave it out of the dict"
             )
+        check_apart({name: self._own(name, template[name].shape) for name in template}, tied)
         self._starts, self._ends = _joined(inputs)
 
     def room(self, name: str, infos: list[Array], *, promotes: bool) -> Any:
@@ -86,14 +96,7 @@ class Results:
             raise InputError(
                 f"out: tensor {show(name)}: found {found}, expected the shape {tuple(shape)}"
             )
-        if is_torch(own) and any(
-            n > 1 and step == 0 for n, step in zip(own.shape, own.stride(), strict=True)
-        ):
-            raise InputError(
-                f"out: tensor {show(name)} has elements that share memory; pass a copy of it"
-            )
-        if not is_torch(own) and not own.flags.writeable:
-            raise InputError(f"out: tensor {show(name)} is read-only; pass a copy of it")
+        check_room(name, own)
         return own
 
     def _own_room(self, name: str, own: Any) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.stacked import LayerOf
@@ -15,6 +17,9 @@ from ..messages import show
 from ..recipe.layers import Layer, Layers
 from ..recipe.stacks import ModuleEntry, Origin, SliceEntry, SourceEntry
 from .stack_modules import Part
+
+_FOR_ALL: Final = re.compile(r"relative_attention_bias|rel_attn_embed")
+"""Tensors that the first layer may have for all layers of its stack."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,11 @@ class Stack:
     """By name in the result."""
     taken: tuple[tuple[Layer, ...], ...]
     """The layers of each expert that are in the stack, in the order of the stack."""
+    taken_of_base: tuple[Layer, ...]
+    """Those of the base, or of the bases that slices have of their own."""
     layers: Mapping[Part, Sequence[LayerOf]]
     """The layers of the result, by the module that has them."""
+    warnings: Sequence[str] = ()
 
     def taking(self, name: str) -> tuple[int, ...]:
         """Return the numbers of the experts that take part in a tensor, in order."""
@@ -88,6 +96,18 @@ class StackedModel:
             if (layer := self.layers.layer(name)) is not None:
                 held = self.by_layer.setdefault((layer.stack, layer.number), {})
                 held[name[len(layer.label) :]] = name
+
+    def first_alone(self, stack: str) -> dict[str, str]:
+        """Return the tensors that the first layer of a stack has for all, as positions in T5."""
+        first, *others = self.numbers(stack)
+        held = self.by_layer[stack, first]
+        return {
+            end: name
+            for end, name in held.items()
+            if _FOR_ALL.search(end)
+            and others
+            and not any(end in self.by_layer[stack, number] for number in others)
+        }
 
     def outside(self, parts: Mapping[str, Part]) -> list[str]:
         """Return the tensors that are in no layer of the parts' stacks."""

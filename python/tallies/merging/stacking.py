@@ -8,6 +8,7 @@ from ..checkpoint.buffers import is_buffer
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.stacked import LayerOf, is_before_layers, stacked, with_tensors
 from ..checkpoint.tensors import TensorInfo
+from ..checkpoint.tied import is_head
 from ..errors import InputError
 from ..messages import counted, show, some
 from ..recipe.config import MergeConfig
@@ -64,10 +65,12 @@ class _Stacking:
                     self._experts.append(self._models[source.model])
         self._names: list[dict[str, str]] = [{} for _ in self._experts]
         self._taken: list[dict[str, Layer]] = [{} for _ in self._experts]
+        self._taken_of_base: dict[str, Layer] = {}
         self._first: dict[str, TensorInfo] = {}
         self._base: dict[str, TensorInfo] = {}
         self._origins: dict[str, Origin] = {}
         self._layers: dict[str, list[LayerOf]] = {}
+        self._moved: dict[str, None] = {}
         self._leading = StackedModel(text, template).layers
         named = [one for one in config.stack if one]
         self._parts = parts_of(self._leading, template, named)
@@ -101,8 +104,14 @@ class _Stacking:
                 for model, names in zip(self._experts, self._names, strict=True)
             ),
             taken=tuple(tuple(one.values()) for one in self._taken),
+            taken_of_base=tuple(self._taken_of_base.values()),
             origins=dict(sorted(self._origins.items())),
             layers={self._parts[name]: held for name, held in self._layers.items()},
+            warnings=[
+                f"slices: model {one} is of the first layer for all layers, and stands in the "
+                "first of the result alone"
+                for one in self._moved
+            ],
         )
 
     def _last(self, one: SliceEntry, n: int) -> SliceEntry:
@@ -144,11 +153,25 @@ class _Stacking:
             picked = LayerOf(part.config(models[leader].checkpoint), numbers[leader])
             self._layers.setdefault(part.name, []).append(picked)
             last = len(found[0]) - 1
-            held: list[Mapping[str, str]] = [
-                model.by_layer[stack, number]
+            is_first = len(self._layers[part.name]) == 1
+            held = [
+                self._layer(model, stack, number, is_first)
                 for model, stack, number in zip(models, stacks, numbers, strict=True)
             ]
             yield i, i / last if last else 1.0, held
+
+    def _layer(
+        self, model: StackedModel, stack: str, number: int, is_first: bool
+    ) -> Mapping[str, str]:
+        """Return the tensors of a layer; those that are in the first for all are in the first."""
+        own, for_all = model.by_layer[stack, number], model.first_alone(stack)
+        held = {end: name for end, name in own.items() if end not in for_all}
+        if is_first:
+            held |= for_all
+        for end, name in for_all.items():
+            if (name in held.values()) is not (end in own):
+                self._moved.setdefault(f"{model.text!r}: {name!r}")
+        return held
 
     def _stack_of(self, model: StackedModel, part: Part, where: str) -> str:
         """Return the stack of a model that a part means."""
@@ -206,6 +229,9 @@ class _Stacking:
             self._first[new] = infos[id(first)]
             if base is not None:
                 self._base[new] = infos[id(base)]
+                layer = self._models[base.model].layers.layer(own[id(base)][end])
+                if place.number is not None and layer is not None:
+                    self._taken_of_base.setdefault(before, layer)
             # Only buffers may be in the first model alone.
             taken = [
                 (self._numbers[key], source)
@@ -242,10 +268,14 @@ class _Stacking:
                 ]
                 if lacks:
                     more = f" and {len(lacks) - 1} more" if lacks[1:] else ""
+                    way = (
+                        "give every model a head of its own with 'tied: untie' (--tied untie)"
+                        if is_head(lacks[0])
+                        else "slices take layers of one kind from models of one architecture"
+                    )
                     raise InputError(
                         f"{place.where}: {place.layer(b)}model {b.model!r} lacks tensor "
-                        f"{show(lacks[0])} of {a.model!r}{more}; slices take layers of one kind "
-                        "from models of one architecture"
+                        f"{show(lacks[0])} of {a.model!r}{more}; {way}"
                     )
 
 

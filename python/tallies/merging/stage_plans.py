@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from ..checkpoint.layout import index_files
+from ..checkpoint.locks import lock_file
 from ..errors import InputError, StorageError
 from ..messages import show
 from ..recipe.config import MergeConfig
@@ -27,20 +28,55 @@ from .plan import MergePlan
 PREFIX: Final = "tallies-stages-"
 """The first letters of the names of temporary directories of stages."""
 
+LOCK: Final = "lock"
+"""The file in such a directory that its run has locked."""
+
 
 def plan_stages(config: MergeConfig) -> MergePlan:
     """Plan a merge with the stages before it; see ``planning.plan``.
 
     The skeletons of the stages stay until the plan is no longer used.
     """
+    sweep(Path(tempfile.gettempdir()))
     root = tempfile.mkdtemp(prefix=PREFIX)
+    file = -1
     try:
+        file = _held(Path(root))
         made = _planned(config, Path(root))
     except BaseException:
-        shutil.rmtree(root, ignore_errors=True)
+        _remove(root, file)
         raise
-    weakref.finalize(made, shutil.rmtree, root, ignore_errors=True)
+    weakref.finalize(made, _remove, root, file)
     return made
+
+
+def sweep(parent: Path) -> None:
+    """Remove the directories of stages that killed runs have left in a directory.
+
+    Those of runs that go on are locked, and those without a lock have just been made.
+    """
+    for left in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            file = os.open(left / LOCK, os.O_RDWR)
+            try:
+                lock_file(file)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(file)
+
+
+def _held(root: Path) -> int:
+    """Return the file by whose lock a new directory is held; it has its name once it is locked."""
+    file = os.open(root / f"new-{LOCK}", os.O_RDWR | os.O_CREAT, 0o600)
+    lock_file(file)
+    os.rename(root / f"new-{LOCK}", root / LOCK)
+    return file
+
+
+def _remove(root: str, file: int) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    if file >= 0:
+        os.close(file)
 
 
 def _planned(config: MergeConfig, root: Path) -> MergePlan:

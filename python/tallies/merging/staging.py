@@ -27,7 +27,7 @@ from ..recipe.config import MergeConfig
 from . import facts, planning
 from .plan import MergePlan
 from .report import MergeReport
-from .stage_plans import PREFIX, naming, of_stage, plan_stages
+from .stage_plans import LOCK, PREFIX, naming, of_stage, plan_stages, sweep
 
 _MEMORY: Final = Path("/dev/shm")
 """The file system whose files are in memory."""
@@ -179,14 +179,7 @@ def _has_room(n_bytes: int) -> bool:
 
 def _in_memory() -> Path:
     """Create a directory in memory; those that killed runs have left there are removed."""
-    for left in _MEMORY.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            file = os.open(left / "lock", os.O_RDWR)
-            try:
-                lock_file(file)
-                shutil.rmtree(left, ignore_errors=True)
-            finally:
-                os.close(file)
+    sweep(_MEMORY)
     return Path(tempfile.mkdtemp(prefix=PREFIX, dir=_MEMORY))
 
 
@@ -209,7 +202,7 @@ def _alone(directory: Path, *, keep: bool) -> Iterator[None]:
         directory: The directory, which exists.
         keep: Leave it for another run when the block fails, unless an input is wrong.
     """
-    file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             lock_file(file)

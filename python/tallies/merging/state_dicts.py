@@ -170,7 +170,7 @@ class _Merge:
         constants = whole_values(shared, self._method, self._semantics)
         if constants["integers"] != "base":
             check_copied(self._models, matched)
-        results = Results(self._template, out, self._inputs())
+        results = Results(self._template, out, self._inputs(), matched.tied)
         promotes = self._semantics is Semantics.MERGEKIT
         result = {
             name: results.room(

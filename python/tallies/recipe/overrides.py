@@ -34,7 +34,7 @@ class Overrides:
     parameters: Pairs = field(default_factory=dict)
     """Parameters for all models: those that a model has of its own give way."""
     settings: Pairs = field(default_factory=dict)
-    """Values by dotted key, such as ``parameters.density`` or ``models.0.parameters.weight``."""
+    """Values by dotted key: ``parameters.density``, ``models.0.weight`` or ``stages.0.seed``."""
     models: Sequence[Mapping[str, Any]] = ()
     """Entries of models of the recipe, with parameters that win over theirs."""
 
@@ -102,6 +102,8 @@ def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> No
     head, _, rest = key.partition(".")
     if head == "models" and rest:
         _set_in_model(data, rest, value)
+    elif head == "stages" and rest:
+        _set_in_stage(data, key, rest, value, known)
     elif head == "parameters" and rest:
         _set_shared(data, key, rest, value)
     elif head in known and rest:
@@ -115,6 +117,28 @@ def _set(data: dict[str, Any], key: str, value: Any, known: Sequence[str]) -> No
         _set_shared(data, key, head, value)
     else:
         raise InputError(f"--set key {unknown(head, [*known, *_parameter_names(data)])}")
+
+
+def _set_in_stage(
+    data: dict[str, Any], key: str, rest: str, value: Any, known: Sequence[str]
+) -> None:
+    """Set ``STAGE.KEY``; STAGE is a number, or the name that the stage has."""
+    given = data.get("stages") or ()
+    stages = [one for one in given if isinstance(one, Mapping)]
+    names = [str(one.get("name")) for one in stages]
+    name = max((one for one in names if rest.startswith(f"{one}.")), key=len, default=None)
+    text, _, inner = rest.partition(".") if name is None else (name, ".", rest[len(name) + 1 :])
+    if not inner:
+        raise InputError(
+            f"--set {show(key)}: expected stages.STAGE.KEY=VALUE, such as stages.0.seed=3"
+        )
+    if name is None and not (text.isascii() and text.isdecimal() and int(text) < len(stages)):
+        has = f"has {some(names)}" if names else "has none"
+        raise InputError(f"--set {show(key)}: {show(text)} is no stage of the recipe, which {has}")
+    place = int(text) if name is None else names.index(name)
+    stage = spelled(stages[place])
+    _set(stage, inner, value, ["name", *known])
+    data["stages"] = [*stages[:place], stage, *stages[place + 1 :]]
 
 
 def _set_shared(data: dict[str, Any], key: str, name: str, value: Any) -> None:

@@ -40,8 +40,8 @@ def check_parameters(
 ) -> dict[str, Setting]:
     """Return the given parameters under their proper names, as settings of checked values.
 
-    Numbers become float. Text that reads as a number counts as a number, because YAML takes
-    ``1e-3`` for text. A word of an enumeration becomes its member.
+    Numbers become float, and whole ones integers. Text that reads as a number counts as a number,
+    because YAML takes ``1e-3`` for text. A word of an enumeration becomes its member.
 
     Args:
         given: Values by name or alias.
@@ -262,7 +262,7 @@ def _boolean(value: object) -> bool:
 
 
 def number(value: object, parameter: Parameter) -> float:
-    """Return a finite number in the parameter's range.
+    """Return a finite number in the parameter's range: an integer for a whole one.
 
     Raises:
         ValueError: The value is another one; the message says what was found and expected.
@@ -282,9 +282,11 @@ def number(value: object, parameter: Parameter) -> float:
         raise complaint from None
     if not math.isfinite(number) or not low <= number <= high:
         raise complaint
-    if parameter.whole and number != int(number):
+    if not parameter.whole:
+        return number
+    if number != int(number):
         raise complaint
-    return number
+    return int(number)
 
 
 def _refuse_true(name: str, value: object) -> None:

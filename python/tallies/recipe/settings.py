@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ..messages import did_you_mean, show, some
 
@@ -73,10 +73,14 @@ def evaluate(setting: Setting, name: str, position: float) -> Scalar | None:
     left = int(at)
     a: Scalar = setting[left]
     b: Scalar = setting[min(left + 1, len(setting) - 1)]
-    if isinstance(a, float) and isinstance(b, float):
+    if _is_number(a) and _is_number(b):
         fraction = at - left
         return (1 - fraction) * a + fraction * b
     return a
+
+
+def _is_number(value: Scalar) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def matches(pattern: str | None, name: str) -> bool:

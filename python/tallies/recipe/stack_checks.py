@@ -83,6 +83,11 @@ def refuse_stack(
         base, experts = roles(one, base_model, method, places)
         if takes_base and (text := one.base_model or base_model):
             _refuse_without_base(where, one, text, method, places)
+        elif method.base_is_first and semantics is Semantics.MERGEKIT:
+            raise InputError(
+                f"{where}: {method.name} in {semantics} semantics needs a base_model among the "
+                f"sources; add 'base_model: {one.sources[0].model}'"
+            )
         problem = method.number_objection(len(experts))
         if problem and not (base is not None and not experts):
             raise InputError(f"{where}: sources: {problem}")

@@ -177,11 +177,14 @@ def stacked_experts(
     A model that is in a slice twice has an entry for each time, and there is a warning of it.
     """
     found: dict[tuple[str, int], ModelEntry] = {}
+    twice: dict[str, None] = {}
     for _, _, one in all_placed(modules):
+        for (_, n), source in counted_sources(one.sources, places):
+            if n:
+                twice.setdefault(ModelEntry(model=source.model).label)
         _, experts = roles(one, base_model, method, places)
         for key, source in counted_sources(experts, places):
             found.setdefault(key, ModelEntry(model=source.model))
-    twice = dict.fromkeys(entry.label for (_, n), entry in found.items() if n)
     warnings = [f"{label} is twice in a slice and counts twice" for label in twice]
     return [*found.values()], warnings
 

@@ -7,6 +7,7 @@ key ``stages`` of the recipe of the result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
@@ -14,14 +15,22 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import BaseModel, field_validator
 
 from ..errors import InputError
-from ..messages import show, some
+from ..messages import either, show
+from .mentions import mentions, refuse_misspelt
 from .places import Places
-from .spelling import MODEL_KEYS, model_text
 
 if TYPE_CHECKING:
     from .config import MergeConfig
 
 _MOST = 100
+
+_MOST_BYTES = 200
+"""Of each part of a name, which is the name of a directory."""
+
+_MOST_PARTS = 10
+
+_TAKEN = ("lock", "new-lock")
+"""Files beside the directories of results."""
 
 
 class StageKeys(BaseModel):
@@ -88,11 +97,15 @@ def _not_taken(documents: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]
     names = [one["name"] for one in documents]
     taken = {name for one in documents for name in _texts(one, names)}
     ends = [one for one in documents if one["name"] not in taken]
+    if not ends:
+        recipes = {one["name"]: one for one in documents}
+        for one in documents:
+            _visit(one, recipes, [], (one["name"],))
     if len(ends) != 1:
-        found = some([str(one["name"]) for one in ends]) if ends else "none"
+        found = either([show(one["name"]) for one in ends[:5]], "and") + (", ..." * (len(ends) > 5))
         raise InputError(
-            f"of the documents, all of which have names, {found} are taken by no other, expected "
-            "one, the result; leave out the name of the one that is the result"
+            f"stages: no other stage takes {found}, expected one such stage, the result; leave out "
+            "the name of the one that is the result"
         )
     return ends
 
@@ -127,6 +140,7 @@ def arranged(
         InputError: A stage is wrong, takes itself, or has the name of another.
     """
     given = data.get("stages")
+    refuse_misspelt(data, with_names(data, places))
     if not given:
         return data, places, []
     if data.get("adapter_rank") is not None:
@@ -168,6 +182,17 @@ def _named(given: object) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"stages[{number}]: name: found {show(name)}, expected a word by which a later "
                 "stage lists its result as a model"
             )
+        if max(len(os.fsencode(part)) for part in parts) > _MOST_BYTES or parts[0] in _TAKEN:
+            raise InputError(
+                f"stages[{number}]: name: found {show(name)}, expected at most {_MOST_BYTES} "
+                f"bytes, and neither of {', '.join(_TAKEN)}; shorten or change it, here and in the "
+                "recipes that take its result"
+            )
+        if len(parts) > _MOST_PARTS:
+            raise InputError(
+                f"stages[{number}]: name: found {show(name)}, expected at most {_MOST_PARTS} parts "
+                "between slashes; shorten it"
+            )
         if name in seen:
             raise InputError(f"stages: two have the name {show(name)}; change one of them")
         seen.add(str(name))
@@ -183,9 +208,8 @@ def _visit(
     """Append the stages that a recipe takes to ``order``, each behind those that it takes."""
     for name in _texts(data, recipes):
         if name in above:
-            ring = " -> ".join([*above[above.index(name) :], name])
             raise InputError(
-                f"stage {show(name)}: takes its own result ({ring}); each stage takes models, or "
+                f"stages: {_circle(above[above.index(name) :])}; each stage takes models, or "
                 "stages that do not take it"
             )
         if name not in order:
@@ -193,30 +217,19 @@ def _visit(
             order.append(name)
 
 
+def _circle(names: Sequence[str]) -> str:
+    """Return in words that each stage takes the next, and the last the first."""
+    if len(names) == 1:
+        return f"{show(names[0])} takes its own result"
+    pairs = zip(names, [*names[1:], names[0]], strict=True)
+    told = [f"{show(one)} takes {show(other)}" for one, other in pairs]
+    return f"{', '.join(told[:-1])}, and {told[-1]}"
+
+
 def _texts(value: Any, names: Any) -> Iterator[str]:
     """Yield the names of stages that stand as models anywhere in a recipe, adapters or not."""
-    if isinstance(value, Mapping):
-        for key, one in value.items():
-            if key in ("model", *MODEL_KEYS):
-                yield from _first(model_text(one), names)
-            elif key == "models" and isinstance(one, (list, tuple)):
-                yield from (name for entry in one for name in _of_entry(entry, names))
-            elif key not in ("stages", "parameters"):
-                yield from _texts(one, names)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _texts(one, names)
-
-
-def _of_entry(entry: Any, names: Any) -> Iterator[str]:
-    if isinstance(entry, Mapping):
-        yield from _texts(entry, names)
-    else:
-        yield from _first(model_text(entry), names)
-
-
-def _first(text: object, names: Any) -> Iterator[str]:
-    for name in names:
-        if isinstance(text, str) and (text == name or text.startswith((f"{name}+", f"{name}@"))):
-            yield name
-            return
+    for _, text in mentions(value):
+        for name in names:
+            if text == name or text.startswith((f"{name}+", f"{name}@")):
+                yield name
+                break

@@ -66,6 +66,9 @@ def _source(value: object) -> str:
     text = "union" if value is None else model_text(value)
     if not isinstance(text, str) or not text:
         raise ValueError(f"source: found {show(value)}, expected base, union or a model")
+    prefix, _, name = text.partition(":")
+    if prefix == "model" and name and not name.startswith("//"):
+        raise ValueError(f"source: found {show(text)}, expected the model alone: {show(name)}")
     return text
 
 
