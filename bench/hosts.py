@@ -1,5 +1,7 @@
 """Times other tools alone and on our kernels, in turns in one run, and compares their results.
 
+Seconds are those of all cores that a process used; a run of mergekit is timed by the clock.
+
 python -m bench.hosts [JOB ...] [--parameters N] [--threads N] [--repeat N] [--name NAME]
 
 Needs mergekit and peft in this environment.
@@ -37,7 +39,6 @@ LINEAR = {
     "up_proj": (2048, 8192),
     "down_proj": (8192, 2048),
 }
-N_LAYERS = 16
 
 Call = Callable[[], Any]
 
@@ -91,22 +92,19 @@ class Bench:
         return [alone, *rows.values()]
 
     def _imports(self) -> list[Row]:
-        """Time imports of a host alone, with its integration, and with that installed."""
+        """Time imports of a host, and what importing and installing ours takes after it."""
         rows = []
-        for name in ("mergekit", "peft", "fusion_bench"):
-            host = {"mergekit": "mergekit.merge", "peft": "peft", "fusion_bench": "fusion_bench"}
-            ours = f"from tallies.integrations import {name} as ours"
-            programs = {
-                "alone": f"import {host[name]}",
-                "imported": f"import {host[name]}\n{ours}",
-                "installed": f"import {host[name]}\n{ours}\nours.install()",
-            }
-            mine = [Row(self._case(f"import {name}", who)) for who in programs]
+        hosts = {"mergekit": "mergekit.merge_methods", "peft": "peft"}
+        for name, module in hosts.items():
+            mine = [
+                Row(self._case(f"import {name}", who)) for who in ("alone", "imported", "installed")
+            ]
             for number in range(self._asked.repeat + 1):
-                for row, program in zip(mine, programs.values(), strict=True):
-                    ended = child.run([sys.executable, "-c", _TIMED.format(program)])
-                    if number:
-                        row.samples.append(float(ended.output))
+                program = _TIMED.format(module=module, name=name)
+                ended = child.run([sys.executable, "-c", program])
+                if number:
+                    for row, seconds in zip(mine, ended.output.split(), strict=True):
+                        row.samples.append(float(seconds))
             for row in mine[1:]:
                 pairs = zip(row.samples, mine[0].samples, strict=True)
                 row.facts["added_seconds"] = statistics.median(a - b for a, b in pairs)
@@ -146,7 +144,7 @@ class Bench:
 
         from tallies.integrations import peft
 
-        model = _adapted()
+        model = _adapted(self._asked.layers)
         weights = [0.1 + 0.05 * i for i in range(N_ADAPTERS)]
         names = list(model.peft_config)
         factors = [
@@ -163,11 +161,11 @@ class Bench:
         def weighted() -> Any:
             if "merged" in model.peft_config:
                 model.delete_adapter("merged")
-            start = time.perf_counter()
+            start = _now()
             model.add_weighted_adapter(
                 names, weights, "merged", combination_type="ties", density=DENSITY
             )
-            self._whole.append(time.perf_counter() - start)
+            self._whole.append(_now() - start)
             return [v.clone() for k, v in model.state_dict().items() if "merged" in k]
 
         rows = self._in_turns("PEFT ties, call by call", peft, calls, [True, False])
@@ -222,19 +220,28 @@ class Bench:
 
 
 _TIMED = """
-import time
-start = time.perf_counter()
-{}
-print(time.perf_counter() - start)
+import importlib, time
+start = time.process_time()
+importlib.import_module("{module}")
+print(time.process_time() - start)
+ours = importlib.import_module("tallies.integrations.{name}")
+print(time.process_time() - start)
+ours.install()
+print(time.process_time() - start)
 """
 
 
 def _timed(call: Call, fresh: Call | None) -> tuple[Any, float]:
     torch.manual_seed(0)
     arguments = () if fresh is None else (fresh(),)
-    start = time.perf_counter()
+    start = _now()
     result = call(*arguments)
-    return result, time.perf_counter() - start
+    return result, _now() - start
+
+
+def _now() -> float:
+    """Seconds of the cores that this process has used, which other programs lengthen least."""
+    return time.process_time()
 
 
 def _check(found: Any, expected: Any, exact: bool) -> None:
@@ -245,13 +252,13 @@ def _check(found: Any, expected: Any, exact: bool) -> None:
             raise RuntimeError("the result is not the host's")
 
 
-def _adapted() -> Any:
+def _adapted(n_layers: int) -> Any:
     """Return linear layers with the shapes of a model, and adapters of random factors."""
     import peft
 
     torch.manual_seed(0)
     layers = {}
-    for i in range(N_LAYERS):
+    for i in range(n_layers):
         for name, shape in LINEAR.items():
             layer = torch.nn.Linear(*shape, bias=False, device="meta")
             # One number stands for all of a matrix that nothing reads.
@@ -292,7 +299,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.hosts", description=__doc__)
     jobs = ("imports", "small", "peft", "mergekit")
     parser.add_argument("jobs", nargs="*", default=jobs, metavar="JOB", help=", ".join(jobs))
-    parser.add_argument("--parameters", type=float, default=1.236e9, help="of mergekit's model")
+    parser.add_argument("--parameters", type=float, default=0.15e9, help="of mergekit's model")
+    parser.add_argument("--layers", type=int, default=16, help="of the model with adapters")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--repeat", type=int, default=5, help="samples in this process")
     parser.add_argument("--runs", type=int, default=1, help="runs of mergekit")
@@ -302,7 +310,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked.dir.mkdir(parents=True, exist_ok=True)
     rows = Bench(asked).run()
     print(show(rows))
-    print(save(asked.name, rows, {"threads": asked.threads, "repeat": asked.repeat}))
+    print(
+        save(
+            asked.name,
+            rows,
+            {"threads": asked.threads, "repeat": asked.repeat, "load": os.getloadavg()[0]},
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from peft.utils import merge_utils
 
 from tallies import InputError
+from tallies.integrations import _peft_creation as creation
 from tallies.integrations import _peft_functions as functions
 from tallies.integrations import peft as seam
 from tests.support.host_data import KINDS, normal, same_bits, task_vectors
@@ -105,7 +106,7 @@ def test_equal_magnitudes_alone_are_trimmed_by_the_host():
         assert same_bits(merge_utils.ties(*arguments), expected)
         assert seam.calls(f"{UTILS}.ties") == {"ours": 1}
         trims = seam.calls(f"{UTILS}.magnitude_based_pruning")
-    assert trims == {"ours": 2, "equal magnitudes": 1}
+    assert trims == {"ours": 0, "equal magnitudes": 1}
 
 
 def test_inexact_results_keep_the_first_of_equal_magnitudes():
@@ -153,7 +154,8 @@ def merged(model, combination: str, **keywords):
         adapters, weights, "merged", combination_type=combination, **keywords
     )
     state = {k: v for k, v in model.state_dict().items() if "merged" in k}
-    return {**state, "next draw": torch.rand(2)}
+    trained = [p.requires_grad for _, p in model.named_parameters()]
+    return {**state, "trained": torch.tensor(trained), "generator": torch.get_rng_state()}
 
 
 @pytest.mark.parametrize("coarse", [False, True])
@@ -207,6 +209,30 @@ def test_errors_of_the_host_stay_and_leave_its_method_in_place():
         assert "_generalized_task_arithmetic_weighted_adapter" not in vars(model.base_model)
         first = merged(model, "linear")
     assert len(first) > 8
+
+
+def test_factors_of_linear_layers_are_created_without_values(monkeypatch):
+    created = []
+    make = creation._created
+    monkeypatch.setattr(creation, "_created", lambda *a: created.append(a) or make(*a))
+    with seam.installed():
+        merged(adapted(), "ties")
+    assert len(created) == 2
+
+
+def test_after_an_error_of_the_host_factors_have_their_first_values():
+    def state_after_error():
+        model = adapted()
+        with pytest.raises(TypeError):
+            merged(model, "ties", density=None)
+        state = {k: v for k, v in model.state_dict().items() if "merged" in k and "narrow" in k}
+        return {**state, "generator": torch.get_rng_state()}
+
+    expected = state_after_error()
+    with seam.installed():
+        found = state_after_error()
+    assert len(found) == 3
+    assert same_bits(found, expected)
 
 
 class Doubling(peft.LoraModel):

@@ -52,6 +52,7 @@ def linear(original: Original, batch: Any, weight: Tensor, normalize: bool = Tru
         weights=weights,
         divisors=divisors if normalize else None,
         dtype=batch.tensors[0].dtype,
+        threads=torch.get_num_threads(),
     )
     if original.exact and bool(found.overflow.any()):
         raise HandOver("not finite")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from ..errors import InputError
+from . import _peft_creation as creation
 from . import _peft_functions as functions
 from ._seam import HandOver, Original
 
@@ -44,7 +45,7 @@ def add_weighted_adapter(
     _check_own(self)
     waiting = _Waiting(getattr(self, ONE_MODULE), original.exact)
     model = _Model(self, waiting.take)
-    with _lock_of(self):
+    with _lock_of(self), creation.without_values(self, adapter_name):
         try:
             original.run(
                 model, adapters, weights, adapter_name, combination_type, *others, **keywords
@@ -203,4 +204,4 @@ def _parameters(target: Any, adapter: str) -> Any:
 
 
 def _drawn(task: functions.Task, density: Any) -> functions.Task:
-    return functions.Task(functions.pruned(task.tensors, density), task.weights, None, task.vote)
+    return functions.Task(functions.pruned(task.tensors, density), task.weights, vote=task.vote)

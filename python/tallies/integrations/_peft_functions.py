@@ -26,6 +26,8 @@ class Task:
     weights: Sequence[float]
     density: float | None = None
     """The share of entries to keep; None where nothing is trimmed."""
+    trimmed: Sequence[int] = ()
+    """The tensors that are trimmed already."""
     vote: str = "none"
 
 
@@ -68,7 +70,7 @@ def task_of(
         for tensor, factor in zip(tensors, factors, strict=True):
             if not largest(tensor) * max(1.0, abs(factor)) < limit:
                 raise HandOver("not finite")
-    return Task(tensors, factors, density, VOTES[method] if method else "none")
+    return Task(tensors, factors, density, vote=VOTES[method] if method else "none")
 
 
 def merged(exact: bool, tasks: Sequence[Task]) -> list[Tensor | str]:
@@ -103,12 +105,16 @@ def _combined(tasks: Sequence[Task]) -> Iterator[tuple[Tensor, int, bool]]:
 
     vote = tasks[0].vote
     trims = tasks[0].density is not None
+    densities = [
+        [1.0 if i in task.trimmed else task.density for i in range(len(task.tensors))]
+        for task in tasks
+    ]
     found = ours.combine_many(
         None,
         [task.tensors for task in tasks],
         vote=vote,
         blend="sum" if vote == "none" else "mean_of_agreeing",
-        density=[[task.density] * len(task.tensors) for task in tasks] if trims else None,
+        density=densities if trims else None,
         weights=[task.weights for task in tasks],
         zero="positive",
         equal="first",
@@ -118,10 +124,19 @@ def _combined(tasks: Sequence[Task]) -> Iterator[tuple[Tensor, int, bool]]:
 
 
 def _trimmed(task: Task) -> Task:
+    """Let PEFT trim the tensors of which ours would leave out some of equal magnitudes."""
     from peft.utils.merge_utils import prune
 
-    tensors = [prune(tensor, task.density, method="magnitude") for tensor in task.tensors]
-    return Task(tensors, task.weights, None, task.vote)
+    from .. import torch as ours
+
+    tensors, trimmed = list(task.tensors), []
+    for i, tensor in enumerate(tensors):
+        k = int(number_of(task.density) * tensor.numel())
+        above, equal = ours.kth_magnitude_counted(tensor.detach(), k)[1].tolist() if k else (0, 0)
+        if above + equal != k:
+            tensors[i] = prune(tensor, task.density, method="magnitude")
+            trimmed.append(i)
+    return Task(tensors, task.weights, task.density, trimmed, task.vote)
 
 
 def one(exact: bool, task: Task) -> Tensor:
