@@ -14,6 +14,7 @@ from ..merging.summary import summary
 from ..messages import unknown
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
+from ..sizes import parse_size
 from ..spec.choices import MERGEKIT, Architecture
 from ..spec.dtypes import FLOATS, RECIPE_NAMES, named
 from ._bar import wants_bar
@@ -65,11 +66,13 @@ def _n_bytes(context: click.Context, option: click.Parameter, text: str | None) 
         return str(_NO_LIMIT)
     factors = {"k": 10**3, "m": 10**6, "b": 10**9}
     number, factor = (text[:-1], factors.get(text[-1:].lower())) if text else ("", None)
-    if factor is None:
-        return text  # plain bytes, or a size such as 5GB
-    if not number.isdecimal():
-        return text
-    return str(int(number) * factor)
+    if factor is not None and number.isdecimal():
+        return str(int(number) * factor)
+    try:
+        parse_size(text)  # plain bytes, or a size such as 5GB
+    except InputError as error:
+        raise InputError(f"{option.opts[0]}: {error}") from None
+    return text
 
 
 _OPTIONS = [
@@ -96,7 +99,10 @@ _OPTIONS = [
         ["--gpu-rich"], is_flag=True, help="Merge on the first CUDA device, as --cuda does."
     ),
     click.Option(
-        ["--num-threads", "-j"], type=int, metavar="N", help="Number of threads. Default: all."
+        ["--num-threads", "-j"],
+        type=click.IntRange(1, 1024),
+        metavar="N",
+        help="Number of threads. Default: all.",
     ),
     _switch("quiet", "Print nothing but errors."),
     _idle("lora-merge-cache", "DIR"),

@@ -110,7 +110,9 @@ class MoeConfig(BaseModel):
     def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         for key in data:
             if key not in cls.model_fields:
-                raise InputError(f"key {unknown(key, cls.model_fields)}")
+                merges = key in ("merge_method", "models", "slices", "modules")
+                way = "; 'tallies merge CONFIG OUT' merges models" if merges else ""
+                raise InputError(f"key {unknown(key, cls.model_fields)}{way}")
         if data.get("gate_mode") is None:
             if data.get("statistics") is None:
                 raise InputError(

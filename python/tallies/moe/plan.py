@@ -141,7 +141,10 @@ def plan_moe(request: Request, inputs: Inputs) -> MoePlan:
     outputs = {one.entry[0]: one for one in maker.outputs()}
     statistics = None
     if config.statistics is not None:
-        statistics = Checkpoint.open(request.places.path(config.statistics))
+        try:
+            statistics = Checkpoint.open(request.places.path(config.statistics))
+        except InputError as error:
+            raise InputError(f"statistics: {error}") from None
         n_shared = len(shared) if layout.has_shared_gate else 0
         check_statistics(statistics, len(layers), len(config.experts), n_shared, hidden)
     return MoePlan(

@@ -6,8 +6,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..messages import unknown
+from ..messages import show, unknown
+from .lenient import is_of_others
 from .vocabulary import one_key
+
+_OF_MIXTURES = frozenset({"experts", "gate_mode", "experts_per_token", "shared_experts"})
+"""Keys of the requests of ``tallies moe``."""
 
 
 def known_keys(
@@ -39,4 +43,13 @@ def known_keys(
 
 def _unknown(data: object, known: list[str], where: str) -> list[str]:
     keys = data if isinstance(data, Mapping) else ()
-    return [f"{where}key {unknown(key, known)}" for key in keys if key not in known]
+    return [f"{where}{_stray(key, known)}" for key in keys if key not in known]
+
+
+def _stray(key: str, known: list[str]) -> str:
+    """Say where a key belongs that is none of a recipe's, or which one it may be."""
+    if key in _OF_MIXTURES:
+        return f"key {show(key)}: is one of a mixture of experts; use 'tallies moe CONFIG OUT'"
+    if is_of_others(key):
+        return f"key {show(key)}: is a parameter; write it under 'parameters'"
+    return f"key {unknown(key, known)}"
