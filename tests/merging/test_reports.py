@@ -32,7 +32,7 @@ def test_the_report_beside_the_result_repeats_the_merge(
             {"model": "1", "parameters": {"weight": GRADIENT, "density": 0.9}},
             {"model": "2"},
         ],
-        "parameters": {"lambda": 0.7, "normalize": False},
+        "parameters": {"lambda": 0.7, "normalize": False, "weight": 1.0},
         "out_dtype": "bfloat16",
         "files_from": "1",
     }

@@ -73,4 +73,12 @@ class Gram:
     def total(cls, n: int, parts: Sequence[Sequence[float]]) -> Gram:
         """Add up the sums of parts, and return the inner products of the parts put end to end."""
         none = [0.0] * (n * (n + 1) // 2 + n)
-        return cls(n, [math.fsum(column) for column in zip(*parts, strict=True)] or none)
+        return cls(n, [_sum(column) for column in zip(*parts, strict=True)] or none)
+
+
+def _sum(values: Sequence[float]) -> float:
+    """Return the exact sum, rounded once; NaN for infinities of both signs."""
+    try:
+        return math.fsum(values)
+    except ValueError:
+        return math.nan

@@ -55,7 +55,8 @@ def _refused(what: str, way: str) -> str:
 
 
 def _differences(was: Mapping[str, Any], now: Mapping[str, Any], part: str) -> Iterator[str]:
-    for key in sorted(was.keys() | now.keys()):
+    # A key of the recipe itself changes the parameters below it too: it comes first.
+    for key in sorted(was.keys() | now.keys(), key=lambda name: ("." in name, name)):
         old, new = was.get(key), now.get(key)
         if old == new:
             continue

@@ -43,6 +43,12 @@ def a_rescale(**others: Any) -> Parameter:
     )
 
 
+def an_l1_rescale(**others: Any) -> Parameter:
+    """Return the factor that gives a trimmed task vector its L1 norm back, off by default."""
+    choices = (Rescale.L1, Rescale.NONE)
+    return Parameter(Rescale.NONE, "factor on survivors", choices=choices, switch=True, **others)
+
+
 def a_merge_func(**others: Any) -> Parameter:
     """Return fusion_bench's blend of the values that agree."""
     return Parameter(

@@ -6,7 +6,7 @@ from ..spec.choices import FUSIONBENCH, MERGEKIT, PAPER, PEFT, Equal, Rescale, S
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import BLENDS_OF_AGREEING, Blend, Gate, Rule, Vote, Zero, staged, trimmed
 from ._method import Method
-from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask
+from ._parameters import a_density, a_merge_func, a_scale, a_weight, an_int8_mask, an_l1_rescale
 
 _OURS = (PAPER, MERGEKIT)
 _SCOPES = (Scope.MODEL, Scope.TENSOR)
@@ -55,13 +55,7 @@ class Ties(Method):
         Equal.KEEP, "entries equal to the threshold", choices=(*Equal,), semantics=(PAPER,)
     )
     normalize = Parameter(True, "mean of values that agree; false: sum", semantics=_OURS)
-    rescale = Parameter(
-        Rescale.NONE,
-        "factor on survivors",
-        choices=(Rescale.L1, Rescale.NONE),
-        switch=True,
-        semantics=(MERGEKIT,),
-    )
+    rescale = an_l1_rescale(semantics=(MERGEKIT,))
     majority_sign_method = Parameter("total", "election", choices=(*_VOTES,), semantics=(PEFT,))
     merge_func = a_merge_func(semantics=(FUSIONBENCH,))
     int8_mask = an_int8_mask(semantics=_OURS)
