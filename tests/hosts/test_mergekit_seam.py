@@ -160,7 +160,8 @@ def test_inexact_halves_are_float32_results_rounded_once(method: str, dtype: tor
     with seam.installed(exact=False):
         ours = merged(method, tensors, parameters)
     assert seam.calls() == {"ours": 1}
-    differ = (ours != theirs).float().mean()
+    # Some methods of mergekit return float32 for halves, and so do ours.
+    differ = (ours.to(dtype) != theirs).float().mean()
     assert differ <= (0.01 if "ties" in method or "crumbs" in method else 0.0)
 
 
