@@ -64,7 +64,7 @@ def complete(name: str, semantics: Semantics, **keys: Any) -> dict[str, Any]:
     required = {
         key: 0.5
         for key, parameter in method.parameters(semantics).items()
-        if parameter.default is None
+        if parameter.default is None or semantics in parameter.required_by
     }
     base = {"base_model": "base"} if method.needs_base else {}
     models = [{"model": f"m{i}"} for i in range(n_models)]
