@@ -43,7 +43,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         yield "base", report.base.path
         yield from (("adapter", str(one)) for one in report.base.adapters)
     for number, expert in enumerate(report.experts):
-        yield "model", f"{expert.path}: {', '.join(_facts(report, expert, number))}"
+        said = ", ".join(_facts(report, expert, number))
+        yield "model", f"{expert.path}: {said}" if said else expert.path
         yield from (("adapter", str(one)) for one in expert.adapters)
     yield "parameters", listed(report.shared_parameters)
     for key in filter(report.recipe.__contains__, KEYS):
