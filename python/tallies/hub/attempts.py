@@ -20,6 +20,9 @@ _PAUSES: Final = (0.5, 2.0, 5.0)
 
 _LONGEST_PAUSE: Final = 60.0
 
+_LONGEST_FAREWELL: Final = 5.0
+"""Seconds that the threads of ``in_threads`` get to end their items after an error."""
+
 _AGAIN: Final = (408, 429, 500, 502, 503, 504)
 
 
@@ -61,8 +64,9 @@ def in_threads(
 ) -> list[Result]:
     """Return the results for all items, in their order; the first error ends the rest.
 
-    The threads are no hindrance to the end of the process: an interrupt need not wait for an
-    answer of the hub.
+    An error waits up to five seconds for the items that other threads have begun, so that the
+    caller can remove what they leave. The threads are no hindrance to the end of the process: an
+    interrupt need not wait for an answer of the hub.
     """
     waiting: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
     for pair in (pairs := list(enumerate(items))):
@@ -82,14 +86,24 @@ def in_threads(
                 done.put((number, None, error))
 
     results: dict[int, Result] = {}
+    threads = [threading.Thread(target=run, daemon=True) for _ in range(min(n_threads, len(pairs)))]
     try:
-        for _ in range(min(n_threads, len(pairs))):
-            threading.Thread(target=run, daemon=True).start()
+        for thread in threads:
+            thread.start()
         for _ in pairs:
             number, result, error = done.get()
             if error is not None:
+                stopped.set()
+                _wait_for(threads, _LONGEST_FAREWELL)
                 raise error
             results[number] = result  # type: ignore[assignment]
     finally:
         stopped.set()
     return [results[number] for number, _ in pairs]
+
+
+def _wait_for(threads: Iterable[threading.Thread], n_seconds: float) -> None:
+    """Wait until all threads have ended, ``n_seconds`` at the longest."""
+    end = time.monotonic() + n_seconds
+    for thread in threads:
+        thread.join(max(end - time.monotonic(), 0.0))

@@ -48,7 +48,7 @@ def refuse_inexact(plan: MergePlan, config: Any, options: Any) -> None:
     if len(stored) != 1 or any(t.is_decoded for one in models for t in one.tensors.values()):
         raise HandOver("dtype")
     dtype = METHODS[config.merge_method].get(stored.pop())
-    # Where a dtype of 16 bits is computed in, mergekit rounds to it before the result's.
+    # mergekit rounds to a 16-bit dtype that it computes in before it rounds to the result's.
     if dtype is None or (config.dtype or dtype) != dtype:
         raise HandOver("dtype")
     if dtype != "float32" and (config.out_dtype or dtype) != dtype:

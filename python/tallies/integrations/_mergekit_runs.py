@@ -229,7 +229,7 @@ def _refuse_options(config: Any, options: Any) -> None:
     """Hand over what only mergekit does: other formats and devices, and methods of a plug-in."""
     from mergekit import merge_methods
 
-    # Of rows that a truncation leaves out, mergekit warns tensor by tensor.
+    # mergekit warns tensor by tensor of the rows that a truncation leaves out.
     if not options.safe_serialization or options.multi_gpu or options.unsafe_truncate_embeddings:
         raise HandOver("options")
     if options.device not in ("cpu", "cuda", "cuda:0", None):
