@@ -57,8 +57,8 @@ def scheduled_weights(schedule: str, n_models: int, decay: float) -> list[float]
     Returns:
         One weight a model; None for ``constant``, which leaves the weights as they are.
 
-    >>> scheduled_weights("1-sqrt", 4, 0.8)
-    [0.5, 0.20710678118654757, 0.1589186225978911, 0.1339745962155614]
+    >>> scheduled_weights("linear", 4, 0.8)
+    [0.1, 0.2, 0.3, 0.4]
     """
     if schedule == "constant":
         return None
