@@ -22,6 +22,7 @@ struct Candidate {
   float divisor = 1.0f;
   int zero_sign = 0;  // the sign that a vote of exactly zero takes, 0 for none
   int majority = -1;  // unit whose elected majority replaces zero_sign, -1 for none
+  std::vector<int> searches = {};  // per expert, of the task's unit of guesses, -1 for none
 };
 
 // Stages: each changes the delta of one expert before the blend, times `factor`. Draw, of
