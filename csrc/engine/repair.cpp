@@ -123,7 +123,8 @@ class Repair {
       args.zero_sign = zero_sign;
       args.out = results.data() + begin * n_bytes;
       args.n = end - begin;
-      kernels().combine[static_cast<int>(task_.type)][index_of(task_.rule)](args, tally);
+      kernels().combine[static_cast<int>(task_.type)]
+                       [index_of(candidate.rule.value_or(task_.rule))](args, tally);
     }
   }
 

@@ -6,8 +6,11 @@
 namespace tallies {
 namespace {
 
-bool has_plain_entries(const CombineTask& task) {
-  return std::holds_alternative<std::monostate>(task.traits) && !task.consensus;
+// Returns whether an element's result depends on nothing but its inputs and the numbers of the
+// candidate.
+bool is_plain(const Candidate& candidate, const Rule& rule) {
+  return std::holds_alternative<std::monostate>(candidate.traits) && !candidate.consensus &&
+         candidate.rule.value_or(rule).gate != Gate::variance;
 }
 
 }  // namespace
@@ -43,11 +46,13 @@ Verifier::Verifier(const Plan& plan, std::vector<CombineTask>& tasks, const Comb
     }
     const DType out = plan.output_types[task.slice.job];
     const bool is_direct = is_fused(out) && stored_type(plan.sources[task.slice.job]) == out;
+    const bool is_listed = std::ranges::all_of(
+        task.candidates, [&](const Candidate& one) { return is_plain(one, options.rule); });
     guesses.tasks.push_back({task,
                              options.rule,
                              options.fingerprints,
                              position,
-                             has_plain_entries(task),
+                             is_listed,
                              is_direct,
                              is_direct ? out : DType::f32,
                              {}});
