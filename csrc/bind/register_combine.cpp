@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/guesses.h"
 
 namespace tallies::bind {
 namespace {
