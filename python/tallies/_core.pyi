@@ -133,6 +133,15 @@ class Unit:
     def __init__(
         self, *, jobs: Sequence[int | Slice], ranks: Sequence[int], share: float = 0.0
     ) -> None: ...
+    @property
+    def slices(self) -> list[tuple[int, int, int]]:
+        """Job, first element and number of elements of each; the last 2^64 - 1 for all."""
+
+    @property
+    def ranks(self) -> list[int]: ...
+    @property
+    def share(self) -> float: ...
+    def with_ranks(self, *, ranks: Sequence[int]) -> Unit: ...
 
 class Threshold:
     @property
@@ -352,6 +361,31 @@ class CombineTask:
         at_least: int = 0,
         unit: int = -1,
     ) -> None: ...
+    @staticmethod
+    def together(
+        *,
+        tasks: Sequence[CombineTask],
+        rules: Sequence[tuple[int, int, int]],
+        majorities: Sequence[int],
+        job: int | Slice,
+    ) -> CombineTask:
+        """Return the task of the candidates of several tasks, in their order.
+
+        Args:
+            tasks: The tasks, on the same inputs.
+            rules: The codes of gate, vote and blend of each.
+            majorities: For each, the unit that replaces that of its candidates, if they have one.
+            job: A job or a slice of one, with an output for each candidate.
+        """
+
+    @property
+    def job(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def n_elements(self) -> int | None: ...
+    @property
+    def majority(self) -> int: ...
 
 class VarianceTask:
     """A slice of whose elements those with a variance above the floor count; all below zero."""
@@ -661,6 +695,7 @@ class Plan:
         outputs: Sequence[Place],
         apart: bool = False,
         grain: int = 64,
+        rows: Sequence[int] = (),
     ) -> None:
         """Add a job: one tensor, its operands and where the results go.
 
@@ -671,6 +706,7 @@ class Plan:
                 result of a pass.
             apart: True if a pass writes a different result to each output.
             grain: Tiles start on multiples of so many elements, a multiple of 64.
+            rows: For each output the number of its result, where some get the same ones.
 
         Raises:
             InputError: The job has more than 256 experts.
