@@ -6,7 +6,7 @@ namespace {
 CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
                     std::vector<Stage> stages, std::uint64_t row_length, std::vector<Draw> draws,
                     const ScoreNumbers& scores, int agreement, std::vector<float> lambdas,
-                    int at_least) {
+                    int at_least, int unit) {
   if (!stages.empty() + !draws.empty() + !scores.empty() > 1)
     refuse("stages, draws and scores", "several of these", "one");
   Traits traits;
@@ -19,7 +19,7 @@ CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
     candidate.traits = traits;
     candidate.consensus = consensus;
   }
-  return {to_slice(job), std::move(candidates)};
+  return {to_slice(job), std::move(candidates), unit};
 }
 
 using RuleCodes = std::tuple<int, int, int>;  // gate, vote, blend
@@ -95,17 +95,18 @@ void register_combine(py::module_& m) {
 
   py::class_<Candidate>(m, "Candidate")
       .def(py::init<std::vector<float>, std::uint64_t, std::vector<std::int32_t>,
-                    std::vector<std::uint64_t>, float, float, int, int>(),
+                    std::vector<std::uint64_t>, float, float, int, int, std::vector<int>>(),
            py::kw_only(), py::arg("weights"), py::arg("row_length") = 0, py::arg("floors"),
            py::arg("cutoffs"), py::arg("scale") = 1.0f, py::arg("divisor") = 1.0f,
-           py::arg("zero_sign") = 0, py::arg("majority") = -1);
+           py::arg("zero_sign") = 0, py::arg("majority") = -1,
+           py::arg("searches") = std::vector<int>());
 
   py::class_<CombineTask>(m, "CombineTask")
       .def(py::init(&to_task), py::kw_only(), py::arg("job"), py::arg("candidates"),
            py::arg("stages") = std::vector<Stage>(), py::arg("row_length") = 0,
            py::arg("draws") = std::vector<Draw>(), py::arg("scores") = ScoreNumbers(),
            py::arg("agreement") = 0, py::arg("lambdas") = std::vector<float>(),
-           py::arg("at_least") = 0)
+           py::arg("at_least") = 0, py::arg("unit") = -1)
       .def_static("together", &together, py::kw_only(), py::arg("tasks"), py::arg("rules"),
                   py::arg("majorities"), py::arg("job"))
       .def_property_readonly("job", [](const CombineTask& task) { return task.slice.job; })
@@ -119,16 +120,18 @@ void register_combine(py::module_& m) {
   plan_class(m).def(
       "combine",
       [](const Plan& plan, std::vector<CombineTask> tasks, int gate, int vote, int blend,
-         bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress) {
+         bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress,
+         Guesses* guesses) {
         const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow};
         check(plan, tasks, options.rule);
+        check(plan, tasks, guesses);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-          return combine(plan, tasks, options, limits, on_progress);
+          return combine(plan, tasks, options, limits, on_progress, guesses);
         });
       },
       py::kw_only(), py::arg("tasks"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
       py::arg("fingerprints") = false, py::arg("stop_at_overflow") = false, py::arg("limits"),
-      py::arg("progress") = py::none());
+      py::arg("progress") = py::none(), py::arg("guesses") = py::none());
 }
 
 }  // namespace tallies::bind

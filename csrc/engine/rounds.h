@@ -22,6 +22,9 @@ class Rounds {
   // unit of up to kSmallUnit elements.
   bool sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const;
 
+  // Returns the counts with which a round starts, one for each search.
+  std::vector<Counted> start() const;
+
   // Counts in and around the brackets that open searches try. Calls note(search, tile, tried) with
   // the counts of a tile; `search` is a number within the unit.
   using Note = std::function<void(std::size_t search, const Tile&, const AtBracket&)>;

@@ -177,6 +177,7 @@ void Search::settle(std::int32_t bits, std::uint64_t n_above, std::uint64_t n_eq
   found.rank = rank;
   found.n_above = n_above;
   found.n_equal = n_equal;
+  guess = bits;
   done = true;
 }
 
@@ -273,6 +274,7 @@ void Search::guess_from(const Patterns& patterns, std::uint64_t n_all) {
   };
   double part = static_cast<double>(rank) / static_cast<double>(n_all);
   if (share > 0) part = share * (1 - static_cast<double>(std::ranges::count(patterns, 0u)) / n);
+  guess = static_cast<std::int32_t>(at(part));
   const double margin = kDeviations * (error_of_share(patterns, at(part)) + 1 / n);
   aim(part + margin < 1 ? static_cast<std::int32_t>(at(part + margin)) : 0,
       part > margin ? static_cast<std::int32_t>(at(part - margin)) : kTop);

@@ -56,6 +56,7 @@ struct TileCount {
   std::uint64_t n_nonzero = 0;
   std::int32_t largest = 0;  // of scores
   Patterns interior;         // of the first tally.n_interior entries
+  Patterns positions;        // their elements of the tile, where they are wanted
 };
 
 // Counts of some numbers in and around a bracket. Counts of two parts add up.
@@ -93,6 +94,7 @@ struct Search {
   bool done = false;
   Threshold found;
   Bracket proven, tried;
+  std::int32_t guess = 0;  // within the bracket, from the sample; no part of the bytes
   static auto fields(auto& one) {
     return std::tie(one.rank, one.share, one.done, one.found, one.proven, one.tried);
   }

@@ -224,7 +224,7 @@ class Guesses:
     def from_bytes(data: bytes, *, units: Sequence[Unit]) -> Guesses: ...
 
 class Settled:
-    """What became of guesses."""
+    """The outcome of guesses."""
 
     @property
     def thresholds(self) -> list[list[Threshold]]:
@@ -742,7 +742,7 @@ class Plan:
         ``settle``.
 
         Args:
-            units: What is ranked together.
+            units: Jobs that are ranked together.
             locate: True if equal magnitudes are to be cut off at the rank.
             limits: Threads and buffers.
             list_bytes: Memory for lists of elements that a guess leaves open; 0 for as much as the
