@@ -31,6 +31,9 @@ class Reads:
     repeated: int = 0
     """Elements that were read and combined again."""
 
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
     def __add__(self, other: Reads) -> Reads:
         """Return the reads of two parts of a merge."""
         own, others = asdict(self), asdict(other)
@@ -60,7 +63,7 @@ class Guess:
         self.combined = set(combined)
         """Tensors that are counted already, and whose tasks the guesses do not know."""
         self.owners: list[int] = []
-        """The tensor of each task that was combined with these guesses, in order."""
+        """The tensor of each task of the combines that had these guesses, in order."""
 
     @property
     def is_sure(self) -> bool:
@@ -82,10 +85,10 @@ class Guess:
 
     def task(self, job: int) -> dict[str, Any]:
         """Return the arguments of a native task that is combined with these guesses."""
+        self.owners.append(job)
         if job in self.combined:
             return {}
         unit = self._unit[job]
-        self.owners.append(job)
         return {"unit": unit, "searches": self._asked.searches[unit]}
 
     def is_wrong(self, settled: Settled, job: int) -> bool:

@@ -31,7 +31,7 @@ class Surveyor:
         self._context = Context(merge, tasks)
         self._survey = survey_of(merge.rule.survey) if merge.rule.survey else None
         self.reads = Reads()
-        """What guesses have read beside whole passes."""
+        """The reads of guesses beside whole passes."""
 
     @property
     def of_model(self) -> bool:

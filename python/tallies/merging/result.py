@@ -112,7 +112,7 @@ class MergeResult:
             sign_conflict_fraction=conflicts / max(made.n_parameters, 1),
             cancellations=sum(outcome.cancellations for outcome in outcomes),
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
-            reads=asdict(passes.reads) if passes.reads.sampled else None,
+            reads=asdict(passes.reads) if passes.reads else None,
             combined_again=sum(outcome.n_repeated for outcome in outcomes),
             thresholds={
                 self.works[job].name: [_magnitude(trim.bits) for trim in outcome.trims]

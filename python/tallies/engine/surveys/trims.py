@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..._core import Threshold, Unit
+from ..._core import Slice, Threshold, Unit
 from ...errors import InputError
 from ...spec.choices import Equal, Semantics
 from ...spec.parameters import Values
@@ -49,8 +49,13 @@ class Trims(Survey):
         """Return the thresholds of each group of tensors, whose entries are ranked together."""
         equal = context.merge.rule.equal
         ranks = [_ranks(context, group) for group in groups]
+        works = context.merge.works
+        # With their lengths, because guesses of an earlier run are read without a plan.
         units = [
-            Unit(jobs=list(group), ranks=[one.rank for one in row])
+            Unit(
+                jobs=[Slice(job=job, n_elements=works[job].n_elements) for job in group],
+                ranks=[one.rank for one in row],
+            )
             for group, row in zip(groups, ranks, strict=True)
         ]
 
