@@ -10,8 +10,8 @@
 
 namespace tallies {
 
-// The source of buffers, each of which begins on a page: the spare memory of the files, unless there
-// are functions.
+// The source of buffers, each of which begins on a page: the spare memory of the files, unless
+// there are functions.
 struct Memory {
   std::function<void*(std::size_t n_bytes)> allocate = {};
   std::function<void(void*)> release = {};
