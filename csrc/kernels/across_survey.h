@@ -32,17 +32,19 @@ TALLIES_INLINE RoughVariance rough_variance_of(const float* const* rows, int n_e
 void variance_around(const float* const* deltas, int n_experts, std::int32_t low, std::int32_t high,
                      float* out, std::size_t n_elements) {
   const VarianceBracket bracket(low, high, n_experts);
+  const F32s smallest = all(VarianceBracket::kSmallest);
+  const F32s reciprocal = all(1 / static_cast<float>(n_experts * n_experts));
   map_blocks<kLanes>(
       deltas, n_experts, out, n_elements,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, float* to) {
         const RoughVariance seen = rough_variance_of(rows, n_experts, first);
         const F32s rough = seen.value(n_experts);
-        // Zero is exact where nothing differs, and else a square may have vanished.
-        const Mask same = equal(seen.differs, I32s{});
-        const Mask nonzero = either(same, greater(rough, bracket.smallest));
-        const Mask sure = either(bracket.is_above(rough), both(bracket.is_below(rough), nonzero));
+        // Where experts differ and the number is tiny, a square may have vanished.
+        const Mask same = equal(magnitude(floats_of(seen.differs)), I32s{});
+        const Mask is_right = either(same, greater(rough, smallest));
+        const Mask sure = either(bracket.is_above(rough), both(bracket.is_below(rough), is_right));
         store(to, any(but_not(all_if(true), sure)) ? variance_of(rows, n_experts, first)
-                                                   : rough * all(bracket.reciprocal));
+                                                   : rough * reciprocal);
       });
 }
 

@@ -261,7 +261,7 @@ template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
   using Word = typename T::Word;
   // Two pairs in flight hide the latency of the accumulators; wider spills on 16 registers.
-  constexpr int kPairs = kLanes == 16 && (!Looks<ToEntry>) ? 2 : 1;
+  constexpr int kPairs = kLanes == 16 && !Looks<ToEntry> ? 2 : 1;
   constexpr int kBlock = kPairs * kPair;
   const Word* inputs[kMaxExperts + 1];
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);

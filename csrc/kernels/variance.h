@@ -51,18 +51,18 @@ struct RoughVariance {
 
 // Tells which rough variances are surely above or below a bracket of patterns.
 struct VarianceBracket {
-  // Squares neither vanish nor overflow between them, where a variance is near the bracket.
+  // Squares neither vanish nor overflow where a variance is near an end between these two.
   static constexpr float kSmallest = 1e-30f, kLargest = 1e30f;
-  static constexpr int kMostExperts = 64;
-  F32s below, above, smallest = all(kSmallest);
-  float reciprocal;
+  static constexpr int kMostExperts = 64;  // whose error is below a hundredth
+  F32s below, above;
   TALLIES_INLINE VarianceBracket(std::int32_t low, std::int32_t high, int n_experts) {
     const float n = static_cast<float>(n_experts), error = 4 * n * (n + 4) * 0x1p-24f + 0x1p-20f;
+    const auto fits = [=](float end) {
+      return n_experts <= kMostExperts && end >= kSmallest && end <= kLargest;
+    };
     const float from = __builtin_bit_cast(float, low), to = __builtin_bit_cast(float, high);
-    const bool fits = n_experts <= kMostExperts && from >= kSmallest && to <= kLargest;
-    below = all(fits ? from * (n * n) * (1 - error) : 0.0f);
-    above = all(fits ? to * (n * n) * (1 + error) : __builtin_inff());
-    reciprocal = 1 / (n * n);
+    below = all(fits(from) ? from * (n * n) * (1 - error) : -__builtin_inff());
+    above = all(fits(to) ? to * (n * n) * (1 + error) : __builtin_inff());
   }
   TALLIES_INLINE Mask is_above(F32s rough) const { return greater(rough, above); }
   TALLIES_INLINE Mask is_below(F32s rough) const { return greater(below, rough); }
