@@ -39,7 +39,7 @@ void variance_around(const float* const* deltas, int n_experts, std::int32_t low
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, float* to) {
         const RoughVariance seen = rough_variance_of(rows, n_experts, first);
         const F32s rough = seen.value(n_experts);
-        // Where experts differ and the number is tiny, a square may have vanished.
+        // A tiny number may have lost a square, though experts differ.
         const Mask same = equal(magnitude(floats_of(seen.differs)), I32s{});
         const Mask is_right = either(same, greater(rough, smallest));
         const Mask sure = either(bracket.is_above(rough), both(bracket.is_below(rough), is_right));
