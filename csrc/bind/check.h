@@ -11,7 +11,6 @@
 #include "engine/columns.h"
 #include "engine/combine.h"
 #include "engine/gram.h"
-#include "engine/guesses.h"
 #include "engine/pack.h"
 #include "engine/select.h"
 #include "engine/sparse.h"
@@ -46,7 +45,7 @@ void check_base(const Plan&);
 // Check tasks; slices up to the end of their job get its number of elements.
 void check(const Plan&, Slice&);
 void check(const Plan&, std::vector<CombineTask>&, const Rule&);
-void check(const Plan&, const std::vector<CombineTask>&, const Guesses*);
+void check(const Plan&, const std::vector<CombineTask>&, Guesses*);
 void check(const Plan&, std::vector<StageTask>&);
 void check(const Plan&, std::vector<VarianceTask>&);
 void check(const Plan&, std::vector<GramTask>&, const GramOptions&);

@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/guesses.h"
 
 namespace tallies::bind {
 namespace {
@@ -26,15 +27,20 @@ using RuleCodes = std::tuple<int, int, int>;  // gate, vote, blend
 
 // The candidates of several tasks on a slice in the order of the tasks, each by its task's rule.
 CombineTask together(const std::vector<CombineTask>& tasks, const std::vector<RuleCodes>& rules,
-                     const std::vector<int>& majorities, const JobOrSlice& job) {
+                     const std::vector<int>& majorities, const JobOrSlice& job, int unit,
+                     std::vector<int> first_searches) {
+  first_searches.resize(unit < 0 ? tasks.size() : first_searches.size());
+  check_length("first_searches", first_searches.size(), tasks.size(), "one for each task");
   check_length("rules", rules.size(), tasks.size(), "one for each task");
   check_length("majorities", majorities.size(), tasks.size(), "one for each task");
-  CombineTask joined{to_slice(job), {}};
+  CombineTask joined{to_slice(job), {}, unit};
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const Rule rule = std::apply(to_rule, rules[i]);
     for (Candidate candidate : tasks[i].candidates) {
       candidate.rule = rule;
       if (candidate.majority >= 0) candidate.majority = majorities[i];
+      for (int& search : candidate.searches)
+        if (search >= 0) search += first_searches[i];
       joined.candidates.push_back(std::move(candidate));
     }
   }
@@ -108,7 +114,8 @@ void register_combine(py::module_& m) {
            py::arg("agreement") = 0, py::arg("lambdas") = std::vector<float>(),
            py::arg("at_least") = 0, py::arg("unit") = -1)
       .def_static("together", &together, py::kw_only(), py::arg("tasks"), py::arg("rules"),
-                  py::arg("majorities"), py::arg("job"))
+                  py::arg("majorities"), py::arg("job"), py::arg("unit") = -1,
+                  py::arg("first_searches") = std::vector<int>())
       .def_property_readonly("job", [](const CombineTask& task) { return task.slice.job; })
       .def_property_readonly("first", [](const CombineTask& task) { return task.slice.first; })
       .def_property_readonly("n_elements",

@@ -68,7 +68,8 @@ void register_results(py::module_& m) {
 
 }  // namespace
 
-void check(const Plan& plan, const std::vector<CombineTask>& tasks, const Guesses* guesses) {
+void check(const Plan& plan, const std::vector<CombineTask>& tasks, Guesses* guesses) {
+  if (guesses != nullptr) check(plan, guesses->units, Ranking());
   for (const CombineTask& task : tasks) {
     if (guesses == nullptr) {
       check_between("unit", task.unit, -1, -1);
@@ -105,6 +106,7 @@ void register_guesses(py::module_& m) {
       .def(
           "settle",
           [](const Plan& plan, Guesses& guesses, const Limits& limits, py::object progress) {
+            check(plan, guesses.units, Ranking());
             return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
               return settle(plan, guesses, limits, on_progress);
             });

@@ -4,18 +4,13 @@
 
 #include "core/error.h"
 #include "engine/guesses.h"
+#include "engine/refined_sample.h"
 #include "engine/selecting.h"
 
 namespace tallies {
 namespace {
 
-Threshold guess_of(const Search& search) {
-  if (search.done) return search.found;
-  Threshold guessed = search.found;
-  guessed.bits = search.guess;
-  guessed.rank = search.rank;
-  return guessed;
-}
+Threshold guess_of(const Search& search) { return search.done ? search.found : search.guess; }
 
 }  // namespace
 
@@ -54,7 +49,9 @@ Guesses guess(const Plan& plan, std::vector<Unit> units, bool locate, std::size_
     guesses.n_sampled += n_bytes;
     return progress(n_bytes);
   };
-  if (!Selecting(ranked, guesses.selection, locate, limits, counting).sample()) return guesses;
+  if (!Selecting(ranked, guesses.selection, locate, limits, counting).sample() ||
+      !refine(ranked, guesses.selection, locate, limits, counting))
+    return guesses;
   // Elements that equal the lower end are among those inside, which lists have.
   for (Selection::Group& group : guesses.selection.groups)
     for (Search& search : group.searches)

@@ -29,6 +29,7 @@ struct GuessedTile {
   std::size_t n;
   std::vector<Merged> candidates;
   Listed listed;
+  std::vector<AtBracket> tried;  // of each search of the unit, where equal ones are cut off
 };
 
 // A task whose candidates have guessed floors and cutoffs.

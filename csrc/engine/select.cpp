@@ -84,10 +84,12 @@ bool Selecting::count() {
     search.learn(counted);
     if (tried.empty() || !search.done || !search.is_cut()) return;
     const std::int32_t bits = search.found.bits;
-    if (counted.knows_equal(bits))
-      cut_off_in(
-          ranked_, tiling, u, s, search,
-          [&](std::size_t tile) { return counted.n_equal(bits, tried[tile * n + s]); }, limits_);
+    if (!counted.knows_equal(bits)) return;
+    const TilesOfUnit tiles(ranked_, tiling, u);
+    cut_off_in(
+        ranked_, tiles.ranges, s, search,
+        [&](std::size_t i) { return counted.n_equal(bits, tried[tiles.numbers[i] * n + s]); },
+        limits_);
   });
   return true;
 }

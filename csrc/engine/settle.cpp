@@ -12,21 +12,19 @@
 namespace tallies {
 namespace {
 
-bool is_cut_alike(const Threshold& a, const Threshold& b) {
-  return a.last_job == b.last_job && a.last_count == b.last_count;
+bool is_same(const Threshold& a, const Threshold& b) {
+  return a.bits == b.bits && a.last_job == b.last_job && a.last_count == b.last_count;
 }
 
 class Settling {
  public:
   Settling(const Plan& plan, Guesses& guesses, const Limits& limits)
-      : plan_(plan), guesses_(guesses), limits_(limits) {}
+      : plan_(plan), guesses_(guesses), limits_(limits), ranked_(plan, guesses.units, ranking_) {}
 
   Settled run(const Progress& progress) {
     require_all_counted();
     learn();
-    const Ranking ranking;
-    const RankedUnits ranked(plan_, guesses_.units, ranking);
-    Selecting selecting(ranked, guesses_.selection, guesses_.locate, limits_, progress);
+    Selecting selecting(ranked_, guesses_.selection, guesses_.locate, limits_, progress);
     if (!selecting.finish()) return {};
     guesses_.n_rounds += selecting.n_rounds();
     guesses_.is_settled = true;
@@ -35,8 +33,7 @@ class Settling {
     for (const auto& row : settled.thresholds) {
       auto& is_right = settled.is_right.emplace_back();
       for (const Threshold& found : row) {
-        const Threshold& guess = guesses_.guessed[exact_.size()];
-        is_right.push_back(found.bits == guess.bits && is_cut_alike(found, guess));
+        is_right.push_back(is_same(found, guesses_.guessed[exact_.size()]));
         exact_.push_back(found);
       }
     }
@@ -61,14 +58,51 @@ class Settling {
     }
   }
 
+  // The tiles of a unit that this process has combined, in the order of its slices.
+  struct TileAt {
+    Tiling::Range range;  // of the job among all of the units
+    const GuessedTile* tile;
+  };
+  std::vector<TileAt> tiles_of(std::size_t unit) const {
+    std::vector<TileAt> tiles;
+    std::size_t first_job = 0;
+    for (std::size_t u = 0; u < unit; ++u) first_job += guesses_.units[u].slices.size();
+    for (const GuessedTask& task : guesses_.tasks) {
+      if (task.task.unit != static_cast<int>(unit)) continue;
+      for (const GuessedTile& tile : task.tiles)
+        tiles.push_back({{first_job + task.position, tile.first, tile.n}, &tile});
+    }
+    std::ranges::sort(tiles, {},
+                      [](const TileAt& one) { return std::pair(one.range.job, one.range.first); });
+    return tiles;
+  }
+
   void learn() {
-    std::size_t i = 0;
-    for (Selection::Group& group : guesses_.selection.groups)
-      for (Search& search : group.searches) {
-        Counted& counted = guesses_.counts[i++];
-        if (!search.done) search.learn(counted);
+    for (std::size_t u = 0; u < guesses_.units.size(); ++u) {
+      Selection::Group& group = guesses_.selection.groups[u];
+      std::vector<TileAt> tiles;
+      if (guesses_.locate) tiles = tiles_of(u);
+      std::uint64_t n = 0;
+      std::vector<Tiling::Range> ranges;
+      for (const TileAt& one : tiles) {
+        n += one.range.n;
+        ranges.push_back(one.range);
+      }
+      for (std::size_t s = 0; s < group.searches.size(); ++s) {
+        Search& search = group.searches[s];
+        Counted& counted = guesses_.counts[guesses_.index_of(u, s)];
+        if (!search.done) {
+          search.learn(counted);
+          const std::int32_t bits = search.found.bits;
+          if (n == group.n_elements && search.done && search.is_cut() && counted.knows_equal(bits))
+            cut_off_in(
+                ranked_, ranges, s, search,
+                [&](std::size_t i) { return counted.n_equal(bits, tiles[i].tile->tried[s]); },
+                limits_);
+        }
         counted = {};
       }
+    }
   }
 
   // Returns the task's candidates with exact floors and cutoffs.
@@ -82,8 +116,9 @@ class Settling {
   }
 
   // Returns whether lists have every element that passes otherwise with the exact threshold.
-  bool is_listed(const Bracket& range, const Threshold& guess, const Threshold& exact) const {
-    const auto [least, most] = std::minmax(guess.bits, exact.bits);
+  bool is_listed(std::size_t i) const {
+    const Bracket& range = guesses_.listed[i];
+    const auto [least, most] = std::minmax(guesses_.guessed[i].bits, exact_[i].bits);
     return range.low < least && (guesses_.locate ? most < range.high : most <= range.high);
   }
 
@@ -91,34 +126,47 @@ class Settling {
     GuessedTask& task = guesses_.tasks[number];
     if (task.task.unit < 0) return;
     const auto unit = static_cast<std::size_t>(task.task.unit);
-    bool is_wrong = false, listed = task.is_listed;
-    for (const Candidate& candidate : task.task.candidates)
-      for (const int search : candidate.searches) {
+    // The experts of each candidate of which lists lack elements.
+    std::vector<std::vector<std::size_t>> unlisted(task.task.candidates.size());
+    bool is_wrong = false, is_whole = true;
+    for (std::size_t k = 0; k < unlisted.size(); ++k)
+      for (std::size_t e = 0; e < task.task.candidates[k].searches.size(); ++e) {
+        const int search = task.task.candidates[k].searches[e];
         if (search < 0) continue;
         const std::size_t i = guesses_.index_of(unit, static_cast<std::size_t>(search));
-        if (settled.is_right[unit][static_cast<std::size_t>(search)]) continue;
+        if (is_same(guesses_.guessed[i], exact_[i])) continue;
         is_wrong = true;
-        listed &= is_listed(guesses_.listed[i], guesses_.guessed[i], exact_[i]);
+        if (task.is_listed && is_listed(i)) continue;
+        unlisted[k].push_back(e);
+        is_whole = false;
       }
     if (!is_wrong) return;
     CombineResult& result = settled.results[number].emplace();
     result.candidates.resize(task.task.candidates.size());
     const Slice& slice = task.task.slice;
-    if (!listed) {
+    // Tiles are remembered where lists or cut-offs may need them.
+    if (!is_whole && !guesses_.locate) {
       if (slice.n_elements > 0) settled.again.push_back({number, slice.first, slice.n_elements});
       return;
     }
-    for (const Range& range : repair_tiles(task, result))
+    for (const Range& range : settle_tiles(task, unlisted, result))
       settled.again.push_back({number, range.first, range.second});
   }
 
   // Makes tiles right and adds up their results. Returns the ranges to combine again.
-  std::vector<Range> repair_tiles(GuessedTask& task, CombineResult& result) {
+  std::vector<Range> settle_tiles(GuessedTask& task,
+                                  const std::vector<std::vector<std::size_t>>& unlisted,
+                                  CombineResult& result) {
     const std::vector<Candidate> candidates = right(task);
     std::vector<std::uint8_t> is_left(task.tiles.size());
     std::atomic<std::uint64_t> n_repaired = 0;
     parallel_for(task.tiles.size(), limits_.n_threads, [&](std::size_t i) {
-      const std::optional<std::size_t> n = repair(plan_, task, candidates, task.tiles[i]);
+      GuessedTile& tile = task.tiles[i];
+      for (std::size_t k = 0; k < candidates.size(); ++k)
+        for (const std::size_t e : unlisted[k])
+          is_left[i] |= differs(tile, task.task.candidates[k], candidates[k], e);
+      if (is_left[i]) return;
+      const std::optional<std::size_t> n = repair(plan_, task, candidates, tile);
       is_left[i] = !n;
       n_repaired += n.value_or(0);
     });
@@ -141,6 +189,15 @@ class Settling {
     return again;
   }
 
+  // Returns whether the floor of an expert is another for some element of the tile.
+  static bool differs(const GuessedTile& tile, const Candidate& wrong, const Candidate& right,
+                      std::size_t expert) {
+    const auto cutoff = [&](const Candidate& one) {
+      return std::clamp(one.cutoffs[expert], tile.first, tile.first + tile.n);
+    };
+    return wrong.floors[expert] != right.floors[expert] || cutoff(wrong) != cutoff(right);
+  }
+
   static void add_tile(CandidateResult& sum, const Range& range,
                        const GuessedTile::Merged& merged) {
     sum.tally += merged.tally;
@@ -151,55 +208,12 @@ class Settling {
   const Plan& plan_;
   Guesses& guesses_;
   const Limits& limits_;
+  const Ranking ranking_;
+  const RankedUnits ranked_;
   std::vector<Threshold> exact_;  // one per search, unit by unit
 };
 
-// Leaves on a list the elements whose magnitudes lie in one of the ranges.
-void shorten(const Plan& plan, const GuessedTask& task, std::span<const Bracket> ranges,
-             Listed& listed) {
-  const std::vector<Patterns> magnitudes = magnitudes_of(plan, task, listed);
-  const std::size_t n = listed.at.size(), n_bytes = size_of(task.type);
-  std::vector<std::size_t> kept;
-  for (std::size_t i = 0; i < n; ++i)
-    for (std::size_t s = 0; s < ranges.size(); ++s) {
-      const auto bits = static_cast<std::int32_t>(magnitudes[s % magnitudes.size()][i]);
-      if (bits <= ranges[s].low || bits >= ranges[s].high) continue;
-      kept.push_back(i);
-      break;
-    }
-  Listed shorter;
-  for (const std::size_t i : kept) shorter.at.push_back(listed.at[i]);
-  for (std::size_t row = 0; row < listed.values.size(); row += n * n_bytes)
-    for (const std::size_t i : kept) {
-      const auto from = listed.values.begin() + static_cast<std::ptrdiff_t>(row + i * n_bytes);
-      shorter.values.insert(shorter.values.end(), from,
-                            from + static_cast<std::ptrdiff_t>(n_bytes));
-    }
-  listed = std::move(shorter);
-}
-
 }  // namespace
-
-void shorten_lists(const Plan& plan, Guesses& guesses) {
-  while (guesses.bytes_in_lists > guesses.list_bytes) {
-    for (std::size_t i = 0; i < guesses.listed.size(); ++i) {
-      Bracket& range = guesses.listed[i];
-      const std::int32_t guess = std::clamp(guesses.guessed[i].bits, range.low, range.high);
-      range = {guess - (guess - range.low) / 2, guess + (range.high - guess) / 2};
-    }
-    guesses.bytes_in_lists = 0;
-    for (GuessedTask& task : guesses.tasks) {
-      if (task.task.unit < 0) continue;
-      const auto unit = static_cast<std::size_t>(task.task.unit);
-      const std::size_t n = guesses.units[unit].ranks.size();
-      for (GuessedTile& tile : task.tiles) {
-        if (tile.listed.at.empty()) continue;
-        shorten(plan, task, std::span(guesses.listed).subspan(guesses.first[unit], n), tile.listed);
-        guesses.bytes_in_lists += tile.listed.n_bytes();
-      }
-    }
-  }
-}
 
 Settled settle(const Plan& plan, Guesses& guesses, const Limits& limits, const Progress& progress) {
   return Settling(plan, guesses, limits).run(progress);

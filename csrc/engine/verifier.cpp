@@ -74,6 +74,7 @@ void Verifier::count(const Tile& tile, Scratch& scratch) {
     scratch.listed.assign(begin, begin + static_cast<std::ptrdiff_t>(searches.size()));
     guesses_.n_counted[unit] += tile.n;
   }
+  scratch.tried.assign(searches.size(), {});
   const bool is_listed = guesses_.tasks[first_ + tile.job].is_listed;
   for (std::size_t s = 0; s < searches.size(); ++s) {
     const Bracket& range = scratch.listed[s];
@@ -81,7 +82,8 @@ void Verifier::count(const Tile& tile, Scratch& scratch) {
       scratch.wanted.push_back({s, searches[s].tried, false, is_listed && has_room(range)});
   }
   ranked_.count(scratch.wanted, tile, scratch.numbers, [&](std::size_t s, const TileCount& count) {
-    counts_.change(guesses_.index_of(unit, s), [&](Counted& sum) { sum.add(count); });
+    scratch.tried[s] =
+        counts_.change(guesses_.index_of(unit, s), [&](Counted& sum) { return sum.add(count); });
     const Bracket& range = scratch.listed[s];
     if (!is_listed || !has_room(range)) return;
     for (std::size_t i = 0; i < count.tally.n_interior; ++i) {
@@ -118,7 +120,7 @@ void Verifier::remember(const Tile& tile, const CombineResult& part, Scratch& sc
   const bool may_change = guesses_.locate || std::ranges::any_of(scratch.listed, has_room);
   if (scratch.wanted.empty() || !may_change) return;
   GuessedTask& task = guesses_.tasks[first_ + tile.job];
-  GuessedTile found{tile.first, tile.n, {}, list(tile, task, scratch)};
+  GuessedTile found{tile.first, tile.n, {}, list(tile, task, scratch), {}};
   for (std::size_t k = 0; k < part.candidates.size(); ++k) {
     const CandidateResult& result = part.candidates[k];
     const Candidate& candidate = task.task.candidates[k];
@@ -133,6 +135,7 @@ void Verifier::remember(const Tile& tile, const CombineResult& part, Scratch& sc
                                 : minus                ? -1
                                                        : any_sign});
   }
+  if (guesses_.locate) found.tried = scratch.tried;
   const std::lock_guard lock(mutex_);
   guesses_.n_listed += found.listed.at.size();
   guesses_.bytes_in_lists += found.listed.n_bytes();

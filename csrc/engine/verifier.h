@@ -20,6 +20,7 @@ class Verifier {
     NumberScratch numbers;
     std::vector<Wanted> wanted;
     std::vector<Bracket> listed;      // of the searches of the unit
+    std::vector<AtBracket> tried;     // likewise
     std::vector<std::uint32_t> open;  // elements of the tile that the guesses leave open
   };
   // Counts a tile of a task, before it is combined.

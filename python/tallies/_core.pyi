@@ -368,6 +368,8 @@ class CombineTask:
         rules: Sequence[tuple[int, int, int]],
         majorities: Sequence[int],
         job: int | Slice,
+        unit: int = -1,
+        first_searches: Sequence[int] = (),
     ) -> CombineTask:
         """Return the task of the candidates of several tasks, in their order.
 
@@ -376,6 +378,8 @@ class CombineTask:
             rules: The codes of gate, vote and blend of each.
             majorities: For each, the unit that replaces that of its candidates, if they have one.
             job: A job or a slice of one, with an output for each candidate.
+            unit: The unit of guesses that has the slice, -1 for none.
+            first_searches: For each task, the search of the unit with which its own begin.
         """
 
     @property
