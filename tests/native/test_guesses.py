@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tallies import _core
-from tests.support.guessing import Array, Candidate, Case, Tensor
+from tests.support.guessing import Candidate, Case, Tensor
 from tests.support.hard_arrays import KINDS, array
 
 N = 150_001
@@ -34,7 +34,9 @@ def smooth(n: int, dtype: Any, seed: int = 0) -> Tensor:
     rng = np.random.default_rng(seed)
     base = (rng.standard_normal(n) * 0.02).astype(dtype)
     experts = [
-        (base.astype(np.float32) + rng.standard_normal(n).astype(np.float32) * 0.002 * (1 + e)).astype(dtype)
+        (
+            base.astype(np.float32) + rng.standard_normal(n).astype(np.float32) * 0.002 * (1 + e)
+        ).astype(dtype)
         for e in range(3)
     ]
     return Tensor(base, experts)
@@ -48,9 +50,7 @@ def test_hard_arrays(kind: str, dtype: str, locate: bool) -> None:
     for densities in ((0.2, 0.5, 0.7), (0.0, 1.0, 0.001)):
         for list_bytes in (0, 1, 4096):
             for limits in (FEW, MANY):
-                case = Case(
-                    tensors, [Candidate(densities)], locate=locate, limits=limits
-                )
+                case = Case(tensors, [Candidate(densities)], locate=locate, limits=limits)
                 case.guessed(list_bytes=list_bytes).require_equal(case.exact())
 
 

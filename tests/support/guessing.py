@@ -105,9 +105,7 @@ class Case:
         run.add(list(run.jobs), run.combine([run.task(job, found) for job in run.jobs]))
         return run.finish(found)
 
-    def guessed(
-        self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False
-    ) -> Merged:
+    def guessed(self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False) -> Merged:
         """Guess, combine and settle: one read, but for what was guessed wrong."""
         run = _Run(self)
         units = self.units()
@@ -170,7 +168,9 @@ class _Run:
                 else:
                     path = case.folder / f"{id(self)}-{job}-{k}"
                     self._files[-1].append(path)
-                    places.append((self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out)))
+                    places.append(
+                        (self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out))
+                    )
             inputs = [self._input(x) for x in (tensor.base, *tensor.experts)]
             self.plan.add_job(tensor.base.size, inputs, places, apart=True)
         n = range(len(case.candidates))
