@@ -53,7 +53,7 @@ class Combine {
         [&](const Tile& tile, Scratch& scratch, CombineResult& part) {
           transform(tile, scratch, part);
         },
-        accelerator_ ? accelerator_->pinned() : heap());
+        accelerator_ ? accelerator_->pinned() : Memory{});
   }
 
  private:
