@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tallies import InputError, _core
-from tests.support.guessed_merges import TIES
+from tests.support.guessing import TIES
 from tests.support.parts import LIMITS, Model
 
 SIZES = (100_000, 70_000)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tallies import _core
-from tests.support.guessed_merges import Candidate, Case, Tensor
+from tests.support.guessing import Array, Candidate, Case, Tensor
 from tests.support.hard_arrays import KINDS, array
 
 N = 150_001
