@@ -180,3 +180,14 @@ def test_overflow_that_a_guess_causes() -> None:
     for scale in (1.0, 1e7, np.inf):
         case = Case([one], [Candidate((0.2, 0.5, 0.9), scale=scale)], limits=FEW)
         case.guessed().require_equal(case.exact())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["smooth", "few values", "any bits", "two values"])
+def test_bands(kind: str, dtype: str) -> None:
+    """Floors and ceilings are guessed alike, and both repaired."""
+    tensors = [tensor((kind, "smooth", kind), DTYPES[dtype]), smooth(90_000, DTYPES[dtype])]
+    band = Candidate((0.5, 0.3, 0.8), outliers=(0.01, 0.1, 0.0))
+    for list_bytes in (1, 1 << 21):
+        case = Case(tensors, [band], by_tensor=True, locate=True, limits=MANY)
+        case.guessed(list_bytes=list_bytes).require_equal(case.exact())
