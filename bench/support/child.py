@@ -21,6 +21,8 @@ class Ended:
 
     seconds: float
     """From before its start to after its end."""
+    processor_seconds: float
+    """Of all its threads, its own and the system's."""
     peak_bytes: int
     """Largest resident set, mapped files included."""
     status: int
@@ -48,6 +50,7 @@ def _main(command: list[str]) -> None:
     seconds = time.perf_counter() - start
     ended = {
         "seconds": seconds,
+        "processor_seconds": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss << 10,
         "status": os.waitstatus_to_exitcode(status),
         "output": output,
