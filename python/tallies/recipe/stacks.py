@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    StrictInt,
-    model_serializer,
-)
+from typing import Any
 
 from ..messages import show
 from ..methods._method import Method
-from .fields import Parameters, PathText
+from .fields import each, entry, optional, parameters, path_text
 from .models import ModelEntry
 from .places import Places
+from .record import Record, checked_by
 
 
-def _range(value: object) -> object:
+def _range(value: object) -> tuple[int, int]:
+    """Return the first layer, and the one behind the last."""
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
@@ -38,46 +31,35 @@ def _range(value: object) -> object:
     return (first, end)
 
 
-LayerRange = Annotated[tuple[StrictInt, StrictInt], BeforeValidator(_range)]
-"""The first layer, and the one behind the last."""
-
-
-class SourceEntry(BaseModel):
+class SourceEntry(Record):
     """Layers of a model, with parameters of their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: PathText
-    layer_range: LayerRange | None = None
+    model: str = checked_by(path_text)
+    layer_range: tuple[int, int] | None = checked_by(optional(_range), None)
     """None for all layers."""
-    parameters: Parameters = {}
+    parameters: dict[str, Any] = checked_by(parameters, {})
 
 
-class SliceEntry(BaseModel):
+class SliceEntry(Record):
     """Layers of the result, merged of as many layers of each source."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sources: tuple[SourceEntry, ...]
-    base_model: PathText | None = None
-    parameters: Parameters = {}
+    sources: tuple[SourceEntry, ...] = checked_by(each(entry(SourceEntry)))
+    base_model: str | None = checked_by(optional(path_text), None)
+    parameters: dict[str, Any] = checked_by(parameters, {})
 
 
-class ModuleEntry(BaseModel):
+class ModuleEntry(Record):
     """A part of the model with a stack of layers, such as its text decoder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    slices: tuple[SliceEntry, ...] = checked_by(each(entry(SliceEntry)))
+    parameters: dict[str, Any] = checked_by(parameters, {})
 
-    slices: tuple[SliceEntry, ...]
-    parameters: Parameters = {}
-
-    @model_serializer(mode="wrap")
-    def _with_models(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def model_dump(self, **options: Any) -> dict[str, Any]:
         """Return plain data, in which a slice of whole models is written as ``models``."""
-        data = plain(self)
+        data = super().model_dump(**options)
         sources = self.slices[0].sources
         if sources[0].layer_range is not None:
-            return dict(data)
+            return data
         models = [
             {key: one[key] for key in ("model", "parameters") if key in one}
             for one in data["slices"][0]["sources"]

@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any
-
-from pydantic import BaseModel, BeforeValidator
+from typing import Any
 
 from ..errors import InputError
 from ..messages import show, unknown
 from ..spec.choices import Architecture, Choice, Embeddings, Extra, Missing, Tied
+from .record import Check, Record, checked_by
 from .settings import Setting, evaluate, filters, matches, nearest, normalise
 
 
-def _renaming(value: object) -> object:
+def renaming(value: object) -> dict[str, str] | None:
+    """Return new prefixes of names by old ones, or None."""
     if value is None:
         return None
     if not isinstance(value, Mapping) or not all(
@@ -52,29 +52,25 @@ def _architecture(value: object) -> str | None:
     return None if value is None else _word(value, Architecture)
 
 
-def _setting(kind: type[Choice]) -> BeforeValidator:
+def _setting(kind: type[Choice]) -> Check:
     def check(value: object) -> Setting | None:
         return None if value is None else normalise(value, partial(_word, kind=kind))
 
-    return BeforeValidator(check)
+    return check
 
 
-Renaming = Annotated[Any, BeforeValidator(_renaming)]
-"""New prefixes of names by old ones, or None."""
-
-
-class TensorKeys(BaseModel):
+class TensorKeys(Record):
     """The keys of a recipe about differences between its models."""
 
-    missing: Annotated[Any, _setting(Missing)] = None
+    missing: Setting | None = checked_by(_setting(Missing), None)
     """The treatment of tensors that a model lacks and the base has; errors by default."""
-    extra: Annotated[Any, _setting(Extra)] = None
+    extra: Setting | None = checked_by(_setting(Extra), None)
     """The treatment of tensors that a model has and the base lacks; errors by default."""
-    architecture: Annotated[Any, BeforeValidator(_architecture)] = None
+    architecture: str | None = checked_by(_architecture, None)
     """The treatment of models of different architectures; errors by default."""
-    tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
+    tied: Tied = checked_by(partial(_word, kind=Tied), Tied.AS_BASE)
     """The output head of the result, where it is the input embedding in some of the models."""
-    embeddings: Annotated[Embeddings | str, BeforeValidator(_word_or_file)] = Embeddings.ERROR
+    embeddings: Embeddings | str = checked_by(_word_or_file, Embeddings.ERROR)
     """The treatment of embeddings and heads of vocabularies of different sizes, or the path of a
     file whose tensors are those of the result."""
 
