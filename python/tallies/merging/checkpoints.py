@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
@@ -13,19 +13,19 @@ from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, n_threads, too_little
 from ..engine.usage import Progress
-from ..lora.adapter_merge import merge_adapters
-from ..lora.adapter_report import AdapterReport
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
 from .finishing import bytes_needed, check_memory, complete
 from .journal import Journal
-from .one_file import in_one_file
+from .plan import MergePlan
 from .planning import plan
 from .report import MergeReport
 from .run import MergeRun
-from .staging import staged
+
+if TYPE_CHECKING:
+    from ..lora.adapter_report import AdapterReport
 
 
 @with_progress("merge")
@@ -120,6 +120,8 @@ def merge(
 
     if not request.stages:
         return run(request, out, max_bytes, progress)
+    from .staging import staged
+
     with staged(
         request,
         out,
@@ -149,6 +151,8 @@ def _merge(
     """Merge a request without stages, or with the reports on those that are merged."""
     bars, start = is_bar(progress), time.perf_counter()
     if request.adapter_rank is not None:
+        from ..lora.adapter_merge import merge_adapters
+
         return merge_adapters(
             request,
             out,
@@ -167,13 +171,10 @@ def _merge(
     check_memory(made, max_bytes, n_threads(threads))
     read = [*made.input_roots(), *made.input_files()]
     destination = Destination(out, read, overwrite, of_weights=True)
-    if destination.is_file:
-        made = in_one_file(made, destination.path.name)
+    made = _in_place(made, destination)
     destination.check_space(bytes_needed(made))
     if inputs.fetch(bars=bars):
-        made = plan(request)
-        if destination.is_file:
-            made = in_one_file(made, destination.path.name)
+        made = _in_place(plan(request), destination)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
@@ -189,3 +190,12 @@ def _merge(
         report = complete(result, directory, place, start, n_threads(threads), stages)
         run.check_unchanged()
     return report
+
+
+def _in_place(made: MergePlan, destination: Destination) -> MergePlan:
+    """Return the plan of a result that is a directory, or one file."""
+    if not destination.is_file:
+        return made
+    from .one_file import in_one_file
+
+    return in_one_file(made, destination.path.name)

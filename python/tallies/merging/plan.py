@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.adapters.adapter import TOKENIZER_FILES
+from ..checkpoint.beside import TOKENIZER_FILES
 from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
@@ -28,14 +28,12 @@ from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..spec.rules import Gate, Rule
 from . import plain
-from .explain import explain
-from .stack import Stack
 from .steps import Request, n_surveys
-from .vocabulary import Vocabulary
-from .vocabulary_files import with_tokenizer
 
 if TYPE_CHECKING:
     from ..hub.download import Download
+    from .stack import Stack
+    from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -183,6 +181,10 @@ class MergePlan:
                 layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
+        if self.vocabulary is None and self.chat_template is None:
+            return found
+        from .vocabulary_files import with_tokenizer
+
         return with_tokenizer(found, self.vocabulary, self.chat_template)
 
     def _is_copied(self, path: Path) -> bool:
@@ -297,4 +299,6 @@ class MergePlan:
         return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
     def __str__(self) -> str:
+        from .explain import explain
+
         return explain(self)
