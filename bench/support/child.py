@@ -22,7 +22,7 @@ class Ended:
     seconds: float
     """From before its start to after its end."""
     processor_seconds: float
-    """Of all its threads, its own and the system's."""
+    """The processor's time for all its threads, the system's part as well."""
     peak_bytes: int
     """Largest resident set, mapped files included."""
     status: int

@@ -44,7 +44,7 @@ class ArrayMerge:
         """Merge all tensors, and return the warnings.
 
         Args:
-            addresses: Where the result of each merged tensor goes; 0 where that is decided later.
+            addresses: The place of each merged tensor's result; 0 where that is decided later.
             groups: The numbers of tensors that are merged together.
         """
         made, outputs = self._made, forms(self._made)

@@ -13,6 +13,7 @@ from ..recipe.inputs import Inputs
 from ..recipe.vocabulary import WORDS
 
 if TYPE_CHECKING:
+    from ..checkpoint.files import AuxiliaryFiles
     from .vocabulary import Vocabulary
 
 
@@ -73,3 +74,14 @@ def chat_template(config: MergeConfig, models: Sequence[Checkpoint]) -> str | No
 
     unique = {one.path: stated_template(one.path) for one in models}
     return chosen(config.chat_template, unique.values())
+
+
+def with_own_tokenizer(
+    found: AuxiliaryFiles, vocabulary: Vocabulary | None, template: str | None
+) -> AuxiliaryFiles:
+    """Return the files beside a result with its tokenizer and chat template, if it has its own."""
+    if vocabulary is None and template is None:
+        return found
+    from .vocabulary_files import with_tokenizer
+
+    return with_tokenizer(found, vocabulary, template)

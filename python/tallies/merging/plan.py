@@ -28,6 +28,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..spec.rules import Gate, Rule
 from . import plain
+from .joining import with_own_tokenizer
 from .steps import Request, n_surveys
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """The plan of a merge, made of headers alone.
-
-    ``str(plan)`` explains the plan to a person, ``to_json_dict()`` to a program.
-    """
+    """The plan of a merge; ``str(plan)`` is for a person, ``to_json_dict()`` for a program."""
 
     config: MergeConfig
     rule: Rule
@@ -181,11 +179,7 @@ class MergePlan:
                 layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
-        if self.vocabulary is None and self.chat_template is None:
-            return found
-        from .vocabulary_files import with_tokenizer
-
-        return with_tokenizer(found, self.vocabulary, self.chat_template)
+        return with_own_tokenizer(found, self.vocabulary, self.chat_template)
 
     def _is_copied(self, path: Path) -> bool:
         """Tell if a small file of the donor is copied beside the result."""
