@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "stream/spare.h"
+
 namespace tallies {
 
 class Files {
@@ -28,12 +30,16 @@ class Files {
   void will_need(int file, std::size_t n_bytes, std::uint64_t offset) const;
   void sync(int file) const;
 
+  // For the buffers of passes over these files.
+  Spare& spare() const { return spare_; }
+
  private:
   struct Open {
     int fd;
     std::string path;
   };
   std::vector<Open> open_;
+  mutable Spare spare_;
 };
 
 }  // namespace tallies
