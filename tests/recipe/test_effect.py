@@ -73,6 +73,7 @@ def change_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(modifiers.DropLayers, option, changed)
     for key, value in (("seed", 5), ("nonfinite", "warn"), ("max_shard_size", "1GB")):
         monkeypatch.setattr(MergeConfig.model_fields[key], "default", value)
+    MergeConfig.model_rebuild(force=True)
 
 
 def resolved_or_refused(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -87,10 +88,13 @@ def assert_survives(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> 
     before = resolved(recipe)
     written = json.loads(json.dumps(in_effect(MergeConfig.load(recipe)).to_json_dict()))
     assert resolved(written) == before
-    with monkeypatch.context() as patched:
-        change_defaults(patched)
-        assert resolved(written) == before
-        assert resolved_or_refused(recipe) != before
+    try:
+        with monkeypatch.context() as patched:
+            change_defaults(patched)
+            assert resolved(written) == before
+            assert resolved_or_refused(recipe) != before
+    finally:
+        MergeConfig.model_rebuild(force=True)
 
 
 @pytest.mark.parametrize(("name", "semantics"), PAIRS)

@@ -5,13 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import InputError
 from ..messages import show, unknown
-from ..recipe.fields import dtype_name, each, entry, optional, path_text, seed, text, whole_number
+from ..recipe.complaints import one_line
+from ..recipe.fields import DtypeName, PathText, Seed
 from ..recipe.places import Places
-from ..recipe.record import Record, checked_by
 from ..recipe.spelling import model_text
 from ..recipe.text import read_file, text_keys
 
@@ -21,12 +32,10 @@ STATISTICS: Final = "statistics"
 _LARGEST: Final = (2 - 2**-23) * 2.0**127
 """The largest number of float32."""
 
-
-def _model(value: object) -> str:
-    return path_text(model_text(value))
+ModelText = Annotated[PathText, BeforeValidator(model_text)]
 
 
-def _gate_mode(value: object) -> str:
+def _gate_mode(value: object) -> object:
     if value in _OF_PROMPTS:
         raise ValueError(
             f"{value} runs the model on prompts, which is not done; 'random' draws gates to be "
@@ -35,41 +44,36 @@ def _gate_mode(value: object) -> str:
     known = (*RANDOM, STATISTICS)
     if value not in known:
         raise ValueError(unknown(value, known))
-    return str(value)
+    return value
 
 
-def _number(value: object) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise ValueError(f"found {show(value)}, expected a number") from None
+def _of_float32(value: float | None) -> float | None:
+    if value is not None and not abs(value) <= _LARGEST:
+        raise ValueError(f"found {show(value)}, expected a finite number of float32, such as 0.5")
+    return value
 
 
-def _of_float32(value: object) -> float:
-    found = _number(value)
-    if not abs(found) <= _LARGEST:
-        raise ValueError(f"found {show(found)}, expected a finite number of float32, such as 0.5")
-    return found
-
-
-_prompts = optional(each(text))
-
-
-class Expert(Record):
+class Expert(BaseModel):
     """A dense model that gives the weights of an expert."""
 
-    source_model: str = checked_by(_model)
-    positive_prompts: tuple[str, ...] | None = checked_by(_prompts, None)
-    negative_prompts: tuple[str, ...] | None = checked_by(_prompts, None)
-    noise_scale: float | None = checked_by(optional(_number), None)
-    residual_scale: float | None = checked_by(optional(_of_float32), None)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_mapping(cls, data: object) -> object:
+        if not isinstance(data, (Mapping, Expert)):
+            raise ValueError(f"found {show(data)}, expected {{source_model: DIR}}")
+        return data
+
+    source_model: ModelText
+    positive_prompts: tuple[str, ...] | None = None
+    negative_prompts: tuple[str, ...] | None = None
+    noise_scale: float | None = None
+    residual_scale: Annotated[float | None, AfterValidator(_of_float32)] = None
     """The factor on the weights by which an expert adds to the hidden state."""
 
 
-_experts = each(entry(Expert, "{source_model: DIR}"))
-
-
-class MoeConfig(Record):
+class MoeConfig(BaseModel):
     """A checked request for a mixture of experts.
 
     >>> MoeConfig(base_model="a", experts=[{"source_model": "a"}, {"source_model": "b"}],
@@ -80,21 +84,30 @@ class MoeConfig(Record):
         InputError: The request is wrong; one line names everything that is.
     """
 
-    base_model: str = checked_by(_model)
-    experts: tuple[Expert, ...] = checked_by(_experts)
-    gate_mode: str = checked_by(_gate_mode, "")
-    """``random``, ``uniform_random``, or ``statistics``."""
-    statistics: str | None = checked_by(optional(path_text), None)
-    """The file of the gates' directions."""
-    dtype: str | None = checked_by(optional(dtype_name), None)
-    experts_per_token: int = checked_by(whole_number(1), 2)
-    shared_experts: tuple[Expert, ...] | None = checked_by(optional(_experts), None)
-    architecture: str | None = checked_by(optional(text), None)
-    """The first letters of the name of a layout."""
-    seed: int = checked_by(seed, 0)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
+    base_model: ModelText
+    experts: tuple[Expert, ...]
+    gate_mode: Annotated[str, BeforeValidator(_gate_mode)] = ""
+    """``random``, ``uniform_random``, or ``statistics``."""
+    statistics: PathText | None = None
+    """The file of the gates' directions."""
+    dtype: DtypeName | None = None
+    experts_per_token: Annotated[StrictInt, Field(ge=1)] = 2
+    shared_experts: tuple[Expert, ...] | None = None
+    architecture: str | None = None
+    """The first letters of the name of a layout."""
+    seed: Seed = 0
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise InputError(one_line(error)) from None
+
+    @model_validator(mode="before")
     @classmethod
-    def _prepared(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         for key in data:
             if key not in cls.model_fields:
                 merges = key in ("merge_method", "models", "slices", "modules")
@@ -110,7 +123,8 @@ class MoeConfig(Record):
             return {**data, "gate_mode": STATISTICS}
         return data
 
-    def _check(self) -> None:
+    @model_validator(mode="after")
+    def _check_whole(self) -> MoeConfig:
         if (self.gate_mode == STATISTICS) != (self.statistics is not None):
             raise InputError(
                 f"statistics: found {show(self.statistics)}, and gate_mode is {self.gate_mode!r}; "
@@ -127,6 +141,7 @@ class MoeConfig(Record):
                     f"experts: number {number + 1}: noise_scale: noise is not added; leave it out, "
                     "and add it while you train the result"
                 )
+        return self
 
     @property
     def all_experts(self) -> tuple[Expert, ...]:

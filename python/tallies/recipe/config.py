@@ -9,7 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .. import methods
 from ..errors import InputError
@@ -18,19 +28,17 @@ from ..spec.choices import Nonfinite, Semantics
 from ..spec.rules import Rule
 from . import modifiers
 from .bases import pinned_values
+from .complaints import one_line
 from .fields import (
-    by_key,
+    MethodName,
+    NonfiniteWord,
+    Parameters,
+    PathText,
+    Seed,
+    SemanticsWord,
+    VariantName,
     checked_parameters,
-    each,
-    entry,
-    method_name,
     modifier,
-    optional,
-    parameters,
-    path_text,
-    seed,
-    variant_name,
-    word,
 )
 from .inputs import Inputs
 from .keys import known_keys
@@ -48,11 +56,10 @@ from .output_keys import OutputKeys
 from .overrides import Overrides
 from .places import Places
 from .plain_stacks import with_models
-from .record import checked_by
 from .slices import without_slices
 from .spelling import spelled
 from .stack_checks import refuse_stack
-from .stack_keys import StackKeys, checked_modules, checked_slices
+from .stack_keys import StackKeys
 from .stacks import ModuleEntry, SliceEntry, stacked_experts
 from .stages import StageKeys, arranged
 from .tensor_keys import TensorKeys
@@ -61,25 +68,7 @@ from .varying import whole_values
 from .vocabulary import one_key
 
 
-def _of_method(semantics: Semantics, known: Mapping[str, Any]) -> Semantics:
-    name = known.get("merge_method")
-    if name and semantics not in methods.get(name).semantics:
-        others = " and ".join(methods.get(name).semantics)
-        raise ValueError(f"found {semantics!r}, but {name} has only {others}")
-    return semantics
-
-
-def _entries(entries: tuple[ModelEntry, ...], known: Mapping[str, Any]) -> tuple[ModelEntry, ...]:
-    if not entries:
-        raise ValueError("found none, expected at least one {model: DIR}")
-    return checked_entries(entries, partial(checked_parameters, known=known, per_model=True))
-
-
-def _shared(given: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    return checked_parameters(given, known=known, where="parameters")
-
-
-class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys):
+class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
     """A checked request to merge.
 
     Parameters stand under their proper names (``lambda`` is ``scale``), numbers are float, and
@@ -93,30 +82,31 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys):
     {'normalize': True, 'integers': 'equal'}
     """
 
-    merge_method: str = checked_by(method_name)
-    semantics: Semantics = checked_by(word(Semantics), Semantics.PAPER, _of_method)
-    base_model: str | None = checked_by(optional(path_text), None)
-    models: tuple[ModelEntry, ...] = checked_by(each(entry(ModelEntry)), later=_entries)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    merge_method: MethodName
+    semantics: SemanticsWord = Semantics.PAPER
+    base_model: PathText | None = None
+    models: tuple[ModelEntry, ...]
     """The models; where layers are stacked, each model of the sources once."""
-    slices: tuple[SliceEntry, ...] | None = checked_by(
-        optional(each(entry(SliceEntry))), None, checked_slices
-    )
-    modules: dict[str, ModuleEntry] | None = checked_by(
-        optional(by_key(entry(ModuleEntry))), None, checked_modules
-    )
-    parameters: dict[str, Any] = checked_by(parameters, {}, _shared)
-    post_scale: Any = checked_by(modifier("post_scale"), None)
-    layer_scaling: Any = checked_by(modifier("layer_scaling"), None)
-    drop_layers: Any = checked_by(modifier("drop_layers"), None)
+    slices: tuple[SliceEntry, ...] | None = None
+    modules: dict[str, ModuleEntry] | None = None
+    parameters: Parameters = {}
+    post_scale: Annotated[Any, modifier("post_scale")] = None
+    layer_scaling: Annotated[Any, modifier("layer_scaling")] = None
+    drop_layers: Annotated[Any, modifier("drop_layers")] = None
     """``post_scale``, ``layer_scaling`` and ``drop_layers`` are described in ``modifiers``."""
-    seed: int = checked_by(seed, 0)
-    nonfinite: Nonfinite = checked_by(word(Nonfinite), Nonfinite.ERROR)
-    variant: str | None = checked_by(optional(variant_name), None)
+    seed: Seed = 0
+    nonfinite: NonfiniteWord = Nonfinite.ERROR
+    variant: VariantName | None = None
+    _places: Places = PrivateAttr(default_factory=Places.of)
+    _passed_over: tuple[str, ...] = PrivateAttr(default=())
 
     def __init__(self, **data: Any) -> None:
-        self._places = Places.of()
-        self._passed_over: tuple[str, ...] = ()
-        super().__init__(**data)
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise InputError(one_line(error)) from None
 
     @classmethod
     def load(
@@ -255,16 +245,42 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys):
         )
         return part[0], [*self._passed_over, *part[1]]
 
+    @model_validator(mode="before")
     @classmethod
-    def _prepared(cls, data: dict[str, Any]) -> dict[str, Any]:
+    def _check_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         """Refuse keys that are not done or not known; drop those that ask for nothing."""
         data = with_models(spelled(data))
         return known_keys(data, cls.model_fields, ModelEntry.model_fields)
 
-    def _check(self) -> None:
+    @field_validator("semantics")
+    @classmethod
+    def _check_semantics(cls, semantics: Semantics, info: ValidationInfo) -> Semantics:
+        name = info.data.get("merge_method")
+        if name and semantics not in methods.get(name).semantics:
+            known = " and ".join(methods.get(name).semantics)
+            raise ValueError(f"found {semantics!r}, but {name} has only {known}")
+        return semantics
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_shared(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return checked_parameters(given, info=info, where="parameters")
+
+    @field_validator("models")
+    @classmethod
+    def _check_models(
+        cls, entries: tuple[ModelEntry, ...], info: ValidationInfo
+    ) -> tuple[ModelEntry, ...]:
+        if not entries:
+            raise ValueError("found none, expected at least one {model: DIR}")
+        return checked_entries(entries, partial(checked_parameters, info=info, per_model=True))
+
+    @model_validator(mode="after")
+    def _check_whole(self) -> MergeConfig:
         refuse_method(self.method, self.base_model, self.adapter_rank, self.adapter_space)
         self.modifiers()
         self._check_experts()
+        return self
 
     def _check_experts(self) -> None:
         """Refuse models that cannot be merged; paths decide which of them take part."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..checkpoint.adapters.opening import open_adapter
+from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.opening import open_donor, open_model, under_other_names
 from ..checkpoint.scaled import with_scales
@@ -73,7 +75,7 @@ class Inputs:
         first, *adapters = paths
         found = self._read_model(first)
         for path in adapters:
-            found = _changed(found, path)
+            found = place(found, open_adapter(path))
         return found
 
     def _read_model(self, path: str) -> Checkpoint:
@@ -90,10 +92,6 @@ class Inputs:
         """Open the model that gives its small files; see ``checkpoint.opening.open_donor``."""
         _, *adapters = self._places.pieces(text)
         found = open_donor(self._places.headers(text, weights=False))
-        if not adapters:
-            return found
-        from ..checkpoint.adapters.opening import open_adapter
-
         opened = tuple(open_adapter(self._places.local(one)) for one in adapters)
         return replace(found, adapters=opened)
 
@@ -163,16 +161,8 @@ def open_whole(text: str, variant: str = "", *, bars: bool = False) -> Checkpoin
     path = places.local(first, variant, bars=bars)
     found = with_scales(Checkpoint.open(path, variant=variant))
     for adapter in adapters:
-        found = _changed(found, places.local(adapter, bars=bars))
+        found = place(found, open_adapter(places.local(adapter, bars=bars)))
     return found
-
-
-def _changed(model: Checkpoint, adapter: str) -> Checkpoint:
-    """Return a model with the changes of an adapter."""
-    from ..checkpoint.adapters.opening import open_adapter
-    from ..checkpoint.adapters.placing import place
-
-    return place(model, open_adapter(adapter))
 
 
 def _on_the_hub(places: Places, texts: Iterable[str]) -> list[HubModel]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import AdapterSpace, Embeddings, Semantics
 from .by_order import with_order
-from .fields import parameters, path_text
+from .fields import Parameters, PathText
 from .places import Places
-from .record import Record, checked_by
-from .tensor_keys import renaming
+from .tensor_keys import Renaming
 from .vocabulary import restated
 
 
-class ModelEntry(Record):
+class ModelEntry(BaseModel):
     """One model of a merge, a directory or a ``.safetensors`` file, with parameters of its own."""
 
-    model: str = checked_by(path_text)
-    parameters: dict[str, Any] = checked_by(parameters, {})
-    rename: dict[str, str] | None = checked_by(renaming, None)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: PathText
+    parameters: Parameters = {}
+    rename: Renaming = None
     """New prefixes of its tensors' names by old ones."""
 
     @property
@@ -46,7 +49,7 @@ def checked_entries(
     return tuple(checked)
 
 
-def stated(recipe: Record) -> dict[str, Any]:
+def stated(recipe: BaseModel) -> dict[str, Any]:
     """Return the values of a recipe's keys in which models, or paths of weights, stand."""
     keys = ["base_model", "files_from", "models", "tokenizer"]
     if not isinstance(getattr(recipe, "embeddings", Embeddings.ERROR), Embeddings):

@@ -6,9 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ValidationInfo, field_validator
+
 from .fields import checked_parameters
 from .parameters import Resolver
-from .record import Record
 from .stack_checks import checked_module
 from .stack_parameters import StackResolver
 from .stacks import ModuleEntry, Origin, SliceEntry, modules_of, restate_module
@@ -20,28 +21,8 @@ if TYPE_CHECKING:
     from .places import Places
 
 
-def checked_slices(
-    slices: tuple[SliceEntry, ...] | None, known: Mapping[str, Any]
-) -> tuple[SliceEntry, ...] | None:
-    """Return slices with their parameters checked by the values of the keys before them."""
-    if slices is None:
-        return None
-    check = partial(checked_parameters, known=known)
-    return checked_module(ModuleEntry(slices=slices), "", check).slices
-
-
-def checked_modules(
-    modules: dict[str, ModuleEntry] | None, known: Mapping[str, Any]
-) -> dict[str, ModuleEntry] | None:
-    """Return modules with their parameters checked by the values of the keys before them."""
-    if modules is None:
-        return None
-    check = partial(checked_parameters, known=known)
-    return {name: checked_module(one, f"modules: {name}", check) for name, one in modules.items()}
-
-
-class StackKeys(Record):
-    """The models, tensors and parameters of a stack, which ``slices`` or ``modules`` state."""
+class StackKeys(BaseModel):
+    """Checks ``slices`` and ``modules``, which stand behind the keys that their checks need."""
 
     if TYPE_CHECKING:
         slices: tuple[SliceEntry, ...] | None
@@ -55,6 +36,29 @@ class StackKeys(Record):
 
         def experts(self) -> tuple[list[ModelEntry], list[str]]:
             """Return the models that take part, in order, and warnings about the recipe."""
+
+    @field_validator("slices", check_fields=False)
+    @classmethod
+    def _check_slices(
+        cls, slices: tuple[SliceEntry, ...] | None, info: ValidationInfo
+    ) -> tuple[SliceEntry, ...] | None:
+        if slices is None:
+            return None
+        return checked_module(
+            ModuleEntry(slices=slices), "", partial(checked_parameters, info=info)
+        ).slices
+
+    @field_validator("modules", check_fields=False)
+    @classmethod
+    def _check_modules(
+        cls, modules: dict[str, ModuleEntry] | None, info: ValidationInfo
+    ) -> dict[str, ModuleEntry] | None:
+        if modules is None:
+            return None
+        check = partial(checked_parameters, info=info)
+        return {
+            name: checked_module(one, f"modules: {name}", check) for name, one in modules.items()
+        }
 
     @property
     def stack(self) -> dict[str, ModuleEntry]:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    model_serializer,
+)
 
 from ..messages import show
 from ..methods._method import Method
-from .fields import each, entry, optional, parameters, path_text
+from .fields import Parameters, PathText
 from .models import ModelEntry
 from .places import Places
-from .record import Record, checked_by
 
 
-def _range(value: object) -> tuple[int, int]:
-    """Return the first layer, and the one behind the last."""
+def _range(value: object) -> object:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
@@ -31,35 +38,46 @@ def _range(value: object) -> tuple[int, int]:
     return (first, end)
 
 
-class SourceEntry(Record):
+LayerRange = Annotated[tuple[StrictInt, StrictInt], BeforeValidator(_range)]
+"""The first layer, and the one behind the last."""
+
+
+class SourceEntry(BaseModel):
     """Layers of a model, with parameters of their own."""
 
-    model: str = checked_by(path_text)
-    layer_range: tuple[int, int] | None = checked_by(optional(_range), None)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: PathText
+    layer_range: LayerRange | None = None
     """None for all layers."""
-    parameters: dict[str, Any] = checked_by(parameters, {})
+    parameters: Parameters = {}
 
 
-class SliceEntry(Record):
+class SliceEntry(BaseModel):
     """Layers of the result, merged of as many layers of each source."""
 
-    sources: tuple[SourceEntry, ...] = checked_by(each(entry(SourceEntry)))
-    base_model: str | None = checked_by(optional(path_text), None)
-    parameters: dict[str, Any] = checked_by(parameters, {})
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sources: tuple[SourceEntry, ...]
+    base_model: PathText | None = None
+    parameters: Parameters = {}
 
 
-class ModuleEntry(Record):
+class ModuleEntry(BaseModel):
     """A part of the model with a stack of layers, such as its text decoder."""
 
-    slices: tuple[SliceEntry, ...] = checked_by(each(entry(SliceEntry)))
-    parameters: dict[str, Any] = checked_by(parameters, {})
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def model_dump(self, **options: Any) -> dict[str, Any]:
+    slices: tuple[SliceEntry, ...]
+    parameters: Parameters = {}
+
+    @model_serializer(mode="wrap")
+    def _with_models(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Return plain data, in which a slice of whole models is written as ``models``."""
-        data = super().model_dump(**options)
+        data = plain(self)
         sources = self.slices[0].sources
         if sources[0].layer_range is not None:
-            return data
+            return dict(data)
         models = [
             {key: one[key] for key in ("model", "parameters") if key in one}
             for one in data["slices"][0]["sources"]

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
+from pydantic import BaseModel, field_validator
+
 from ..errors import InputError
 from ..messages import either, show
-from .fields import each, mapping
 from .mentions import mentions, refuse_misspelt
 from .places import Places
-from .record import Record, checked_by
 
 if TYPE_CHECKING:
     from .config import MergeConfig
@@ -33,15 +33,16 @@ _TAKEN = ("lock", "new-lock")
 """Files beside the directories of results."""
 
 
-def _stages(value: object) -> object:
-    return () if value is None else each(mapping)(value)
-
-
-class StageKeys(Record):
+class StageKeys(BaseModel):
     """The key about the stages before a merge."""
 
-    stages: tuple[dict[str, Any], ...] = checked_by(_stages, ())
+    stages: tuple[dict[str, Any], ...] = ()
     """Recipes with names, in the order in which they are merged."""
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _check_stages(cls, value: object) -> object:
+        return [] if value is None else value
 
     def before(self) -> list[tuple[str, MergeConfig]]:
         """Return the stages before this merge by name, in the order in which they are merged."""

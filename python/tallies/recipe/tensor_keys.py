@@ -9,17 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import show, unknown
 from ..spec.choices import Architecture, Choice, Embeddings, Extra, Missing, Tied
-from .record import Check, Record, checked_by
 from .settings import Setting, evaluate, filters, matches, nearest, normalise
 
 
-def renaming(value: object) -> dict[str, str] | None:
-    """Return new prefixes of names by old ones, or None."""
+def _renaming(value: object) -> object:
     if value is None:
         return None
     if not isinstance(value, Mapping) or not all(
@@ -52,25 +52,29 @@ def _architecture(value: object) -> str | None:
     return None if value is None else _word(value, Architecture)
 
 
-def _setting(kind: type[Choice]) -> Check:
+def _setting(kind: type[Choice]) -> BeforeValidator:
     def check(value: object) -> Setting | None:
         return None if value is None else normalise(value, partial(_word, kind=kind))
 
-    return check
+    return BeforeValidator(check)
 
 
-class TensorKeys(Record):
+Renaming = Annotated[Any, BeforeValidator(_renaming)]
+"""New prefixes of names by old ones, or None."""
+
+
+class TensorKeys(BaseModel):
     """The keys of a recipe about differences between its models."""
 
-    missing: Setting | None = checked_by(_setting(Missing), None)
+    missing: Annotated[Any, _setting(Missing)] = None
     """The treatment of tensors that a model lacks and the base has; errors by default."""
-    extra: Setting | None = checked_by(_setting(Extra), None)
+    extra: Annotated[Any, _setting(Extra)] = None
     """The treatment of tensors that a model has and the base lacks; errors by default."""
-    architecture: str | None = checked_by(_architecture, None)
+    architecture: Annotated[Any, BeforeValidator(_architecture)] = None
     """The treatment of models of different architectures; errors by default."""
-    tied: Tied = checked_by(partial(_word, kind=Tied), Tied.AS_BASE)
+    tied: Annotated[Tied, BeforeValidator(partial(_word, kind=Tied))] = Tied.AS_BASE
     """The output head of the result, where it is the input embedding in some of the models."""
-    embeddings: Embeddings | str = checked_by(_word_or_file, Embeddings.ERROR)
+    embeddings: Annotated[Embeddings | str, BeforeValidator(_word_or_file)] = Embeddings.ERROR
     """The treatment of embeddings and heads of vocabularies of different sizes, or the path of a
     file whose tensors are those of the result."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator
 
 from ..errors import InputError
 from ..messages import show, unknown
-from .record import Record, checked_by
+from ..vocabulary.templates import checked
 from .spelling import model_text
 
 WORDS: Final = ("base", "union")
@@ -141,17 +143,13 @@ def restated(value: Mapping[str, Any] | None, text: Callable[[str], str]) -> Any
 
 
 def _template(value: object) -> str | None:
-    if value is None or value == "":
-        return None
-    from ..vocabulary.templates import checked
-
-    return checked(value)
+    return None if value is None or value == "" else checked(value)
 
 
-class VocabularyKeys(Record):
+class VocabularyKeys(BaseModel):
     """The keys of a recipe about the tokenizer of its result."""
 
-    tokenizer: dict[str, Any] | None = checked_by(_checked, None)
+    tokenizer: Annotated[Any, BeforeValidator(_checked)] = None
     """``{source, tokens, pad_to_multiple_of}``: the tokenizer, and the rows of embeddings by it."""
-    chat_template: str | None = checked_by(_template, None)
+    chat_template: Annotated[str | None, BeforeValidator(_template)] = None
     """The chat template of the result: ``auto``, a name, or a text of jinja."""
