@@ -30,7 +30,8 @@ void register_plan(py::module_& m) {
            py::arg("n_threads"), py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
            py::arg("device_bytes") = 0, py::arg("worth_bytes") = 0)
       .def_readonly("n_threads", &Limits::n_threads)
-      .def_readonly("buffer_bytes", &Limits::buffer_bytes);
+      .def_readonly("buffer_bytes", &Limits::buffer_bytes)
+      .def_readonly("device_bytes", &Limits::device_bytes);
 
   py::class_<Slice>(m, "Slice")
       .def(py::init(
