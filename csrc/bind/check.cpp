@@ -66,6 +66,30 @@ void check_stages(const Plan& plan, const Slice& slice, const Stages& stages) {
       refuse("row_length", text(stages.row_length), "a divisor of " + text(n) + " elements");
 }
 
+// Checks what a candidate has besides weights and floors against its rule.
+void check_traits(const Plan& plan, const Slice& slice, const Candidate& candidate,
+                  const Rule& rule) {
+  if (const auto* const stages = std::get_if<Stages>(&candidate.traits))
+    check_stages(plan, slice, *stages);
+  if ((rule.gate == Gate::random) != std::holds_alternative<Draws>(candidate.traits))
+    refuse("draws", rule.gate == Gate::random ? "none" : "some",
+           "one for each expert where the gate is random, else none");
+  if ((rule.gate == Gate::score) != std::holds_alternative<Scores>(candidate.traits))
+    refuse("scores", rule.gate == Gate::score ? "none" : "some",
+           "one for each expert where the gate is score, else none");
+  if (const auto* const draws = std::get_if<Draws>(&candidate.traits)) {
+    check_per_expert(plan, slice.job, "draws", draws->draws.size());
+    for (const Draw& draw : draws->draws) check_draw(draw);
+  }
+  if (const auto* const scores = std::get_if<Scores>(&candidate.traits))
+    check_per_expert(plan, slice.job, "scores", scores->scores.size());
+  if (!candidate.consensus) return;
+  check_base(plan);
+  check_per_expert(plan, slice.job, "lambdas", candidate.consensus->lambdas.size());
+  if (candidate.consensus->at_least < 0)
+    refuse("at_least", std::to_string(candidate.consensus->at_least), "0 or more");
+}
+
 // A slice that begins at a chunk, over which sums have a fixed shape.
 void check_chunks(const Plan& plan, Slice& slice) {
   check(plan, slice);
@@ -142,27 +166,10 @@ void check(const Plan& plan, std::vector<CombineTask>& tasks, const Rule& rule) 
     const std::size_t n_rows = std::max<std::size_t>(plan.jobs[job].n_rows(), 1);
     check_length("candidates", task.candidates.size(), n_rows, "one for each output");
     check_outputs(plan, job, plan.jobs[job].outputs.size());
-    for (const Candidate& candidate : task.candidates)
+    for (const Candidate& candidate : task.candidates) {
       check_candidate(plan, job, candidate, static_cast<int>(n_candidates));
-    if (const auto* const stages = std::get_if<Stages>(&task.traits))
-      check_stages(plan, task.slice, *stages);
-    if ((rule.gate == Gate::random) != std::holds_alternative<Draws>(task.traits))
-      refuse("draws", rule.gate == Gate::random ? "none" : "some",
-             "one for each expert where the gate is random, else none");
-    if ((rule.gate == Gate::score) != std::holds_alternative<Scores>(task.traits))
-      refuse("scores", rule.gate == Gate::score ? "none" : "some",
-             "one for each expert where the gate is score, else none");
-    if (const auto* const draws = std::get_if<Draws>(&task.traits)) {
-      check_per_expert(plan, job, "draws", draws->draws.size());
-      for (const Draw& draw : draws->draws) check_draw(draw);
+      check_traits(plan, task.slice, candidate, candidate.rule.value_or(rule));
     }
-    if (const auto* const scores = std::get_if<Scores>(&task.traits))
-      check_per_expert(plan, job, "scores", scores->scores.size());
-    if (!task.consensus) continue;
-    check_base(plan);
-    check_per_expert(plan, job, "lambdas", task.consensus->lambdas.size());
-    if (task.consensus->at_least < 0)
-      refuse("at_least", std::to_string(task.consensus->at_least), "0 or more");
   }
 }
 

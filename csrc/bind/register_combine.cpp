@@ -9,12 +9,41 @@ CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
                     int at_least) {
   if (!stages.empty() + !draws.empty() + !scores.empty() > 1)
     refuse("stages, draws and scores", "several of these", "one");
-  CombineTask task{to_slice(job), std::move(candidates), {}, {}};
-  if (!stages.empty()) task.traits = Stages{std::move(stages), row_length};
-  if (!draws.empty()) task.traits = Draws{std::move(draws)};
-  if (!scores.empty()) task.traits = to_scores(scores, agreement);
-  if (!lambdas.empty()) task.consensus = Consensus{std::move(lambdas), at_least};
-  return task;
+  Traits traits;
+  if (!stages.empty()) traits = Stages{std::move(stages), row_length};
+  if (!draws.empty()) traits = Draws{std::move(draws)};
+  if (!scores.empty()) traits = to_scores(scores, agreement);
+  std::optional<Consensus> consensus;
+  if (!lambdas.empty()) consensus = Consensus{std::move(lambdas), at_least};
+  for (Candidate& candidate : candidates) {
+    candidate.traits = traits;
+    candidate.consensus = consensus;
+  }
+  return {to_slice(job), std::move(candidates)};
+}
+
+using RuleCodes = std::tuple<int, int, int>;  // gate, vote, blend
+
+// The candidates of several tasks on a slice in the order of the tasks, each by its task's rule.
+CombineTask together(const std::vector<CombineTask>& tasks, const std::vector<RuleCodes>& rules,
+                     const std::vector<int>& majorities, const JobOrSlice& job) {
+  check_length("rules", rules.size(), tasks.size(), "one for each task");
+  check_length("majorities", majorities.size(), tasks.size(), "one for each task");
+  CombineTask joined{to_slice(job), {}};
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    const Rule rule = std::apply(to_rule, rules[i]);
+    for (Candidate candidate : tasks[i].candidates) {
+      candidate.rule = rule;
+      if (candidate.majority >= 0) candidate.majority = majorities[i];
+      joined.candidates.push_back(std::move(candidate));
+    }
+  }
+  return joined;
+}
+
+std::optional<std::uint64_t> length(const Slice& slice) {
+  if (slice.n_elements == kRest) return {};
+  return slice.n_elements;
 }
 
 void register_results(py::module_& m) {
@@ -76,7 +105,16 @@ void register_combine(py::module_& m) {
            py::arg("stages") = std::vector<Stage>(), py::arg("row_length") = 0,
            py::arg("draws") = std::vector<Draw>(), py::arg("scores") = ScoreNumbers(),
            py::arg("agreement") = 0, py::arg("lambdas") = std::vector<float>(),
-           py::arg("at_least") = 0);
+           py::arg("at_least") = 0)
+      .def_static("together", &together, py::kw_only(), py::arg("tasks"), py::arg("rules"),
+                  py::arg("majorities"), py::arg("job"))
+      .def_property_readonly("job", [](const CombineTask& task) { return task.slice.job; })
+      .def_property_readonly("first", [](const CombineTask& task) { return task.slice.first; })
+      .def_property_readonly("n_elements",
+                             [](const CombineTask& task) { return length(task.slice); })
+      .def_property_readonly("majority", [](const CombineTask& task) {
+        return task.candidates.empty() ? -1 : task.candidates[0].majority;
+      });
 
   plan_class(m).def(
       "combine",

@@ -46,8 +46,26 @@ void check_groups(const Selection& selection, const std::vector<Unit>& units) {
 }  // namespace
 
 void register_select(py::module_& m) {
-  py::class_<Unit>(m, "Unit").def(py::init(&to_unit), py::kw_only(), py::arg("jobs"),
-                                  py::arg("ranks"), py::arg("share") = 0.0f);
+  py::class_<Unit>(m, "Unit")
+      .def(py::init(&to_unit), py::kw_only(), py::arg("jobs"), py::arg("ranks"),
+           py::arg("share") = 0.0f)
+      .def_property_readonly(
+          "slices",
+          [](const Unit& unit) {
+            std::vector<std::tuple<std::size_t, std::uint64_t, std::uint64_t>> found;
+            for (const Slice& slice : unit.slices)
+              found.emplace_back(slice.job, slice.first, slice.n_elements);
+            return found;
+          })
+      .def_readonly("ranks", &Unit::ranks)
+      .def_readonly("share", &Unit::share)
+      .def(
+          "with_ranks",
+          [](Unit unit, std::vector<std::uint64_t> ranks) {
+            unit.ranks = std::move(ranks);
+            return unit;
+          },
+          py::kw_only(), py::arg("ranks"));
 
   py::class_<Threshold>(m, "Threshold")
       .def_readonly("bits", &Threshold::bits)

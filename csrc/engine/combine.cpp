@@ -40,17 +40,18 @@ class Combine {
  public:
   Combine(const Plan& plan, const std::vector<CombineTask>& tasks, const CombineOptions& options,
           const Limits& limits)
-      : plan_(plan), tasks_(tasks), options_(options), rule_(index_of(options.rule)) {
+      : plan_(plan), tasks_(tasks), options_(options) {
     int n_units = 0;
     for (const CombineTask& task : tasks) {
       Job& job = jobs_.emplace_back(job_of(plan, task.slice));
-      if (const auto* const stages = std::get_if<Stages>(&task.traits))
-        job.grain = grain_of(*stages, job.grain);
       CombineResult& result = empty_.emplace_back();
       result.inputs.resize(plan.sources[task.slice.job].size());
       result.candidates.resize(task.candidates.size());
-      for (const Candidate& candidate : task.candidates)
+      for (const Candidate& candidate : task.candidates) {
         n_units = std::max(n_units, candidate.majority + 1);
+        if (const auto* const stages = std::get_if<Stages>(&candidate.traits))
+          job.grain = grain_of(*stages, job.grain);
+      }
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
     if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
@@ -90,21 +91,22 @@ class Combine {
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
     // Weights hold for a row, and draws for a period of the random numbers.
-    std::uint64_t row_length = std::holds_alternative<Draws>(task.traits) ? kPeriod : kWhole;
+    std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
     if (candidate.row_length != 0) row_length = candidate.row_length;
-    split_at_cutoffs(
-        tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
-        [&](std::size_t begin, std::size_t n_same) {
-          split_at_rows(tile.first + begin, n_same, row_length,
-                        [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                          const float* weights = candidate.weights.data();
-                          if (candidate.row_length != 0)
-                            weights += row * plan_.n_experts(task.slice.job);
-                          CombineArgs args = args_of(task, candidate, weights, scratch);
-                          args.zero_sign = zero_sign;
-                          merge_piece(tile, task, args, begin + at, n, out, scratch, result.tally);
-                        });
-        });
+    split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
+                     [&](std::size_t begin, std::size_t n_same) {
+                       split_at_rows(tile.first + begin, n_same, row_length,
+                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                                       const float* weights = candidate.weights.data();
+                                       if (candidate.row_length != 0)
+                                         weights += row * plan_.n_experts(task.slice.job);
+                                       CombineArgs args =
+                                           args_of(task, candidate, weights, scratch);
+                                       args.zero_sign = zero_sign;
+                                       merge_piece(tile, task, candidate, args, begin + at, n, out,
+                                                   scratch, result.tally);
+                                     });
+                     });
     if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
     if (result.tally.cancellations > 0)
       (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
@@ -121,21 +123,27 @@ class Combine {
     args.scale = candidate.scale;
     args.divisor = candidate.divisor;
     args.overflow = overflow_bits(plan_.output_types[task.slice.job]);
-    if (const auto* const scores = std::get_if<Scores>(&task.traits)) {
+    if (const auto* const scores = std::get_if<Scores>(&candidate.traits)) {
       args.scores = scores->scores.data();
       args.agreement = scores->agreement;
-    } else if (const auto* const draws = std::get_if<Draws>(&task.traits)) {
+    } else if (const auto* const draws = std::get_if<Draws>(&candidate.traits)) {
       args.draws = draws->draws.data();
     }
     return args;
   }
 
-  void merge_piece(const Tile& tile, const CombineTask& task, CombineArgs& args, std::size_t first,
-                   std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
-    if (std::holds_alternative<Stages>(task.traits) || task.consensus) {
-      merge_deltas(tile, task, args, first, n, tile_out, scratch, tally);
+  int rule_of(const Candidate& candidate) const {
+    return index_of(candidate.rule.value_or(options_.rule));
+  }
+
+  void merge_piece(const Tile& tile, const CombineTask& task, const Candidate& candidate,
+                   CombineArgs& args, std::size_t first, std::size_t n, void* tile_out,
+                   Scratch& scratch, CombineTally& tally) const {
+    if (std::holds_alternative<Stages>(candidate.traits) || candidate.consensus) {
+      merge_deltas(tile, task, candidate, args, first, n, tile_out, scratch, tally);
       return;
     }
+    const int rule = rule_of(candidate);
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
     const bool is_direct = is_fused(out_type) && stored_type(sources) == out_type;
@@ -149,29 +157,31 @@ class Combine {
           args.out = is_direct ? static_cast<void*>(out) : scratch.merged.data();
           args.n = count;
           args.first = tile.first + at;
-          merge_rows(tile.worker, rows, is_direct, args, tally);
+          merge_rows(tile.worker, rows, rule, is_direct, args, tally);
           if (!is_direct)
             kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(), out, count);
         });
   }
 
   // Merges on the device the rows that are worth a copy there.
-  void merge_rows(int worker, const Rows& rows, bool may_move, const CombineArgs& args,
+  void merge_rows(int worker, const Rows& rows, int rule, bool may_move, const CombineArgs& args,
                   CombineTally& tally) const {
     const std::size_t n_bytes = args.n * size_of(rows.type) * rows.values.size();
     if (may_move && accelerator_ && n_bytes >= kLeastDeviceBytes)
-      accelerator_->combine(worker, rows.type, rule_, args, tally);
+      accelerator_->combine(worker, rows.type, rule, args, tally);
     else
-      kernels().combine[static_cast<int>(rows.type)][rule_](args, tally);
+      kernels().combine[static_cast<int>(rows.type)][rule](args, tally);
   }
 
   // Merges float32 deltas: the stages change the deltas of a chunk, the rule blends them, and the
   // merged delta keeps the elements that enough experts claim.
-  void merge_deltas(const Tile& tile, const CombineTask& task, CombineArgs args, std::size_t first,
-                    std::size_t n, void* tile_out, Scratch& scratch, CombineTally& tally) const {
+  void merge_deltas(const Tile& tile, const CombineTask& task, const Candidate& candidate,
+                    CombineArgs args, std::size_t first, std::size_t n, void* tile_out,
+                    Scratch& scratch, CombineTally& tally) const {
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
-    const auto* const stages = std::get_if<Stages>(&task.traits);
+    const auto* const stages = std::get_if<Stages>(&candidate.traits);
+    const int rule = rule_of(candidate);
     const Source base = plan_.has_base ? sources[0] : Source{.form = Source::Form::zero};
     const std::size_t chunk = stages != nullptr ? chunk_elements(*stages) : kChunk;
     scratch.merged.resize(chunk);
@@ -190,10 +200,11 @@ class Combine {
           args.experts = rows.values.data();
           args.first = tile.first + at;
           args.n = count;
-          kernels().combine[static_cast<int>(DType::f32)][rule_](args, tally);
+          kernels().combine[static_cast<int>(DType::f32)][rule](args, tally);
           const std::uint8_t* const mask =
-              task.consensus ? claim(*task.consensus, rows.deltas, merged, chunk, count, scratch)
-                             : nullptr;
+              candidate.consensus
+                  ? claim(*candidate.consensus, rows.deltas, merged, chunk, count, scratch)
+                  : nullptr;
           char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
           const std::int32_t largest =
               scratch.adder.add(tile, at, count, base, merged, mask, scale, out_type, out);
@@ -222,7 +233,6 @@ class Combine {
   const Plan& plan_;
   const std::vector<CombineTask>& tasks_;
   const CombineOptions& options_;
-  const int rule_;
   std::vector<Job> jobs_;  // one per task
   std::vector<CombineResult> empty_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;

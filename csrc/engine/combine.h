@@ -1,7 +1,6 @@
 // The pass that writes: gate, vote and blend of every tile.
 #pragma once
 
-#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -13,8 +12,6 @@ namespace tallies {
 struct CombineTask {
   Slice slice;
   std::vector<Candidate> candidates;  // one for each row of outputs
-  Traits traits;
-  std::optional<Consensus> consensus;
 };
 
 using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements
@@ -43,7 +40,7 @@ struct CombineResult {
 };
 
 struct CombineOptions {
-  Rule rule;
+  Rule rule;  // of candidates without their own
   bool fingerprints = true;
   bool stop_at_overflow = false;
 };

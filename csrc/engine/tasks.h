@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <variant>
 #include <vector>
 
@@ -10,19 +11,6 @@
 #include "engine/plan.h"
 
 namespace tallies {
-
-// The numbers that vary between outputs that are made of one read. Entries with bits(|delta|) >
-// floor pass; from the cutoff on, an element of the job, those with bits(|delta|) > floor + 1.
-struct Candidate {
-  std::vector<float> weights;          // per expert, or per row and expert
-  std::uint64_t row_length = 0;        // of weights per row, else 0
-  std::vector<std::int32_t> floors;    // per expert
-  std::vector<std::uint64_t> cutoffs;  // per expert
-  float scale = 1.0f;
-  float divisor = 1.0f;
-  int zero_sign = 0;  // the sign that a vote of exactly zero takes, 0 for none
-  int majority = -1;  // unit whose elected majority replaces zero_sign, -1 for none
-};
 
 // Stages: each changes the delta of one expert before the blend, times `factor`. Draw, of
 // core/table.h, drops entries at random, all with one probability.
@@ -83,7 +71,23 @@ struct Scores {
   Agreement agreement = Agreement::sum;
 };
 
-// The numbers of a task for each expert besides those of its candidates.
+// What is done to the entries of each expert before gate, vote and blend, or besides.
 using Traits = std::variant<std::monostate, Stages, Draws, Scores>;
+
+// All that varies between outputs that are made of one read. Entries with bits(|delta|) > floor
+// pass; from the cutoff on, an element of the job, those with bits(|delta|) > floor + 1.
+struct Candidate {
+  std::vector<float> weights;          // per expert, or per row and expert
+  std::uint64_t row_length = 0;        // of weights per row, else 0
+  std::vector<std::int32_t> floors;    // per expert
+  std::vector<std::uint64_t> cutoffs;  // per expert
+  float scale = 1.0f;
+  float divisor = 1.0f;
+  int zero_sign = 0;  // the sign that a vote of exactly zero takes, 0 for none
+  int majority = -1;  // unit whose elected majority replaces zero_sign, -1 for none
+  Traits traits;
+  std::optional<Consensus> consensus;
+  std::optional<Rule> rule;  // in the place of the pass's own
+};
 
 }  // namespace tallies

@@ -137,6 +137,15 @@ class Unit:
     def __init__(
         self, *, jobs: Sequence[int | Slice], ranks: Sequence[int], share: float = 0.0
     ) -> None: ...
+    @property
+    def slices(self) -> list[tuple[int, int, int]]:
+        """Job, first element and number of elements of each; the last 2^64 - 1 for all."""
+
+    @property
+    def ranks(self) -> list[int]: ...
+    @property
+    def share(self) -> float: ...
+    def with_ranks(self, *, ranks: Sequence[int]) -> Unit: ...
 
 class Threshold:
     @property
@@ -188,6 +197,55 @@ class Selection:
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes) -> Selection: ...
+
+class Guesses:
+    """Thresholds guessed from a sample, and what the combines that used them have counted.
+
+    ``to_bytes`` keeps the guesses and the counts, but no list of elements: tasks combined before
+    stay as they are if their guesses prove right, else all of them is to be combined again.
+    """
+
+    @property
+    def thresholds(self) -> list[list[Threshold]]:
+        """The guesses of each unit: ``bits``, ``rank``, ``last_job`` and ``last_count``."""
+    @property
+    def is_sure(self) -> list[list[bool]]:
+        """True for each threshold that is known already."""
+    @property
+    def n_sampled(self) -> int:
+        """The bytes read for the sample."""
+    @property
+    def n_listed(self) -> int:
+        """The elements that were listed with their inputs, of all combines so far."""
+    @property
+    def n_repaired(self) -> int:
+        """The elements that were combined again from a list."""
+    @property
+    def n_rounds(self) -> int:
+        """The rounds of counting that read all elements of some units once more."""
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes, *, units: Sequence[Unit]) -> Guesses: ...
+
+class Settled:
+    """What became of guesses."""
+
+    @property
+    def thresholds(self) -> list[list[Threshold]]:
+        """The exact thresholds of each unit, as ``Plan.select`` finds them."""
+    @property
+    def is_right(self) -> list[list[bool]]:
+        """True for each threshold that was guessed right, cut-off included."""
+    @property
+    def results(self) -> list[CombineResult | None]:
+        """The results of tasks that have changed, without the elements to combine again.
+
+        Tasks count through all combines that used the guesses; None where the result stands.
+        ``inputs`` are empty, because they never change.
+        """
+    @property
+    def again(self) -> list[tuple[int, int, int]]:
+        """The task, the first element and the number of elements to combine again, in order."""
 
 class Draw:
     """Drop entries at random, all with one probability: ``chance`` of 2^30 to stay."""
@@ -259,6 +317,8 @@ class Candidate:
         zero_sign: Sign that a vote of exactly zero takes, 0 for none.
         majority: Unit whose majority of elected signs takes the place of ``zero_sign``, -1 for
             none.
+        searches: In a task with a ``unit`` the search of each expert there, -1 for none. Its
+            threshold takes the place of the expert's floor and cutoff. Empty for none at all.
     """
 
     def __init__(
@@ -272,6 +332,7 @@ class Candidate:
         divisor: float = 1.0,
         zero_sign: int = 0,
         majority: int = -1,
+        searches: Sequence[int] = (),
     ) -> None: ...
 
 class CombineTask:
@@ -287,6 +348,7 @@ class CombineTask:
         agreement: Code of the agreement that scores are measured by.
         lambdas: For each expert, where a consensus masks the merged delta.
         at_least: Experts that must claim an element of the merged delta for it to stay.
+        unit: The unit of guesses that has the slice, -1 for none.
     """
 
     def __init__(
@@ -301,7 +363,33 @@ class CombineTask:
         agreement: int = 0,
         lambdas: Sequence[float] = (),
         at_least: int = 0,
+        unit: int = -1,
     ) -> None: ...
+    @staticmethod
+    def together(
+        *,
+        tasks: Sequence[CombineTask],
+        rules: Sequence[tuple[int, int, int]],
+        majorities: Sequence[int],
+        job: int | Slice,
+    ) -> CombineTask:
+        """Return the task of the candidates of several tasks, in their order.
+
+        Args:
+            tasks: The tasks, on the same inputs.
+            rules: The codes of gate, vote and blend of each.
+            majorities: For each, the unit that replaces that of its candidates, if they have one.
+            job: A job or a slice of one, with an output for each candidate.
+        """
+
+    @property
+    def job(self) -> int: ...
+    @property
+    def first(self) -> int: ...
+    @property
+    def n_elements(self) -> int | None: ...
+    @property
+    def majority(self) -> int: ...
 
 class VarianceTask:
     """A slice of whose elements those with a variance above the floor count; all below zero."""
@@ -641,6 +729,39 @@ class Plan:
         draws: Sequence[Sequence[_Stage]] = (),
     ) -> list[list[Threshold]]:
         """Return the exact thresholds of each rank of each unit."""
+    def guess(
+        self,
+        *,
+        units: Sequence[Unit],
+        locate: bool,
+        limits: Limits,
+        list_bytes: int = 0,
+        progress: Callable[[int], object] | None = None,
+    ) -> Guesses:
+        """Guess the thresholds of magnitudes that ``select`` would find, from a sample.
+
+        Give them to ``combine`` with all slices of the units, in one call or several, and then to
+        ``settle``.
+
+        Args:
+            units: What is ranked together.
+            locate: True if equal magnitudes are to be cut off at the rank.
+            limits: Threads and buffers.
+            list_bytes: Memory for lists of elements that a guess leaves open; 0 for as much as the
+                buffers.
+            progress: Is called with the bytes moved since the last call.
+        """
+    def settle(
+        self,
+        *,
+        guesses: Guesses,
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> Settled:
+        """Find the exact thresholds, and make right what was combined with wrong guesses.
+
+        Elements on lists are written once more, by position; others are to be combined ``again``.
+        """
     def survey_round(
         self,
         *,
@@ -684,7 +805,13 @@ class Plan:
         stop_at_overflow: bool = False,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
-    ) -> list[CombineResult]: ...
+        guesses: Guesses | None = None,
+    ) -> list[CombineResult]:
+        """Merge tasks and write them, one result each.
+
+        With ``guesses``, tasks that name a unit of these take its thresholds and count what proves
+        them; an overflow stops no such pass, because a wrong guess may be its cause.
+        """
     def gram(
         self,
         *,
