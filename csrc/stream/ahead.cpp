@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "stream/pages.h"
+
 namespace tallies {
 namespace {
 
@@ -58,11 +60,12 @@ void Ahead::read(std::size_t tile, const Job& job, const Tiling::Range& range, B
 // Returns whether the tile is read ahead, and its pieces.
 bool Ahead::begin(std::size_t tile, std::vector<Piece>& pieces) {
   const std::lock_guard lock(mutex_);
-  if (io_ == Io::direct) start(tile);
+  // A miss makes the system fetch some MiB: one a run is enough, not one a pass.
+  if (io_ == Io::direct || n_direct_.load(std::memory_order_relaxed) > 0) start(tile);
   n_begun_ = std::max(n_begun_, tile + 1);
   if (!extents_ || !extents_->knows(tile)) return false;
   pieces = extents_->take(tile);
-  room_.notify_all();
+  room_.notify_one();
   return true;
 }
 
@@ -90,10 +93,8 @@ bool Ahead::read_next(std::unique_lock<std::mutex>& lock, bool is_needed) {
   char* block = nullptr;
   if (io_ != Io::buffered && extent->end - extent->first >= kWorthBlock) {
     if (free_.empty()) {
-      if (blocks_.size() >= n_blocks_ && !is_needed) return false;
-      const Memory memory = heap();
-      blocks_.emplace_back(memory.allocate(block_bytes_), memory.release);
-      free_.push_back(static_cast<char*>(blocks_.back().get()));
+      if (!memory_.empty() && !is_needed) return false;
+      add_blocks(memory_.empty() ? n_blocks_ : 1);
     }
     block = free_.back();
     free_.pop_back();
@@ -108,6 +109,15 @@ bool Ahead::read_next(std::unique_lock<std::mutex>& lock, bool is_needed) {
   extent->state = Extent::State::ready;
   ready_.notify_all();
   return true;
+}
+
+void Ahead::add_blocks(std::size_t n) {
+  const Memory memory = heap();
+  memory_.emplace_back(memory.allocate(n * block_bytes_), memory.release);
+  char* const first = static_cast<char*>(memory_.back().get());
+  // A read into pages of 4 KiB is cut into as many pieces: it had half the rate.
+  prefer_huge_pages(first, n * block_bytes_);
+  for (std::size_t i = 0; i < n; ++i) free_.push_back(first + i * block_bytes_);
 }
 
 // Returns whether the extent is in the block; else it is or will be in the page cache.

@@ -29,6 +29,7 @@ class Ahead {
   void start(std::size_t tile);
   void read_ahead();
   bool read_next(std::unique_lock<std::mutex>&, bool is_needed);
+  void add_blocks(std::size_t n);
   bool fill(const Extent&, char* block) const;
   void copy(const Piece&, void* to);
 
@@ -42,7 +43,7 @@ class Ahead {
   std::condition_variable ready_, room_;
   std::size_t n_begun_ = 0;  // tiles up to the last that a worker has begun
   std::optional<Extents> extents_;
-  std::vector<std::unique_ptr<void, std::function<void(void*)>>> blocks_;
+  std::vector<std::unique_ptr<void, std::function<void(void*)>>> memory_;  // of blocks
   std::vector<char*> free_;
   bool stop_ = false;
   std::optional<Threads> readers_;  // the last member: they end before the others go

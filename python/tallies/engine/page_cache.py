@@ -16,15 +16,15 @@ _BUFFERED: Final = 0
 _DIRECT: Final = 1
 _DIRECT_UNLESS_CACHED: Final = 2
 
-# The share of the memory that inputs may fill: the output goes through the page cache as well.
-_SHARE: Final = 0.75
+# The share of the memory that inputs may fill: the output and all else go there as well.
+_SHARE: Final = 0.5
 
 
 def io_code(io: str, paths: Iterable[str | os.PathLike[str]]) -> int:
     """Return the native code of how a run reads its inputs.
 
-    ``auto`` reads past the page cache what is not there, if it has no room for all inputs. Else a
-    second pass, or the next run, finds them there.
+    ``auto`` reads past the page cache what is not in it, if all inputs take more than half of the
+    memory. Else a second pass, or the next run, finds them in it.
 
     Args:
         io: ``"auto"``, ``"buffered"`` or ``"direct"``.
