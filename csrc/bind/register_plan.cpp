@@ -86,7 +86,8 @@ void register_plan(py::module_& m) {
           },
           py::arg("file"))
       .def("add_job", &add_job, py::arg("n_elements"), py::arg("inputs"), py::arg("outputs"),
-           py::arg("apart") = false, py::arg("grain") = kGrain)
+           py::arg("apart") = false, py::arg("grain") = kGrain,
+           py::arg("rows") = std::vector<std::size_t>())
       .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {

@@ -212,7 +212,8 @@ void require_elements(const Operand& operand, std::uint64_t n_elements) {
 }
 
 void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inputs,
-             const std::vector<Place>& outputs, bool apart, std::size_t grain) {
+             const std::vector<Place>& outputs, bool apart, std::size_t grain,
+             const std::vector<std::size_t>& rows) {
   if (inputs.size() > static_cast<std::size_t>(kMaxExperts) + plan.has_base)
     throw Error(Error::Kind::request, "at most " + std::to_string(kMaxExperts) +
                                           " experts in one merge, found " +
@@ -223,8 +224,9 @@ void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inp
   Job job{n_elements, {}, {}, grain};
   std::vector<Source> sources;
   for (const Input& input : inputs) add_operand(plan, job, sources, to_operand(input));
-  for (const Place& place : outputs)
-    job.outputs.push_back({to_array(place), apart ? job.outputs.size() : 0});
+  if (!rows.empty()) check_length("rows", rows.size(), outputs.size(), "one for each output");
+  for (std::size_t i = 0; i < outputs.size(); ++i)
+    job.outputs.push_back({to_array(outputs[i]), !rows.empty() ? rows[i] : apart ? i : 0});
   for (const Array& array : job.inputs) check_array(plan, array);
   for (const Output& output : job.outputs) check_array(plan, output);
   if (!apart)

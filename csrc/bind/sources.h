@@ -54,6 +54,7 @@ Operand changed(const Input& source, const std::vector<ChangeOperand>& changes,
 // ValueError for more experts than a merge takes, a file that the plan has not opened, a grain that
 // is not a multiple of 64, and rows that do not add up to the elements.
 void add_job(Plan&, std::uint64_t n_elements, const std::vector<Input>& inputs,
-             const std::vector<Place>& outputs, bool apart, std::size_t grain);
+             const std::vector<Place>& outputs, bool apart, std::size_t grain,
+             const std::vector<std::size_t>& rows);
 
 }  // namespace tallies::bind

@@ -1,8 +1,8 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
-``merge`` and ``plan`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in memory,
-``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a fine-tune,
-and ``inspect`` and ``verify`` look at checkpoints and stores. The modules:
+``merge``, ``plan`` and ``sweep`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in
+memory, ``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a
+fine-tune, and ``inspect`` and ``verify`` look at checkpoints and stores. The modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .merging.plans import plan
     from .merging.report import MergeReport
     from .merging.state_dicts import merge_state_dicts
+    from .merging.sweep import sweep
     from .recipe.config import MergeConfig
     from .store import PackReport, Store, pack
 
@@ -61,6 +62,7 @@ __all__ = [
     "pack",
     "plan",
     "store",
+    "sweep",
     "verify",
 ]
 
@@ -80,6 +82,7 @@ _HOME = {
     "merge_state_dicts": "merging.state_dicts",
     "pack": "store.packing.pack",
     "plan": "merging.plans",
+    "sweep": "merging.sweep",
     "verify": "inspection.verify",
 }
 

@@ -699,6 +699,7 @@ class Plan:
         outputs: Sequence[Place],
         apart: bool = False,
         grain: int = 64,
+        rows: Sequence[int] = (),
     ) -> None:
         """Add a job: one tensor, its operands and where the results go.
 
@@ -709,6 +710,7 @@ class Plan:
                 result of a pass.
             apart: True if a pass writes a different result to each output.
             grain: Tiles start on multiples of so many elements, a multiple of 64.
+            rows: For each output the number of its result, where some get the same ones.
 
         Raises:
             InputError: The job has more than 256 experts.

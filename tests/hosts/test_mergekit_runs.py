@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 import transformers as tf
-from tokenizers import Tokenizer, models
 
 from tallies.integrations import mergekit as seam
 from tallies.integrations._mergekit_runs import run_merge
 from tallies.integrations._seam import HandOver, Original
 from tests.support.checkpoints import Model, read_file
 from tests.support.mergekit_host import as_mergekit
+from tests.support.worded_llama import tiny_llama, tokenizer_of_words
 
 with as_mergekit():
     import mergekit.merge as host
@@ -49,24 +49,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of three layers in every dtype: ``float32-0`` and so on, each with a tokenizer."""
     here = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
-    config = tf.LlamaConfig(
-        vocab_size=N_WORDS,
-        hidden_size=16,
-        intermediate_size=25,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_hidden_layers=3,
-    )
-    base = tf.LlamaForCausalLM(config)
+    base = tiny_llama(N_WORDS, n_layers=3, intermediate_size=25)
     for number in range(8):
         model = copy.deepcopy(base)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter) * 0.1)
-        tokenizer = tf.PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words_of(number), unk_token="<unk>")),
-            **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-        )
+        tokenizer = tokenizer_of_words(words_of(number))
         for dtype in DTYPES:
             one = copy.deepcopy(model).to(getattr(torch, dtype))
             one.save_pretrained(here / f"{dtype}-{number}")

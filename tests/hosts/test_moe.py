@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers as tf
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models
 
 from tallies.moe.building import build_moe
 from tests.support.mergekit_host import build_mixture
+from tests.support.worded_llama import tokenizer_of_words
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -39,10 +39,7 @@ def save(path: Path, family: str, seed: int, **more: Any) -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(path)
-    words = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>"))
-    tf.PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(path)
+    tokenizer_of_words({"<s>": 0, "</s>": 1, "<unk>": 2}).save_pretrained(path)
 
 
 @pytest.mark.parametrize(

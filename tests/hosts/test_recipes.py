@@ -16,9 +16,7 @@ from typing import Any
 import peft
 import pytest
 import torch
-import transformers as tf
 import yaml
-from tokenizers import Tokenizer, models
 
 from tests.support import published
 from tests.support.conformance import (
@@ -31,6 +29,7 @@ from tests.support.conformance import (
 )
 from tests.support.mergekit_host import as_mergekit
 from tests.support.sdists import unpacked
+from tests.support.worded_llama import tiny_llama, tokenizer_of_words
 
 FILES = sorted(Path(published.__file__).parent.glob("*.yml"))
 BASE = "kestrel-lab/Wren-7B-v0.1"
@@ -65,21 +64,10 @@ def wrens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base of 32 layers, models tuned from it, and an adapter, under the names of the recipes."""
     here = tmp_path_factory.mktemp("wrens")
     torch.manual_seed(0)
-    config = tf.LlamaConfig(
-        vocab_size=N_WORDS,
-        hidden_size=16,
-        intermediate_size=24,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        num_hidden_layers=32,
-    )
-    base = tf.LlamaForCausalLM(config)
+    base = tiny_llama(N_WORDS, n_layers=32)
     stir(base.parameters(), 0.1)
     words = {"<s>": 0, "</s>": 1, "<unk>": 2, **{f"w{i}": i for i in range(3, N_WORDS)}}
-    tokenizer = tf.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<unk>")),
-        **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"},
-    )
+    tokenizer = tokenizer_of_words(words)
     for name in (BASE, *EXPERTS):
         model = copy.deepcopy(base)
         if name != BASE:

@@ -1,7 +1,7 @@
 """Objections to the place of a result: --overwrite replaces an earlier result and nothing else.
 
-A merge and an unpacking leave ``tallies.json``, a packing ``store.json``; both name the files that
-were written.
+A merge and an unpacking leave ``tallies.json``, a packing ``store.json``, and a sweep
+``sweep.json``; all name the files that were written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from .weight_names import SAFETENSORS, parse_name
 
 REPORT_NAME: Final = "tallies.json"
 """The report on a merge or an unpacking, beside its result."""
+
+SWEEP_NAME: Final = "sweep.json"
+"""The report on a sweep, beside the directories of its candidates."""
 
 STORE_NAME: Final = "store.json"
 """The description of a store."""
@@ -111,6 +114,7 @@ def _strangers(root: Path, below: str, own: Mapping[str, int | None]) -> Iterato
 def _recorded(directory: Path) -> dict[str, int | None]:
     """Return the files that the records in a directory name, with their sizes where they say so."""
     own = _of_a_result(_record(directory / REPORT_NAME))
+    own |= _of_a_result(_record(directory / SWEEP_NAME))
     for store in (directory, directory / _ADDING):
         own |= _of_a_store(_record(store / STORE_NAME))
     return own

@@ -24,7 +24,7 @@ from ..errors import TalliesError
 from ._signals import Stopped, ignore_signals, stoppable
 
 _READING_ORDER = (
-    *("merge", "plan", "mergekit-yaml", "moe"),
+    *("merge", "plan", "sweep", "mergekit-yaml", "moe"),
     *("pack", "unpack", "add", "remove", "choose", "consensus"),
     *("extract-lora",),
     *("inspect", "verify"),

@@ -32,7 +32,7 @@ def with_progress(
         @wraps(function)
         def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
             options = cast(dict[str, Any], kwargs)
-            with _shown(options.pop("progress", None), label) as options["progress"]:
+            with shown(options.pop("progress", None), label) as options["progress"]:
                 return function(*args, **kwargs)
 
         return run
@@ -41,7 +41,13 @@ def with_progress(
 
 
 @contextmanager
-def _shown(progress: Progress, label: str) -> Iterator[Progress]:
+def shown(progress: Progress, label: str) -> Iterator[Progress]:
+    """Yield a function of the bytes moved for True, and what else is given as it is.
+
+    Args:
+        progress: The argument of a front door.
+        label: The word before the bar.
+    """
     if progress is True:
         with _bar(label) as moved:
             yield moved

@@ -5,6 +5,7 @@ The one module that turns a stored tensor into an input or output of a native pa
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from array import array
@@ -80,6 +81,12 @@ class PlanFiles:
         """Keeps alive the divisors and rows that jobs read."""
         for path in paths:
             self._number(path)
+
+    def over(self, plan: Plan) -> PlanFiles:
+        """Return the same files for a plan that stands in for this one, with the same numbers."""
+        other = copy.copy(self)
+        other.plan = plan
+        return other
 
     def create(self, path: str | os.PathLike[str], n_bytes: int) -> None:
         """Open a file for writing and make room for ``n_bytes``; earlier bytes in it stay."""

@@ -7,15 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..checkpoint.cards import NAME as CARD_NAME
-from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.destination import Destination
-from ..checkpoint.occupied import REPORT_NAME
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
-from ..engine.limits import allow_open_files, check_rows, n_threads, too_little
-from ..engine.matrices import refuse_too_large
+from ..engine.limits import allow_open_files, n_threads, too_little
 from ..engine.page_cache import io_code
 from ..engine.usage import Progress
 from ..lora.adapter_merge import merge_adapters
@@ -23,19 +19,14 @@ from ..lora.adapter_report import AdapterReport
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
-from .card import card_text
 from .checks import check_inputs
+from .finishing import bytes_needed, check_memory, complete
 from .journal import Journal
 from .one_file import in_one_file
 from .planning import plan
-from .recipe_file import recipe_text
-from .report import MergeReport, naming_all_files, with_stages
+from .report import MergeReport
 from .run import MergeRun
 from .staging import staged
-
-# Beside the tensors: room for index, report and journal, and what blocks round up.
-_OTHER_BYTES = 1 << 20
-_OTHER_BYTES_A_TENSOR = 1 << 12
 
 
 @with_progress("merge")
@@ -186,25 +177,12 @@ def _merge(
         len(made.labels),
         io_code(io, made.input_files()),
     )
-    refuse_too_large(
-        request.method,
-        (
-            (name, made.template.tensors[name].shape, made.parameters[name])
-            for name in made.parameters
-        ),
-        len(made.experts),
-        request.semantics,
-        max_bytes,
-    )
-    if (rows := made.row_bytes) is not None:
-        check_rows(*rows, max_bytes, n_threads(threads))
-    check_rows(*made.factor_bytes, max_bytes, n_threads(threads), "factors of adapters take")
+    check_memory(made, max_bytes, n_threads(threads))
     read = [*made.input_roots(), *made.input_files()]
     destination = Destination(out, read, overwrite, of_weights=True)
     if destination.is_file:
         made = in_one_file(made, destination.path.name)
-    others = _OTHER_BYTES + _OTHER_BYTES_A_TENSOR * len(made.template.tensors)
-    destination.check_space(made.bytes_written + made.auxiliary.n_bytes + others)
+    destination.check_space(bytes_needed(made))
     if inputs.fetch(bars=bars):
         made = plan(request)
         if destination.is_file:
@@ -220,16 +198,7 @@ def _merge(
         journal.refuse_others()
     with destination.writing(resume, sync) as directory:
         result = run.write_tensors(directory, journal)
-        made.auxiliary.copy(directory)
-        report = result.report(destination.path, made.auxiliary.paths, start, n_threads(threads))
-        report = with_stages(report, stages)
+        place = destination.path
+        report = complete(result, directory, place, start, n_threads(threads), stages)
         run.check_unchanged()
-        if not destination.is_file:
-            if made.config.card:
-                recipe = made.config.relative_to(destination.path)
-                card = card_text(made, report, destination.path.name, recipe)
-                (directory / CARD_NAME).write_text(card, encoding="utf-8")
-                (directory / RECIPE_NAME).write_text(recipe_text(recipe), encoding="utf-8")
-            report = naming_all_files(report, directory)
-            (directory / REPORT_NAME).write_text(report.to_json(), encoding="utf-8")
     return report

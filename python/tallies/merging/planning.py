@@ -60,7 +60,10 @@ def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> Me
 def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     entries, warnings = config.experts()
     if len(entries) > MAX_EXPERTS:
-        raise InputError(f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}")
+        raise InputError(
+            f"models: found {len(entries)} models, expected at most {MAX_EXPERTS}; merge groups of "
+            "them first, as stages"
+        )
     ready = prepared(config, inputs, entries)
     template, first, experts = ready.template, ready.first, ready.experts
     vocabulary, stack, is_stack = ready.vocabulary, ready.stack, ready.stack is not None

@@ -35,6 +35,7 @@ class MergeRun:
         threads: Threads for all else.
         max_bytes: Memory for the matrices in hand.
         progress: Is called with the bytes moved so far and in all.
+        files: The open inputs, of a plan that other merges share; None for a plan of its own.
 
     Raises:
         StorageError: An input is not there.
@@ -47,8 +48,10 @@ class MergeRun:
         threads: int,
         max_bytes: int,
         progress: Progress,
+        files: PlanFiles | None = None,
     ) -> None:
         self._plan = made
+        self._given = files
         self._limits = limits
         self._threads = threads
         self._max_bytes = max_bytes
@@ -80,7 +83,7 @@ class MergeRun:
         if not journal.load():
             _remove_all(directory)
             journal.begin()
-        self._files = PlanFiles(Plan(made.has_base), made.input_files())
+        self._files = self._given or PlanFiles(Plan(made.has_base), made.input_files())
         self._create_outputs(directory)
         self._works = made.works(self._files, self._outputs)
         self._number = {work.name: job for job, work in enumerate(self._works)}

@@ -21,6 +21,7 @@ from ..engine.usage import Advance, Progress
 from ..errors import InputError
 from ..messages import show, unknown
 from ..methods._method import Method
+from ..recipe.by_order import with_order
 from ..recipe.modifiers import KEYS as MODIFIERS
 from ..recipe.modifiers import Modifiers
 from ..recipe.parameters import Resolver, check_parameters
@@ -249,7 +250,8 @@ class _Merge:
             check_parameters(one, self._method, self._semantics, where=label, per_model=True)
             for one, label in zip(own, self._labels, strict=True)
         ]
-        return check_parameters(shared, self._method, self._semantics), check
+        known_shared = check_parameters(shared, self._method, self._semantics)
+        return known_shared, with_order(self._method, known_shared, check, self._labels)
 
     def _inputs(self) -> Iterator[Array]:
         """Yield the arrays of all models."""

@@ -86,6 +86,19 @@ class Method:
         raise TypeError(f"{cls.__name__} states no rule")
 
     @classmethod
+    def by_order(cls, parameters: Values, n_models: int) -> list[dict[str, float]] | None:
+        """Return the parameters that each model has by its place among the models, or None.
+
+        Args:
+            parameters: Checked values of the parameters that hold for the whole merge.
+            n_models: The number of models that take part.
+
+        Raises:
+            ValueError: The parameters contradict each other; the message says how.
+        """
+        return None
+
+    @classmethod
     def objection(cls, parameters: Values) -> str | None:
         """Return why a tensor cannot be merged with these resolved parameters, or None."""
         return None

@@ -241,7 +241,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
         part = (
             stacked_experts(self.stack, *taken)
             if self.stack
-            else taking_part(self.models, *taken, self.semantics)
+            else taking_part(self.models, *taken, self.semantics, self.parameters)
         )
         return part[0], [*self._passed_over, *part[1]]
 

@@ -18,9 +18,10 @@ def in_effect(config: MergeConfig) -> MergeConfig:
     """Return a request that names every value which this one leaves to a default.
 
     Parameters stand under ``parameters``, whether the method has one value of them, one a tensor or
-    one a model; a model keeps those of its own. A list of rules that fits only some tensors gets a
-    last rule for the others. Keys that are missing still mean the base's own: its dtypes, its
-    files; and parameters without a default are there only where they were given.
+    one a model; a model keeps those of its own, and has those that follow from its order. A list of
+    rules that fits only some tensors gets a last rule for the others. Keys that are missing still
+    mean the base's own: its dtypes, its files; and parameters without a default are there only
+    where they were given.
     """
     experts = config.own_parameters()
     shared: dict[str, Setting] = {}
@@ -31,10 +32,12 @@ def in_effect(config: MergeConfig) -> MergeConfig:
         setting = _completed(config.parameters.get(name), parameter.default)
         if setting is not None:
             shared[name] = setting
-    belonging = {
+    belonging: dict[str, Any] = {
         "missing": _completed(config.missing, Missing.ERROR),
         "extra": _completed(config.extra, Extra.ERROR),
     }
+    if config.method.by_order(config.parameters, len(experts)) is not None:
+        belonging["models"] = tuple(config.experts()[0])
     return config.model_copy(update={"parameters": shared, **_modifiers(config), **belonging})
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import InputError
 from ..methods._method import Method
 from ..spec.choices import AdapterSpace, Embeddings, Semantics
+from .by_order import with_order
 from .fields import Parameters, PathText
 from .places import Places
 from .tensor_keys import Renaming
@@ -74,9 +75,12 @@ def taking_part(
     base_model: str | None,
     method: type[Method],
     places: Places,
-    semantics: Semantics = Semantics.PAPER,
+    semantics: Semantics,
+    shared: Mapping[str, Any],
 ) -> tuple[list[ModelEntry], list[str]]:
     """Return the models that take part, in order, and warnings about entries that look wrong.
+
+    A model has the parameters that follow from its place beside its own.
 
     The base itself is left out where there are task vectors: its own is zero. A method for which a
     base is the first of the models has the base there, listed or not. Under a method that needs no
@@ -107,7 +111,20 @@ def taking_part(
         warnings = ["models: only the base_model is listed, and the result is the base"]
     if base and not takes_base and base not in seen:
         warnings.append(f"base_model {base_model!r} takes no part in {method.name}")
-    return experts, warnings
+    return _with_order(experts, method, shared), warnings
+
+
+def _with_order(
+    entries: list[ModelEntry], method: type[Method], shared: Mapping[str, Any]
+) -> list[ModelEntry]:
+    own, labels = [one.parameters for one in entries], [one.label for one in entries]
+    found = with_order(method, shared, own, labels)
+    if found == own:
+        return entries
+    return [
+        entry.model_copy(update={"parameters": parameters})
+        for entry, parameters in zip(entries, found, strict=True)
+    ]
 
 
 def _in_order(

@@ -9,6 +9,7 @@ from ..errors import InputError
 from ..messages import show
 from ..methods._method import Method
 from ..spec.choices import Semantics
+from .by_order import refuse_order
 from .places import Places
 from .stacks import ModuleEntry, SliceEntry, SourceEntry, all_placed, roles
 
@@ -76,7 +77,7 @@ def refuse_stack(
 
     Raises:
         InputError: The base is not among the sources of a slice, the number of the others does not
-            suit the method, or a parameter without a default is missing.
+            suit the method, a parameter without a default is missing, or one orders the models.
     """
     takes_base = method.forms_task_vectors(has_base=True) or method.base_is_first
     for where, module, one in all_placed(modules):
@@ -91,6 +92,7 @@ def refuse_stack(
         problem = method.number_objection(len(experts))
         if problem and not (base is not None and not experts):
             raise InputError(f"{where}: sources: {problem}")
+        refuse_order(method, {**shared, **module.parameters, **one.parameters}, where)
         for key, parameter in method.parameters(semantics).items():
             near = {*one.parameters, *module.parameters, *shared}
             if parameter.default is not None or key in near:

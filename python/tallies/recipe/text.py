@@ -139,6 +139,16 @@ def parse_pairs(texts: Iterable[str], where: str) -> dict[str, Any]:
     return pairs
 
 
+def parse_lists(texts: Iterable[str], where: str) -> dict[str, list[Any]]:
+    """Parse ``key=value,value`` texts into lists of values, which are YAML: a gradient is one."""
+    return parse_pairs((_bracketed(text) for text in texts), where)
+
+
+def _bracketed(text: str) -> str:
+    key, equals, values = text.partition("=")
+    return f"{key}{equals}[{values}]" if equals else text
+
+
 class _Loader(yaml.SafeLoader):
     """YAML that refuses a key given twice; the stock loader keeps the last value."""
 

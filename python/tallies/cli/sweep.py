@@ -1,0 +1,121 @@
+"""Merge many candidates from one read of their models."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from ..merging.sweep import write
+from ..merging.sweep_plan import plan_sweep
+from ..merging.sweep_report import summary
+from ..recipe.text import parse_lists
+from ._bar import wants_bar
+from ._options import request, request_options, run_options
+from ._screen import screen
+
+
+@click.command()
+@click.argument("config", required=False, metavar="[RECIPE]")
+@click.argument("out_argument", required=False, metavar="[OUT]")
+@click.option("--out", metavar="OUT", help="Directory to create.")
+@request_options
+@run_options
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Processor that merges the tiles.",
+)
+@click.option(
+    "--max-vram",
+    default="4GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Upper bound for buffer memory on a CUDA device.",
+)
+@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@click.option(
+    "--dry-run",
+    "--plan",
+    is_flag=True,
+    help="Print the candidates, and what they read and write; merge nothing.",
+)
+def command(**options: Any) -> None:
+    """Merge many candidates from one read of their models.
+
+    \b
+    tallies sweep RECIPE.yml OUT --set density=0.1,0.2 --set lambda=0.5,1
+    tallies sweep RECIPE.yml OUT --set models.0.weight=0.5,1,[0,1] --plan
+
+    OUT/0001, OUT/0002 and so on are the checkpoints that 'tallies merge' would write with all
+    combinations of the values; OUT/sweep.json says which is which.
+    """
+    _run(**options)
+
+
+for _option in command.params:
+    if _option.name == "settings" and isinstance(_option, click.Option):
+        _option.metavar = "KEY=V1,V2,..."
+        _option.help = (
+            "Key of the recipe and its values, such as density=0.1,0.2 or models.0.weight=1,2. "
+            "Repeat the option for each key."
+        )
+
+
+def _run(
+    config: str | None,
+    out_argument: str | None,
+    out: str | None,
+    settings: tuple[str, ...],
+    quiet: bool,
+    as_json: bool,
+    progress: bool | None,
+    dry_run: bool,
+    max_memory: str,
+    threads: int | None,
+    device: str,
+    max_vram: str,
+    resume: bool,
+    overwrite: bool,
+    sync: bool,
+    **chosen: Any,
+) -> None:
+    is_recipe = config is not None and os.path.isfile(config)
+    if chosen["method"] and not is_recipe and out_argument is None and out is None:
+        config, out = None, config
+    if out is not None and out_argument is not None:
+        raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
+    target = out or out_argument
+    grid = parse_lists(settings, "--set")
+    asked = request(config, {**chosen, "settings": ()})
+    if dry_run:
+        planned = plan_sweep(asked, grid)
+        if as_json:
+            click.echo(json.dumps(planned.to_json_dict(), indent=2, ensure_ascii=False))
+        elif not quiet:
+            click.echo(planned.in_words(target, screen()))
+        return
+    if target is None:
+        raise InputError("the output is missing; name a directory to create (--out OUT)")
+    report = write(
+        asked,
+        grid,
+        target,
+        max_memory=max_memory,
+        threads=threads,
+        device=device,
+        max_vram=max_vram,
+        resume=resume,
+        overwrite=overwrite,
+        sync=sync,
+        progress=wants_bar(progress, quiet),
+    )
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    elif not quiet:
+        click.echo(summary(report, screen()))

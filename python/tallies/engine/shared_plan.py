@@ -1,0 +1,227 @@
+"""One native plan for merges that run side by side: a pass that all ask for is taken once.
+
+Each merge has a stand-in of the plan and goes through the steps of a merge as if it were alone. A
+pass waits there until every merge has asked for one. Then thresholds of all are searched in one
+selection, and each tile is read once and combined for all of them out of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .._core import CandidateResult, CombineResult, CombineTask, Limits, Plan, Slice
+from .operands import Place
+from .shared_selection import select_together
+from .side_by_side import Ask
+
+Key = tuple[int, int, int | None]
+"""A slice of a tensor: its number, the first element, and the number of elements or None."""
+
+
+@dataclass(frozen=True)
+class OneResult:
+    """The part of a combine's result that belongs to one merge."""
+
+    inputs: Sequence[Sequence[int]]
+    candidates: Sequence[CandidateResult]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """A pass over the inputs that a merge waits for."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass
+class Combining:
+    """A combine that a merge waits for, and what of it is done."""
+
+    tasks: Sequence[CombineTask]
+    rule: tuple[int, int, int]
+    """The codes of gate, vote and blend."""
+    fingerprints: bool
+    stop_at_overflow: bool
+    limits: Limits
+    left: dict[Key, CombineTask] = field(default_factory=dict)
+    results: dict[Key, OneResult] = field(default_factory=dict)
+
+
+class StandIn:
+    """A plan as one of the merges sees it; in the place of a native plan.
+
+    Args:
+        shared: The plan that all of them share.
+        number: The number of the merge.
+        ask: Asks for a pass and waits for its result.
+    """
+
+    def __init__(self, shared: SharedPlan, number: int, ask: Ask) -> None:
+        self._shared, self._number, self._ask = shared, number, ask
+        self.open_to_read = shared.plan.open_to_read
+        self.open_to_write = shared.plan.open_to_write
+        self.write = shared.plan.write
+        self.sync = shared.plan.sync
+        self.find_nonfinite = shared.plan.find_nonfinite
+
+    def add_job(self, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]) -> None:
+        """Add a tensor, of which this merge writes its own result."""
+        self._shared.add(self._number, n_elements, inputs, outputs)
+
+    def combine(
+        self,
+        *,
+        tasks: Sequence[CombineTask],
+        gate: int,
+        vote: int,
+        blend: int,
+        fingerprints: bool = False,
+        stop_at_overflow: bool = False,
+        limits: Limits,
+        progress: object = None,
+    ) -> list[OneResult]:
+        """Merge tasks and write them, one result each."""
+        asked = Combining(tasks, (gate, vote, blend), fingerprints, stop_at_overflow, limits)
+        asked.left = {_key(task): task for task in tasks}
+        if tasks:
+            self._ask(asked)
+        return [asked.results[_key(task)] for task in tasks]
+
+    def __getattr__(self, name: str) -> Any:
+        def survey(**options: Any) -> Any:
+            options.pop("progress", None)
+            return self._ask(Survey(name, options))
+
+        return survey
+
+
+class SharedPlan:
+    """A native plan, and the passes that several merges ask of it.
+
+    Args:
+        plan: The plan, without jobs, in which the inputs are open.
+        has_base: True if the first input of each tensor is a base.
+        progress: Is called with the bytes moved since the last call.
+    """
+
+    def __init__(
+        self, plan: Plan, has_base: bool, progress: Callable[[int], object] | None
+    ) -> None:
+        self.plan = plan
+        self._has_base = has_base
+        self._progress = progress
+        self._jobs: list[tuple[int, Sequence[Any]]] = []
+        self._outputs: dict[int, list[Sequence[Place]]] = {}
+        self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._n_jobs = 0
+
+    def add(
+        self, number: int, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]
+    ) -> None:
+        """Add the next tensor of a merge; every merge has the same ones in the same order."""
+        own = self._outputs.setdefault(number, [])
+        if len(own) == len(self._jobs):
+            # Surveys know the tensors by these numbers, which are those of the works.
+            self._jobs.append((n_elements, inputs))
+            self.plan.add_job(n_elements, inputs, [])
+            self._n_jobs += 1
+        own.append(outputs)
+
+    def answer(self, waiting: Mapping[int, Any]) -> dict[int, Any]:
+        """Take a pass for those who wait for one; return the answers that are complete."""
+        surveys = {n: one for n, one in waiting.items() if isinstance(one, Survey)}
+        if surveys:
+            return self._survey(surveys)
+        self._combine(self._next(waiting), waiting)
+        return {n: None for n, one in waiting.items() if not one.left}
+
+    def _next(self, waiting: Mapping[int, Combining]) -> list[Key]:
+        """Return the slices to merge next: those of the merge that waits for the fewest.
+
+        Other merges that wait for one of them get that one too.
+        """
+        return list(min(waiting.values(), key=lambda one: len(one.left)).left)
+
+    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> dict[Key, Key]:
+        """Return the slice to merge for each that is asked for."""
+        return {key: key for key in keys}
+
+    def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
+        selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}
+        found = select_together(self.plan, selecting, self._n_experts, self._progress)
+        for number, one in surveys.items():
+            if number not in selecting:
+                call = getattr(self.plan, one.name)
+                found[number] = call(**one.options, progress=self._progress)
+        return found
+
+    def _n_experts(self, job: int) -> int:
+        return len(self._jobs[job][1]) - self._has_base
+
+    def _combine(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> None:
+        tasks, owners = [], []
+        units: dict[tuple[int, int], int] = {}
+        slices = self._slices(keys, waiting)
+        for key in keys:
+            taking = [number for number, one in waiting.items() if key in one.left]
+            own = [waiting[number].left[key] for number in taking]
+            majorities = [
+                units.setdefault((number, task.majority), len(units))
+                for number, task in zip(taking, own, strict=True)
+            ]
+            job, first, n_elements = slices[key]
+            joint = self._joint_job(job, tuple(taking))
+            tasks.append(
+                CombineTask.together(
+                    tasks=own,
+                    rules=[waiting[number].rule for number in taking],
+                    majorities=majorities,
+                    job=Slice(job=joint, first=first, n_elements=n_elements),
+                )
+            )
+            owners.append((key, taking))
+        one = next(iter(waiting.values()))
+        # Gate, vote and blend are those of each candidate.
+        gate, vote, blend = one.rule
+        found = self.plan.combine(
+            tasks=tasks,
+            gate=gate,
+            vote=vote,
+            blend=blend,
+            fingerprints=any(one.fingerprints for one in waiting.values()),
+            stop_at_overflow=any(one.stop_at_overflow for one in waiting.values()),
+            limits=one.limits,
+            progress=self._progress,
+        )
+        for (key, taking), result in zip(owners, found, strict=True):
+            for place, number in enumerate(taking):
+                waiting[number].results[key] = _part(result, place)
+                del waiting[number].left[key]
+
+    def _joint_job(self, job: int, taking: tuple[int, ...]) -> int:
+        """Return the number of the job that writes a tensor's results of these merges."""
+        if (job, taking) not in self._joint:
+            n_elements, inputs = self._jobs[job]
+            places = [
+                (place, row) for row, n in enumerate(taking) for place in self._outputs[n][job]
+            ]
+            self.plan.add_job(
+                n_elements,
+                inputs,
+                [place for place, _ in places],
+                rows=[row for _, row in places],
+            )
+            self._joint[job, taking] = self._n_jobs
+            self._n_jobs += 1
+        return self._joint[job, taking]
+
+
+def _key(task: CombineTask) -> Key:
+    return (task.job, task.first, task.n_elements)
+
+
+def _part(result: CombineResult, place: int) -> OneResult:
+    return OneResult(result.inputs, [result.candidates[place]])

@@ -1,0 +1,131 @@
+"""Runs functions side by side, one at a time, so that what they ask for can be done together."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .environment import in_float_environment
+
+Ask = Callable[[Any], Any]
+"""Asks for something and waits for the answer."""
+
+
+class Stopped(BaseException):
+    """Ends a function that runs beside another one which failed."""
+
+
+class Turns:
+    """A function that runs in turns: each ends when the function asks for something, or ends.
+
+    The function has a thread of its own, because it may ask from any depth of its calls; no two
+    threads run at the same time.
+
+    Args:
+        function: Is called with the function ``ask``, which returns the answer to a request.
+    """
+
+    def __init__(self, function: Callable[[Ask], Any]) -> None:
+        self._function = function
+        self._mine = threading.Semaphore(0)
+        self._yours = threading.Semaphore(0)
+        self._answer: Any = None
+        self._refusal: BaseException | None = None
+        self._error: BaseException | None = None
+        self._started = False
+        self.is_done = False
+        self.request: Any = None
+        """The request that waits for its answer."""
+        self.result: Any = None
+        """The function's result, once the function has ended."""
+        context = contextvars.copy_context()
+        self._thread = threading.Thread(target=context.run, args=(self._run,), daemon=True)
+
+    def go_on(self, answer: Any = None, refusal: BaseException | None = None) -> None:
+        """Run the function until it asks again or ends.
+
+        Args:
+            answer: The answer to its last request.
+            refusal: An exception that the request raises instead.
+
+        Raises:
+            BaseException: The function's own exception.
+        """
+        self._answer, self._refusal = answer, refusal
+        if self._started:
+            self._mine.release()
+        else:
+            self._started = True
+            self._thread.start()
+        self._yours.acquire()
+        if self.is_done:
+            self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """End a function that waits for an answer."""
+        if self._started and not self.is_done:
+            try:
+                self.go_on(refusal=Stopped())
+            except BaseException:
+                return
+
+    def _ask(self, request: Any) -> Any:
+        self.request = request
+        self._yours.release()
+        self._mine.acquire()
+        self.request = None
+        if self._refusal is not None:
+            raise self._refusal
+        return self._answer
+
+    def _run(self) -> None:
+        try:
+            self.result = in_float_environment(self._function)(self._ask)
+        except BaseException as error:
+            self._error = error
+        self.is_done = True
+        self._yours.release()
+
+
+class SideBySide:
+    """Functions that run side by side; in a ``with``, at whose end all have ended.
+
+    Args:
+        functions: Each is called with a function ``ask``.
+
+    Raises:
+        BaseException: The first exception of a function. All others end.
+    """
+
+    def __init__(self, functions: Sequence[Callable[[Ask], Any]]) -> None:
+        self._turns = [Turns(function) for function in functions]
+
+    def __enter__(self) -> SideBySide:
+        try:
+            for one in self._turns:
+                one.go_on()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one in self._turns:
+            one.stop()
+
+    def waiting(self) -> dict[int, Any]:
+        """Return the requests that wait, by the number of their function; none at the end."""
+        return {n: one.request for n, one in enumerate(self._turns) if not one.is_done}
+
+    def give(self, answers: Mapping[int, Any]) -> None:
+        """Give answers, by the number of the function, and run until all wait again or end."""
+        for number, found in answers.items():
+            self._turns[number].go_on(found)
+
+    def results(self) -> list[Any]:
+        """Return the results of the functions, once all have ended."""
+        return [one.result for one in self._turns]

@@ -1,0 +1,141 @@
+"""A sweep writes what single merges write, from fewer reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tallies import merge, sweep
+from tests.support.checkpoints import Model, write
+from tests.support.merges import BF16, request
+from tests.support.stages import OPTIONS
+from tests.support.sweeps import assert_as_alone
+
+GRIDS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
+    "densities and scales": ({}, {"density": [0.1, 0.6, 1], "lambda": [1, 0.5]}),
+    "density 0 and 1": ({}, {"density": [0, 1], "models.0.weight": [1, -0.5, 0]}),
+    "first of equal ones": ({}, {"equal": ["first", "keep"], "density": [0.2, 0.5]}),
+    "by tensor": ({}, {"scope": ["tensor", "model"], "density": [0.2, 0.6]}),
+    "a density for each model": (
+        {"parameters": {}},
+        {"models.0.density": [0.3, 0.5], "models.1.density": [0.5], "models.2.density": [1, 0.3]},
+    ),
+    "gradients": (
+        {},
+        {"models.1.weight": [[0, 1], [1, 0]], "post_scale": [1, [1, 0.5]]},
+    ),
+    "methods of one family": (
+        {},
+        {"merge_method": ["ties", "dare_ties", "breadcrumbs", "della"], "seed": [0, 3]},
+    ),
+    "draws": ({"merge_method": "dare_linear"}, {"density": [0.3, 0.7], "seed": [0, 1]}),
+    "ranks in rows": (
+        {"merge_method": "della"},
+        {"density": [0.3, 0.7], "epsilon": [0.1, 0.2]},
+    ),
+    "bands": (
+        {"merge_method": "breadcrumbs", "parameters": {}},
+        {"density": [0.3, 0.7], "gamma": [0.01, 0.1], "scope": ["row", "tensor"]},
+    ),
+    "variances": ({"merge_method": "sce", "parameters": {}}, {"select_topk": [0.2, 0.5, 1]}),
+    "mergekit's": (
+        {"semantics": "mergekit"},
+        {"density": [0.2, 0.6], "normalize": [True, False], "lambda": [1, 2]},
+    ),
+    "inner products": (
+        {"merge_method": "model_stock", "parameters": {}},
+        {"post_scale": [1, 0.5]},
+    ),
+    "linear": (
+        {"merge_method": "linear", "parameters": {}},
+        {"models.0.weight": [1, 2], "normalize": [True, False]},
+    ),
+    "layers": ({}, {"layer_scaling.alpha": [0.5, "auto"], "layer_scaling.beta": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_byte_for_byte_as_alone(recipe: dict[str, Any], tmp_path: Path, name: str) -> None:
+    keys, grid = GRIDS[name]
+    if "layer_scaling.alpha" in grid:
+        keys = {"layer_scaling": {"alpha": 1, "beta": 1}}
+    assert_as_alone({**recipe, **keys}, grid, tmp_path, **OPTIONS)
+
+
+def test_dropped_layers(layers: tuple[list[Model], list[Path]], tmp_path: Path) -> None:
+    base, *models = layers[1]
+    recipe = request("ties", models, base=base, drop_layers={"score": "size", "ratio": 0.2})
+    assert_as_alone(recipe, {"drop_layers.ratio": [0.2, 0.6], "density": [0.5, 1]}, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16])
+@pytest.mark.parametrize("out_dtype", [None, "bfloat16", "float32"])
+def test_dtypes_and_files(tmp_path: Path, dtype: Any, out_dtype: str | None) -> None:
+    rng = np.random.default_rng(1)
+    base = {name: rng.standard_normal((60, 70)).astype(dtype) for name in ("a", "b", "c")}
+    paths = [write(tmp_path / "base", base)]
+    for number in range(3):
+        expert = {
+            name: (x.astype(np.float32) + rng.integers(-3, 4, x.shape) / 8).astype(dtype)
+            for name, x in base.items()
+        }
+        paths.append(write(tmp_path / str(number), expert, n_files=1 + number))
+    recipe = {
+        "merge_method": "ties",
+        "base_model": str(paths[0]),
+        "models": [{"model": str(path)} for path in paths[1:]],
+        "parameters": {"density": 0.5},
+        **({"out_dtype": out_dtype} if out_dtype else {}),
+    }
+    grid = {"density": [0.2, 0.7], "lambda": [1, 0.25, 3], "scope": ["model", "tensor"]}
+    assert_as_alone(recipe, grid, tmp_path, max_shard_size=20_000, threads=3)
+
+
+def test_inputs_are_read_once(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Eight candidates move the bytes of one merge's passes, and of eight results."""
+    seen: list[int] = []
+    grid = {"density": [0.2, 0.6], "lambda": [0.5, 1, 1.5, 2]}
+    reports = sweep(recipe, grid, tmp_path / "out", progress=lambda done, whole: seen.append(whole))
+    one = merge(recipe, tmp_path / "one")
+    assert set(seen) == {one.bytes_read + 8 * one.bytes_written}
+    assert [report.bytes_read for report in reports] == [one.bytes_read] * 8
+
+
+def test_the_report_names_settings_and_places(recipe: dict[str, Any], tmp_path: Path) -> None:
+    reports = sweep(recipe, {"density": [0.2, 0.6], "lambda": [2]}, tmp_path / "out")
+    found = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert [(one["path"], one["settings"]) for one in found["candidates"]] == [
+        ("0001", {"density": 0.2, "lambda": 2}),
+        ("0002", {"density": 0.6, "lambda": 2}),
+    ]
+    assert (found["n_reads"], found["notes"]) == (1, [])
+    for one, report in zip(found["candidates"], reports, strict=True):
+        assert one["report"] == json.loads(report.to_json())
+        own = json.loads((tmp_path / "out" / one["path"] / "tallies.json").read_text())
+        assert one["report"] == own
+        # It repeats the candidate's merge.
+        again = merge(tmp_path / "out" / one["path"] / "tallies.json", tmp_path / one["path"])
+        assert again.output.fingerprint == own["output"]["fingerprint"]
+
+
+def test_other_reads_are_told(recipe: dict[str, Any], tmp_path: Path) -> None:
+    """Methods with a base and methods without one read other bytes."""
+    keys = {"parameters": {}, "merge_method": "linear"}
+    grid = {"merge_method": ["linear", "task_arithmetic"], "models.0.weight": [1, 2]}
+    assert_as_alone({**recipe, **keys}, grid, tmp_path, **OPTIONS)
+    found = json.loads((tmp_path / "together/sweep.json").read_text())
+    assert found["n_reads"] == 2
+    (note,) = found["notes"]
+    assert "2 candidates (0001, 0002; linear) share a read" in note
+
+
+def test_another_sweep_is_replaced_and_nothing_else(recipe: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep(recipe, {"density": [0.2, 0.6, 0.8]}, out)
+    sweep(recipe, {"density": [0.5, 1]}, out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["0001", "0002", "sweep.json"]
+    assert list(tmp_path.iterdir()) == [out]
