@@ -41,6 +41,7 @@ void register_plan(py::module_& m) {
           py::arg("n_threads"))
       .def_readonly("n_threads", &Limits::n_threads)
       .def_readonly("buffer_bytes", &Limits::buffer_bytes)
+      .def_readonly("device_bytes", &Limits::device_bytes)
       .def_property_readonly("bytes_direct",
                              [](const Limits& limits) { return limits.n_direct->load(); });
 

@@ -48,10 +48,10 @@ void RankedUnits::for_one_expert(std::size_t plan_job, const Tile& tile, std::si
 }
 
 // Calls body(rows, largest, first, n) over chunks of the tile: a row of each derived number, and of
-// scores the bits of the largest in it.
+// scores the bits of the largest in it. Outside of the bracket numbers are right to the side.
 template <class Body>
-void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, NumberScratch& scratch,
-                                 const Body& body) const {
+void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, Bracket exact,
+                                 NumberScratch& scratch, const Body& body) const {
   const std::size_t n_numbers = ranking_.n_numbers(plan_.n_experts(plan_job));
   scratch.values.resize(n_numbers * kChunk);
   scratch.rows.resize(n_numbers);
@@ -69,7 +69,8 @@ void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, NumberS
           return;
         }
         if (ranking_.measure == Measure::variance)
-          kernels().variance(deltas.data(), n_experts, scratch.rows[0], n);
+          kernels().variance_around(deltas.data(), n_experts, exact.low, exact.high,
+                                    scratch.rows[0], n);
         else
           kernels().scores(
               {deltas.data(), ranking_.scores.scores.data(), n_experts, ranking_.scores.agreement,
@@ -88,7 +89,7 @@ void RankedUnits::list(std::size_t job, const Tile& tile, const std::vector<std:
   };
   if (is_derived()) {
     for_each_chunk(
-        source, tile, scratch,
+        source, tile, {0, kTop}, scratch,
         [&](std::span<float* const> rows, const auto&, std::size_t first, std::size_t n) {
           for (std::size_t s = 0; s < out.size(); ++s)
             if (out[s] != nullptr)
@@ -113,29 +114,38 @@ void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, Num
     count.largest = 0;
     count.interior.resize(tile.n + kInteriorSlack);
   };
-  const auto survey = [](DType type, const void* base, const void* x, std::size_t n,
-                         Bracket bracket, TileCount& count) {
+  const auto survey = [](SurveyArgs args, DType type, const Wanted& one, TileCount& count) {
     SurveyTally part;
-    std::uint32_t* const interior = count.interior.data() + count.tally.n_interior;
-    kernels().survey[static_cast<int>(type)]({base, x, n, bracket.low, bracket.high, interior},
-                                             part);
+    args.low = one.bracket.low;
+    args.high = one.bracket.high;
+    args.interior = count.interior.data() + count.tally.n_interior;
+    if (one.with_positions) args.positions = count.positions.data() + count.tally.n_interior;
+    kernels().survey[static_cast<int>(type)](args, part);
     count.tally += part;
   };
   if (!is_derived()) {
     TileCount& count = scratch.counts[0];
     for (const Wanted& one : wanted) {
       start(count);
-      for_one_expert(source, tile, number_of(source, one.search), scratch.reader,
-                     [&](DType type, const void* base, const void* x, std::size_t, std::size_t n) {
-                       survey(type, base, x, n, one.bracket, count);
-                     });
+      if (one.with_positions) count.positions.resize(tile.n + kInteriorSlack);
+      for_one_expert(
+          source, tile, number_of(source, one.search), scratch.reader,
+          [&](DType type, const void* base, const void* x, std::size_t first, std::size_t n) {
+            survey({.base = base, .expert = x, .n = n, .first = static_cast<std::uint32_t>(first)},
+                   type, one, count);
+          });
       add(one.search, count);
     }
     return;
   }
-  for (std::size_t i = 0; i < wanted.size(); ++i) start(scratch.counts[i]);
+  Bracket exact{kTop, 0};
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    start(scratch.counts[i]);
+    exact = {std::min(exact.low, wanted[i].bracket.low),
+             std::max(exact.high, wanted[i].bracket.high)};
+  }
   for_each_chunk(
-      source, tile, scratch,
+      source, tile, exact, scratch,
       [&](std::span<float* const> rows, const auto& largest, std::size_t, std::size_t n) {
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           const std::size_t number = number_of(source, wanted[i].search);
@@ -143,7 +153,7 @@ void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, Num
           if (wanted[i].with_nonzero)
             count.n_nonzero +=
                 n - static_cast<std::size_t>(std::count(rows[number], rows[number] + n, 0.0f));
-          survey(DType::f32, nullptr, rows[number], n, wanted[i].bracket, count);
+          survey({.expert = rows[number], .n = n}, DType::f32, wanted[i], count);
           count.largest = std::max(count.largest, largest[number]);
         }
       });

@@ -21,10 +21,12 @@ struct NumberScratch {
 };
 
 // A search whose numbers are counted in and around a bracket; `with_nonzero` also those not zero.
+// With positions, of magnitudes, the elements inside are listed as well.
 struct Wanted {
   std::size_t search;
   Bracket bracket;
   bool with_nonzero;
+  bool with_positions = false;
 };
 
 // The slices of units as the jobs of a pass.
@@ -77,7 +79,8 @@ class RankedUnits {
   void for_one_expert(std::size_t plan_job, const Tile&, std::size_t expert, Reader&,
                       const Body&) const;
   template <class Body>
-  void for_each_chunk(std::size_t plan_job, const Tile&, NumberScratch&, const Body&) const;
+  void for_each_chunk(std::size_t plan_job, const Tile&, Bracket exact, NumberScratch&,
+                      const Body&) const;
 
   const Plan& plan_;
   const std::vector<Unit>& units_;

@@ -112,8 +112,8 @@ bool Ahead::read_next(std::unique_lock<std::mutex>& lock, bool is_needed) {
 }
 
 void Ahead::add_blocks(std::size_t n) {
-  const Memory memory = heap();
-  memory_.emplace_back(memory.allocate(n * block_bytes_), memory.release);
+  memory_.emplace_back(files_.spare().take(n * block_bytes_),
+                       [this](void* data) { files_.spare().give_back(data); });
   char* const first = static_cast<char*>(memory_.back().get());
   // A read into pages of 4 KiB is cut into as many pieces: it had half the rate.
   prefer_huge_pages(first, n * block_bytes_);

@@ -1,7 +1,6 @@
 #include "stream/buffers.h"
 
 #include <cstring>
-#include <new>
 
 namespace tallies {
 namespace {
@@ -23,6 +22,12 @@ std::size_t buffer_bytes(const Job& job, const Tiling::Range& tile, std::vector<
   return n_bytes;
 }
 
+std::unique_ptr<void, std::function<void(void*)>> take(const Files& files, std::size_t n_bytes,
+                                                       const Memory& memory) {
+  if (memory.allocate) return {memory.allocate(n_bytes), memory.release};
+  return {files.spare().take(n_bytes), [&files](void* data) { files.spare().give_back(data); }};
+}
+
 // Reads the records of a tile of one array; memory in order is not copied but pointed to.
 const void* fetch(const Read& read, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
@@ -42,12 +47,6 @@ const void* fetch(const Read& read, const Array& array, std::uint64_t first, std
 
 }  // namespace
 
-Memory heap() {
-  constexpr std::align_val_t page{kPage};
-  return {[](std::size_t n_bytes) { return ::operator new[](n_bytes, page); },
-          [](void* p) { ::operator delete[](p, page); }};
-}
-
 Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
   Room room;
   std::vector<bool> seen;
@@ -63,7 +62,7 @@ Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
 
 Buffers::Buffers(const Files& files, const Room& room, const Memory& memory)
     : files_(files),
-      memory_(memory.allocate(room.n_bytes), memory.release),
+      memory_(take(files, room.n_bytes, memory)),
       in_(room.n_inputs),
       out_(room.n_rows) {}
 

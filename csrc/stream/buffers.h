@@ -9,12 +9,12 @@
 
 namespace tallies {
 
-// The source of buffers, each of which begins on a page.
+// The source of buffers, each of which begins on a page: the spare memory of the files, unless
+// there are functions.
 struct Memory {
-  std::function<void*(std::size_t n_bytes)> allocate;
-  std::function<void(void*)> release;
+  std::function<void*(std::size_t n_bytes)> allocate = {};
+  std::function<void(void*)> release = {};
 };
-Memory heap();
 
 // Return the address of what n elements from `first` on need of an array in memory.
 inline const void* address(const Array& array, std::uint64_t first, std::size_t n) {

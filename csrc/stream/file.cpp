@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -56,7 +55,7 @@ int Files::open_to_read(const std::string& path) {
 }
 
 int Files::open_to_write(const std::string& path, std::uint64_t n_bytes) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0) fail(path, "cannot open for writing");
   open_.push_back(std::make_unique<Open>(fd, path));
 #ifdef __linux__

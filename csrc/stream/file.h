@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "stream/spare.h"
+
 namespace tallies {
 
 // How files are read that are not in the page cache: through it, or past it (O_DIRECT) into
@@ -43,6 +45,9 @@ class Files {
   void will_need(int file, std::size_t n_bytes, std::uint64_t offset) const;
   void sync(int file) const;
 
+  // For the buffers of passes over these files.
+  Spare& spare() const { return spare_; }
+
  private:
   struct Open {
     int fd;
@@ -53,6 +58,7 @@ class Files {
   int direct_fd(Open&) const;
 
   std::vector<std::unique_ptr<Open>> open_;
+  mutable Spare spare_;
 };
 
 }  // namespace tallies

@@ -98,6 +98,22 @@ def empty_like(value: Any) -> Any:
     return np.empty(value.shape, dtype=value.dtype)
 
 
+def array_dtype(dtype: str, framework: str) -> Any:
+    """Return the dtype of arrays of a framework by its safetensors name; both must be known."""
+    name = BY_NAME[dtype].array_name
+    if framework == "torch":
+        import torch
+
+        return getattr(torch, name)
+    if BY_NAME[dtype].in_ml_dtypes:
+        import ml_dtypes
+
+        return getattr(ml_dtypes, name)
+    import numpy as np
+
+    return np.dtype(name)
+
+
 FRAMEWORKS: Final = ("numpy", "torch")
 
 

@@ -6,11 +6,13 @@ the whole tensor once more for the merges concerned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._core import Plan
-from .arrays import new_array
+from ..spec.dtypes import DTYPES
+from .arrays import array_dtype, new_array
 from .shared_plan import Combining, Key, SharedPlan
 
 Handed = tuple[int, dict[int, tuple[Any, int]]]
@@ -25,6 +27,7 @@ class HandedArrays(SharedPlan):
         has_base: True if the first input of each tensor is a base.
         forms: For each tensor the name, the dtype and the shape of its result.
         framework: ``"numpy"`` or ``"torch"``.
+        room: The bytes of a merge's tensors that are in hand at a time, or one tensor.
         progress: Is called with the bytes moved since the last call.
     """
 
@@ -34,12 +37,13 @@ class HandedArrays(SharedPlan):
         has_base: bool,
         forms: Sequence[tuple[str, str, tuple[int, ...]]],
         framework: str,
+        room: int,
         progress: Callable[[int], object] | None,
     ) -> None:
         super().__init__(plan, has_base, progress)
-        self._forms, self._framework = forms, framework
+        self._forms, self._framework, self._room = forms, framework, room
         self._held: dict[int, dict[int, tuple[Any, int]]] = {}
-        self._free: dict[Any, list[tuple[Any, int]]] = {}
+        self._rooms: dict[int, Room] = {}
 
     def starts_anew(self, waiting: Mapping[int, Any]) -> bool:
         """Return True if the next pass makes tensors that are not in hand."""
@@ -48,13 +52,22 @@ class HandedArrays(SharedPlan):
         return any(not self._is_held(key, waiting) for key in self._next(waiting))
 
     def release(self) -> list[Handed]:
-        """Return the tensors in hand; their arrays are used again in the next pass."""
+        """Return the tensors in hand; their memory is used again in the next pass."""
         found = list(self._held.items())
-        self._free = {}
-        for job, own in self._held.items():
-            self._free.setdefault(self._forms[job][1:], []).extend(own.values())
         self._held = {}
+        for room in self._rooms.values():
+            room.clear()
         return found
+
+    def _next(self, waiting: Mapping[int, Combining]) -> list[Key]:
+        """Return the slices to merge next, as many as there is room for."""
+        keys = super()._next(waiting)
+        n_bytes, jobs = 0, dict.fromkeys(key[0] for key in keys)
+        for job in jobs:
+            n_bytes += room_of(*self._forms[job][1:])
+            jobs[job] = n_bytes
+        first = keys[0][0]
+        return [key for key in keys if key[0] == first or (jobs[key[0]] or 0) <= self._room]
 
     def _is_held(self, key: Key, waiting: Mapping[int, Combining]) -> bool:
         taking = [number for number, one in waiting.items() if key in one.left]
@@ -68,17 +81,58 @@ class HandedArrays(SharedPlan):
     def _joint_job(self, job: int, taking: tuple[int, ...]) -> int:
         held = self._held.setdefault(job, {})
         n_elements, inputs = self._jobs[job]
-        name, dtype, shape = self._forms[job]
+        _, dtype, shape = self._forms[job]
         places = []
         for number in taking:
             if number not in held:
-                free = self._free.get((dtype, shape))
-                held[number] = free.pop() if free else self._array(name, dtype, shape)
+                room = self._rooms.setdefault(number, Room(self._framework, self._room))
+                held[number] = room.take(dtype, shape)
             (outputs,) = self._outputs[number][job][:1]
             places.append((-1, held[number][1], outputs[2]))
         self.plan.add_job(n_elements, inputs, places, apart=True)
         self._n_jobs += 1
         return self._n_jobs - 1
 
-    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> tuple[Any, int]:
-        return new_array(name, dtype, shape, self._framework)
+
+class Room:
+    """Memory of which arrays are taken one behind the other, again and again.
+
+    New memory would be cleared by the system page by page, which takes longer than a merge.
+
+    Args:
+        framework: ``"numpy"`` or ``"torch"``.
+        n_bytes: The bytes that are taken at a time, if no array is larger.
+    """
+
+    def __init__(self, framework: str, n_bytes: int) -> None:
+        self._framework = framework
+        self._used = 0
+        self._grow(n_bytes)
+
+    def _grow(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+        self._memory, self._address = new_array("room", "U8", (n_bytes,), self._framework)
+
+    def clear(self) -> None:
+        """Make all memory free again."""
+        self._used = 0
+
+    def take(self, dtype: str, shape: tuple[int, ...]) -> tuple[Any, int]:
+        """Return an array that is not initialised, and its address."""
+        n_bytes = math.prod(shape) * DTYPES[dtype]
+        if self._used + n_bytes > self._n_bytes:
+            # What was taken before keeps its memory.
+            self._grow(max(n_bytes, self._n_bytes))
+            self._used = 0
+        first = self._used
+        self._used += room_of(dtype, shape)
+        values = self._memory[first : first + n_bytes].view(array_dtype(dtype, self._framework))
+        return values.reshape(shape), self._address + first
+
+
+def room_of(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes that an array takes of a room: whole lines of the cache."""
+    return -(-math.prod(shape) * DTYPES[dtype] // _LINE) * _LINE
+
+
+_LINE = 64

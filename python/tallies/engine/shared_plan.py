@@ -11,7 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._core import CandidateResult, CombineResult, CombineTask, Limits, Plan, Slice
+from .._core import (
+    CandidateResult,
+    CombineResult,
+    CombineTask,
+    Limits,
+    Plan,
+    Slice,
+    Threshold,
+    Unit,
+)
 from .operands import Place
 from .shared_selection import select_together
 from .side_by_side import Ask
@@ -26,6 +35,21 @@ class OneResult:
 
     inputs: Sequence[Sequence[int]]
     candidates: Sequence[CandidateResult]
+
+
+@dataclass(frozen=True)
+class Sure:
+    """Thresholds in the place of guesses that a combine has to prove."""
+
+    thresholds: list[list[Threshold]]
+    n_sampled: int = 0
+    n_listed: int = 0
+    n_repaired: int = 0
+
+    @property
+    def is_sure(self) -> list[list[bool]]:
+        """True for each threshold."""
+        return [[True] * len(row) for row in self.thresholds]
 
 
 @dataclass(frozen=True)
@@ -89,6 +113,10 @@ class StandIn:
         if tasks:
             self._ask(asked)
         return [asked.results[_key(task)] for task in tasks]
+
+    def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
+        """Find the thresholds that a merge alone guesses, in one selection for all merges."""
+        return Sure(self.select(units=units, locate=locate, limits=limits))
 
     def __getattr__(self, name: str) -> Any:
         def survey(**options: Any) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from .._core import Limits, Plan
+from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import FRAMEWORKS, new_array
 from ..engine.bar import shown
 from ..engine.files import PlanFiles
-from ..engine.handed_arrays import HandedArrays
+from ..engine.handed_arrays import HandedArrays, room_of
 from ..engine.limits import allow_open_files, n_threads, tile_limits
 from ..engine.shared_plan import StandIn
 from ..engine.side_by_side import Ask, SideBySide
@@ -133,6 +134,7 @@ def by_tensor(
     first = plans[0]
     outputs = forms(first)
     names = first.match.merged
+    places = groups_of(first, len(group))
     plan = Plan(first.has_base)
     files = PlanFiles(plan, first.input_files())
     shared = HandedArrays(
@@ -140,12 +142,12 @@ def by_tensor(
         first.has_base,
         [(name, outputs[name].dtype, outputs[name].shape) for name in names],
         framework,
+        _room(outputs, names, places),
         progress,
     )
     aliases: dict[str, list[str]] = {}
     for alias, name in first.match.tied.items():
         aliases.setdefault(name, []).append(alias)
-    places = groups_of(first, len(group))
 
     def start(number: int) -> Any:
         def run(ask: Ask) -> list[str]:
@@ -176,3 +178,14 @@ def by_tensor(
         rows = [(one.settings, array) for one, (array, _) in zip(group, made, strict=True)]
         for alias in (name, *aliases.get(name, ())):
             yield alias, rows
+
+
+def _room(
+    outputs: Mapping[str, TensorInfo], names: Sequence[str], groups: Sequence[Sequence[int]]
+) -> int:
+    """Return the most bytes that the results of a group take in one merge."""
+    infos = [outputs[name] for name in names]
+    return max(
+        (sum(room_of(infos[job].dtype, infos[job].shape) for job in group) for group in groups),
+        default=0,
+    )
