@@ -118,6 +118,8 @@ class Limits:
     @property
     def bytes_direct(self) -> int:
         """Bytes that passes with these limits have read past the page cache."""
+
+    @property
     def device_bytes(self) -> int: ...
 
 class Slice:
