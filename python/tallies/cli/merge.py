@@ -12,7 +12,7 @@ from ..merging.checkpoints import merge
 from ..merging.report import MergeReport
 from ..sizes import parse_size
 from ._bar import wants_bar
-from ._options import request, request_options, run_options
+from ._options import io_option, request, request_options, run_options
 from ._screen import screen
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="OUT", help="Directory or .safetensors file to create.")
 @request_options
 @run_options
+@io_option
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -67,6 +68,7 @@ def run(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     quiet: bool,
     as_json: bool,
     progress: bool | None,
@@ -102,6 +104,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         sync=sync,
+        io=io,
         progress=wants_bar(progress, quiet),
     )
     if as_json:
