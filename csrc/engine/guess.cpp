@@ -30,8 +30,13 @@ void Guesses::start(std::vector<Unit> of) {
   listed.clear();
   for (const Selection::Group& group : selection.groups) {
     first.push_back(listed.size());
-    for (const Search& search : group.searches)
-      listed.push_back(search.done ? Bracket{0, 0} : search.tried);
+    for (const Search& search : group.searches) {
+      Bracket range{std::max(search.tried.low, search.likely.low),
+                    std::min(search.tried.high, search.likely.high)};
+      // Lists have the elements that equal the lower end.
+      if (range.low < range.high) range.low = std::max(range.low - 1, 0);
+      listed.push_back(search.done ? Bracket{0, 0} : range);
+    }
   }
 }
 
@@ -53,11 +58,6 @@ Guesses guess(const Plan& plan, std::vector<Unit> units, bool locate, std::size_
   if (!Selecting(ranked, guesses.selection, locate, limits, counting).sample() ||
       !refine(ranked, guesses.selection, locate, limits, counting))
     return guesses;
-  // Elements that equal the lower end are among those inside, which lists have.
-  for (Selection::Group& group : guesses.selection.groups)
-    for (Search& search : group.searches)
-      if (!search.done && search.tried.low < search.tried.high)
-        search.tried.low = std::max(search.tried.low - 1, 0);
   guesses.counts = Rounds(ranked, guesses.selection, limits, progress).start();
   for (const Selection::Group& group : guesses.selection.groups)
     for (const Search& search : group.searches) guesses.guessed.push_back(guess_of(search));

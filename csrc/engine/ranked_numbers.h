@@ -61,8 +61,9 @@ class RankedUnits {
   void list(std::size_t job, const Tile&, const std::vector<std::uint32_t*>& out,
             NumberScratch&) const;
 
-  // Counts the numbers of a tile in and around brackets; calls add(search, count) for each.
-  using AddCount = std::function<void(std::size_t search, const TileCount&)>;
+  // Counts the numbers of a tile in and around brackets; calls add(search, count) for each;
+  // the count is its to change.
+  using AddCount = std::function<void(std::size_t search, TileCount&)>;
   void count(const std::vector<Wanted>&, const Tile&, NumberScratch&, const AddCount& add) const;
 
  private:

@@ -12,6 +12,8 @@ namespace {
 
 // Errors of the sample to either side of its rank.
 constexpr double kDeviations = 6;
+// The same where the threshold is likely: but for one in two thousand.
+constexpr double kLikely = 3.5;
 // The value of a rank, from 0 and the largest down, among patterns; several ranks cost little
 // more than one. Half the time of std::nth_element for each.
 class Ranked {
@@ -198,9 +200,10 @@ void Search::refine(const Counted& counted, double of_sample, double n, double n
                : counted.tried.low;
   };
   const double place = of_sample - 0.5;
-  const double margin = kDeviations * (error * std::sqrt(n_first / n) * n + 1);
+  const double deviation = error * std::sqrt(n_first / n) * n + 1;
   guess.bits = at(place);
-  aim(at(place + margin), at(place - margin));
+  likely = {at(place + kLikely * deviation), at(place - kLikely * deviation)};
+  aim(at(place + kDeviations * deviation), at(place - kDeviations * deviation));
 }
 
 }  // namespace tallies

@@ -100,6 +100,7 @@ struct Search {
   // share of numbers above it in the first sample.
   Threshold guess;
   double error = 0;
+  Bracket likely;  // a part of the bracket, which has nearly every threshold
   static auto fields(auto& one) {
     return std::tie(one.rank, one.share, one.done, one.found, one.proven, one.tried);
   }

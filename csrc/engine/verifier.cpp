@@ -6,6 +6,16 @@
 namespace tallies {
 namespace {
 
+// Turns the counts of a bracket that begins one pattern early into those of the bracket.
+void begin_at(std::int32_t low, TileCount& count) {
+  const auto end = count.interior.begin() + static_cast<std::ptrdiff_t>(count.tally.n_interior);
+  const auto inside = std::remove(count.interior.begin(), end, static_cast<std::uint32_t>(low));
+  const auto n_low = static_cast<std::size_t>(end - inside);
+  count.tally.from_low = count.tally.above_low;
+  count.tally.above_low -= n_low;
+  count.tally.n_interior -= n_low;
+}
+
 bool is_band(const Stage& stage) { return std::holds_alternative<Band>(stage); }
 
 // Returns whether an element's result depends on nothing but its inputs, the numbers of the
@@ -81,19 +91,23 @@ void Verifier::count(const Tile& tile, Scratch& scratch) {
   scratch.tried.assign(searches.size(), {});
   const bool is_listed = guesses_.tasks[first_ + tile.job].is_listed;
   for (std::size_t s = 0; s < searches.size(); ++s) {
-    const Bracket& range = scratch.listed[s];
-    if (!searches[s].done)
-      scratch.wanted.push_back({s, searches[s].tried, false, is_listed && has_room(range)});
+    if (searches[s].done) continue;
+    const bool lists = is_listed && has_room(scratch.listed[s]);
+    Bracket bracket = searches[s].tried;
+    if (lists) bracket.low = std::min(bracket.low, scratch.listed[s].low);
+    scratch.wanted.push_back({s, bracket, false, lists});
   }
-  ranked_.count(scratch.wanted, tile, scratch.numbers, [&](std::size_t s, const TileCount& count) {
+  ranked_.count(scratch.wanted, tile, scratch.numbers, [&](std::size_t s, TileCount& count) {
+    const Bracket& range = scratch.listed[s];
+    if (is_listed && has_room(range)) {
+      for (std::size_t i = 0; i < count.tally.n_interior; ++i) {
+        const auto bits = static_cast<std::int32_t>(count.interior[i]);
+        if (bits > range.low && bits < range.high) scratch.open.push_back(count.positions[i]);
+      }
+      if (range.low < searches[s].tried.low) begin_at(searches[s].tried.low, count);
+    }
     scratch.tried[s] =
         counts_.change(guesses_.index_of(unit, s), [&](Counted& sum) { return sum.add(count); });
-    const Bracket& range = scratch.listed[s];
-    if (!is_listed || !has_room(range)) return;
-    for (std::size_t i = 0; i < count.tally.n_interior; ++i) {
-      const auto bits = static_cast<std::int32_t>(count.interior[i]);
-      if (bits > range.low && bits < range.high) scratch.open.push_back(count.positions[i]);
-    }
   });
   std::ranges::sort(scratch.open);
   const auto same = std::ranges::unique(scratch.open);
