@@ -22,6 +22,8 @@ class Ended:
 
     seconds: float
     """From before its start to after its end."""
+    processor_seconds: float
+    """The processor's time for all its threads, the system's part as well."""
     peak_bytes: int
     """Largest resident set, mapped files included."""
     cpu_seconds: float
@@ -75,6 +77,7 @@ def _main(cgroup: str, *command: str) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     ended = {
         "seconds": seconds,
+        "processor_seconds": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss << 10,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "read_bytes": n_read,

@@ -18,6 +18,8 @@ constexpr std::size_t kWorth = std::size_t(1) << 20;
 constexpr std::size_t kRanking = 4;
 
 int threads_for(std::size_t n_elements, int n_threads) {
+  // Asking the system for the cores takes longer than a small merge.
+  if (n_elements < 2 * kWorth) return 1;
   const int most = n_threads > 0 ? n_threads : default_threads();
   return static_cast<int>(
       std::clamp<std::size_t>(n_elements / kWorth, 1, static_cast<std::size_t>(most)));
@@ -84,12 +86,13 @@ class Blending {
   // sign of the majority, of which the first sweep guesses that it is negative.
   bool run(int n_threads) const {
     const std::size_t n_cells = (merge_.n + kCell - 1) / kCell;
-    std::vector<CombineTally> tallies(n_cells);
     const int guess = merge_.majority ? -1 : merge_.zero_sign;
+    if (n_cells == 1) return run_alone(guess);
+    std::vector<CombineTally> tallies(n_cells);
     parallel_for(n_cells, n_threads, [&](std::size_t i) { tallies[i] = cell(i, guess); });
     CombineTally all;
     for (const CombineTally& one : tallies) all += one;
-    const int sign = all.sign_sum > 0 ? 1 : (all.sign_sum < 0 ? -1 : merge_.zero_sign);
+    const int sign = sign_of(all);
     if (!merge_.majority || sign == guess) return all.overflow;
     std::vector<std::size_t> wrong;
     for (std::size_t i = 0; i < n_cells; ++i)
@@ -100,6 +103,18 @@ class Blending {
   }
 
  private:
+  // The same for one cell.
+  bool run_alone(int guess) const {
+    CombineTally tally = cell(0, guess);
+    const int sign = sign_of(tally);
+    if (merge_.majority && sign != guess && tally.cancellations > 0) tally = cell(0, sign);
+    return tally.overflow;
+  }
+
+  int sign_of(const CombineTally& all) const {
+    return all.sign_sum > 0 ? 1 : (all.sign_sum < 0 ? -1 : merge_.zero_sign);
+  }
+
   static bool is_alike(const ArrayMerge& merge) {
     return (merge.base == nullptr || merge.base_type == merge.out_type) &&
            std::ranges::all_of(merge.experts, [&](View x) { return x.dtype == merge.out_type; });
@@ -179,11 +194,11 @@ class Blending {
   void combine(DType type, const void* base, const std::vector<const void*>& rows,
                std::size_t first, std::size_t n, int zero_sign, void* out,
                std::vector<std::int32_t>& floors, CombineTally& tally) const {
-    std::vector<const void*> here(rows.size());
+    const void* here[kMaxExperts];
     split_at_cutoffs(first, n, floors_, cutoffs_, floors, [&](std::size_t i, std::size_t n_here) {
       for (std::size_t e = 0; e < rows.size(); ++e) here[e] = at(rows[e], type, i);
       const CombineArgs args{at(base, type, i),
-                             here.data(),
+                             here,
                              merge_.weights.data(),
                              floors.data(),
                              static_cast<int>(rows.size()),

@@ -28,9 +28,8 @@ std::unique_ptr<void, std::function<void(void*)>> take(const Files& files, std::
   return {files.spare().take(n_bytes), [&files](void* data) { files.spare().give_back(data); }};
 }
 
-}  // namespace
-
-const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
+// Reads the records of a tile of one array; memory in order is not copied but pointed to.
+const void* fetch(const Read& read, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
   if (!array.is_copied()) return address(array, first, n);
   array.for_each_stretch(
@@ -39,12 +38,14 @@ const void* fetch(const Files& files, const Array& array, std::uint64_t first, s
         if (from == kWhole)
           std::memset(to, 0, n_bytes);
         else if (array.file >= 0)
-          files.read(array.file, to, n_bytes, array.offset + from);
+          read(array.file, to, n_bytes, array.offset + from);
         else
           std::memcpy(to, reinterpret_cast<const void*>(array.offset + from), n_bytes);
       });
   return buffer;
 }
+
+}  // namespace
 
 Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
   Room room;
@@ -65,12 +66,12 @@ Buffers::Buffers(const Files& files, const Room& room, const Memory& memory)
       in_(room.n_inputs),
       out_(room.n_rows) {}
 
-void Buffers::read(const Job& job, const Tiling::Range& tile) {
+void Buffers::read(const Job& job, const Tiling::Range& tile, const Read& read) {
   char* at = read_kept(job, tile);
   for (std::size_t i = 0; i < job.inputs.size(); ++i) {
     const Array& array = job.inputs[i];
     if (array.is_kept) continue;
-    in_[i] = fetch(files_, array, tile.first, tile.n, at);
+    in_[i] = fetch(read, array, tile.first, tile.n, at);
     if (array.is_copied()) at += padded(array.bytes_to_read(tile.first, tile.n).n);
   }
   std::fill(out_.begin(), out_.end(), nullptr);

@@ -51,6 +51,11 @@ void Threads::join() {
 }
 
 void parallel_for(std::size_t n, int n_threads, const std::function<void(std::size_t)>& body) {
+  if (n <= 1 || n_threads <= 1) {
+    const FloatEnvironment environment;
+    for (std::size_t i = 0; i < n; ++i) body(i);
+    return;
+  }
   std::atomic<std::size_t> next{0};
   const auto work = [&] {
     try {
@@ -60,8 +65,7 @@ void parallel_for(std::size_t n, int n_threads, const std::function<void(std::si
       throw;
     }
   };
-  const int n_others =
-      static_cast<int>(std::min(n, static_cast<std::size_t>(std::max(n_threads, 1)))) - 1;
+  const int n_others = static_cast<int>(std::min(n, static_cast<std::size_t>(n_threads))) - 1;
   Threads others(n_others, [&](int) { work(); });
   const FloatEnvironment environment;
   work();

@@ -87,10 +87,11 @@ inline const std::vector<std::pair<std::int32_t, DType>>& kernel_dtypes() {
 // On the device whose kernels these are, and dense.
 template <class Device>
 void check_place(Name name, const Tensor& x, const Tensor& first) {
-  if (x.device_type() != Device::type() || x.device_index() != first.device_index())
+  static const std::int32_t type = Device::type(), strided = aoti_torch_layout_strided();
+  if (x.device_type() != type || (&x != &first && x.device_index() != first.device_index()))
     refuse(name.str() + ": found a tensor on another device, expected all on " + Device::kName +
            "; move it with .to()");
-  if (x.layout() != aoti_torch_layout_strided())
+  if (x.layout() != strided)
     refuse(name.str() +
            ": found a sparse or other special layout, expected a dense tensor; convert it with "
            ".to_dense()");
@@ -106,8 +107,9 @@ struct Values {
 template <class Device>
 Values values(Name name, Tensor x, const Tensor* first = nullptr) {
   check_place<Device>(name, x, first == nullptr ? x : *first);
+  const std::int32_t found = x.dtype();
   for (const auto& [code, dtype] : kernel_dtypes()) {
-    if (code != x.dtype()) continue;
+    if (code != found) continue;
     Tensor dense = laid_out(std::move(x), size_of(dtype));
     const View view{dense.data(), dtype};
     const std::size_t n = dense.n();
@@ -115,8 +117,8 @@ Values values(Name name, Tensor x, const Tensor* first = nullptr) {
   }
   std::vector<std::string> words;
   for (const auto& [code, dtype] : kernel_dtypes()) words.push_back(dtype_word(code));
-  refuse(name.str() + ": found dtype " + dtype_word(x.dtype()) + ", expected one of " +
-         joined(words) + "; convert it with .to()");
+  refuse(name.str() + ": found dtype " + dtype_word(found) + ", expected one of " + joined(words) +
+         "; convert it with .to()");
 }
 
 // A dense tensor of the one dtype that the argument has, of one byte.
@@ -304,6 +306,23 @@ inline ZeroSign zero_sign(const std::string& given) {
 inline bool keeps_exactly(const std::string& given) {
   static const std::vector<std::string> known = {"keep", "first"};
   return choice("equal", given, known) == 1;
+}
+
+// The trim of one task vector into a tensor of its shape and dtype, as a merge of it alone.
+inline ArrayMerge trim_of(const Values& given, double density, bool exactly, Tensor& out) {
+  return {{Gate::magnitude, Vote::none, Blend::sum},
+          given.n,
+          nullptr,
+          {given.view},
+          {1.0f},
+          {trim_to(given.n, share("density", density), exactly, false)},
+          exactly,
+          1.0f,
+          0,
+          false,
+          out.mutable_data(),
+          given.view.dtype,
+          given.view.dtype};
 }
 
 }  // namespace tallies::torch

@@ -38,23 +38,9 @@ struct ManyOperators {
   static std::tuple<Tensor, Tensor> trim_counted(Tensor x, double density, Text equal) {
     check_counts("x");
     const Values given = values<Device>("x", std::move(x));
-    share("density", density);
-    const bool exactly = keeps_exactly(equal);
     Tensor out = empty_like(given.tensor), left_out = empty({}, aoti_torch_dtype_int64(), out);
     if constexpr (Device::kCounts) {
-      const ArrayMerge merge{{Gate::magnitude, Vote::none, Blend::sum},
-                             given.n,
-                             nullptr,
-                             {given.view},
-                             {1.0f},
-                             {trim_to(given.n, density, exactly, false)},
-                             exactly,
-                             1.0f,
-                             0,
-                             false,
-                             out.mutable_data(),
-                             given.view.dtype,
-                             given.view.dtype};
+      const ArrayMerge merge = trim_of(given, density, keeps_exactly(equal), out);
       Stream stream(given.tensor);
       *static_cast<std::int64_t*>(left_out.mutable_data()) =
           static_cast<std::int64_t>(Device::trim(stream, merge));
@@ -117,7 +103,9 @@ struct ManyOperators {
         merge.experts.push_back(x.view);
         merge.weights.push_back(given_weights ? finite({"weights", e}, (*given_weights)[e]) : 1.0f);
         const double part = density ? share({"density", e}, (*density)[e]) : 1.0;
-        merge.trims.push_back(trim_of(x.n, part, exactly, at_least_one));
+        // mergekit keeps one entry at least, but none for density 0; all kinds of `keep` keep the
+        // first of the largest.
+        merge.trims.push_back(trim_to(x.n, part, exactly || at_least_one, at_least_one));
         if (masks) {
           kept.push_back(mask_of({"masks", e}, std::move((*masks)[e]), x));
           merge.masks.push_back(static_cast<const std::uint8_t*>(kept.back().data()));
@@ -196,28 +184,24 @@ struct ManyOperators {
     return aoti_torch_dtype_float32();
   }
 
-  // mergekit keeps one entry at least, but none for density 0; all kinds of `keep` keep the first
-  // of the largest.
-  static Trim trim_of(std::size_t n, double density, bool exactly, bool at_least_one) {
-    return trim_to(n, density, exactly || at_least_one, at_least_one);
-  }
-
   // Without a ranking, a rule that ranks keeps all.
   static Rule rule_of(bool ranks, const Text& vote, const Text& blend) {
+    const auto is_known = [&](Gate gate, int i) {
+      const Rule rule = kRules[i];
+      const bool unweighted =
+          rule.vote == Vote::unweighted_sum || rule.vote == Vote::unweighted_count;
+      return rule.gate == gate && !(ranks && gate == Gate::all) &&
+             (stands_alone(rule) || (gate == Gate::magnitude && unweighted));
+    };
+    for (const Gate gate : {Gate::magnitude, Gate::all})
+      for (int i = 0; i < kNRules; ++i)
+        if (vote == kRuleWords[i].vote && blend == kRuleWords[i].blend && is_known(gate, i))
+          return kRules[i];
     std::vector<std::string> known;
-    for (const Gate gate : {Gate::magnitude, Gate::all}) {
-      for (int i = 0; i < kNRules; ++i) {
-        const Rule rule = kRules[i];
-        const bool unweighted =
-            rule.vote == Vote::unweighted_sum || rule.vote == Vote::unweighted_count;
-        if (rule.gate != gate || (ranks && gate == Gate::all) ||
-            !(stands_alone(rule) || (gate == Gate::magnitude && unweighted)))
-          continue;
-        const RuleWords& words = kRuleWords[i];
-        if (vote == words.vote && blend == words.blend) return rule;
-        known.push_back(std::string(words.vote) + " " + words.blend);
-      }
-    }
+    for (const Gate gate : {Gate::magnitude, Gate::all})
+      for (int i = 0; i < kNRules; ++i)
+        if (is_known(gate, i))
+          known.push_back(std::string(kRuleWords[i].vote) + " " + kRuleWords[i].blend);
     refuse("vote and blend: found '" + vote + " " + blend + "', expected one of: " + joined(known));
   }
 

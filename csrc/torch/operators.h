@@ -27,22 +27,8 @@ struct Operators : ManyOperators<Device> {
 
   static Tensor trim(Tensor x, double density, Text equal) {
     const Values given = values<Device>("x", std::move(x));
-    share("density", density);
-    const bool exactly = keeps_exactly(equal);
     Tensor out = empty_like(given.tensor);
-    const ArrayMerge merge{{Gate::magnitude, Vote::none, Blend::sum},
-                           given.n,
-                           nullptr,
-                           {given.view},
-                           {1.0f},
-                           {trim_to(given.n, density, exactly, false)},
-                           exactly,
-                           1.0f,
-                           0,
-                           false,
-                           out.mutable_data(),
-                           given.view.dtype,
-                           given.view.dtype};
+    const ArrayMerge merge = trim_of(given, density, keeps_exactly(equal), out);
     Stream stream(given.tensor);
     Device::trim(stream, merge);
     return out;
@@ -236,16 +222,16 @@ struct Operators : ManyOperators<Device> {
       check_place<Device>({"experts", 0}, given[0].tensor, origin->tensor);
       same_shape({"experts", 0}, given[0].tensor, "base", origin->tensor);
     }
-    const std::vector<float> factors = weights(given_weights, given.size());
+    std::vector<float> factors = weights(given_weights, given.size());
     std::vector<Trim> kept = trims(density, given.size(), like.n, exactly, at_least_one);
     const float factor = finite("scale", scale);
     const int n_threads = threads ? static_cast<int>(whole("threads", *threads, 1, 1024)) : 0;
     Tensor out = empty_like(like.tensor);
     Stream stream(like.tensor);
     Device::merge(stream,
-                  {rule, like.n, origin ? origin->view.data : nullptr, views(given), factors,
-                   std::move(kept), exactly, factor, zero.sign, zero.majority, out.mutable_data(),
-                   like.view.dtype, like.view.dtype},
+                  {rule, like.n, origin ? origin->view.data : nullptr, views(given),
+                   std::move(factors), std::move(kept), exactly, factor, zero.sign, zero.majority,
+                   out.mutable_data(), like.view.dtype, like.view.dtype},
                   n_threads);
     return out;
   }

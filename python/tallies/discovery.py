@@ -41,12 +41,19 @@ def classes_in(package: str, base: type[T]) -> list[type[T]]:
     Returns:
         The classes in the order of their modules' names.
     """
-    found = []
-    for module in public_modules(import_module(package).__path__):
-        name = f"{package}.{module}"
-        found += [
-            value
-            for value in vars(import_module(name)).values()
-            if isinstance(value, type) and issubclass(value, base) and value.__module__ == name
-        ]
-    return found
+    modules = public_modules(import_module(package).__path__)
+    return [one for name in modules for one in classes_of(f"{package}.{name}", base)]
+
+
+def classes_of(module: str, base: type[T]) -> list[type[T]]:
+    """Return the subclasses of ``base`` that a module defines, in their order.
+
+    Args:
+        module: The full name of the module, which is imported.
+        base: The class to look for.
+    """
+    return [
+        value
+        for value in vars(import_module(module)).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module
+    ]

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tallies import _core
-from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES
+from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, NAN_BITS, VOTE_CODES
 from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
 from tallies.spec.rules import Blend, Gate, Vote
 
 Array = npt.NDArray[Any]
-TIES = {
+TIES: dict[str, Any] = {
     "gate": GATE_CODES[Gate.MAGNITUDE],
     "vote": VOTE_CODES[Vote.SUM],
     "blend": BLEND_CODES[Blend.MEAN_OF_AGREEING],
@@ -35,6 +35,8 @@ class Tensor:
     experts: Sequence[Array]
     out: Any = None
     """By default the type of the base."""
+    scales: Array | None = None
+    """One for each row of the experts, whose elements they multiply."""
 
     @property
     def out_type(self) -> Any:
@@ -50,6 +52,8 @@ class Candidate:
     scale: float = 1.0
     zero_sign: int = 1
     by_majority: bool = False
+    outliers: Sequence[float] = ()
+    """Shares of the largest entries that a band drops, where the experts have one."""
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Case:
         locate: bool = False,
         limits: _core.Limits,
         folder: Path | None = None,
-        rule: dict[str, int] = TIES,
+        rule: dict[str, Any] = TIES,
     ) -> None:
         self.tensors, self.candidates = tensors, candidates
         self.locate, self.limits, self.folder, self.rule = locate, limits, folder, rule
@@ -93,7 +97,13 @@ class Case:
 
     def ranks(self, group: Sequence[int]) -> list[int]:
         n = sum(self.tensors[job].base.size for job in group)
-        return [int(n * d) for one in self.candidates for d in one.densities]
+        found = []
+        for one in self.candidates:
+            dropped = one.outliers or [0.0] * len(one.densities)
+            pairs = list(zip(dropped, one.densities, strict=True))
+            found += [int(n * (out + kept)) for out, kept in pairs]
+            found += [int(n * out) for out in one.outliers]
+        return found
 
     def units(self) -> list[_core.Unit]:
         return [_core.Unit(jobs=group, ranks=self.ranks(group)) for group in self.groups]
@@ -114,7 +124,7 @@ class Case:
         )
         guess = guesses.thresholds
         parts = [list(run.jobs)[i::calls] for i in range(calls)]
-        results = {}
+        results: dict[int, Any] = {}
         for part in parts:
             if resumed:
                 guesses = _core.Guesses.from_bytes(guesses.to_bytes(), units=units)
@@ -171,7 +181,7 @@ class _Run:
                     places.append(
                         (self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out))
                     )
-            inputs = [self._input(x) for x in (tensor.base, *tensor.experts)]
+            inputs = [_place(tensor.base), *(self._expert(tensor, x) for x in tensor.experts)]
             self.plan.add_job(tensor.base.size, inputs, places, apart=True)
         n = range(len(case.candidates))
         self._tallies = [[[0, 0, 0, False] for _ in n] for _ in self.jobs]
@@ -182,8 +192,15 @@ class _Run:
         self._guessed_lanes = [[{1: [0] * 8, -1: [0] * 8} for _ in n] for _ in self.jobs]
         self._inputs: list[list[list[int]]] = [[] for _ in self.jobs]
 
-    def _input(self, x: Array) -> Any:
-        return (-1, x.ctypes.data, code(x))
+    def _expert(self, tensor: Tensor, x: Array) -> Any:
+        if tensor.scales is None:
+            return _place(x)
+        return _core.Source.scaled(
+            values=_place(x),
+            scales=_place(tensor.scales),
+            row_length=x.size // tensor.scales.size,
+            block_rows=1,
+        )
 
     def task(
         self,
@@ -199,20 +216,36 @@ class _Run:
         unit = case.unit_of(job)
         ranks, thresholds = case.ranks(case.groups[unit]), found[unit]
         position = case.groups[unit].index(job)
-        candidates = []
+        candidates, stages = [], []
+        n_before = 0
         for k, one in enumerate(case.candidates):
-            searches = [k * len(one.densities) + e for e in range(len(one.densities))]
+            n_experts = len(one.densities)
+            searches = list(range(n_before, n_before + n_experts + len(one.outliers)))
+            n_before += len(searches)
             floors, cutoffs = [], []
             for s in searches:
-                floors.append(thresholds[s].bits - 1 if ranks[s] else KEEP_ALL)
-                cutoffs.append(_cutoff(thresholds[s], position, case.tensors[job].base.size))
+                none = KEEP_ALL if s - searches[0] < n_experts else NAN_BITS
+                floors.append((7 if guessed else thresholds[s].bits - 1) if ranks[s] else none)
+                cutoff = _cutoff(thresholds[s], position, case.tensors[job].base.size)
+                cutoffs.append(1 << 62 if guessed else cutoff)
+            if one.outliers:
+                stages = [
+                    _core.Band(
+                        floor=floors[e],
+                        ceiling=floors[e + n_experts],
+                        floor_cutoff=cutoffs[e],
+                        ceiling_cutoff=cutoffs[e + n_experts],
+                        factor=1.5,
+                    )
+                    for e in range(n_experts)
+                ]
+                floors = [KEEP_ALL] * n_experts
+                cutoffs = [1 << 62] * n_experts
             candidates.append(
                 _core.Candidate(
-                    weights=one.weights or [1.0] * len(one.densities),
-                    floors=[KEEP_ALL if ranks[s] == 0 else 7 for s in searches]
-                    if guessed
-                    else floors,
-                    cutoffs=[1 << 62] * len(searches) if guessed else cutoffs,
+                    weights=one.weights or [1.0] * n_experts,
+                    floors=floors,
+                    cutoffs=cutoffs,
                     scale=one.scale,
                     zero_sign=one.zero_sign if signs is None else signs[k],
                     majority=k if one.by_majority and signs is None else -1,
@@ -222,6 +255,7 @@ class _Run:
         return _core.CombineTask(
             job=_core.Slice(job=job, first=first, n_elements=n),
             candidates=candidates,
+            stages=stages,
             unit=unit if guessed else -1,
         )
 
@@ -285,6 +319,10 @@ class _Run:
             [[tuple(one) for one in row] for row in self._lanes],
             self._inputs,
         )
+
+
+def _place(x: Array) -> tuple[int, int, int]:
+    return (-1, x.ctypes.data, code(x))
 
 
 def _add(sums: list[int], lanes: Sequence[int]) -> None:

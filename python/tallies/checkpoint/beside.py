@@ -16,6 +16,13 @@ from .parts import Part
 from .pointers import refuse_pointer_file
 from .weight_names import SAFETENSORS, SUFFIXES, WeightName, parse_name
 
+TOKENIZER_FILES: Final = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    *("sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json"),
+)
+"""The names of a tokenizer's files, which libraries save beside a model or an adapter."""
+
 _OTHER_FORMATS: Final = (
     *(".ckpt", ".distcp", ".gguf", ".h5", ".mlmodel", ".msgpack", ".nemo", ".npz", ".onnx"),
     *(".onnx_data", ".onnx.data", ".ot", ".pb", ".pkl", ".tflite"),

@@ -9,11 +9,10 @@ import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..messages import show
-from .adapters.adapter import Adapter
 from .beside import Beside, look_beside
 from .causes import refuse_absent, refuse_hub_cache, refuse_other_file, refuse_store
 from .folders import declared_folders, find_parts
@@ -21,6 +20,9 @@ from .json_text import json_object, read_text
 from .parts import Part, folder_of
 from .shards import one_file
 from .tensors import TensorInfo
+
+if TYPE_CHECKING:
+    from .adapters.adapter import Adapter
 
 
 @dataclass(frozen=True)

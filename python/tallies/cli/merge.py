@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from ..lora import adapter_explain, adapter_report
-from ..lora.adapter_plan import AdapterPlan
 from ..merging.checkpoints import merge
-from ..merging.explain import costs, explain
-from ..merging.plans import plan
 from ..merging.report import MergeReport
-from ..merging.summary import summary
 from ..sizes import parse_size
 from ._bar import wants_bar
-from ._options import request, request_options, run_options
+from ._options import io_option, request, request_options, run_options
 from ._screen import screen
+
+if TYPE_CHECKING:
+    from ..lora.adapter_report import AdapterReport
+    from ..recipe.config import MergeConfig
 
 
 @click.command()
@@ -27,6 +26,7 @@ from ._screen import screen
 @click.option("--out", metavar="OUT", help="Directory or .safetensors file to create.")
 @request_options
 @run_options
+@io_option
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -68,6 +68,7 @@ def run(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     quiet: bool,
     as_json: bool,
     progress: bool | None,
@@ -83,14 +84,7 @@ def run(
     asked = request(config, chosen)
     target = out or out_argument
     if dry_run:
-        made = plan(asked)
-        max_bytes = parse_size(max_memory)
-        if isinstance(made, AdapterPlan):
-            data = made.to_json_dict()
-            text = adapter_explain.explain(made, out=target, screen=screen())
-        else:
-            data = {**made.to_json_dict(), **costs(made, max_bytes, threads)}
-            text = explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())
+        text, data = _planned(asked, parse_size(max_memory), threads, target)
         if as_json:
             click.echo(_json(data))
         elif not quiet:
@@ -110,15 +104,41 @@ def run(
         resume=resume,
         overwrite=overwrite,
         sync=sync,
+        io=io,
         progress=wants_bar(progress, quiet),
     )
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        if isinstance(report, MergeReport):
-            click.echo(summary(report, screen()))
-        else:
-            click.echo(adapter_report.summary(report, screen()))
+        click.echo(_summary(report))
+
+
+def _planned(
+    asked: MergeConfig, max_bytes: int, threads: int | None, target: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return the plan of a request in words and as plain data."""
+    from ..merging.explain import costs, explain
+    from ..merging.plan import MergePlan
+    from ..merging.plans import plan
+
+    made = plan(asked)
+    if isinstance(made, MergePlan):
+        data = {**made.to_json_dict(), **costs(made, max_bytes, threads)}
+        text = explain(made, max_bytes=max_bytes, threads=threads, out=target, screen=screen())
+        return text, data
+    from ..lora import adapter_explain
+
+    return adapter_explain.explain(made, out=target, screen=screen()), made.to_json_dict()
+
+
+def _summary(report: MergeReport | AdapterReport) -> str:
+    if isinstance(report, MergeReport):
+        from ..merging.summary import summary
+
+        return summary(report, screen())
+    from ..lora import adapter_report
+
+    return adapter_report.summary(report, screen())
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -40,7 +41,18 @@ def address_of(data: bytearray) -> int:
 
 def is_torch(value: Any) -> bool:
     """Return True for a torch tensor; does not import torch."""
-    return type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "data_ptr")
+    return _is_type_of_torch(type(value))  # type: ignore[arg-type]
+
+
+@functools.lru_cache(maxsize=64)
+def _is_type_of_torch(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == "torch" and hasattr(kind, "data_ptr")
+
+
+@functools.lru_cache(maxsize=64)
+def _name_of(dtype: Any) -> str:
+    """Return the name of a dtype, which NumPy and torch make anew each time."""
+    return str(dtype.name) if hasattr(dtype, "name") else str(dtype).removeprefix("torch.")
 
 
 def view(name: str, value: Any) -> Array:
@@ -62,16 +74,19 @@ def view(name: str, value: Any) -> Array:
             )
         given = (str(value.device), value.data_ptr(), value.stride())
         value = value.detach().resolve_neg().cpu().contiguous()
-        dtype, address = str(value.dtype).removeprefix("torch."), value.data_ptr()
+        dtype, address, n_elements = _name_of(value.dtype), value.data_ptr(), value.numel()
     elif hasattr(value, "__array_interface__") and hasattr(value, "dtype"):
         import numpy as np
 
         value = np.asarray(value)
         if not value.dtype.isnative or value.dtype.hasobject:
             raise InputError(f"tensor {show(name)}: dtype {value.dtype}, expected a native one")
-        given = ("cpu", value.ctypes.data, value.strides)
-        value = np.require(value, requirements=("C", "ALIGNED"))
-        dtype, address = value.dtype.name, value.ctypes.data
+        address = value.__array_interface__["data"][0]
+        given = ("cpu", address, value.strides)
+        if not (value.flags.c_contiguous and value.flags.aligned):
+            value = np.require(value, requirements=("C", "ALIGNED"))
+            address = value.__array_interface__["data"][0]
+        dtype, n_elements = _name_of(value.dtype), value.size
     else:
         found = type(value).__name__
         raise InputError(
@@ -82,9 +97,8 @@ def view(name: str, value: Any) -> Array:
             f"tensor {show(name)}: found dtype {dtype}, expected an integer or boolean one or one "
             f"of {', '.join(DTYPE_OF_ARRAY)}; convert it"
         )
-    shape = tuple(int(size) for size in value.shape)
-    n_elements = int(value.numel() if is_torch(value) else value.size)
-    return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, n_elements, value, given)
+    shape = tuple(map(int, value.shape))
+    return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, int(n_elements), value, given)
 
 
 def empty_like(value: Any) -> Any:

@@ -18,7 +18,6 @@ from ..errors import InputError
 from ..linalg import spectral
 from ..linalg.threads import Workers, single_threads
 from ..methods._matrix import MatrixMethod
-from ..methods._method import Method
 from ..spec.choices import Semantics
 from .blocks import Block, blocks, matrices_together
 from .deltas import ONE_THREAD, Deltas, NonFiniteError
@@ -26,7 +25,6 @@ from .fingerprints import add_content
 from .jobs import Work
 from .outcomes import Outcome
 from .passes import Passes
-from .varying import VaryingPasses, varied
 
 
 class MatrixPasses(Passes):
@@ -190,37 +188,8 @@ def n_bytes(method: type[MatrixMethod], shape: Sequence[int], n_experts: int) ->
     return method.n_bytes((rows, columns), n_experts) + read_together
 
 
-def passes_for(
-    method: type[Method],
-    plan: Plan,
-    works: Sequence[Work],
-    constants: Mapping[str, Any],
-    semantics: Semantics,
-    limits: Limits,
-    *,
-    n_workers: int,
-    max_bytes: int | None = None,
-    **options: Any,
-) -> Passes:
-    """Return the passes of a method of any kind; arguments as for ``MatrixPasses``.
-
-    Raises:
-        InputError: The method merges matrices, and torch is not installed.
-    """
-    if issubclass(method, MatrixMethod):
-        spectral.require(method.name)
-        kinds = (method, constants, semantics, limits)
-        return MatrixPasses(
-            plan, works, *kinds, n_workers=n_workers, max_bytes=max_bytes, **options
-        )
-    if names := varied(constants, works):
-        return VaryingPasses(plan, works, method, constants, names, semantics, limits, **options)
-    rule = method.rule(dict(constants), semantics)
-    return Passes(plan, works, rule, semantics, limits, **options)
-
-
 def refuse_too_large(
-    method: type[Method],
+    method: type[MatrixMethod],
     tensors: Iterable[tuple[str, tuple[int, ...], Mapping[str, Any]]],
     n_experts: int,
     semantics: Semantics,
@@ -238,8 +207,6 @@ def refuse_too_large(
     Raises:
         InputError: A matrix does not fit, or torch is not installed.
     """
-    if not issubclass(method, MatrixMethod):
-        return
     spectral.require(method.name)
     for name, shape, parameters in tensors:
         if not method.takes(name, shape, parameters, semantics):

@@ -43,6 +43,7 @@ class Sure:
 
     thresholds: list[list[Threshold]]
     n_sampled: int = 0
+    """The bytes that the selection read."""
     n_listed: int = 0
     n_repaired: int = 0
 
@@ -106,8 +107,9 @@ class StandIn:
         stop_at_overflow: bool = False,
         limits: Limits,
         progress: object = None,
+        guesses: None = None,
     ) -> list[OneResult]:
-        """Merge tasks and write them, one result each."""
+        """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
         asked = Combining(tasks, (gate, vote, blend), fingerprints, stop_at_overflow, limits)
         asked.left = {_key(task): task for task in tasks}
         if tasks:
@@ -116,7 +118,9 @@ class StandIn:
 
     def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
         """Find the thresholds that a merge alone guesses, in one selection for all merges."""
-        return Sure(self.select(units=units, locate=locate, limits=limits))
+        before = self._shared.bytes_surveyed
+        found = self.select(units=units, locate=locate, limits=limits)
+        return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
 
     def __getattr__(self, name: str) -> Any:
         def survey(**options: Any) -> Any:
@@ -145,6 +149,8 @@ class SharedPlan:
         self._outputs: dict[int, list[Sequence[Place]]] = {}
         self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
         self._n_jobs = 0
+        self.bytes_surveyed = 0
+        """The bytes that surveys have read so far."""
 
     def add(
         self, number: int, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]
@@ -179,12 +185,17 @@ class SharedPlan:
 
     def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
         selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}
-        found = select_together(self.plan, selecting, self._n_experts, self._progress)
+        found = select_together(self.plan, selecting, self._n_experts, self._surveyed)
         for number, one in surveys.items():
             if number not in selecting:
                 call = getattr(self.plan, one.name)
-                found[number] = call(**one.options, progress=self._progress)
+                found[number] = call(**one.options, progress=self._surveyed)
         return found
+
+    def _surveyed(self, n_bytes: int) -> None:
+        self.bytes_surveyed += n_bytes
+        if self._progress is not None:
+            self._progress(n_bytes)
 
     def _n_experts(self, job: int) -> int:
         return len(self._jobs[job][1]) - self._has_base

@@ -164,8 +164,7 @@ class Host:
             self._warn(f"{other.label}: {describe(other.value)} stands there and stays")
         if fresh:
             self._calls = {}
-        for seam in found:
-            self._serve(seam)
+        self._serve(found)
         for seam in late:
             then = functools.partial(self._loaded, seam, force)
             self._awaited[seam.label] = WhenLoaded(seam.module, then)
@@ -174,19 +173,19 @@ class Host:
         """Serve a seam whose module somebody has just loaded."""
         with self._lock:
             if self._awaited.pop(seam.label, None) and (force or self._is_known(seam)):
-                self._serve(seam)
+                self._serve([seam])
 
-    def _serve(self, seam: Seam) -> None:
-        if (place := find(seam.module, seam.name)) is not None:
-            self._stand(seam, place)
-
-    def _stand(self, seam: Seam, home: Place) -> None:
-        standing = _Standing(seam, home.value, lambda: None)
-        standing.ours = self._replacement(standing)
-        self._calls.setdefault(seam.label, Counter())
-        standing.served = places_of(standing.host, home, self._package)
-        serve(standing.served, standing.ours)
-        self._standing[seam.label] = standing
+    def _serve(self, seams: Sequence[Seam]) -> None:
+        """Serve seams whose functions are there, after one look at all modules of the host."""
+        homes = [(seam, find(seam.module, seam.name)) for seam in seams]
+        there = [(seam, home) for seam, home in homes if home is not None]
+        every = places_of([(home.value, home) for _, home in there], self._package)
+        for (seam, home), places in zip(there, every, strict=True):
+            standing = _Standing(seam, home.value, lambda: None, places)
+            standing.ours = self._replacement(standing)
+            self._calls.setdefault(seam.label, Counter())
+            serve(places, standing.ours)
+            self._standing[seam.label] = standing
 
     def _has_known_version(self) -> bool:
         try:
@@ -272,18 +271,20 @@ class Host:
             awaited, self._awaited = list(self._awaited.values()), {}
             for finder in awaited:
                 finder.close()
-            replaced = [text for one in standing for text in self._put_back(one)]
+            replaced = self._put_back(standing)
         for text in replaced:
             self._warn(text)
 
-    def _put_back(self, one: _Standing) -> list[str]:
-        """Put a host's function back wherever ours stands; return who else stands there."""
+    def _put_back(self, standing: Sequence[_Standing]) -> list[str]:
+        """Put the host's functions back wherever ours stand; return who else stands there."""
         others = [
             f"{place.label}: {describe(place.value)} stands there now and stays; it had replaced "
             "tallies' function"
+            for one in standing
             for place in map(Place.now, one.served)
             if place is not None and place.value is not one.ours and place.value is not one.host
         ]
-        home = find(one.seam.module, one.seam.name)
-        serve(places_of(one.ours, home, self._package), one.host)
+        ours = [(one.ours, find(one.seam.module, one.seam.name)) for one in standing]
+        for one, places in zip(standing, places_of(ours, self._package), strict=True):
+            serve(places, one.host)
         return others

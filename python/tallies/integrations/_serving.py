@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -58,24 +58,29 @@ def find(module: str, name: str) -> Place | None:
     return Place(owner, attribute, namespace[attribute])
 
 
-def places_of(value: Any, home: Place | None, package: str) -> list[Place]:
-    """Return the places that hold exactly this object.
+def places_of(functions: Sequence[tuple[Any, Place | None]], package: str) -> list[list[Place]]:
+    """Return the places that hold exactly each of these objects, of one look at all modules.
 
     Args:
-        value: The function.
-        home: The place of its definition; None where that is gone.
+        functions: The functions, each with the place of its definition, or None where that is gone.
         package: The host; its loaded modules are searched.
 
     Returns:
-        The home, if it holds the object, and each module's attribute that does.
+        For each function the home, if it holds the object, and each module's attribute that does.
     """
-    places = [home] if home is not None and home.value is value else []
+    found = [
+        [home] if home is not None and home.value is value else [] for value, home in functions
+    ]
+    wanted: dict[int, list[int]] = {}
+    for number, (value, _) in enumerate(functions):
+        wanted.setdefault(id(value), []).append(number)
     for module in _loaded(package):
-        names = [name for name, bound in list(vars(module).items()) if bound is value]
-        for name in names:
-            if home is None or module is not home.owner or name != home.attribute:
-                places.append(Place(module, name, value))
-    return places
+        for name, bound in list(vars(module).items()):
+            for number in wanted.get(id(bound), ()):
+                home = functions[number][1]
+                if home is None or module is not home.owner or name != home.attribute:
+                    found[number].append(Place(module, name, bound))
+    return found
 
 
 def others_of(homes: Iterable[Place], package: str) -> list[Place]:

@@ -15,8 +15,8 @@ from .._core import Plan
 from ..checkpoint.changes import Change, pieces
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
+from ..engine.kinds import refuse_too_large
 from ..engine.limits import tile_limits
-from ..engine.matrices import refuse_too_large
 from ..errors import InputError
 from ..linalg.threads import Workers, single_threads
 from ..merging.steps import Findings, Request, Steps

@@ -18,7 +18,7 @@ from .plan import MergePlan
 from .recipe_file import recipe_yaml
 from .report import MergeReport, renamed
 from .values import in_words, listed
-from .vocabulary import in_words as of_tokens
+from .vocabulary_words import in_words as of_tokens
 
 _LIBRARIES: Final = {
     "model_index.json": "diffusers",

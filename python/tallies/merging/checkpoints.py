@@ -5,27 +5,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.destination import Destination
 from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, n_threads, too_little
+from ..engine.page_cache import io_code
 from ..engine.usage import Progress
-from ..lora.adapter_merge import merge_adapters
-from ..lora.adapter_report import AdapterReport
 from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..sizes import parse_size
 from .checks import check_inputs
 from .finishing import bytes_needed, check_memory, complete
 from .journal import Journal
-from .one_file import in_one_file
+from .plan import MergePlan
 from .planning import plan
 from .report import MergeReport
 from .run import MergeRun
-from .staging import staged
+
+if TYPE_CHECKING:
+    from ..lora.adapter_report import AdapterReport
 
 
 @with_progress("merge")
@@ -45,6 +46,7 @@ def merge(
     resume: bool = False,
     overwrite: bool = False,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress = None,
 ) -> MergeReport | AdapterReport:
     """Merge checkpoints on disk into a new directory or file, tile by tile in bounded memory.
@@ -75,6 +77,9 @@ def merge(
             of another recipe, or over inputs that changed since, is an error.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the rename, for power failures.
+        io: ``"buffered"`` reads the inputs through the page cache, ``"direct"`` past it where the
+            file system can, and ``"auto"`` past it what is not in it, if they take
+            more than half of the memory.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
 
@@ -114,12 +119,15 @@ def merge(
             resume=resume,
             overwrite=overwrite,
             sync=sync,
+            io=io,
             progress=moved,
             stages=stages or {},
         )
 
     if not request.stages:
         return run(request, out, max_bytes, progress)
+    from .staging import staged
+
     with staged(
         request,
         out,
@@ -143,12 +151,15 @@ def _merge(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     progress: Progress,
     stages: Mapping[str, Mapping[str, Any]],
 ) -> MergeReport | AdapterReport:
     """Merge a request without stages, or with the reports on those that are merged."""
     bars, start = is_bar(progress), time.perf_counter()
     if request.adapter_rank is not None:
+        from ..lora.adapter_merge import merge_adapters
+
         return merge_adapters(
             request,
             out,
@@ -162,18 +173,21 @@ def _merge(
     inputs.fetch_opaque(bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
-        device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
+        device,
+        max_bytes,
+        parse_size(max_vram),
+        n_threads(threads),
+        made.rule,
+        len(made.labels),
+        io_code(io, made.input_files()),
     )
     check_memory(made, max_bytes, n_threads(threads))
     read = [*made.input_roots(), *made.input_files()]
     destination = Destination(out, read, overwrite, of_weights=True)
-    if destination.is_file:
-        made = in_one_file(made, destination.path.name)
+    made = _in_place(made, destination)
     destination.check_space(bytes_needed(made))
     if inputs.fetch(bars=bars):
-        made = plan(request)
-        if destination.is_file:
-            made = in_one_file(made, destination.path.name)
+        made = _in_place(plan(request), destination)
     n_openings = 1 + min(made.modifiers.n_surveys, 1)
     allow_open_files(n_openings * len(made.input_files()) + len(made.shards))
     run = MergeRun(made, limits, n_threads(threads), max_bytes, progress)
@@ -189,3 +203,12 @@ def _merge(
         report = complete(result, directory, place, start, n_threads(threads), stages)
         run.check_unchanged()
     return report
+
+
+def _in_place(made: MergePlan, destination: Destination) -> MergePlan:
+    """Return the plan of a result that is a directory, or one file."""
+    if not destination.is_file:
+        return made
+    from .one_file import in_one_file
+
+    return in_one_file(made, destination.path.name)

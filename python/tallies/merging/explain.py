@@ -15,7 +15,7 @@ from . import facts
 from .adapters import adapters_of, tokenizers_of_adapters
 from .matrices import in_words, matrix_counts
 from .values import by_layer, layers_in_words, listed, modified, stacks
-from .vocabulary import in_words as in_words_of_tokens
+from .vocabulary_words import in_words as in_words_of_tokens
 
 if TYPE_CHECKING:
     from .plan import MergePlan

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.cards import of_one_model
-from ..engine.matrices import n_bytes
 from ..methods._matrix import MatrixMethod
 from ..recipe.layers import Layer
 from ..recipe.modifiers import KEYS
@@ -183,6 +182,8 @@ def largest_matrix(made: MergePlan) -> tuple[int, str] | None:
     method, n_models = made.config.method, len(made.experts)
     if not issubclass(method, MatrixMethod):
         return None
+    from ..engine.matrices import n_bytes
+
     sizes = [(0, "none")]
     for name, parameters in made.parameters.items():
         shape = made.template.tensors[name].shape

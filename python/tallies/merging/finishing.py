@@ -9,8 +9,8 @@ from typing import Any
 from ..checkpoint.cards import NAME as CARD_NAME
 from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.occupied import REPORT_NAME
+from ..engine.kinds import refuse_too_large
 from ..engine.limits import check_rows
-from ..engine.matrices import refuse_too_large
 from .card import card_text
 from .plan import MergePlan
 from .recipe_file import recipe_text

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.tokenizers import stated_template
 from ..recipe.config import MergeConfig
 from ..recipe.inputs import Inputs
 from ..recipe.vocabulary import WORDS
-from ..vocabulary.templates import chosen
-from .vocabulary import Member, Vocabulary, files_beside, join, place
+
+if TYPE_CHECKING:
+    from ..checkpoint.files import AuxiliaryFiles
+    from .vocabulary import Vocabulary
 
 
 def with_vocabulary(
@@ -34,6 +37,8 @@ def with_vocabulary(
     """
     if config.tokenizer is None:
         return None, list(models)
+    from .vocabulary import Member, files_beside, join, place
+
     template, first, *experts = models
     places, base = config.places, config.base_model
     rows = [*([(base, first)] if base is not None else []), *zip(texts, experts, strict=True)]
@@ -65,5 +70,18 @@ def chat_template(config: MergeConfig, models: Sequence[Checkpoint]) -> str | No
     """
     if config.chat_template is None:
         return None
+    from ..vocabulary.templates import chosen
+
     unique = {one.path: stated_template(one.path) for one in models}
     return chosen(config.chat_template, unique.values())
+
+
+def with_own_tokenizer(
+    found: AuxiliaryFiles, vocabulary: Vocabulary | None, template: str | None
+) -> AuxiliaryFiles:
+    """Return the files beside a result with its tokenizer and chat template, if it has its own."""
+    if vocabulary is None and template is None:
+        return found
+    from .vocabulary_files import with_tokenizer
+
+    return with_tokenizer(found, vocabulary, template)

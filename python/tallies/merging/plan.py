@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.adapters.adapter import TOKENIZER_FILES
+from ..checkpoint.beside import TOKENIZER_FILES
 from ..checkpoint.cards import of_one_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.configuration import written_parts
@@ -27,22 +27,18 @@ from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
 from ..spec.rules import Rule
 from . import plain
-from .explain import explain, passes_in_words
-from .stack import Stack
+from .joining import with_own_tokenizer
 from .steps import Request, can_guess, n_surveys
-from .vocabulary import Vocabulary
-from .vocabulary_files import with_tokenizer
 
 if TYPE_CHECKING:
     from ..hub.download import Download
+    from .stack import Stack
+    from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """The plan of a merge, made of headers alone.
-
-    ``str(plan)`` explains the plan to a person, ``to_json_dict()`` to a program.
-    """
+    """The plan of a merge; ``str(plan)`` is for a person, ``to_json_dict()`` for a program."""
 
     config: MergeConfig
     rule: Rule
@@ -188,7 +184,7 @@ class MergePlan:
                 layers=self.stack.layers_of_parts() if self.stack else (),
             ),
         )
-        return with_tokenizer(found, self.vocabulary, self.chat_template)
+        return with_own_tokenizer(found, self.vocabulary, self.chat_template)
 
     def _is_copied(self, path: Path) -> bool:
         """Tell if a small file of the donor is copied beside the result."""
@@ -288,7 +284,11 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """Return the passes over the data, in words."""
+        from .explain import passes_in_words
+
         return passes_in_words(self)
 
     def __str__(self) -> str:
+        from .explain import explain
+
         return explain(self)

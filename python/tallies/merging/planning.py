@@ -32,7 +32,6 @@ from .base_rows import rows_warnings
 from .joining import chat_template
 from .plan import MergePlan
 from .preparing import prepared
-from .stack_planning import alone, refuse_whole_model, with_copies, without_models
 
 
 def plan(config: str | os.PathLike[str] | Mapping[str, Any] | MergeConfig) -> MergePlan:
@@ -93,6 +92,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         refuse_strays(key, getattr(config, key), every)
     own_dtypes = frozenset(matched.copied)
     if stack:
+        from .stack_planning import refuse_whole_model, without_models
+
         matched = without_models(matched, stack)
     names = matched.merged
     others = [name for one in (template, *experts) for name in one.tensors]
@@ -131,6 +132,8 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
     # A base that names the tensors, and takes no part, has other bytes.
     is_own = stack or template.path == experts[0].path
     if config.method.copies_alone and is_own:
+        from .stack_planning import alone, with_copies
+
         matched = with_copies(matched, alone(parameters, template, dtype_of))
         parameters = {name: parameters[name] for name in matched.merged}
     outputs = [(name, dtype_of(name), info.shape) for name, info in template.tensors.items()]

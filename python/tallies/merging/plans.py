@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..lora.adapter_plan import AdapterPlan, plan_adapters
 from ..recipe.config import MergeConfig
 from . import planning
 from .plan import MergePlan
-from .stage_plans import plan_stages
+
+if TYPE_CHECKING:
+    from ..lora.adapter_plan import AdapterPlan
 
 
 def plan(
@@ -34,5 +35,11 @@ def plan(
     """
     asked = MergeConfig.load(config)
     if asked.adapter_rank is not None:
+        from ..lora.adapter_plan import plan_adapters
+
         return plan_adapters(asked.pinned())
-    return plan_stages(asked) if asked.stages else planning.plan(asked)
+    if asked.stages:
+        from .stage_plans import plan_stages
+
+        return plan_stages(asked)
+    return planning.plan(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.common_rows import common_rows, truncated, truncation_warnings
@@ -15,9 +16,10 @@ from ..recipe.inputs import Inputs
 from ..recipe.models import ModelEntry
 from ..spec.choices import Embeddings, Tied
 from .joining import with_vocabulary
-from .stack import Stack
-from .stack_planning import stack_of
-from .vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from .stack import Stack
+    from .vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ def prepared(config: MergeConfig, inputs: Inputs, entries: Sequence[ModelEntry])
     vocabulary, (template, first, *experts) = with_vocabulary(
         config, inputs, (template, first, *experts), texts
     )
-    made = stack_of(config, texts, experts, template) if config.stack else None
-    if made is not None:
+    made = None
+    if config.stack:
+        from .stack_planning import stack_of
+
+        made = stack_of(config, texts, experts, template)
         template, first, experts = made.template, made.base, [*made.experts]
         warnings += made.warnings
     return Prepared(template, first, tuple(experts), vocabulary, made, warnings)

@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
 from ..engine.usage import Usage
-from .adapters import AdapterReport
-from .summary import summary
+
+if TYPE_CHECKING:
+    from .adapters import AdapterReport
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ class MergeReport(Usage):
         return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def __str__(self) -> str:
+        from .summary import summary
+
         return summary(self)
 
 

@@ -36,6 +36,8 @@ class MergeResult:
     alpha: float | None
     """The factor of the first layer, where it followed from norms."""
     warnings: Sequence[str]
+    bytes_direct: int
+    """Bytes that were read past the page cache."""
     _contents: dict[TensorInfo, list[int]] = field(default_factory=dict)
 
     def report(
@@ -134,7 +136,7 @@ class MergeResult:
             warnings=warnings,
             names=facts.names_from(made, home),
             target=target(),
-            **measure(start, self._bytes_read(), made.bytes_written, threads),
+            **measure(start, self._bytes_read(), made.bytes_written, threads, self.bytes_direct),
         )
 
     def _bytes_read(self) -> int:

@@ -124,6 +124,7 @@ class MergeRun:
             dropped=journal.dropped or [],
             alpha=journal.alpha,
             warnings=[*self.warnings, *steps.warnings()],
+            bytes_direct=self._limits.bytes_direct,
         )
 
     def check_unchanged(self) -> None:

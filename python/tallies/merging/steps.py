@@ -12,7 +12,7 @@ from typing import Any
 
 from .._core import Limits, Plan
 from ..engine.jobs import Work
-from ..engine.matrices import passes_for
+from ..engine.kinds import passes_for
 from ..engine.outcomes import Outcome, Statistics
 from ..engine.surveys.survey import Survey
 from ..errors import InputError
@@ -21,8 +21,6 @@ from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
 from ..spec.choices import Nonfinite, Semantics
-from .layer_dropping import choose, without
-from .layer_scaling import find_alpha
 
 
 @dataclass(frozen=True)
@@ -203,6 +201,8 @@ class Steps:
         modifiers = request.modifiers
         if modifiers.drop_layers is None:
             return works
+        from .layer_dropping import choose, without
+
         if findings.dropped is None:
             n_experts = len(request.labels)
             findings.record_dropped(
@@ -233,6 +233,8 @@ class Steps:
         if not self._request.modifiers.needs_norms:
             return None
         if self._findings.alpha is None:
+            from .layer_scaling import find_alpha
+
             self._findings.record_alpha(
                 find_alpha(self._open_plan, self.works, self.passes, self._limits, self._progress)
             )

@@ -10,9 +10,10 @@ from ..engine.usage import done_line
 from ..messages import counted, headline, labelled, some, warned
 from ..recipe.modifiers import KEYS
 from ..sizes import format_size
-from . import matrices, vocabulary
+from . import matrices
 from .facts import SETTINGS
 from .values import extent, in_words, listed, modified
+from .vocabulary_words import in_words as of_tokens
 
 if TYPE_CHECKING:
     from .report import MergeReport, ModelReport
@@ -58,7 +59,7 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
     if report.matrices is not None:
         yield "matrices", matrices.in_words(report.matrices)
     if report.vocabulary is not None:
-        yield "vocabulary", vocabulary.in_words(report.vocabulary)
+        yield "vocabulary", of_tokens(report.vocabulary)
     if report.buffers:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     if report.alpha is not None:

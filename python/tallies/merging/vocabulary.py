@@ -74,24 +74,6 @@ class Vocabulary:
         }
 
 
-def in_words(vocabulary: Mapping[str, Any]) -> str:
-    """Return the plain data of a vocabulary as text."""
-    named = vocabulary["tokenizer"]
-    source = {"base": "that of the base", "union": "union"}.get(named, f"that of {named}")
-    if not vocabulary["changed"]:
-        return f"{source}, the same tokens in all models"
-    parts = [source, f"{vocabulary['tokens']:,} tokens"]
-    if added := vocabulary["added"]:
-        parts.append(f"{len(added):,} new ({some(added)})")
-    if averaged := vocabulary["averaged"]:
-        parts.append(f"{counted(len(averaged), 'row')} averaged ({some(averaged)})")
-    if zero := vocabulary["zero"]:
-        parts.append(f"{counted(len(zero), 'row')} of zeros ({some(zero)})")
-    if vocabulary["padding"]:
-        parts.append(f"{counted(vocabulary['padding'], 'row')} of padding")
-    return ", ".join(parts)
-
-
 def files_beside(model: Checkpoint, text: str, places: Places) -> dict[str, Path]:
     """Return the files of the tokenizer beside a model by name, downloaded if need be."""
     if places.hub_model(places.pieces(text)[0]) is None:

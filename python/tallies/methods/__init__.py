@@ -1,8 +1,11 @@
-"""The merge methods: every file of this folder without a leading underscore states one."""
+"""The merge methods: every file of this folder without a leading underscore states one.
+
+The file has the method's name, and is imported when the method is asked for.
+"""
 
 from __future__ import annotations
 
-from ..discovery import classes_in, in_reading_order
+from ..discovery import classes_of, in_reading_order, public_modules
 from ..errors import InputError
 from ..messages import unknown
 from ._factors import Copa, Disjoint
@@ -18,16 +21,16 @@ _READING_ORDER = (
 """The order of lists, simplest first. Methods that are not named here follow, by name."""
 
 
-_FOUND = {one.name: one for one in classes_in(__name__, Method)}
-_METHODS = {name: _FOUND[name] for name in in_reading_order(_FOUND, _READING_ORDER)}
-
+_NAMES = in_reading_order(public_modules(__path__), _READING_ORDER)
+_METHODS: dict[str, type[Method]] = {}
+"""Those that were asked for."""
 
 _OF_ADAPTERS: dict[str, type[Method]] = {one.name: one for one in (Copa, Disjoint)}
 
 
 def names() -> list[str]:
     """Return the names of all methods that merge models, simplest first."""
-    return list(_METHODS)
+    return list(_NAMES)
 
 
 def of_adapters() -> list[str]:
@@ -41,9 +44,9 @@ def proper_name(name: object) -> object:
     >>> proper_name("ramplus_tl"), proper_name("ties")
     ('ramplus', 'ties')
     """
-    if not isinstance(name, str) or name in _METHODS:
+    if not isinstance(name, str) or name in _NAMES:
         return name
-    return next((one.name for one in _METHODS.values() if name in one.aliases), name)
+    return next((one for one in _NAMES if name in get(one).aliases), name)
 
 
 def get(name: str) -> type[Method]:
@@ -60,7 +63,9 @@ def get(name: str) -> type[Method]:
     """
     if name in _OF_ADAPTERS:
         return _OF_ADAPTERS[name]
-    try:
-        return _METHODS[str(proper_name(name))]
-    except KeyError:
-        raise InputError(f"merge method {unknown(name, _METHODS)}") from None
+    proper = name if name in _METHODS else str(proper_name(name))
+    if proper not in _METHODS:
+        if proper not in _NAMES:
+            raise InputError(f"merge method {unknown(name, _NAMES)}")
+        _METHODS[proper], *_ = classes_of(f"{__name__}.{proper}", Method)
+    return _METHODS[proper]

@@ -164,13 +164,14 @@ class Resolver:
         self, name: str, key: str, sources: Iterable[Mapping[str, Setting]], label: str
     ) -> Scalar:
         position = self._positions[name]
-        sources = list(sources)
+        rules = False
         for source in sources:
             if key in source:
+                rules = True
                 value = evaluate(source[key], name, position)
                 if value is not None:
                     return value
-        return self._default(name, key, label, rules=any(key in source for source in sources))
+        return self._default(name, key, label, rules=rules)
 
     def _default(self, name: str, key: str, label: str, *, rules: bool) -> Scalar:
         parameter, method = self._parameters[key], self._method.name
@@ -269,24 +270,21 @@ def number(value: object, parameter: Parameter) -> float:
     """
     low = -math.inf if parameter.low is None else parameter.low
     high = math.inf if parameter.high is None else parameter.high
-    complaint = ValueError(
+    try:
+        is_text_or_real = isinstance(value, (float, int, str, numbers.Real))
+        number = float(value) if is_text_or_real and not isinstance(value, bool) else math.nan  # type: ignore[arg-type]
+    except (ValueError, OverflowError):
+        number = math.nan
+    if math.isfinite(number) and low <= number <= high:
+        if not parameter.whole:
+            return number
+        if number == int(number):
+            return int(number)
+    raise ValueError(
         f"found {show(value)}, expected a {'whole' if parameter.whole else 'finite'} number"
         + (f" from {low:g} to {high:g}" if (low, high) != (-math.inf, math.inf) else "")
         + "".join(f" or {word!r}" for word in parameter.words)
     )
-    if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
-        raise complaint
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        raise complaint from None
-    if not math.isfinite(number) or not low <= number <= high:
-        raise complaint
-    if not parameter.whole:
-        return number
-    if number != int(number):
-        raise complaint
-    return int(number)
 
 
 def _refuse_true(name: str, value: object) -> None:

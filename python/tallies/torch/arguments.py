@@ -6,7 +6,7 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -75,27 +75,30 @@ def densities(value: Any, n_experts: int) -> Any:
     return [value] * n_experts if isinstance(value, (float, int)) else numbers_of(value)
 
 
-def refusal(
-    error: Exception,
-    function: Callable[..., Any],
-    args: Sequence[Any],
-    keywords: dict[str, Any],
-) -> InputError | None:
-    """Return an operator's error about its arguments as InputError; None for another error.
+def refused(error: Exception, function: Callable[..., Any], given: Mapping[str, Any]) -> Exception:
+    """Return an operator's error about its arguments as InputError, and another as it is.
+
+    A function calls its operator under ``try``, which costs nothing where no error is raised.
 
     Args:
         error: The error that the operator raised.
         function: The function that called the operator.
-        args: Positional arguments of the function.
-        keywords: Keyword arguments of the function.
+        given: The local variables of the function, of which its arguments are taken.
+    """
+    named = {name: given[name] for name in inspect.signature(function).parameters}
+    return refusal(error, named) or error
+
+
+def refusal(error: Exception, given: Mapping[str, Any]) -> InputError | None:
+    """Return an operator's error about its arguments as InputError; None for another error.
+
+    Args:
+        error: The error that the operator raised.
+        given: The arguments of the function that called the operator, by name.
     """
     refused = _REFUSED.fullmatch(str(error))
     if refused:
         return InputError(refused[1])
-    try:
-        given = inspect.signature(function).bind(*args, **keywords).arguments
-    except TypeError:
-        return None
     mistyped = _WRONG_TYPE.search(str(error))
     if mistyped:
         return _wrong_type(mistyped[2], given.get(mistyped[2]), mistyped[1])

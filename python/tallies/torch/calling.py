@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeAlias, TypeVar
 
@@ -27,7 +28,11 @@ def refusing(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **keywords)
         except Exception as error:
-            refused = arguments.refusal(error, function, args, keywords)
+            try:
+                given = inspect.signature(function).bind(*args, **keywords).arguments
+            except TypeError:
+                raise error from None
+            refused = arguments.refusal(error, given)
             if refused is None:
                 raise
             raise refused from None

@@ -6,7 +6,7 @@ See ``steps`` for the rules of tensors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..kernels.arguments import choice
 from ..messages import show
 from . import arguments
-from .calling import Deltas, Weights, refusing
+from .calling import Deltas, Weights
 from .many import combine_many
 
 _ties = torch.ops.tallies.ties.default
@@ -43,7 +43,6 @@ _ONLY: Final = {
 """Arguments of ``ties`` that only some semantics have, with their defaults."""
 
 
-@refusing
 def ties(
     base: Tensor,
     experts: Deltas,
@@ -91,47 +90,59 @@ def ties(
     >>> ties(torch.zeros(4), experts, density=0.5)
     tensor([ 3., -3., -2.,  0.])
     """
-    rows = arguments.rows_of("experts", experts)
-    shares = arguments.densities(density, len(rows))
-    if semantics in ("paper", "mergekit") and normalize is True and dtype is None:
-        _refuse_others(semantics, majority_sign_method=majority_sign_method, merge_func=merge_func)
-        weights = arguments.numbers_of(weights)
-        return _ties(base, rows, shares, scale, weights, equal, semantics, threads)  # type: ignore[no-any-return]
-    _refuse_others(
-        semantics,
-        equal=equal,
-        normalize=normalize,
-        weights=weights,
-        majority_sign_method=majority_sign_method,
-        merge_func=merge_func,
-    )
-    vote, zero, at_least_one = "sum", "majority", False
+    try:
+        rows = experts if type(experts) is list else arguments.rows_of("experts", experts)
+        shares = arguments.densities(density, len(rows))
+        if normalize is True and dtype is None and semantics in ("paper", "mergekit"):
+            if majority_sign_method != "total" or merge_func != "mean":
+                _refuse_others(
+                    semantics, majority_sign_method=majority_sign_method, merge_func=merge_func
+                )
+            factors = None if weights is None else arguments.numbers_of(weights)
+            return _ties(base, rows, shares, scale, factors, equal, semantics, threads)  # type: ignore[no-any-return]
+        _refuse_others(
+            semantics,
+            equal=equal,
+            normalize=normalize,
+            weights=weights,
+            majority_sign_method=majority_sign_method,
+            merge_func=merge_func,
+        )
+        rule = _rule_of_others(semantics, equal, normalize, majority_sign_method, merge_func)
+        if semantics == "fusionbench":
+            # A density of zero ranks none before the largest, which is kept.
+            shares = [max(share, _TINY) if share == 0 else share for share in shares]
+        return combine_many(
+            [base],
+            [rows],
+            density=shares,
+            weights=weights,
+            scale=scale,
+            dtype=dtype,
+            threads=threads,
+            **rule,
+        ).tensors[0]
+    except Exception as error:
+        raise arguments.refused(error, ties, locals()) from error.__cause__
+
+
+def _rule_of_others(
+    semantics: str, equal: str, normalize: bool, majority_sign_method: str, merge_func: str
+) -> dict[str, Any]:
+    """Return the arguments of ``combine_many`` that make another tool's TIES, or one of sums."""
     blend = "mean_of_agreeing" if normalize else "sum_of_agreeing"
+    rule = {"vote": "sum", "blend": blend, "zero": "majority", "equal": equal}
     if semantics == "mergekit":
         blend = "weighted_mean_of_agreeing" if normalize else "sum_of_agreeing"
-        zero, equal, at_least_one = "positive", "first", True
-    elif semantics == "peft":
+        return {**rule, "blend": blend, "zero": "positive", "equal": "first", "at_least_one": True}
+    if semantics == "peft":
         vote = _VOTES[choice("majority_sign_method", majority_sign_method, _VOTES)]
-        zero, equal = "positive", "first"
-    elif semantics == "fusionbench":
+        return {**rule, "vote": vote, "zero": "positive", "equal": "first"}
+    if semantics == "fusionbench":
         blend = _BLENDS[choice("merge_func", merge_func, _BLENDS)]
-        zero = "majority_or_drop" if merge_func == "max" else zero
-        # A density of zero ranks none before the largest, which is kept.
-        shares = [max(share, _TINY) if share == 0 else share for share in shares]
-    return combine_many(
-        [base],
-        [rows],
-        vote=vote,
-        blend=blend,
-        density=shares,
-        weights=weights,
-        scale=scale,
-        zero=zero,
-        equal=equal,
-        at_least_one=at_least_one,
-        dtype=dtype,
-        threads=threads,
-    ).tensors[0]
+        zero = "majority_or_drop" if merge_func == "max" else "majority"
+        return {**rule, "blend": blend, "zero": zero}
+    return rule
 
 
 def _refuse_others(semantics: object, **given: object) -> None:
@@ -149,7 +160,6 @@ def _refuse_others(semantics: object, **given: object) -> None:
             )
 
 
-@refusing
 def combine(
     base: Tensor | None,
     experts: Deltas,
@@ -203,8 +213,14 @@ def combine(
     >>> combine(None, experts, gate="all", vote="none", blend="sum", scale=0.5)
     tensor([ 3.0000, -1.0000, -0.5000,  0.0000])
     """
-    rows = arguments.rows_of("experts", experts)
-    if masks is not None or gate == "given" or dtype is not None or vote in _UNWEIGHTED:
+    try:
+        rows = experts if type(experts) is list else arguments.rows_of("experts", experts)
+        shares = None if density is None else arguments.densities(density, len(rows))
+        if masks is None and dtype is None and gate != "given" and vote not in _UNWEIGHTED:
+            factors = None if weights is None else arguments.numbers_of(weights)
+            return _combine(  # type: ignore[no-any-return]
+                base, rows, gate, vote, blend, shares, factors, scale, zero, equal, threads
+            )
         if (gate == "given") != (masks is not None):
             found = "none" if masks is None else "some"
             raise InputError(f"masks: found {found}, and gate {show(gate)}, expected both or none")
@@ -217,7 +233,7 @@ def combine(
             [rows],
             vote=vote,
             blend=blend,
-            density=None if density is None else arguments.densities(density, len(rows)),
+            density=shares,
             masks=None if masks is None else [masks],
             weights=weights,
             scale=scale,
@@ -226,16 +242,5 @@ def combine(
             dtype=dtype,
             threads=threads,
         ).tensors[0]
-    return _combine(  # type: ignore[no-any-return]
-        base,
-        rows,
-        gate,
-        vote,
-        blend,
-        None if density is None else arguments.densities(density, len(rows)),
-        arguments.numbers_of(weights),
-        scale,
-        zero,
-        equal,
-        threads,
-    )
+    except Exception as error:
+        raise arguments.refused(error, combine, locals()) from error.__cause__

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ..checkpoint.adapters.adapter import TOKENIZER_FILES
+from ..checkpoint.beside import TOKENIZER_FILES
 from ..checkpoint.json_text import is_object, json_object, read_text
 from ..errors import InputError
 from ..messages import show

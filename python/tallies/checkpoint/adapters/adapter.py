@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
 
+from ..beside import TOKENIZER_FILES
 from ..changes import Change, pieces
 from ..tensors import TensorInfo
-
-TOKENIZER_FILES: Final = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
-    *("sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json"),
-)
-"""The names of a tokenizer's files, which libraries save beside an adapter as well."""
 
 
 @dataclass(frozen=True, slots=True)
