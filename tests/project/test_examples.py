@@ -31,7 +31,7 @@ def test_evolve() -> None:
     head, row, mean, *_ = lines_of("evolve.py", "--budget", "14")
     assert head.split() == ["seed", "defaults", "random", "accuracy", "item-response"]
     assert row.split()[0] == "0" and mean.split()[0] == "mean"
-    # What a search found is another model than the one without a search.
+    # The model that a search found is another than the one without a search.
     assert len(set(row.split()[1:3])) == 2
     assert all(0 < float(one) < 100 for one in row.split()[1:])
 

@@ -40,6 +40,7 @@ class Combining:
             in its dtype, as soon as that is known; may raise.
         progress: Is called with the bytes moved since the last call.
         adds_jobs: False where the plan has the tensors as jobs already.
+        in_memory: True where no tensor lies on disk.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Combining:
         report_overflow: Callable[[int], None] | None = None,
         progress: Callable[[int], object] | None = None,
         adds_jobs: bool = True,
+        in_memory: bool = False,
     ) -> None:
         self._plan = plan
         self._works = works
@@ -70,7 +72,9 @@ class Combining:
         self._report_overflow = report_overflow
         self._progress = progress
         self.outcomes: dict[int, Outcome] = {}
-        merge = Merge(plan, works, rule, semantics, limits, labels, has_base, seed, progress)
+        merge = Merge(
+            *(plan, works, rule, semantics, limits, labels, has_base, seed, progress, in_memory)
+        )
         self._request = merge
         self._tasks = Tasks(merge)
         for work in works if adds_jobs else ():

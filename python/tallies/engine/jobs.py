@@ -59,6 +59,8 @@ class Merge:
     has_base: bool = True
     seed: int = 0
     progress: Callable[[int], object] | None = None
+    in_memory: bool = False
+    """True where no tensor lies on disk."""
 
     def n_experts(self, job: int) -> int:
         """Return the number of experts that take part in a tensor."""

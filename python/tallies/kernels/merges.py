@@ -152,7 +152,10 @@ def combine(
     labels = [f"experts[{i}]" for i in range(len(rows))]
     has_base = base is not None
     passes = Passes(
-        native.Plan(has_base), [work], rule, PAPER, limits, labels=labels, has_base=has_base
+        *(native.Plan(has_base), [work], rule, PAPER, limits),
+        labels=labels,
+        has_base=has_base,
+        in_memory=True,
     )
     if passes.by_model:
         passes.survey_model()

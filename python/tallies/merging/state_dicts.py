@@ -196,7 +196,7 @@ class _Merge:
 
         rule = self._method.rule(constants, self._semantics)
         survey = survey_of(rule.survey) if rule.survey else None
-        n_reads = 1 + n_surveys(self._method, modifiers, survey)
+        n_reads = 1 + n_surveys(self._method, modifiers, survey, in_memory=True)
         sources = [matched.source(model, name) for model in self._models for name in names]
         n_written = sum(result[name].nbytes for name in names)
         advance = Advance(
@@ -216,6 +216,7 @@ class _Merge:
             n_workers=n_threads(threads),
             objections=objections,
             progress=advance if advance else None,
+            in_memory=True,
         )
         steps.run([range(len(works))])
         advance.finish()

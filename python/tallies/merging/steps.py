@@ -47,17 +47,20 @@ def can_guess(method: type[Method], modifiers: Modifiers, survey: Survey | None)
     return survey is not None and survey.can_guess and not (needs_first and survey.of_model)
 
 
-def n_surveys(method: type[Method], modifiers: Modifiers, survey: Survey | None) -> int:
+def n_surveys(
+    method: type[Method], modifiers: Modifiers, survey: Survey | None, *, in_memory: bool = False
+) -> int:
     """Return the passes over all values before the combine, if each search takes one pass.
 
     Args:
         method: The merge method.
         modifiers: The merge's modifiers.
         survey: The survey that the method names.
+        in_memory: True where no tensor lies on disk.
     """
     if survey is None:
         return modifiers.n_surveys
-    surveyed = not can_guess(method, modifiers, survey)
+    surveyed = in_memory or not can_guess(method, modifiers, survey)
     # The survey of norms merges, and so needs what the surveys of each tensor find.
     again = modifiers.needs_norms and not survey.of_model
     return modifiers.n_surveys + (surveyed + again) * survey.n_passes
@@ -104,6 +107,7 @@ class Steps:
         fingerprints: True if fingerprints of inputs and outputs are needed.
         objections: Yields the reasons why a tensor, by its number, got NaN or infinite values.
         progress: Is called with the bytes moved since the last call.
+        in_memory: True where no tensor lies on disk.
 
     Raises:
         InputError: A step finds values or parameters that cannot be merged.
@@ -124,6 +128,7 @@ class Steps:
         fingerprints: bool = False,
         objections: Callable[[int], Iterator[str]],
         progress: Callable[[int], object] | None = None,
+        in_memory: bool = False,
     ) -> None:
         self._request = request
         self._open_plan = open_plan
@@ -149,6 +154,7 @@ class Steps:
             stop_at_overflow=refuses,
             report_overflow=self._refuse if refuses else None,
             progress=progress,
+            in_memory=in_memory,
         )
         self.passes.model = findings.model
 
