@@ -82,6 +82,24 @@ class Combine {
                        void* out, Scratch& scratch, CandidateResult& result) {
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
+    result.tally = merge_tile(tile, task, candidate, zero_sign, out, scratch);
+    if (candidate.majority >= 0) {
+      // The tile's own votes count: of few tiles the first would else take a sign at random.
+      const std::int64_t so_far = votes_[candidate.majority] += result.tally.sign_sum;
+      if (result.tally.cancellations > 0 && so_far != 0 && (so_far > 0) != (zero_sign > 0)) {
+        zero_sign = -zero_sign;
+        result.tally = merge_tile(tile, task, candidate, zero_sign, out, scratch);
+      }
+    }
+    if (result.tally.cancellations > 0)
+      (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
+    // A wrong guess may be the cause of an overflow.
+    if (options_.stop_at_overflow && result.tally.overflow && task.unit < 0) stop_ = true;
+  }
+
+  CombineTally merge_tile(const Tile& tile, const CombineTask& task, const Candidate& candidate,
+                          int zero_sign, void* out, Scratch& scratch) {
+    CombineTally tally;
     // Weights hold for a row, and draws for a period of the random numbers.
     std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
     if (candidate.row_length != 0) row_length = candidate.row_length;
@@ -96,14 +114,10 @@ class Combine {
                                            args_of(task, candidate, weights, scratch);
                                        args.zero_sign = zero_sign;
                                        merge_piece(tile, task, candidate, args, begin + at, n, out,
-                                                   scratch, result.tally);
+                                                   scratch, tally);
                                      });
                      });
-    if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
-    if (result.tally.cancellations > 0)
-      (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
-    // A wrong guess may be the cause of an overflow.
-    if (options_.stop_at_overflow && result.tally.overflow && task.unit < 0) stop_ = true;
+    return tally;
   }
 
   // Returns the arguments of the kernels without arrays and elements.

@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint64_t kJoined = 2048;
 
 // More than any work is worth: the calling thread does it alone.
-constexpr Limits kAlone{
+const Limits kAlone{
     .n_threads = 1, .buffer_bytes = kTileBytes, .worth_bytes = std::size_t(1) << 40};
 
 // The elements of a tile that one candidate merges otherwise, in order.
