@@ -142,8 +142,13 @@ class MergeResult:
     def _bytes_read(self) -> int:
         """Return the bytes that all passes read, and what was sampled and read again."""
         made, reads = self.plan, self.passes.reads
+        for_votes = sum(
+            self.works[job].n_input_bytes * outcome.n_repeated // self.works[job].n_elements
+            for job, outcome in self.passes.outcomes.items()
+            if outcome.n_repeated
+        )
         surveyed = made.bytes_combined if made.guesses and not self.passes.guesses else 0
-        return made.bytes_read + surveyed + reads.sampled + reads.settled
+        return made.bytes_read + surveyed + reads.sampled + reads.settled + for_votes
 
     def _base_report(self, fingerprint: str) -> ModelReport:
         made, name = self.plan, facts.template_name(self.plan)

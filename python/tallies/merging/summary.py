@@ -103,7 +103,7 @@ def _reads(reads: Mapping[str, int]) -> str:
     """Return how thresholds were guessed, in words."""
     return (
         f"{format_size(reads['sampled'])} sampled, {reads['listed']:,} elements listed, "
-        f"{reads['repaired']:,} repaired, {reads['repeated']:,} combined again"
+        f"{reads['repaired']:,} repaired, {reads['repeated']:,} read again"
     )
 
 

@@ -108,6 +108,8 @@ def sweep(
     }
     request = MergeConfig.load(config, Overrides(given))
     if out is None:
+        if others := sorted(set(as_merge) - {"max_memory", "threads", "progress"}):
+            raise InputError(f"{', '.join(others)}: of checkpoints alone; leave out, or give 'out'")
         return arrays_of(request, grid, by=by, at_once=at_once, framework=framework, **as_merge)
     if by != BY[0] or at_once is not None or framework != "numpy":
         raise InputError(
