@@ -45,6 +45,7 @@ void check_base(const Plan&);
 // Check tasks; slices up to the end of their job get its number of elements.
 void check(const Plan&, Slice&);
 void check(const Plan&, std::vector<CombineTask>&, const Rule&);
+void check(const Plan&, const std::vector<CombineTask>&, Guesses*);
 void check(const Plan&, std::vector<StageTask>&);
 void check(const Plan&, std::vector<VarianceTask>&);
 void check(const Plan&, std::vector<GramTask>&, const GramOptions&);

@@ -15,6 +15,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_plan(m);
   tallies::bind::register_combine(m);
   tallies::bind::register_select(m);
+  tallies::bind::register_guesses(m);
   tallies::bind::register_surveys(m);
   tallies::bind::register_store(m);
   tallies::bind::register_sparse(m);

@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/guesses.h"
 
 namespace tallies::bind {
 namespace {
@@ -6,7 +7,7 @@ namespace {
 CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
                     std::vector<Stage> stages, std::uint64_t row_length, std::vector<Draw> draws,
                     const ScoreNumbers& scores, int agreement, std::vector<float> lambdas,
-                    int at_least) {
+                    int at_least, int unit) {
   if (!stages.empty() + !draws.empty() + !scores.empty() > 1)
     refuse("stages, draws and scores", "several of these", "one");
   Traits traits;
@@ -19,22 +20,27 @@ CombineTask to_task(const JobOrSlice& job, std::vector<Candidate> candidates,
     candidate.traits = traits;
     candidate.consensus = consensus;
   }
-  return {to_slice(job), std::move(candidates)};
+  return {to_slice(job), std::move(candidates), unit};
 }
 
 using RuleCodes = std::tuple<int, int, int>;  // gate, vote, blend
 
 // The candidates of several tasks on a slice in the order of the tasks, each by its task's rule.
 CombineTask together(const std::vector<CombineTask>& tasks, const std::vector<RuleCodes>& rules,
-                     const std::vector<int>& majorities, const JobOrSlice& job) {
+                     const std::vector<int>& majorities, const JobOrSlice& job, int unit,
+                     std::vector<int> first_searches) {
+  first_searches.resize(unit < 0 ? tasks.size() : first_searches.size());
+  check_length("first_searches", first_searches.size(), tasks.size(), "one for each task");
   check_length("rules", rules.size(), tasks.size(), "one for each task");
   check_length("majorities", majorities.size(), tasks.size(), "one for each task");
-  CombineTask joined{to_slice(job), {}};
+  CombineTask joined{to_slice(job), {}, unit};
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const Rule rule = std::apply(to_rule, rules[i]);
     for (Candidate candidate : tasks[i].candidates) {
       candidate.rule = rule;
       if (candidate.majority >= 0) candidate.majority = majorities[i];
+      for (int& search : candidate.searches)
+        if (search >= 0) search += first_searches[i];
       joined.candidates.push_back(std::move(candidate));
     }
   }
@@ -95,19 +101,21 @@ void register_combine(py::module_& m) {
 
   py::class_<Candidate>(m, "Candidate")
       .def(py::init<std::vector<float>, std::uint64_t, std::vector<std::int32_t>,
-                    std::vector<std::uint64_t>, float, float, int, int>(),
+                    std::vector<std::uint64_t>, float, float, int, int, std::vector<int>>(),
            py::kw_only(), py::arg("weights"), py::arg("row_length") = 0, py::arg("floors"),
            py::arg("cutoffs"), py::arg("scale") = 1.0f, py::arg("divisor") = 1.0f,
-           py::arg("zero_sign") = 0, py::arg("majority") = -1);
+           py::arg("zero_sign") = 0, py::arg("majority") = -1,
+           py::arg("searches") = std::vector<int>());
 
   py::class_<CombineTask>(m, "CombineTask")
       .def(py::init(&to_task), py::kw_only(), py::arg("job"), py::arg("candidates"),
            py::arg("stages") = std::vector<Stage>(), py::arg("row_length") = 0,
            py::arg("draws") = std::vector<Draw>(), py::arg("scores") = ScoreNumbers(),
            py::arg("agreement") = 0, py::arg("lambdas") = std::vector<float>(),
-           py::arg("at_least") = 0)
+           py::arg("at_least") = 0, py::arg("unit") = -1)
       .def_static("together", &together, py::kw_only(), py::arg("tasks"), py::arg("rules"),
-                  py::arg("majorities"), py::arg("job"))
+                  py::arg("majorities"), py::arg("job"), py::arg("unit") = -1,
+                  py::arg("first_searches") = std::vector<int>())
       .def_property_readonly("job", [](const CombineTask& task) { return task.slice.job; })
       .def_property_readonly("first", [](const CombineTask& task) { return task.slice.first; })
       .def_property_readonly("n_elements",
@@ -119,16 +127,18 @@ void register_combine(py::module_& m) {
   plan_class(m).def(
       "combine",
       [](const Plan& plan, std::vector<CombineTask> tasks, int gate, int vote, int blend,
-         bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress) {
+         bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress,
+         Guesses* guesses) {
         const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow};
         check(plan, tasks, options.rule);
+        check(plan, tasks, guesses);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-          return combine(plan, tasks, options, limits, on_progress);
+          return combine(plan, tasks, options, limits, on_progress, guesses);
         });
       },
       py::kw_only(), py::arg("tasks"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
       py::arg("fingerprints") = false, py::arg("stop_at_overflow") = false, py::arg("limits"),
-      py::arg("progress") = py::none());
+      py::arg("progress") = py::none(), py::arg("guesses") = py::none());
 }
 
 }  // namespace tallies::bind

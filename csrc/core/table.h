@@ -79,13 +79,16 @@ struct CombineTally {
 };
 
 struct SurveyArgs {
-  const void* base;  // may be null
-  const void* expert;
-  std::size_t n;
-  std::int32_t low, high;   // patterns of magnitudes, low <= high
-  std::uint32_t* interior;  // room for n + kInteriorSlack patterns
+  const void* base = nullptr;
+  const void* expert = nullptr;
+  std::size_t n = 0;
+  std::int32_t low = 0, high = 0;     // patterns of magnitudes, low <= high
+  std::uint32_t* interior = nullptr;  // room for n + kInteriorSlack patterns
   // True if so many magnitudes are inside that branches on them are guessed wrong.
   bool is_dense = false;
+  // Unless null, as much room for the numbers of the elements inside, counted from `first`.
+  std::uint32_t* positions = nullptr;
+  std::uint32_t first = 0;
 };
 
 // Counts of the magnitudes at or above each end of [low, high]; those strictly inside are listed.

@@ -10,6 +10,7 @@
 #include "engine/base_adder.h"
 #include "engine/pass.h"
 #include "engine/stages.h"
+#include "engine/verifier.h"
 #include "engine/views.h"
 
 namespace tallies {
@@ -22,25 +23,14 @@ struct Scratch {
   std::vector<float> merged, unwritten;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
+  Verifier::Scratch guessed;
 };
-
-void join_neighbours(std::vector<Range>& ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<Range> joined;
-  for (const Range& range : ranges) {
-    if (!joined.empty() && joined.back().first + joined.back().second == range.first)
-      joined.back().second += range.second;
-    else
-      joined.push_back(range);
-  }
-  ranges = std::move(joined);
-}
 
 class Combine {
  public:
   Combine(const Plan& plan, const std::vector<CombineTask>& tasks, const CombineOptions& options,
-          const Limits& limits)
-      : plan_(plan), tasks_(tasks), options_(options) {
+          const Limits& limits, Verifier* verifier)
+      : plan_(plan), tasks_(tasks), options_(options), verifier_(verifier) {
     int n_units = 0;
     for (const CombineTask& task : tasks) {
       Job& job = jobs_.emplace_back(job_of(plan, task.slice));
@@ -71,6 +61,7 @@ class Combine {
     const CombineTask& task = tasks_[tile.job];
     const Job& job = jobs_[tile.job];
     const bool writes = !job.outputs.empty();
+    if (verifier_) verifier_->count(tile, scratch.guessed);
     for (std::size_t k = 0; k < task.candidates.size(); ++k) {
       if (!writes) scratch.unwritten.resize(tile.n);
       void* const out = writes ? tile.out[k] : scratch.unwritten.data();
@@ -84,6 +75,7 @@ class Combine {
     }
     if (options_.fingerprints && writes)
       part.inputs = fingerprint(tile, job, plan_.sources[task.slice.job]);
+    if (verifier_) verifier_->remember(tile, part, scratch.guessed);
   }
 
   void merge_candidate(const Tile& tile, const CombineTask& task, const Candidate& candidate,
@@ -110,7 +102,8 @@ class Combine {
     if (candidate.majority >= 0) votes_[candidate.majority] += result.tally.sign_sum;
     if (result.tally.cancellations > 0)
       (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
-    if (options_.stop_at_overflow && result.tally.overflow) stop_ = true;
+    // A wrong guess may be the cause of an overflow.
+    if (options_.stop_at_overflow && result.tally.overflow && task.unit < 0) stop_ = true;
   }
 
   // Returns the arguments of the kernels without arrays and elements.
@@ -233,6 +226,7 @@ class Combine {
   const Plan& plan_;
   const std::vector<CombineTask>& tasks_;
   const CombineOptions& options_;
+  Verifier* const verifier_;
   std::vector<Job> jobs_;  // one per task
   std::vector<CombineResult> empty_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
@@ -242,16 +236,32 @@ class Combine {
 
 }  // namespace
 
+void join_neighbours(std::vector<Range>& ranges) {
+  std::sort(ranges.begin(), ranges.end());
+  std::vector<Range> joined;
+  for (const Range& range : ranges) {
+    if (!joined.empty() && joined.back().first + joined.back().second == range.first)
+      joined.back().second += range.second;
+    else
+      joined.push_back(range);
+  }
+  ranges = std::move(joined);
+}
+
 Guessed& Guessed::operator+=(const Guessed& part) {
   ranges.insert(ranges.end(), part.ranges.begin(), part.ranges.end());
   add(output, part.output);
   return *this;
 }
 
-std::vector<CombineResult> combine(const Plan& plan, const std::vector<CombineTask>& tasks,
+std::vector<CombineResult> combine(const Plan& plan, const std::vector<CombineTask>& given,
                                    const CombineOptions& options, const Limits& limits,
-                                   const Progress& progress) {
-  std::vector<CombineResult> results = Combine(plan, tasks, options, limits).run(limits, progress);
+                                   const Progress& progress, Guesses* guesses) {
+  std::vector<CombineTask> tasks = given;
+  std::optional<Verifier> verifier;
+  if (guesses != nullptr) verifier.emplace(plan, tasks, options, *guesses);
+  std::vector<CombineResult> results =
+      Combine(plan, tasks, options, limits, verifier ? &*verifier : nullptr).run(limits, progress);
   for (CombineResult& result : results)
     for (CandidateResult& candidate : result.candidates) {
       join_neighbours(candidate.plus.ranges);

@@ -12,9 +12,13 @@ namespace tallies {
 struct CombineTask {
   Slice slice;
   std::vector<Candidate> candidates;  // one for each row of outputs
+  int unit = -1;                      // of guesses, -1 for none
 };
 
 using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements
+
+// Sorts ranges, and makes one of neighbours.
+void join_neighbours(std::vector<Range>&);
 
 // Tiles whose cancelled votes all took one sign.
 struct Guessed {
@@ -45,10 +49,13 @@ struct CombineOptions {
   bool stop_at_overflow = false;
 };
 
+struct Guesses;
+
 // Returns one result per task, in order; jobs without outputs are only counted. A majority is the
 // sign of the votes counted so far over its unit; the caller repeats the ranges for which that was
 // not the sign of them all.
 std::vector<CombineResult> combine(const Plan&, const std::vector<CombineTask>&,
-                                   const CombineOptions&, const Limits&, const Progress&);
+                                   const CombineOptions&, const Limits&, const Progress&,
+                                   Guesses* = nullptr);
 
 }  // namespace tallies

@@ -29,6 +29,15 @@ std::uint64_t count_to(const RankedUnits& ranked, const Tiling::Range& range, st
 
 }  // namespace
 
+TilesOfUnit::TilesOfUnit(const RankedUnits& ranked, const Tiling& tiling, std::size_t unit) {
+  for (std::size_t number = 0; number < tiling.n_tiles(); ++number) {
+    const Tiling::Range range = tiling.range(number);
+    if (ranked.unit_of(range.job) != unit) continue;
+    ranges.push_back(range);
+    numbers.push_back(number);
+  }
+}
+
 void cut_off_among(const Unit& unit, const Patterns& patterns, Search& search) {
   if (!search.is_cut()) return;
   Threshold& found = search.found;
@@ -39,15 +48,13 @@ void cut_off_among(const Unit& unit, const Patterns& patterns, Search& search) {
   found.last_count = unit.slices[found.last_job].first + at;
 }
 
-void cut_off_in(const RankedUnits& ranked, const Tiling& tiling, std::size_t unit,
+void cut_off_in(const RankedUnits& ranked, const std::vector<Tiling::Range>& ranges,
                 std::size_t search, Search& found,
-                const std::function<std::uint64_t(std::size_t tile)>& n_equal,
-                const Limits& limits) {
+                const std::function<std::uint64_t(std::size_t i)>& n_equal, const Limits& limits) {
   std::uint64_t left = found.n_of_equal();
-  for (std::size_t number = 0; number < tiling.n_tiles(); ++number) {
-    const Tiling::Range range = tiling.range(number);
-    if (ranked.unit_of(range.job) != unit) continue;
-    const std::uint64_t here = n_equal(number);
+  for (std::size_t i = 0; i < ranges.size(); ++i) {
+    const Tiling::Range& range = ranges[i];
+    const std::uint64_t here = n_equal(i);
     if (here < left) {
       left -= here;
       continue;
@@ -82,10 +89,12 @@ bool cut_off(const RankedUnits& ranked, Selection& selection, const Limits& limi
     return false;
   for (std::size_t u = 0; u < selection.groups.size(); ++u)
     for (std::size_t s = 0; s < selection.groups[u].searches.size(); ++s)
-      if (Search& search = selection.groups[u].searches[s]; is_open(search))
+      if (Search& search = selection.groups[u].searches[s]; is_open(search)) {
+        const TilesOfUnit tiles(ranked, tiling, u);
         cut_off_in(
-            ranked, tiling, u, s, search, [&](std::size_t tile) { return n_equal[tile * n + s]; },
-            limits);
+            ranked, tiles.ranges, s, search,
+            [&](std::size_t i) { return n_equal[tiles.numbers[i] * n + s]; }, limits);
+      }
   return true;
 }
 

@@ -113,22 +113,26 @@ void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, Num
     count.largest = 0;
     count.interior.resize(tile.n + kInteriorSlack);
   };
-  const auto survey = [](DType type, const void* base, const void* x, std::size_t n,
-                         Bracket bracket, TileCount& count) {
+  const auto survey = [](SurveyArgs args, DType type, const Wanted& one, TileCount& count) {
     SurveyTally part;
-    std::uint32_t* const interior = count.interior.data() + count.tally.n_interior;
-    kernels().survey[static_cast<int>(type)]({base, x, n, bracket.low, bracket.high, interior},
-                                             part);
+    args.low = one.bracket.low;
+    args.high = one.bracket.high;
+    args.interior = count.interior.data() + count.tally.n_interior;
+    if (one.with_positions) args.positions = count.positions.data() + count.tally.n_interior;
+    kernels().survey[static_cast<int>(type)](args, part);
     count.tally += part;
   };
   if (!is_derived()) {
     TileCount& count = scratch.counts[0];
     for (const Wanted& one : wanted) {
       start(count);
-      for_one_expert(source, tile, number_of(source, one.search), scratch.reader,
-                     [&](DType type, const void* base, const void* x, std::size_t, std::size_t n) {
-                       survey(type, base, x, n, one.bracket, count);
-                     });
+      if (one.with_positions) count.positions.resize(tile.n + kInteriorSlack);
+      for_one_expert(
+          source, tile, number_of(source, one.search), scratch.reader,
+          [&](DType type, const void* base, const void* x, std::size_t first, std::size_t n) {
+            survey({.base = base, .expert = x, .n = n, .first = static_cast<std::uint32_t>(first)},
+                   type, one, count);
+          });
       add(one.search, count);
     }
     return;
@@ -143,7 +147,7 @@ void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, Num
           if (wanted[i].with_nonzero)
             count.n_nonzero +=
                 n - static_cast<std::size_t>(std::count(rows[number], rows[number] + n, 0.0f));
-          survey(DType::f32, nullptr, rows[number], n, wanted[i].bracket, count);
+          survey({.expert = rows[number], .n = n}, DType::f32, wanted[i], count);
           count.largest = std::max(count.largest, largest[number]);
         }
       });

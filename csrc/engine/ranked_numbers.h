@@ -21,10 +21,12 @@ struct NumberScratch {
 };
 
 // A search whose numbers are counted in and around a bracket; `with_nonzero` also those not zero.
+// With positions, of magnitudes, the elements inside are listed as well.
 struct Wanted {
   std::size_t search;
   Bracket bracket;
   bool with_nonzero;
+  bool with_positions = false;
 };
 
 // The slices of units as the jobs of a pass.

@@ -17,7 +17,7 @@ Rounds::Rounds(const RankedUnits& ranked, const Selection& selection, const Limi
     first_.push_back(first_.back() + group.searches.size());
 }
 
-bool Rounds::count(const Tiling& tiling, std::vector<Counted>& counts, const Note& note) const {
+std::vector<Counted> Rounds::start() const {
   std::size_t n_open = 0;
   for (const Selection::Group& group : selection_.groups)
     if (group.n_elements > kSmallUnit)
@@ -29,7 +29,11 @@ bool Rounds::count(const Tiling& tiling, std::vector<Counted>& counts, const Not
   std::vector<Counted> empty;
   for (const Selection::Group& group : selection_.groups)
     for (const Search& search : group.searches) empty.push_back(search.start(most_listed));
-  Parts<Counted> parts(std::move(empty));
+  return empty;
+}
+
+bool Rounds::count(const Tiling& tiling, std::vector<Counted>& counts, const Note& note) const {
+  Parts<Counted> parts(start());
   const bool finished = count_in(
       tiling,
       [](const Search& search) -> std::optional<Bracket> {

@@ -22,6 +22,9 @@ class Rounds {
   // unit of up to kSmallUnit elements.
   bool sample(std::size_t from, std::size_t to, std::vector<Patterns>& samples) const;
 
+  // Returns the counts with which a round starts, one for each search.
+  std::vector<Counted> start() const;
+
   // Counts in and around the brackets that open searches try. Calls note(search, tile, tried) with
   // the counts of a tile; `search` is a number within the unit.
   using Note = std::function<void(std::size_t search, const Tile&, const AtBracket&)>;
@@ -57,13 +60,20 @@ class Rounds {
   std::vector<std::size_t> first_;  // position of each unit's first search; at last, of all
 };
 
+// The tiles of one unit.
+struct TilesOfUnit {
+  TilesOfUnit(const RankedUnits&, const Tiling&, std::size_t unit);
+  std::vector<Tiling::Range> ranges;
+  std::vector<std::size_t> numbers;
+};
+
 // Finds the cut-offs of all searches that have one and do not know it yet.
 bool cut_off(const RankedUnits&, Selection&, const Limits&, const Progress&);
 
-// The same for one search, of which n_equal(tile) says how many are equal in each tile: the tile in
-// which the rank is reached is read again.
-void cut_off_in(const RankedUnits&, const Tiling&, std::size_t unit, std::size_t search, Search&,
-                const std::function<std::uint64_t(std::size_t tile)>& n_equal, const Limits&);
+// The same for one search, of which n_equal(i) says how many are equal in the i-th range of its
+// unit, all of which are there in order: the one in which the rank is reached is read again.
+void cut_off_in(const RankedUnits&, const std::vector<Tiling::Range>&, std::size_t search, Search&,
+                const std::function<std::uint64_t(std::size_t i)>& n_equal, const Limits&);
 
 // The same among all patterns of a unit.
 void cut_off_among(const Unit&, const Patterns&, Search&);

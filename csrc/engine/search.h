@@ -56,6 +56,7 @@ struct TileCount {
   std::uint64_t n_nonzero = 0;
   std::int32_t largest = 0;  // of scores
   Patterns interior;         // of the first tally.n_interior entries
+  Patterns positions;        // their elements of the tile, where they are wanted
 };
 
 // Counts of some numbers in and around a bracket. Counts of two parts add up.
@@ -80,6 +81,8 @@ struct Counted {
   // Returns whether n_equal knows how many numbers of a tile have these bits.
   bool knows_equal(std::int32_t bits) const;
   std::uint64_t n_equal(std::int32_t bits, const AtBracket& part) const;
+  // Returns how many numbers are above these bits of the bracket, if lists have those inside.
+  std::uint64_t n_above(std::int32_t bits) const;
 
  private:
   AtBracket add(const SurveyTally&, const std::uint32_t* interior);
@@ -93,6 +96,10 @@ struct Search {
   bool done = false;
   Threshold found;
   Bracket proven, tried;
+  // From samples, no part of the bytes: what the threshold may be, and the standard error of the
+  // share of numbers above it in the first sample.
+  Threshold guess;
+  double error = 0;
   static auto fields(auto& one) {
     return std::tie(one.rank, one.share, one.done, one.found, one.proven, one.tried);
   }
@@ -103,6 +110,10 @@ struct Search {
   void learn(const Counted&);
   // Learns from a sample of n_all elements in runs of kRun, or from all of a small unit.
   void learn_from_sample(const Patterns&, std::uint64_t n_all);
+
+  // Learns a better guess and bracket from the counts of n numbers in the bracket, the rank-th of
+  // which is looked for; the first sample had n_first.
+  void refine(const Counted&, double rank, double n, double n_first);
 
   // Returns whether only some entries equal to the threshold pass, and how many pass.
   bool is_cut() const { return rank > 0 && rank < found.n_above + found.n_equal; }

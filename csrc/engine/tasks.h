@@ -83,8 +83,9 @@ struct Candidate {
   std::vector<std::uint64_t> cutoffs;  // per expert
   float scale = 1.0f;
   float divisor = 1.0f;
-  int zero_sign = 0;  // the sign that a vote of exactly zero takes, 0 for none
-  int majority = -1;  // unit whose elected majority replaces zero_sign, -1 for none
+  int zero_sign = 0;               // the sign that a vote of exactly zero takes, 0 for none
+  int majority = -1;               // unit whose elected majority replaces zero_sign, -1 for none
+  std::vector<int> searches = {};  // per expert, of the task's unit of guesses, -1 for none
   Traits traits;
   std::optional<Consensus> consensus;
   std::optional<Rule> rule;  // in the place of the pass's own

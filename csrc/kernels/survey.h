@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/blocks.h"
+#include "kernels/half.h"
 
 namespace tallies {
 namespace {
@@ -32,20 +33,22 @@ TALLIES_INLINE void for_each_magnitude(const void* base, const void* expert, std
 // The ends of the bracket are counted apart from what is inside: where many magnitudes are equal
 // the ends hold most of them, and vectors count what would else be listed one by one. A bracket of
 // one pattern, the usual case there, takes half of the comparisons.
-template <class T, bool kOnePattern, bool kDense>
+template <class T, bool kOnePattern, bool kDense, bool kPositions>
 void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
   I32s from_low{}, from_high{}, above_high{};
   const I32s below_low = all(args.low - 1), low = all(floor_at(args.low));
   const I32s below_high = all(args.high - 1), high = all(floor_at(args.high));
   const bool has_interior = args.high - args.low > 1;
   std::uint32_t* interior = args.interior;
+  std::uint32_t* positions = args.positions;
   std::size_t n_padding = 0;
   for_each_magnitude<T>(
       args.base, args.expert, args.n,
-      TALLIES_LAMBDA(I32s first, I32s second, std::size_t, std::size_t n) {
+      TALLIES_LAMBDA(I32s first, I32s second, std::size_t i, std::size_t n) {
         n_padding += kPair - n;
         const I32s sizes[2] = {first, second};
-        for (const I32s& size : sizes) {
+        for (int h = 0; h < 2; ++h) {
+          const I32s size = sizes[h];
           from_low = count_if(greater(size, below_low), from_low);
           above_high = count_if(greater(size, high), above_high);
           if constexpr (!kOnePattern) {
@@ -53,7 +56,13 @@ void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
             from_high = count_if(at_high, from_high);
             if (has_interior) {
               const Mask inside = but_not(greater(size, low), at_high);
-              if (kDense || any(inside)) interior += compress(interior, inside, size);
+              if (kDense || any(inside)) {
+                if constexpr (kPositions)
+                  positions +=
+                      compress(positions, inside,
+                               elements_of_half<T>(h) + static_cast<std::int32_t>(args.first + i));
+                interior += compress(interior, inside, size);
+              }
             }
           }
         }
@@ -72,11 +81,13 @@ void survey_bracket(const SurveyArgs& args, SurveyTally& tally) {
 template <class T>
 void survey(const SurveyArgs& args, SurveyTally& tally) {
   if (args.low == args.high)
-    survey_bracket<T, true, false>(args, tally);
+    survey_bracket<T, true, false, false>(args, tally);
+  else if (args.positions != nullptr)
+    survey_bracket<T, false, false, true>(args, tally);
   else if (args.is_dense)
-    survey_bracket<T, false, true>(args, tally);
+    survey_bracket<T, false, true, false>(args, tally);
   else
-    survey_bracket<T, false, false>(args, tally);
+    survey_bracket<T, false, false, false>(args, tally);
 }
 
 template <class T>

@@ -29,7 +29,7 @@ int Files::open_to_read(const std::string& path) {
 }
 
 int Files::open_to_write(const std::string& path, std::uint64_t n_bytes) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0) fail(path, "cannot open for writing");
   open_.push_back({fd, path});
 #ifdef __linux__

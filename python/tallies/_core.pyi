@@ -222,7 +222,7 @@ class Guesses:
     def from_bytes(data: bytes, *, units: Sequence[Unit]) -> Guesses: ...
 
 class Settled:
-    """What became of guesses."""
+    """The outcome of guesses."""
 
     @property
     def thresholds(self) -> list[list[Threshold]]:
@@ -366,6 +366,8 @@ class CombineTask:
         rules: Sequence[tuple[int, int, int]],
         majorities: Sequence[int],
         job: int | Slice,
+        unit: int = -1,
+        first_searches: Sequence[int] = (),
     ) -> CombineTask:
         """Return the task of the candidates of several tasks, in their order.
 
@@ -374,6 +376,8 @@ class CombineTask:
             rules: The codes of gate, vote and blend of each.
             majorities: For each, the unit that replaces that of its candidates, if they have one.
             job: A job or a slice of one, with an output for each candidate.
+            unit: The unit of guesses that has the slice, -1 for none.
+            first_searches: For each task, the search of the unit with which its own begin.
         """
 
     @property
@@ -740,7 +744,7 @@ class Plan:
         ``settle``.
 
         Args:
-            units: What is ranked together.
+            units: Jobs that are ranked together.
             locate: True if equal magnitudes are to be cut off at the rank.
             limits: Threads and buffers.
             list_bytes: Memory for lists of elements that a guess leaves open; 0 for as much as the

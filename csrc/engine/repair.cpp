@@ -1,0 +1,204 @@
+#include "engine/repair.h"
+
+#include <cstring>
+
+#include "core/error.h"
+#include "engine/views.h"
+
+namespace tallies {
+namespace {
+
+// Stripes with fewer bytes between them are read and written at once.
+constexpr std::uint64_t kJoined = 2048;
+
+std::int32_t floor_of(const Candidate& candidate, std::size_t expert, std::uint64_t element) {
+  const std::int32_t floor = candidate.floors[expert];
+  return element >= candidate.cutoffs[expert] ? raised(floor) : floor;
+}
+
+// The elements of a tile that one candidate merges otherwise, in order.
+class Repair {
+ public:
+  Repair(const Plan& plan, const GuessedTask& task, const GuessedTile& tile, std::size_t candidate,
+         const Candidate& right, const std::vector<Patterns>& magnitudes)
+      : plan_(plan),
+        task_(task),
+        tile_(tile),
+        wrong_(task.task.candidates[candidate]),
+        right_(right),
+        row_(candidate) {
+    const std::vector<std::uint32_t>& at = tile.listed.at;
+    for (std::size_t i = 0; i < at.size(); ++i)
+      for (std::size_t e = 0; e < magnitudes.size(); ++e) {
+        const auto bits = static_cast<std::int32_t>(magnitudes[e][i]);
+        const std::uint64_t element = tile.first + at[i];
+        if ((bits > floor_of(wrong_, e, element)) == (bits > floor_of(right_, e, element)))
+          continue;
+        changed_.push_back(i);
+        break;
+      }
+  }
+
+  std::size_t size() const { return changed_.size(); }
+
+  // Merges the elements with the floors of both candidates. Returns false if a value that is not
+  // finite is among the wrong results: others of the tile may be so as well.
+  bool merge(GuessedTile::Merged& merged) {
+    const std::size_t n = changed_.size(), n_bytes = size_of(task_.type);
+    const std::size_t n_sources = plan_.sources[task_.task.slice.job].size();
+    inputs_.resize(n_sources * n * n_bytes);
+    for (std::size_t source = 0; source < n_sources; ++source)
+      for (std::size_t i = 0; i < n; ++i)
+        std::memcpy(
+            inputs_.data() + (source * n + i) * n_bytes,
+            tile_.listed.values.data() + (source * tile_.listed.at.size() + changed_[i]) * n_bytes,
+            n_bytes);
+    CombineTally before;
+    std::vector<char> results(n * n_bytes);
+    merge_with(wrong_, merged.zero_sign, results, before);
+    if (before.overflow) return false;
+    CombineTally after;
+    merge_with(right_, merged.zero_sign, results, after);
+    merged.tally.sign_sum += after.sign_sum - before.sign_sum;
+    merged.tally.conflicts += after.conflicts - before.conflicts;
+    merged.tally.cancellations += after.cancellations - before.cancellations;
+    merged.tally.overflow |= after.overflow;
+    const DType out = plan_.output_types[task_.task.slice.job];
+    if (!task_.is_direct) {
+      outputs_.resize(n * size_of(out));
+      kernels().narrow[static_cast<int>(out)](reinterpret_cast<const float*>(results.data()),
+                                              outputs_.data(), n);
+    } else {
+      outputs_ = std::move(results);
+    }
+    return true;
+  }
+
+  void write(GuessedTile::Merged& merged) const {
+    bool counted = !task_.has_fingerprints;
+    for (const Output& output : plan_.jobs[task_.task.slice.job].outputs) {
+      if (output.row != row_) continue;
+      Lanes lanes = merged.output;
+      write(output, lanes);
+      if (!counted) merged.output = lanes;
+      counted = true;
+    }
+  }
+
+ private:
+  std::uint64_t element(std::size_t i) const { return tile_.first + tile_.listed.at[changed_[i]]; }
+
+  // Merges pieces in which floors and weights are the same.
+  void merge_with(const Candidate& candidate, int zero_sign, std::vector<char>& results,
+                  CombineTally& tally) const {
+    const std::size_t n = changed_.size(), n_bytes = size_of(task_.type);
+    const std::size_t n_experts = plan_.n_experts(task_.task.slice.job);
+    const std::uint64_t row_length = candidate.row_length != 0 ? candidate.row_length : kWhole;
+    std::vector<const void*> rows(n_experts);
+    std::vector<std::int32_t> floors(n_experts), next(n_experts);
+    const auto floors_at = [&](std::size_t i, std::vector<std::int32_t>& here) {
+      for (std::size_t e = 0; e < n_experts; ++e) here[e] = floor_of(candidate, e, element(i));
+    };
+    for (std::size_t begin = 0, end; begin < n; begin = end) {
+      floors_at(begin, floors);
+      const std::uint64_t row = element(begin) / row_length;
+      const auto goes_on = [&](std::size_t i) {
+        floors_at(i, next);
+        return next == floors && element(i) / row_length == row;
+      };
+      for (end = begin + 1; end < n && goes_on(end);) ++end;
+      const auto at = [&](std::size_t source) {
+        return inputs_.data() + (source * n + begin) * n_bytes;
+      };
+      CombineArgs args{};
+      args.base = plan_.has_base ? at(0) : nullptr;
+      for (std::size_t e = 0; e < n_experts; ++e) rows[e] = at(e + plan_.has_base);
+      args.experts = rows.data();
+      args.n_experts = static_cast<int>(n_experts);
+      args.weights = candidate.weights.data() + (candidate.row_length != 0 ? row * n_experts : 0);
+      args.floors = floors.data();
+      args.scale = candidate.scale;
+      args.divisor = candidate.divisor;
+      args.overflow = overflow_bits(plan_.output_types[task_.task.slice.job]);
+      args.zero_sign = zero_sign;
+      args.out = results.data() + begin * n_bytes;
+      args.n = end - begin;
+      kernels().combine[static_cast<int>(task_.type)]
+                       [index_of(candidate.rule.value_or(task_.rule))](args, tally);
+    }
+  }
+
+  // Writes the results to one of the outputs, and changes its fingerprint.
+  void write(const Output& output, Lanes& lanes) const {
+    const std::size_t n_bytes = size_of(plan_.output_types[task_.task.slice.job]);
+    const std::uint64_t tile_end = (tile_.first + tile_.n) * n_bytes;
+    std::vector<char> bytes;
+    for (std::size_t begin = 0, end; begin < changed_.size(); begin = end) {
+      const std::uint64_t from = element(begin) * n_bytes / kStripe * kStripe;
+      std::uint64_t to = from;
+      for (end = begin; end < changed_.size(); ++end) {
+        const std::uint64_t stripe = element(end) * n_bytes / kStripe * kStripe;
+        if (stripe > to + kJoined) break;
+        to = stripe + kStripe;
+      }
+      const auto n = static_cast<std::size_t>(std::min(to, tile_end) - from);
+      bytes.resize(n);
+      char* const in_memory = reinterpret_cast<char*>(output.offset + from);
+      if (output.file < 0)
+        std::memcpy(bytes.data(), in_memory, n);
+      else
+        plan_.files.read(output.file, bytes.data(), n, output.offset + from);
+      Lanes before{}, after{};
+      kernels().fingerprint(bytes.data(), n, from, before.data());
+      for (std::size_t i = begin; i < end; ++i)
+        std::memcpy(bytes.data() + (element(i) * n_bytes - from), outputs_.data() + i * n_bytes,
+                    n_bytes);
+      kernels().fingerprint(bytes.data(), n, from, after.data());
+      for (std::size_t lane = 0; lane < lanes.size(); ++lane)
+        lanes[lane] += after[lane] - before[lane];
+      if (output.file < 0)
+        std::memcpy(in_memory, bytes.data(), n);
+      else
+        plan_.files.write(output.file, bytes.data(), n, output.offset + from);
+    }
+  }
+
+  const Plan& plan_;
+  const GuessedTask& task_;
+  const GuessedTile& tile_;
+  const Candidate& wrong_;
+  const Candidate& right_;
+  const std::size_t row_;
+  std::vector<std::size_t> changed_;  // positions in the list
+  std::vector<char> inputs_;          // of these, of each source in turn
+  std::vector<char> outputs_;
+};
+
+}  // namespace
+
+std::vector<Patterns> magnitudes_of(const Plan& plan, const GuessedTask& task,
+                                    const Listed& listed) {
+  const std::size_t n = listed.at.size(), n_row = n * size_of(task.type);
+  std::vector<Patterns> found(plan.n_experts(task.task.slice.job), Patterns(n));
+  for (std::size_t e = 0; e < found.size(); ++e)
+    kernels().magnitudes[static_cast<int>(task.type)](
+        plan.has_base ? listed.values.data() : nullptr,
+        listed.values.data() + (e + plan.has_base) * n_row, n, found[e].data());
+  return found;
+}
+
+std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task,
+                                  const std::vector<Candidate>& right, GuessedTile& tile) {
+  std::size_t n = 0;
+  const std::vector<Patterns> magnitudes = magnitudes_of(plan, task, tile.listed);
+  for (std::size_t k = 0; k < right.size(); ++k) {
+    Repair one(plan, task, tile, k, right[k], magnitudes);
+    if (one.size() == 0) continue;
+    if (!one.merge(tile.candidates[k])) return {};
+    one.write(tile.candidates[k]);
+    n += one.size();
+  }
+  return n;
+}
+
+}  // namespace tallies

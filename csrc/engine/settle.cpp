@@ -1,0 +1,222 @@
+// Finds the exact thresholds, and makes right what was combined with wrong guesses.
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/error.h"
+#include "engine/guesses.h"
+#include "engine/repair.h"
+#include "engine/selecting.h"
+#include "stream/threads.h"
+
+namespace tallies {
+namespace {
+
+bool is_same(const Threshold& a, const Threshold& b) {
+  return a.bits == b.bits && a.last_job == b.last_job && a.last_count == b.last_count;
+}
+
+class Settling {
+ public:
+  Settling(const Plan& plan, Guesses& guesses, const Limits& limits)
+      : plan_(plan), guesses_(guesses), limits_(limits), ranked_(plan, guesses.units, ranking_) {}
+
+  Settled run(const Progress& progress) {
+    require_all_counted();
+    learn();
+    Selecting selecting(ranked_, guesses_.selection, guesses_.locate, limits_, progress);
+    if (!selecting.finish()) return {};
+    guesses_.n_rounds += selecting.n_rounds();
+    guesses_.is_settled = true;
+    Settled settled;
+    settled.thresholds = guesses_.selection.thresholds();
+    for (const auto& row : settled.thresholds) {
+      auto& is_right = settled.is_right.emplace_back();
+      for (const Threshold& found : row) {
+        is_right.push_back(is_same(found, guesses_.guessed[exact_.size()]));
+        exact_.push_back(found);
+      }
+    }
+    settled.results.resize(guesses_.tasks.size());
+    for (std::size_t i = 0; i < guesses_.tasks.size(); ++i) settle(i, settled);
+    return settled;
+  }
+
+ private:
+  void require_all_counted() const {
+    if (guesses_.is_settled)
+      throw Error(Error::Kind::request, "these guesses are settled; make others for another merge");
+    for (std::size_t u = 0; u < guesses_.units.size(); ++u) {
+      const Selection::Group& group = guesses_.selection.groups[u];
+      const bool is_open = !std::ranges::all_of(group.searches, &Search::done);
+      if (is_open && guesses_.n_counted[u] != group.n_elements)
+        throw Error(Error::Kind::request,
+                    "unit " + std::to_string(u) + " of the guesses has " +
+                        std::to_string(group.n_elements) + " elements, but " +
+                        std::to_string(guesses_.n_counted[u]) +
+                        " were combined; combine every slice of it once before it is settled");
+    }
+  }
+
+  // The tiles of a unit that this process has combined, in the order of its slices.
+  struct TileAt {
+    Tiling::Range range;  // of the job among all of the units
+    const GuessedTile* tile;
+  };
+  std::vector<TileAt> tiles_of(std::size_t unit) const {
+    std::vector<TileAt> tiles;
+    std::size_t first_job = 0;
+    for (std::size_t u = 0; u < unit; ++u) first_job += guesses_.units[u].slices.size();
+    for (const GuessedTask& task : guesses_.tasks) {
+      if (task.task.unit != static_cast<int>(unit)) continue;
+      for (const GuessedTile& tile : task.tiles)
+        tiles.push_back({{first_job + task.position, tile.first, tile.n}, &tile});
+    }
+    std::ranges::sort(tiles, {},
+                      [](const TileAt& one) { return std::pair(one.range.job, one.range.first); });
+    return tiles;
+  }
+
+  void learn() {
+    for (std::size_t u = 0; u < guesses_.units.size(); ++u) {
+      Selection::Group& group = guesses_.selection.groups[u];
+      std::vector<TileAt> tiles;
+      if (guesses_.locate) tiles = tiles_of(u);
+      std::uint64_t n = 0;
+      std::vector<Tiling::Range> ranges;
+      for (const TileAt& one : tiles) {
+        n += one.range.n;
+        ranges.push_back(one.range);
+      }
+      for (std::size_t s = 0; s < group.searches.size(); ++s) {
+        Search& search = group.searches[s];
+        Counted& counted = guesses_.counts[guesses_.index_of(u, s)];
+        if (!search.done) {
+          search.learn(counted);
+          const std::int32_t bits = search.found.bits;
+          if (n == group.n_elements && search.done && search.is_cut() && counted.knows_equal(bits))
+            cut_off_in(
+                ranked_, ranges, s, search,
+                [&](std::size_t i) { return counted.n_equal(bits, tiles[i].tile->tried[s]); },
+                limits_);
+        }
+        counted = {};
+      }
+    }
+  }
+
+  // Returns the task's candidates with exact floors and cutoffs.
+  std::vector<Candidate> right(const GuessedTask& task) const {
+    std::vector<Candidate> candidates = task.task.candidates;
+    const auto unit = static_cast<std::size_t>(task.task.unit);
+    const std::size_t n = guesses_.units[unit].ranks.size();
+    set_floors(candidates, guesses_.units[unit], task.position,
+               std::span(exact_).subspan(guesses_.first[unit], n));
+    return candidates;
+  }
+
+  // Returns whether lists have every element that passes otherwise with the exact threshold.
+  bool is_listed(std::size_t i) const {
+    const Bracket& range = guesses_.listed[i];
+    const auto [least, most] = std::minmax(guesses_.guessed[i].bits, exact_[i].bits);
+    return range.low < least && (guesses_.locate ? most < range.high : most <= range.high);
+  }
+
+  void settle(std::size_t number, Settled& settled) {
+    GuessedTask& task = guesses_.tasks[number];
+    if (task.task.unit < 0) return;
+    const auto unit = static_cast<std::size_t>(task.task.unit);
+    // The experts of each candidate of which lists lack elements.
+    std::vector<std::vector<std::size_t>> unlisted(task.task.candidates.size());
+    bool is_wrong = false, is_whole = true;
+    for (std::size_t k = 0; k < unlisted.size(); ++k)
+      for (std::size_t e = 0; e < task.task.candidates[k].searches.size(); ++e) {
+        const int search = task.task.candidates[k].searches[e];
+        if (search < 0) continue;
+        const std::size_t i = guesses_.index_of(unit, static_cast<std::size_t>(search));
+        if (is_same(guesses_.guessed[i], exact_[i])) continue;
+        is_wrong = true;
+        if (task.is_listed && is_listed(i)) continue;
+        unlisted[k].push_back(e);
+        is_whole = false;
+      }
+    if (!is_wrong) return;
+    CombineResult& result = settled.results[number].emplace();
+    result.candidates.resize(task.task.candidates.size());
+    const Slice& slice = task.task.slice;
+    // Tiles are remembered where lists or cut-offs may need them.
+    if (!is_whole && !guesses_.locate) {
+      if (slice.n_elements > 0) settled.again.push_back({number, slice.first, slice.n_elements});
+      return;
+    }
+    for (const Range& range : settle_tiles(task, unlisted, result))
+      settled.again.push_back({number, range.first, range.second});
+  }
+
+  // Makes tiles right and adds up their results. Returns the ranges to combine again.
+  std::vector<Range> settle_tiles(GuessedTask& task,
+                                  const std::vector<std::vector<std::size_t>>& unlisted,
+                                  CombineResult& result) {
+    const std::vector<Candidate> candidates = right(task);
+    std::vector<std::uint8_t> is_left(task.tiles.size());
+    std::atomic<std::uint64_t> n_repaired = 0;
+    parallel_for(task.tiles.size(), limits_.n_threads, [&](std::size_t i) {
+      GuessedTile& tile = task.tiles[i];
+      for (std::size_t k = 0; k < candidates.size(); ++k)
+        for (const std::size_t e : unlisted[k])
+          is_left[i] |= differs(tile, task.task.candidates[k], candidates[k], e);
+      if (is_left[i]) return;
+      const std::optional<std::size_t> n = repair(plan_, task, candidates, tile);
+      is_left[i] = !n;
+      n_repaired += n.value_or(0);
+    });
+    guesses_.n_repaired += n_repaired;
+    std::vector<Range> again;
+    for (std::size_t i = 0; i < task.tiles.size(); ++i) {
+      const GuessedTile& tile = task.tiles[i];
+      const Range range{tile.first, tile.n};
+      if (is_left[i])
+        again.push_back(range);
+      else
+        for (std::size_t k = 0; k < candidates.size(); ++k)
+          add_tile(result.candidates[k], range, tile.candidates[k]);
+    }
+    for (CandidateResult& one : result.candidates) {
+      join_neighbours(one.plus.ranges);
+      join_neighbours(one.minus.ranges);
+    }
+    join_neighbours(again);
+    return again;
+  }
+
+  // Returns whether the floor of an expert is another for some element of the tile.
+  static bool differs(const GuessedTile& tile, const Candidate& wrong, const Candidate& right,
+                      std::size_t expert) {
+    const auto cutoff = [&](const Candidate& one) {
+      return std::clamp(one.cutoffs[expert], tile.first, tile.first + tile.n);
+    };
+    return wrong.floors[expert] != right.floors[expert] || cutoff(wrong) != cutoff(right);
+  }
+
+  static void add_tile(CandidateResult& sum, const Range& range,
+                       const GuessedTile::Merged& merged) {
+    sum.tally += merged.tally;
+    if (merged.tally.cancellations == 0) return add(sum.output, merged.output);
+    (merged.zero_sign > 0 ? sum.plus : sum.minus) += Guessed{{range}, merged.output};
+  }
+
+  const Plan& plan_;
+  Guesses& guesses_;
+  const Limits& limits_;
+  const Ranking ranking_;
+  const RankedUnits ranked_;
+  std::vector<Threshold> exact_;  // one per search, unit by unit
+};
+
+}  // namespace
+
+Settled settle(const Plan& plan, Guesses& guesses, const Limits& limits, const Progress& progress) {
+  return Settling(plan, guesses, limits).run(progress);
+}
+
+}  // namespace tallies

@@ -1,0 +1,302 @@
+"""Merges with guessed thresholds, and the same with exact ones, in memory or in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tallies import _core
+from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES
+from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
+from tallies.spec.rules import Blend, Gate, Vote
+
+Array = npt.NDArray[Any]
+TIES = {
+    "gate": GATE_CODES[Gate.MAGNITUDE],
+    "vote": VOTE_CODES[Vote.SUM],
+    "blend": BLEND_CODES[Blend.MEAN_OF_AGREEING],
+}
+
+
+def code(x: Array) -> int:
+    return DTYPE_CODES[DTYPE_OF_ARRAY[x.dtype.name]]
+
+
+@dataclass
+class Tensor:
+    """The operands of one tensor, and the type of what is merged of them."""
+
+    base: Array
+    experts: Sequence[Array]
+    out: Any = None
+    """By default the type of the base."""
+
+    @property
+    def out_type(self) -> Any:
+        return np.dtype(self.base.dtype if self.out is None else self.out)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The ranks of the experts as shares, and the numbers of the blend."""
+
+    densities: Sequence[float]
+    weights: Sequence[float] = ()
+    scale: float = 1.0
+    zero_sign: int = 1
+    by_majority: bool = False
+
+
+@dataclass
+class Merged:
+    """All that a merge finds and writes."""
+
+    outputs: list[list[bytes]]
+    thresholds: list[list[tuple[int, ...]]]
+    tallies: list[list[tuple[int, int, int, bool]]]
+    fingerprints: list[list[tuple[int, ...]]]
+    inputs: list[list[list[int]]]
+
+    def require_equal(self, other: Merged) -> None:
+        assert self.thresholds == other.thresholds
+        assert self.tallies == other.tallies
+        assert self.fingerprints == other.fingerprints
+        assert self.inputs == other.inputs
+        assert self.outputs == other.outputs
+
+
+class Case:
+    """Tensors that are ranked together, or each alone, and merged to several candidates."""
+
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        candidates: Sequence[Candidate],
+        *,
+        by_tensor: bool = False,
+        locate: bool = False,
+        limits: _core.Limits,
+        folder: Path | None = None,
+        rule: dict[str, int] = TIES,
+    ) -> None:
+        self.tensors, self.candidates = tensors, candidates
+        self.locate, self.limits, self.folder, self.rule = locate, limits, folder, rule
+        jobs = range(len(tensors))
+        self.groups = [[job] for job in jobs] if by_tensor else [list(jobs)]
+        self.guesses: _core.Guesses | None = None
+        self.n_again = 0
+
+    def ranks(self, group: Sequence[int]) -> list[int]:
+        n = sum(self.tensors[job].base.size for job in group)
+        return [int(n * d) for one in self.candidates for d in one.densities]
+
+    def units(self) -> list[_core.Unit]:
+        return [_core.Unit(jobs=group, ranks=self.ranks(group)) for group in self.groups]
+
+    def exact(self) -> Merged:
+        """Select, and combine with what was found: two reads."""
+        run = _Run(self)
+        found = run.plan.select(units=self.units(), locate=self.locate, limits=self.limits)
+        run.add(list(run.jobs), run.combine([run.task(job, found) for job in run.jobs]))
+        return run.finish(found)
+
+    def guessed(
+        self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False
+    ) -> Merged:
+        """Guess, combine and settle: one read, but for what was guessed wrong."""
+        run = _Run(self)
+        units = self.units()
+        guesses = run.plan.guess(
+            units=units, locate=self.locate, limits=self.limits, list_bytes=list_bytes
+        )
+        guess = guesses.thresholds
+        parts = [list(run.jobs)[i::calls] for i in range(calls)]
+        results = {}
+        for part in parts:
+            if resumed:
+                guesses = _core.Guesses.from_bytes(guesses.to_bytes(), units=units)
+            tasks = [run.task(job, guess, guessed=True) for job in part]
+            results.update(zip(part, run.combine(tasks, guesses=guesses), strict=True))
+        settled = run.plan.settle(guesses=guesses, limits=self.limits)
+        known = parts[-1:] if resumed else parts
+        order = [job for part in known for job in part]
+        found = settled.thresholds
+        for job in order:
+            new = settled.results[order.index(job)]
+            run.add([job], [results[job]], [results[job] if new is None else new])
+        again = [(order[task], first, n) for task, first, n in settled.again]
+        for job in set(run.jobs) - set(order):  # of an earlier process, which left no lists
+            unit = self.unit_of(job)
+            if all(settled.is_right[unit]):
+                run.add([job], [results[job]])
+            else:
+                run.add_inputs(job, results[job])
+                again.append((job, 0, self.tensors[job].base.size))
+        run.add(
+            [job for job, _, _ in again],
+            run.combine([run.task(job, found, first, n) for job, first, n in again]),
+            adds_inputs=False,
+        )
+        self.guesses = guesses
+        self.n_again = sum(n for _, _, n in again)
+        return run.finish(found)
+
+    def unit_of(self, job: int) -> int:
+        return next(u for u, group in enumerate(self.groups) if job in group)
+
+
+class _Run:
+    """One merge of a case, with outputs of its own."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.jobs = range(len(case.tensors))
+        self.plan = _core.Plan(True)
+        self._memory: list[list[Array]] = []
+        self._files: list[list[Path]] = []
+        for job, tensor in enumerate(case.tensors):
+            places = []
+            outputs = [np.zeros(tensor.base.size, tensor.out_type) for _ in case.candidates]
+            self._memory.append(outputs)
+            self._files.append([])
+            for k, out in enumerate(outputs):
+                if case.folder is None:
+                    places.append((-1, out.ctypes.data, code(out)))
+                else:
+                    path = case.folder / f"{id(self)}-{job}-{k}"
+                    self._files[-1].append(path)
+                    places.append((self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out)))
+            inputs = [self._input(x) for x in (tensor.base, *tensor.experts)]
+            self.plan.add_job(tensor.base.size, inputs, places, apart=True)
+        n = range(len(case.candidates))
+        self._tallies = [[[0, 0, 0, False] for _ in n] for _ in self.jobs]
+        self._lanes = [[[0] * 8 for _ in n] for _ in self.jobs]
+        self._assumed: list[list[dict[int, list[tuple[int, int]]]]] = [
+            [{1: [], -1: []} for _ in n] for _ in self.jobs
+        ]
+        self._guessed_lanes = [[{1: [0] * 8, -1: [0] * 8} for _ in n] for _ in self.jobs]
+        self._inputs: list[list[list[int]]] = [[] for _ in self.jobs]
+
+    def _input(self, x: Array) -> Any:
+        return (-1, x.ctypes.data, code(x))
+
+    def task(
+        self,
+        job: int,
+        found: Sequence[Sequence[_core.Threshold]],
+        first: int = 0,
+        n: int | None = None,
+        *,
+        guessed: bool = False,
+        signs: Sequence[int] | None = None,
+    ) -> _core.CombineTask:
+        case = self.case
+        unit = case.unit_of(job)
+        ranks, thresholds = case.ranks(case.groups[unit]), found[unit]
+        position = case.groups[unit].index(job)
+        candidates = []
+        for k, one in enumerate(case.candidates):
+            searches = [k * len(one.densities) + e for e in range(len(one.densities))]
+            floors, cutoffs = [], []
+            for s in searches:
+                floors.append(thresholds[s].bits - 1 if ranks[s] else KEEP_ALL)
+                cutoffs.append(_cutoff(thresholds[s], position, case.tensors[job].base.size))
+            candidates.append(
+                _core.Candidate(
+                    weights=one.weights or [1.0] * len(one.densities),
+                    floors=[KEEP_ALL if ranks[s] == 0 else 7 for s in searches]
+                    if guessed
+                    else floors,
+                    cutoffs=[1 << 62] * len(searches) if guessed else cutoffs,
+                    scale=one.scale,
+                    zero_sign=one.zero_sign if signs is None else signs[k],
+                    majority=k if one.by_majority and signs is None else -1,
+                    searches=searches if guessed else [],
+                )
+            )
+        return _core.CombineTask(
+            job=_core.Slice(job=job, first=first, n_elements=n),
+            candidates=candidates,
+            unit=unit if guessed else -1,
+        )
+
+    def combine(self, tasks: Sequence[_core.CombineTask], **extra: Any) -> list[Any]:
+        limits = self.case.limits
+        return self.plan.combine(
+            tasks=tasks, fingerprints=True, limits=limits, **self.case.rule, **extra
+        )
+
+    def add_inputs(self, job: int, result: _core.CombineResult) -> None:
+        self._inputs[job] = result.inputs
+
+    def add(
+        self,
+        jobs: Sequence[int],
+        results: Sequence[_core.CombineResult],
+        merged: Sequence[_core.CombineResult] | None = None,
+        *,
+        adds_inputs: bool = True,
+    ) -> None:
+        for job, whole, result in zip(jobs, results, merged or results, strict=True):
+            if adds_inputs:
+                self.add_inputs(job, whole)
+            for k, one in enumerate(result.candidates):
+                tally = self._tallies[job][k]
+                tally[0] += one.sign_sum
+                tally[1] += one.conflicts
+                tally[2] += one.cancellations
+                tally[3] |= one.overflow
+                _add(self._lanes[job][k], one.output)
+                for sign, (ranges, lanes) in ((1, one.plus), (-1, one.minus)):
+                    self._assumed[job][k][sign] += ranges
+                    _add(self._guessed_lanes[job][k][sign], lanes)
+
+    def finish(self, found: Sequence[Sequence[_core.Threshold]]) -> Merged:
+        """Combine again where cancelled votes took another sign than the majority."""
+        signs = [one.zero_sign for one in self.case.candidates]
+        for k, one in enumerate(self.case.candidates):
+            if one.by_majority:
+                total = sum(self._tallies[job][k][0] for job in self.jobs)
+                signs[k] = 1 if total > 0 else -1
+        for k, one in enumerate(self.case.candidates):
+            for job in self.jobs:
+                for assumed, ranges in self._assumed[job][k].items():
+                    if not one.by_majority or assumed == signs[k]:
+                        _add(self._lanes[job][k], self._guessed_lanes[job][k][assumed])
+                        continue
+                    for first, n in ranges:
+                        task = self.task(job, found, first, n, signs=signs)
+                        (result,) = self.combine([task])
+                        again = result.candidates[k]
+                        for lanes in (again.output, again.plus[1], again.minus[1]):
+                            _add(self._lanes[job][k], lanes)
+        outputs = [[x.tobytes() for x in row] for row in self._memory]
+        if self.case.folder is not None:
+            outputs = [[path.read_bytes() for path in row] for row in self._files]
+        return Merged(
+            outputs,
+            [[_numbers(one) for one in row] for row in found],
+            [[tuple(one) for one in row] for row in self._tallies],  # type: ignore[misc]
+            [[tuple(one) for one in row] for row in self._lanes],
+            self._inputs,
+        )
+
+
+def _add(sums: list[int], lanes: Sequence[int]) -> None:
+    for i, lane in enumerate(lanes):
+        sums[i] = (sums[i] + lane) % (1 << 64)
+
+
+def _cutoff(found: _core.Threshold, position: int, n: int) -> int:
+    if position < found.last_job:
+        return n
+    return found.last_count if position == found.last_job else 0
+
+
+def _numbers(one: _core.Threshold) -> tuple[int, ...]:
+    return (one.bits, one.rank, one.n_above, one.n_equal, one.last_job, one.last_count)
