@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tallies import merge, sweep
+from tallies import MergePlan, merge, plan, sweep
+from tallies._core import CombineTask, Plan, Unit
+from tallies.merging import sweep_run
 from tests.support.checkpoints import Model, write
 from tests.support.merges import BF16, request
 from tests.support.stages import OPTIONS
@@ -95,14 +97,46 @@ def test_dtypes_and_files(tmp_path: Path, dtype: Any, out_dtype: str | None) -> 
     assert_as_alone(recipe, grid, tmp_path, max_shard_size=20_000, threads=3)
 
 
-def test_inputs_are_read_once(recipe: dict[str, Any], tmp_path: Path) -> None:
-    """Eight candidates move the bytes of one merge's passes, and of eight results."""
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16])
+def test_scales_of_odd_values(tmp_path: Path, dtype: Any) -> None:
+    """Candidates that differ in scale share a merged delta, whose odd values stay what they are."""
+    rng = np.random.default_rng(2)
+    odd = np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-42, -1e-42, 3e4, -3e4, 1], np.float32)
+    models = [
+        {name: rng.choice(odd, (37, 211)).astype(dtype) for name in ("a", "b")} for _ in range(4)
+    ]
+    models[2]["b"] = models[2]["b"].astype(np.float32)
+    base, *paths = [write(tmp_path / str(i), model) for i, model in enumerate(models)]
+    recipe = request("ties", paths, base=base, nonfinite="propagate")
+    grid = {"lambda": [1, 0, -1, 0.3, 1e30], "density": [0.3, 1], "models.1.weight": [1, -2]}
+    assert_as_alone(recipe, grid, tmp_path, max_memory="64KiB")
+
+
+def test_inputs_are_read_once(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight candidates take the passes of one merge over the inputs, and write eight results."""
+    combined: list[CombineTask] = []
+    selected: list[Unit] = []
+
+    class Counting(Plan):
+        def combine(self, **options: Any) -> Any:
+            combined.extend(task for task in options["tasks"] if task.n_elements is None)
+            return super().combine(**options)
+
+        def select(self, **options: Any) -> Any:
+            selected.extend(options["units"])
+            return super().select(**options)
+
+    monkeypatch.setattr(sweep_run, "Plan", Counting)
     seen: list[int] = []
     grid = {"density": [0.2, 0.6], "lambda": [0.5, 1, 1.5, 2]}
-    reports = sweep(recipe, grid, tmp_path / "out", progress=lambda done, whole: seen.append(whole))
-    one = merge(recipe, tmp_path / "one")
-    assert set(seen) == {one.bytes_read + 8 * one.bytes_written}
-    assert [report.bytes_read for report in reports] == [one.bytes_read] * 8
+    sweep(recipe, grid, tmp_path / "out", progress=lambda done, whole: seen.append(whole))
+    made = plan(recipe)
+    assert isinstance(made, MergePlan)
+    assert len(combined) == len(made.match.merged)
+    assert [len(unit.ranks) for unit in selected] == [2 * 3]
+    assert set(seen) == {made.bytes_read + 8 * made.bytes_written}
 
 
 def test_the_report_names_settings_and_places(recipe: dict[str, Any], tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from typing import Any
 from tallies import MergeConfig, MergeReport, merge, sweep
 from tallies.recipe.overrides import Overrides
 
-_RUNS = ("seconds", "gb_per_second", "peak_memory_bytes", "bytes_read", "combined_again")
-"""What a report says of a run, and not of its result."""
+_RUNS = (
+    *("seconds", "gb_per_second", "peak_memory_bytes", "bytes_read", "combined_again", "reads"),
+)
+"""The part of a report that is about a run, and not about its result."""
 
 
 def rows_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

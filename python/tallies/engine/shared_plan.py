@@ -43,6 +43,7 @@ class Sure:
 
     thresholds: list[list[Threshold]]
     n_sampled: int = 0
+    """The bytes that the selection read."""
     n_listed: int = 0
     n_repaired: int = 0
 
@@ -70,6 +71,8 @@ class Combining:
     fingerprints: bool
     stop_at_overflow: bool
     limits: Limits
+    of_model: bool
+    """True where cancelled votes take the majority of the signs of all tensors."""
     left: dict[Key, CombineTask] = field(default_factory=dict)
     results: dict[Key, OneResult] = field(default_factory=dict)
 
@@ -81,10 +84,12 @@ class StandIn:
         shared: The plan that all of them share.
         number: The number of the merge.
         ask: Asks for a pass and waits for its result.
+        of_model: True where cancelled votes take the majority of the signs of all tensors.
     """
 
-    def __init__(self, shared: SharedPlan, number: int, ask: Ask) -> None:
+    def __init__(self, shared: SharedPlan, number: int, ask: Ask, *, of_model: bool) -> None:
         self._shared, self._number, self._ask = shared, number, ask
+        self._of_model = of_model
         self.open_to_read = shared.plan.open_to_read
         self.open_to_write = shared.plan.open_to_write
         self.write = shared.plan.write
@@ -108,7 +113,8 @@ class StandIn:
         progress: object = None,
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each."""
-        asked = Combining(tasks, (gate, vote, blend), fingerprints, stop_at_overflow, limits)
+        rule = (gate, vote, blend)
+        asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
         asked.left = {_key(task): task for task in tasks}
         if tasks:
             self._ask(asked)
@@ -116,7 +122,9 @@ class StandIn:
 
     def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
         """Find the thresholds that a merge alone guesses, in one selection for all merges."""
-        return Sure(self.select(units=units, locate=locate, limits=limits))
+        before = self._shared.bytes_surveyed
+        found = self.select(units=units, locate=locate, limits=limits)
+        return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
 
     def __getattr__(self, name: str) -> Any:
         def survey(**options: Any) -> Any:
@@ -145,6 +153,10 @@ class SharedPlan:
         self._outputs: dict[int, list[Sequence[Place]]] = {}
         self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
         self._n_jobs = 0
+        self._votes: dict[int, int] = {}
+        """The sums of elected signs so far, by merge."""
+        self.bytes_surveyed = 0
+        """The bytes that surveys have read so far."""
 
     def add(
         self, number: int, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]
@@ -179,12 +191,17 @@ class SharedPlan:
 
     def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
         selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}
-        found = select_together(self.plan, selecting, self._n_experts, self._progress)
+        found = select_together(self.plan, selecting, self._n_experts, self._surveyed)
         for number, one in surveys.items():
             if number not in selecting:
                 call = getattr(self.plan, one.name)
-                found[number] = call(**one.options, progress=self._progress)
+                found[number] = call(**one.options, progress=self._surveyed)
         return found
+
+    def _surveyed(self, n_bytes: int) -> None:
+        self.bytes_surveyed += n_bytes
+        if self._progress is not None:
+            self._progress(n_bytes)
 
     def _n_experts(self, job: int) -> int:
         return len(self._jobs[job][1]) - self._has_base
@@ -223,9 +240,15 @@ class SharedPlan:
             stop_at_overflow=any(one.stop_at_overflow for one in waiting.values()),
             limits=one.limits,
             progress=self._progress,
+            votes=[
+                self._votes.get(number, 0) if waiting[number].of_model else 0 for number, _ in units
+            ],
         )
         for (key, taking), result in zip(owners, found, strict=True):
             for place, number in enumerate(taking):
+                if waiting[number].left[key].majority >= 0:
+                    sign_sum = result.candidates[place].sign_sum
+                    self._votes[number] = self._votes.get(number, 0) + sign_sum
                 waiting[number].results[key] = _part(result, place)
                 del waiting[number].left[key]
 
