@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if unknown := set(asked.jobs) - set(names):
         parser.error(f"unknown jobs: {', '.join(sorted(unknown))}")
-    settings = Settings(asked.dir, asked.threads, asked.repeat, asked.cold)
+    settings = Settings(asked.dir, asked.threads, asked.repeat, asked.cold, asked.cgroup)
     asked.dir.mkdir(parents=True, exist_ok=True)
     rows = Bench(asked, settings).run()
     copied = [row for row in rows if "ratio_to_copy" in row.facts]

@@ -66,6 +66,8 @@ class Bench:
         rows = [case.row for case in (*copies, *merges)]
         if self._settings.mergekit is not None:
             rows += [self._mergekit(job) for job in JOBS if job.mergekit is not None]
+        for row in rows[len(copies) :]:
+            _relate_to_sum(row, rows)
         targets = {job.name: job.target_ratio for job in JOBS}
         for row in rows:
             relate(row, rows[: len(copies)], targets.get(str(row.case["job"])))
@@ -92,6 +94,8 @@ class Bench:
         )
         row.facts["bytes_read"] = report["bytes_read"]
         row.facts["bytes_written"] = report["bytes_written"]
+        if (counted := row.facts.pop("reads_counted")) is not None:
+            row.facts["reads"] = counted / self._n_in
         self._verify(job, report, row)
 
     def _verify(self, job: Job, report: dict[str, Any], row: Row) -> None:
@@ -127,6 +131,15 @@ class Bench:
             check_shapes(self._models[0], out)
         self._runs.remove_out()
         return row
+
+
+def _relate_to_sum(row: Row, rows: Sequence[Row]) -> None:
+    """Note the ratio of a merge's time to that of task_arithmetic in the same budget."""
+    wanted = {**row.case, "job": "task_arithmetic"}
+    if row.case != wanted:
+        for one in rows:
+            if one.case == wanted:
+                row.facts["ratio_to_sum"] = row.seconds / one.seconds
 
 
 def show_scaling(rows_by_size: Sequence[Sequence[Row]]) -> str:
@@ -187,6 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         n_threads=asked.threads,
         repeat=asked.repeat,
         cold=asked.cold,
+        cgroup=asked.cgroup,
         mergekit=asked.mergekit,
         mergekit_repeat=asked.mergekit_repeat,
     )

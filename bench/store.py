@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--sizes", action="store_true", help="also those of 20 tasks of CLIP; 2 GB of disk"
     )
     asked = parser.parse_args(arguments)
-    settings = Settings(asked.dir, asked.threads, asked.repeat, asked.cold)
+    settings = Settings(asked.dir, asked.threads, asked.repeat, asked.cold, asked.cgroup)
     asked.dir.mkdir(parents=True, exist_ok=True)
     rows = Bench(Llama().resized(asked.parameters), asked.tasks, settings).run()
     print(show([row for row in rows if "ratio_to_copy" in row.facts]))

@@ -1,4 +1,4 @@
-"""Runs a command and prints, as JSON, its output, wall time and peak resident memory.
+"""Runs a command and prints, as JSON, its output, time, peak resident memory and bytes read.
 
 A program of its own, started without site packages: the kernel lets a process inherit the peak of
 the one that it is forked from, so one that holds arrays itself cannot measure its children.
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,25 @@ class Ended:
     """From before its start to after its end."""
     peak_bytes: int
     """Largest resident set, mapped files included."""
+    cpu_seconds: float
+    """Processor time, in the program and in the kernel for it."""
+    read_bytes: int | None
+    """Bytes of all its reads as the kernel counts them, cached or not; None where it does not."""
     status: int
     output: str
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a command; RuntimeError with its standard error when it fails."""
-    launcher = [sys.executable, "-I", "-S", __file__, *command]
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    cgroup: Path | None = None,
+) -> Ended:
+    """Run a command, in a control group if one is given.
+
+    Raises:
+        RuntimeError: The command fails; with its standard error.
+    """
+    launcher = [sys.executable, "-I", "-S", __file__, str(cgroup or ""), *command]
     done = subprocess.run(
         launcher, capture_output=True, text=True, env={**os.environ, **(environment or {})}
     )
@@ -39,16 +52,32 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     return ended
 
 
-def _main(command: list[str]) -> None:
+def _bytes_read(process: int) -> int | None:
+    """Return the bytes that a process has read once it has ended and before it is waited for."""
+    try:
+        with open(f"/proc/{process}/io") as counts:
+            return int(next(line for line in counts if line.startswith("rchar:")).split()[1])
+    except OSError:
+        return None
+
+
+def _main(cgroup: str, *command: str) -> None:
+    if cgroup:
+        with open(os.path.join(cgroup, "cgroup.procs"), "w") as members:
+            members.write(str(os.getpid()))
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     seconds = time.perf_counter() - start
+    n_read = _bytes_read(process.pid)
+    _, status, usage = os.wait4(process.pid, 0)
     ended = {
         "seconds": seconds,
         "peak_bytes": usage.ru_maxrss << 10,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "read_bytes": n_read,
         "status": os.waitstatus_to_exitcode(status),
         "output": output,
     }
@@ -56,4 +85,4 @@ def _main(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _main(*sys.argv[1:])

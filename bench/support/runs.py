@@ -28,6 +28,8 @@ class Settings:
     n_threads: int
     repeat: int
     cold: bool
+    cgroup: Path | None = None
+    """The control group that commands run in, such as one whose memory has a limit."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class Runs:
                 case.sample(case.row)
                 if number == 0:
                     case.row.samples.clear()
-                    case.row.facts.pop("report_seconds", None)
+                    for fact in ("report_seconds", "cpu_seconds"):
+                        case.row.facts.pop(fact, None)
         self.remove_out()
 
     def remove_out(self) -> None:
@@ -101,9 +104,13 @@ class Runs:
     def command(self, row: Row, *arguments: str) -> dict[str, Any]:
         """Run ``tallies`` in a new process, note time and memory, and return its report."""
         command = [sys.executable, "-m", "tallies", *arguments, "--json"]
-        ended = child.run([*command, "--threads", str(self.settings.n_threads)])
+        ended = child.run(
+            [*command, "--threads", str(self.settings.n_threads)], cgroup=self.settings.cgroup
+        )
         report: dict[str, Any] = json.loads(ended.output)
         row.samples.append(ended.seconds)
+        row.facts.setdefault("cpu_seconds", []).append(ended.cpu_seconds)
+        row.facts["reads_counted"] = ended.read_bytes
         row.facts.setdefault("report_seconds", []).append(report["seconds"])
         row.facts["peak_bytes"] = max(ended.peak_bytes, row.facts.get("peak_bytes", 0))
         return report
@@ -152,7 +159,7 @@ def show(rows: Sequence[Row]) -> str:
     """The rows as a table: whole processes, and beside them the work without Python's start."""
     head = [
         *("job", "cache", "budget", "s", "noise", "GB/s"),
-        *("x copy", "own x copy", "target", "peak MiB"),
+        *("x copy", "own x copy", "target", "x sum", "CPU s", "reads", "peak MiB"),
     ]
     body = []
     for row in rows:
@@ -161,6 +168,8 @@ def show(rows: Sequence[Row]) -> str:
         ratio, own, target = (
             row.facts.get(key) for key in ("ratio_to_copy", "own_ratio_to_copy", "target_ratio")
         )
+        to_sum, reads = (row.facts.get(key) for key in ("ratio_to_sum", "reads"))
+        cpu = row.facts.get("cpu_seconds")
         peak, most = (row.facts.get(key) for key in ("peak_bytes", "target_peak_bytes"))
         body.append(
             [
@@ -173,6 +182,9 @@ def show(rows: Sequence[Row]) -> str:
                 f"{ratio:.2f}" if ratio else "-",
                 f"{own:.2f}" if own else "-",
                 f"{target:.2f}" if target else "-",
+                f"{to_sum:.2f}" if to_sum else "-",
+                f"{statistics.median(cpu):.2f}" if cpu else "-",
+                f"{reads:.3f}" if reads else "-",
                 (f"{peak / 2**20:.0f}" if peak else "-")
                 + (f" of {most / 2**20:.0f}" if most else ""),
             ]
@@ -197,6 +209,9 @@ def add_options(
     parser.add_argument("--threads", type=int, default=n_cores(), help="default: all cores")
     parser.add_argument("--repeat", type=int, default=5, help="rounds; default: 5")
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
+    parser.add_argument(
+        "--cgroup", type=Path, help="the directory of a control group that commands run in"
+    )
     parser.add_argument("--name", default=name, help=f"of the result; default: {name}")
 
 

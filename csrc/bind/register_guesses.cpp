@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/floors.h"
 #include "engine/guesses.h"
 
 namespace tallies::bind {
@@ -80,9 +81,11 @@ void check(const Plan& plan, const std::vector<CombineTask>& tasks, Guesses* gue
     const std::size_t n_experts = plan.n_experts(task.slice.job);
     for (const Candidate& candidate : task.candidates) {
       if (task.unit < 0 || candidate.searches.empty()) continue;
-      check_length("searches", candidate.searches.size(), n_experts, "one for each expert");
-      for (std::size_t e = 0; e < n_experts; ++e)
-        check_search(*guesses, task, candidate.searches[e], e, n_experts);
+      Candidate searched = candidate;
+      check_length("searches", candidate.searches.size(), floors_of(searched).size(),
+                   "one for each expert, or two where it has a band");
+      for (std::size_t i = 0; i < candidate.searches.size(); ++i)
+        check_search(*guesses, task, candidate.searches[i], i % n_experts, n_experts);
     }
     if (task.unit >= 0)
       position_in(guesses->units[static_cast<std::size_t>(task.unit)], task.slice);

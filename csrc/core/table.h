@@ -128,7 +128,21 @@ struct DropByRankArgs {
 };
 
 // Magnitudes of few significant bits that have a slot each in the ranking of a row: eight octaves.
-inline constexpr std::int32_t kShortSlots = 1024;
+// Slots are in columns: that of number 0 is followed by those of the first of each other column.
+inline constexpr std::int32_t kShortSlots = 1024, kShortColumns = 16;
+inline constexpr std::int32_t kZeroSlot = kShortSlots, kOtherSlot = kZeroSlot + kShortColumns,
+                              kAllSlots = kOtherSlot + 1;
+
+constexpr std::int32_t short_slot(std::int32_t number) {
+  constexpr std::int32_t kLength = kShortSlots / kShortColumns;
+  return number % kLength * kShortColumns + number / kLength;
+}
+
+// How many entries of a row have no slot of their own, and if any is -0.
+struct ShortSlots {
+  std::size_t n_others;
+  bool has_negative_zero;
+};
 
 // TALL-masks: shared = sum of experts - base, and for each expert and each of its lambdas the mask
 // |x| > lambda |sum - x|. All arrays but the masks are of one type.
@@ -176,12 +190,15 @@ struct KernelTable {
   // Adds the magnitudes of all entries, and of what a drop would leave, element i to lane i % 8.
   void (*sum_drawn)(const DropArgs&, double before[8], double after[8]);
   void (*drop_by_rank)(const DropByRankArgs&);
-  // bits(|x|) of a row and where they go to be ranked, for n + kInteriorSlack words each. Slots
-  // grow with the magnitudes. The first gives slot 1 to zero, one to each of kShortSlots magnitudes
-  // of few significant bits, the upper half of the smallest being `low`, and 0 to others, which it
-  // lists and counts; the second gives slots 0 to n_slots, the middle one to `middle`.
-  std::size_t (*short_slots)(const float* row, std::size_t n, std::int32_t low,
-                             std::uint32_t* patterns, std::uint32_t* slots, std::uint32_t* others);
+  // Slots for the magnitudes of a row, with room for n + kInteriorSlack. Each of kShortSlots
+  // magnitudes of few significant bits has one, the upper half of the smallest being `low`. Zeros
+  // share those from kZeroSlot on, or the first alone to stay in order; others are listed.
+  ShortSlots (*short_slots)(const float* row, std::size_t n, std::int32_t low, bool zeros_in_order,
+                            std::uint16_t* slots, std::uint32_t* others);
+  // Counts of kShortSlots in both halves of a row become the ranks of the first entries there.
+  void (*short_starts)(std::uint32_t* first, std::uint32_t* second, std::uint32_t before);
+  // bits(|x|) of a row and slots 0 to n_slots for them, which grow with the magnitudes; the middle
+  // one is that of `middle`.
   void (*even_slots)(const float* row, std::size_t n, float middle, std::size_t n_slots,
                      std::uint32_t* patterns, std::uint32_t* slots);
   // Entries with floor < bits(|x|) <= ceiling pass, times factor; every NaN ranks as kTop.
@@ -230,6 +247,12 @@ struct KernelTable {
                double (*lanes)[8]);
   // Over the experts of each element, of float32 deltas.
   void (*variance)(const float* const* deltas, int n_experts, float* out, std::size_t n);
+  // The same where the variance has a pattern from `low` to `high`; elsewhere a number on the same
+  // side of the two, zero only where the variance is.
+  void (*variance_around)(const float* const* deltas, int n_experts, std::int32_t low,
+                          std::int32_t high, float* out, std::size_t n);
+  // Entries of all experts become +0 where the bits of the variance are at most the floor.
+  void (*keep_varied)(float* const* deltas, int n_experts, std::int32_t floor, std::size_t n);
   // Entries of x become +0 where bits(|judge|) <= floor.
   void (*keep_where)(const float* judge, std::int32_t floor, float* x, std::size_t n);
   void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert

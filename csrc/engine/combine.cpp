@@ -58,7 +58,7 @@ class Combine {
         [&](const Tile& tile, Scratch& scratch, CombineResult& part) {
           transform(tile, scratch, part);
         },
-        accelerator_ ? accelerator_->pinned() : heap());
+        accelerator_ ? accelerator_->pinned() : Memory{});
   }
 
  private:

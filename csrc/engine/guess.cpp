@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "engine/floors.h"
 #include "engine/guesses.h"
 #include "engine/refined_sample.h"
 #include "engine/selecting.h"
@@ -78,17 +79,19 @@ std::size_t position_in(const Unit& unit, const Slice& slice) {
 
 void set_floors(std::vector<Candidate>& candidates, const Unit& unit, std::size_t position,
                 std::span<const Threshold> thresholds) {
-  for (Candidate& candidate : candidates)
-    for (std::size_t e = 0; e < candidate.searches.size(); ++e) {
-      if (candidate.searches[e] < 0) continue;
-      const auto search = static_cast<std::size_t>(candidate.searches[e]);
+  for (Candidate& candidate : candidates) {
+    const std::vector<Floor> floors = floors_of(candidate);
+    for (std::size_t i = 0; i < candidate.searches.size(); ++i) {
+      if (candidate.searches[i] < 0) continue;
+      const auto search = static_cast<std::size_t>(candidate.searches[i]);
       if (unit.ranks[search] == 0) continue;
       const Threshold& found = thresholds[search];
-      candidate.floors[e] = found.bits - 1;
-      candidate.cutoffs[e] = position < found.last_job    ? kWhole
-                             : position == found.last_job ? found.last_count
-                                                          : 0;
+      *floors[i].floor = found.bits - 1;
+      *floors[i].cutoff = position < found.last_job    ? kWhole
+                          : position == found.last_job ? found.last_count
+                                                       : 0;
     }
+  }
 }
 
 }  // namespace tallies

@@ -35,7 +35,7 @@ class Parts {
 template <class Scratch, class Body>
 bool for_each_tile(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling,
                    const Limits& limits, const Progress& progress, const Body& body,
-                   const Memory& memory = heap()) {
+                   const Memory& memory = {}) {
   std::vector<Scratch> scratches(static_cast<std::size_t>(limits.n_threads));
   return stream(
       files, jobs, tiling, limits,
@@ -49,7 +49,7 @@ bool for_each_tile(const Files& files, const std::vector<Job>& jobs, const Tilin
 template <class Scratch, class Part, class Body>
 std::vector<Part> run(const Files& files, const std::vector<Job>& jobs, const Limits& limits,
                       const Progress& progress, const std::vector<Part>& empty, const Body& body,
-                      const Memory& memory = heap()) {
+                      const Memory& memory = {}) {
   Parts<Part> parts(empty);
   for_each_tile<Scratch>(
       files, jobs, Tiling(jobs, limits), limits, progress,

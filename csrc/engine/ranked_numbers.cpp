@@ -48,10 +48,10 @@ void RankedUnits::for_one_expert(std::size_t plan_job, const Tile& tile, std::si
 }
 
 // Calls body(rows, largest, first, n) over chunks of the tile: a row of each derived number, and of
-// scores the bits of the largest in it.
+// scores the bits of the largest in it. Outside of the bracket numbers are right to the side.
 template <class Body>
-void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, NumberScratch& scratch,
-                                 const Body& body) const {
+void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, Bracket exact,
+                                 NumberScratch& scratch, const Body& body) const {
   const std::size_t n_numbers = ranking_.n_numbers(plan_.n_experts(plan_job));
   scratch.values.resize(n_numbers * kChunk);
   scratch.rows.resize(n_numbers);
@@ -69,7 +69,8 @@ void RankedUnits::for_each_chunk(std::size_t plan_job, const Tile& tile, NumberS
           return;
         }
         if (ranking_.measure == Measure::variance)
-          kernels().variance(deltas.data(), n_experts, scratch.rows[0], n);
+          kernels().variance_around(deltas.data(), n_experts, exact.low, exact.high,
+                                    scratch.rows[0], n);
         else
           kernels().scores(
               {deltas.data(), ranking_.scores.scores.data(), n_experts, ranking_.scores.agreement,
@@ -88,7 +89,7 @@ void RankedUnits::list(std::size_t job, const Tile& tile, const std::vector<std:
   };
   if (is_derived()) {
     for_each_chunk(
-        source, tile, scratch,
+        source, tile, {0, kTop}, scratch,
         [&](std::span<float* const> rows, const auto&, std::size_t first, std::size_t n) {
           for (std::size_t s = 0; s < out.size(); ++s)
             if (out[s] != nullptr)
@@ -137,9 +138,14 @@ void RankedUnits::count(const std::vector<Wanted>& wanted, const Tile& tile, Num
     }
     return;
   }
-  for (std::size_t i = 0; i < wanted.size(); ++i) start(scratch.counts[i]);
+  Bracket exact{kTop, 0};
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    start(scratch.counts[i]);
+    exact = {std::min(exact.low, wanted[i].bracket.low),
+             std::max(exact.high, wanted[i].bracket.high)};
+  }
   for_each_chunk(
-      source, tile, scratch,
+      source, tile, exact, scratch,
       [&](std::span<float* const> rows, const auto& largest, std::size_t, std::size_t n) {
         for (std::size_t i = 0; i < wanted.size(); ++i) {
           const std::size_t number = number_of(source, wanted[i].search);

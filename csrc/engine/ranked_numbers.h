@@ -79,7 +79,8 @@ class RankedUnits {
   void for_one_expert(std::size_t plan_job, const Tile&, std::size_t expert, Reader&,
                       const Body&) const;
   template <class Body>
-  void for_each_chunk(std::size_t plan_job, const Tile&, NumberScratch&, const Body&) const;
+  void for_each_chunk(std::size_t plan_job, const Tile&, Bracket exact, NumberScratch&,
+                      const Body&) const;
 
   const Plan& plan_;
   const std::vector<Unit>& units_;

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "core/error.h"
+#include "engine/floors.h"
 #include "engine/views.h"
 
 namespace tallies {
@@ -11,10 +11,9 @@ namespace {
 // Stripes with fewer bytes between them are read and written at once.
 constexpr std::uint64_t kJoined = 2048;
 
-std::int32_t floor_of(const Candidate& candidate, std::size_t expert, std::uint64_t element) {
-  const std::int32_t floor = candidate.floors[expert];
-  return element >= candidate.cutoffs[expert] ? raised(floor) : floor;
-}
+// More than any work is worth: the calling thread does it alone.
+constexpr Limits kAlone{
+    .n_threads = 1, .buffer_bytes = kTileBytes, .worth_bytes = std::size_t(1) << 40};
 
 // The elements of a tile that one candidate merges otherwise, in order.
 class Repair {
@@ -28,12 +27,12 @@ class Repair {
         right_(right),
         row_(candidate) {
     const std::vector<std::uint32_t>& at = tile.listed.at;
+    const std::vector<Floor> before = floors_of(wrong_), after = floors_of(right_);
     for (std::size_t i = 0; i < at.size(); ++i)
-      for (std::size_t e = 0; e < magnitudes.size(); ++e) {
-        const auto bits = static_cast<std::int32_t>(magnitudes[e][i]);
+      for (std::size_t f = 0; f < before.size(); ++f) {
+        const auto bits = static_cast<std::int32_t>(magnitudes[f % magnitudes.size()][i]);
         const std::uint64_t element = tile.first + at[i];
-        if ((bits > floor_of(wrong_, e, element)) == (bits > floor_of(right_, e, element)))
-          continue;
+        if ((bits > before[f].at(element)) == (bits > after[f].at(element))) continue;
         changed_.push_back(i);
         break;
       }
@@ -53,24 +52,14 @@ class Repair {
             inputs_.data() + (source * n + i) * n_bytes,
             tile_.listed.values.data() + (source * tile_.listed.at.size() + changed_[i]) * n_bytes,
             n_bytes);
-    CombineTally before;
-    std::vector<char> results(n * n_bytes);
-    merge_with(wrong_, merged.zero_sign, results, before);
+    outputs_.resize(n * size_of(plan_.output_types[task_.task.slice.job]));
+    const CombineTally before = merge_with(wrong_, merged.zero_sign);
     if (before.overflow) return false;
-    CombineTally after;
-    merge_with(right_, merged.zero_sign, results, after);
+    const CombineTally after = merge_with(right_, merged.zero_sign);
     merged.tally.sign_sum += after.sign_sum - before.sign_sum;
     merged.tally.conflicts += after.conflicts - before.conflicts;
     merged.tally.cancellations += after.cancellations - before.cancellations;
     merged.tally.overflow |= after.overflow;
-    const DType out = plan_.output_types[task_.task.slice.job];
-    if (!task_.is_direct) {
-      outputs_.resize(n * size_of(out));
-      kernels().narrow[static_cast<int>(out)](reinterpret_cast<const float*>(results.data()),
-                                              outputs_.data(), n);
-    } else {
-      outputs_ = std::move(results);
-    }
     return true;
   }
 
@@ -88,44 +77,63 @@ class Repair {
  private:
   std::uint64_t element(std::size_t i) const { return tile_.first + tile_.listed.at[changed_[i]]; }
 
-  // Merges pieces in which floors and weights are the same.
-  void merge_with(const Candidate& candidate, int zero_sign, std::vector<char>& results,
-                  CombineTally& tally) const {
-    const std::size_t n = changed_.size(), n_bytes = size_of(task_.type);
-    const std::size_t n_experts = plan_.n_experts(task_.task.slice.job);
+  // Merges pieces in which floors and weights are the same, each as a job in memory.
+  CombineTally merge_with(const Candidate& candidate, int zero_sign) {
+    const std::size_t n = changed_.size(), n_experts = plan_.n_experts(task_.task.slice.job);
     const std::uint64_t row_length = candidate.row_length != 0 ? candidate.row_length : kWhole;
-    std::vector<const void*> rows(n_experts);
-    std::vector<std::int32_t> floors(n_experts), next(n_experts);
-    const auto floors_at = [&](std::size_t i, std::vector<std::int32_t>& here) {
-      for (std::size_t e = 0; e < n_experts; ++e) here[e] = floor_of(candidate, e, element(i));
-    };
+    Candidate here = candidate;
+    here.zero_sign = zero_sign;
+    here.majority = -1;
+    here.row_length = 0;
+    CombineTally tally;
+    Candidate given = candidate;
+    const std::vector<Floor> floors = floors_of(given), constant = floors_of(here);
     for (std::size_t begin = 0, end; begin < n; begin = end) {
-      floors_at(begin, floors);
       const std::uint64_t row = element(begin) / row_length;
+      for (std::size_t f = 0; f < floors.size(); ++f) {
+        *constant[f].floor = floors[f].at(element(begin));
+        *constant[f].cutoff = kWhole;
+      }
       const auto goes_on = [&](std::size_t i) {
-        floors_at(i, next);
-        return next == floors && element(i) / row_length == row;
+        return element(i) / row_length == row &&
+               std::equal(floors.begin(), floors.end(), constant.begin(),
+                          [&](const Floor& one, const Floor& same) {
+                            return one.at(element(i)) == *same.floor;
+                          });
       };
       for (end = begin + 1; end < n && goes_on(end);) ++end;
-      const auto at = [&](std::size_t source) {
-        return inputs_.data() + (source * n + begin) * n_bytes;
-      };
-      CombineArgs args{};
-      args.base = plan_.has_base ? at(0) : nullptr;
-      for (std::size_t e = 0; e < n_experts; ++e) rows[e] = at(e + plan_.has_base);
-      args.experts = rows.data();
-      args.n_experts = static_cast<int>(n_experts);
-      args.weights = candidate.weights.data() + (candidate.row_length != 0 ? row * n_experts : 0);
-      args.floors = floors.data();
-      args.scale = candidate.scale;
-      args.divisor = candidate.divisor;
-      args.overflow = overflow_bits(plan_.output_types[task_.task.slice.job]);
-      args.zero_sign = zero_sign;
-      args.out = results.data() + begin * n_bytes;
-      args.n = end - begin;
-      kernels().combine[static_cast<int>(task_.type)]
-                       [index_of(candidate.rule.value_or(task_.rule))](args, tally);
+      if (candidate.row_length != 0) {
+        const auto weights =
+            candidate.weights.begin() + static_cast<std::ptrdiff_t>(row * n_experts);
+        here.weights.assign(weights, weights + static_cast<std::ptrdiff_t>(n_experts));
+      }
+      tally += merge_piece(here, begin, end - begin);
     }
+    return tally;
+  }
+
+  CombineTally merge_piece(const Candidate& candidate, std::size_t begin, std::size_t n) {
+    const std::size_t of_job = task_.task.slice.job, n_bytes = size_of(task_.type);
+    const DType out = plan_.output_types[of_job];
+    const auto in_memory = [&](const char* data, DType type) {
+      return Array{-1, reinterpret_cast<std::uintptr_t>(data) + begin * size_of(type),
+                   8 * size_of(type)};
+    };
+    Plan piece;
+    piece.has_base = plan_.has_base;
+    piece.output_types = {out};
+    Job& job = piece.jobs.emplace_back(Job{n, {}, {}});
+    std::vector<Source>& sources = piece.sources.emplace_back();
+    for (std::size_t i = 0; i < plan_.sources[of_job].size(); ++i) {
+      job.inputs.push_back(in_memory(inputs_.data() + i * changed_.size() * n_bytes, task_.type));
+      sources.push_back({.type = task_.type, .array = static_cast<std::uint16_t>(i)});
+    }
+    job.outputs.emplace_back(Output{in_memory(outputs_.data(), out), 0});
+    const CombineOptions options{task_.rule, false, false};
+    const std::vector<CombineTask> tasks{{{0, 0, n}, {candidate}}};
+    return combine(piece, tasks, options, kAlone, [](std::uint64_t) { return true; })[0]
+        .candidates[0]
+        .tally;
   }
 
   // Writes the results to one of the outputs, and changes its fingerprint.
@@ -166,8 +174,7 @@ class Repair {
   const Plan& plan_;
   const GuessedTask& task_;
   const GuessedTile& tile_;
-  const Candidate& wrong_;
-  const Candidate& right_;
+  Candidate wrong_, right_;
   const std::size_t row_;
   std::vector<std::size_t> changed_;  // positions in the list
   std::vector<char> inputs_;          // of these, of each source in turn

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -33,6 +34,31 @@ void number(const std::uint32_t* slots, std::size_t n, std::uint32_t* starts, st
   if (i < n) ranks[i] = static_cast<std::int32_t>(starts[slots[i]]++);
 }
 
+// The same for both halves of a row, each with counters of its own, which need not wait for each
+// other.
+void number_halves(const std::uint16_t* slots, std::size_t n, std::uint32_t* first,
+                   std::uint32_t* second, std::int32_t* ranks) {
+  const std::size_t half = n / 2;
+  const auto next = [](std::uint32_t* counts, std::uint32_t slot) {
+    const std::uint32_t n_before = counts[slot];
+    counts[slot] = n_before + 1;
+    return std::uint64_t(n_before);
+  };
+  std::size_t i = 0;
+  for (; i + 2 <= half; i += 2) {
+    // Two ranks are one store.
+    std::uint64_t a = next(first, slots[i]), b = next(second, slots[half + i]);
+    a |= next(first, slots[i + 1]) << 32;
+    b |= next(second, slots[half + i + 1]) << 32;
+    std::memcpy(ranks + i, &a, sizeof a);
+    std::memcpy(ranks + half + i, &b, sizeof b);
+  }
+  for (std::size_t at = i; at < half; ++at)
+    ranks[at] = static_cast<std::int32_t>(next(first, slots[at]));
+  for (std::size_t at = half + i; at < n; ++at)
+    ranks[at] = static_cast<std::int32_t>(next(second, slots[at]));
+}
+
 }  // namespace
 
 const std::int32_t* RowRanks::of(const float* row, std::size_t n) {
@@ -54,32 +80,45 @@ const std::int32_t* RowRanks::of(const float* row, std::size_t n) {
 }
 
 // Nearly all are in a slot of equal ones, and so in order there. The others are put in order by
-// themselves and come between the slots.
+// themselves and counted behind the equal ones of the largest slot that is not above them.
 void RowRanks::rank_equal(const float* row, std::size_t n, std::int32_t large) {
-  constexpr std::size_t kSlots = 2 + kShortSlots;
-  const std::int32_t low = std::max((large >> 16) + kAbove - kShortSlots, 0);
-  starts_.assign(kSlots, 0);
-  const std::uint32_t* const slots = slots_.data();
-  std::uint32_t* const starts = starts_.data();
+  const std::int32_t low = std::max((large >> 16) + kAbove - kShortSlots, 1);
+  short_slots_.resize(n + kInteriorSlack);
+  starts_.assign(2 * kAllSlots, 0);
+  std::uint16_t* const slots = short_slots_.data();
   std::uint32_t* const others = order_.data();
+  std::uint32_t *const first = starts_.data(), *const second = first + kAllSlots;
   std::int32_t* const ranks = ranks_.data();
-  const std::size_t n_others =
-      kernels().short_slots(row, n, low, patterns_.data(), slots_.data(), others);
-  number(slots, n, starts, ranks);
-  sort(others, n_others);
+  ShortSlots found = kernels().short_slots(row, n, low, false, slots, others);
+  if (found.has_negative_zero) found = kernels().short_slots(row, n, low, true, slots, others);
+  number_halves(slots, n, first, second, ranks);
+  first[kOtherSlot] = second[kOtherSlot] = 0;
+  for (std::size_t k = 0; k < found.n_others; ++k)
+    patterns_[others[k]] = static_cast<std::uint32_t>(ranked(magnitude_of(row[others[k]])));
+  sort(others, found.n_others);
   std::uint32_t start = 0;
-  std::size_t slot = 1;
-  const auto start_before = [&](std::size_t end) {
-    for (; slot < end; ++slot) start += std::exchange(starts[slot], start);
-  };
-  for (std::size_t k = 0; k < n_others; ++k) {
-    const std::int32_t above = static_cast<std::int32_t>(patterns_[others[k]] >> 16) + 1 - low;
-    start_before(2 + static_cast<std::size_t>(std::clamp(above, 0, kShortSlots)));
-    ranks[others[k]] = static_cast<std::int32_t>(start++);
+  for (std::int32_t slot = kZeroSlot; slot < kOtherSlot; ++slot) {
+    start += std::exchange(first[slot], start);
+    start += std::exchange(second[slot], start);
   }
-  start_before(kSlots);
-  starts[0] = 0;
-  for (std::size_t i = 0; i < n; ++i) ranks[i] += static_cast<std::int32_t>(starts[slots[i]]);
+  // Others below all slots, and then the places of the rest among the counts of the second half.
+  std::size_t k = 0;
+  const auto number_of = [&](std::uint32_t entry) {
+    return static_cast<std::int32_t>(patterns_[entry] >> 16) - low;
+  };
+  for (; k < found.n_others && number_of(others[k]) < 0; ++k)
+    ranks[others[k]] = static_cast<std::int32_t>(start++);
+  const std::size_t n_below = k;
+  const auto slot_of = [&](std::uint32_t entry) {
+    return short_slot(std::min(number_of(entry), kShortSlots - 1));
+  };
+  for (; k < found.n_others; ++k)
+    ranks[others[k]] = static_cast<std::int32_t>(second[slot_of(others[k])]++);
+  kernels().short_starts(first, second, start);
+  for (std::size_t i = 0; i < n / 2; ++i) ranks[i] += static_cast<std::int32_t>(first[slots[i]]);
+  for (std::size_t i = n / 2; i < n; ++i) ranks[i] += static_cast<std::int32_t>(second[slots[i]]);
+  for (k = n_below; k < found.n_others; ++k)
+    ranks[others[k]] += static_cast<std::int32_t>(second[slot_of(others[k])]);
 }
 
 // With two slots an entry few slots have several. Entries after a larger one are then moved before

@@ -9,7 +9,8 @@ namespace tallies {
 
 class RowRanks {
  public:
-  // Ranks from 0 for the smallest magnitude, the lowest index first among equal ones.
+  // Ranks from 0 for the smallest magnitude, the lowest index first among equal ones; of zeros only
+  // if one is -0.
   const std::int32_t* of(const float* row, std::size_t n);
 
  private:
@@ -18,6 +19,7 @@ class RowRanks {
   void sort(std::uint32_t* entries, std::size_t n) const;
 
   std::vector<std::uint32_t> patterns_, slots_, starts_, order_;
+  std::vector<std::uint16_t> short_slots_;
   std::vector<std::int32_t> ranks_;
 };
 

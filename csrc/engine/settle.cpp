@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "core/error.h"
+#include "engine/floors.h"
 #include "engine/guesses.h"
 #include "engine/repair.h"
 #include "engine/selecting.h"
@@ -106,7 +107,7 @@ class Settling {
   }
 
   // Returns the task's candidates with exact floors and cutoffs.
-  std::vector<Candidate> right(const GuessedTask& task) const {
+  std::vector<Candidate> exact(const GuessedTask& task) const {
     std::vector<Candidate> candidates = task.task.candidates;
     const auto unit = static_cast<std::size_t>(task.task.unit);
     const std::size_t n = guesses_.units[unit].ranks.size();
@@ -126,18 +127,18 @@ class Settling {
     GuessedTask& task = guesses_.tasks[number];
     if (task.task.unit < 0) return;
     const auto unit = static_cast<std::size_t>(task.task.unit);
-    // The experts of each candidate of which lists lack elements.
+    // The searches of each candidate of which lists lack elements.
     std::vector<std::vector<std::size_t>> unlisted(task.task.candidates.size());
     bool is_wrong = false, is_whole = true;
     for (std::size_t k = 0; k < unlisted.size(); ++k)
-      for (std::size_t e = 0; e < task.task.candidates[k].searches.size(); ++e) {
-        const int search = task.task.candidates[k].searches[e];
+      for (std::size_t f = 0; f < task.task.candidates[k].searches.size(); ++f) {
+        const int search = task.task.candidates[k].searches[f];
         if (search < 0) continue;
         const std::size_t i = guesses_.index_of(unit, static_cast<std::size_t>(search));
         if (is_same(guesses_.guessed[i], exact_[i])) continue;
         is_wrong = true;
         if (task.is_listed && is_listed(i)) continue;
-        unlisted[k].push_back(e);
+        unlisted[k].push_back(f);
         is_whole = false;
       }
     if (!is_wrong) return;
@@ -157,16 +158,16 @@ class Settling {
   std::vector<Range> settle_tiles(GuessedTask& task,
                                   const std::vector<std::vector<std::size_t>>& unlisted,
                                   CombineResult& result) {
-    const std::vector<Candidate> candidates = right(task);
+    std::vector<Candidate> wrong = task.task.candidates, right = exact(task);
     std::vector<std::uint8_t> is_left(task.tiles.size());
     std::atomic<std::uint64_t> n_repaired = 0;
     parallel_for(task.tiles.size(), limits_.n_threads, [&](std::size_t i) {
       GuessedTile& tile = task.tiles[i];
-      for (std::size_t k = 0; k < candidates.size(); ++k)
-        for (const std::size_t e : unlisted[k])
-          is_left[i] |= differs(tile, task.task.candidates[k], candidates[k], e);
+      for (std::size_t k = 0; k < wrong.size(); ++k)
+        for (const std::size_t f : unlisted[k])
+          is_left[i] |= differs(tile, floors_of(wrong[k])[f], floors_of(right[k])[f]);
       if (is_left[i]) return;
-      const std::optional<std::size_t> n = repair(plan_, task, candidates, tile);
+      const std::optional<std::size_t> n = repair(plan_, task, right, tile);
       is_left[i] = !n;
       n_repaired += n.value_or(0);
     });
@@ -178,7 +179,7 @@ class Settling {
       if (is_left[i])
         again.push_back(range);
       else
-        for (std::size_t k = 0; k < candidates.size(); ++k)
+        for (std::size_t k = 0; k < right.size(); ++k)
           add_tile(result.candidates[k], range, tile.candidates[k]);
     }
     for (CandidateResult& one : result.candidates) {
@@ -189,13 +190,12 @@ class Settling {
     return again;
   }
 
-  // Returns whether the floor of an expert is another for some element of the tile.
-  static bool differs(const GuessedTile& tile, const Candidate& wrong, const Candidate& right,
-                      std::size_t expert) {
-    const auto cutoff = [&](const Candidate& one) {
-      return std::clamp(one.cutoffs[expert], tile.first, tile.first + tile.n);
+  // Returns whether a floor is another for some element of the tile.
+  static bool differs(const GuessedTile& tile, const Floor& wrong, const Floor& right) {
+    const auto cutoff = [&](const Floor& one) {
+      return std::clamp(*one.cutoff, tile.first, tile.first + tile.n);
     };
-    return wrong.floors[expert] != right.floors[expert] || cutoff(wrong) != cutoff(right);
+    return *wrong.floor != *right.floor || cutoff(wrong) != cutoff(right);
   }
 
   static void add_tile(CandidateResult& sum, const Range& range,

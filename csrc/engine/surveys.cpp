@@ -12,7 +12,7 @@ namespace {
 struct Scratch {
   Reader reader;
   StageRunner stages;
-  std::vector<float> variance;
+  std::vector<float*> deltas;
   std::vector<std::int32_t> floors;
 };
 
@@ -49,13 +49,13 @@ auto survey(const Plan& plan, const std::vector<ChunkedSlice>& slices, const Emp
 // Sets the entries of elements whose variance fails to zero, in the chunk from element `first` on.
 void keep_by_variance(const VarianceTask& task, std::span<float* const> deltas, std::uint64_t first,
                       std::size_t n, Scratch& scratch) {
-  scratch.variance.resize(kChunk);
-  float* const variance = scratch.variance.data();
-  kernels().variance(deltas.data(), static_cast<int>(deltas.size()), variance, n);
+  scratch.deltas.resize(deltas.size());
   split_at_cutoffs(first, n, {&task.floor, 1}, {&task.cutoff, 1}, scratch.floors,
                    [&](std::size_t at, std::size_t count) {
-                     for (float* const x : deltas)
-                       kernels().keep_where(variance + at, scratch.floors[0], x + at, count);
+                     for (std::size_t e = 0; e < deltas.size(); ++e)
+                       scratch.deltas[e] = deltas[e] + at;
+                     kernels().keep_varied(scratch.deltas.data(), static_cast<int>(deltas.size()),
+                                           scratch.floors[0], count);
                    });
 }
 

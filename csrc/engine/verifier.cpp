@@ -6,10 +6,14 @@
 namespace tallies {
 namespace {
 
-// Returns whether an element's result depends on nothing but its inputs and the numbers of the
-// candidate.
+bool is_band(const Stage& stage) { return std::holds_alternative<Band>(stage); }
+
+// Returns whether an element's result depends on nothing but its inputs, the numbers of the
+// candidate, and where floors are cut off.
 bool is_plain(const Candidate& candidate, const Rule& rule) {
-  return std::holds_alternative<std::monostate>(candidate.traits) && !candidate.consensus &&
+  const auto* const stages = std::get_if<Stages>(&candidate.traits);
+  return (std::holds_alternative<std::monostate>(candidate.traits) ||
+          (stages != nullptr && std::ranges::all_of(stages->stages, is_band))) &&
          candidate.rule.value_or(rule).gate != Gate::variance;
 }
 

@@ -5,6 +5,7 @@
 #include "core/table.h"
 #include "kernels/elementary.h"
 #include "kernels/entry.h"
+#include "kernels/variance.h"
 
 namespace tallies {
 namespace {
@@ -67,43 +68,29 @@ struct SwappedEntry {
   }
 };
 
-// The variance over the experts, in float64 and rounded once. Differences from the first expert
-// keep it exactly zero where all agree, and the subtraction below from cancelling: it leaves at
-// least `squares`.
-struct Variance {
-  Doubles first{}, sum{}, squares{};
-  TALLIES_INLINE void add(F32s delta, bool is_first) {
-    const Doubles x = to_doubles(delta);
-    if (is_first) {
-      first = x;
-      sum = x - x;  // of NaN and infinity NaN
-      return;
-    }
-    const Doubles d = x - first;
-    sum = sum + d;
-    squares = squares + d * d;
-  }
-  // With the reciprocal of the square of the number of experts.
-  TALLIES_INLINE F32s value(double n, double reciprocal) const {
-    return to_floats((squares * n - sum * sum) * reciprocal);
-  }
-};
-
 // SCE: elements on which the experts differ most pass, for all experts.
 struct VarianceEntry {
-  struct Seen : Variance {
-    Mask passes{};
+  struct Seen : RoughVariance {
+    Mask passes{}, is_sure{};
   };
+  using Exact = Variance;
   float weight;
   bool is_first;
   template <class Args>
   TALLIES_INLINE VarianceEntry(const Args& args, int expert)
       : weight(args.weights[expert]), is_first(expert == 0) {}
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { seen.add(delta, is_first); }
+  TALLIES_INLINE void see(Exact& exact, F32s delta) const { exact.add(delta, is_first); }
   template <class Args>
   static TALLIES_INLINE void settle(Seen& seen, const Args& args) {
-    const double n = args.n_experts;
-    seen.passes = greater(magnitude(seen.value(n, 1 / (n * n))), all(args.floors[0]));
+    const VarianceBracket floor(args.floors[0], args.floors[0], args.n_experts);
+    const F32s rough = seen.value(args.n_experts);
+    seen.passes = floor.is_above(rough);
+    seen.is_sure = either(seen.passes, floor.is_below(rough));
+  }
+  template <class Args>
+  static TALLIES_INLINE void settle(Seen& seen, const Exact& exact, const Args& args) {
+    seen.passes = greater(magnitude(exact.value(args.n_experts)), all(args.floors[0]));
   }
   TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
     return {delta * weight, delta, seen.passes, both(seen.passes, greater(delta, F32s{})),
@@ -141,11 +128,20 @@ struct Scored {
                          ? seen.sum
                          : seen.agreement + with_sign_of(share(size(delta)), delta);
   }
-  // Zero where the sum of the task vectors is not finite.
-  TALLIES_INLINE F32s operator()(F32s delta, F32s size, const Seen& seen) const {
-    const F32s m = share(size);
-    const F32s value = exp_of(m * m * all(n)) * tanh_of(delta * seen.agreement);
-    return select(is_finite(seen), value, F32s{});
+  // The scores of an expert's deltas, of some vectors; zero where the sum of the task vectors is
+  // not finite.
+  template <int kVectors>
+  TALLIES_INLINE void scores(const F32s (&delta)[kVectors], const F32s (&size)[kVectors],
+                             const Seen (&seen)[kVectors], F32s (&out)[kVectors]) const {
+    F32s z[kVectors];
+    for (int i = 0; i < kVectors; ++i) {
+      const F32s m = share(size[i]);
+      out[i] = m * m * all(n);
+      z[i] = delta[i] * seen[i].agreement;
+    }
+    exp_of(out);
+    tanh_of(z);
+    for (int i = 0; i < kVectors; ++i) out[i] = select(is_finite(seen[i]), out[i] * z[i], F32s{});
   }
   static TALLIES_INLINE Mask is_finite(const Seen& seen) {
     return greater(all(kInfinityBits), magnitude(seen.sum));
@@ -155,6 +151,7 @@ struct Scored {
 // Every entry is the sum of the task vectors if this sum is not finite.
 struct ScoreEntry {
   using Seen = Scored::Seen;
+  static constexpr bool kTogether = true;
   Scored scored;
   float weight;
   template <class Args>
@@ -164,14 +161,22 @@ struct ScoreEntry {
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { scored.see(seen, delta); }
   template <class Args>
   static TALLIES_INLINE void settle(Seen&, const Args&) {}
-  TALLIES_INLINE Entry operator()(F32s delta, const Seen& seen) const {
-    const F32s size = scored.size(delta);
-    const F32s above = scored(delta, size, seen) - all(scored.score.threshold);
-    const Mask finite = Scored::is_finite(seen);
-    const F32s share = select(greater(above, F32s{}), above * all(scored.score.per_range), F32s{});
-    const F32s y = with_sign_of(size, delta) * weight * share;
-    const Mask passes = all_if(true);
-    return {select(finite, y, seen.sum), select(finite, share, all(1.0f)), passes, passes, passes};
+  template <int kVectors>
+  TALLIES_INLINE void entries(const F32s (&delta)[kVectors], const Seen (&seen)[kVectors],
+                              Entry (&out)[kVectors]) const {
+    F32s size[kVectors], score[kVectors];
+    for (int i = 0; i < kVectors; ++i) size[i] = scored.size(delta[i]);
+    scored.scores(delta, size, seen, score);
+    for (int i = 0; i < kVectors; ++i) {
+      const F32s above = score[i] - all(scored.score.threshold);
+      const Mask finite = Scored::is_finite(seen[i]);
+      const F32s share =
+          select(greater(above, F32s{}), above * all(scored.score.per_range), F32s{});
+      const F32s y = with_sign_of(size[i], delta[i]) * weight * share;
+      const Mask passes = all_if(true);
+      out[i] = {select(finite, y, seen[i].sum), select(finite, share, all(1.0f)), passes, passes,
+                passes};
+    }
   }
 };
 

@@ -8,14 +8,61 @@
 namespace tallies {
 namespace {
 
+TALLIES_INLINE F32s variance_of(const float* const* rows, int n_experts, std::size_t first) {
+  Variance variance;
+  for (int e = 0; e < n_experts; ++e) variance.add(load<F32s>(rows[e] + first), e == 0);
+  return variance.value(n_experts);
+}
+
 void variance(const float* const* deltas, int n_experts, float* out, std::size_t n_elements) {
-  const double n = n_experts, reciprocal = 1 / (n * n);
   map_blocks<kLanes>(
       deltas, n_experts, out, n_elements,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, float* to) {
-        Variance variance;
-        for (int e = 0; e < n_experts; ++e) variance.add(load<F32s>(rows[e] + first), e == 0);
-        store(to, variance.value(n, reciprocal));
+        store(to, variance_of(rows, n_experts, first));
+      });
+}
+
+TALLIES_INLINE RoughVariance rough_variance_of(const float* const* rows, int n_experts,
+                                               std::size_t first) {
+  RoughVariance rough;
+  for (int e = 0; e < n_experts; ++e) rough.add(load<F32s>(rows[e] + first), e == 0);
+  return rough;
+}
+
+void variance_around(const float* const* deltas, int n_experts, std::int32_t low, std::int32_t high,
+                     float* out, std::size_t n_elements) {
+  const VarianceBracket bracket(low, high, n_experts);
+  const F32s smallest = all(VarianceBracket::kSmallest);
+  const F32s reciprocal = all(1 / static_cast<float>(n_experts * n_experts));
+  map_blocks<kLanes>(
+      deltas, n_experts, out, n_elements,
+      TALLIES_LAMBDA(const float* const* rows, std::size_t first, float* to) {
+        const RoughVariance seen = rough_variance_of(rows, n_experts, first);
+        const F32s rough = seen.value(n_experts);
+        // A tiny number may have lost a square, though experts differ.
+        const Mask same = equal(magnitude(floats_of(seen.differs)), I32s{});
+        const Mask is_right = either(same, greater(rough, smallest));
+        const Mask sure = either(bracket.is_above(rough), both(bracket.is_below(rough), is_right));
+        store(to, any(but_not(all_if(true), sure)) ? variance_of(rows, n_experts, first)
+                                                   : rough * reciprocal);
+      });
+}
+
+void keep_varied(float* const* deltas, int n_experts, std::int32_t floor, std::size_t n_elements) {
+  const VarianceBracket bracket(floor, floor, n_experts);
+  for_each_block<kLanes>(
+      deltas, n_experts, n_elements,
+      TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t n) {
+        const F32s rough = rough_variance_of(rows, n_experts, first).value(n_experts);
+        Mask passes = bracket.is_above(rough);
+        if (any(but_not(all_if(true), either(passes, bracket.is_below(rough)))))
+          passes = greater(magnitude(variance_of(rows, n_experts, first)), all(floor));
+        for (int e = 0; e < n_experts; ++e) {
+          float last[kLanes];
+          float* const to = n == kLanes ? deltas[e] + i : last;
+          store(to, select(passes, load<F32s>(rows[e] + first), F32s{}));
+          if (n != kLanes) __builtin_memcpy(deltas[e] + i, last, n * sizeof(float));
+        }
       });
 }
 
@@ -33,25 +80,34 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
   const F32s sign = all(args.positive ? 0.0f : -0.0f);
   I32s most[kMaxExperts];
   for (int e = 0; e < args.n_experts; ++e) most[e] = I32s{};
-  for_each_block<kLanes>(
+  constexpr int kVectors = 2, kBlock = kVectors * kLanes;
+  for_each_block<kBlock>(
       args.deltas, args.n_experts, args.n,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t n) {
         const auto scored = TALLIES_LAMBDA(int e) {
           return Scored{args.scores[e], args.agreement, static_cast<float>(args.n_experts)};
         };
-        Scored::Seen seen;
-        for (int e = 0; e < args.n_experts; ++e) scored(e).see(seen, load<F32s>(rows[e] + first));
+        Scored::Seen seen[kVectors];
+        for (int e = 0; e < args.n_experts; ++e)
+          for (int k = 0; k < kVectors; ++k)
+            scored(e).see(seen[k], load<F32s>(rows[e] + first + k * kLanes));
         for (int e = 0; e < args.n_experts; ++e) {
           const Scored one = scored(e);
-          const F32s delta = load<F32s>(rows[e] + first);
-          F32s value = one(delta, one.size(delta), seen);
-          value = floats_of(bits_of(value) ^ bits_of(sign));
-          value = select(greater(value, F32s{}), value, F32s{});
-          most[e] = larger(most[e], bits_of(value));
-          float last[kLanes];
-          float* const to = n == kLanes ? args.out[e] + i : last;
-          store(to, value);
-          if (n != kLanes) __builtin_memcpy(args.out[e] + i, last, n * sizeof(float));
+          F32s deltas[kVectors], sizes[kVectors], values[kVectors];
+          for (int k = 0; k < kVectors; ++k) {
+            deltas[k] = load<F32s>(rows[e] + first + k * kLanes);
+            sizes[k] = one.size(deltas[k]);
+          }
+          one.scores(deltas, sizes, seen, values);
+          float last[kBlock];
+          float* const to = n == kBlock ? args.out[e] + i : last;
+          for (int k = 0; k < kVectors; ++k) {
+            F32s value = floats_of(bits_of(values[k]) ^ bits_of(sign));
+            value = select(greater(value, F32s{}), value, F32s{});
+            most[e] = larger(most[e], bits_of(value));
+            store(to + k * kLanes, value);
+          }
+          if (n != kBlock) __builtin_memcpy(args.out[e] + i, last, n * sizeof(float));
         }
       });
   for (int e = 0; e < args.n_experts; ++e)

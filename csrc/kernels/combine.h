@@ -138,6 +138,21 @@ struct EntryOf<Gate::random, kVote, kBlend> {
 template <class ToEntry>
 concept Looks = requires { typename ToEntry::Seen; };
 
+// True if `settle` may leave doubts, which the exact numbers of the block's deltas settle.
+template <class ToEntry>
+concept Doubts = Looks<ToEntry> && requires { typename ToEntry::Exact; };
+
+template <class Seen, int kVectors>
+TALLIES_INLINE Mask all_sure(const Seen (&seen)[kVectors]) {
+  Mask sure = seen[0].is_sure;
+  for (int k = 1; k < kVectors; ++k) sure = both(sure, seen[k].is_sure);
+  return sure;
+}
+
+// True if the entries of a block are made together, because each takes long chains of operations.
+template <class ToEntry>
+concept Together = Looks<ToEntry> && ToEntry::kTogether;
+
 // True if an entry depends on the number of its element.
 template <class ToEntry>
 concept Draws = requires(const ToEntry& entry) { entry.chances; };
@@ -173,15 +188,35 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
     }
   };
   if constexpr (Looks<ToEntry>) {
-    typename ToEntry::Seen seen[kPairs][2];
+    typename ToEntry::Seen seen[2 * kPairs];
     for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
-      entry.see(seen[u][h], delta);
+      entry.see(seen[2 * u + h], delta);
     });
-    for (auto& pair : seen)
-      for (auto& one : pair) ToEntry::settle(one, args);
-    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
-      Rule::step(acc[u][h], entry(delta, seen[u][h]), entry.weight);
-    });
+    for (auto& one : seen) ToEntry::settle(one, args);
+    if constexpr (Doubts<ToEntry>) {
+      if (any(but_not(all_if(true), all_sure(seen)))) [[unlikely]] {
+        typename ToEntry::Exact exact[2 * kPairs];
+        for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+          entry.see(exact[2 * u + h], delta);
+        });
+        for (int k = 0; k < 2 * kPairs; ++k) ToEntry::settle(seen[k], exact[k], args);
+      }
+    }
+    if constexpr (Together<ToEntry>) {
+      F32s deltas[2 * kPairs];
+      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+        deltas[2 * u + h] = delta;
+        if (u < kPairs - 1 || h == 0) return;
+        Entry entries[2 * kPairs];
+        entry.entries(deltas, seen, entries);
+        for (int k = 0; k < 2 * kPairs; ++k)
+          Rule::step(acc[k / 2][k % 2], entries[k], entry.weight);
+      });
+    } else {
+      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+        Rule::step(acc[u][h], entry(delta, seen[2 * u + h]), entry.weight);
+      });
+    }
   } else if constexpr (Draws<ToEntry>) {
     U32s elements[kPairs][2];
     for (int u = 0; u < kPairs; ++u)

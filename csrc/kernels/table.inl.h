@@ -56,6 +56,7 @@ constexpr KernelTable make_table() {
   t.sum_drawn = &sum_drawn;
   t.drop_by_rank = &drop_by_rank;
   t.short_slots = &short_slots;
+  t.short_starts = &short_starts;
   t.even_slots = &even_slots;
   t.keep_band = &keep_band;
   t.count_to = &count_to;
@@ -73,6 +74,8 @@ constexpr KernelTable make_table() {
   t.add_scaled = &add_scaled;
   t.dots = &dots;
   t.variance = &variance;
+  t.variance_around = &variance_around;
+  t.keep_varied = &keep_varied;
   t.keep_where = &keep_where;
   t.scores = &scores;
   t.count_overlap = &count_overlap;

@@ -1,7 +1,6 @@
 #include "stream/buffers.h"
 
 #include <cstring>
-#include <new>
 
 namespace tallies {
 namespace {
@@ -23,15 +22,14 @@ std::size_t buffer_bytes(const Job& job, const Tiling::Range& tile, std::vector<
   return n_bytes;
 }
 
-}  // namespace
-
-Memory heap() {
-  constexpr std::align_val_t page{kPage};
-  return {[](std::size_t n_bytes) { return ::operator new[](n_bytes, page); },
-          [](void* p) { ::operator delete[](p, page); }};
+std::unique_ptr<void, std::function<void(void*)>> take(const Files& files, std::size_t n_bytes,
+                                                       const Memory& memory) {
+  if (memory.allocate) return {memory.allocate(n_bytes), memory.release};
+  return {files.spare().take(n_bytes), [&files](void* data) { files.spare().give_back(data); }};
 }
 
-const void* fetch(const Files& files, const Array& array, std::uint64_t first, std::size_t n,
+// Reads the records of a tile of one array; memory in order is not copied but pointed to.
+const void* fetch(const Read& read, const Array& array, std::uint64_t first, std::size_t n,
                   void* buffer) {
   if (!array.is_copied()) return address(array, first, n);
   array.for_each_stretch(
@@ -40,12 +38,14 @@ const void* fetch(const Files& files, const Array& array, std::uint64_t first, s
         if (from == kWhole)
           std::memset(to, 0, n_bytes);
         else if (array.file >= 0)
-          files.read(array.file, to, n_bytes, array.offset + from);
+          read(array.file, to, n_bytes, array.offset + from);
         else
           std::memcpy(to, reinterpret_cast<const void*>(array.offset + from), n_bytes);
       });
   return buffer;
 }
+
+}  // namespace
 
 Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
   Room room;
@@ -62,16 +62,16 @@ Room room_for(const std::vector<Job>& jobs, const Tiling& tiling) {
 
 Buffers::Buffers(const Files& files, const Room& room, const Memory& memory)
     : files_(files),
-      memory_(memory.allocate(room.n_bytes), memory.release),
+      memory_(take(files, room.n_bytes, memory)),
       in_(room.n_inputs),
       out_(room.n_rows) {}
 
-void Buffers::read(const Job& job, const Tiling::Range& tile) {
+void Buffers::read(const Job& job, const Tiling::Range& tile, const Read& read) {
   char* at = read_kept(job, tile);
   for (std::size_t i = 0; i < job.inputs.size(); ++i) {
     const Array& array = job.inputs[i];
     if (array.is_kept) continue;
-    in_[i] = fetch(files_, array, tile.first, tile.n, at);
+    in_[i] = fetch(read, array, tile.first, tile.n, at);
     if (array.is_copied()) at += padded(array.bytes_to_read(tile.first, tile.n).n);
   }
   std::fill(out_.begin(), out_.end(), nullptr);

@@ -5,25 +5,24 @@
 #include <memory>
 #include <vector>
 
-#include "stream/file.h"
 #include "stream/tiling.h"
 
 namespace tallies {
 
-// The source of buffers, each of which begins on a page.
+// The source of buffers, each of which begins on a page: the spare memory of the files, unless
+// there are functions.
 struct Memory {
-  std::function<void*(std::size_t n_bytes)> allocate;
-  std::function<void(void*)> release;
+  std::function<void*(std::size_t n_bytes)> allocate = {};
+  std::function<void(void*)> release = {};
 };
-Memory heap();
 
 // Return the address of what n elements from `first` on need of an array in memory.
 inline const void* address(const Array& array, std::uint64_t first, std::size_t n) {
   return reinterpret_cast<const void*>(array.offset + array.bytes(first, n).first);
 }
 
-// Reads the records of a tile of one array; memory in order is not copied but pointed to.
-const void* fetch(const Files&, const Array&, std::uint64_t first, std::size_t n, void* buffer);
+// Reads bytes of a file.
+using Read = std::function<void(int file, void* to, std::size_t n_bytes, std::uint64_t offset)>;
 
 // Room for the largest tile of a run.
 struct Room {
@@ -35,7 +34,8 @@ class Buffers {
  public:
   Buffers(const Files&, const Room&, const Memory&);
 
-  void read(const Job&, const Tiling::Range&);
+  // Reads the arrays of a tile, but those that are kept with `read`.
+  void read(const Job&, const Tiling::Range&, const Read& read);
   void write(const Job&, const Tiling::Range&) const;
   const void* const* in() const { return in_.data(); }
   void* const* out() const { return out_.data(); }

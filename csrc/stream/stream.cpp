@@ -7,27 +7,25 @@
 #include <exception>
 #include <mutex>
 
+#include "stream/ahead.h"
 #include "stream/threads.h"
 
 namespace tallies {
 namespace {
 
-// Reads slower than the page cache (bytes a second) turn on fetching ahead; asking costs a third
-// of a cached read, so it is not done blindly.
-constexpr double kCachedRate = 3e9;
 constexpr std::chrono::milliseconds kReportEvery{50};
-constexpr std::size_t kAheadBytes = std::size_t(64) << 20;
 
 class Run {
  public:
   Run(const Files& files, const std::vector<Job>& jobs, const Tiling& tiling, const Transform& body,
-      const Memory& memory)
+      const Limits& limits, const Memory& memory)
       : files_(files),
         jobs_(jobs),
         tiling_(tiling),
         body_(body),
         memory_(memory),
-        room_(room_for(jobs, tiling)) {}
+        room_(room_for(jobs, tiling)),
+        ahead_(files, jobs, tiling, limits) {}
 
   void work(int worker) noexcept {
     try {
@@ -75,13 +73,7 @@ class Run {
   void run_tile(std::size_t number, int worker, Buffers& buffers) {
     const Tiling::Range range = tiling_.range(number);
     const Job& job = jobs_[range.job];
-    if (slow_.load(std::memory_order_relaxed)) fetch_ahead(number, range, job);
-    const auto start = std::chrono::steady_clock::now();
-    buffers.read(job, range);
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double n_read = static_cast<double>(job.file_bytes(range.first, range.n));
-    if (n_read > 1e5) slow_.store(n_read < seconds * kCachedRate, std::memory_order_relaxed);
+    ahead_.read(number, job, range, buffers);
     body_({range.job, range.first, range.n, buffers.in(), buffers.out(), worker, number});
     buffers.write(job, range);
     moved_.fetch_add(job.moved_bytes(range.first, range.n), std::memory_order_relaxed);
@@ -94,30 +86,16 @@ class Run {
     report_at_ = std::chrono::steady_clock::now() + kReportEvery;
   }
 
-  void fetch_ahead(std::size_t number, const Tiling::Range& now, const Job& job) {
-    const std::size_t ahead =
-        std::max<std::size_t>(1, kAheadBytes / (job.file_bytes(now.first, now.n) + 1));
-    if (number + ahead >= tiling_.n_tiles()) return;
-    const Tiling::Range later = tiling_.range(number + ahead);
-    for (const Array& array : jobs_[later.job].inputs) {
-      if (array.file < 0 || array.is_kept) continue;
-      array.for_each_stretch(array.bytes_to_read(later.first, later.n),
-                             [&](std::size_t, std::size_t n, std::uint64_t from) {
-                               if (from != kWhole)
-                                 files_.will_need(array.file, n, array.offset + from);
-                             });
-    }
-  }
-
   const Files& files_;
   const std::vector<Job>& jobs_;
   const Tiling& tiling_;
   const Transform& body_;
   const Memory& memory_;
   const Room room_;
+  Ahead ahead_;
   std::atomic<std::size_t> next_{0};
   std::atomic<std::uint64_t> moved_{0};
-  std::atomic<bool> stop_{false}, slow_{false};
+  std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::condition_variable ended_;
   int n_ended_ = 0;
@@ -135,7 +113,7 @@ bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tili
             const Limits& limits, const Transform& body, const Progress& progress,
             const Memory& memory) {
   if (tiling.n_tiles() == 0) return true;
-  Run run(files, jobs, tiling, body, memory);
+  Run run(files, jobs, tiling, body, limits, memory);
   std::size_t n_bytes = 0;
   for (const Job& job : jobs)
     if (limits.worth_bytes > 0) n_bytes += job.moved_bytes(job.first, job.n_elements);

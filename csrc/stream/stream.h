@@ -30,6 +30,6 @@ using Progress = std::function<bool(std::uint64_t n_bytes)>;
 // Throws the first exception of any thread after all have ended. Runs with the threads that the
 // system allows, down to the calling thread alone.
 bool stream(const Files&, const std::vector<Job>& jobs, const Tiling&, const Limits&,
-            const Transform&, const Progress&, const Memory& = heap());
+            const Transform&, const Progress&, const Memory& = {});
 
 }  // namespace tallies

@@ -2,9 +2,12 @@
 // jobs.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <vector>
 
 #include "stream/array.h"
+#include "stream/file.h"
 
 namespace tallies {
 
@@ -41,6 +44,11 @@ struct Limits {
   // Bytes of work for which a thread is started; up to twice as many the calling thread does alone.
   // 0 starts all threads, whatever the work.
   std::size_t worth_bytes = 0;
+  Io io = Io::buffered;
+  // Where all passes with these limits, and with copies of them, count the bytes that they read
+  // past the page cache.
+  std::shared_ptr<std::atomic<std::uint64_t>> n_direct =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
 
   int threads_for(std::size_t n_bytes) const;
 };

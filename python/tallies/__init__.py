@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .merging.plan import MergePlan
     from .merging.plans import plan
     from .merging.report import MergeReport
+    from .merging.soup import SoupReport, greedy_soup
     from .merging.state_dicts import merge_state_dicts
     from .merging.sweep import sweep
     from .recipe.config import MergeConfig
@@ -46,6 +47,7 @@ __all__ = [
     "MergePlan",
     "MergeReport",
     "PackReport",
+    "SoupReport",
     "StorageError",
     "Store",
     "TalliesError",
@@ -53,6 +55,7 @@ __all__ = [
     "cpu",
     "cuda",
     "extract_lora",
+    "greedy_soup",
     "inspect",
     "inspection",
     "kernels",
@@ -75,8 +78,10 @@ _HOME = {
     "MergePlan": "merging.plan",
     "MergeReport": "merging.report",
     "PackReport": "store.packing.report",
+    "SoupReport": "merging.soup",
     "Store": "store.opened",
     "extract_lora": "lora.extract",
+    "greedy_soup": "merging.soup",
     "inspect": "inspection.checkpoints",
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",

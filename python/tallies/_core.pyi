@@ -107,11 +107,20 @@ class Limits:
         tile_bytes: int = ...,
         device_bytes: int = ...,
         worth_bytes: int = ...,
+        io: int = ...,
     ) -> None: ...
+    def with_threads(self, n_threads: int) -> Limits:
+        """Return these limits with other threads; bytes read directly count together."""
     @property
     def n_threads(self) -> int: ...
     @property
     def buffer_bytes(self) -> int: ...
+    @property
+    def bytes_direct(self) -> int:
+        """Bytes that passes with these limits have read past the page cache."""
+
+    @property
+    def device_bytes(self) -> int: ...
 
 class Slice:
     """Consecutive elements of a job, from a multiple of 64 on; by default up to its end."""

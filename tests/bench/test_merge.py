@@ -22,6 +22,8 @@ def test_merge_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows[2:]:
         assert row.facts["elements_checked"] > 0
         assert row.facts["peak_bytes"] > 0
+        assert len(row.facts["cpu_seconds"]) == 1
+        assert ("ratio_to_sum" in row.facts) == (row.case["job"] != "task_arithmetic")
         assert len(row.samples) == len(row.facts["report_seconds"]) == 1
     by_job = {(row.case["job"], row.facts.get("fingerprint")) for row in rows[2:]}
     assert len(by_job) == len(JOBS)

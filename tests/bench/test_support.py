@@ -75,8 +75,24 @@ def test_child_reports_memory_and_failures() -> None:
     assert small.output == "hello\n"
     assert small.peak_bytes < held.nbytes // 4
     assert large.peak_bytes > 1 << 27
+    assert 0 < small.cpu_seconds < 60
     with pytest.raises(RuntimeError, match="exit status 3"):
         child.run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_child_counts_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 24))
+    command = [sys.executable, "-c", f"open({str(tmp_path / 'file')!r}, 'rb').read()"]
+    base = child.run([sys.executable, "-c", ""])
+    found = child.run(command)
+    if base.read_bytes is not None and found.read_bytes is not None:
+        assert 1 << 24 <= found.read_bytes - base.read_bytes < 1 << 25
+
+
+def test_child_joins_a_control_group(tmp_path: Path) -> None:
+    members = tmp_path / "cgroup.procs"
+    assert child.run([sys.executable, "-c", "print(1)"], cgroup=tmp_path).output == "1\n"
+    assert members.read_text().isdigit()
 
 
 def test_compare() -> None:

@@ -154,7 +154,7 @@ def test_a_plan_and_a_dry_run_are_the_same(models: Path, arguments: Sequence[str
     text = printed("plan", *arguments)
     assert text == printed("merge", *arguments, "--dry-run")
     assert printed("plan", *arguments, "out") == printed("merge", *arguments, "out", "--dry-run")
-    for part in ("ties (paper semantics) of 2 models", "2 merged (5 parameters)", "survey"):
+    for part in ("ties (paper semantics) of 2 models", "2 merged (5 parameters)", "sample"):
         assert part in text
     said = json.loads(printed("plan", *arguments, "--json"))
     assert said == json.loads(printed("merge", *arguments, "--dry-run", "--json"))

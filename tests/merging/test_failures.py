@@ -39,7 +39,7 @@ class Halt(Exception):
     "patch",
     [
         lambda error: at_combine(2, fail(error)),
-        lambda error: mock.patch.object(Passes, "survey_model", fail(error)),
+        lambda error: mock.patch.object(Passes, "guess_model", fail(error)),
         lambda error: mock.patch.object(Passes, "settle_majority", fail(error)),
         lambda error: mock.patch("shutil.copyfile", fail(error)),
         lambda error: mock.patch.object(MergeResult, "report", fail(error)),

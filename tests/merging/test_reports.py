@@ -139,6 +139,7 @@ def test_the_report_says_how_it_went(
     _, (base, *experts) = layers
     report = merge(request("ties", experts, base=base), tmp_path / "out", threads=2)
     n_bytes = sum(array.nbytes for array in layers[0][0].values())
+    # A model as small as this one is read whole by the sample.
     assert report.bytes_read == 2 * 3 * n_bytes
     assert report.threads == 2
     assert report.target == tallies.cpu.target()
@@ -193,7 +194,9 @@ def test_a_plan_of_anything_that_merges(
         "models": None,
     }
     assert said["n_parameters"] == report.parameters
-    assert (said["bytes_read"], said["bytes_written"]) == (report.bytes_read, report.bytes_written)
+    assert report.reads is not None
+    assert said["bytes_read"] == report.bytes_read - report.reads["sampled"]
+    assert said["bytes_written"] == report.bytes_written
     assert {shard["name"] for shard in said["shards"]} == report.output.files.keys()
     found = read(tmp_path / "out")
     assert said["tensors"].keys() == found.keys()
@@ -221,6 +224,6 @@ def test_a_plan_reads_no_tensor_data(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, check=True, timeout=60)
     said = json.loads(done.stdout)
     assert said["n_parameters"] == 2**38
-    assert said["bytes_read"] == 2 * 3 * 2**40
+    assert said["bytes_read"] == 3 * 2**40
     assert said["bytes_written"] > 2**40
     assert [shard["name"] for shard in said["shards"]] == ["model.safetensors"]

@@ -152,6 +152,20 @@ def test_sce_of_large_tensors(kind: str, select_topk: float) -> None:
     assert_merges(group, "sce", expected, select_topk=select_topk)
 
 
+@pytest.mark.parametrize(
+    ("size", "n_experts"), [(1e-24, 3), (1e-17, 3), (1e-14, 3), (1e16, 3), (1e18, 3), (1, 66)]
+)
+def test_sce_of_variances_that_float32_does_not_hold(size: float, n_experts: int) -> None:
+    rng = np.random.default_rng(9)
+    changes = size * rng.choice([1, 2.5, rng.normal()], (n_experts, 33_000))
+    changes[:, ::3] = np.rint(4 * rng.normal(size=(n_experts, 11_000))) * size
+    group = Models(
+        {"x": np.zeros(33_000, np.float32)}, [{"x": x.astype(np.float32)} for x in changes]
+    )
+    expected = by_tensor(*group, lambda deltas: sce(deltas, 0.4))
+    assert_merges(group, "sce", expected, select_topk=0.4)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("ratio", "variant"), [(0.2, "global"), (0.05, "vision"), (0.8, "global")])
 def test_pcb_of_large_models(kind: str, ratio: float, variant: str) -> None:

@@ -175,7 +175,8 @@ def test_on_disk_as_in_memory(tmp_path: Path, method: str) -> None:
     plain = merge(recipe(tmp_path / "again", method), tmp_path / "plain")
     assert [one.fingerprint for one in plain.experts] == [one.fingerprint for one in report.experts]
     assert plan(asked).passes()[0] == "survey of layers"
-    assert plan(asked).bytes_surveyed == 2 * plan(asked).bytes_combined
+    surveys = 1 if method == "ties" else 2  # the merge proves thresholds that it guesses
+    assert plan(asked).bytes_surveyed == surveys * plan(asked).bytes_combined
     merge(tmp_path / "out" / "tallies.json", tmp_path / "repeated")
     assert_holds(tmp_path / "repeated", expected)
 

@@ -16,7 +16,7 @@ from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
 from tallies.spec.rules import Blend, Gate, Vote
 
 Array = npt.NDArray[Any]
-TIES = {
+TIES: dict[str, Any] = {
     "gate": GATE_CODES[Gate.MAGNITUDE],
     "vote": VOTE_CODES[Vote.SUM],
     "blend": BLEND_CODES[Blend.MEAN_OF_AGREEING],
@@ -35,6 +35,8 @@ class Tensor:
     experts: Sequence[Array]
     out: Any = None
     """By default the type of the base."""
+    scales: Array | None = None
+    """One for each row of the experts, whose elements they multiply."""
 
     @property
     def out_type(self) -> Any:
@@ -82,7 +84,7 @@ class Case:
         locate: bool = False,
         limits: _core.Limits,
         folder: Path | None = None,
-        rule: dict[str, int] = TIES,
+        rule: dict[str, Any] = TIES,
     ) -> None:
         self.tensors, self.candidates = tensors, candidates
         self.locate, self.limits, self.folder, self.rule = locate, limits, folder, rule
@@ -105,9 +107,7 @@ class Case:
         run.add(list(run.jobs), run.combine([run.task(job, found) for job in run.jobs]))
         return run.finish(found)
 
-    def guessed(
-        self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False
-    ) -> Merged:
+    def guessed(self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False) -> Merged:
         """Guess, combine and settle: one read, but for what was guessed wrong."""
         run = _Run(self)
         units = self.units()
@@ -116,7 +116,7 @@ class Case:
         )
         guess = guesses.thresholds
         parts = [list(run.jobs)[i::calls] for i in range(calls)]
-        results = {}
+        results: dict[int, Any] = {}
         for part in parts:
             if resumed:
                 guesses = _core.Guesses.from_bytes(guesses.to_bytes(), units=units)
@@ -170,8 +170,10 @@ class _Run:
                 else:
                     path = case.folder / f"{id(self)}-{job}-{k}"
                     self._files[-1].append(path)
-                    places.append((self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out)))
-            inputs = [self._input(x) for x in (tensor.base, *tensor.experts)]
+                    places.append(
+                        (self.plan.open_to_write(str(path), out.nbytes + 8), 8, code(out))
+                    )
+            inputs = [_place(tensor.base), *(self._expert(tensor, x) for x in tensor.experts)]
             self.plan.add_job(tensor.base.size, inputs, places, apart=True)
         n = range(len(case.candidates))
         self._tallies = [[[0, 0, 0, False] for _ in n] for _ in self.jobs]
@@ -182,8 +184,15 @@ class _Run:
         self._guessed_lanes = [[{1: [0] * 8, -1: [0] * 8} for _ in n] for _ in self.jobs]
         self._inputs: list[list[list[int]]] = [[] for _ in self.jobs]
 
-    def _input(self, x: Array) -> Any:
-        return (-1, x.ctypes.data, code(x))
+    def _expert(self, tensor: Tensor, x: Array) -> Any:
+        if tensor.scales is None:
+            return _place(x)
+        return _core.Source.scaled(
+            values=_place(x),
+            scales=_place(tensor.scales),
+            row_length=x.size // tensor.scales.size,
+            block_rows=1,
+        )
 
     def task(
         self,
@@ -285,6 +294,10 @@ class _Run:
             [[tuple(one) for one in row] for row in self._lanes],
             self._inputs,
         )
+
+
+def _place(x: Array) -> tuple[int, int, int]:
+    return (-1, x.ctypes.data, code(x))
 
 
 def _add(sums: list[int], lanes: Sequence[int]) -> None:

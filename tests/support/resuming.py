@@ -17,7 +17,7 @@ Recipe = dict[str, Any]
 def what_it_says(report: MergeReport) -> dict[str, Any]:
     """A report, without what differs between two runs."""
     said = report.to_json_dict()
-    for key in ("seconds", "gb_per_second", "peak_memory_bytes", "threads"):
+    for key in ("seconds", "gb_per_second", "peak_memory_bytes", "threads", "bytes_read", "reads"):
         del said[key]
     del said["output"]["path"]
 
@@ -50,12 +50,18 @@ class Run:
         self.combined: list[list[str]] = []
         """Names of merged tensors, file by file."""
         self.report: MergeReport | None = None
-        original = {name: getattr(Passes, name) for name in ("survey_model", "combine", "_settle")}
+        names = ("survey_model", "guess_model", "combine", "_settle")
+        original = {name: getattr(Passes, name) for name in names}
 
         def survey(passes: Passes) -> None:
             self._pass_by("survey")
             self.surveyed = True
             original["survey_model"](passes)
+
+        def guess(passes: Passes, data: bytes | None = None) -> None:
+            self._pass_by("survey")
+            self.surveyed |= data is None
+            original["guess_model"](passes, data)
 
         def combine(passes: Passes, jobs: Any) -> None:
             self._pass_by(len(self.combined))
@@ -75,7 +81,7 @@ class Run:
                     original["_settle"](passes, groups)
             original["_settle"](passes, groups)
 
-        patches: dict[str, Any] = {"survey_model": survey, "combine": combine, "_settle": settle}
+        patches: dict[str, Any] = dict(zip(names, (survey, guess, combine, settle), strict=True))
         with mock.patch.multiple(Passes, **patches):
             try:
                 self.report = merge(recipe, out, resume=True, **{**OPTIONS, **options})

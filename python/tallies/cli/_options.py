@@ -13,7 +13,7 @@ from ..recipe.config import MergeConfig
 from ..recipe.overrides import Overrides
 from ..recipe.renames import with_renames
 from ..recipe.text import from_options, parse_model, parse_options, parse_pairs
-from ..spec.choices import AdapterSpace, Choice, Nonfinite, Semantics
+from ..spec.choices import AdapterSpace, Choice, Io, Nonfinite, Semantics
 from ._tensor_options import (
     architecture_option,
     embeddings_option,
@@ -37,6 +37,13 @@ memory_option = click.option(
     show_default=True,
     metavar="SIZE",
     help="Upper bound for buffer memory.",
+)
+io_option = click.option(
+    "--io",
+    type=one_of(*Io),
+    default="auto",
+    show_default=True,
+    help="How to read the inputs: buffered by the system, or direct from the disk.",
 )
 threads_option = click.option(
     "--threads", type=int, help="Number of threads. Default: one for each core."

@@ -17,7 +17,7 @@ from ..merging.report import MergeReport
 from ..merging.summary import summary
 from ..sizes import parse_size
 from ._bar import wants_bar
-from ._options import request, request_options, run_options
+from ._options import io_option, request, request_options, run_options
 from ._screen import screen
 
 
@@ -27,6 +27,7 @@ from ._screen import screen
 @click.option("--out", metavar="OUT", help="Directory or .safetensors file to create.")
 @request_options
 @run_options
+@io_option
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -68,6 +69,7 @@ def run(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     quiet: bool,
     as_json: bool,
     progress: bool | None,
@@ -110,6 +112,7 @@ def run(
         resume=resume,
         overwrite=overwrite,
         sync=sync,
+        io=io,
         progress=wants_bar(progress, quiet),
     )
     if as_json:

@@ -13,7 +13,7 @@ from ..store import pack
 from ..store.codecs import registry as codecs
 from ..store.packing.summary import summary
 from ._bar import wants_bar
-from ._options import offline_option, one_of, pairs, run_options, variant_option
+from ._options import io_option, offline_option, one_of, pairs, run_options, variant_option
 from ._screen import screen
 from ._tensor_options import architecture_option, extra_option, missing_option
 
@@ -55,6 +55,7 @@ from ._tensor_options import architecture_option, extra_option, missing_option
 @extra_option
 @architecture_option
 @run_options
+@io_option
 @offline_option
 def command(
     base: str,

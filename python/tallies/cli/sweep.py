@@ -14,7 +14,7 @@ from ..merging.sweep_plan import plan_sweep
 from ..merging.sweep_report import summary
 from ..recipe.text import parse_lists
 from ._bar import wants_bar
-from ._options import request, request_options, run_options
+from ._options import io_option, request, request_options, run_options
 from ._screen import screen
 
 
@@ -24,6 +24,7 @@ from ._screen import screen
 @click.option("--out", metavar="OUT", help="Directory to create.")
 @request_options
 @run_options
+@io_option
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -83,6 +84,7 @@ def _run(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     **chosen: Any,
 ) -> None:
     is_recipe = config is not None and os.path.isfile(config)
@@ -113,6 +115,7 @@ def _run(
         resume=resume,
         overwrite=overwrite,
         sync=sync,
+        io=io,
         progress=wants_bar(progress, quiet),
     )
     if as_json:

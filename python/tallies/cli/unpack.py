@@ -9,7 +9,7 @@ import click
 from ..store import Store
 from ..store.restoring.report import summary
 from ._bar import wants_bar
-from ._options import offline_option, run_options, store_base_option
+from ._options import io_option, offline_option, run_options, store_base_option
 from ._screen import screen
 
 
@@ -34,6 +34,7 @@ from ._screen import screen
     help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
 @run_options
+@io_option
 @offline_option
 def command(
     store: str,

@@ -17,7 +17,13 @@ _LEAST_BYTES = 1 << 20
 
 
 def limits(
-    device: str, max_bytes: int, max_vram_bytes: int, threads: int, rule: Rule, experts: int
+    device: str,
+    max_bytes: int,
+    max_vram_bytes: int,
+    threads: int,
+    rule: Rule,
+    experts: int,
+    io: int = 0,
 ) -> tuple[Limits, str | None]:
     """Return the limits of a merge, with memory of the device if it is used.
 
@@ -28,6 +34,7 @@ def limits(
         threads: The threads of the merge.
         rule: The work on each tensor.
         experts: The number of experts.
+        io: The code of how it reads its inputs.
 
     Returns:
         The limits, and the reason why the device was asked for and is not used, or None.
@@ -35,7 +42,7 @@ def limits(
     Raises:
         InputError: ``device`` is another word, or a thread's share of the device is below 1 MiB.
     """
-    on_cpu = tile_limits(max_bytes, threads)
+    on_cpu = tile_limits(max_bytes, threads, io)
     if device not in ("cpu", "cuda"):
         raise InputError(f"device: found {device!r}, expected 'cpu' or 'cuda'")
     share = int(max_vram_bytes / threads * _USED)
@@ -48,7 +55,7 @@ def limits(
     if device == "cpu" or reason is not None:
         return on_cpu, reason and f"--device cuda: merged on the processor instead: {reason}"
     buffer = min(on_cpu.buffer_bytes, share)
-    return Limits(threads, buffer, _TILE_BYTES, share * threads), None
+    return Limits(threads, buffer, _TILE_BYTES, share * threads, io=io), None
 
 
 def _reason(rule: Rule, experts: int, threads: int) -> str | None:

@@ -121,7 +121,7 @@ class Room:
         """Return an array that is not initialised, and its address."""
         n_bytes = math.prod(shape) * DTYPES[dtype]
         if self._used + n_bytes > self._n_bytes:
-            # What was taken before keeps its memory.
+            # Arrays that were taken before keep their memory.
             self._grow(max(n_bytes, self._n_bytes))
             self._used = 0
         first = self._used

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core import Limits, Plan
+from ..floats import float32, float32_sum
 from ..spec.choices import Semantics
 from ..spec.rules import Rule
 from .files import Operand, Place
@@ -83,4 +84,14 @@ def settings(values: Mapping[str, Any], n_experts: int) -> dict[str, Any]:
         "epsilons": epsilons if isinstance(epsilons, tuple) else (),
         "select": values.get("select_topk", 1.0),
         "parameters": values,
+        "divisor": _divisor(values),
     }
+
+
+def _divisor(values: Mapping[str, Any]) -> float | None:
+    """Return the divisor of a mean of models some of which are sums; None where none is one."""
+    counts = values.get("count", ())
+    if all(count == 1 for count in counts):
+        return None
+    pairs = zip(values["weight"], counts, strict=True)
+    return float32_sum([float32(weight) * count for weight, count in pairs])

@@ -22,10 +22,16 @@ _WORTH_BYTES = 1 << 22
 _OTHER_FILES = 32
 
 
-def tile_limits(max_bytes: int, threads: int) -> Limits:
-    """Return the limits of a run that is to stay within ``max_bytes`` of memory."""
+def tile_limits(max_bytes: int, threads: int, io: int = 0) -> Limits:
+    """Return the limits of a run that is to stay within ``max_bytes`` of memory.
+
+    Args:
+        max_bytes: Upper bound for memory.
+        threads: The threads of the run.
+        io: The code of how it reads its inputs, of ``engine.page_cache.io_code``.
+    """
     share = max_bytes // (_BUFFER_SHARE * threads)
-    return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES))
+    return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES), io=io)
 
 
 def least_bytes(threads: int) -> int:
@@ -70,17 +76,20 @@ def check_rows(
 def allow_open_files(n_files: int) -> None:
     """Raise the soft limit of open files to ``n_files`` and some more, if it is lower.
 
-    All files of a merge stay open: 64 experts of 30 files exceed the usual limit of 1024.
+    All files of a merge stay open: 64 experts of 30 files exceed the usual limit of 1024. Files
+    that are read past the page cache are open twice, as far as the hard limit allows that.
 
     Raises:
         InputError: The hard limit is lower.
     """
+    twice = 2 * n_files + _OTHER_FILES
     n_files += _OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= n_files:
+    if soft == resource.RLIM_INFINITY or soft >= twice:
         return
+    wanted = twice if hard == resource.RLIM_INFINITY else max(min(twice, hard), n_files)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(wanted, soft), hard))
     except (ValueError, OSError):
         raise InputError(
             f"needs {n_files} open files, but the limit is {hard} (ulimit -Hn); raise it, or use "

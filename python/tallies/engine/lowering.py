@@ -34,6 +34,8 @@ class Tasks:
         n_elements: int | None = None,
         *,
         alone: bool = False,
+        unit: int = -1,
+        searches: Sequence[int] = (),
     ) -> CombineTask:
         """Return the task of combining a slice of a tensor.
 
@@ -45,6 +47,8 @@ class Tasks:
             first: The first element of the slice.
             n_elements: The elements of the slice; None for all of the tensor.
             alone: True for a task at scale 1, of a plan that has no other job.
+            unit: The unit of guessed thresholds that has the tensor, or -1.
+            searches: The search of each expert's threshold in that unit, or -1.
         """
         work, rule = self._merge.works[job], self._merge.rule
         trims = self._trims(work, found)
@@ -59,6 +63,7 @@ class Tasks:
             divisor=divisor if rule.blend in MEANS else 1.0,
             zero_sign=zero_sign,
             majority=majority,
+            searches=searches,
         )
         stages = found.stages or self.stages(job)
         draws = [stage for stage in stages if isinstance(stage, Draw)]
@@ -72,6 +77,7 @@ class Tasks:
             agreement=AGREEMENT_CODES[rule.agreement],
             lambdas=work.lambdas,
             at_least=rule.at_least,
+            unit=unit,
         )
 
     def stage_sums(self, job: int, found: Statistics) -> StageTask:

@@ -72,6 +72,11 @@ class MatrixPasses(Passes):
         self._budget = Budget(max_bytes)
         self._is_matrix = is_matrix
 
+    @property
+    def guesses(self) -> bool:
+        """False: what merges matrices needs their thresholds first."""
+        return False
+
     def survey_model(self) -> None:
         """Find the thresholds that hold over all matrices together."""
         jobs = [job for job, is_matrix in enumerate(self._is_matrix) if is_matrix]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .._core import Band, Draw, DropByRank, RowBand, Weighed
+from .._core import Band, CandidateResult, Draw, DropByRank, RowBand, Weighed
+from .fingerprints import add_content
 
 Stage = Draw | DropByRank | Band | RowBand | Weighed
 """The change of one expert's task vector before the blend."""
@@ -32,6 +33,12 @@ class Guessed(NamedTuple):
 
     ranges: Sequence[Sequence[int]] = ()
     output: Sequence[int] = (0,) * 8
+
+    def joined(self, ranges: Sequence[Sequence[int]], output: Sequence[int]) -> Guessed:
+        """Return these stretches and others of the same tensor."""
+        lanes = list(self.output)
+        add_content(lanes, output)
+        return Guessed([*self.ranges, *ranges], lanes)
 
 
 @dataclass
@@ -64,6 +71,32 @@ class Outcome:
     """The factors of L1 rescaling, one per expert."""
     concern: str | None = None
     """The reason to doubt the result, if there is one."""
+
+    def take(self, merged: CandidateResult) -> None:
+        """Note what a combine of all of the tensor found, in the place of another's findings."""
+        self.conflicts = merged.conflicts
+        self.cancellations = merged.cancellations
+        self.sign_sum = merged.sign_sum
+        self.plus, self.minus = Guessed(*merged.plus), Guessed(*merged.minus)
+        self.output = list(merged.output)
+        self.overflow = merged.overflow
+
+    def forget(self) -> None:
+        """Take back what a combine found, before all of the tensor is combined again."""
+        self.conflicts = self.cancellations = self.sign_sum = 0
+        self.plus, self.minus = Guessed(), Guessed()
+        self.output = [0] * 8
+        self.overflow = False
+
+    def add(self, merged: CandidateResult) -> None:
+        """Note what a combine of a stretch found beside what the others found."""
+        self.conflicts += merged.conflicts
+        self.cancellations += merged.cancellations
+        self.sign_sum += merged.sign_sum
+        self.plus = self.plus.joined(*merged.plus)
+        self.minus = self.minus.joined(*merged.minus)
+        add_content(self.output, merged.output)
+        self.overflow |= merged.overflow
 
 
 @dataclass

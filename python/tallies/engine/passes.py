@@ -2,82 +2,31 @@
 
 A merge is at most two kinds of pass: a survey, which finds statistics, and the combine, which
 writes. If each tensor has statistics of its own, the two alternate over batches of tensors, so
-that the second read of a batch comes from the page cache. An exactly zero vote takes the majority
-of the elected signs, which is known only at the end: the combine assumes the majority so far, and
-the stretches for which that was wrong are combined once more.
+that the second read of a batch comes from the page cache. Thresholds of magnitudes need no survey:
+the combine runs with guesses of them and proves these (``guesses``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from .._core import CandidateResult, CombineResult, CombineTask, Limits, Plan
-from ..spec.choices import Scope, Semantics
-from ..spec.rules import Gate, Rule, Vote, Zero
-from .codes import KEEP_ALL, ZERO_SIGNS, rule_codes
-from .files import native
-from .fingerprints import add_content
-from .jobs import Merge, Work
-from .lowering import Tasks
-from .outcomes import Guessed, Outcome, Statistics, Trim
+from .._core import CandidateResult, Plan
+from ..spec.choices import Scope
+from .combining import Combining, keep_all
+from .guesses import Guess, Reads
+from .outcomes import Statistics
 from .stages import row_elements
 from .surveyor import Surveyor
 
 
-class Passes:
-    """Runs the passes of a merge.
+class Passes(Combining):
+    """Runs the passes of a merge. Arguments are those of ``Combining``."""
 
-    Args:
-        plan: A native plan without jobs, in which the files of the tensors are open.
-        works: The tensors, in the order in which equal magnitudes are preferred.
-        rule: The work on each tensor.
-        semantics: The author whose variant is meant.
-        limits: Threads and buffers.
-        labels: The experts, as messages name them.
-        has_base: True if the first input of each tensor is a base.
-        seed: The seed of random gates.
-        fingerprints: True if fingerprints of inputs and outputs are needed.
-        stop_at_overflow: True if a pass ends at the first value that is not finite.
-        report_overflow: Is called with the number of a tensor that got a value which is not finite
-            in its dtype, as soon as that is known; may raise.
-        progress: Is called with the bytes moved since the last call.
-        adds_jobs: False where the plan has the tensors as jobs already.
-    """
-
-    def __init__(
-        self,
-        plan: Plan,
-        works: Sequence[Work],
-        rule: Rule,
-        semantics: Semantics,
-        limits: Limits,
-        *,
-        labels: Sequence[str],
-        has_base: bool = True,
-        seed: int = 0,
-        fingerprints: bool = False,
-        stop_at_overflow: bool = False,
-        report_overflow: Callable[[int], None] | None = None,
-        progress: Callable[[int], object] | None = None,
-        adds_jobs: bool = True,
-    ) -> None:
-        self._plan = plan
-        self._works = works
-        self.rule = rule
-        self._semantics = semantics
-        self._limits = limits
-        self._labels = labels
-        self._fingerprints = fingerprints
-        self._stop_at_overflow = stop_at_overflow
-        self._report_overflow = report_overflow
-        self._progress = progress
-        self.outcomes: dict[int, Outcome] = {}
-        merge = Merge(plan, works, rule, semantics, limits, labels, has_base, seed, progress)
-        self._tasks = Tasks(merge)
-        self._surveyor = Surveyor(merge, self._tasks)
-        for work in works if adds_jobs else ():
-            plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._surveyor = Surveyor(self._request, self._tasks)
+        self._guess: Guess | None = None
 
     @property
     def by_model(self) -> bool:
@@ -102,16 +51,107 @@ class Passes:
         """Find the statistics that hold for all tensors together."""
         self.model = self._surveyor.survey_model(list(range(len(self._works))))
 
+    @property
+    def guesses(self) -> bool:
+        """True where thresholds can be guessed from a sample, and the combine proves them."""
+        return self._surveyor.guesses
+
+    @property
+    def reads(self) -> Reads:
+        """The reads beside those of whole passes, because of guesses."""
+        return self._surveyor.reads
+
+    @property
+    def is_guessing(self) -> bool:
+        """True while statistics of the model are guesses."""
+        return self._guess is not None
+
+    @property
+    def guessed(self) -> bytes | None:
+        """The guesses in force and what proves them so far, for another run; None for none."""
+        return None if self._guess is None else self._guess.native.to_bytes()
+
+    def guess_model(self, data: bytes | None = None) -> None:
+        """Guess the statistics that hold for all tensors together, until ``settle_guess``.
+
+        A small model is known by its sample, and has its statistics at once.
+
+        Args:
+            data: The guesses of an earlier run, whose ``outcomes`` are there.
+        """
+        jobs = range(len(self._works))
+        guess = self._surveyor.guess_model(jobs, data, [*self.outcomes])
+        (self.model,) = guess.statistics
+        self._guess = None if guess.is_sure else guess
+
+    def find_model(self) -> None:
+        """Guess the statistics of the model if that can be, or else find them."""
+        if self.guesses:
+            self.guess_model()
+        else:
+            self.survey_model()
+
+    def settle_guess(self) -> list[int]:
+        """Make the statistics of the model exact, and right what was combined with wrong guesses.
+
+        Returns:
+            The tensors whose outcomes have changed.
+        """
+        if (guess := self._guess) is None:
+            return []
+        self._guess = None
+        return self._settle_guess(guess)
+
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""
         self._tasks.scales = [work.scale * factors[work.name] for work in self._works]
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
+        if self.guesses and not self.by_model:
+            for batch, guess in self._surveyor.guessed_batches(jobs):
+                self._combine_guessed(batch, guess)
+                self._settle([job] for job in batch)
+            return
         for batch, found in self._surveyor.batches(jobs):
-            self._combine(batch, found)
+            self._combine(batch, found, self._guess)
             if not self.settles_last:
                 self._settle([job] for job in batch)
+
+    def _combine_guessed(self, jobs: Sequence[int], guess: Guess) -> None:
+        """Combine tensors, each with thresholds of its own, until their results are right."""
+        guessed = guess.statistics
+        found = [guess.of(guessed, job) for job in jobs]
+        self._combine(jobs, found, None if guess.is_sure else guess)
+        if guess.is_sure:
+            return
+        self._settle_guess(guess)
+
+    def _settle_guess(self, guess: Guess) -> list[int]:
+        """Put exact statistics in the place of guesses; return the tensors that have changed."""
+        settled = self._surveyor.settle(guess)
+        exact = guess.exact(settled)
+        if self.by_model:
+            (self.model,) = exact
+        else:
+            for job in guess.owners:
+                self.outcomes[job].trims = guess.of(exact, job).trims
+        again = [(guess.owners[task], first, n) for task, first, n in settled.again]
+        changed = {job for job, _, _ in again}
+        for job, result in zip(guess.owners, settled.results, strict=True):
+            if result is not None:
+                self.outcomes[job].take(result.candidates[0])
+                changed.add(job)
+        for job in sorted(guess.combined):
+            if guess.is_wrong(settled, job):
+                self.outcomes[job].forget()
+                again.append((job, 0, self._works[job].n_elements))
+                changed.add(job)
+        self._combine_again(again)
+        self._surveyor.note_repeated(again)
+        for job in sorted({*guess.owners, *guess.combined}):
+            self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
+        return sorted(changed)
 
     def surveys(self) -> Iterator[tuple[int, Statistics]]:
         """Yield the number of every tensor, and the statistics that its combine needs."""
@@ -126,7 +166,7 @@ class Passes:
         ``plan`` has this tensor alone.
         """
         task = self._tasks.make(job, zero_sign, -1, found, first, n, alone=True)
-        (result,) = self._run([task], plan, keeps_all=_keep_all([found.trims]))
+        (result,) = self._run([task], plan, keeps_all=keep_all([found.trims]))
         return result.candidates[0]
 
     def grain(self, job: int) -> int:
@@ -143,97 +183,6 @@ class Passes:
         """Combine these tensors again where cancelled votes took another sign than this one."""
         self._settle([jobs], sign)
 
-    def majority(self, jobs: Iterable[int]) -> int:
-        """Return the sign of the sum of elected signs over these tensors; the rule's if zero."""
-        total = sum(self.outcomes[job].sign_sum for job in jobs)
-        return (1 if total > 0 else -1) if total else self.rule.even
-
-    def _settle(self, groups: Iterable[Sequence[int]], known: int | None = None) -> None:
-        """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
-        tasks, owners = [], []
-        for group in groups:
-            sign = self.majority(group) if known is None else known
-            for job in group:
-                outcome = self.outcomes[job]
-                assumed = {1: outcome.plus, -1: outcome.minus}
-                outcome.plus = outcome.minus = Guessed()
-                wrong: list[Sequence[int]] = []
-                for guess, part in assumed.items():
-                    if self.rule.zero is Zero.MAJORITY and guess != sign:
-                        wrong += part.ranges
-                    else:
-                        add_content(outcome.output, part.output)
-                if not wrong:
-                    continue
-                found = Statistics(
-                    trims=outcome.trims,
-                    weights=outcome.weights,
-                    stages=self._tasks.stages(job, factors=outcome.factors),
-                )
-                for first, n_elements in wrong:
-                    tasks.append(self._tasks.make(job, sign, -1, found, first, n_elements))
-                    owners.append(job)
-                    outcome.n_repeated += n_elements
-        for job, result in zip(owners, self._run(tasks) if tasks else [], strict=True):
-            outcome, merged = self.outcomes[job], result.candidates[0]
-            for content in (merged.output, merged.plus[1], merged.minus[1]):
-                add_content(outcome.output, content)
-            self._note_overflow(job, outcome, outcome.overflow or merged.overflow)
-
-    def _combine(self, jobs: Sequence[int], statistics: Sequence[Statistics]) -> None:
-        by_tensor = self.rule.scope is Scope.TENSOR
-        wants_majority = self.rule.zero is Zero.MAJORITY and self.rule.vote is not Vote.NONE
-        tasks = [
-            self._tasks.make(
-                job,
-                ZERO_SIGNS[self.rule.zero],
-                (i if by_tensor else 0) if wants_majority else -1,
-                found,
-            )
-            for i, (job, found) in enumerate(zip(jobs, statistics, strict=True))
-        ]
-        results = self._run(tasks, keeps_all=_keep_all([found.trims for found in statistics]))
-        for job, found, result in zip(jobs, statistics, results, strict=True):
-            merged = result.candidates[0]
-            outcome = self.outcomes[job] = Outcome(
-                trims=found.trims,
-                weights=[] if found.coefficients else found.weights,
-                coefficients=found.coefficients,
-                factors=found.factors,
-                concern=found.concern,
-                conflicts=merged.conflicts,
-                cancellations=merged.cancellations,
-                sign_sum=merged.sign_sum,
-                plus=Guessed(*merged.plus),
-                minus=Guessed(*merged.minus),
-                inputs=result.inputs,
-                output=merged.output,
-            )
-            self._note_overflow(job, outcome, merged.overflow)
-
-    def _note_overflow(self, job: int, outcome: Outcome, overflow: bool) -> None:
-        outcome.overflow = overflow
-        if overflow and self._report_overflow is not None:
-            self._report_overflow(job)
-
-    def _run(
-        self, tasks: list[CombineTask], plan: Plan | None = None, *, keeps_all: bool = False
-    ) -> list[CombineResult]:
-        rule = self.rule
-        if keeps_all and rule.gate is Gate.VARIANCE:
-            rule = replace(rule, gate=Gate.ALL)
-        gate, vote, blend = rule_codes(rule)
-        return (plan or self._plan).combine(
-            tasks=tasks,
-            gate=gate,
-            vote=vote,
-            blend=blend,
-            fingerprints=self._fingerprints,
-            stop_at_overflow=self._stop_at_overflow,
-            limits=self._limits,
-            progress=self._progress,
-        )
-
     def kept(self, taking: Sequence[Sequence[int]] | None = None) -> list[int]:
         """Return the entries of each expert that survive the trim, over all tensors.
 
@@ -248,7 +197,3 @@ class Passes:
             for expert, trim in zip(experts, outcome.trims, strict=True):
                 kept[expert] += trim.n_kept
         return kept
-
-
-def _keep_all(rows: Sequence[Sequence[Trim]]) -> bool:
-    return all(trim.floor == KEEP_ALL for row in rows for trim in row)

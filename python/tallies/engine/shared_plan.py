@@ -111,8 +111,9 @@ class StandIn:
         stop_at_overflow: bool = False,
         limits: Limits,
         progress: object = None,
+        guesses: None = None,
     ) -> list[OneResult]:
-        """Merge tasks and write them, one result each."""
+        """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
         rule = (gate, vote, blend)
         asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
         asked.left = {_key(task): task for task in tasks}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .._core import Guesses, Settled
+from .guesses import Guess, Reads
 from .jobs import Merge
 from .lowering import Tasks
 from .outcomes import Statistics
@@ -28,17 +30,85 @@ class Surveyor:
     def __init__(self, merge: Merge, tasks: Tasks) -> None:
         self._context = Context(merge, tasks)
         self._survey = survey_of(merge.rule.survey) if merge.rule.survey else None
+        self.reads = Reads()
+        """The reads of guesses beside whole passes."""
 
     @property
     def of_model(self) -> bool:
         """True where one survey of all tensors comes before every combine."""
         return self._survey is not None and self._survey.of_model
 
+    @property
+    def guesses(self) -> bool:
+        """True where thresholds can be guessed, and the combine proves them."""
+        on_device = self._context.merge.limits.device_bytes > 0
+        return self._survey is not None and self._survey.can_guess and not on_device
+
     def survey_model(self, jobs: Sequence[int]) -> Statistics:
         """Return the statistics that hold for all these tensors together."""
         assert self._survey is not None, "the rule names a survey"
         (found,) = self._survey.take(self._context, [jobs])
         return found
+
+    def guess_model(
+        self, jobs: Sequence[int], data: bytes | None = None, combined: Sequence[int] = ()
+    ) -> Guess:
+        """Return the guessed thresholds of all these tensors together.
+
+        Args:
+            jobs: The tensors.
+            data: The guesses of an earlier run, with its counts.
+            combined: The tensors that the earlier run combined.
+        """
+        return self._guess([jobs], data, combined)
+
+    def guessed_batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], Guess]]:
+        """Yield batches of these tensors, and the guessed thresholds of each tensor."""
+        assert self._survey is not None, "the rule names a survey"
+        for batch in self._batches(jobs, self._survey.n_searches):
+            yield batch, self._guess([[job] for job in batch])
+
+    def settle(self, guess: Guess) -> Settled:
+        """Return the exact thresholds, and what became of results with wrong guesses."""
+        merge, reads = self._context.merge, self.reads
+
+        def progress(n_bytes: int) -> None:
+            reads.settled += n_bytes
+            if merge.progress is not None:
+                merge.progress(n_bytes)
+
+        settled = merge.plan.settle(guesses=guess.native, limits=merge.limits, progress=progress)
+        reads.listed += guess.native.n_listed
+        reads.repaired += guess.native.n_repaired
+        return settled
+
+    def note_repeated(self, stretches: Sequence[tuple[int, int, int]]) -> None:
+        """Note that stretches were combined again: tensor, first element, number of elements."""
+        for job, _, n_elements in stretches:
+            work = self._context.merge.works[job]
+            self.reads.repeated += n_elements
+            self.reads.settled += work.n_input_bytes * n_elements // max(work.n_elements, 1)
+
+    def _guess(
+        self,
+        groups: Sequence[Sequence[int]],
+        data: bytes | None = None,
+        combined: Sequence[int] = (),
+    ) -> Guess:
+        assert self._survey is not None, "the rule names a survey"
+        merge = self._context.merge
+        asked = self._survey.ask(self._context, groups)
+        if data is not None:
+            native = Guesses.from_bytes(data, units=asked.units)
+        else:
+            native = merge.plan.guess(
+                units=asked.units,
+                locate=asked.locate,
+                limits=merge.limits,
+                progress=merge.progress,
+            )
+            self.reads.sampled += native.n_sampled
+        return Guess(asked, groups, native, combined)
 
     def batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], list[Statistics]]]:
         """Yield batches of these tensors, and the statistics of each tensor.

@@ -30,6 +30,8 @@ class Usage:
 
     bytes_read: int = 0
     bytes_written: int = 0
+    bytes_direct: int = 0
+    """Bytes among those read that did not go through the page cache of the system."""
     seconds: float = 0.0
     gb_per_second: float = 0.0
     """Bytes read and written, in units of 10^9, over ``seconds``."""
@@ -44,7 +46,9 @@ class Usage:
         return data | used
 
 
-def measure(start: float, bytes_read: int, bytes_written: int, threads: int) -> dict[str, Any]:
+def measure(
+    start: float, bytes_read: int, bytes_written: int, threads: int, bytes_direct: int = 0
+) -> dict[str, Any]:
     """Return the fields of ``Usage`` of a run that ends now.
 
     Args:
@@ -52,6 +56,7 @@ def measure(start: float, bytes_read: int, bytes_written: int, threads: int) -> 
         bytes_read: Bytes that the run read.
         bytes_written: Bytes that it wrote.
         threads: Threads that it used.
+        bytes_direct: Bytes that it read past the page cache.
 
     Returns:
         Keyword arguments of ``Usage`` and of every report that inherits from it.
@@ -62,6 +67,7 @@ def measure(start: float, bytes_read: int, bytes_written: int, threads: int) -> 
         Usage(
             bytes_read=bytes_read,
             bytes_written=bytes_written,
+            bytes_direct=bytes_direct,
             seconds=seconds,
             gb_per_second=moved / 1e9 / seconds,
             peak_memory_bytes=peak_memory_bytes(),

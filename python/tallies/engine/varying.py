@@ -9,6 +9,7 @@ from .._core import CandidateResult, Limits, Plan
 from ..methods._method import Method
 from ..spec.choices import Semantics
 from ..spec.rules import Gate
+from .guesses import Reads
 from .jobs import Work
 from .outcomes import Statistics
 from .passes import Passes
@@ -62,6 +63,11 @@ class VaryingPasses(Passes):
                 by_values[values] = made
             self._of.append(by_values[values])
         self._all = list(by_values.values())
+
+    @property
+    def reads(self) -> Reads:
+        """The reads beside those of whole passes, because of guesses."""
+        return sum((passes.reads for passes in self._all), Reads())
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""

@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..merging.planning import with_changed_defaults
 from ..merging.values import extents
 from ..methods._matrix import MatrixMethod
+from ..methods._method import counted_weights
 from ..recipe.config import MergeConfig
 from ..recipe.effect import in_effect
 from ..recipe.modifiers import Modifiers
@@ -95,7 +96,7 @@ class AdapterPlan:
         parameters = self.parameters[name]
         weights = parameters.get("weight", (1.0,) * len(self.operands))
         is_mean = parameters.get("normalize", self.rule.blend in MEANS)
-        divisor = math.fsum(weights) if is_mean else 1.0
+        divisor = math.fsum(counted_weights({"weight": weights, **parameters})) if is_mean else 1.0
         scale = parameters.get("scale", 1.0) * self.factors[name]
         return [scale * weight / divisor for weight in weights]
 

@@ -44,7 +44,7 @@ class ArrayMerge:
         """Merge all tensors, and return the warnings.
 
         Args:
-            addresses: Where the result of each merged tensor goes; 0 where that is decided later.
+            addresses: The address of each merged tensor's result; 0 if the plan decides it later.
             groups: The numbers of tensors that are merged together.
         """
         made, outputs = self._made, forms(self._made)

@@ -12,6 +12,7 @@ from ..engine import device as accelerate
 from ..engine.bar import is_bar, with_progress
 from ..engine.environment import in_float_environment
 from ..engine.limits import allow_open_files, n_threads, too_little
+from ..engine.page_cache import io_code
 from ..engine.usage import Progress
 from ..lora.adapter_merge import merge_adapters
 from ..lora.adapter_report import AdapterReport
@@ -45,6 +46,7 @@ def merge(
     resume: bool = False,
     overwrite: bool = False,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress = None,
 ) -> MergeReport | AdapterReport:
     """Merge checkpoints on disk into a new directory or file, tile by tile in bounded memory.
@@ -75,6 +77,9 @@ def merge(
             of another recipe, or over inputs that changed since, is an error.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the rename, for power failures.
+        io: ``"buffered"`` reads the inputs through the page cache, ``"direct"`` past it where the
+            file system can, and ``"auto"`` past it what is not in it, if they take
+            more than half of the memory.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
 
@@ -114,6 +119,7 @@ def merge(
             resume=resume,
             overwrite=overwrite,
             sync=sync,
+            io=io,
             progress=moved,
             stages=stages or {},
         )
@@ -143,6 +149,7 @@ def _merge(
     resume: bool,
     overwrite: bool,
     sync: bool,
+    io: str,
     progress: Progress,
     stages: Mapping[str, Mapping[str, Any]],
 ) -> MergeReport | AdapterReport:
@@ -162,7 +169,13 @@ def _merge(
     inputs.fetch_opaque(bars=bars)
     made = plan(request)
     limits, on_cpu = accelerate.limits(
-        device, max_bytes, parse_size(max_vram), n_threads(threads), made.rule, len(made.labels)
+        device,
+        max_bytes,
+        parse_size(max_vram),
+        n_threads(threads),
+        made.rule,
+        len(made.labels),
+        io_code(io, made.input_files()),
     )
     check_memory(made, max_bytes, n_threads(threads))
     read = [*made.input_roots(), *made.input_files()]

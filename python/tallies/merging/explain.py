@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.limits import least_bytes, n_threads
 from ..messages import counted, headline, labelled, some, warned
+from ..methods._matrix import MatrixMethod
 from ..sizes import format_size
+from ..spec.rules import Gate
 from . import facts
 from .adapters import adapters_of, tokenizers_of_adapters
 from .matrices import in_words, matrix_counts
@@ -115,6 +117,23 @@ def _tensors(made: MergePlan) -> Iterator[tuple[str, str]]:
     for title, values in facts.varying(made).items():
         for number, line in enumerate(layers_in_words(by_layer(values))):
             yield "" if number else "by layer", f"{title}: {line}" if not number else line
+
+
+def passes_in_words(made: MergePlan) -> list[str]:
+    """Return the passes over the data, in words."""
+    first = ["survey of layers"] if made.modifiers.drop_layers else []
+    first += ["survey of norms"] if made.modifiers.needs_norms else []
+    if issubclass(made.config.method, MatrixMethod):
+        if made.rule.gate is Gate.MAGNITUDE:
+            first.append("survey of all matrices together")
+        return [*first, "matrices, one at a time, and combine of the other tensors"]
+    if made.survey is None:
+        return [*first, "combine"]
+    surveys = [made.survey.title, "second survey"][: made.survey.n_passes]
+    surveys = ["sample"] if made.guesses else surveys
+    if made.survey.of_model:
+        return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
+    return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
 
 
 def _cost(

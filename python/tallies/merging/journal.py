@@ -52,29 +52,38 @@ class Journal(Findings):
             lines = self._path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             return False
-        n_bytes = 0
+        n_bytes, guess = 0, None
         for line, record in zip(lines, _records(lines), strict=False):
             if n_bytes == 0 and record.get("key") != self._head["key"]:
                 return False
             n_bytes += len(line)
             if "survey" in record:
-                self.model = Statistics(
-                    trims=[Trim(*row) for row in record["survey"]],
-                    weights=record["weights"],
-                    scores=[Score(**score) for score in record["scores"]],
-                )
+                self.model = _statistics(record)
+                changed = _outcomes(record["outcomes"])
+                for held in self.finished.values():
+                    held |= {job: changed[job] for job in held.keys() & changed.keys()}
             elif "dropped" in record:
                 self.dropped = record["dropped"]
             elif "alpha" in record:
                 self.alpha = record["alpha"]
             elif "file" in record:
-                outcomes = {int(job): _outcome(data) for job, data in record["outcomes"].items()}
-                self.finished[record["file"]] = outcomes
+                self.finished[record["file"]] = _outcomes(record["outcomes"])
+                guess = record["guess"]
         os.truncate(self._path, n_bytes)
-        return n_bytes > 0
+        return n_bytes > 0 and (guess is None or bool(self.model) or self._load_guess(guess))
+
+    def _load_guess(self, name: str) -> bool:
+        """Read the guesses of finished files; return False if they are not as they were written."""
+        try:
+            data = (self._path.parent / name).read_bytes()
+        except FileNotFoundError:
+            return False
+        self.guess = data
+        return name == _guess_name(data)
 
     def begin(self) -> None:
         """Start the file anew, in the place of another run's."""
+        self.finished, self.guess = {}, None
         self._path.write_bytes(_line(self._head))
 
     def refuse_others(self) -> None:
@@ -90,11 +99,12 @@ class Journal(Findings):
         if any("file" in one for one in records):
             raise InputError(changed(was, self._head["facts"]))
 
-    def record_model(self, found: Statistics) -> None:
-        """Note the statistics of the model."""
+    def record_model(self, found: Statistics, changed: Mapping[int, Outcome] | None = None) -> None:
+        """Note the statistics of the model, and outcomes that changed when these were settled."""
         super().record_model(found)
         scores = [asdict(one) for one in found.scores]
-        self._append({"survey": found.trims, "weights": found.weights, "scores": scores})
+        record = {"survey": found.trims, "weights": found.weights, "scores": scores}
+        self._append({**record, "outcomes": _data(changed or {})})
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
         """Note which layers of the models are left out."""
@@ -106,11 +116,25 @@ class Journal(Findings):
         super().record_alpha(alpha)
         self._append({"alpha": alpha})
 
-    def record_file(self, name: str, outcomes: Mapping[int, Outcome]) -> None:
-        """Note that a file is finished, but for votes that were guessed."""
+    def record_file(
+        self, name: str, outcomes: Mapping[int, Outcome], guess: bytes | None = None
+    ) -> None:
+        """Note that a file is finished, but for votes and thresholds that were guessed.
+
+        Args:
+            name: The name of the file.
+            outcomes: The outcomes of its merged tensors.
+            guess: The guessed thresholds, with the counts of all files so far.
+        """
         self.finished[name] = dict(outcomes)
-        data = {str(job): asdict(outcome) for job, outcome in outcomes.items()}
-        self._append({"file": name, "outcomes": data})
+        kept = None
+        if guess is not None:
+            kept = _guess_name(guess)
+            (self._path.parent / kept).write_bytes(guess)
+        self._append({"file": name, "outcomes": _data(outcomes), "guess": kept})
+        for other in self._path.parent.glob(f"{_GUESS}*"):
+            if other.name != kept:
+                other.unlink()
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with open(self._path, "ab") as file:
@@ -158,6 +182,30 @@ def _line(record: Mapping[str, Any]) -> bytes:
 def _with_digest(record: bytes) -> bytes:
     digest = hashlib.blake2b(record, digest_size=_N_DIGEST // 2).hexdigest()
     return digest.encode() + record + b"\n"
+
+
+_GUESS = "guess-"
+
+
+def _guess_name(data: bytes) -> str:
+    """Return the name of the file beside the journal that has these guesses."""
+    return _GUESS + hashlib.blake2b(data, digest_size=_N_DIGEST // 2).hexdigest()
+
+
+def _statistics(record: Mapping[str, Any]) -> Statistics:
+    return Statistics(
+        trims=[Trim(*row) for row in record["survey"]],
+        weights=record["weights"],
+        scores=[Score(**score) for score in record["scores"]],
+    )
+
+
+def _data(outcomes: Mapping[int, Outcome]) -> dict[str, Any]:
+    return {str(job): asdict(outcome) for job, outcome in outcomes.items()}
+
+
+def _outcomes(data: Mapping[str, Any]) -> dict[int, Outcome]:
+    return {int(job): _outcome(one) for job, one in data.items()}
 
 
 def _outcome(data: Mapping[str, Any]) -> Outcome:

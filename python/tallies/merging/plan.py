@@ -23,14 +23,13 @@ from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
 from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
-from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
-from ..spec.rules import Gate, Rule
+from ..spec.rules import Rule
 from . import plain
-from .explain import explain
+from .explain import explain, passes_in_words
 from .stack import Stack
-from .steps import Request, n_surveys
+from .steps import Request, can_guess, n_surveys
 from .vocabulary import Vocabulary
 from .vocabulary_files import with_tokenizer
 
@@ -123,9 +122,15 @@ class MergePlan:
         return sum(shard.n_bytes + len(self.header(shard)[0]) for shard in self.shards)
 
     @cached_property
+    def guesses(self) -> bool:
+        """True where the combine proves thresholds that a sample names."""
+        return can_guess(self.config.method, self.modifiers, self.survey)
+
+    @cached_property
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
-        return n_surveys(self.modifiers, self.survey) * self.bytes_combined
+        n_passes = n_surveys(self.config.method, self.modifiers, self.survey)
+        return n_passes * self.bytes_combined
 
     @cached_property
     def bytes_combined(self) -> int:
@@ -283,18 +288,7 @@ class MergePlan:
 
     def passes(self) -> list[str]:
         """Return the passes over the data, in words."""
-        first = ["survey of layers"] if self.modifiers.drop_layers else []
-        first += ["survey of norms"] if self.modifiers.needs_norms else []
-        if issubclass(self.config.method, MatrixMethod):
-            if self.rule.gate is Gate.MAGNITUDE:
-                first.append("survey of all matrices together")
-            return [*first, "matrices, one at a time, and combine of the other tensors"]
-        if self.survey is None:
-            return [*first, "combine"]
-        surveys = [self.survey.title, "second survey"][: self.survey.n_passes]
-        if self.survey.of_model:
-            return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
-        return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]
+        return passes_in_words(self)
 
     def __str__(self) -> str:
         return explain(self)

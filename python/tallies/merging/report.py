@@ -87,6 +87,8 @@ class MergeReport(Usage):
     """The sign that cancelled votes took, where one holds for the whole model."""
     combined_again: int
     """Elements repeated because the majority of the signs was known only at the end."""
+    reads: dict[str, int] | None = None
+    """The reads beside those of whole passes, where the combine proves guessed thresholds."""
     tensors_skipped: int = 0
     """Always 0: a tensor is merged, copied or tied, or the merge fails."""
     thresholds: dict[str, list[float | None]] = field(default_factory=dict)

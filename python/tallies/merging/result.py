@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from .._core import target
@@ -36,6 +36,8 @@ class MergeResult:
     alpha: float | None
     """The factor of the first layer, where it followed from norms."""
     warnings: Sequence[str]
+    bytes_direct: int
+    """Bytes that were read past the page cache."""
     _contents: dict[TensorInfo, list[int]] = field(default_factory=dict)
 
     def report(
@@ -112,6 +114,7 @@ class MergeResult:
             sign_conflict_fraction=conflicts / max(made.n_parameters, 1),
             cancellations=sum(outcome.cancellations for outcome in outcomes),
             majority_sign=passes.majority(passes.outcomes) if whole_model else None,
+            reads=asdict(passes.reads) if passes.reads else None,
             combined_again=sum(outcome.n_repeated for outcome in outcomes),
             thresholds={
                 self.works[job].name: [_magnitude(trim.bits) for trim in outcome.trims]
@@ -133,8 +136,14 @@ class MergeResult:
             warnings=warnings,
             names=facts.names_from(made, home),
             target=target(),
-            **measure(start, made.bytes_read, made.bytes_written, threads),
+            **measure(start, self._bytes_read(), made.bytes_written, threads, self.bytes_direct),
         )
+
+    def _bytes_read(self) -> int:
+        """Return the bytes that all passes read, and what was sampled and read again."""
+        made, reads = self.plan, self.passes.reads
+        surveyed = made.bytes_combined if made.guesses and not self.passes.guesses else 0
+        return made.bytes_read + surveyed + reads.sampled + reads.settled
 
     def _base_report(self, fingerprint: str) -> ModelReport:
         made, name = self.plan, facts.template_name(self.plan)

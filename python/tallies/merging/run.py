@@ -55,7 +55,9 @@ class MergeRun:
         self._limits = limits
         self._threads = threads
         self._max_bytes = max_bytes
-        self._advance = Advance(progress, made.bytes_moved)
+        # A device needs its floors first: a survey takes the place of the guesses.
+        surveyed = made.bytes_combined if made.guesses and limits.device_bytes else 0
+        self._advance = Advance(progress, made.bytes_moved + surveyed)
         self._outputs: dict[str, TensorInfo] = {}
         read = [*made.input_files(), *made.tokenizer_files()]
         self._stamps = stamps([Path(path) for path in read])
@@ -108,7 +110,7 @@ class MergeRun:
             self._files.write_head(directory / shard.name, made.header(shard)[0])
             self._copy_tensors(shard)
             outcomes = {job: steps.passes.outcomes[job] for job in self._jobs(shard)}
-            journal.record_file(shard.name, outcomes)
+            journal.record_file(shard.name, outcomes, steps.passes.guessed)
 
         steps.run([self._jobs(shard) for shard in shards], finish)
         for name, index in index_files(made.shards).items():
@@ -122,6 +124,7 @@ class MergeRun:
             dropped=journal.dropped or [],
             alpha=journal.alpha,
             warnings=[*self.warnings, *steps.warnings()],
+            bytes_direct=self._limits.bytes_direct,
         )
 
     def check_unchanged(self) -> None:
@@ -176,7 +179,8 @@ class MergeRun:
         """Take over the outcomes of an earlier run; return the files that still hold its work."""
         for outcomes in journal.finished.values():
             passes.outcomes.update(outcomes)
-        settling = passes.settles_last and len(journal.finished) == len(self._plan.shards)
+        whole = len(journal.finished) == len(self._plan.shards)
+        settling = passes.settles_last and whole and journal.guess is None
         majority = passes.majority(passes.outcomes) if settling else None
         is_intact = partial(self._is_intact, directory, passes, majority)
         shards = [shard for shard in self._plan.shards if shard.name in journal.finished]

@@ -195,7 +195,8 @@ class _Merge:
         )
 
         rule = self._method.rule(constants, self._semantics)
-        n_reads = 1 + n_surveys(modifiers, survey_of(rule.survey) if rule.survey else None)
+        survey = survey_of(rule.survey) if rule.survey else None
+        n_reads = 1 + n_surveys(self._method, modifiers, survey)
         sources = [matched.source(model, name) for model in self._models for name in names]
         n_written = sum(result[name].nbytes for name in names)
         advance = Advance(

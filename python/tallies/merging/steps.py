@@ -13,10 +13,11 @@ from typing import Any
 from .._core import Limits, Plan
 from ..engine.jobs import Work
 from ..engine.matrices import passes_for
-from ..engine.outcomes import Statistics
+from ..engine.outcomes import Outcome, Statistics
 from ..engine.surveys.survey import Survey
 from ..errors import InputError
 from ..messages import counted, some
+from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..recipe.modifiers import Modifiers
 from ..spec.choices import Nonfinite, Semantics
@@ -42,18 +43,26 @@ class Request:
     nonfinite: Nonfinite
 
 
-def n_surveys(modifiers: Modifiers, survey: Survey | None) -> int:
+def can_guess(method: type[Method], modifiers: Modifiers, survey: Survey | None) -> bool:
+    """Return True if the combine proves guessed thresholds in the place of a survey."""
+    needs_first = issubclass(method, MatrixMethod) or modifiers.needs_norms
+    return survey is not None and survey.can_guess and not (needs_first and survey.of_model)
+
+
+def n_surveys(method: type[Method], modifiers: Modifiers, survey: Survey | None) -> int:
     """Return the passes over all values before the combine, if each search takes one pass.
 
     Args:
+        method: The merge method.
         modifiers: The merge's modifiers.
         survey: The survey that the method names.
     """
     if survey is None:
         return modifiers.n_surveys
+    surveyed = not can_guess(method, modifiers, survey)
     # The survey of norms merges, and so needs what the surveys of each tensor find.
     again = modifiers.needs_norms and not survey.of_model
-    return modifiers.n_surveys + (1 + again) * survey.n_passes
+    return modifiers.n_surveys + (surveyed + again) * survey.n_passes
 
 
 class Findings:
@@ -66,9 +75,11 @@ class Findings:
         """For each expert, the layers of its task vector that are left out."""
         self.alpha: float | None = None
         """The factor of the first layer, where it follows from norms."""
+        self.guess: bytes | None = None
+        """The guessed statistics of the model and their counts, until they are settled."""
 
-    def record_model(self, found: Statistics) -> None:
-        """Note the statistics of the model."""
+    def record_model(self, found: Statistics, changed: Mapping[int, Outcome] | None = None) -> None:
+        """Note the statistics of the model, and outcomes that changed when these were settled."""
         self.model = found
 
     def record_dropped(self, dropped: list[list[str]]) -> None:
@@ -158,6 +169,7 @@ class Steps:
         for number, jobs in enumerate(groups):
             self.passes.combine(jobs)
             finish(number)
+        self._settle()
         self.passes.settle_majority()
 
     def warnings(self) -> list[str]:
@@ -193,9 +205,23 @@ class Steps:
         return without(works, findings.dropped or [], modifiers.layers(request.names))
 
     def _survey(self) -> None:
-        if self.passes.by_model and not self.passes.model and self.works:
-            self.passes.survey_model()
-            self._findings.record_model(self.passes.model)
+        """Find or guess the statistics of the model, unless an earlier run has found them."""
+        passes = self.passes
+        if not passes.by_model or passes.model or not self.works:
+            return
+        if passes.guesses and not self._request.modifiers.needs_norms:
+            passes.guess_model(self._findings.guess)
+        else:
+            passes.survey_model()
+        if not passes.is_guessing:
+            self._findings.record_model(passes.model)
+
+    def _settle(self) -> None:
+        """Make guessed statistics of the model exact, and what was combined with them right."""
+        if self.passes.is_guessing:
+            changed = self.passes.settle_guess()
+            outcomes = {job: self.passes.outcomes[job] for job in changed}
+            self._findings.record_model(self.passes.model, outcomes)
 
     def _alpha(self) -> float | None:
         if not self._request.modifiers.needs_norms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine.usage import done_line
@@ -63,6 +63,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     if report.alpha is not None:
         yield "layers", f"alpha {report.alpha:.6g}"
+    if report.reads is not None:
+        yield "guesses", _reads(report.reads)
     if report.majority_sign is not None or report.sign_conflicts:
         yield (
             "signs",
@@ -94,6 +96,14 @@ def _facts(report: MergeReport, expert: ModelReport, number: int) -> Iterator[st
         yield f"{counted(len(expert.dropped), 'tensor')} left out"
     if report.base is not None and not expert.layers:
         yield f"{expert.n_equal_to_base} of {report.tensors_merged} tensors equal the base's"
+
+
+def _reads(reads: Mapping[str, int]) -> str:
+    """Return how thresholds were guessed, in words."""
+    return (
+        f"{format_size(reads['sampled'])} sampled, {reads['listed']:,} elements listed, "
+        f"{reads['repaired']:,} repaired, {reads['repeated']:,} combined again"
+    )
 
 
 def _of_model(rows: Iterable[Sequence[float | None]], number: int) -> str:

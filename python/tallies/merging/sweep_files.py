@@ -15,6 +15,7 @@ from ..engine import device as accelerate
 from ..engine.bar import is_bar
 from ..engine.files import PlanFiles
 from ..engine.limits import allow_open_files, n_threads, too_little
+from ..engine.page_cache import io_code
 from ..engine.usage import Advance, Progress, measure
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
@@ -42,6 +43,7 @@ def write_sweep(
     resume: bool = False,
     overwrite: bool = False,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress = None,
 ) -> SweepReport:
     """Merge all candidates of a grid into directories of ``out``; arguments as for ``sweep``.
@@ -58,7 +60,7 @@ def write_sweep(
     destination = _destination(out, made, overwrite)
     if inputs.fetch(bars=is_bar(progress)):
         made = candidates(config, settings)
-    job = _Sweep(made, parse_size(max_memory), n_threads(threads), device, parse_size(max_vram))
+    job = _Sweep(made, parse_size(max_memory), n_threads(threads), device, parse_size(max_vram), io)
     if resume:
         destination.refuse_busy()
     with destination.writing(resume, sync) as directory:
@@ -70,7 +72,9 @@ def write_sweep(
             reports=reports,
             n_reads=len(job.groups),
             notes=told(job.groups),
-            **measure(start, job.bytes_read, job.bytes_written, n_threads(threads)),
+            **measure(
+                start, job.bytes_read, job.bytes_written, n_threads(threads), job.bytes_direct
+            ),
         )
         (directory / SWEEP_NAME).write_text(report.file_text(directory), encoding="utf-8")
     return report
@@ -95,6 +99,7 @@ class _Sweep:
         threads: int,
         device: str,
         max_vram: int,
+        io: str,
     ) -> None:
         self._made, self._threads, self._max_bytes = made, threads, max_bytes
         self.groups = families(made)
@@ -104,11 +109,22 @@ class _Sweep:
             for one in group:
                 check_memory(one.plan, max_bytes, threads, len(group))
         first = made[0].plan
+        inputs = {path for one in made for path in one.plan.input_files()}
         self._limits, self._on_cpu = accelerate.limits(
-            device, max_bytes, max_vram, threads, first.rule, len(first.labels)
+            device,
+            max_bytes,
+            max_vram,
+            threads,
+            first.rule,
+            len(first.labels),
+            io_code(io, inputs),
         )
-        n_inputs = len({path for one in made for path in one.plan.input_files()})
-        allow_open_files(2 * n_inputs + sum(len(one.plan.shards) for one in made))
+        allow_open_files(2 * len(inputs) + sum(len(one.plan.shards) for one in made))
+
+    @property
+    def bytes_direct(self) -> int:
+        """Bytes that were read past the page cache."""
+        return self._limits.bytes_direct
 
     def write(
         self, directory: Path, destination: Destination, start: float, progress: Progress

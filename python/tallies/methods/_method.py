@@ -137,9 +137,16 @@ def linear_rule(
     return Rule(Gate.ALL, Vote.NONE, Blend.SUM, survey=survey)
 
 
+def counted_weights(parameters: Values) -> tuple[float, ...]:
+    """Return the weights whose sum divides a mean: of a model that is a sum, times its count."""
+    weights: tuple[float, ...] = parameters["weight"]
+    counts = parameters.get("count", (1.0,) * len(weights))
+    return tuple(weight * count for weight, count in zip(weights, counts, strict=True))
+
+
 def mean_objection(parameters: Values) -> str | None:
     """Return the objection to weights that cancel, for methods that divide by their sum."""
-    weights = parameters["weight"]
+    weights = counted_weights(parameters)
     # A float32 sum below 1e-6 of its terms is rounding error.
     if parameters["normalize"] and abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights)):
         return f"the weights {weights} sum to zero; change them or set 'normalize: false'"

@@ -21,6 +21,12 @@ def a_schedule() -> Parameter:
     return Parameter("constant", about, choices=SCHEDULES, semantics=(PAPER,))
 
 
+def a_count() -> Parameter:
+    """Return the number of models that a model is the sum of; mergekit has none."""
+    about = "sum of the weights of the models that the model is the sum of"
+    return Parameter(1.0, about, low=0, per_model=True, semantics=(PAPER,))
+
+
 def a_decay() -> Parameter:
     """Return the decay of the schedule ``ema``."""
     about = "share of the average that stays at each step of 'schedule: ema'"

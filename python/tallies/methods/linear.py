@@ -6,13 +6,15 @@ from ..spec.choices import MERGEKIT, PAPER, Semantics
 from ..spec.parameters import Parameter, Values
 from ..spec.rules import Blend, Gate, Rule, Vote
 from ._method import Method, mean_objection
-from ._schedules import a_decay, a_schedule, weights_by_order
+from ._schedules import a_count, a_decay, a_schedule, weights_by_order
 
 
 class Linear(Method):
     """Average the models' weights; no base takes part.
 
-    out = sum_t w_t f_t / sum_t w_t, without the division when ``normalize`` is false.
+    out = sum_t w_t f_t / sum_t w_t, without the division when ``normalize`` is false. A model that
+    is itself such a sum, of models whose weights have the sum c, counts as them with ``count: c``:
+    its w_t in the divisor is w_t c.
 
     A ``schedule`` weighs checkpoints of one run by their order, t = 1 the oldest, t = n the newest:
 
@@ -42,6 +44,7 @@ class Linear(Method):
     semantics = (PAPER, MERGEKIT)
 
     weight = Parameter(1.0, "weight of the model", per_model=True, by_semantics={MERGEKIT: None})
+    count = a_count()
     normalize = Parameter(True, "divide by the sum of the weights")
     schedule = a_schedule()
     decay = a_decay()

@@ -122,3 +122,13 @@ class Rescale(Choice):
     """The inverse of an entry's probability to survive."""
     L1 = "l1"
     """The factor that restores the sum of magnitudes of each tensor."""
+
+
+class Io(Choice):
+    """The way in which a run reads its inputs."""
+
+    AUTO = "auto"
+    BUFFERED = "buffered"
+    """Through the page cache of the system, which keeps them for the next run."""
+    DIRECT = "direct"
+    """Past it, so that the system copies and keeps nothing."""

@@ -75,7 +75,7 @@ class InnerProducts(Survey):
         found = merge.plan.column_products(
             tasks=[MatrixTask(job=job, columns=_n_columns(merge.works[job])) for job in jobs],
             deltas=merge.has_base,
-            limits=Limits(1, merge.limits.buffer_bytes),  # the sums run from row to row
+            limits=merge.limits.with_threads(1),  # the sums run from row to row
             progress=merge.progress,
         )
         statistics = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import ClassVar
 
+from ..._core import Threshold, Unit
 from ...spec.choices import Scope
 from ...spec.parameters import Values
 from ...spec.rules import SurveyRule
@@ -32,6 +33,19 @@ class Context:
         return sum(self.merge.works[job].n_elements for job in group)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Thresholds that a survey asks for, one unit for each group of tensors."""
+
+    units: Sequence[Unit]
+    locate: bool
+    """True if equal magnitudes are cut off at the rank."""
+    searches: Sequence[Sequence[int]]
+    """By unit, the search that each expert's threshold comes from; -1 for none."""
+    answer: Callable[[Sequence[Sequence[Threshold]]], list[Statistics]]
+    """Returns the statistics of each group from the thresholds of its unit."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Survey(ABC):
     """A survey. Its fields are the facts that a ``SurveyRule`` states."""
@@ -46,6 +60,8 @@ class Survey(ABC):
     """The name of the survey in a plan that a person reads."""
     n_searches: ClassVar[int] = 0
     """Thresholds of each expert that are searched in a tensor."""
+    can_guess: ClassVar[bool] = False
+    """True where the combine can run with guessed thresholds and prove them: see ``ask``."""
 
     @property
     def of_model(self) -> bool:
@@ -66,6 +82,13 @@ class Survey(ABC):
             parameters: The resolved parameters of each tensor.
             labels: The experts, as messages name them.
         """
+
+    def ask(self, context: Context, groups: Sequence[Sequence[int]]) -> Asked:
+        """Return the thresholds of each group of tensors; for surveys that can guess.
+
+        Arguments are those of ``take``.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..._core import Threshold, Unit
+from ..._core import Slice, Threshold, Unit
 from ...errors import InputError
 from ...spec.choices import Equal, Semantics
 from ...spec.parameters import Values
 from ..codes import KEEP_ALL, KEEP_NONE
 from ..outcomes import Statistics, Trim
-from .survey import Context, Survey
+from .survey import Asked, Context, Survey
 
 
 @dataclass(frozen=True)
@@ -38,33 +38,47 @@ class Trims(Survey):
     """
 
     n_searches = 1
+    can_guess = True
 
     def check(self, parameters: Sequence[Values], labels: Sequence[str]) -> None:
         """Raise InputError if one threshold is to hold for tensors of different densities."""
         if self.of_model:
             model_densities([values["density"] for values in parameters], labels)
 
-    def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
-        """Return the trims of each group of tensors, whose entries are ranked together."""
-        merge = context.merge
+    def ask(self, context: Context, groups: Sequence[Sequence[int]]) -> Asked:
+        """Return the thresholds of each group of tensors, whose entries are ranked together."""
+        equal = context.merge.rule.equal
         ranks = [_ranks(context, group) for group in groups]
+        works = context.merge.works
+        # With their lengths, because guesses of an earlier run are read without a plan.
         units = [
-            Unit(jobs=list(group), ranks=[one.rank for one in row])
+            Unit(
+                jobs=[Slice(job=job, n_elements=works[job].n_elements) for job in group],
+                ranks=[one.rank for one in row],
+            )
             for group, row in zip(groups, ranks, strict=True)
         ]
-        locate = merge.rule.equal is Equal.FIRST
+
+        def answer(thresholds: Sequence[Sequence[Threshold]]) -> list[Statistics]:
+            return [
+                Statistics(
+                    trims=[
+                        trim(context, group, *pair, equal) for pair in zip(row, found, strict=True)
+                    ]
+                )
+                for group, row, found in zip(groups, ranks, thresholds, strict=True)
+            ]
+
+        searches = [[i if one.rank > 0 else -1 for i, one in enumerate(row)] for row in ranks]
+        return Asked(units, equal is Equal.FIRST, searches, answer)
+
+    def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
+        """Return the trims of each group of tensors."""
+        merge, asked = context.merge, self.ask(context, groups)
         thresholds = merge.plan.select(
-            units=units, locate=locate, limits=merge.limits, progress=merge.progress
+            units=asked.units, locate=asked.locate, limits=merge.limits, progress=merge.progress
         )
-        return [
-            Statistics(
-                trims=[
-                    trim(context, group, *pair, merge.rule.equal)
-                    for pair in zip(row, found, strict=True)
-                ]
-            )
-            for group, row, found in zip(groups, ranks, thresholds, strict=True)
-        ]
+        return asked.answer(thresholds)
 
 
 SURVEY = Trims

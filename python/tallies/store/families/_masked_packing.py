@@ -88,11 +88,14 @@ def _survey(
     ]
     surveyed = rule if elects and rule is not None else _TRIM
     passes = Passes(files.plan, works, surveyed, PAPER, job.limits, labels=list(job.tasks))
-    passes.survey_model()
     if elects:
         everything = range(len(works))
+        passes.find_model()
         passes.combine(everything)
+        passes.settle_guess()
         zero = passes.majority(everything)
+    else:
+        passes.survey_model()
     return [found.floor for found in passes.model.trims], zero
 
 

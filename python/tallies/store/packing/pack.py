@@ -13,6 +13,7 @@ from ...checkpoint.policy import Policy
 from ...engine.bar import is_bar, with_progress
 from ...engine.environment import in_float_environment
 from ...engine.limits import allow_open_files, n_threads, tile_limits
+from ...engine.page_cache import io_code
 from ...engine.usage import Progress
 from ...errors import InputError
 from ...recipe.tensor_keys import chosen
@@ -44,6 +45,7 @@ def pack(
     variant: str | None = None,
     overwrite: bool = False,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress = None,
     **parameters: Any,
 ) -> PackReport:
@@ -70,6 +72,7 @@ def pack(
         variant: The variant of the weights to read of models that have several, such as "fp16".
         overwrite: Replace a directory that is not empty.
         sync: Flush the files to disk before the directory appears.
+        io: How to read the inputs: "buffered", "direct" or "auto", as for ``merge``.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
         **parameters: Parameters of the codec.
@@ -99,6 +102,7 @@ def pack(
         variant=variant,
         overwrite=overwrite,
         sync=sync,
+        io=io,
         progress=progress,
         **parameters,
     )
@@ -150,6 +154,7 @@ def _pack(
     variant: str | None = None,
     overwrite: bool,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress | None = None,
     **parameters: Any,
 ) -> PackReport:
@@ -172,7 +177,7 @@ def _pack(
         bars=is_bar(progress),
     )
     max_bytes = parse_size(max_memory)
-    limits = tile_limits(max_bytes, n_threads(threads))
+    limits = tile_limits(max_bytes, n_threads(threads), io_code(io, plan.input_files()))
     plan.family.check_request([plan.base.tensors[n] for n in plan.coded], max_bytes)
     policy = _chosen("nonfinite", nonfinite, (Nonfinite.ERROR, Nonfinite.PROPAGATE))
     destination = Destination(out, plan.roots(), overwrite)
@@ -189,7 +194,7 @@ def _pack(
             _refuse_others(before, manifest, plan)
         manifest.write(directory)
         run.finish_progress()
-    return run.record.report(destination.path, manifest, start, n_threads(threads))
+    return run.record.report(destination.path, manifest, start, limits)
 
 
 def _refuse_others(before: Manifest, after: Manifest, plan: PackPlan) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..._core import target
+from ..._core import Limits, target
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tied import tied_pairs
 from ...engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
@@ -106,14 +106,14 @@ class PackRecord(Record):
             small_files=small_files,
         )
 
-    def report(self, path: Path, manifest: Manifest, start: float, threads: int) -> PackReport:
+    def report(self, path: Path, manifest: Manifest, start: float, limits: Limits) -> PackReport:
         """Return the report of a packing that ends now.
 
         Args:
             path: The store.
             manifest: The manifest of the store.
             start: ``time.perf_counter()`` at the start of the packing.
-            threads: Threads that it used.
+            limits: The limits of its passes.
         """
         plan = self._plan
         warnings = [*plan.warnings]
@@ -177,7 +177,7 @@ class PackRecord(Record):
             },
             warnings=warnings,
             target=target(),
-            **measure(start, plan.bytes_read, n_bytes, threads),
+            **measure(start, plan.bytes_read, n_bytes, limits.n_threads, limits.bytes_direct),
         )
 
 

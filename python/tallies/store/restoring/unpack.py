@@ -18,6 +18,7 @@ from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
+from ...engine.page_cache import io_code
 from ...engine.usage import Advance, Progress, measure
 from ...sizes import parse_size
 from ..origins import resolved
@@ -40,6 +41,7 @@ def unpack(
     files_from: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
+    io: str = "auto",
     progress: Progress = None,
 ) -> UnpackReport:
     """Write the checkpoint of one task, tile by tile in bounded memory.
@@ -57,6 +59,7 @@ def unpack(
             by default, the task's own files are written as they were.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the result appears.
+        io: How to read the inputs: "buffered", "direct" or "auto", as for ``merge``.
         progress: True for a bar on standard error, False or None for none, or a function that is
             called with the bytes moved so far and the bytes to move in all.
 
@@ -82,8 +85,8 @@ def unpack(
         small, donors = SmallFilesOut.none(), []
     sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
     n_bytes = sum(sizes.values())
-    limits = tile_limits(parse_size(max_memory), n_threads(threads))
     sources = [*one.base.files, *(one.path / file for file in one.files)]
+    limits = tile_limits(parse_size(max_memory), n_threads(threads), io_code(io, sources))
     advance = Advance(progress, 2 * n_bytes)
     destination.check_space(n_bytes + small.files.n_bytes + _OTHER_BYTES)
     allow_open_files(len(sources) + len(shards))
@@ -126,7 +129,7 @@ def unpack(
             auxiliary_files=[path.as_posix() for path in small.files.paths],
             kept_files=small.kept,
             files_from=small.text,
-            **measure(start, one.n_bytes_read(), n_bytes, n_threads(threads)),
+            **measure(start, one.n_bytes_read(), n_bytes, limits.n_threads, limits.bytes_direct),
         )
         if not destination.is_file:
             (directory / REPORT_NAME).write_text(report.record(), encoding="utf-8")
