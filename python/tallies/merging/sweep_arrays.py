@@ -23,7 +23,7 @@ from .array_merge import ArrayMerge, fill, forms, groups_of
 from .checks import check_inputs
 from .finishing import check_memory
 from .sweep_grid import Candidate, candidates, families, settings_of
-from .sweep_run import run_together
+from .sweep_run import is_of_model, run_together
 
 Settings = dict[str, Any]
 BY: Final = ("candidate", "tensor")
@@ -151,7 +151,7 @@ def by_tensor(
 
     def start(number: int) -> Any:
         def run(ask: Ask) -> list[str]:
-            stand_in: Any = StandIn(shared, number, ask)
+            stand_in: Any = StandIn(shared, number, ask, of_model=is_of_model(plans[number]))
             merge = ArrayMerge(plans[number], files.over(stand_in), limits, threads, max_bytes)
             return merge.run(dict.fromkeys(names, 0), places)
 

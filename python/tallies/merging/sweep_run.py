@@ -9,6 +9,7 @@ from .._core import Plan
 from ..engine.files import PlanFiles
 from ..engine.shared_plan import SharedPlan, StandIn
 from ..engine.side_by_side import Ask, SideBySide
+from ..spec.choices import Scope
 from .plan import MergePlan
 
 
@@ -35,7 +36,7 @@ def run_together(
 
     def started(number: int) -> Callable[[Ask], Any]:
         def start(ask: Ask) -> Any:
-            stand_in: Any = StandIn(shared, number, ask)
+            stand_in: Any = StandIn(shared, number, ask, of_model=is_of_model(plans[number]))
             return run(number, files.over(stand_in))
 
         return start
@@ -44,6 +45,11 @@ def run_together(
         while waiting := side.waiting():
             side.give(shared.answer(waiting))
         return side.results()
+
+
+def is_of_model(made: MergePlan) -> bool:
+    """Return True where cancelled votes take the majority of the signs of all tensors."""
+    return made.rule.scope is Scope.MODEL
 
 
 def bytes_moved(plans: Sequence[MergePlan]) -> int:
