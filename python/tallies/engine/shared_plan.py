@@ -122,7 +122,10 @@ class StandIn:
         return [asked.results[_key(task)] for task in tasks]
 
     def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
-        """Find the thresholds that a merge alone guesses, in one selection for all merges."""
+        """Find the thresholds that a merge alone guesses, in one selection for all merges.
+
+        The combine has nothing to prove then. The selection is a read of the inputs more.
+        """
         before = self._shared.bytes_surveyed
         found = self.select(units=units, locate=locate, limits=limits)
         return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
