@@ -18,7 +18,7 @@ struct Listed {
   std::size_t n_bytes() const { return at.size() * sizeof(std::uint32_t) + values.size(); }
 };
 
-// What a tile was combined to with guessed thresholds, and what may change that.
+// The result of a tile with guessed thresholds, and the elements that may change the result.
 struct GuessedTile {
   struct Merged {  // of one candidate
     CombineTally tally;

@@ -1,4 +1,4 @@
-// Where a sample of a unit is taken.
+// The runs of elements of which a sample of a unit is taken.
 #pragma once
 
 #include <vector>

@@ -7,7 +7,7 @@ namespace tallies {
 
 class Selecting {
  public:
-  // What it refers to has to outlive it.
+  // The arguments have to outlive the object.
   Selecting(const RankedUnits&, Selection&, bool locate, const Limits&, const Progress&);
 
   // Return false if the progress stopped the pass.

@@ -71,7 +71,7 @@ struct Scores {
   Agreement agreement = Agreement::sum;
 };
 
-// What is done to the entries of each expert before gate, vote and blend, or besides.
+// The work on the entries of each expert before gate, vote and blend, or besides.
 using Traits = std::variant<std::monostate, Stages, Draws, Scores>;
 
 // All that varies between outputs that are made of one read. Entries with bits(|delta|) > floor

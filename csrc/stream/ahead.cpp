@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t kReaders = 8;
 // Tiles are planned and, through the page cache, fetched so far ahead.
 constexpr std::size_t kAheadBytes = std::size_t(64) << 20;
-// Of blocks past the page cache.
+// Bytes of all blocks past the page cache.
 constexpr std::size_t kMostBytes = std::size_t(32) << 20, kLeastBytes = std::size_t(1) << 20;
 constexpr std::size_t kLargestBlock = std::size_t(1) << 20, kSmallestBlock = std::size_t(1) << 16;
 // Shorter extents are not worth a block. The system fetches hundreds of them at once.

@@ -103,7 +103,7 @@ int Files::direct_fd(Open& open) const {
   if (const int known = open.direct_fd; known != kUnopened) return known;
   int fd = kRefused;
 #ifdef O_DIRECT
-  // What the path names by now may be another file, and the last descriptors are not for this.
+  // The path may name another file by now, and the last descriptors are not for this.
   constexpr rlim_t kLeft = 32;
   struct stat then, now;
   rlimit allowed;

@@ -45,8 +45,7 @@ struct Limits {
   // 0 starts all threads, whatever the work.
   std::size_t worth_bytes = 0;
   Io io = Io::buffered;
-  // Where all passes with these limits, and with copies of them, count the bytes that they read
-  // past the page cache.
+  // Bytes that all passes with these limits, and with copies of them, read past the page cache.
   std::shared_ptr<std::atomic<std::uint64_t>> n_direct =
       std::make_shared<std::atomic<std::uint64_t>>(0);
 
