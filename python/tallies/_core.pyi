@@ -819,6 +819,7 @@ class Plan:
         limits: Limits,
         progress: Callable[[int], object] | None = None,
         guesses: Guesses | None = None,
+        votes: Sequence[int] = (),
     ) -> list[CombineResult]:
         """Merge tasks and write them, one result each.
 
