@@ -128,8 +128,9 @@ void register_combine(py::module_& m) {
       "combine",
       [](const Plan& plan, std::vector<CombineTask> tasks, int gate, int vote, int blend,
          bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress,
-         Guesses* guesses) {
-        const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow};
+         Guesses* guesses, std::vector<std::int64_t> votes) {
+        const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow,
+                                     std::move(votes)};
         check(plan, tasks, options.rule);
         check(plan, tasks, guesses);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
@@ -138,7 +139,8 @@ void register_combine(py::module_& m) {
       },
       py::kw_only(), py::arg("tasks"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
       py::arg("fingerprints") = false, py::arg("stop_at_overflow") = false, py::arg("limits"),
-      py::arg("progress") = py::none(), py::arg("guesses") = py::none());
+      py::arg("progress") = py::none(), py::arg("guesses") = py::none(),
+      py::arg("votes") = std::vector<std::int64_t>());
 }
 
 }  // namespace tallies::bind

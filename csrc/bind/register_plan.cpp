@@ -22,14 +22,17 @@ void register_plan(py::module_& m) {
 
   py::class_<Limits>(m, "Limits")
       .def(py::init([](int n_threads, std::size_t buffer_bytes, std::size_t tile_bytes,
-                       std::size_t device_bytes, std::size_t worth_bytes, int io) {
+                       std::size_t device_bytes, std::size_t worth_bytes, int io,
+                       std::size_t list_bytes) {
              Limits limits{n_threads, buffer_bytes, tile_bytes, device_bytes, worth_bytes};
              limits.io = to_enum<Io>("io", io, 3);
+             limits.list_bytes = list_bytes;
              check(limits);
              return limits;
            }),
            py::arg("n_threads"), py::arg("buffer_bytes"), py::arg("tile_bytes") = kTileBytes,
-           py::arg("device_bytes") = 0, py::arg("worth_bytes") = 0, py::arg("io") = 0)
+           py::arg("device_bytes") = 0, py::arg("worth_bytes") = 0, py::arg("io") = 0,
+           py::arg("list_bytes") = 0)
       .def(
           "with_threads",
           [](const Limits& limits, int n_threads) {
@@ -42,6 +45,7 @@ void register_plan(py::module_& m) {
       .def_readonly("n_threads", &Limits::n_threads)
       .def_readonly("buffer_bytes", &Limits::buffer_bytes)
       .def_readonly("device_bytes", &Limits::device_bytes)
+      .def_readonly("list_bytes", &Limits::list_bytes)
       .def_property_readonly("bytes_direct",
                              [](const Limits& limits) { return limits.n_direct->load(); });
 

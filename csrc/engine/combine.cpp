@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "engine/accelerator.h"
+#include "engine/alike.h"
 #include "engine/base_adder.h"
 #include "engine/pass.h"
 #include "engine/stages.h"
@@ -44,7 +45,11 @@ class Combine {
       }
     }
     votes_ = std::make_unique<std::atomic<std::int64_t>[]>(static_cast<std::size_t>(n_units));
+    for (std::size_t i = 0; i < options.votes.size() && i < static_cast<std::size_t>(n_units); ++i)
+      votes_[i] = options.votes[i];
     if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
+    for (const CombineTask& task : tasks)
+      alike_.push_back(groups_alike(task.candidates, plan.has_base && !accelerator_));
   }
 
   std::vector<CombineResult> run(const Limits& limits, const Progress& progress) {
@@ -62,62 +67,111 @@ class Combine {
     const Job& job = jobs_[tile.job];
     const bool writes = !job.outputs.empty();
     if (verifier_) verifier_->count(tile, scratch.guessed);
+    if (!writes) scratch.unwritten.resize(tile.n);
+    for (const Alike& alike : alike_[tile.job])
+      merge_alike(tile, task, alike, writes, scratch, part.candidates);
     for (std::size_t k = 0; k < task.candidates.size(); ++k) {
-      if (!writes) scratch.unwritten.resize(tile.n);
-      void* const out = writes ? tile.out[k] : scratch.unwritten.data();
-      merge_candidate(tile, task, task.candidates[k], out, scratch, part.candidates[k]);
       if (!options_.fingerprints || !writes) continue;
       const auto written = std::ranges::find(job.outputs, k, &Output::row);
       CandidateResult& result = part.candidates[k];
       Guessed& guessed = result.plus.ranges.empty() ? result.minus : result.plus;
       (guessed.ranges.empty() ? result.output : guessed.output) =
-          fingerprint(out, *written, tile.first, tile.n);
+          fingerprint(tile.out[k], *written, tile.first, tile.n);
     }
     if (options_.fingerprints && writes)
       part.inputs = fingerprint(tile, job, plan_.sources[task.slice.job]);
     if (verifier_) verifier_->remember(tile, part, scratch.guessed);
   }
 
-  void merge_candidate(const Tile& tile, const CombineTask& task, const Candidate& candidate,
-                       void* out, Scratch& scratch, CandidateResult& result) {
+  // Merges candidates that differ in scale alone, or one.
+  void merge_alike(const Tile& tile, const CombineTask& task, const Alike& alike, bool writes,
+                   Scratch& scratch, std::vector<CandidateResult>& results) {
+    const Candidate& candidate = task.candidates[alike[0]];
+    const auto out = [&](std::size_t k) {
+      return static_cast<char*>(writes ? tile.out[k] : scratch.unwritten.data());
+    };
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
-    result.tally = merge_tile(tile, task, candidate, zero_sign, out, scratch);
+    merge_tile(tile, task, alike, zero_sign, out, scratch, results);
+    const CombineTally& tally = results[alike[0]].tally;
     if (candidate.majority >= 0) {
+      for (const std::size_t k : alike) votes_[task.candidates[k].majority] += tally.sign_sum;
       // The tile's own votes count: of few tiles the first would else take a sign at random.
-      const std::int64_t so_far = votes_[candidate.majority] += result.tally.sign_sum;
-      if (result.tally.cancellations > 0 && so_far != 0 && (so_far > 0) != (zero_sign > 0)) {
+      const std::int64_t so_far = votes_[candidate.majority];
+      if (tally.cancellations > 0 && so_far != 0 && (so_far > 0) != (zero_sign > 0)) {
         zero_sign = -zero_sign;
-        result.tally = merge_tile(tile, task, candidate, zero_sign, out, scratch);
+        merge_tile(tile, task, alike, zero_sign, out, scratch, results);
       }
     }
-    if (result.tally.cancellations > 0)
-      (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
-    // A wrong guess may be the cause of an overflow.
-    if (options_.stop_at_overflow && result.tally.overflow && task.unit < 0) stop_ = true;
+    for (const std::size_t k : alike) {
+      CandidateResult& result = results[k];
+      if (result.tally.cancellations > 0)
+        (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
+      // A wrong guess may be the cause of an overflow.
+      if (options_.stop_at_overflow && result.tally.overflow && task.unit < 0) stop_ = true;
+    }
   }
 
-  CombineTally merge_tile(const Tile& tile, const CombineTask& task, const Candidate& candidate,
-                          int zero_sign, void* out, Scratch& scratch) {
-    CombineTally tally;
+  // Merges a tile with this sign for cancelled votes, and counts anew.
+  template <class Out>
+  void merge_tile(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
+                  const Out& out, Scratch& scratch, std::vector<CandidateResult>& results) {
+    const Candidate& candidate = task.candidates[alike[0]];
+    for (const std::size_t k : alike) results[k].tally = {};
     // Weights hold for a row, and draws for a period of the random numbers.
     std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
     if (candidate.row_length != 0) row_length = candidate.row_length;
     split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
                      [&](std::size_t begin, std::size_t n_same) {
-                       split_at_rows(tile.first + begin, n_same, row_length,
-                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                                       const float* weights = candidate.weights.data();
-                                       if (candidate.row_length != 0)
-                                         weights += row * plan_.n_experts(task.slice.job);
-                                       CombineArgs args =
-                                           args_of(task, candidate, weights, scratch);
-                                       args.zero_sign = zero_sign;
-                                       merge_piece(tile, task, candidate, args, begin + at, n, out,
-                                                   scratch, tally);
-                                     });
+                       split_at_rows(
+                           tile.first + begin, n_same, row_length,
+                           [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                             const float* weights = candidate.weights.data();
+                             if (candidate.row_length != 0)
+                               weights += row * plan_.n_experts(task.slice.job);
+                             CombineArgs args = args_of(task, candidate, weights, scratch);
+                             args.zero_sign = zero_sign;
+                             if (alike.size() == 1)
+                               merge_piece(tile, task, candidate, args, begin + at, n,
+                                           out(alike[0]), scratch, results[alike[0]].tally);
+                             else
+                               merge_scaled(tile, task, alike, args, begin + at, n, out, scratch,
+                                            results);
+                           });
                      });
-    return tally;
+  }
+
+  // Makes the merged delta of candidates that differ in scale alone once, in float32, and adds each
+  // multiple of it to the base.
+  template <class Out>
+  void merge_scaled(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs args,
+                    std::size_t first, std::size_t n, const Out& out, Scratch& scratch,
+                    std::vector<CandidateResult>& results) const {
+    const std::vector<Source>& sources = plan_.sources[task.slice.job];
+    const DType out_type = plan_.output_types[task.slice.job];
+    const int rule = rule_of(task.candidates[alike[0]]);
+    const std::int32_t overflow = args.overflow;
+    scratch.merged.resize(kChunk);
+    args.base = nullptr;
+    args.scale = 1.0f;
+    args.overflow = overflow_bits(DType::f32);
+    args.out = scratch.merged.data();
+    CombineTally all;
+    scratch.reader.for_each_rows(tile, first, n, sources, As::deltas,
+                                 [&](const Rows& rows, std::size_t at, std::size_t count) {
+                                   args.experts = rows.values.data();
+                                   args.first = tile.first + at;
+                                   args.n = count;
+                                   kernels().combine[static_cast<int>(DType::f32)][rule](args, all);
+                                   for (const std::size_t k : alike) {
+                                     const std::int32_t largest = scratch.adder.add(
+                                         tile, at, count, sources[0], scratch.merged.data(),
+                                         nullptr, task.candidates[k].scale, out_type,
+                                         out(k) + at * size_of(out_type));
+                                     results[k].tally.overflow |= largest >= overflow;
+                                   }
+                                 });
+    for (const std::size_t k : alike) results[k].tally += all;
   }
 
   // Returns the arguments of the kernels without arrays and elements.
@@ -245,6 +299,7 @@ class Combine {
   std::vector<CombineResult> empty_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
   std::unique_ptr<Accelerator> accelerator_;
+  std::vector<std::vector<Alike>> alike_;  // per task
   std::atomic<bool> stop_ = false;
 };
 

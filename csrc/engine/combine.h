@@ -47,6 +47,7 @@ struct CombineOptions {
   Rule rule;  // of candidates without their own
   bool fingerprints = true;
   bool stop_at_overflow = false;
+  std::vector<std::int64_t> votes;  // of units, before this pass; none counts as zero
 };
 
 struct Guesses;

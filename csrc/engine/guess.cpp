@@ -44,9 +44,9 @@ Guesses guess(const Plan& plan, std::vector<Unit> units, bool locate, std::size_
               const Limits& limits, const Progress& progress) {
   Guesses guesses;
   guesses.locate = locate;
-  guesses.list_bytes = list_bytes > 0
-                           ? list_bytes
-                           : limits.buffer_bytes * static_cast<std::size_t>(limits.n_threads);
+  guesses.list_bytes = list_bytes > 0 ? list_bytes : limits.list_bytes;
+  if (guesses.list_bytes == 0)
+    guesses.list_bytes = limits.buffer_bytes * static_cast<std::size_t>(limits.n_threads);
   guesses.selection = start_selection(units);
   guesses.n_counted.resize(units.size());
   const Ranking ranking;

@@ -27,7 +27,11 @@ class Refining {
       const auto& [n_all, searches] = selection_.groups[u];
       UnitSample& unit = units_.emplace_back();
       unit.begin = runs_.size();
-      if (!std::ranges::all_of(searches, &Search::done))
+      // A bracket of one pattern has its guess already, but not its cut-off.
+      const auto is_known = [&](const Search& search) {
+        return search.done || (!locate_ && search.tried.low == search.tried.high);
+      };
+      if (!std::ranges::all_of(searches, is_known))
         unit.n = append_runs(ranked_, u, job, n_all, std::max(n_all / kShare, sample_size(n_all)),
                              runs_);
       unit.end = runs_.size();
@@ -85,7 +89,7 @@ class Refining {
     Search& search = selection_.groups[unit].searches[s];
     const Counted& counted = counts_[rounds_.index_of(unit, s)];
     const std::uint64_t n_all = selection_.groups[unit].n_elements;
-    if (search.done || !counted.bins.empty()) return;
+    if (search.done || units_[unit].n == 0 || !counted.bins.empty()) return;
     const auto n = static_cast<double>(units_[unit].n);
     const double rank = static_cast<double>(search.rank) / static_cast<double>(n_all) * n;
     search.refine(counted, rank, n, static_cast<double>(sample_size(n_all)));

@@ -45,6 +45,8 @@ struct Limits {
   // 0 starts all threads, whatever the work.
   std::size_t worth_bytes = 0;
   Io io = Io::buffered;
+  // Bytes of lists of elements that guesses leave open; 0 for as many as all buffers have.
+  std::size_t list_bytes = 0;
   // Bytes that all passes with these limits, and with copies of them, read past the page cache.
   std::shared_ptr<std::atomic<std::uint64_t>> n_direct =
       std::make_shared<std::atomic<std::uint64_t>>(0);

@@ -108,6 +108,7 @@ class Limits:
         device_bytes: int = ...,
         worth_bytes: int = ...,
         io: int = ...,
+        list_bytes: int = ...,
     ) -> None: ...
     def with_threads(self, n_threads: int) -> Limits:
         """Return these limits with other threads; bytes read directly count together."""
@@ -121,6 +122,9 @@ class Limits:
 
     @property
     def device_bytes(self) -> int: ...
+    @property
+    def list_bytes(self) -> int:
+        """Bytes of lists of elements that guessed thresholds leave open; 0 for a default."""
 
 class Slice:
     """Consecutive elements of a job, from a multiple of 64 on; by default up to its end."""
@@ -815,6 +819,7 @@ class Plan:
         limits: Limits,
         progress: Callable[[int], object] | None = None,
         guesses: Guesses | None = None,
+        votes: Sequence[int] = (),
     ) -> list[CombineResult]:
         """Merge tasks and write them, one result each.
 

@@ -22,7 +22,7 @@ from tests.support.killable import Killer
 from tests.support.merges import BF16, request
 from tests.support.resuming import Crash, Recipe, Run, what_it_says, workspace
 
-OPTIONS: dict[str, Any] = {"max_shard_size": None, "max_memory": "256KiB", "threads": 1}
+OPTIONS: dict[str, Any] = {"max_shard_size": None, "max_memory": "1MiB", "threads": 1}
 KINDS: dict[str, tuple[str, Any, int]] = {
     "right": ("few values", BF16, 300_000),
     "wrong": ("smooth", np.float32, 700_000),

@@ -112,10 +112,10 @@ def test_scales_of_odd_values(tmp_path: Path, dtype: Any) -> None:
     assert_as_alone(recipe, grid, tmp_path, max_memory="64KiB")
 
 
-def test_inputs_are_read_once(
+def test_a_selection_and_a_combine_read_for_all(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight candidates take the passes of one merge over the inputs, and write eight results."""
+    """Eight candidates share two passes over the inputs, and write eight results."""
     combined: list[CombineTask] = []
     selected: list[Unit] = []
 
@@ -136,7 +136,11 @@ def test_inputs_are_read_once(
     assert isinstance(made, MergePlan)
     assert len(combined) == len(made.match.merged)
     assert [len(unit.ranks) for unit in selected] == [2 * 3]
-    assert set(seen) == {made.bytes_read + 8 * made.bytes_written}
+    assert set(seen) == {2 * made.bytes_combined + 8 * made.bytes_written}
+    assert (
+        json.loads((tmp_path / "out/sweep.json").read_text())["bytes_read"]
+        == 2 * made.bytes_combined
+    )
 
 
 def test_the_report_names_settings_and_places(recipe: dict[str, Any], tmp_path: Path) -> None:

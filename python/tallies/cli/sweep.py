@@ -1,4 +1,4 @@
-"""Merge many candidates from one read of their models."""
+"""Merge many candidates that share the reads of their models."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from ._screen import screen
     help="Print the candidates, and what they read and write; merge nothing.",
 )
 def command(**options: Any) -> None:
-    """Merge many candidates from one read of their models.
+    """Merge many candidates that share the reads of their models.
 
     \b
     tallies sweep RECIPE.yml OUT --set density=0.1,0.2 --set lambda=0.5,1

@@ -16,6 +16,10 @@ _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
 _IN_MEMORY_BUFFER_BYTES = 1 << 20
+# Lists of elements that guessed thresholds leave open take half of what tiles and counts, with five
+# times the buffers, leave of the budget: 20 million elements of a base and three experts.
+_BUFFERS_BESIDE_LISTS = 5
+_MOST_LIST_BYTES = 1 << 28
 # Work in memory that takes longer than to start and end a thread.
 _WORTH_BYTES = 1 << 22
 # Open files that are no input or output.
@@ -31,7 +35,9 @@ def tile_limits(max_bytes: int, threads: int, io: int = 0) -> Limits:
         io: The code of how it reads its inputs, of ``engine.page_cache.io_code``.
     """
     share = max_bytes // (_BUFFER_SHARE * threads)
-    return Limits(threads, min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES), io=io)
+    buffer = min(max(share, _LEAST_BUFFER_BYTES), _MOST_BUFFER_BYTES)
+    rest = max(max_bytes - _BUFFERS_BESIDE_LISTS * buffer * threads, 0) // 2
+    return Limits(threads, buffer, io=io, list_bytes=min(rest, _MOST_LIST_BYTES))
 
 
 def least_bytes(threads: int) -> int:

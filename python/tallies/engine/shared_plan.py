@@ -71,6 +71,8 @@ class Combining:
     fingerprints: bool
     stop_at_overflow: bool
     limits: Limits
+    of_model: bool
+    """True where cancelled votes take the majority of the signs of all tensors."""
     left: dict[Key, CombineTask] = field(default_factory=dict)
     results: dict[Key, OneResult] = field(default_factory=dict)
 
@@ -82,10 +84,12 @@ class StandIn:
         shared: The plan that all of them share.
         number: The number of the merge.
         ask: Asks for a pass and waits for its result.
+        of_model: True where cancelled votes take the majority of the signs of all tensors.
     """
 
-    def __init__(self, shared: SharedPlan, number: int, ask: Ask) -> None:
+    def __init__(self, shared: SharedPlan, number: int, ask: Ask, *, of_model: bool) -> None:
         self._shared, self._number, self._ask = shared, number, ask
+        self._of_model = of_model
         self.open_to_read = shared.plan.open_to_read
         self.open_to_write = shared.plan.open_to_write
         self.write = shared.plan.write
@@ -110,14 +114,18 @@ class StandIn:
         guesses: None = None,
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
-        asked = Combining(tasks, (gate, vote, blend), fingerprints, stop_at_overflow, limits)
+        rule = (gate, vote, blend)
+        asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
         asked.left = {_key(task): task for task in tasks}
         if tasks:
             self._ask(asked)
         return [asked.results[_key(task)] for task in tasks]
 
     def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
-        """Find the thresholds that a merge alone guesses, in one selection for all merges."""
+        """Find the thresholds that a merge alone guesses, in one selection for all merges.
+
+        The combine has nothing to prove then. The selection is a read of the inputs more.
+        """
         before = self._shared.bytes_surveyed
         found = self.select(units=units, locate=locate, limits=limits)
         return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
@@ -149,6 +157,8 @@ class SharedPlan:
         self._outputs: dict[int, list[Sequence[Place]]] = {}
         self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
         self._n_jobs = 0
+        self._votes: dict[int, int] = {}
+        """The sums of elected signs so far, by merge."""
         self.bytes_surveyed = 0
         """The bytes that surveys have read so far."""
 
@@ -234,9 +244,15 @@ class SharedPlan:
             stop_at_overflow=any(one.stop_at_overflow for one in waiting.values()),
             limits=one.limits,
             progress=self._progress,
+            votes=[
+                self._votes.get(number, 0) if waiting[number].of_model else 0 for number, _ in units
+            ],
         )
         for (key, taking), result in zip(owners, found, strict=True):
             for place, number in enumerate(taking):
+                if waiting[number].left[key].majority >= 0:
+                    sign_sum = result.candidates[place].sign_sum
+                    self._votes[number] = self._votes.get(number, 0) + sign_sum
                 waiting[number].results[key] = _part(result, place)
                 del waiting[number].left[key]
 

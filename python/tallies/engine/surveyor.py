@@ -14,6 +14,8 @@ from .surveys.survey import Context, survey_of
 # Thresholds searched at a time, which share the room for magnitudes listed around them. Those of
 # small tensors are selected in memory, and count by their share of it.
 _SEARCHES_TOGETHER = 96
+# The same of guesses, which list elements with all their inputs.
+_GUESSES_TOGETHER = 24
 _SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
 _BATCH_BYTES = 1 << 30
@@ -70,7 +72,7 @@ class Surveyor:
     def guessed_batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], Guess]]:
         """Yield batches of these tensors, and the guessed thresholds of each tensor."""
         assert self._survey is not None, "the rule names a survey"
-        for batch in self._batches(jobs, self._survey.n_searches):
+        for batch in self._batches(jobs, self._survey.n_searches, _GUESSES_TOGETHER):
             yield batch, self._guess([[job] for job in batch])
 
     def settle(self, guess: Guess) -> Settled:
@@ -126,7 +128,9 @@ class Surveyor:
         for batch in self._batches(jobs, self._survey.n_searches):
             yield batch, self._survey.take(self._context, [[job] for job in batch])
 
-    def _batches(self, jobs: Sequence[int], n_searches: int) -> Iterator[list[int]]:
+    def _batches(
+        self, jobs: Sequence[int], n_searches: int, together: int = _SEARCHES_TOGETHER
+    ) -> Iterator[list[int]]:
         merge = self._context.merge
         batch: list[int] = []
         n_bytes, searches = 0, 0.0
@@ -134,7 +138,7 @@ class Surveyor:
             work = merge.works[job]
             more = len(merge.labels) * min(1.0, (work.n_elements + 1) / _SMALL) * n_searches
             if batch and (
-                searches + more > _SEARCHES_TOGETHER or n_bytes + work.n_input_bytes > _BATCH_BYTES
+                searches + more > together or n_bytes + work.n_input_bytes > _BATCH_BYTES
             ):
                 yield batch
                 batch, n_bytes, searches = [], 0, 0.0

@@ -1,4 +1,4 @@
-"""Merges many candidates from one read of their models: settings of a grid, or of a search."""
+"""Merges many candidates of a grid or a search, which share the reads of their models."""
 
 from __future__ import annotations
 
@@ -63,10 +63,11 @@ def sweep(
     max_shard_size: str | int | None = None,
     **as_merge: Any,
 ) -> Any:
-    """Merge many candidates from one read of their models.
+    """Merge many candidates that share the reads of their models.
 
-    A tile of the models is read once and combined for each candidate out of the cache, and the
-    thresholds of all densities come from one selection. Each result is byte for byte that of
+    A tile of the models is read once and combined for each candidate out of the cache. Methods
+    that trim read the models once more before: one selection finds the thresholds of all
+    densities. Each result is byte for byte that of
     ``merge`` with the same settings. Methods of other kinds, and matrices that are merged as
     such, take reads of their own.
 

@@ -23,7 +23,7 @@ from .array_merge import ArrayMerge, fill, forms, groups_of
 from .checks import check_inputs
 from .finishing import check_memory
 from .sweep_grid import Candidate, candidates, families, settings_of
-from .sweep_run import run_together
+from .sweep_run import bytes_shared, is_of_model, run_together
 
 Settings = dict[str, Any]
 BY: Final = ("candidate", "tensor")
@@ -73,7 +73,7 @@ def arrays_of(
     hand_over = whole if by == BY[0] else by_tensor
 
     def run() -> Iterator[Any]:
-        n_bytes = sum(max(one.plan.bytes_read for one in group) for group in groups)
+        n_bytes = sum(bytes_shared([one.plan for one in group]) for group in groups)
         written = sum(one.plan.bytes_written for one in made)
         with shown(progress, "sweep") as told:
             moved = Advance(told, n_bytes + written)
@@ -94,7 +94,7 @@ def whole(
     framework: str,
     progress: Any,
 ) -> Iterator[tuple[Settings, dict[str, Any]]]:
-    """Yield the settings and the arrays of candidates that are made of one read."""
+    """Yield the settings and the arrays of candidates that are made of the same reads."""
     results = []
     for one in group:
         found = {
@@ -129,7 +129,7 @@ def by_tensor(
     framework: str,
     progress: Any,
 ) -> Iterator[tuple[str, list[tuple[Settings, Any]]]]:
-    """Yield each tensor with the array of every candidate, from one read."""
+    """Yield each tensor with the array of every candidate, from shared reads."""
     plans = [one.plan for one in group]
     first = plans[0]
     outputs = forms(first)
@@ -151,7 +151,7 @@ def by_tensor(
 
     def start(number: int) -> Any:
         def run(ask: Ask) -> list[str]:
-            stand_in: Any = StandIn(shared, number, ask)
+            stand_in: Any = StandIn(shared, number, ask, of_model=is_of_model(plans[number]))
             merge = ArrayMerge(plans[number], files.over(stand_in), limits, threads, max_bytes)
             return merge.run(dict.fromkeys(names, 0), places)
 

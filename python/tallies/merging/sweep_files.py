@@ -28,7 +28,7 @@ from .result import MergeResult
 from .run import MergeRun
 from .sweep_grid import Candidate, candidates, families, settings_of, told
 from .sweep_report import SweepReport
-from .sweep_run import bytes_moved, run_together
+from .sweep_run import bytes_moved, bytes_read, run_together
 
 
 def write_sweep(
@@ -103,7 +103,7 @@ class _Sweep:
     ) -> None:
         self._made, self._threads, self._max_bytes = made, threads, max_bytes
         self.groups = families(made)
-        self.bytes_read = sum(max(one.plan.bytes_read for one in group) for group in self.groups)
+        self.bytes_read = sum(bytes_read(_plans(group)) for group in self.groups)
         self.bytes_written = sum(one.plan.bytes_written for one in made)
         for group in self.groups:
             for one in group:

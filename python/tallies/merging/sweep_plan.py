@@ -12,6 +12,7 @@ from ..recipe.config import MergeConfig
 from ..sizes import format_size
 from .finishing import bytes_needed
 from .sweep_grid import Candidate, candidates, families, in_words, settings_of, told
+from .sweep_run import bytes_read
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class SweepPlan:
     @property
     def bytes_read(self) -> int:
         """Bytes of all models that the surveys and the combine read."""
-        return sum(max(one.plan.bytes_read for one in group) for group in self.groups)
+        return sum(bytes_read([one.plan for one in group]) for group in self.groups)
 
     @property
     def bytes_written(self) -> int:

@@ -9,6 +9,7 @@ from .._core import Plan
 from ..engine.files import PlanFiles
 from ..engine.shared_plan import SharedPlan, StandIn
 from ..engine.side_by_side import Ask, SideBySide
+from ..spec.choices import Scope
 from .plan import MergePlan
 
 
@@ -35,7 +36,7 @@ def run_together(
 
     def started(number: int) -> Callable[[Ask], Any]:
         def start(ask: Ask) -> Any:
-            stand_in: Any = StandIn(shared, number, ask)
+            stand_in: Any = StandIn(shared, number, ask, of_model=is_of_model(plans[number]))
             return run(number, files.over(stand_in))
 
         return start
@@ -46,6 +47,33 @@ def run_together(
         return side.results()
 
 
+def is_of_model(made: MergePlan) -> bool:
+    """Return True where cancelled votes take the majority of the signs of all tensors."""
+    return made.rule.scope is Scope.MODEL
+
+
+def bytes_read(plans: Sequence[MergePlan]) -> int:
+    """Return the bytes that the merges of a group read together; one by itself reads as ever."""
+    return plans[0].bytes_read if len(plans) == 1 else bytes_shared(plans)
+
+
+def bytes_shared(plans: Sequence[MergePlan]) -> int:
+    """Return the bytes that merges read through a shared plan.
+
+    Thresholds of magnitudes come from one selection for all, before the combine. Other surveys
+    count for each merge; equal ones cost less.
+    """
+    selections: dict[object, int] = {}
+    others = 0
+    for one in plans:
+        others += one.bytes_surveyed
+        if (survey := one.survey) is not None and survey.ranks_magnitudes:
+            n_bytes = survey.n_passes * one.bytes_combined
+            others -= 0 if one.guesses else n_bytes
+            selections[type(survey), survey.of_model] = n_bytes
+    return plans[0].bytes_combined + sum(selections.values()) + others
+
+
 def bytes_moved(plans: Sequence[MergePlan]) -> int:
     """Return the bytes that a group of merges reads together, and those that each writes."""
-    return max(one.bytes_read for one in plans) + sum(one.bytes_written for one in plans)
+    return bytes_read(plans) + sum(one.bytes_written for one in plans)

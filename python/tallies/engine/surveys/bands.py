@@ -22,6 +22,7 @@ class Bands(Survey):
     """
 
     n_searches = 2
+    ranks_magnitudes = True
 
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the stages of each tensor, one per expert."""

@@ -62,6 +62,8 @@ class Survey(ABC):
     """Thresholds of each expert that are searched in a tensor."""
     can_guess: ClassVar[bool] = False
     """True where the combine can run with guessed thresholds and prove them: see ``ask``."""
+    ranks_magnitudes: ClassVar[bool] = False
+    """True where one selection finds the thresholds of several merges."""
 
     @property
     def of_model(self) -> bool:

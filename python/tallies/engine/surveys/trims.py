@@ -39,6 +39,7 @@ class Trims(Survey):
 
     n_searches = 1
     can_guess = True
+    ranks_magnitudes = True
 
     def check(self, parameters: Sequence[Values], labels: Sequence[str]) -> None:
         """Raise InputError if one threshold is to hold for tensors of different densities."""
