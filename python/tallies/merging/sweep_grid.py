@@ -72,7 +72,13 @@ def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
             f"the grid has {n} candidates ({each}), expected at most {MAX_CANDIDATES}; sweep a "
             "part of it at a time"
         )
-    return [dict(zip(grid, row, strict=True)) for row in itertools.product(*grid.values())]
+    rows = itertools.product(*([_plain(one) for one in values] for values in grid.values()))
+    return [dict(zip(grid, row, strict=True)) for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """Return the number of Python that a scalar of NumPy stands for, and other values as they are."""
+    return value.item() if getattr(value, "shape", None) == () else value
 
 
 def _refuse_key(key: object) -> None:
