@@ -77,7 +77,7 @@ def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the number of Python that a scalar of NumPy stands for, and other values as they are."""
+    """Return a scalar of NumPy as a number of Python, and other values as they are."""
     return value.item() if getattr(value, "shape", None) == () else value
 
 
