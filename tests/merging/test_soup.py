@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,120 @@ def test_other_requests_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             greedy_soup(models, lambda model: 0.0, *rest, **options)
 
-    refuse("models: found 0, expected 1 to 256", {})
+    refuse("models: found 0, expected 1 to 256; give at least one", {})
+    refuse("models: found 'abc', expected a list of paths or a dict", "abc", tmp_path / "out")
+    refuse("models: found None, expected", None, tmp_path / "out")
+    refuse("models: found 3, expected a path or a dict", [3], tmp_path / "out")
+    refuse("models: found the name 3, expected text", {3: "a"}, tmp_path / "out")
     refuse("models: found dicts and paths", {**dicts, "p": "p"})
     refuse("out: found a path", dicts, tmp_path / "out")
     refuse("out: missing", ["a", "b"])
-    refuse("models: found a path twice", ["a", "a"], tmp_path / "out")
+    refuse("models: 'a' and 'a' are one path", ["a", "a"], tmp_path / "out")
+    refuse("models: 'b/../a' and 'a' are one path", ["b/../a", "a"], tmp_path / "out")
     refuse("scores: 'm9' is no model", dicts, scores={"m9": 1.0})
+
+
+def test_arguments_are_checked_before_the_first_evaluation(tmp_path: Path) -> None:
+    dicts = models("float32")
+    paths = {name: write(tmp_path / name, one) for name, one in dicts.items()}
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+
+    def never(model: Any) -> float:
+        raise AssertionError("evaluated")
+
+    def refuse(message: str, out: Path | None = None, **options: Any) -> None:
+        given: Any = dicts if out is None else paths
+        with pytest.raises(InputError, match=message):
+            greedy_soup(given, never, out, **options)
+
+    refuse("is not empty", tmp_path / "full")
+    refuse("did not write", tmp_path / "full", overwrite=True)
+    refuse("lies inside the input", tmp_path / "m3" / "out")
+    refuse("is or contains the input", tmp_path / "m3")
+    refuse("out: the directory .*such is missing.*; create it", tmp_path / "such" / "out")
+    for out in (tmp_path / "out", None):
+        refuse("option 'treads' is not known; did you mean 'threads'", out, treads=1)
+        refuse("option 'semantics' is not known", out, semantics="mergekit")
+        for gain in (math.nan, math.inf, "1", None):
+            refuse("gain: found .*, expected a finite number", out, gain=gain)
+        refuse("scores: found 'x' for m0, expected a number", out, scores={"m0": "x"})
+        refuse("scores: found 3, expected a dict", out, scores=3)
+    refuse("option 'max_memory' is not known", max_memory="1GiB")
+    assert {*tmp_path.iterdir()} == {*paths.values(), tmp_path / "full"}
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_averages_are_as_the_first_model_that_was_taken(place: str, tmp_path: Path) -> None:
+    import ml_dtypes
+
+    kinds = [ml_dtypes.bfloat16, np.float32, np.float16, np.float32]
+    random = np.random.default_rng(0)
+    dicts = {
+        f"m{i}": {
+            "w": random.standard_normal(100).astype(kind),
+            "v": random.standard_normal(7).astype(kinds[i - 1]),
+            "n": np.arange(3),
+        }
+        for i, kind in enumerate(kinds)
+    }
+    seen: list[Any] = []
+
+    def evaluate(model: Any) -> float:
+        seen.append(dict(model) if place == "memory" else read(model))
+        if place == "disk":
+            assert '"hidden_size": 0' in (model / "config.json").read_text()
+        return 1.0
+
+    given: Any = dicts
+    if place == "disk":
+        given = {
+            name: write(tmp_path / name, one, config={"hidden_size": i})
+            for i, (name, one) in enumerate(dicts.items())
+        }
+    out = tmp_path / "soup" if place == "disk" else None
+    report = greedy_soup(given, evaluate, out, scores=dict.fromkeys(dicts, 1.0))
+    assert report.chosen == tuple(dicts) and len(seen) == 3
+    for n, average in enumerate(seen, start=2):
+        expected = merge_state_dicts(None, [*dicts.values()][:n], method="linear")
+        assert average.keys() == expected.keys()
+        for name, array in expected.items():
+            assert_same_bits(average[name], array)
+    soup = report.soup if out is None else read(out)
+    for name, array in soup.items():
+        assert_same_bits(seen[-1][name], array)
+
+
+@pytest.mark.parametrize("harm", ["remove", "remove all", "replace", "rewrite"])
+def test_an_evaluation_that_harms_an_average_is_told_so(harm: str, tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, one) for name, one in models("float32").items()]
+
+    def evaluate(path: Path) -> float:
+        if harm == "rewrite":
+            (path / "model.safetensors").write_bytes(b"")
+        elif path.name == "average":
+            shutil.rmtree(path.parent if harm == "remove all" else path)
+        if harm == "replace":
+            path.write_text("")
+        return 1.0
+
+    scores = dict.fromkeys(map(str, paths), 1.0)
+    with pytest.raises(InputError, match=r"^evaluate: it removed or changed the average"):
+        greedy_soup(paths, evaluate, tmp_path / "soup", scores=scores)
+    assert {*tmp_path.iterdir()} == {*paths}
+
+
+def test_an_evaluation_that_removes_the_sum_is_told_so(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, one) for name, one in models("float32").items()]
+
+    def evaluate(path: Path) -> float:
+        for one in path.parent.glob("sum-*"):
+            shutil.rmtree(one)
+        return 1.0
+
+    scores = dict.fromkeys(map(str, paths), 1.0)
+    with pytest.raises(InputError, match=r"^evaluate: it removed or changed the sum"):
+        greedy_soup(paths, evaluate, tmp_path / "soup", scores=scores)
 
 
 def test_a_sum_counts_as_its_models() -> None:
@@ -151,3 +260,8 @@ def test_a_sum_counts_as_its_models() -> None:
     assert_same_bits(found["w"], linear([one["w"] for one in dicts], weights))
     with pytest.raises(InputError, match="sum to zero"):
         merge_state_dicts(None, dicts[:2], method="linear", count=0)
+    for large in (1e308, [1e308, -1e308]):
+        with pytest.raises(InputError, match="have no finite sum; give smaller ones"):
+            merge_state_dicts(None, dicts[:2], method="linear", weights=[1, 1], count=1e308)
+        with pytest.raises(InputError, match="have no finite sum; give smaller ones"):
+            merge_state_dicts(None, dicts[:2], method="linear", weight=large)

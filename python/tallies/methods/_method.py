@@ -147,6 +147,8 @@ def counted_weights(parameters: Values) -> tuple[float, ...]:
 def mean_objection(parameters: Values) -> str | None:
     """Return the objection to weights that cancel, for methods that divide by their sum."""
     weights = counted_weights(parameters)
+    if parameters["normalize"] and sum(map(abs, weights)) == math.inf:
+        return f"the weights {weights} have no finite sum; give smaller ones"
     # A float32 sum below 1e-6 of its terms is rounding error.
     if parameters["normalize"] and abs(math.fsum(weights)) <= 1e-6 * math.fsum(map(abs, weights)):
         return f"the weights {weights} sum to zero; change them or set 'normalize: false'"
