@@ -81,7 +81,7 @@ def test_report_and_recipe_have_the_weights_and_repeat_the_merge(tmp_path: Path)
     report = merge(recipe(tmp_path, schedule="ema", decay=0.5), tmp_path / "out")
     weights = given("ema", 3, 0.5)
     assert [expert.parameters["weight"] for expert in report.experts] == weights
-    assert "weight 0.25\n" in str(report)
+    assert "weight 0.25, count 1\n" in str(report)
     for name in ("mergekit_config.yml", "tallies.json"):
         config = MergeConfig.load(tmp_path / "out" / name)
         assert [entry.parameters["weight"] for entry in config.models] == weights
