@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import tallies.torch as functions
 from tallies.torch import arguments, ops
 
 
@@ -22,12 +21,12 @@ def test_a_cuda_tensor_without_kernels_is_refused_with_the_reason(
 
     x = torch.ones(3).as_subclass(There)
     monkeypatch.setattr(ops, "CUDA_PROBLEM", "the reason")
-    refused = arguments.refusal(NotImplementedError(), functions.trim, (x, 0.5), {})
+    refused = arguments.refusal(NotImplementedError(), {"x": x, "density": 0.5})
     assert str(refused) == (
         "x: found a tensor on cuda:0, expected one on the CPU: the reason; move it with .cpu()"
     )
     monkeypatch.setattr(ops, "CUDA_PROBLEM", None)
-    assert arguments.refusal(NotImplementedError(), functions.trim, (x, 0.5), {}) is None
+    assert arguments.refusal(NotImplementedError(), {"x": x, "density": 0.5}) is None
 
 
 def test_a_torch_without_cuda_gets_no_operators_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ class Report(Usage):
 def test_a_report_has_its_usage_behind_its_own_fields() -> None:
     report = Report("out", bytes_read=3, threads=2)
     assert list(report.to_json_dict()) == [
-        *("path", "notes", "bytes_read", "bytes_written", "seconds", "gb_per_second"),
-        *("peak_memory_bytes", "threads"),
+        *("path", "notes", "bytes_read", "bytes_written", "bytes_direct", "seconds"),
+        *("gb_per_second", "peak_memory_bytes", "threads"),
     ]
     assert report.to_json_dict()["bytes_read"] == 3
 

@@ -242,7 +242,7 @@ def test_a_run_that_failed_goes_on(three: Path, monkeypatch: pytest.MonkeyPatch)
     made = recipe(three, [("a", 0, 2)], [("b", 0, 3), ("c", 1, 4)], merge_method="linear")
     expected = merge(made, three / "at_once", max_shard_size=60)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("tallies.merging.checkpoints.naming_all_files", _fail)
+        patch.setattr("tallies.merging.finishing.naming_all_files", _fail)
         merge(made, three / "out", resume=True, max_shard_size=60)
     report = merge(made, three / "out", resume=True, max_shard_size=60)
     assert report.output.fingerprint == expected.output.fingerprint

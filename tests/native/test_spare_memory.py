@@ -22,7 +22,7 @@ NOTE_PAGES = r"""
 void* aligned_alloc(size_t alignment, size_t n) {
   static void* (*allocate)(size_t, size_t);
   if (!allocate) *(void**)&allocate = dlsym(RTLD_NEXT, "aligned_alloc");
-  if (alignment == 4096) {
+  if (alignment == 4096 && n >= 65536) {
     int notes = open(getenv("NOTES"), O_WRONLY | O_CREAT | O_APPEND, 0666);
     if (write(notes, ".", 1) != 1) abort();
     close(notes);

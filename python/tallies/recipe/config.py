@@ -79,7 +79,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
 
     >>> request = {"merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
     >>> MergeConfig.load(request).constants()
-    {'normalize': True, 'integers': 'equal'}
+    {'normalize': True, 'schedule': 'constant', 'decay': 0.8, 'integers': 'equal'}
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
