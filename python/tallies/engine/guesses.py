@@ -1,8 +1,8 @@
 """States thresholds that a combine takes from a sample and proves while it merges.
 
-A sample of one to three hundredths of the inputs names each threshold, or nearly so. The combine runs
-with these guesses and counts what proves or refutes them; where one was wrong, the elements that
-it changes are combined again. The result is that of a survey before the combine.
+A sample of one to three hundredths of the inputs names each threshold, or nearly so. The combine
+runs with these guesses and counts what proves or refutes them; where one was wrong, the elements
+that it changes are combined again. The result is that of a survey before the combine.
 """
 
 from __future__ import annotations
