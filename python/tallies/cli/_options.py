@@ -203,6 +203,49 @@ def run_options(function: F) -> F:
     return function
 
 
+def merge_options(function: F) -> F:
+    """Add the options of how models are merged on disk: reads, device, and resuming."""
+    options = [
+        io_option,
+        click.option(
+            "--device",
+            type=click.Choice(["cpu", "cuda"]),
+            default="cpu",
+            show_default=True,
+            help="Processor that merges the tiles.",
+        ),
+        click.option(
+            "--max-vram",
+            default="4GiB",
+            show_default=True,
+            metavar="SIZE",
+            help="Upper bound for buffer memory on a CUDA device.",
+        ),
+        click.option("--resume", is_flag=True, help="Continue an interrupted run."),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def recipe_and_output(
+    config: str | None, out_argument: str | None, out: str | None, method: str | None
+) -> tuple[str | None, str | None]:
+    """Return the recipe's file and the output, as the arguments and ``--out`` name them.
+
+    A lone argument beside ``--method`` that is no file is the output.
+
+    Raises:
+        InputError: There are two outputs.
+    """
+    is_recipe = config is not None and os.path.isfile(config)
+    if method and not is_recipe and out_argument is None and out is None:
+        config, out = None, config
+    if out is not None and out_argument is not None:
+        raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
+    return config, out or out_argument
+
+
 def pairs(given: Sequence[str], option: str, example: str) -> dict[str, str]:
     """Return ``NAME=VALUE`` options as a dict.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,7 @@ from ..merging.checkpoints import merge
 from ..merging.report import MergeReport
 from ..sizes import parse_size
 from ._bar import wants_bar
-from ._options import io_option, request, request_options, run_options
+from ._options import merge_options, recipe_and_output, request, request_options, run_options
 from ._screen import screen
 
 if TYPE_CHECKING:
@@ -26,22 +25,7 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="OUT", help="Directory or .safetensors file to create.")
 @request_options
 @run_options
-@io_option
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Processor that merges the tiles.",
-)
-@click.option(
-    "--max-vram",
-    default="4GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Upper bound for buffer memory on a CUDA device.",
-)
-@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@merge_options
 @click.option(
     "--dry-run", is_flag=True, help="Print the plan, as 'tallies plan' does, and merge nothing."
 )
@@ -76,13 +60,8 @@ def run(
     **chosen: Any,
 ) -> None:
     """Merge, or print the plan of the merge, as the options say."""
-    is_recipe = config is not None and os.path.isfile(config)
-    if chosen["method"] and not is_recipe and out_argument is None and out is None:
-        config, out = None, config
-    if out is not None and out_argument is not None:
-        raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
+    config, target = recipe_and_output(config, out_argument, out, chosen["method"])
     asked = request(config, chosen)
-    target = out or out_argument
     if dry_run:
         text, data = _planned(asked, parse_size(max_memory), threads, target)
         if as_json:

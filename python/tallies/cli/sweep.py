@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import click
@@ -14,7 +13,7 @@ from ..merging.sweep_plan import plan_sweep
 from ..merging.sweep_report import summary
 from ..recipe.text import parse_lists
 from ._bar import wants_bar
-from ._options import io_option, request, request_options, run_options
+from ._options import merge_options, recipe_and_output, request, request_options, run_options
 from ._screen import screen
 
 
@@ -24,22 +23,7 @@ from ._screen import screen
 @click.option("--out", metavar="OUT", help="Directory to create.")
 @request_options
 @run_options
-@io_option
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Processor that merges the tiles.",
-)
-@click.option(
-    "--max-vram",
-    default="4GiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Upper bound for buffer memory on a CUDA device.",
-)
-@click.option("--resume", is_flag=True, help="Continue an interrupted run.")
+@merge_options
 @click.option(
     "--dry-run",
     "--plan",
@@ -87,12 +71,7 @@ def _run(
     io: str,
     **chosen: Any,
 ) -> None:
-    is_recipe = config is not None and os.path.isfile(config)
-    if chosen["method"] and not is_recipe and out_argument is None and out is None:
-        config, out = None, config
-    if out is not None and out_argument is not None:
-        raise InputError(f"found two outputs, {out_argument!r} and {out!r}; give one")
-    target = out or out_argument
+    config, target = recipe_and_output(config, out_argument, out, chosen["method"])
     grid = parse_lists(settings, "--set")
     asked = request(config, {**chosen, "settings": ()})
     if dry_run:
