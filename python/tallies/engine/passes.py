@@ -122,10 +122,11 @@ class Passes(Combining):
         """Combine tensors, each with thresholds of its own, until their results are right."""
         guessed = guess.statistics
         found = [guess.of(guessed, job) for job in jobs]
-        self._combine(jobs, found, None if guess.is_sure else guess)
         if guess.is_sure:
-            return
-        self._settle_guess(guess)
+            self._combine(jobs, found)
+        else:
+            self._combine(jobs, found, guess)
+            self._settle_guess(guess)
 
     def _settle_guess(self, guess: Guess) -> list[int]:
         """Put exact statistics in the place of guesses; return the tensors that have changed."""

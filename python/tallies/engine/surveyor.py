@@ -9,7 +9,7 @@ from .guesses import Guess, Reads
 from .jobs import Merge
 from .lowering import Tasks
 from .outcomes import Statistics
-from .surveys.survey import Context, survey_of
+from .surveys.survey import Context, GuessingSurvey, survey_of
 
 # Thresholds searched at a time, which share the room for magnitudes listed around them. Those of
 # small tensors are selected in memory, and count by their share of it.
@@ -102,7 +102,7 @@ class Surveyor:
         data: bytes | None = None,
         combined: Sequence[int] = (),
     ) -> Guess:
-        assert self._survey is not None, "the rule names a survey"
+        assert isinstance(self._survey, GuessingSurvey), "the survey can guess"
         merge = self._context.merge
         asked = self._survey.ask(self._context, groups)
         if data is not None:

@@ -61,7 +61,7 @@ class Survey(ABC):
     n_searches: ClassVar[int] = 0
     """Thresholds of each expert that are searched in a tensor."""
     can_guess: ClassVar[bool] = False
-    """True where the combine can run with guessed thresholds and prove them: see ``ask``."""
+    """True where the combine can run with guessed thresholds and prove them."""
     ranks_magnitudes: ClassVar[bool] = False
     """True where one selection finds the thresholds of several merges."""
 
@@ -85,13 +85,6 @@ class Survey(ABC):
             labels: The experts, as messages name them.
         """
 
-    def ask(self, context: Context, groups: Sequence[Sequence[int]]) -> Asked:
-        """Return the thresholds of each group of tensors; for surveys that can guess.
-
-        Arguments are those of ``take``.
-        """
-        raise NotImplementedError
-
     @abstractmethod
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the statistics of each group of tensors.
@@ -105,6 +98,16 @@ class Survey(ABC):
             InputError: The statistics have no answer.
             StorageError: Reading fails.
         """
+
+
+class GuessingSurvey(Survey):
+    """A survey of thresholds that a combine can guess and prove."""
+
+    can_guess = True
+
+    @abstractmethod
+    def ask(self, context: Context, groups: Sequence[Sequence[int]]) -> Asked:
+        """Return the thresholds of each group of tensors; arguments are those of ``take``."""
 
 
 def survey_of(rule: SurveyRule) -> Survey:

@@ -14,7 +14,7 @@ from ...spec.choices import Equal, Semantics
 from ...spec.parameters import Values
 from ..codes import KEEP_ALL, KEEP_NONE
 from ..outcomes import Statistics, Trim
-from .survey import Asked, Context, Survey
+from .survey import Asked, Context, GuessingSurvey
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ ALL = Rank(0, keep_all=True)
 NONE = Rank(0)
 
 
-class Trims(Survey):
+class Trims(GuessingSurvey):
     """Finds the threshold of each expert over a tensor or over the model.
 
     NaN ranks above every number. The rule's ``equal`` says how many of equal magnitudes survive;
@@ -38,7 +38,6 @@ class Trims(Survey):
     """
 
     n_searches = 1
-    can_guess = True
     ranks_magnitudes = True
 
     def check(self, parameters: Sequence[Values], labels: Sequence[str]) -> None:
