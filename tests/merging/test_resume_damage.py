@@ -117,19 +117,19 @@ def test_a_damaged_file_is_made_again(
     assert data_bytes(out) == result
 
 
-@pytest.mark.parametrize("file", range(1, 5))
+@pytest.mark.parametrize("file", range(5))
 def test_a_file_damaged_in_the_repair_is_made_again(
     recipe: Recipe, result: dict[str, bytes], out: Path, file: int
 ) -> None:
     crash(recipe, out, "repair")
     name = f"model-{file + 1:05}-of-00005.safetensors"
     content = (workspace(out) / "new" / name).read_bytes()
-    # The first tile of these files is in no stretch that is repaired.
+    # The first tile is in no stretch that is repaired, but for the one tile of the first file.
     at = 8 + int.from_bytes(content[:8], "little")
     assert content[at] == result[name][at]
     overwrite(workspace(out) / "new" / name, at, bytes([content[at] ^ 1]))
     run = Run(recipe, out)
-    assert run.combined == [FILES[file]]
+    assert run.combined == ([FILES[file]] if file > 0 else [])
     assert data_bytes(out) == result
 
 

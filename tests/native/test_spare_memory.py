@@ -22,6 +22,7 @@ NOTE_PAGES = r"""
 void* aligned_alloc(size_t alignment, size_t n) {
   static void* (*allocate)(size_t, size_t);
   if (!allocate) *(void**)&allocate = dlsym(RTLD_NEXT, "aligned_alloc");
+  // Elements in memory that are repaired take a page at most, which is no buffer of a pass.
   if (alignment == 4096 && n >= 65536) {
     int notes = open(getenv("NOTES"), O_WRONLY | O_CREAT | O_APPEND, 0666);
     if (write(notes, ".", 1) != 1) abort();
