@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_sources(m);
   tallies::bind::register_changes(m);
   tallies::bind::register_plan(m);
+  tallies::bind::register_cancelled(m);
   tallies::bind::register_combine(m);
   tallies::bind::register_select(m);
   tallies::bind::register_guesses(m);

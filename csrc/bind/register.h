@@ -40,6 +40,7 @@ void register_changes(py::module_& m);
 void register_plan(py::module_& m);
 void register_combine(py::module_& m);
 void register_select(py::module_& m);
+void register_cancelled(py::module_& m);
 void register_guesses(py::module_& m);
 void register_surveys(py::module_& m);
 void register_store(py::module_& m);

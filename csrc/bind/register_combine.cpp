@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/cancelled.h"
 #include "engine/guesses.h"
 
 namespace tallies::bind {
@@ -128,19 +129,19 @@ void register_combine(py::module_& m) {
       "combine",
       [](const Plan& plan, std::vector<CombineTask> tasks, int gate, int vote, int blend,
          bool fingerprints, bool stop_at_overflow, const Limits& limits, py::object progress,
-         Guesses* guesses, std::vector<std::int64_t> votes) {
+         Guesses* guesses, std::vector<std::int64_t> votes, Cancelled* cancelled) {
         const CombineOptions options{to_rule(gate, vote, blend), fingerprints, stop_at_overflow,
                                      std::move(votes)};
         check(plan, tasks, options.rule);
         check(plan, tasks, guesses);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-          return combine(plan, tasks, options, limits, on_progress, guesses);
+          return combine(plan, tasks, options, limits, on_progress, guesses, cancelled);
         });
       },
       py::kw_only(), py::arg("tasks"), py::arg("gate"), py::arg("vote"), py::arg("blend"),
       py::arg("fingerprints") = false, py::arg("stop_at_overflow") = false, py::arg("limits"),
       py::arg("progress") = py::none(), py::arg("guesses") = py::none(),
-      py::arg("votes") = std::vector<std::int64_t>());
+      py::arg("votes") = std::vector<std::int64_t>(), py::arg("cancelled") = py::none());
 }
 
 }  // namespace tallies::bind

@@ -1,4 +1,5 @@
 #include "bind/plan.h"
+#include "engine/cancelled.h"
 #include "engine/floors.h"
 #include "engine/guesses.h"
 
@@ -108,13 +109,15 @@ void register_guesses(py::module_& m) {
           py::arg("list_bytes") = 0, py::arg("progress") = py::none())
       .def(
           "settle",
-          [](const Plan& plan, Guesses& guesses, const Limits& limits, py::object progress) {
+          [](const Plan& plan, Guesses& guesses, const Limits& limits, py::object progress,
+             Cancelled* cancelled) {
             check(plan, guesses.units, Ranking());
             return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-              return settle(plan, guesses, limits, on_progress);
+              return settle(plan, guesses, limits, on_progress, cancelled);
             });
           },
-          py::kw_only(), py::arg("guesses"), py::arg("limits"), py::arg("progress") = py::none());
+          py::kw_only(), py::arg("guesses"), py::arg("limits"), py::arg("progress") = py::none(),
+          py::arg("cancelled") = py::none());
 }
 
 }  // namespace tallies::bind

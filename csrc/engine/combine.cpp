@@ -9,6 +9,7 @@
 #include "engine/accelerator.h"
 #include "engine/alike.h"
 #include "engine/base_adder.h"
+#include "engine/cancelled.h"
 #include "engine/pass.h"
 #include "engine/stages.h"
 #include "engine/verifier.h"
@@ -25,13 +26,20 @@ struct Scratch {
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
   Verifier::Scratch guessed;
+  std::vector<std::vector<char>> others;          // per candidate, results with the other sign
+  std::vector<std::optional<ListedTile>> listed;  // likewise
 };
 
 class Combine {
  public:
   Combine(const Plan& plan, const std::vector<CombineTask>& tasks, const CombineOptions& options,
-          const Limits& limits, Verifier* verifier)
-      : plan_(plan), tasks_(tasks), options_(options), verifier_(verifier) {
+          const Limits& limits, Verifier* verifier, Cancelled* cancelled)
+      : plan_(plan),
+        tasks_(tasks),
+        options_(options),
+        verifier_(verifier),
+        // A device would have to be given the tile once more.
+        cancelled_(limits.device_bytes > 0 ? nullptr : cancelled) {
     int n_units = 0;
     for (const CombineTask& task : tasks) {
       Job& job = jobs_.emplace_back(job_of(plan, task.slice));
@@ -50,6 +58,7 @@ class Combine {
     if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
     for (const CombineTask& task : tasks)
       alike_.push_back(groups_alike(task.candidates, plan.has_base && !accelerator_));
+    if (cancelled != nullptr) forget(*cancelled);
   }
 
   std::vector<CombineResult> run(const Limits& limits, const Progress& progress) {
@@ -62,12 +71,20 @@ class Combine {
   }
 
  private:
+  void forget(Cancelled& cancelled) const {
+    for (std::size_t i = 0; i < tasks_.size(); ++i)
+      for (std::size_t k = 0; k < tasks_[i].candidates.size(); ++k)
+        if (const auto place = Cancelled::place_of(jobs_[i], k))
+          cancelled.forget(*place, {tasks_[i].slice.first, tasks_[i].slice.n_elements});
+  }
+
   void transform(const Tile& tile, Scratch& scratch, CombineResult& part) {
     const CombineTask& task = tasks_[tile.job];
     const Job& job = jobs_[tile.job];
     const bool writes = !job.outputs.empty();
     if (verifier_) verifier_->count(tile, scratch.guessed);
     if (!writes) scratch.unwritten.resize(tile.n);
+    scratch.listed.assign(task.candidates.size(), {});
     for (const Alike& alike : alike_[tile.job])
       merge_alike(tile, task, alike, writes, scratch, part.candidates);
     for (std::size_t k = 0; k < task.candidates.size(); ++k) {
@@ -75,11 +92,15 @@ class Combine {
       const auto written = std::ranges::find(job.outputs, k, &Output::row);
       CandidateResult& result = part.candidates[k];
       Guessed& guessed = result.plus.ranges.empty() ? result.minus : result.plus;
-      (guessed.ranges.empty() ? result.output : guessed.output) =
-          fingerprint(tile.out[k], *written, tile.first, tile.n);
+      Lanes& lanes = guessed.ranges.empty() ? result.output : guessed.output;
+      lanes = fingerprint(tile.out[k], *written, tile.first, tile.n);
+      if (scratch.listed[k]) scratch.listed[k]->output = lanes;
     }
     if (options_.fingerprints && writes)
       part.inputs = fingerprint(tile, job, plan_.sources[task.slice.job]);
+    for (std::size_t k = 0; k < task.candidates.size(); ++k)
+      if (scratch.listed[k])
+        cancelled_->add(*Cancelled::place_of(job, k), std::move(*scratch.listed[k]));
     if (verifier_) verifier_->remember(tile, part, scratch.guessed);
   }
 
@@ -98,9 +119,13 @@ class Combine {
       for (const std::size_t k : alike) votes_[task.candidates[k].majority] += tally.sign_sum;
       // The tile's own votes count: of few tiles the first would else take a sign at random.
       const std::int64_t so_far = votes_[candidate.majority];
-      if (tally.cancellations > 0 && so_far != 0 && (so_far > 0) != (zero_sign > 0)) {
-        zero_sign = -zero_sign;
-        merge_tile(tile, task, alike, zero_sign, out, scratch, results);
+      const bool is_wrong = so_far != 0 && (so_far > 0) != (zero_sign > 0);
+      if (tally.cancellations > 0) {
+        if (is_wrong) zero_sign = -zero_sign;
+        if (writes && cancelled_ && cancelled_->has_room())
+          list(tile, task, alike, zero_sign, is_wrong, out, scratch, results);
+        else if (is_wrong)
+          merge_tile(tile, task, alike, zero_sign, out, scratch, results);
       }
     }
     for (const std::size_t k : alike) {
@@ -112,10 +137,41 @@ class Combine {
     }
   }
 
+  // Merges a tile with the other sign for cancelled votes as well, and lists where the results
+  // differ. The ones there are may be those of the other sign.
+  template <class Out>
+  void list(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
+            bool has_others, const Out& out, Scratch& scratch,
+            std::vector<CandidateResult>& results) const {
+    const std::size_t element_bytes = size_of(plan_.output_types[task.slice.job]);
+    scratch.others.resize(std::max(scratch.others.size(), task.candidates.size()));
+    std::vector<CombineTally> before;
+    for (const std::size_t k : alike) {
+      before.push_back(results[k].tally);
+      scratch.others[k].resize(tile.n * element_bytes);
+    }
+    merge_tile(
+        tile, task, alike, has_others ? zero_sign : -zero_sign,
+        [&](std::size_t k) { return scratch.others[k].data(); }, scratch, results);
+    for (std::size_t i = 0; i < alike.size(); ++i) {
+      const std::size_t k = alike[i];
+      std::vector<char>& others = scratch.others[k];
+      const bool is_finite = !before[i].overflow && !results[k].tally.overflow;
+      if (has_others)
+        std::swap_ranges(others.begin(), others.end(), out(k));
+      else
+        results[k].tally = before[i];
+      if (is_finite)
+        scratch.listed[k]
+            .emplace(ListedTile{{tile.first, tile.n}})
+            .list(differences(out(k), others.data(), tile.n, element_bytes, scratch.masks));
+    }
+  }
+
   // Merges a tile with this sign for cancelled votes, and counts anew.
   template <class Out>
   void merge_tile(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
-                  const Out& out, Scratch& scratch, std::vector<CandidateResult>& results) {
+                  const Out& out, Scratch& scratch, std::vector<CandidateResult>& results) const {
     const Candidate& candidate = task.candidates[alike[0]];
     for (const std::size_t k : alike) results[k].tally = {};
     // Weights hold for a row, and draws for a period of the random numbers.
@@ -295,6 +351,7 @@ class Combine {
   const std::vector<CombineTask>& tasks_;
   const CombineOptions& options_;
   Verifier* const verifier_;
+  Cancelled* const cancelled_;
   std::vector<Job> jobs_;  // one per task
   std::vector<CombineResult> empty_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
@@ -325,12 +382,14 @@ Guessed& Guessed::operator+=(const Guessed& part) {
 
 std::vector<CombineResult> combine(const Plan& plan, const std::vector<CombineTask>& given,
                                    const CombineOptions& options, const Limits& limits,
-                                   const Progress& progress, Guesses* guesses) {
+                                   const Progress& progress, Guesses* guesses,
+                                   Cancelled* cancelled) {
   std::vector<CombineTask> tasks = given;
   std::optional<Verifier> verifier;
-  if (guesses != nullptr) verifier.emplace(plan, tasks, options, *guesses);
+  if (guesses != nullptr) verifier.emplace(plan, tasks, options, *guesses, cancelled);
   std::vector<CombineResult> results =
-      Combine(plan, tasks, options, limits, verifier ? &*verifier : nullptr).run(limits, progress);
+      Combine(plan, tasks, options, limits, verifier ? &*verifier : nullptr, cancelled)
+          .run(limits, progress);
   for (CombineResult& result : results)
     for (CandidateResult& candidate : result.candidates) {
       join_neighbours(candidate.plus.ranges);

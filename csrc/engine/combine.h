@@ -51,12 +51,13 @@ struct CombineOptions {
 };
 
 struct Guesses;
+class Cancelled;
 
 // Returns one result per task, in order; jobs without outputs are only counted. A majority is the
-// sign of the votes counted so far over its unit; the caller repeats the ranges for which that was
-// not the sign of them all.
+// sign of the votes counted so far over its unit; the caller mends the ranges for which that was
+// not the sign of them all, or combines them again.
 std::vector<CombineResult> combine(const Plan&, const std::vector<CombineTask>&,
                                    const CombineOptions&, const Limits&, const Progress&,
-                                   Guesses* = nullptr);
+                                   Guesses* = nullptr, Cancelled* = nullptr);
 
 }  // namespace tallies

@@ -87,7 +87,7 @@ struct Settled {
 
 Guesses guess(const Plan&, std::vector<Unit>, bool locate, std::size_t list_bytes, const Limits&,
               const Progress&);
-Settled settle(const Plan&, Guesses&, const Limits&, const Progress&);
+Settled settle(const Plan&, Guesses&, const Limits&, const Progress&, Cancelled* = nullptr);
 
 // Returns whether patterns lie strictly inside.
 inline bool has_room(const Bracket& range) { return range.high - range.low > 1; }

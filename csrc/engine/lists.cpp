@@ -34,8 +34,8 @@ void shorten(const Plan& plan, const GuessedTask& task, std::span<const Bracket>
 
 }  // namespace
 
-void shorten_lists(const Plan& plan, Guesses& guesses) {
-  while (guesses.bytes_in_lists > guesses.list_bytes) {
+void shorten_lists(const Plan& plan, Guesses& guesses, std::uint64_t n_bytes) {
+  while (guesses.bytes_in_lists > n_bytes) {
     for (std::size_t i = 0; i < guesses.listed.size(); ++i) {
       Bracket& range = guesses.listed[i];
       const std::int32_t guess = std::clamp(guesses.guessed[i].bits, range.low, range.high);

@@ -1,15 +1,14 @@
 #include "engine/repair.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/floors.h"
+#include "engine/rewrite.h"
 #include "engine/views.h"
 
 namespace tallies {
 namespace {
-
-// Stripes with fewer bytes between them are read and written at once.
-constexpr std::uint64_t kJoined = 2048;
 
 // More than any work is worth: the calling thread does it alone.
 const Limits kAlone{
@@ -64,18 +63,67 @@ class Repair {
   }
 
   void write(GuessedTile::Merged& merged) const {
-    bool counted = !task_.has_fingerprints;
-    for (const Output& output : plan_.jobs[task_.task.slice.job].outputs) {
-      if (output.row != row_) continue;
-      Lanes lanes = merged.output;
-      write(output, lanes);
-      if (!counted) merged.output = lanes;
-      counted = true;
-    }
+    const std::size_t n_bytes = size_of(plan_.output_types[task_.task.slice.job]);
+    Lanes lanes = merged.output;
+    rewrite(
+        plan_, task_.task.slice.job, row_, {tile_.first, tile_.n}, positions(),
+        [&](char* element, std::size_t i) {
+          std::memcpy(element, outputs_.data() + i * n_bytes, n_bytes);
+        },
+        lanes);
+    if (task_.has_fingerprints) merged.output = lanes;
+  }
+
+  // Lists anew the elements that cancelled votes change, before which the tile had so many.
+  void list(const GuessedTile::Merged& merged, std::uint64_t n_cancelled, Cancelled& cancelled) {
+    const auto place = Cancelled::place_of(plan_.jobs[task_.task.slice.job], row_);
+    if (right_.majority < 0 || !place) return;
+    std::optional<ListedTile> listed = cancelled.take(*place, tile_.first);
+    const bool is_unlisted = !listed && n_cancelled > 0;
+    if (is_unlisted || merged.tally.cancellations == 0 || merged.tally.overflow) return;
+    const std::vector<char> written = outputs_;
+    if (merge_with(right_, -merged.zero_sign).overflow) return;
+    if (!listed) listed.emplace(ListedTile{{tile_.first, tile_.n}});
+    const std::size_t n_bytes = size_of(plan_.output_types[task_.task.slice.job]);
+    std::vector<std::uint8_t> mask;
+    Differences changed =
+        differences(written.data(), outputs_.data(), changed_.size(), n_bytes, mask);
+    const std::vector<std::uint32_t> at = positions();
+    for (std::uint32_t& i : changed.at) i = at[i];
+    listed->list(replaced(listed->differences(), at, changed));
+    listed->output = merged.output;
+    cancelled.add(*place, std::move(*listed));
   }
 
  private:
   std::uint64_t element(std::size_t i) const { return tile_.first + tile_.listed.at[changed_[i]]; }
+
+  std::vector<std::uint32_t> positions() const {
+    std::vector<std::uint32_t> at;
+    for (const std::size_t i : changed_) at.push_back(tile_.listed.at[i]);
+    return at;
+  }
+
+  // Returns differences with those of the elements `at` replaced; all are in order.
+  static Differences replaced(const Differences& before, const std::vector<std::uint32_t>& at,
+                              const Differences& changed) {
+    Differences found;
+    std::size_t k = 0;
+    const auto take_until = [&](std::uint32_t end) {
+      for (; k < changed.at.size() && changed.at[k] < end; ++k) {
+        found.at.push_back(changed.at[k]);
+        found.by.push_back(changed.by[k]);
+      }
+    };
+    for (std::size_t i = 0; i < before.at.size(); ++i) {
+      take_until(before.at[i]);
+      if (std::ranges::binary_search(at, before.at[i])) continue;
+      found.at.push_back(before.at[i]);
+      found.by.push_back(before.by[i]);
+    }
+    take_until(~std::uint32_t(0));
+    return found;
+  }
 
   // Merges pieces in which floors and weights are the same, each as a job in memory.
   CombineTally merge_with(const Candidate& candidate, int zero_sign) {
@@ -129,46 +177,11 @@ class Repair {
       sources.push_back({.type = task_.type, .array = static_cast<std::uint16_t>(i)});
     }
     job.outputs.emplace_back(Output{in_memory(outputs_.data(), out), 0});
-    const CombineOptions options{task_.rule, false, false};
+    const CombineOptions options{task_.rule, false, false, {}};
     const std::vector<CombineTask> tasks{{{0, 0, n}, {candidate}}};
     return combine(piece, tasks, options, kAlone, [](std::uint64_t) { return true; })[0]
         .candidates[0]
         .tally;
-  }
-
-  // Writes the results to one of the outputs, and changes its fingerprint.
-  void write(const Output& output, Lanes& lanes) const {
-    const std::size_t n_bytes = size_of(plan_.output_types[task_.task.slice.job]);
-    const std::uint64_t tile_end = (tile_.first + tile_.n) * n_bytes;
-    std::vector<char> bytes;
-    for (std::size_t begin = 0, end; begin < changed_.size(); begin = end) {
-      const std::uint64_t from = element(begin) * n_bytes / kStripe * kStripe;
-      std::uint64_t to = from;
-      for (end = begin; end < changed_.size(); ++end) {
-        const std::uint64_t stripe = element(end) * n_bytes / kStripe * kStripe;
-        if (stripe > to + kJoined) break;
-        to = stripe + kStripe;
-      }
-      const auto n = static_cast<std::size_t>(std::min(to, tile_end) - from);
-      bytes.resize(n);
-      char* const in_memory = reinterpret_cast<char*>(output.offset + from);
-      if (output.file < 0)
-        std::memcpy(bytes.data(), in_memory, n);
-      else
-        plan_.files.read(output.file, bytes.data(), n, output.offset + from);
-      Lanes before{}, after{};
-      kernels().fingerprint(bytes.data(), n, from, before.data());
-      for (std::size_t i = begin; i < end; ++i)
-        std::memcpy(bytes.data() + (element(i) * n_bytes - from), outputs_.data() + i * n_bytes,
-                    n_bytes);
-      kernels().fingerprint(bytes.data(), n, from, after.data());
-      for (std::size_t lane = 0; lane < lanes.size(); ++lane)
-        lanes[lane] += after[lane] - before[lane];
-      if (output.file < 0)
-        std::memcpy(in_memory, bytes.data(), n);
-      else
-        plan_.files.write(output.file, bytes.data(), n, output.offset + from);
-    }
   }
 
   const Plan& plan_;
@@ -195,14 +208,18 @@ std::vector<Patterns> magnitudes_of(const Plan& plan, const GuessedTask& task,
 }
 
 std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task,
-                                  const std::vector<Candidate>& right, GuessedTile& tile) {
+                                  const std::vector<Candidate>& right, GuessedTile& tile,
+                                  Cancelled* cancelled) {
   std::size_t n = 0;
   const std::vector<Patterns> magnitudes = magnitudes_of(plan, task, tile.listed);
   for (std::size_t k = 0; k < right.size(); ++k) {
     Repair one(plan, task, tile, k, right[k], magnitudes);
     if (one.size() == 0) continue;
-    if (!one.merge(tile.candidates[k])) return {};
-    one.write(tile.candidates[k]);
+    GuessedTile::Merged& merged = tile.candidates[k];
+    const std::uint64_t n_cancelled = merged.tally.cancellations;
+    if (!one.merge(merged)) return {};
+    one.write(merged);
+    if (cancelled != nullptr) one.list(merged, n_cancelled, *cancelled);
     n += one.size();
   }
   return n;

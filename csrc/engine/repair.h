@@ -1,16 +1,17 @@
 // Makes right what a tile was combined to with wrong thresholds, from the elements on its list.
 #pragma once
 
+#include "engine/cancelled.h"
 #include "engine/guesses.h"
 
 namespace tallies {
 
 // Combines listed elements again where they pass otherwise with the right floors and cutoffs, and
 // writes those by position. The tile gets the tallies and fingerprints of a combine with these;
-// votes that cancel take the sign that the tile had for them. Returns the number of elements
-// written, or nothing if the tile has to be combined again.
+// votes that cancel take the sign that the tile had for them, and are listed anew. Returns the
+// number of elements written, or nothing if the tile has to be combined again.
 std::optional<std::size_t> repair(const Plan&, const GuessedTask&,
-                                  const std::vector<Candidate>& right, GuessedTile&);
+                                  const std::vector<Candidate>& right, GuessedTile&, Cancelled*);
 
 // Lists the magnitudes of listed elements, of each expert.
 std::vector<Patterns> magnitudes_of(const Plan&, const GuessedTask&, const Listed&);

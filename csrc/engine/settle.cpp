@@ -19,8 +19,12 @@ bool is_same(const Threshold& a, const Threshold& b) {
 
 class Settling {
  public:
-  Settling(const Plan& plan, Guesses& guesses, const Limits& limits)
-      : plan_(plan), guesses_(guesses), limits_(limits), ranked_(plan, guesses.units, ranking_) {}
+  Settling(const Plan& plan, Guesses& guesses, Cancelled* cancelled, const Limits& limits)
+      : plan_(plan),
+        guesses_(guesses),
+        cancelled_(cancelled),
+        limits_(limits),
+        ranked_(plan, guesses.units, ranking_) {}
 
   Settled run(const Progress& progress) {
     require_all_counted();
@@ -167,7 +171,7 @@ class Settling {
         for (const std::size_t f : unlisted[k])
           is_left[i] |= differs(tile, floors_of(wrong[k])[f], floors_of(right[k])[f]);
       if (is_left[i]) return;
-      const std::optional<std::size_t> n = repair(plan_, task, right, tile);
+      const std::optional<std::size_t> n = repair(plan_, task, right, tile, cancelled_);
       is_left[i] = !n;
       n_repaired += n.value_or(0);
     });
@@ -207,6 +211,7 @@ class Settling {
 
   const Plan& plan_;
   Guesses& guesses_;
+  Cancelled* const cancelled_;
   const Limits& limits_;
   const Ranking ranking_;
   const RankedUnits ranked_;
@@ -215,8 +220,9 @@ class Settling {
 
 }  // namespace
 
-Settled settle(const Plan& plan, Guesses& guesses, const Limits& limits, const Progress& progress) {
-  return Settling(plan, guesses, limits).run(progress);
+Settled settle(const Plan& plan, Guesses& guesses, const Limits& limits, const Progress& progress,
+               Cancelled* cancelled) {
+  return Settling(plan, guesses, cancelled, limits).run(progress);
 }
 
 }  // namespace tallies

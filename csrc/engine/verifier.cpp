@@ -41,10 +41,11 @@ std::vector<Unit> Verifier::units_of(const std::vector<CombineTask>& tasks,
 }
 
 Verifier::Verifier(const Plan& plan, std::vector<CombineTask>& tasks, const CombineOptions& options,
-                   Guesses& guesses)
+                   Guesses& guesses, const Cancelled* cancelled)
     : plan_(plan),
       tasks_(tasks),
       guesses_(guesses),
+      cancelled_(cancelled),
       first_(guesses.tasks.size()),
       units_(units_of(tasks, guesses)),
       ranked_(plan, units_, ranking_),
@@ -158,7 +159,12 @@ void Verifier::remember(const Tile& tile, const CombineResult& part, Scratch& sc
   guesses_.n_listed += found.listed.at.size();
   guesses_.bytes_in_lists += found.listed.n_bytes();
   task.tiles.push_back(std::move(found));
-  if (guesses_.bytes_in_lists > guesses_.list_bytes) shorten_lists(plan_, guesses_);
+  if (guesses_.bytes_in_lists > room()) shorten_lists(plan_, guesses_, room());
+}
+
+std::uint64_t Verifier::room() const {
+  const std::uint64_t all = guesses_.list_bytes;
+  return all - (cancelled_ ? std::min(cancelled_->n_bytes(), all / 2) : 0);
 }
 
 }  // namespace tallies

@@ -2,6 +2,7 @@
 // remembers what may have to be made right.
 #pragma once
 
+#include "engine/cancelled.h"
 #include "engine/guesses.h"
 #include "engine/pass.h"
 #include "engine/ranked_numbers.h"
@@ -10,8 +11,10 @@ namespace tallies {
 
 class Verifier {
  public:
-  // Adds the tasks to the guesses, and gives those that name a unit the guessed floors.
-  Verifier(const Plan&, std::vector<CombineTask>&, const CombineOptions&, Guesses&);
+  // Adds the tasks to the guesses, and gives those that name a unit the guessed floors. Lists of
+  // cancelled votes take up to half of the memory for lists.
+  Verifier(const Plan&, std::vector<CombineTask>&, const CombineOptions&, Guesses&,
+           const Cancelled*);
   ~Verifier();
   Verifier(const Verifier&) = delete;
   Verifier& operator=(const Verifier&) = delete;
@@ -31,10 +34,12 @@ class Verifier {
  private:
   static std::vector<Unit> units_of(const std::vector<CombineTask>&, const Guesses&);
   Listed list(const Tile&, const GuessedTask&, Scratch&) const;
+  std::uint64_t room() const;
 
   const Plan& plan_;
   const std::vector<CombineTask>& tasks_;
   Guesses& guesses_;
+  const Cancelled* const cancelled_;
   const std::size_t first_;        // of the tasks among all of the guesses
   const std::vector<Unit> units_;  // one per task, with its slice and the ranks of its unit
   const Ranking ranking_;
@@ -43,7 +48,8 @@ class Verifier {
   std::mutex mutex_;
 };
 
-// Makes lists shorter until they have room: halves the ranges of patterns around the guesses.
-void shorten_lists(const Plan&, Guesses&);
+// Makes lists shorter until they take so many bytes: halves the ranges of patterns around the
+// guesses.
+void shorten_lists(const Plan&, Guesses&, std::uint64_t n_bytes);
 
 }  // namespace tallies

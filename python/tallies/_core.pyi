@@ -234,6 +234,31 @@ class Guesses:
     @staticmethod
     def from_bytes(data: bytes, *, units: Sequence[Unit]) -> Guesses: ...
 
+class CancelledVotes:
+    """Lists of elements whose votes cancelled, with the results that the other sign gives.
+
+    They are of all combines that are given them. A tile whose list has no room is not listed.
+    """
+
+    def __init__(self, *, list_bytes: int) -> None: ...
+    @property
+    def n_bytes(self) -> int: ...
+
+class Mended:
+    """The outcome for one row of outputs."""
+
+    @property
+    def output(self) -> list[int]:
+        """The content fingerprint of the ranges that are right now."""
+    @property
+    def left(self) -> list[tuple[int, int]]:
+        """The ranges that were not listed, to be combined again."""
+    @property
+    def n_listed(self) -> int:
+        """The elements that were listed, with either sign."""
+    @property
+    def n_mended(self) -> int: ...
+
 class Settled:
     """The outcome of guesses."""
 
@@ -770,10 +795,12 @@ class Plan:
         guesses: Guesses,
         limits: Limits,
         progress: Callable[[int], object] | None = None,
+        cancelled: CancelledVotes | None = None,
     ) -> Settled:
         """Find the exact thresholds, and make right what was combined with wrong guesses.
 
         Elements on lists are written once more, by position; others are to be combined ``again``.
+        Lists of cancelled votes change with them.
         """
     def survey_round(
         self,
@@ -820,11 +847,26 @@ class Plan:
         progress: Callable[[int], object] | None = None,
         guesses: Guesses | None = None,
         votes: Sequence[int] = (),
+        cancelled: CancelledVotes | None = None,
     ) -> list[CombineResult]:
         """Merge tasks and write them, one result each.
 
         With ``guesses``, tasks that name a unit of these take its thresholds and count what proves
-        them; an overflow stops no such pass, because a wrong guess may be its cause.
+        them; an overflow stops no such pass, because a wrong guess may be its cause. With
+        ``cancelled``, candidates that take a majority list what ``mend`` needs.
+        """
+    def mend(
+        self,
+        *,
+        cancelled: CancelledVotes,
+        wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Mended]:
+        """Write elements with the other sign where cancelled votes took the wrong one.
+
+        ``wrong`` has jobs, rows of their outputs, and the ranges of these that took the wrong sign.
+        The lists of the rows are freed.
         """
     def gram(
         self,

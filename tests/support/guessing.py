@@ -93,7 +93,7 @@ class Case:
         jobs = range(len(tensors))
         self.groups = [[job] for job in jobs] if by_tensor else [list(jobs)]
         self.guesses: _core.Guesses | None = None
-        self.n_again = 0
+        self.n_again = self.n_mended = self.n_left = 0
 
     def ranks(self, group: Sequence[int]) -> list[int]:
         n = sum(self.tensors[job].base.size for job in group)
@@ -108,16 +108,26 @@ class Case:
     def units(self) -> list[_core.Unit]:
         return [_core.Unit(jobs=group, ranks=self.ranks(group)) for group in self.groups]
 
-    def exact(self) -> Merged:
-        """Select, and combine with what was found: two reads."""
-        run = _Run(self)
+    def exact(self, *, votes: int | None = None) -> Merged:
+        """Select, and combine with what was found: two reads.
+
+        Lists of cancelled votes may take so many bytes, or are not made.
+        """
+        run = _Run(self, votes)
         found = run.plan.select(units=self.units(), locate=self.locate, limits=self.limits)
         run.add(list(run.jobs), run.combine([run.task(job, found) for job in run.jobs]))
         return run.finish(found)
 
-    def guessed(self, *, list_bytes: int = 0, calls: int = 1, resumed: bool = False) -> Merged:
+    def guessed(
+        self,
+        *,
+        list_bytes: int = 0,
+        calls: int = 1,
+        resumed: bool = False,
+        votes: int | None = None,
+    ) -> Merged:
         """Guess, combine and settle: one read, but for what was guessed wrong."""
-        run = _Run(self)
+        run = _Run(self, votes)
         units = self.units()
         guesses = run.plan.guess(
             units=units, locate=self.locate, limits=self.limits, list_bytes=list_bytes
@@ -130,7 +140,7 @@ class Case:
                 guesses = _core.Guesses.from_bytes(guesses.to_bytes(), units=units)
             tasks = [run.task(job, guess, guessed=True) for job in part]
             results.update(zip(part, run.combine(tasks, guesses=guesses), strict=True))
-        settled = run.plan.settle(guesses=guesses, limits=self.limits)
+        settled = run.plan.settle(guesses=guesses, limits=self.limits, cancelled=run.cancelled)
         known = parts[-1:] if resumed else parts
         order = [job for part in known for job in part]
         found = settled.thresholds
@@ -161,8 +171,9 @@ class Case:
 class _Run:
     """One merge of a case, with outputs of its own."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, votes: int | None = None) -> None:
         self.case = case
+        self.cancelled = None if votes is None else _core.CancelledVotes(list_bytes=votes)
         self.jobs = range(len(case.tensors))
         self.plan = _core.Plan(True)
         self._memory: list[list[Array]] = []
@@ -262,7 +273,12 @@ class _Run:
     def combine(self, tasks: Sequence[_core.CombineTask], **extra: Any) -> list[Any]:
         limits = self.case.limits
         return self.plan.combine(
-            tasks=tasks, fingerprints=True, limits=limits, **self.case.rule, **extra
+            tasks=tasks,
+            fingerprints=True,
+            limits=limits,
+            cancelled=self.cancelled,
+            **self.case.rule,
+            **extra,
         )
 
     def add_inputs(self, job: int, result: _core.CombineResult) -> None:
@@ -290,8 +306,20 @@ class _Run:
                     self._assumed[job][k][sign] += ranges
                     _add(self._guessed_lanes[job][k][sign], lanes)
 
+    def _mend(self, job: int, k: int, ranges: list[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Mend what is listed of these ranges of a tensor; return the others."""
+        if self.cancelled is None:
+            return ranges
+        (mended,) = self.plan.mend(
+            cancelled=self.cancelled, wrong=[(job, k, ranges)], limits=self.case.limits
+        )
+        _add(self._lanes[job][k], mended.output)
+        self.case.n_mended += mended.n_mended
+        self.case.n_left += sum(n for _, n in mended.left)
+        return mended.left
+
     def finish(self, found: Sequence[Sequence[_core.Threshold]]) -> Merged:
-        """Combine again where cancelled votes took another sign than the majority."""
+        """Mend, or combine again, where cancelled votes took another sign than the majority."""
         signs = [one.zero_sign for one in self.case.candidates]
         for k, one in enumerate(self.case.candidates):
             if one.by_majority:
@@ -299,16 +327,19 @@ class _Run:
                 signs[k] = 1 if total > 0 else -1
         for k, one in enumerate(self.case.candidates):
             for job in self.jobs:
+                wrong = []
                 for assumed, ranges in self._assumed[job][k].items():
-                    if not one.by_majority or assumed == signs[k]:
+                    if one.by_majority and assumed != signs[k]:
+                        wrong += ranges
+                    else:
                         _add(self._lanes[job][k], self._guessed_lanes[job][k][assumed])
-                        continue
-                    for first, n in ranges:
-                        task = self.task(job, found, first, n, signs=signs)
-                        (result,) = self.combine([task])
-                        again = result.candidates[k]
-                        for lanes in (again.output, again.plus[1], again.minus[1]):
-                            _add(self._lanes[job][k], lanes)
+                for first, n in self._mend(job, k, wrong):
+                    task = self.task(job, found, first, n, signs=signs)
+                    (result,) = self.combine([task])
+                    again = result.candidates[k]
+                    for lanes in (again.output, again.plus[1], again.minus[1]):
+                        _add(self._lanes[job][k], lanes)
+        assert self.cancelled is None or not self.cancelled.n_bytes
         outputs = [[x.tobytes() for x in row] for row in self._memory]
         if self.case.folder is not None:
             outputs = [[path.read_bytes() for path in row] for row in self._files]

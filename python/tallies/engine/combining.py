@@ -1,29 +1,33 @@
 """Combines tensors: makes and runs the native tasks, and notes what they found.
 
 An exactly zero vote takes the majority of the elected signs, which is known only at the end: the
-combine assumes the majority so far, and the stretches for which that was wrong are combined once
-more.
+combine assumes the majority so far, and lists the elements that the other sign changes. Where the
+assumption was wrong, these are written by position; stretches whose list had no room are combined
+once more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from .._core import CombineResult, CombineTask, Guesses, Limits, Plan
+from .._core import CancelledVotes, CombineResult, CombineTask, Guesses, Limits, Plan
 from ..spec.choices import Scope, Semantics
 from ..spec.rules import Gate, Rule, Vote, Zero
 from .codes import KEEP_ALL, ZERO_SIGNS, rule_codes
 from .files import native
 from .fingerprints import add_content
-from .guesses import Guess
+from .guesses import Guess, Reads
 from .jobs import Merge, Work
 from .lowering import Tasks
 from .outcomes import Guessed, Outcome, Statistics, Trim
 
+_Wrong = tuple[int, list[Sequence[int]]]
+"""The sign of a tensor's cancelled votes, and the ranges in which they took another."""
+
 
 class Combining:
-    """Combines tensors, and combines again the stretches whose majority was guessed wrong.
+    """Combines tensors, and makes right what took another sign than the majority.
 
     Args:
         plan: A native plan without jobs, in which the files of the tensors are open.
@@ -77,8 +81,20 @@ class Combining:
         )
         self._request = merge
         self._tasks = Tasks(merge)
+        self.cancelled = self._lists()
+        """The lists of cancelled votes; None where a vote takes no majority, or needs no list."""
+        self._mended = Reads()
         for work in works if adds_jobs else ():
             plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
+
+    def _lists(self) -> CancelledVotes | None:
+        """Return room for lists of cancelled votes, where another read takes longer than these."""
+        limits, works = self._limits, self._works
+        in_files = all(file >= 0 for work in works for file, _, _ in work.outputs)
+        if not (self._votes and in_files and works) or limits.device_bytes > 0:
+            return None
+        n_bytes = limits.list_bytes or limits.buffer_bytes * limits.n_threads
+        return CancelledVotes(list_bytes=n_bytes)
 
     def majority(self, jobs: Iterable[int]) -> int:
         """Return the sign of the sum of elected signs over these tensors; the rule's if zero."""
@@ -101,7 +117,10 @@ class Combining:
         ]
         keeps_all = keep_all([found.trims for found in statistics])
         results = self._run(
-            tasks, keeps_all=keeps_all, guesses=None if guess is None else guess.native
+            tasks,
+            keeps_all=keeps_all,
+            guesses=None if guess is None else guess.native,
+            cancelled=self.cancelled,
         )
         for job, found, result in zip(jobs, statistics, results, strict=True):
             outcome = self.outcomes[job] = Outcome(
@@ -130,41 +149,66 @@ class Combining:
             )
             for job, first, n in stretches
         ]
-        results = self._run(tasks) if tasks else []
+        results = self._run(tasks, cancelled=self.cancelled) if tasks else []
         for (job, _, _), result in zip(stretches, results, strict=True):
             self.outcomes[job].add(result.candidates[0])
 
     def _settle(self, groups: Iterable[Sequence[int]], known: int | None = None) -> None:
-        """Make results whole: repeat the stretches whose group's majority was guessed wrong."""
-        tasks, owners = [], []
+        """Make results whole: mend the elements whose group's majority was guessed wrong."""
+        wrong: dict[int, _Wrong] = {}
         for group in groups:
             sign = self.majority(group) if known is None else known
             for job in group:
                 outcome = self.outcomes[job]
                 assumed = {1: outcome.plus, -1: outcome.minus}
                 outcome.plus = outcome.minus = Guessed()
-                wrong: list[Sequence[int]] = []
+                wrong[job] = (sign, [])
                 for guess, part in assumed.items():
                     if self.rule.zero is Zero.MAJORITY and guess != sign:
-                        wrong += part.ranges
+                        wrong[job][1].extend(part.ranges)
                     else:
                         add_content(outcome.output, part.output)
-                if not wrong:
-                    continue
-                found = Statistics(
-                    trims=outcome.trims,
-                    weights=outcome.weights,
-                    stages=self._tasks.stages(job, factors=outcome.factors),
-                )
-                for first, n_elements in wrong:
-                    tasks.append(self._tasks.make(job, sign, -1, found, first, n_elements))
-                    owners.append(job)
-                    outcome.n_repeated += n_elements
+        tasks, owners = [], []
+        for job, (sign, ranges) in self._mend(wrong).items():
+            if not ranges:
+                continue
+            outcome = self.outcomes[job]
+            found = Statistics(
+                trims=outcome.trims,
+                weights=outcome.weights,
+                stages=self._tasks.stages(job, factors=outcome.factors),
+            )
+            for first, n_elements in ranges:
+                tasks.append(self._tasks.make(job, sign, -1, found, first, n_elements))
+                owners.append(job)
+                outcome.n_repeated += n_elements
         for job, result in zip(owners, self._run(tasks) if tasks else [], strict=True):
             outcome, merged = self.outcomes[job], result.candidates[0]
             for content in (merged.output, merged.plus[1], merged.minus[1]):
                 add_content(outcome.output, content)
             self._note_overflow(job, outcome, outcome.overflow or merged.overflow)
+
+    def _mend(self, wrong: Mapping[int, _Wrong]) -> Mapping[int, _Wrong]:
+        """Write listed elements with the other sign; return the ranges that are left, by tensor.
+
+        Args:
+            wrong: By tensor, the sign of cancelled votes and the ranges that took another.
+        """
+        # The lists know one other sign, which is not that of a majority of zero.
+        if self.cancelled is None or any(sign == 0 for sign, _ in wrong.values()):
+            return wrong
+        found = self._plan.mend(
+            cancelled=self.cancelled,
+            wrong=[(job, 0, ranges) for job, (_, ranges) in wrong.items()],
+            limits=self._limits,
+            progress=self._progress,
+        )
+        left: dict[int, _Wrong] = {}
+        for (job, (sign, _)), mended in zip(wrong.items(), found, strict=True):
+            add_content(self.outcomes[job].output, mended.output)
+            self._mended += Reads(listed=mended.n_listed, repaired=mended.n_mended)
+            left[job] = (sign, [*mended.left])
+        return left
 
     @property
     def _votes(self) -> bool:
@@ -178,6 +222,7 @@ class Combining:
         *,
         keeps_all: bool = False,
         guesses: Guesses | None = None,
+        cancelled: CancelledVotes | None = None,
     ) -> list[CombineResult]:
         rule = self.rule
         if keeps_all and rule.gate is Gate.VARIANCE:
@@ -193,6 +238,7 @@ class Combining:
             limits=self._limits,
             progress=self._progress,
             guesses=guesses,
+            cancelled=cancelled,
         )
 
     def _note_overflow(self, job: int, outcome: Outcome, overflow: bool) -> None:

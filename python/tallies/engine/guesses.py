@@ -18,16 +18,20 @@ from .surveys.survey import Asked
 
 @dataclass
 class Reads:
-    """The reads beside those of whole passes, in a merge with guessed thresholds."""
+    """The reads beside those of whole passes, and what lists save of them.
+
+    Guessed thresholds leave elements open, and a majority of signs that is known only at the end
+    leaves open those whose votes cancelled.
+    """
 
     sampled: int = 0
     """Bytes read for the sample."""
     settled: int = 0
     """Bytes read again, to count and to combine, because a guess was wrong."""
     listed: int = 0
-    """Elements kept with their inputs because their guess was open."""
+    """Elements kept with their inputs, or with another result, because they were open."""
     repaired: int = 0
-    """Elements that were combined again from such a list."""
+    """Elements that were written again from such a list."""
     repeated: int = 0
     """Elements that were read and combined again."""
 

@@ -58,8 +58,8 @@ class Passes(Combining):
 
     @property
     def reads(self) -> Reads:
-        """The reads beside those of whole passes, because of guesses."""
-        return self._surveyor.reads
+        """The reads beside those of whole passes, because of guesses, and what was mended."""
+        return self._surveyor.reads + self._mended
 
     @property
     def is_guessing(self) -> bool:
@@ -130,7 +130,7 @@ class Passes(Combining):
 
     def _settle_guess(self, guess: Guess) -> list[int]:
         """Put exact statistics in the place of guesses; return the tensors that have changed."""
-        settled = self._surveyor.settle(guess)
+        settled = self._surveyor.settle(guess, self.cancelled)
         exact = guess.exact(settled)
         if self.by_model:
             (self.model,) = exact

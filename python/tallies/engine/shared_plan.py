@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .._core import (
+    CancelledVotes,
     CandidateResult,
     CombineResult,
     CombineTask,
     Limits,
+    Mended,
     Plan,
     Slice,
     Threshold,
@@ -73,6 +75,8 @@ class Combining:
     limits: Limits
     of_model: bool
     """True where cancelled votes take the majority of the signs of all tensors."""
+    cancelled: CancelledVotes | None
+    """The lists of cancelled votes; all merges share one."""
     left: dict[Key, CombineTask] = field(default_factory=dict)
     results: dict[Key, OneResult] = field(default_factory=dict)
 
@@ -112,10 +116,13 @@ class StandIn:
         limits: Limits,
         progress: object = None,
         guesses: None = None,
+        cancelled: CancelledVotes | None = None,
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
         rule = (gate, vote, blend)
-        asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
+        asked = Combining(
+            *(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model, cancelled)
+        )
         asked.left = {_key(task): task for task in tasks}
         if tasks:
             self._ask(asked)
@@ -129,6 +136,17 @@ class StandIn:
         before = self._shared.bytes_surveyed
         found = self.select(units=units, locate=locate, limits=limits)
         return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
+
+    def mend(
+        self,
+        *,
+        cancelled: CancelledVotes,
+        wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]],
+        limits: Limits,
+        progress: object = None,
+    ) -> list[Mended]:
+        """Write elements of this merge with the other sign, from lists that all merges share."""
+        return self._shared.mend(self._number, wrong, limits)
 
     def __getattr__(self, name: str) -> Any:
         def survey(**options: Any) -> Any:
@@ -159,6 +177,7 @@ class SharedPlan:
         self._n_jobs = 0
         self._votes: dict[int, int] = {}
         """The sums of elected signs so far, by merge."""
+        self._cancelled: CancelledVotes | None = None
         self.bytes_surveyed = 0
         """The bytes that surveys have read so far."""
 
@@ -233,6 +252,8 @@ class SharedPlan:
             )
             owners.append((key, taking))
         one = next(iter(waiting.values()))
+        listing = (one.cancelled for one in waiting.values() if one.cancelled is not None)
+        self._cancelled = self._cancelled or next(listing, None)
         # Gate, vote and blend are those of each candidate.
         gate, vote, blend = one.rule
         found = self.plan.combine(
@@ -244,6 +265,7 @@ class SharedPlan:
             stop_at_overflow=any(one.stop_at_overflow for one in waiting.values()),
             limits=one.limits,
             progress=self._progress,
+            cancelled=self._cancelled,
             votes=[
                 self._votes.get(number, 0) if waiting[number].of_model else 0 for number, _ in units
             ],
@@ -255,6 +277,30 @@ class SharedPlan:
                     self._votes[number] = self._votes.get(number, 0) + sign_sum
                 waiting[number].results[key] = _part(result, place)
                 del waiting[number].left[key]
+
+    def mend(
+        self, number: int, wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]], limits: Limits
+    ) -> list[Mended]:
+        """Write elements of a merge with the other sign, where cancelled votes took the wrong one.
+
+        Lists are found by the place of what is written: any job that writes there will do.
+        """
+        cancelled = self._cancelled or CancelledVotes(list_bytes=0)
+        rows = {
+            (job, taking[row]): (joint, row)
+            for (job, taking), joint in self._joint.items()
+            for row in range(len(taking))
+        }
+        # An earlier run may have combined a tensor.
+        places = [
+            rows.get((job, number)) or (self._joint_job(job, (number,)), 0) for job, _, _ in wrong
+        ]
+        return self.plan.mend(
+            cancelled=cancelled,
+            wrong=[(*at, ranges) for at, (_, _, ranges) in zip(places, wrong, strict=True)],
+            limits=limits,
+            progress=self._progress,
+        )
 
     def _joint_job(self, job: int, taking: tuple[int, ...]) -> int:
         """Return the number of the job that writes a tensor's results of these merges."""

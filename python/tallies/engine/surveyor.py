@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .._core import Guesses, Settled
+from .._core import CancelledVotes, Guesses, Settled
 from .guesses import Guess, Reads
 from .jobs import Merge
 from .lowering import Tasks
@@ -75,8 +75,13 @@ class Surveyor:
         for batch in self._batches(jobs, self._survey.n_searches, _GUESSES_TOGETHER):
             yield batch, self._guess([[job] for job in batch])
 
-    def settle(self, guess: Guess) -> Settled:
-        """Return the exact thresholds, and what became of results with wrong guesses."""
+    def settle(self, guess: Guess, cancelled: CancelledVotes | None = None) -> Settled:
+        """Return the exact thresholds, and what became of results with wrong guesses.
+
+        Args:
+            guess: The guesses.
+            cancelled: The lists of cancelled votes of what was combined with them.
+        """
         merge, reads = self._context.merge, self.reads
 
         def progress(n_bytes: int) -> None:
@@ -84,7 +89,9 @@ class Surveyor:
             if merge.progress is not None:
                 merge.progress(n_bytes)
 
-        settled = merge.plan.settle(guesses=guess.native, limits=merge.limits, progress=progress)
+        settled = merge.plan.settle(
+            guesses=guess.native, limits=merge.limits, progress=progress, cancelled=cancelled
+        )
         reads.listed += guess.native.n_listed
         reads.repaired += guess.native.n_repaired
         return settled

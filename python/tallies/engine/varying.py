@@ -59,15 +59,15 @@ class VaryingPasses(Passes):
             if values not in by_values:
                 rule = method.rule({**constants, **own}, semantics)
                 made = Passes(plan, works, rule, semantics, limits, **options, adds_jobs=False)
-                made.outcomes = self.outcomes
+                made.outcomes, made.cancelled = self.outcomes, self.cancelled
                 by_values[values] = made
             self._of.append(by_values[values])
         self._all = list(by_values.values())
 
     @property
     def reads(self) -> Reads:
-        """The reads beside those of whole passes, because of guesses."""
-        return sum((passes.reads for passes in self._all), Reads())
+        """The reads beside those of whole passes, because of guesses, and what was mended."""
+        return sum((passes.reads for passes in self._all), self._mended)
 
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""
