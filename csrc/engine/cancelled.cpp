@@ -39,17 +39,6 @@ std::uint64_t folded(std::uint64_t by) {
 std::uint64_t unfolded(std::uint64_t x) { return x >> 1 ^ -(x & 1); }
 
 template <class Word>
-void add_differences(const void* written, const void* others, const std::uint8_t* mask,
-                     std::size_t n, Differences& found) {
-  const auto* const from = static_cast<const Word*>(written);
-  const auto* const to = static_cast<const Word*>(others);
-  for_each_set(mask, n, [&](std::size_t i) {
-    found.at.push_back(static_cast<std::uint32_t>(i));
-    found.by.push_back(std::uint64_t(to[i]) - std::uint64_t(from[i]));
-  });
-}
-
-template <class Word>
 void add_to(char* element, std::uint64_t by) {
   Word word;
   std::memcpy(&word, element, sizeof word);
@@ -81,19 +70,6 @@ bool lies_in(const std::vector<Range>& ranges, const Range& tile) {
 
 }  // namespace
 
-void ListedTile::list(const Differences& found) {
-  n = found.at.size();
-  std::vector<std::uint8_t> room(2 * n * kMostBytes);
-  std::uint8_t* to = room.data();
-  std::uint32_t before = 0;
-  for (std::size_t i = 0; i < n; ++i) {
-    to = put(found.at[i] - before, to);
-    to = put(folded(found.by[i]), to);
-    before = found.at[i];
-  }
-  bytes.assign(room.data(), to);
-}
-
 Differences ListedTile::differences() const {
   Differences found;
   const std::uint8_t* from = bytes.data();
@@ -101,22 +77,64 @@ Differences ListedTile::differences() const {
   for (std::uint64_t i = 0; i < n; ++i) {
     from = get(get(from, gap), by);
     at += gap;
+    by = unfolded(by);
     found.at.push_back(static_cast<std::uint32_t>(at));
-    found.by.push_back(unfolded(by));
+    found.by.push_back(is_other ? -by : by);
   }
   return found;
 }
 
-Differences differences(const void* written, const void* others, std::size_t n,
-                        std::size_t element_bytes, std::vector<std::uint8_t>& mask) {
-  constexpr decltype(&add_differences<std::uint8_t>) kAdd[] = {
-      add_differences<std::uint8_t>, add_differences<std::uint16_t>, add_differences<std::uint32_t>,
-      add_differences<std::uint64_t>};
-  mask.resize((n + 7) / 8);
-  kernels().differ[by_size(element_bytes)](written, others, mask.data(), n);
-  Differences found;
-  kAdd[by_size(element_bytes)](written, others, mask.data(), n, found);
-  return found;
+void Lister::start() {
+  end_ = 0;
+  before_ = 0;
+  n_ = 0;
+}
+
+void Lister::make_room(std::size_t n) {
+  const std::size_t n_bytes = end_ + 2 * n * kMostBytes;
+  if (bytes_.size() < n_bytes) bytes_.resize(2 * n_bytes);
+}
+
+void Lister::add(std::uint32_t at, std::uint64_t by) {
+  make_room(1);
+  std::uint8_t* const to = bytes_.data() + end_;
+  end_ += static_cast<std::size_t>(put(folded(by), put(at - before_, to)) - to);
+  before_ = at;
+  ++n_;
+}
+
+template <class Word>
+void Lister::add_words(std::uint32_t first, const void* written, const void* others,
+                       std::size_t n) {
+  const auto* const from = static_cast<const Word*>(written);
+  const auto* const to = static_cast<const Word*>(others);
+  std::uint8_t* end = bytes_.data() + end_;
+  std::uint32_t before = before_;
+  for_each_set(mask_.data(), n, [&](std::size_t i) {
+    const std::uint32_t at = first + static_cast<std::uint32_t>(i);
+    end = put(folded(std::uint64_t(to[i]) - std::uint64_t(from[i])), put(at - before, end));
+    before = at;
+  });
+  end_ = static_cast<std::size_t>(end - bytes_.data());
+  before_ = before;
+}
+
+void Lister::add(std::uint32_t first, const void* written, const void* others, std::size_t n,
+                 std::size_t element_bytes) {
+  constexpr decltype(&Lister::add_words<std::uint8_t>) kAdd[] = {
+      &Lister::add_words<std::uint8_t>, &Lister::add_words<std::uint16_t>,
+      &Lister::add_words<std::uint32_t>, &Lister::add_words<std::uint64_t>};
+  mask_.resize(std::max(mask_.size(), (n + 7) / 8));
+  kernels().differ[by_size(element_bytes)](written, others, mask_.data(), n);
+  const std::uint64_t n_set = count_set(mask_.data(), n);
+  n_ += n_set;
+  make_room(n_set);
+  (this->*kAdd[by_size(element_bytes)])(first, written, others, n);
+}
+
+ListedTile Lister::list_of(const Range& tile) const {
+  const auto begin = bytes_.begin();
+  return {.range = tile, .n = n_, .bytes = {begin, begin + static_cast<std::ptrdiff_t>(end_)}};
 }
 
 void add_difference(char* element, std::size_t element_bytes, std::uint64_t by) {

@@ -22,15 +22,33 @@ struct ListedTile {
   Lanes output{};  // fingerprint as it is written
   std::uint64_t n = 0;
   std::vector<std::uint8_t> bytes{};
+  bool is_other = false;  // the differences are those of the results that were not written
 
   std::uint64_t n_bytes() const { return bytes.size() + sizeof(ListedTile); }
-  void list(const Differences&);
   Differences differences() const;
 };
 
-// Returns the differences of the results that lie in two arrays.
-Differences differences(const void* written, const void* others, std::size_t n,
-                        std::size_t element_bytes, std::vector<std::uint8_t>& mask);
+// Makes the list of a tile, in order, in memory that it keeps.
+class Lister {
+ public:
+  void start();
+  void add(std::uint32_t at, std::uint64_t by);
+  // Adds the differences of results that lie in two arrays, of elements from `first` on.
+  void add(std::uint32_t first, const void* written, const void* others, std::size_t n,
+           std::size_t element_bytes);
+  ListedTile list_of(const Range& tile) const;
+
+ private:
+  void make_room(std::size_t n);
+  template <class Word>
+  void add_words(std::uint32_t first, const void* written, const void* others, std::size_t n);
+
+  std::vector<std::uint8_t> bytes_, mask_;
+  std::size_t end_ = 0;
+  std::uint32_t before_ = 0;
+  std::uint64_t n_ = 0;
+};
+
 // Adds a difference to an element.
 void add_difference(char* element, std::size_t element_bytes, std::uint64_t by);
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <memory>
 
 #include "engine/accelerator.h"
@@ -18,6 +19,9 @@
 namespace tallies {
 namespace {
 
+// Elements that are merged with one sign for cancelled votes and then the other, out of the cache.
+constexpr std::size_t kPiece = 8192;
+
 struct Scratch {
   Reader reader;
   BaseAdder adder;
@@ -26,8 +30,19 @@ struct Scratch {
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
   Verifier::Scratch guessed;
-  std::vector<std::vector<char>> others;          // per candidate, results with the other sign
-  std::vector<std::optional<ListedTile>> listed;  // likewise
+  // Per candidate; `others` are of the other sign for cancelled votes.
+  std::vector<CombineTally> tallies, other_tallies, before;
+  std::vector<std::vector<char>> others;
+  std::vector<Lister> listers;
+  std::vector<std::optional<ListedTile>> listed;
+
+  void start(std::size_t n_candidates) {
+    tallies.assign(n_candidates, {});
+    other_tallies.assign(n_candidates, {});
+    listed.assign(n_candidates, {});
+    others.resize(std::max(others.size(), n_candidates));
+    listers.resize(std::max(listers.size(), n_candidates));
+  }
 };
 
 class Combine {
@@ -84,7 +99,7 @@ class Combine {
     const bool writes = !job.outputs.empty();
     if (verifier_) verifier_->count(tile, scratch.guessed);
     if (!writes) scratch.unwritten.resize(tile.n);
-    scratch.listed.assign(task.candidates.size(), {});
+    scratch.start(task.candidates.size());
     for (const Alike& alike : alike_[tile.job])
       merge_alike(tile, task, alike, writes, scratch, part.candidates);
     for (std::size_t k = 0; k < task.candidates.size(); ++k) {
@@ -113,23 +128,32 @@ class Combine {
     };
     int zero_sign = candidate.zero_sign;
     if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
-    merge_tile(tile, task, alike, zero_sign, out, scratch, results);
-    const CombineTally& tally = results[alike[0]].tally;
+    const bool lists =
+        candidate.majority >= 0 && writes && cancelled_ != nullptr && cancelled_->has_room();
+    if (lists)
+      merge_both(tile, task, alike, zero_sign, out, scratch);
+    else
+      merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
+    const CombineTally& tally = scratch.tallies[alike[0]];
     if (candidate.majority >= 0) {
       for (const std::size_t k : alike) votes_[task.candidates[k].majority] += tally.sign_sum;
       // The tile's own votes count: of few tiles the first would else take a sign at random.
       const std::int64_t so_far = votes_[candidate.majority];
       const bool is_wrong = so_far != 0 && (so_far > 0) != (zero_sign > 0);
-      if (tally.cancellations > 0) {
-        if (is_wrong) zero_sign = -zero_sign;
-        if (writes && cancelled_ && cancelled_->has_room())
-          list(tile, task, alike, zero_sign, is_wrong, out, scratch, results);
-        else if (is_wrong)
-          merge_tile(tile, task, alike, zero_sign, out, scratch, results);
+      if (tally.cancellations > 0 && is_wrong) {
+        zero_sign = -zero_sign;
+        if (lists) {
+          take_others(alike, out, scratch);
+        } else {
+          for (const std::size_t k : alike) scratch.tallies[k] = {};
+          merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
+        }
       }
+      if (lists && tally.cancellations > 0) list(tile, alike, is_wrong, scratch);
     }
     for (const std::size_t k : alike) {
       CandidateResult& result = results[k];
+      result.tally = scratch.tallies[k];
       if (result.tally.cancellations > 0)
         (zero_sign > 0 ? result.plus : result.minus).ranges.emplace_back(tile.first, tile.n);
       // A wrong guess may be the cause of an overflow.
@@ -137,63 +161,87 @@ class Combine {
     }
   }
 
-  // Merges a tile with the other sign for cancelled votes as well, and lists where the results
-  // differ. The ones there are may be those of the other sign.
+  // Merges a tile with this sign for cancelled votes, and where there are some with the other.
   template <class Out>
-  void list(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
-            bool has_others, const Out& out, Scratch& scratch,
-            std::vector<CandidateResult>& results) const {
-    const std::size_t element_bytes = size_of(plan_.output_types[task.slice.job]);
-    scratch.others.resize(std::max(scratch.others.size(), task.candidates.size()));
-    std::vector<CombineTally> before;
+  void merge_both(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
+                  const Out& out, Scratch& scratch) const {
+    const std::size_t n_bytes = size_of(plan_.output_types[task.slice.job]);
+    const CombineTally& tally = scratch.tallies[alike[0]];
+    const auto others = [&](std::size_t k) { return scratch.others[k].data(); };
     for (const std::size_t k : alike) {
-      before.push_back(results[k].tally);
-      scratch.others[k].resize(tile.n * element_bytes);
+      scratch.others[k].resize(tile.n * n_bytes);
+      scratch.listers[k].start();
     }
-    merge_tile(
-        tile, task, alike, has_others ? zero_sign : -zero_sign,
-        [&](std::size_t k) { return scratch.others[k].data(); }, scratch, results);
-    for (std::size_t i = 0; i < alike.size(); ++i) {
-      const std::size_t k = alike[i];
-      std::vector<char>& others = scratch.others[k];
-      const bool is_finite = !before[i].overflow && !results[k].tally.overflow;
-      if (has_others)
-        std::swap_ranges(others.begin(), others.end(), out(k));
-      else
-        results[k].tally = before[i];
-      if (is_finite)
-        scratch.listed[k]
-            .emplace(ListedTile{{tile.first, tile.n}})
-            .list(differences(out(k), others.data(), tile.n, element_bytes, scratch.masks));
+    // Stages may need whole rows.
+    const bool is_whole = std::holds_alternative<Stages>(task.candidates[alike[0]].traits);
+    const std::size_t piece = is_whole ? std::max<std::size_t>(tile.n, 1) : kPiece;
+    for (std::size_t first = 0; first < tile.n; first += piece) {
+      const std::size_t n = std::min(piece, tile.n - first);
+      scratch.before = scratch.tallies;
+      for (const std::size_t k : alike) scratch.tallies[k].overflow = false;
+      merge(tile, task, alike, first, n, zero_sign, out, scratch, scratch.tallies);
+      const bool differs = tally.cancellations > scratch.before[alike[0]].cancellations;
+      if (differs)
+        merge(tile, task, alike, first, n, -zero_sign, others, scratch, scratch.other_tallies);
+      for (const std::size_t k : alike) {
+        char* const other = others(k) + first * n_bytes;
+        if (differs)
+          scratch.listers[k].add(static_cast<std::uint32_t>(first), out(k) + first * n_bytes, other,
+                                 n, n_bytes);
+        else
+          std::memcpy(other, out(k) + first * n_bytes, n * n_bytes);
+        scratch.other_tallies[k].overflow |= !differs && scratch.tallies[k].overflow;
+        scratch.tallies[k].overflow |= scratch.before[k].overflow;
+      }
     }
   }
 
-  // Merges a tile with this sign for cancelled votes, and counts anew.
+  // Puts the results of the other sign in the place of those at hand.
   template <class Out>
-  void merge_tile(const Tile& tile, const CombineTask& task, const Alike& alike, int zero_sign,
-                  const Out& out, Scratch& scratch, std::vector<CandidateResult>& results) const {
+  static void take_others(const Alike& alike, const Out& out, Scratch& scratch) {
+    for (const std::size_t k : alike) {
+      std::memcpy(out(k), scratch.others[k].data(), scratch.others[k].size());
+      std::swap(scratch.tallies[k].overflow, scratch.other_tallies[k].overflow);
+    }
+  }
+
+  // Lists where the results of a tile differ; other combines take those that are not finite.
+  static void list(const Tile& tile, const Alike& alike, bool is_other, Scratch& scratch) {
+    for (const std::size_t k : alike) {
+      if (scratch.tallies[k].overflow || scratch.other_tallies[k].overflow) continue;
+      scratch.listed[k] = scratch.listers[k].list_of({tile.first, tile.n});
+      scratch.listed[k]->is_other = is_other;
+    }
+  }
+
+  // Merges n elements of a tile from `first` on with this sign for cancelled votes, and adds to the
+  // tallies.
+  template <class Out>
+  void merge(const Tile& tile, const CombineTask& task, const Alike& alike, std::size_t first,
+             std::size_t n_elements, int zero_sign, const Out& out, Scratch& scratch,
+             std::vector<CombineTally>& tallies) const {
     const Candidate& candidate = task.candidates[alike[0]];
-    for (const std::size_t k : alike) results[k].tally = {};
     // Weights hold for a row, and draws for a period of the random numbers.
     std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
     if (candidate.row_length != 0) row_length = candidate.row_length;
-    split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
-                     [&](std::size_t begin, std::size_t n_same) {
-                       split_at_rows(
-                           tile.first + begin, n_same, row_length,
-                           [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                             const float* weights = candidate.weights.data();
-                             if (candidate.row_length != 0)
-                               weights += row * plan_.n_experts(task.slice.job);
-                             CombineArgs args = args_of(task, candidate, weights, scratch);
-                             args.zero_sign = zero_sign;
-                             if (alike.size() == 1)
-                               merge_piece(tile, task, candidate, args, begin + at, n,
-                                           out(alike[0]), scratch, results[alike[0]].tally);
-                             else
-                               merge_scaled(tile, task, alike, args, begin + at, n, out, scratch,
-                                            results);
-                           });
+    split_at_cutoffs(tile.first + first, n_elements, candidate.floors, candidate.cutoffs,
+                     scratch.floors, [&](std::size_t begin, std::size_t n_same) {
+                       begin += first;
+                       split_at_rows(tile.first + begin, n_same, row_length,
+                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                                       const float* weights = candidate.weights.data();
+                                       if (candidate.row_length != 0)
+                                         weights += row * plan_.n_experts(task.slice.job);
+                                       CombineArgs args =
+                                           args_of(task, candidate, weights, scratch);
+                                       args.zero_sign = zero_sign;
+                                       if (alike.size() == 1)
+                                         merge_piece(tile, task, candidate, args, begin + at, n,
+                                                     out(alike[0]), scratch, tallies[alike[0]]);
+                                       else
+                                         merge_scaled(tile, task, alike, args, begin + at, n, out,
+                                                      scratch, tallies);
+                                     });
                      });
   }
 
@@ -202,7 +250,7 @@ class Combine {
   template <class Out>
   void merge_scaled(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs args,
                     std::size_t first, std::size_t n, const Out& out, Scratch& scratch,
-                    std::vector<CandidateResult>& results) const {
+                    std::vector<CombineTally>& tallies) const {
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
     const int rule = rule_of(task.candidates[alike[0]]);
@@ -224,10 +272,10 @@ class Combine {
                                          tile, at, count, sources[0], scratch.merged.data(),
                                          nullptr, task.candidates[k].scale, out_type,
                                          out(k) + at * size_of(out_type));
-                                     results[k].tally.overflow |= largest >= overflow;
+                                     tallies[k].overflow |= largest >= overflow;
                                    }
                                  });
-    for (const std::size_t k : alike) results[k].tally += all;
+    for (const std::size_t k : alike) tallies[k] += all;
   }
 
   // Returns the arguments of the kernels without arrays and elements.

@@ -83,16 +83,15 @@ class Repair {
     if (is_unlisted || merged.tally.cancellations == 0 || merged.tally.overflow) return;
     const std::vector<char> written = outputs_;
     if (merge_with(right_, -merged.zero_sign).overflow) return;
-    if (!listed) listed.emplace(ListedTile{{tile_.first, tile_.n}});
-    const std::size_t n_bytes = size_of(plan_.output_types[task_.task.slice.job]);
-    std::vector<std::uint8_t> mask;
-    Differences changed =
-        differences(written.data(), outputs_.data(), changed_.size(), n_bytes, mask);
     const std::vector<std::uint32_t> at = positions();
-    for (std::uint32_t& i : changed.at) i = at[i];
-    listed->list(replaced(listed->differences(), at, changed));
-    listed->output = merged.output;
-    cancelled.add(*place, std::move(*listed));
+    Lister changed;
+    changed.add(0, written.data(), outputs_.data(), at.size(),
+                size_of(plan_.output_types[task_.task.slice.job]));
+    Differences others = changed.list_of({}).differences();
+    for (std::uint32_t& i : others.at) i = at[i];
+    ListedTile anew = replaced(listed ? listed->differences() : Differences(), at, others);
+    anew.output = merged.output;
+    cancelled.add(*place, std::move(anew));
   }
 
  private:
@@ -104,25 +103,21 @@ class Repair {
     return at;
   }
 
-  // Returns differences with those of the elements `at` replaced; all are in order.
-  static Differences replaced(const Differences& before, const std::vector<std::uint32_t>& at,
-                              const Differences& changed) {
-    Differences found;
+  // Lists differences with those of the elements `at` replaced; all are in order.
+  ListedTile replaced(const Differences& before, const std::vector<std::uint32_t>& at,
+                      const Differences& changed) const {
+    Lister lister;
     std::size_t k = 0;
-    const auto take_until = [&](std::uint32_t end) {
-      for (; k < changed.at.size() && changed.at[k] < end; ++k) {
-        found.at.push_back(changed.at[k]);
-        found.by.push_back(changed.by[k]);
-      }
+    const auto add_until = [&](std::uint32_t end) {
+      for (; k < changed.at.size() && changed.at[k] < end; ++k)
+        lister.add(changed.at[k], changed.by[k]);
     };
     for (std::size_t i = 0; i < before.at.size(); ++i) {
-      take_until(before.at[i]);
-      if (std::ranges::binary_search(at, before.at[i])) continue;
-      found.at.push_back(before.at[i]);
-      found.by.push_back(before.by[i]);
+      add_until(before.at[i]);
+      if (!std::ranges::binary_search(at, before.at[i])) lister.add(before.at[i], before.by[i]);
     }
-    take_until(~std::uint32_t(0));
-    return found;
+    add_until(~std::uint32_t(0));
+    return lister.list_of({tile_.first, tile_.n});
   }
 
   // Merges pieces in which floors and weights are the same, each as a job in memory.

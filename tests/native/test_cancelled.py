@@ -89,7 +89,7 @@ def test_lists_that_have_no_room(list_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("calls", [1, 2])
-@pytest.mark.parametrize("list_bytes", [1, 60_000, 1 << 20])
+@pytest.mark.parametrize("list_bytes", [1, 400_000, 1 << 21])
 def test_listed_elements_that_are_repaired(list_bytes: int, calls: int) -> None:
     """Thresholds that were guessed wrong change which votes cancel."""
     rng = np.random.default_rng(3)

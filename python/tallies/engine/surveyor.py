@@ -14,8 +14,10 @@ from .surveys.survey import Context, GuessingSurvey, survey_of
 # Thresholds searched at a time, which share the room for magnitudes listed around them. Those of
 # small tensors are selected in memory, and count by their share of it.
 _SEARCHES_TOGETHER = 96
-# The same of guesses, which list elements with all their inputs.
+# The same of guesses, which list elements with all their inputs; and the memory for lists that each
+# of these takes: float32 tensors of 2^24 elements that are merged in less are read again.
 _GUESSES_TOGETHER = 24
+_GUESS_BYTES = 1 << 21
 _SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
 _BATCH_BYTES = 1 << 30
@@ -72,7 +74,9 @@ class Surveyor:
     def guessed_batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], Guess]]:
         """Yield batches of these tensors, and the guessed thresholds of each tensor."""
         assert self._survey is not None, "the rule names a survey"
-        for batch in self._batches(jobs, self._survey.n_searches, _GUESSES_TOGETHER):
+        room = self._context.merge.limits.list_bytes // _GUESS_BYTES
+        together = min(max(room, 1), _GUESSES_TOGETHER)
+        for batch in self._batches(jobs, self._survey.n_searches, together):
             yield batch, self._guess([[job] for job in batch])
 
     def settle(self, guess: Guess, cancelled: CancelledVotes | None = None) -> Settled:
