@@ -16,8 +16,9 @@ _BUFFER_SHARE = 8
 _LEAST_BUFFER_BYTES = 1 << 16
 _MOST_BUFFER_BYTES = 1 << 24
 _IN_MEMORY_BUFFER_BYTES = 1 << 20
-# Lists of elements that guessed thresholds leave open take half of what tiles and counts, with five
-# times the buffers, leave of the budget: 20 million elements of a base and three experts.
+# Lists of elements that guessed thresholds and cancelled votes leave open take half of what tiles
+# and counts, with five times the buffers, leave of the budget: 20 million elements of a base and
+# three experts, or 100 million cancelled votes.
 _BUFFERS_BESIDE_LISTS = 5
 _MOST_LIST_BYTES = 1 << 28
 # Work in memory that takes longer than to start and end a thread.
