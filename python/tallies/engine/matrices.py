@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..linalg import spectral
 from ..linalg.threads import Workers, results, single_threads
 from ..methods._matrix import MatrixMethod
+from ..sizes import budget
 from ..spec.choices import Semantics
 from .blocks import Block, blocks, matrices_together
 from .deltas import ONE_THREAD, Deltas, NonFiniteError
@@ -215,6 +216,6 @@ def refuse_too_large(
         if needed > max_bytes:
             raise InputError(
                 f"{method.name}: tensor {name!r} {list(shape)} is merged as a whole, which takes "
-                f"{-(-needed >> 20)} MiB, and max_memory allows {max_bytes >> 20} MiB; raise "
-                "--max-memory, or leave it to the other tensors' rule: --param exclude=NAME"
+                f"{budget(needed, at_least=True)}, and max_memory allows {budget(max_bytes)}; "
+                "raise --max-memory, or leave it to the other tensors' rule: --param exclude=NAME"
             )
