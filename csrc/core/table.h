@@ -169,6 +169,13 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// Counts of how two arrays are at odds; halves add up to the whole.
+struct Contrast {
+  std::uint64_t n_nonfinite = 0;  // elements that are infinite or NaN in either
+  std::uint64_t n_flips = 0;      // the others whose values have opposite signs, zeros have none
+  std::int32_t largest = 0;       // bits of the largest |b - a| of the others
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -270,6 +277,9 @@ struct KernelTable {
   // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
   // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
   double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
+
+  // delta = b - a, +0 where either is infinite or NaN; adds to the counts.
+  void (*contrast)(const float* a, const float* b, float* delta, std::size_t n, Contrast&);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
