@@ -176,9 +176,9 @@ struct Contrast {
   std::int32_t largest = 0;       // bits of the largest |b - a| of the others
 };
 
-// How the bits of an element become bytes that are coded apart: as they are, turned left by one
-// so that the exponent of a float is a byte of its own, or as a difference, small ones of either
-// sign first. With a base, of x ^ base, or of x - base modulo the patterns.
+// How the bits of an element become bytes that are coded apart: as they are, turned left by one so
+// that the exponent of a float is a byte of its own, or as a difference, small ones of either sign
+// first. With a base, of x ^ base, or of x - base modulo the patterns.
 enum class Fields : std::uint8_t { bytes, rotated, difference };
 inline constexpr int kFields = 3;
 
@@ -226,15 +226,14 @@ struct KernelTable {
                             std::uint16_t* slots, std::uint32_t* others);
   // Counts of kShortSlots in both halves of a row become the ranks of the first entries there.
   void (*short_starts)(std::uint32_t* first, std::uint32_t* second, std::uint32_t before);
-  // bits(|x|) of a row and slots 0 to n_slots for them, which grow with the magnitudes; the
-  // middle one is that of `middle`.
+  // bits(|x|) of a row and slots 0 to n_slots for them, which grow with the magnitudes; the middle
+  // one is that of `middle`.
   void (*even_slots)(const float* row, std::size_t n, float middle, std::size_t n_slots,
                      std::uint32_t* patterns, std::uint32_t* slots);
   // Entries with floor < bits(|x|) <= ceiling pass, times factor; every NaN ranks as kTop.
   void (*keep_band)(float* x, std::size_t n, std::int32_t floor, std::int32_t ceiling,
                     float factor);
-  // Elements up to and with the k-th, from 1, of this pattern of magnitudes; n if there are
-  // fewer.
+  // Elements up to and with the k-th, from 1, of this pattern of magnitudes; n if there are fewer.
   std::size_t (*count_to)(const float* x, std::size_t n, std::int32_t bits, std::size_t k);
 
   // Adds the content of `n_bytes` bytes that lie `first` bytes (a multiple of 64) into a tensor.
@@ -280,8 +279,8 @@ struct KernelTable {
                double (*lanes)[8]);
   // Over the experts of each element, of float32 deltas.
   void (*variance)(const float* const* deltas, int n_experts, float* out, std::size_t n);
-  // The same where the variance has a pattern from `low` to `high`; elsewhere a number on the
-  // same side of the two, zero only where the variance is.
+  // The same where the variance has a pattern from `low` to `high`; elsewhere a number on the same
+  // side of the two, zero only where the variance is.
   void (*variance_around)(const float* const* deltas, int n_experts, std::int32_t low,
                           std::int32_t high, float* out, std::size_t n);
   // Entries of all experts become +0 where the bits of the variance are at most the floor.
@@ -289,19 +288,19 @@ struct KernelTable {
   // Entries of x become +0 where bits(|judge|) <= floor.
   void (*keep_where)(const float* judge, std::int32_t floor, float* x, std::size_t n);
   void (*scores)(const ScoresArgs&, std::int32_t* largest);  // raises the bits, one per expert
-  // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has,
-  // and the rest.
+  // Adds, for each expert, its entries with bits(|x|) > floor: those that no other expert has, and
+  // the rest.
   void (*count_overlap)(const float* const* deltas, std::int32_t floor, int n_experts,
                         std::size_t n, std::uint64_t* alone, std::uint64_t* shared);
 
-  // out[i, j] += scale * the sum over k, in order, of left[i, k] * right[k, j]. Rows of `left`
-  // have `rank` elements, at least one; those of the others are a stride apart.
+  // out[i, j] += scale * the sum over k, in order, of left[i, k] * right[k, j]. Rows of `left` have
+  // `rank` elements, at least one; those of the others are a stride apart.
   void (*low_rank[kFusedDTypes])(const float* left, std::size_t n_rows, std::size_t rank,
                                  const void* right, std::size_t right_stride, std::size_t n_columns,
                                  float scale, float* out, std::size_t out_stride);
 
-  // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p /
-  // q) in float64, zero where rounding makes it negative. There is room for 2 n numbers.
+  // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
+  // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
   double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
 
   // delta = b - a, +0 where either is infinite or NaN; adds to the counts.
