@@ -27,7 +27,7 @@ _READING_ORDER = (
     *("merge", "plan", "sweep", "mergekit-yaml", "moe"),
     *("pack", "unpack", "add", "remove", "choose", "consensus"),
     *("extract-lora",),
-    *("inspect", "verify"),
+    *("inspect", "diff", "verify"),
     *("methods", "info", "demo"),
 )
 """The order of ``--help``. Commands that are not named here follow, by name."""
