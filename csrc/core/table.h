@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/changes.h"
 #include "core/magnitude.h"
 #include "core/rule.h"
 
@@ -169,6 +170,13 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// Counts of how two arrays are at odds; halves add up to the whole.
+struct Contrast {
+  std::uint64_t n_nonfinite = 0;  // elements that are infinite or NaN in either
+  std::uint64_t n_flips = 0;      // the others whose values have opposite signs, zeros have none
+  std::int32_t largest = 0;       // bits of the largest |b - a| of the others
+};
+
 // How the bits of an element become bytes that are coded apart: as they are, turned left by one so
 // that the exponent of a float is a byte of its own, or as a difference, small ones of either sign
 // first. With a base, of x ^ base, or of x - base modulo the patterns.
@@ -245,6 +253,25 @@ struct KernelTable {
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
   // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+
+  // Changes of elements of 1, 2, 4 and 8 bytes. Returns how many there are.
+  std::size_t (*compact[4])(const CompactArgs&);
+  // Byte g of gaps: g elements stay, and the next is changed, unless g is kLongGap. Returns the
+  // bytes, at most one for each element set and one for each kLongGap elements.
+  std::size_t (*encode_gaps)(const std::uint8_t* mask, std::size_t n, std::uint8_t* gaps);
+  GapCounts (*count_gaps)(const std::uint8_t* gaps, std::size_t n_bytes);
+  // Positions of the changes of a block, at most kChangeBlock elements; room for one of each, or
+  // for the bytes of gaps, and kListSlack. Both return how many there are.
+  std::size_t (*gap_positions)(const std::uint8_t* gaps, std::size_t n_bytes,
+                               std::uint16_t* positions);
+  std::size_t (*mask_positions)(const std::uint8_t* mask, std::size_t n, std::uint16_t* positions);
+  // Changes the elements at some positions, or all.
+  void (*scatter[4][kCodings])(const std::uint16_t* positions, std::size_t n, const void* values,
+                               void* elements);
+  void (*change_all[4][kCodings])(const void* values, std::size_t n, void* elements);
+  // Lists the elements at some positions.
+  void (*gather[4])(const std::uint16_t* positions, std::size_t n, const void* elements,
+                    void* values);
   // Planes of the bytes of elements of 1, 2, 4 and 8 bytes, and back.
   void (*split_fields[4])(const SplitArgs&);
   void (*join_fields[4])(const JoinArgs&);
@@ -295,6 +322,9 @@ struct KernelTable {
   // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
   // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
   double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
+
+  // delta = b - a, +0 where either is infinite or NaN; adds to the counts.
+  void (*contrast)(const float* a, const float* b, float* delta, std::size_t n, Contrast&);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);
