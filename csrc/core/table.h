@@ -169,6 +169,28 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// How the bits of an element become bytes that are coded apart: as they are, turned left by one so
+// that the exponent of a float is a byte of its own, or as a difference, small ones of either sign
+// first. With a base, of x ^ base, or of x - base modulo the patterns.
+enum class Fields : std::uint8_t { bytes, rotated, difference };
+inline constexpr int kFields = 3;
+
+// Byte p of every element, the lowest first, goes to or comes from planes[p].
+struct SplitArgs {
+  const void* values;
+  const void* base;  // null: nothing is known of the values
+  Fields fields;
+  std::uint8_t* const* planes;
+  std::size_t n;
+};
+struct JoinArgs {
+  const std::uint8_t* const* planes;
+  const void* base;
+  Fields fields;
+  void* out;  // may be the base
+  std::size_t n;
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -223,6 +245,9 @@ struct KernelTable {
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
   // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+  // Planes of the bytes of elements of 1, 2, 4 and 8 bytes, and back.
+  void (*split_fields[4])(const SplitArgs&);
+  void (*join_fields[4])(const JoinArgs&);
   // Arrays of one type. Both return the bits of the largest magnitude of the float32 results.
   std::int32_t (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
                                            const std::uint8_t* mask, float scale, void* out,

@@ -73,6 +73,26 @@ def low_rank_sum(
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
+def fingerprint_blocks(
+    data: object, *, block_bytes: int, first: int = 0
+) -> tuple[list[int], list[int]]:
+    """Return the content fingerprint of a buffer, and 32 bits of that of each block."""
+
+def split_fields(
+    *, values: object, base: object | None = None, unit: int, fields: int, out: object
+) -> None:
+    """Write the planes of elements, one after the other."""
+
+def join_fields(
+    *,
+    planes: Sequence[object],
+    base: object | None = None,
+    unit: int,
+    fields: int,
+    out: object,
+) -> None:
+    """Write the elements of planes, ``unit`` for each block."""
+
 def survey(
     dtype: int,
     base: int,

@@ -38,6 +38,7 @@ ROOMS = (
     "checkpoint.adapters",
     "checkpoint",
     "spec",
+    "coding",
     "linalg",
     "cpu",
     "cuda",
@@ -59,6 +60,7 @@ ONE_STOREY = (
 )
 
 CALLS_NATIVE_CODE = {
+    "coding",
     "engine",
     "kernels",
     "merging",

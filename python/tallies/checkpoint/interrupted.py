@@ -20,7 +20,7 @@ def refuse_interrupted(path: Path) -> None:
     """Raise InputError for a model of which a part is old and another part may be new."""
     if journal_of(path).is_dir():
         raise InputError(
-            f"{path}: patches are being applied to it in place, or were when a run was interrupted; "
+            f"{path}: patches are being applied to it in place, or were until a run was killed; "
             f"wait for that run, or restore the old model: tallies apply --to {path} --in-place "
             "--undo"
         )

@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..messages import show
 from .layout import VALUES
 from .manifest import Form, TensorChange, table
-from .opened import PartChange, Patch
+from .opened import Patch
+from .part_change import PartChange
 
 OnePatch: TypeAlias = "str | os.PathLike[str] | bytes | Patch"
 
@@ -66,14 +67,19 @@ class Link:
         found = {n: one.new_form if of_new else one.old_form for n, one in self.changes.items()}
         return {name: form for name, form in found.items() if form is not None}
 
-    def part(self, name: str, number: int) -> PartChange | None:
+    def part(self, name: str, number: int, threads: int = 1) -> PartChange | None:
         """Read the changes of a part of a tensor; None where nothing in the part changed.
+
+        Args:
+            name: The tensor.
+            number: The number of the part.
+            threads: The threads that decode.
 
         Raises:
             InputError: An entry is damaged.
             StorageError: An entry cannot be read.
         """
-        found = self.patch.part(self.changes[name], number)
+        found = self.patch.part(self.changes[name], number, threads)
         return None if found.layout == "none" else found
 
     @property
@@ -82,9 +88,9 @@ class Link:
         values = self.patch.manifest.values
         return _TAKEN_BACK[values] if self.backwards else VALUES.index(values)
 
-    def stored(self, name: str, number: int) -> StoredChanges | None:
+    def stored(self, name: str, number: int, threads: int = 1) -> StoredChanges | None:
         """Read the changes of a part as native passes take them; as ``part``."""
-        found = self.part(name, number)
+        found = self.part(name, number, threads)
         return None if found is None else found.stored(self.coding)
 
 

@@ -26,7 +26,8 @@ from .chains import Link
 from .growing import InFile, longest_header
 from .layout import parts_of
 from .manifest import Manifest, Part, Stored, TensorChange, is_small_name
-from .opened import PartChange, Patch
+from .opened import Patch
+from .part_change import PartChange
 from .small import SmallOut, write_file
 from .works import Jobs, Work, load
 from .writing import InOne, Writer, longest_entries, metadata_room
@@ -88,7 +89,7 @@ class Journal:
         of_link = dict(zip(map(id, links), keepers, strict=True))
         try:
             jobs = Jobs(files, {})
-            for batch in load(works, max_bytes):
+            for batch in load(works, max_bytes, limits.n_threads):
                 found = find_old_values(
                     plan=files.plan,
                     tasks=[one.task(jobs.of(one.work)) for one in batch],
@@ -180,7 +181,7 @@ class _Keeper:
         print_of_one = Stored(file="", fingerprint="0" * 16)
         room = metadata_room(self._manifest(dict.fromkeys(names, print_of_one)))
         self._place = InOne(InFile(path, longest_header(names) + room))
-        self._writer = Writer(self._place, "none")
+        self._writer = Writer(self._place)
 
     def _manifest(self, stored: Mapping[str, Stored]) -> Manifest:
         after, before = self._tables

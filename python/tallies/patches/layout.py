@@ -55,6 +55,11 @@ def n_blocks(n: int) -> int:
     return -(-n // BLOCK)
 
 
+def most_positions(layout: str, n: int, n_changed: int) -> int:
+    """Return the most bytes that say which ``n_changed`` of ``n`` elements changed."""
+    return -(-n // 8) if layout == "mask" else n_changed + n_blocks(n) * (BLOCK // 255)
+
+
 def positions_name(tensor: str, part: int) -> str:
     """Return the name of the entry that says which elements of a part changed."""
     return f"{tensor}::{part}.positions"

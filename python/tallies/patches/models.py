@@ -19,8 +19,8 @@ from ..recipe.places import Places
 from ..spec.dtypes import CODES_BY_SIZE, DTYPES, TABLE
 from .manifest import Form
 
-Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
-"""A model: a path, a model of a hub, or a dict of arrays or tensors."""
+Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | Model"
+"""A model: a path, a model of a hub, a dict of arrays or tensors, or another ``Model``."""
 
 Write: TypeAlias = Callable[[bytes, int], object]
 
@@ -96,7 +96,9 @@ def open_side(source: Source, label: str, variant: str | None) -> Model:
     """
     if isinstance(source, Mapping):
         return InMemory(label, source)
-    return OnDisk(open_stored(source, variant))
+    if isinstance(source, (str, os.PathLike)):
+        return OnDisk(open_stored(source, variant))
+    return source
 
 
 class OnDisk:

@@ -10,68 +10,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from .._core import FoundChanges, StoredChanges
 from ..checkpoint.data import chunks
 from ..checkpoint.json_text import json_object, read_text
 from ..checkpoint.occupied import PATCH, PATCH_NAME
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.weight_names import SAFETENSORS
+from ..coding import Damaged, Fields
 from ..engine.fingerprints import content_of, tensor_fingerprint
 from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
 from ..recipe.places import local_path
 from ..spec.dtypes import DTYPES
-from . import frames as coding
+from .frames import decoded, fields_of
 from .layout import (
-    LAYOUTS,
-    LayoutWord,
     PartEntries,
     blocks_entry,
     file_name,
     filled,
     frames_name,
+    most_positions,
     n_blocks,
     new_name,
 )
 from .manifest import Manifest, Part, SmallFile, TensorChange
+from .part_change import PartChange
 
 FOLDER: Final = "files"
 """The folder of the small files in a patch that is a directory."""
 
 _AGAIN: Final = "copy or make the patch again"
-_NOTHING: Final = memoryview(b"")
-
-
-@dataclass(frozen=True)
-class PartChange:
-    """The changes of one part, with exactly the bytes that they take; nothing if there are none."""
-
-    layout: LayoutWord
-    positions: memoryview = _NOTHING
-    values: memoryview = _NOTHING
-    blocks: memoryview = _NOTHING
-
-    @classmethod
-    def of(cls, found: FoundChanges) -> PartChange:
-        """Return what a native pass has found."""
-        buffers = (found.positions, found.values, found.blocks)
-        return cls(LAYOUTS[found.layout], *(memoryview(one).cast("B") for one in buffers))
-
-    def stored(self, coding: int) -> StoredChanges:
-        """Return the changes as native passes take them."""
-        return StoredChanges(
-            layout=LAYOUTS.index(self.layout),
-            coding=coding,
-            positions=self.positions,
-            values=self.values,
-            blocks=self.blocks,
-        )
-
-    @property
-    def n_bytes(self) -> int:
-        """The bytes of all buffers."""
-        return len(self.positions) + len(self.values) + len(self.blocks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +85,13 @@ class Patch:
             f"{SAFETENSORS} file that 'tallies patch' wrote"
         )
 
-    def part(self, tensor: TensorChange, number: int) -> PartChange:
+    def part(self, tensor: TensorChange, number: int, threads: int = 1) -> PartChange:
         """Read the changes of a part of a tensor.
+
+        Args:
+            tensor: The record of the tensor.
+            number: The number of the part.
+            threads: The threads that decode.
 
         Raises:
             InputError: An entry is damaged.
@@ -130,12 +103,18 @@ class Patch:
             return PartChange("none")
         unit = DTYPES[tensor.dtype]
         n_values = part.n_elements if part.layout == "dense" else part.n_changed
-        values = self._content(names.values, n_values * unit, unit)
+        fields = fields_of(self.manifest.values, tensor.dtype)
+        values = self._content(names.values, n_values * unit, unit, threads, fields)
         if names.positions is None or names.blocks is None:
             return PartChange(part.layout, values=values)
-        blocks = self._content(names.blocks, 8 * n_blocks(part.n_elements), 4)
-        n_positions = int.from_bytes(blocks[-8:-4], "little") if blocks else 0
-        positions = self._content(names.positions, n_positions, 1)
+        blocks = self._content(names.blocks, 8 * n_blocks(part.n_elements), 4, threads)
+        n_positions = int.from_bytes(blocks[-8:-4], "little")
+        if n_positions > most_positions(part.layout, part.n_elements, part.n_changed):
+            raise InputError(
+                f"{self.label}: entry {show(names.blocks)} ends at {n_positions} bytes of "
+                f"positions, too many for {part.n_changed} changed elements; {_AGAIN}"
+            )
+        positions = self._content(names.positions, n_positions, 1, threads)
         return PartChange(part.layout, positions, values, blocks)
 
     def new_tensor(self, name: str) -> TensorInfo:
@@ -173,18 +152,18 @@ class Patch:
             )
         return data
 
-    def _content(self, name: str, n_bytes: int, unit: int) -> memoryview:
+    def _content(
+        self, name: str, n_bytes: int, unit: int, threads: int, fields: Fields = Fields.BYTES
+    ) -> memoryview:
         """Return the content of an entry, decoded and without the bytes that fill it."""
         stored = self._read(name)
-        if self.manifest.coder == "none":
-            found = memoryview(stored)
-        else:
+        if self.manifest.coder != "none":
             sizes = self._read(frames_name(name))
             try:
-                found = memoryview(coding.decode(stored, sizes, unit, n_bytes))
-            except ValueError as error:
+                return memoryview(decoded(stored, sizes, n_bytes, unit, fields, threads))
+            except Damaged as error:
                 raise InputError(f"{self.label}: entry {show(name)}: {error}; {_AGAIN}") from None
-            return found
+        found = memoryview(stored)
         if len(found) != filled(n_bytes) or any(found[n_bytes:]):
             raise InputError(
                 f"{self.label}: entry {show(name)} has {len(found)} bytes, expected {n_bytes} and "

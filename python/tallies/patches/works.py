@@ -17,7 +17,7 @@ from ..messages import show
 from ..spec.dtypes import DTYPES
 from .chains import Link
 from .layout import PART_BYTES, parts_of
-from .opened import PartChange
+from .part_change import PartChange
 
 T = TypeVar("T")
 
@@ -129,26 +129,31 @@ class Loaded:
         return PatchTask(slice=run, chain=chain)
 
 
-def load(works: Sequence[Work], max_bytes: int) -> Iterator[list[Loaded]]:
+def load(works: Sequence[Work], max_bytes: int, threads: int) -> Iterator[list[Loaded]]:
     """Yield the parts of tensors with their changes, as many at a time as memory has room for.
 
     The next ones are read while the caller works on the last ones.
+
+    Args:
+        works: The tensors.
+        max_bytes: Upper bound for memory.
+        threads: The threads that decode.
 
     Raises:
         InputError: A patch is damaged.
         StorageError: A patch cannot be read.
     """
     most = max(PART_BYTES, min(max_bytes // _BATCH_SHARE, _MOST_BATCH_BYTES))
-    return _ahead(_batches(works, most))
+    return _ahead(_batches(works, most, threads))
 
 
-def _batches(works: Sequence[Work], most: int) -> Iterator[list[Loaded]]:
+def _batches(works: Sequence[Work], most: int, threads: int) -> Iterator[list[Loaded]]:
     batch: list[Loaded] = []
     held = covered = 0
     for work in works:
         parts = work.parts()
         for number, (first, n) in enumerate(parts):
-            found = [(link, link.part(work.name, number)) for link in work.links]
+            found = [(link, link.part(work.name, number, threads)) for link in work.links]
             changes = [(link, one) for link, one in found if one is not None]
             one = Loaded(work, number, first, n, changes, number + 1 == len(parts))
             if batch and (held + one.n_bytes > most or covered > _MOST_TENSOR_BYTES):
@@ -196,7 +201,7 @@ def apply_works(
         StorageError: Reading or writing fails.
     """
     jobs = Jobs(files, outputs)
-    for batch in load(works, max_bytes):
+    for batch in load(works, max_bytes, limits.n_threads):
         done = apply_changes(
             plan=files.plan,
             tasks=[one.task(jobs.of(one.work)) for one in batch],

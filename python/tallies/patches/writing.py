@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 from ..checkpoint.files import copy_file
 from ..checkpoint.occupied import PATCH, PATCH_NAME
+from ..coding import Fields
 from ..errors import StorageError
 from ..spec.dtypes import DTYPES
-from . import frames
+from .frames import code, fields_of
 from .growing import Entries, InBytes, InFile, longest_header
 from .layout import (
     Entry,
@@ -27,7 +28,8 @@ from .layout import (
     values_entry,
 )
 from .manifest import Form, Manifest, Stored
-from .opened import FOLDER, PartChange
+from .opened import FOLDER
+from .part_change import PartChange
 
 _MOST_BYTES: Final = 5 * 10**9
 """The bytes of data after which another file begins."""
@@ -61,11 +63,15 @@ class Writer:
     Args:
         place: Takes the entries.
         coder: The coder of entries of parts, ``none`` or ``zstd``.
+        values: The kind of values.
+        threads: The threads that code.
     """
 
-    def __init__(self, place: Place, coder: str) -> None:
+    def __init__(
+        self, place: Place, coder: str = "none", values: str = "new", threads: int = 1
+    ) -> None:
         self._place = place
-        self._coder = coder
+        self._coder, self._values, self._threads = coder, values, threads
 
     def add_part(self, tensor: str, dtype: str, number: int, n: int, change: PartChange) -> None:
         """Write the entries of a part.
@@ -81,7 +87,7 @@ class Writer:
         unit = DTYPES[dtype]
         if names.values is not None:
             entry = values_entry(names.values, unit, len(change.values))
-            self._add(entry, change.values, unit)
+            self._add(entry, change.values, unit, fields_of(self._values, dtype))
         if names.positions is not None:
             self._add(positions_entry(names.positions, len(change.positions)), change.positions, 1)
         if names.blocks is not None:
@@ -101,14 +107,16 @@ class Writer:
         self._note(entries, name)
         return lanes
 
-    def _add(self, entry: Entry, data: memoryview, unit: int) -> None:
+    def _add(
+        self, entry: Entry, data: memoryview, unit: int, fields: Fields = Fields.BYTES
+    ) -> None:
         if self._coder == "none":
             self._write(entry, data)
             return
-        coded, sizes = frames.encode(data, unit)
-        self._write(coded_entry(entry[0], len(coded)), memoryview(coded))
-        numbers = b"".join(size.to_bytes(4, "little") for size in sizes)
-        self._write(frames_entry(frames_name(entry[0]), len(sizes)), memoryview(numbers))
+        coded = code(data, unit, fields, self._threads)
+        self._write(coded_entry(entry[0], len(coded.frames)), memoryview(coded.frames))
+        sizes = memoryview(coded.sizes).cast("B")
+        self._write(frames_entry(frames_name(entry[0]), len(coded.sizes)), sizes)
 
     def _write(self, entry: Entry, data: memoryview) -> None:
         entries = self._place.entries(filled(len(data)))
