@@ -96,6 +96,31 @@ def test_torch_files_become_safetensors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("kind", ["directory", "file", "bytes"])
+def test_coded(models: tuple[Model, Model], tmp_path: Path, values: str, kind: str) -> None:
+    pytest.importorskip("zstandard", reason="the extra zstd is not installed")
+    place = {"directory": tmp_path / "p", "file": tmp_path / "p.safetensors"}.get(kind)
+    found = set()
+    for threads in (1, 3):
+        made = make_patch(
+            *(tmp_path / name for name in ("old", "new")),
+            place,
+            values=values,
+            coder="zstd",
+            threads=threads,
+            overwrite=True,
+        )
+        found.add(made.data or json.dumps(sorted(tree(tmp_path / "p")) if place is None else 0))
+    assert len(found) == 1
+    for threads in (1, 3):
+        out = tmp_path / f"made{threads}"
+        apply_patch(made.data or place, tmp_path / "old", out, threads=threads)  # type: ignore[arg-type]
+        assert_holds(out, models[1])
+    apply_patch(made.data or place, tmp_path / "old")  # type: ignore[arg-type]
+    assert_holds(tmp_path / "old", models[1])
+
+
+@pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_chain_is_as_its_links_one_by_one(tmp_path: Path, values: str, in_place: bool) -> None:
     rng = np.random.default_rng(5)

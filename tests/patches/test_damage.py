@@ -198,7 +198,7 @@ LIES: list[tuple[Callable[[Manifest, Entries], None], str]] = [
     (farther, "position|ends|count|damaged"),
     (more_ends, "ends|count|bytes|damaged"),
     (falling_ends, "end|count|damaged"),
-    (huge_ends, "bytes, expected"),
+    (huge_ends, "ends at 4294967295 bytes of positions, too many for"),
     (other_counts, "count|damaged|fingerprint"),
     (bits_beyond, "beyond|count|damaged|fingerprint"),
     (filled_up, "zeros up to"),

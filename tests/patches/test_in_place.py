@@ -157,11 +157,11 @@ def test_one_run_at_a_time(models: tuple[Model, Model], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["open(sys.argv[1])", "mmap.mmap(open(sys.argv[1]).fileno(), 0, prot=1)"]
+    "how", ["open(sys.argv[1])", "mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=1)"]
 )
 def test_a_reader_is_told_of(models: tuple[Model, Model], tmp_path: Path, how: str) -> None:
     (file, _) = sorted((tmp_path / "old").glob("*.safetensors"))
-    code = f"import mmap, sys\nheld = {how}\nprint(flush=True)\nsys.stdin.read()"
+    code = f"import mmap, os, sys\nheld = {how}\nprint(flush=True)\nsys.stdin.read()"
     reader = subprocess.Popen(
         [sys.executable, "-c", code, file],
         stdin=subprocess.PIPE,

@@ -61,7 +61,7 @@ class Work:
                 f"{found}, expected {self.expected_old}; copy or make the patch again"
             )
         why = f"name the model that the patch was made of (fingerprint {first.old})"
-        if found == first.new_table.get(self.name):
+        if found in (self.expected_new, first.new_table.get(self.name)):
             why = "it is as the patch makes it: was the patch applied before?"
         raise InputError(
             f"{self.source.path}: is not the model that {first.label} starts from: tensor "
