@@ -11,12 +11,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import tallies
 from tallies import InputError, StorageError, apply_patch, make_patch
+from tallies._core import apply_changes
 from tests.support.checkpoints import Model, assert_holds, write
 from tests.support.command import COMMAND, Ended, assert_failed, tree
 from tests.support.patches import altered, pair
@@ -73,16 +75,32 @@ class Halt(Exception):
     """The exception that the tests raise."""
 
 
-class After:
-    """Raises an error at the report of progress with a number."""
+class Passes:
+    """Counts native passes, each over one part, and raises an error behind the last one allowed."""
 
-    def __init__(self, n: int, error: BaseException) -> None:
-        self._left, self._error = n, error
+    def __init__(self, allowed: int = 1000, error: BaseException | None = None) -> None:
+        self.n, self._allowed, self._error = 0, allowed, error
 
-    def __call__(self, done: int, whole: int) -> None:
-        self._left -= 1
-        if self._left == 0:
+    def __call__(self, **arguments: Any) -> Any:
+        found = apply_changes(**arguments)
+        self.n += 1
+        if self.n == self._allowed and self._error is not None:
             raise self._error
+        return found
+
+    def __enter__(self) -> Passes:
+        self._patches = [
+            mock.patch("tallies.patches.works._MOST_TENSOR_BYTES", 0),
+            mock.patch("tallies.patches.works.apply_changes", self),
+            mock.patch("tallies.patches.journal.apply_changes", self),
+        ]
+        for one in self._patches:
+            one.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for one in self._patches:
+            one.stop()
 
 
 @pytest.mark.parametrize(
@@ -100,15 +118,14 @@ def test_a_failure_is_taken_back(
     error: BaseException,
     expected: type[BaseException],
 ) -> None:
-    options: dict[str, Any] = {"max_memory": "64KiB", "threads": 1}
-    calls: list[int] = []
     place = write(tmp_path / "count", models[0])
-    apply_patch(tmp_path / "patch", place, progress=lambda *_: calls.append(1), **options)
+    with Passes() as whole:
+        apply_patch(tmp_path / "patch", place)
     before = tree(tmp_path)
-    assert len(calls) > 10
-    for n in range(1, len(calls) - 1, 3):
-        with pytest.raises(expected) as raised:
-            apply_patch(tmp_path / "patch", tmp_path / "old", progress=After(n, error), **options)
+    assert whole.n > 10
+    for n in range(1, whole.n + 1):
+        with Passes(n, error), pytest.raises(expected) as raised:
+            apply_patch(tmp_path / "patch", tmp_path / "old")
         assert tree(tmp_path) == before
     if expected is StorageError:
         assert str(raised.value).endswith("No space left on device")

@@ -27,7 +27,10 @@ class ApplyKiller(Killer):
     SERVER = """
 import json, sys
 import tallies
+import tallies.patches.works
 from tests.support import killable
+
+tallies.patches.works._MOST_TENSOR_BYTES = 0  # passes over one part each
 
 killable.merge = tallies.apply_patch
 for line in sys.stdin:

@@ -13,6 +13,7 @@ from .._core import StoredChanges
 from ..checkpoint.checkpoint import Checkpoint
 from ..errors import InputError
 from ..messages import show
+from ..spec.dtypes import DTYPES
 from .layout import VALUES
 from .manifest import Form, TensorChange, table
 from .opened import Patch
@@ -91,7 +92,21 @@ class Link:
     def stored(self, name: str, number: int, threads: int = 1) -> StoredChanges | None:
         """Read the changes of a part as native passes take them; as ``part``."""
         found = self.part(name, number, threads)
-        return None if found is None else found.stored(self.coding)
+        if found is None:
+            return None
+        one = self.changes[name]
+        n_elements, unit = one.parts[number].n_elements, DTYPES[one.dtype]
+        try:
+            return found.stored(self.coding, n_elements, unit)
+        except InputError as error:
+            raise self.damaged(name, number, error) from None
+
+    def damaged(self, name: str, number: int, error: InputError) -> InputError:
+        """Return the error of a part whose entries contradict each other."""
+        return InputError(
+            f"{self.label}: tensor {show(name)}, part {number}, is damaged: {error}; copy or make "
+            "the patch again"
+        )
 
 
 def links_of(patches: OnePatch | Sequence[OnePatch], *, undo: bool = False) -> list[Link]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from .._core import Limits, find_old_values
+from .._core import Limits, apply_changes
 from ..checkpoint.json_text import json_object, read_text
 from ..checkpoint.locks import flush
 from ..engine.files import PlanFiles
@@ -90,15 +90,16 @@ class Journal:
         try:
             jobs = Jobs(files, {})
             for batch in load(works, max_bytes, limits.n_threads):
-                found = find_old_values(
+                found = apply_changes(
                     plan=files.plan,
                     tasks=[one.task(jobs.of(one.work)) for one in batch],
                     limits=limits,
+                    with_old_values=True,
                     progress=advance or None,
                 )
                 for one, kept in zip(batch, found, strict=True):
                     one.work.add(kept.old, kept.new)
-                    for (link, change), values in zip(one.changes, kept.values, strict=True):
+                    for (link, change), values in zip(one.changes, kept.old_values, strict=True):
                         old = PartChange(
                             change.layout,
                             change.positions,

@@ -13,15 +13,11 @@ def occupants(paths: Iterable[Path]) -> dict[Path, list[str]]:
 
     This process is left out, and so are those of other users, which the system does not show.
     """
-    wanted = {}
-    for path in paths:
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            wanted[status.st_dev, status.st_ino] = path
+    wanted = {os.path.realpath(path): path for path in paths}
     found: dict[Path, list[str]] = {}
     for process in _others():
-        for path in sorted({wanted[one] for one in _files(process) if one in wanted}):
-            found.setdefault(path, []).append(f"{process.name} ({_name(process)})")
+        for name in sorted({*_open(process) & wanted.keys(), *_mapped(process, wanted)}):
+            found.setdefault(wanted[name], []).append(f"{process.name} ({_name(process)})")
     return found
 
 
@@ -32,14 +28,21 @@ def _others() -> Iterator[Path]:
                 yield Path("/proc", name)
 
 
-def _files(process: Path) -> Iterator[tuple[int, int]]:
-    """Yield device and number of the files that a process has open or mapped."""
-    for folder in ("fd", "map_files"):
-        with contextlib.suppress(OSError):
-            for entry in os.scandir(process / folder):
-                with contextlib.suppress(OSError):
-                    status = entry.stat()
-                    yield status.st_dev, status.st_ino
+def _open(process: Path) -> set[str]:
+    """Return the files that a process has open."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(process / "fd"):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(entry.path))
+    return found
+
+
+def _mapped(process: Path, names: Iterable[str]) -> Iterator[str]:
+    """Yield the files among some that a process has in its memory."""
+    with contextlib.suppress(OSError):
+        text = (process / "maps").read_bytes()
+        yield from (name for name in names if b" " + os.fsencode(name) + b"\n" in text)
 
 
 def _name(process: Path) -> str:

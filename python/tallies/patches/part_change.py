@@ -26,11 +26,22 @@ class PartChange:
         buffers = (found.positions, found.values, found.blocks)
         return cls(LAYOUTS[found.layout], *(memoryview(one).cast("B") for one in buffers))
 
-    def stored(self, coding: int) -> StoredChanges:
-        """Return the changes as native passes take them."""
+    def stored(self, coding: int, n_elements: int, unit: int) -> StoredChanges:
+        """Return the changes as native passes take them.
+
+        Args:
+            coding: The native code of the values.
+            n_elements: The elements of the part.
+            unit: The bytes of an element.
+
+        Raises:
+            InputError: Positions, values and ends contradict each other.
+        """
         return StoredChanges(
             layout=LAYOUTS.index(self.layout),
             coding=coding,
+            n_elements=n_elements,
+            unit=unit,
             positions=self.positions,
             values=self.values,
             blocks=self.blocks,

@@ -125,7 +125,13 @@ class Loaded:
     def task(self, job: int) -> PatchTask:
         """Return the part as a native task."""
         run = Slice(job=job, first=self.first, n_elements=self.n_elements)
-        chain = [one.stored(link.coding) for link, one in self.changes]
+        chain = []
+        for link, one in self.changes:
+            try:
+                unit = DTYPES[self.work.source.dtype]
+                chain.append(one.stored(link.coding, self.n_elements, unit))
+            except InputError as error:
+                raise link.damaged(self.work.name, self.number, error) from None
         return PatchTask(slice=run, chain=chain)
 
 
