@@ -73,6 +73,17 @@ def low_rank_sum(
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
+def compact(
+    unit: int, coding: int, before: int, now: int, n: int, mask: int, values: int, /
+) -> int: ...
+def encode_gaps(mask: int, n: int, gaps: int, /) -> int: ...
+def gap_positions(gaps: int, n_bytes: int, positions: int, /) -> int: ...
+def mask_positions(mask: int, n: int, positions: int, /) -> int: ...
+def scatter(
+    unit: int, coding: int, positions: int, n: int, values: int, elements: int, /
+) -> None: ...
+def gather(unit: int, positions: int, n: int, elements: int, values: int, /) -> None: ...
+def change_all(unit: int, coding: int, values: int, n: int, elements: int, /) -> None: ...
 def fingerprint_blocks(
     data: object, *, block_bytes: int, first: int = 0
 ) -> tuple[list[int], list[int]]:
@@ -1093,8 +1104,8 @@ class StoredChanges:
 
         Args:
             layout: The code of the layout.
-            coding: The code of the values, as for find_changes, or 3 for old - new, by which changes
-                with coding 1 are undone.
+            coding: The code of the values, as for find_changes, or 3 for old - new, by which
+                changes with coding 1 are undone.
             n_elements: The elements of the slice, less than 2^32.
             unit: The bytes of an element: 1, 2, 4 or 8.
             positions: The gaps or the mask.
@@ -1102,7 +1113,7 @@ class StoredChanges:
             blocks: The ends of each block.
 
         Raises:
-            StorageError: The changes are damaged: positions beyond their block, counts that
+            InputError: The changes are damaged: positions beyond their block, counts that
                 disagree, ends that fall, bytes that lack or are too many.
             ValueError: An argument is another one.
         """
