@@ -46,7 +46,7 @@ class Part(_Record):
 
 
 class TensorChange(_Record):
-    """What becomes of one tensor; ``old`` and ``new`` are fingerprints, None where it is not."""
+    """The change of one tensor; ``old`` and ``new`` are fingerprints, None where it is not."""
 
     name: str
     dtype: str

@@ -34,7 +34,7 @@ class PatchReport(Usage):
     """The kind of values of a patch that was made, and likewise the coder."""
     coder: str | None = None
     tensors: dict[str, int]
-    """Tensors by what became of them."""
+    """The number of tensors of each change."""
     layouts: dict[str, int]
     """Parts of changed tensors by their layout."""
     n_elements: int
@@ -47,7 +47,7 @@ class PatchReport(Usage):
     """Bytes of the tensors of the new model."""
     files: dict[str, int]
     small_files: dict[str, str]
-    """What became of small files, by their paths."""
+    """The changes of small files, by their paths."""
     warnings: list[str] = field(default_factory=list)
     data: bytes | None = field(default=None, repr=False)
     """The patch, where no place for it was named."""

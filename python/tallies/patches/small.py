@@ -68,7 +68,7 @@ class SmallOut:
     """The files that a patch has."""
     removed: list[str]
     done: dict[str, str]
-    """What becomes of each file that is not as before."""
+    """The change of each file that is not as before."""
     warnings: list[str]
 
     @classmethod
