@@ -5,19 +5,23 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
 from tallies import _core
+from tallies.coding import Fields
 from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, VOTE_CODES
 from tallies.spec.dtypes import DTYPE_CODES, TABLE
 from tallies.spec.rules import Blend, Gate, Vote
 from tests.reference import dtype as formats
 from tests.reference.blend import disjoint_merge
+from tests.reference.differences import contrast
 from tests.reference.dtype import Array, Floats
 from tests.reference.elect import elect_signs
+from tests.reference.fields import join, split
 from tests.reference.gram import gram
 from tests.reference.linear import linear
 from tests.reference.masks import apply_mask, consensus_mask, magnitude_mask, tall_mask
@@ -74,6 +78,7 @@ def groups() -> list[Callable[[int], list[Kernel]]]:
         _masks,
         _signs,
         _sums,
+        *(lambda n, dtype=dtype: _fields(dtype, n) for dtype in ("BF16", "F32")),
     ]
 
 
@@ -312,6 +317,15 @@ def _sums(n: int) -> list[Kernel]:
     """Kernels that add up over a whole tensor."""
     left, right = (_filled(block, n) for block in _delta_blocks()[1:3])
     a, b = _at(left), _at(right)
+    delta = _array(np.float32, n)
+    to = _at(delta)
+
+    def check_contrast() -> None:
+        wanted = contrast(left[:CHECKED], right[:CHECKED])
+        counts = [*wanted[:2], int(wanted.largest.view(np.uint32))]
+        if _core.contrast(a, b, to, CHECKED) != counts:
+            raise RuntimeError("contrast: counts differ from the reference")
+        _expect("contrast", delta[:CHECKED], wanted.delta)
 
     def check_dot() -> None:
         pair = [left[:CHECKED], right[:CHECKED]]
@@ -334,6 +348,15 @@ def _sums(n: int) -> list[Kernel]:
             [left, right],
         ),
         Kernel(
+            "contrast",
+            "F32",
+            12,
+            lambda at, n: _core.contrast(a + 4 * at, b + 4 * at, to + 4 * at, n),
+            check_contrast,
+            delta,
+            [left, right],
+        ),
+        Kernel(
             "fingerprint",
             "bytes",
             4,
@@ -343,6 +366,56 @@ def _sums(n: int) -> list[Kernel]:
             [left],
         ),
     ]
+
+
+def _fields(dtype: str, n: int) -> list[Kernel]:
+    """Planes of bytes, of an expert alone and of what it changes of a base, and back."""
+    kind = np.dtype(_DTYPES[dtype])
+    unit = kind.itemsize
+    base, expert = (_filled(block.astype(kind), n) for block in _model_blocks()[:2])
+    planes, out = _array(np.uint8, unit * n), _array(np.dtype(f"u{unit}"), n)
+    made = []
+    for fields, other in ((Fields.FLOAT, None), (Fields.DIFFERENCE, base)):
+        name = "alone" if other is None else "of a base"
+        n_bytes = (2 if other is None else 3) * unit
+        inputs = [expert] if other is None else [expert, base]
+        head = None if other is None else other[:CHECKED]
+        wanted = split(expert[:CHECKED], fields.name.lower(), head)
+        rows = [_filled(row, n) for row in wanted]
+
+        def split_run(first: int, n: int, fields: Fields = fields, other: Any = other) -> None:
+            part = slice(first, first + n)
+            _core.split_fields(
+                values=expert[part].view(np.uint8),
+                base=None if other is None else other[part].view(np.uint8),
+                unit=unit,
+                fields=fields,
+                out=planes[unit * first : unit * (first + n)],
+            )
+
+        def join_run(
+            first: int, n: int, fields: Fields = fields, other: Any = other, rows: Any = rows
+        ) -> None:
+            part = slice(first, first + n)
+            _core.join_fields(
+                planes=[row[part] for row in rows],
+                base=None if other is None else other[part].view(np.uint8),
+                unit=unit,
+                fields=fields,
+                out=out[part],
+            )
+
+        def check_split(lowest: Array = wanted[0]) -> None:
+            _expect("split_fields", planes[:CHECKED], lowest)
+
+        def check_join(fields: Fields = fields, head: Any = head, wanted: Any = wanted) -> None:
+            _expect("join_fields", out[:CHECKED], join(wanted, fields.name.lower(), head))
+
+        made += [
+            Kernel(f"split_fields {name}", dtype, n_bytes, split_run, check_split, planes, inputs),
+            Kernel(f"join_fields {name}", dtype, n_bytes, join_run, check_join, out, rows),
+        ]
+    return made
 
 
 def _content(stripes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_cpu(m);
   tallies::bind::register_cuda(m);
   tallies::bind::register_kernels(m);
+  tallies::bind::register_fields(m);
   tallies::bind::register_sources(m);
   tallies::bind::register_changes(m);
   tallies::bind::register_plan(m);

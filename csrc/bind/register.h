@@ -35,6 +35,7 @@ void register_errors(py::module_& m);
 void register_cpu(py::module_& m);
 void register_cuda(py::module_& m);
 void register_kernels(py::module_& m);
+void register_fields(py::module_& m);
 void register_sources(py::module_& m);
 void register_changes(py::module_& m);
 void register_plan(py::module_& m);

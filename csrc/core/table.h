@@ -179,6 +179,35 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// Counts of how two arrays are at odds; halves add up to the whole.
+struct Contrast {
+  std::uint64_t n_nonfinite = 0;  // elements that are infinite or NaN in either
+  std::uint64_t n_flips = 0;      // the others whose values have opposite signs, zeros have none
+  std::int32_t largest = 0;       // bits of the largest |b - a| of the others
+};
+
+// How the bits of an element become bytes that are coded apart: as they are, turned left by one so
+// that the exponent of a float is a byte of its own, or as a difference, small ones of either sign
+// first. With a base, of x ^ base, or of x - base modulo the patterns.
+enum class Fields : std::uint8_t { bytes, rotated, difference };
+inline constexpr int kFields = 3;
+
+// Byte p of every element, the lowest first, goes to or comes from planes[p].
+struct SplitArgs {
+  const void* values;
+  const void* base;  // null: nothing is known of the values
+  Fields fields;
+  std::uint8_t* const* planes;
+  std::size_t n;
+};
+struct JoinArgs {
+  const std::uint8_t* const* planes;
+  const void* base;
+  Fields fields;
+  void* out;  // may be the base
+  std::size_t n;
+};
+
 struct KernelTable {
   const char* target;
   bool (*runs_here)();
@@ -233,6 +262,9 @@ struct KernelTable {
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
   // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+  // Planes of the bytes of elements of 1, 2, 4 and 8 bytes, and back.
+  void (*split_fields[4])(const SplitArgs&);
+  void (*join_fields[4])(const JoinArgs&);
   // Arrays of one type. Both return the bits of the largest magnitude of the float32 results.
   std::int32_t (*apply_mask[kFusedDTypes])(const void* base, const void* shared,
                                            const std::uint8_t* mask, float scale, void* out,
@@ -280,6 +312,9 @@ struct KernelTable {
   // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
   // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
   double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
+
+  // delta = b - a, +0 where either is infinite or NaN; adds to the counts.
+  void (*contrast)(const float* a, const float* b, float* delta, std::size_t n, Contrast&);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);

@@ -4,9 +4,11 @@
 #include "kernels/across_survey.h"
 #include "kernels/band.h"
 #include "kernels/combine.h"
+#include "kernels/contrast.h"
 #include "kernels/convert.h"
 #include "kernels/divergence.h"
 #include "kernels/drop.h"
+#include "kernels/fields.h"
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"
 #include "kernels/low_rank.h"
@@ -70,6 +72,14 @@ constexpr KernelTable make_table() {
   t.differ[1] = &differ<std::uint16_t, U16s>;
   t.differ[2] = &differ<std::uint32_t, U32s>;
   t.differ[3] = &differ8;
+  t.split_fields[0] = &split_fields<std::uint8_t>;
+  t.split_fields[1] = &split_fields<std::uint16_t>;
+  t.split_fields[2] = &split_fields<std::uint32_t>;
+  t.split_fields[3] = &split_fields<std::uint64_t>;
+  t.join_fields[0] = &join_fields<std::uint8_t>;
+  t.join_fields[1] = &join_fields<std::uint16_t>;
+  t.join_fields[2] = &join_fields<std::uint32_t>;
+  t.join_fields[3] = &join_fields<std::uint64_t>;
   t.decode_signs = &decode_signs;
   t.add_scaled = &add_scaled;
   t.dots = &dots;
@@ -80,6 +90,7 @@ constexpr KernelTable make_table() {
   t.scores = &scores;
   t.count_overlap = &count_overlap;
   t.divergence = &divergence;
+  t.contrast = &contrast;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

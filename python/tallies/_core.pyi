@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from typing_extensions import Buffer
+
 version: str
 
 def targets() -> list[str]: ...
@@ -71,6 +73,26 @@ def low_rank_sum(
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
+def fingerprint_blocks(
+    data: object, *, block_bytes: int, first: int = 0
+) -> tuple[list[int], list[int]]:
+    """Return the content fingerprint of a buffer, and 32 bits of that of each block."""
+
+def split_fields(
+    *, values: object, base: object | None = None, unit: int, fields: int, out: object
+) -> None:
+    """Write the planes of elements, one after the other."""
+
+def join_fields(
+    *,
+    planes: Sequence[object],
+    base: object | None = None,
+    unit: int,
+    fields: int,
+    out: object,
+) -> None:
+    """Write the elements of planes, ``unit`` for each block."""
+
 def survey(
     dtype: int,
     base: int,
@@ -82,6 +104,7 @@ def survey(
     is_dense: bool,
     /,
 ) -> list[int]: ...
+def contrast(a: int, b: int, delta: int, n: int, /) -> list[int]: ...
 def rules() -> list[tuple[str, str, str]]: ...
 def combine(
     dtype: int,
@@ -426,6 +449,14 @@ class MatrixTask:
 
     def __init__(self, *, job: int | Slice, columns: int) -> None: ...
 
+class CompareTask:
+    """A job whose two inputs are compared: as floats (0), or as stored signed or unsigned integers.
+
+    Codes of ``elements`` are 1 and 2 for integers, of the size of the inputs' dtype.
+    """
+
+    def __init__(self, *, job: int | Slice, elements: int = 0) -> None: ...
+
 class Overlap:
     """The entries above a floor that each expert has alone, and those that others have too.
 
@@ -462,6 +493,28 @@ class StageSums:
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes) -> StageSums: ...
+
+class Differences:
+    """Findings of how two tensors differ; parts of one tensor add up.
+
+    ``sums`` are those of a * a, a * b, b * b and (b - a) squared, over the elements of which both
+    values are finite, as are flips of the sign and ``largest``, the largest |b - a|.
+    """
+
+    @property
+    def n_different(self) -> int: ...
+    @property
+    def n_nonfinite(self) -> int: ...
+    @property
+    def n_flips(self) -> int: ...
+    @property
+    def largest(self) -> float: ...
+    @property
+    def sums(self) -> list[float]: ...
+    def __iadd__(self, other: Differences) -> Differences: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Differences: ...
 
 class GramRows:
     """The inner products of some rows of a tensor; parts of it add up."""
@@ -830,6 +883,13 @@ class Plan:
         With ``guesses``, tasks that name a unit of these take its thresholds and count what proves
         them; an overflow stops no such pass, because a wrong guess may be its cause.
         """
+    def compare(
+        self,
+        *,
+        tasks: Sequence[CompareTask],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Differences]: ...
     def gram(
         self,
         *,
@@ -962,6 +1022,143 @@ def count_masks(
     progress: Callable[[int], object] | None = None,
 ) -> list[Starts]:
     """Count the bits of packed masks, each given by its number of elements and its place."""
+
+class Blob:
+    """Bytes in native memory, as a buffer."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class FoundChanges:
+    """The elements of a slice that differ, in the layout that takes the fewest bytes."""
+
+    @property
+    def layout(self) -> int:
+        """The code of the layout: 0 for none, 1 for gaps, 2 for a mask, 3 for all elements."""
+    @property
+    def n_changed(self) -> int: ...
+    @property
+    def old(self) -> list[int]:
+        """The fingerprint of the old elements; those of the slices of a tensor add up."""
+    @property
+    def new(self) -> list[int]: ...
+    @property
+    def positions(self) -> Blob:
+        """The gaps or the mask; empty where the layout has none."""
+    @property
+    def values(self) -> Blob:
+        """One value for each changed element, or for all, of as many bytes as an element."""
+    @property
+    def blocks(self) -> Blob:
+        """Two numbers of 32 bits for each block: where its positions and its values end."""
+
+def find_changes(
+    *,
+    plan: Plan,
+    slices: Sequence[Slice],
+    coding: int,
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[FoundChanges]:
+    """Find the elements that differ in a bit between the two inputs of jobs, in one read.
+
+    The result holds at most the bytes of the slices, and while they are read as much again for
+    each thread: callers bound the memory by the slices that they ask for.
+
+    Args:
+        plan: Jobs whose inputs are the old and the new tensor, both as they are stored and of
+            elements of one size.
+        slices: The elements to compare, from multiples of 65536 on.
+        coding: The code of the values: 0 for old ^ new, 1 for new - old modulo the size of the
+            elements, 2 for new.
+        limits: Threads and buffers.
+        progress: Called with the bytes read since the last call.
+
+    Raises:
+        StorageError: Reading failed.
+        ValueError: A slice or a job is another one.
+    """
+
+class StoredChanges:
+    """Changes of a slice as a patch stores them; they must stay as they are while it is used."""
+
+    def __init__(
+        self,
+        *,
+        layout: int,
+        coding: int,
+        positions: Buffer = b"",
+        values: Buffer = b"",
+        blocks: Buffer = b"",
+    ) -> None:
+        """Keep the buffers, whose bytes are those of FoundChanges."""
+
+class PatchTask:
+    """A slice of a job, and the changes of its elements, one after the other."""
+
+    def __init__(self, *, slice: Slice, chain: Sequence[StoredChanges]) -> None: ...
+
+class Patched:
+    @property
+    def old(self) -> list[int]:
+        """The fingerprint of the old elements; those of the slices of a tensor add up."""
+    @property
+    def new(self) -> list[int]: ...
+
+def apply_changes(
+    *,
+    plan: Plan,
+    tasks: Sequence[PatchTask],
+    limits: Limits,
+    with_fingerprints: bool = True,
+    progress: Callable[[int], object] | None = None,
+) -> list[Patched]:
+    """Write tensors with their changes, each chain in one read.
+
+    Every byte of the changes is checked before the first one is written. The output may be the
+    input: then only what a task names is changed, and elements of memory that no change names are
+    neither read nor written unless there are fingerprints.
+
+    Args:
+        plan: Jobs with one input, as it is stored, and one output of elements of the same size.
+        tasks: The slices to write, from multiples of 65536 on, and their changes.
+        limits: Threads and buffers.
+        with_fingerprints: Take the fingerprints of the old and new elements on the way.
+        progress: Called with the bytes moved since the last call.
+
+    Raises:
+        StorageError: Reading or writing failed, or changes are damaged: positions beyond their
+            block, counts that disagree, bytes that lack or are too many.
+        ValueError: A slice or a job is another one.
+    """
+
+class OldValues:
+    @property
+    def old(self) -> list[int]:
+        """The fingerprint of the old elements; those of the slices of a tensor add up."""
+    @property
+    def new(self) -> list[int]:
+        """The fingerprint that the elements would have with all changes."""
+    @property
+    def values(self) -> list[Blob]:
+        """The old values at the positions of each of the changes, in the same order."""
+
+def find_old_values(
+    *,
+    plan: Plan,
+    tasks: Sequence[PatchTask],
+    limits: Limits,
+    progress: Callable[[int], object] | None = None,
+) -> list[OldValues]:
+    """Find what changes would overwrite, in one read that writes nothing.
+
+    Applied as changes of the same layout and positions with coding 2, the values bring the old
+    elements back, whichever of the changes were made.
+
+    Raises:
+        StorageError: Reading failed, or changes are damaged, as in apply_changes.
+        ValueError: A slice or a job is another one.
+    """
 
 def read_delta(
     plan: Plan,

@@ -60,7 +60,6 @@ def test_the_report_beside_the_result_repeats_the_merge(
             "scale": 0.7,
             "normalize": False,
             "rescale": "none",
-            "int8_mask": False,
             "integers": "equal",
         },
         "out_dtype": "BF16",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ def test_report_and_recipe_have_the_weights_and_repeat_the_merge(tmp_path: Path)
     report = merge(recipe(tmp_path, schedule="ema", decay=0.5), tmp_path / "out")
     weights = given("ema", 3, 0.5)
     assert [expert.parameters["weight"] for expert in report.experts] == weights
-    assert "weight 0.25, count 1\n" in str(report)
+    assert "weight 0.25\n" in str(report)
+    assert "schedule ema, decay 0.5" in str(report)
     for name in ("mergekit_config.yml", "tallies.json"):
         config = MergeConfig.load(tmp_path / "out" / name)
         assert [entry.parameters["weight"] for entry in config.models] == weights
@@ -90,6 +92,28 @@ def test_report_and_recipe_have_the_weights_and_repeat_the_merge(tmp_path: Path)
         assert again.output.fingerprint == report.output.fingerprint
     expected = linear([one["w"] for one in models(3)], weights)
     assert_same_bits(read(tmp_path / "out")["w"], expected)
+
+
+def test_nothing_is_told_that_has_no_effect(tmp_path: Path) -> None:
+    request = recipe(tmp_path)
+    made = plan(request)
+    report = merge(request, tmp_path / "plain")
+    names = ("count 1", "count:", "schedule", "decay", '"count"')
+    card, written = (
+        (tmp_path / "plain" / name).read_text() for name in ("README.md", "mergekit_config.yml")
+    )
+    for text in (str(made), str(report), card, written, json.dumps(made.to_json_dict())):
+        assert [name for name in names if name in text] == []
+    assert report.shared_parameters == {"normalize": True, "integers": "equal"}
+    linear = merge(recipe(tmp_path, schedule="linear"), tmp_path / "linear")
+    assert "schedule linear" in str(linear) and "decay" not in str(linear)
+    request["models"][1]["parameters"] = {"count": 2}
+    counted = merge(request, tmp_path / "counted")
+    assert [one.parameters.get("count") for one in counted.experts] == [None, 2, None]
+    # A recipe keeps what its author wrote.
+    said = merge(recipe(tmp_path, schedule="constant", decay=0.8), tmp_path / "said")
+    assert said.recipe["parameters"]["schedule"] == "constant"
+    assert said.shared_parameters == report.shared_parameters
 
 
 def test_weights_that_contradict_the_schedule_are_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tallies.recipe.effect import in_effect
 from tallies.recipe.parameters import check_parameters
 from tallies.recipe.settings import evaluate
 from tallies.spec.choices import MERGEKIT, PAPER, Semantics
-from tallies.spec.parameters import Parameter
+from tallies.spec.parameters import Parameter, told
 from tests.support.methods import PAIRS
 from tests.support.recipes import complete
 
@@ -28,11 +28,12 @@ RULES = [{"filter": "layers.1", "value": 0.25}, {"filter": ".a.", "value": [0.5,
 def resolved(recipe: dict[str, Any]) -> dict[str, Any]:
     """All that a merge takes from its recipe."""
     config = MergeConfig.load(recipe)
+    known = config.method.parameters(config.semantics)
     resolver = config.resolver(NAMES)
     changes = config.modifiers()
     return {
-        "constants": config.constants(),
-        "tensors": {name: resolver.parameters_for(name) for name in NAMES},
+        "constants": told(config.constants(), known),
+        "tensors": {name: told(resolver.parameters_for(name), known) for name in NAMES},
         "rule": str(config.rule()).split(" at 0x")[0],
         "factors": changes.factors(NAMES, 1.0),
         "drop_layers": changes.drop_layers and options(changes.drop_layers),
@@ -49,6 +50,8 @@ def options(given: Mapping[str, Any]) -> dict[str, Any]:
 def other(parameter: Parameter) -> Parameter:
     """The parameter with another default, which its checks allow."""
     default = parameter.default
+    if default == parameter.idle:
+        return parameter
     if isinstance(default, bool):
         return replace(parameter, default=not default)
     if parameter.choices:

@@ -143,8 +143,8 @@ def test_two_names_of_one_parameter_are_refused() -> None:
 @pytest.mark.parametrize(
     ("keys", "kept"),
     [
-        ({"semantics": "mergekit"}, {"density": 0.2, "normalize": True, "int8_mask": False}),
-        ({"merge_method": "task_arithmetic"}, {"normalize": True, "int8_mask": False}),
+        ({"semantics": "mergekit"}, {"density": 0.2, "normalize": True}),
+        ({"merge_method": "task_arithmetic"}, {"normalize": True}),
     ],
 )
 def test_a_report_repeats_its_merge_in_another_way(

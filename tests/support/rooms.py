@@ -37,6 +37,7 @@ ROOMS = (
     "checkpoint.adapters",
     "checkpoint",
     "spec",
+    "coding",
     "linalg",
     "cpu",
     "cuda",
@@ -58,6 +59,7 @@ ONE_STOREY = (
 )
 
 CALLS_NATIVE_CODE = {
+    "coding",
     "engine",
     "kernels",
     "merging",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..recipe.effect import in_effect
 from ..recipe.modifiers import Modifiers
 from ..spec.choices import AdapterSpace
 from ..spec.dtypes import DTYPES
+from ..spec.parameters import told
 from ..spec.rules import MEANS, SUMS, Gate, Rule, Vote
 from .adapter_checks import (
     common_base,
@@ -162,17 +163,21 @@ class AdapterPlan:
 
     def own_parameters(self, number: int) -> dict[str, Any]:
         """Return the parameters of one adapter, or their extents over the tensors."""
-        return extents(
+        return self._of_effect(
             {key: value[number] for key, value in values.items() if isinstance(value, tuple)}
             for values in self.parameters.values()
         )
 
     def shared_parameters(self) -> dict[str, Any]:
         """Return the parameters that all adapters share, or their extents over the tensors."""
-        return extents(
+        return self._of_effect(
             {key: value for key, value in values.items() if not isinstance(value, tuple)}
             for values in self.parameters.values()
         )
+
+    def _of_effect(self, tensors: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        config = self.config
+        return told(extents(tensors), config.method.parameters(config.semantics))
 
 
 def plan_adapters(config: MergeConfig) -> AdapterPlan:

@@ -13,6 +13,7 @@ from ..methods._matrix import MatrixMethod
 from ..recipe.layers import Layer
 from ..recipe.modifiers import KEYS
 from ..recipe.vocabulary import WORDS
+from ..spec.parameters import told
 from .values import extents
 
 if TYPE_CHECKING:
@@ -59,17 +60,23 @@ def names_from(made: MergePlan, output: Path) -> dict[str, str]:
     return found
 
 
+def of_effect(made: MergePlan, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters whose values have an effect."""
+    return told(parameters, made.config.method.parameters(made.config.semantics))
+
+
 def shared_parameters(made: MergePlan) -> dict[str, Any]:
     """Return the parameters that all models share: a value, or least and most over the tensors."""
-    return extents(
+    found = extents(
         {key: value for key, value in given.items() if not isinstance(value, tuple)}
         for given in made.parameters.values()
-    ) or dict(made.config.constants())
+    )
+    return of_effect(made, found or made.config.constants())
 
 
 def model_parameters(made: MergePlan, model: int) -> dict[str, Any]:
     """Return the parameters of one model by its number, in the same way."""
-    return extents(
+    found = extents(
         {
             key: value[made.taking(name).index(model)]
             for key, value in given.items()
@@ -78,6 +85,7 @@ def model_parameters(made: MergePlan, model: int) -> dict[str, Any]:
         for name, given in made.parameters.items()
         if model in made.taking(name)
     )
+    return of_effect(made, found)
 
 
 def layers_of(made: MergePlan, model: int) -> list[str]:

@@ -58,7 +58,7 @@ def data(made: MergePlan) -> dict[str, Any]:
                 "shape": list(entry[2]),
                 "file": shard.name,
                 "n_bytes": tensor_bytes(entry),
-                **_plain(made.parameters.get(entry[0], {})),
+                **_plain(facts.of_effect(made, made.parameters.get(entry[0], {}))),
                 **_sources(made, names, entry[0]),
                 **({"factor": factors[entry[0]]} if entry[0] in factors else {}),
             }

@@ -71,4 +71,4 @@ def trim_objection(parameters: Values) -> str | None:
 
 def an_int8_mask(**others: Any) -> Parameter:
     """Return an option of mergekit that changes no result."""
-    return Parameter(False, "mergekit's storage of masks; without effect", **others)
+    return Parameter(False, "mergekit's storage of masks; without effect", idle=False, **others)

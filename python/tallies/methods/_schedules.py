@@ -18,19 +18,20 @@ _DECAY: Final = 0.8
 def a_schedule() -> Parameter:
     """Return the schedule; mergekit has none."""
     about = "weights by the order of the models, the oldest first"
-    return Parameter("constant", about, choices=SCHEDULES, semantics=(PAPER,))
+    return Parameter("constant", about, choices=SCHEDULES, semantics=(PAPER,), idle="constant")
 
 
 def a_count() -> Parameter:
     """Return the number of models that a model is the sum of; mergekit has none."""
     about = "sum of the weights of the models that the model is the sum of"
-    return Parameter(1.0, about, low=0, per_model=True, semantics=(PAPER,))
+    return Parameter(1.0, about, low=0, per_model=True, semantics=(PAPER,), idle=1.0)
 
 
 def a_decay() -> Parameter:
     """Return the decay of the schedule ``ema``."""
     about = "share of the average that stays at each step of 'schedule: ema'"
-    return Parameter(_DECAY, about, low=0, high=1, semantics=(PAPER,))
+    of_ema = {"schedule": "ema"}
+    return Parameter(_DECAY, about, low=0, high=1, semantics=(PAPER,), only_with=of_ema)
 
 
 def weights_by_order(parameters: Values, n_models: int) -> list[dict[str, float]] | None:

@@ -43,7 +43,13 @@ class Wudi(MatrixMethod):
         "adam", "steps as published, or the minimum itself", choices=("adam", "closed_form")
     )
     steps = Parameter(
-        300, "steps of Adam", low=0, high=100000, whole=True, by_semantics={FUSIONBENCH: 400}
+        300,
+        "steps of Adam",
+        low=0,
+        high=100000,
+        whole=True,
+        by_semantics={FUSIONBENCH: 400},
+        only_with={"solver": "adam"},
     )
     others = an_others("base", by_semantics={FUSIONBENCH: "mean"})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..spec.choices import Extra, Missing
+from ..spec.parameters import told
 from . import modifiers
 from .config import MergeConfig
 from .settings import Scalar, Setting, never_lacks
@@ -17,6 +18,7 @@ from .settings import Scalar, Setting, never_lacks
 def in_effect(config: MergeConfig) -> MergeConfig:
     """Return a request that names every value which this one leaves to a default.
 
+    Defaults that have no effect stay unnamed.
     Parameters stand under ``parameters``, whether the method has one value of them, one a tensor or
     one a model; a model keeps those of its own, and has those that follow from its order. A list of
     rules that fits only some tensors gets a last rule for the others. Keys that are missing still
@@ -25,13 +27,16 @@ def in_effect(config: MergeConfig) -> MergeConfig:
     """
     experts = config.own_parameters()
     shared: dict[str, Setting] = {}
-    for name, parameter in config.method.parameters(config.semantics).items():
+    parameters = config.method.parameters(config.semantics)
+    for name, parameter in parameters.items():
         own = [given.get(name) for given in experts]
         if parameter.per_model and name not in config.parameters and all(map(never_lacks, own)):
             continue  # nothing would read a shared value
         setting = _completed(config.parameters.get(name), parameter.default)
         if setting is not None:
             shared[name] = setting
+    heard = told(shared, parameters)
+    shared = {name: shared[name] for name in shared if name in config.parameters or name in heard}
     belonging: dict[str, Any] = {
         "missing": _completed(config.missing, Missing.ERROR),
         "extra": _completed(config.extra, Extra.ERROR),

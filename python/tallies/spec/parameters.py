@@ -47,11 +47,45 @@ class Parameter:
     """The semantics whose author refuses a recipe without it, though there is a default here."""
     if_varied: Mapping[str, float | str | bool] = field(default_factory=dict)
     """Defaults where another parameter, by its name, varies over the tensors."""
+    idle: float | str | bool | None = None
+    """The value that asks for nothing; reports and recipes are silent about it.
+
+    Where it is the default, no version has another default: its recipes do not say it.
+    """
+    only_with: Mapping[str, float | str | bool] = field(default_factory=dict)
+    """Values of other parameters without which this one has no effect, and is not told."""
 
     @property
     def switched_on(self) -> object:
         """The choice that true stands for, of a switch."""
         return self.choices[0] if self.default == "none" and self.choices else self.default
+
+    def is_told(self, value: object, others: Values) -> bool:
+        """Return whether a value of this parameter has an effect, given those of the others.
+
+        Args:
+            value: The value, a tuple of one a model, or the extent over the tensors.
+            others: Values of other parameters by name; of one that is not there, nothing is known.
+        """
+        each = value if isinstance(value, tuple) else (value,)
+        if self.idle is not None and all(one == self.idle for one in each):
+            return False
+        return all(others.get(name, one) == one for name, one in self.only_with.items())
+
+
+def told(values: Values, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the values that have an effect, in order.
+
+    >>> known = {"decay": Parameter(0.8, "share", only_with={"schedule": "ema"})}
+    >>> known["schedule"] = Parameter("constant", "weights by order", idle="constant")
+    >>> told({"schedule": "constant", "decay": 0.8}, known)
+    {}
+    >>> told({"schedule": "ema", "decay": 0.8}, known)
+    {'schedule': 'ema', 'decay': 0.8}
+    """
+    return {
+        name: value for name, value in values.items() if parameters[name].is_told(value, values)
+    }
 
 
 def own_then_inherited(cls: type) -> dict[str, Any]:
