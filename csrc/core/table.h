@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/changes.h"
 #include "core/magnitude.h"
 #include "core/rule.h"
 
@@ -262,6 +263,25 @@ struct KernelTable {
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
   // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+
+  // Changes of elements of 1, 2, 4 and 8 bytes. Returns how many there are.
+  std::size_t (*compact[4])(const CompactArgs&);
+  // Byte g of gaps: g elements stay, and the next is changed, unless g is kLongGap. Returns the
+  // bytes, at most one for each element set and one for each kLongGap elements.
+  std::size_t (*encode_gaps)(const std::uint8_t* mask, std::size_t n, std::uint8_t* gaps);
+  GapCounts (*count_gaps)(const std::uint8_t* gaps, std::size_t n_bytes);
+  // Positions of the changes of a block, at most kChangeBlock elements; room for one of each, or
+  // for the bytes of gaps, and kListSlack. Both return how many there are.
+  std::size_t (*gap_positions)(const std::uint8_t* gaps, std::size_t n_bytes,
+                               std::uint16_t* positions);
+  std::size_t (*mask_positions)(const std::uint8_t* mask, std::size_t n, std::uint16_t* positions);
+  // Changes the elements at some positions, or all.
+  void (*scatter[4][kCodings])(const std::uint16_t* positions, std::size_t n, const void* values,
+                               void* elements);
+  void (*change_all[4][kCodings])(const void* values, std::size_t n, void* elements);
+  // Lists the elements at some positions.
+  void (*gather[4])(const std::uint16_t* positions, std::size_t n, const void* elements,
+                    void* values);
   // Planes of the bytes of elements of 1, 2, 4 and 8 bytes, and back.
   void (*split_fields[4])(const SplitArgs&);
   void (*join_fields[4])(const JoinArgs&);

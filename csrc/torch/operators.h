@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/float_env.h"
+#include "torch/change_checks.h"
 #include "torch/many.h"
 
 namespace tallies::torch {
@@ -91,6 +92,15 @@ struct Operators : ManyOperators<Device> {
     Stream stream(mask);
     Device::unpack_bits(stream, bytes_of(mask), n_elements, bytes_of(out));
     return out;
+  }
+
+  static void change_elements_(Tensor elements, Tensor positions, Tensor blocks, Tensor values,
+                               Text layout, Text coding) {
+    ElementChanges given =
+        element_changes<Device>(std::move(elements), std::move(positions), std::move(blocks),
+                                std::move(values), layout, coding);
+    Stream stream(given.elements);
+    Device::change_elements(stream, given);
   }
 
   static Tensor apply_mask(Tensor base, Tensor shared, Tensor packed_mask, double scale) {
@@ -272,6 +282,9 @@ void run(const char* name, Function* function, StableIValue* stack) {
   X(consensus_mask, "(Tensor[] packed_masks, SymInt n, SymInt k) -> Tensor")                    \
   X(pack_bits, "(Tensor mask) -> Tensor")                                                       \
   X(unpack_bits, "(Tensor packed, SymInt n) -> Tensor")                                         \
+  X(change_elements_,                                                                           \
+    "(Tensor(a!) elements, Tensor positions, Tensor blocks, Tensor values, str layout, "        \
+    "str coding) -> ()")                                                                        \
   X(apply_mask, "(Tensor base, Tensor shared, Tensor packed, float scale=1.0) -> Tensor")       \
   X(elect_signs,                                                                                \
     "(Tensor[] deltas, float[]? weights=None, str vote=\"sum\", str zero=\"majority\") "        \

@@ -61,7 +61,7 @@ class Survey:
 
 
 @dataclass
-class Combining:
+class WaitingCombine:
     """A combine that a merge waits for, and what of it is done."""
 
     tasks: Sequence[CombineTask]
@@ -125,7 +125,7 @@ class StandIn:
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each."""
         rule = (gate, vote, blend)
-        asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
+        asked = WaitingCombine(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
         asked.is_guess = guesses is not None
         asked.left = {_key(task): task for task in tasks}
         if tasks:
@@ -205,7 +205,7 @@ class SharedPlan:
         if guesses is not None and guesses.open <= settling.keys():
             self._guesses = None
             return guesses.settle(next(iter(settling.values())).limits)
-        combining = {n: one for n, one in waiting.items() if isinstance(one, Combining)}
+        combining = {n: one for n, one in waiting.items() if isinstance(one, WaitingCombine)}
         keys = self._first(combining)
         if not keys:
             guessing = {n: one for n, one in waiting.items() if isinstance(one, Guessing)}
@@ -218,18 +218,18 @@ class SharedPlan:
         self._combine(keys, combining)
         return {n: None for n, one in combining.items() if not one.left}
 
-    def _first(self, waiting: Mapping[int, Combining]) -> list[Key]:
+    def _first(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge before any other pass."""
         return []
 
-    def _next(self, waiting: Mapping[int, Combining]) -> list[Key]:
+    def _next(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge next: those of the merge that waits for the fewest.
 
         Other merges that wait for one of them get that one too.
         """
         return list(min(waiting.values(), key=lambda one: len(one.left)).left)
 
-    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> dict[Key, Key]:
+    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> dict[Key, Key]:
         """Return the slice to merge for each that is asked for."""
         return {key: key for key in keys}
 
@@ -278,7 +278,7 @@ class SharedPlan:
     def _n_experts(self, job: int) -> int:
         return len(self._jobs[job][1]) - self._has_base
 
-    def _combine(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> None:
+    def _combine(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> None:
         tasks, joined = [], []
         majorities: dict[tuple[int, int], int] = {}
         slices = self._slices(keys, waiting)
