@@ -7,6 +7,7 @@ look for next to none; what remains is the entropy coding of bytes.
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ from .fields import BLOCK, Fields
 from .library import zstandard
 from .threads import in_order
 
+_rooms = threading.local()
+
 _WHAT: Final = "entropy coding"
 _GROUP_BYTES: Final = 1 << 21
 """Bytes of elements that a thread codes at a time."""
+_PROBE: Final = 8192
+"""Bytes of the middle of a plane that show if the plane is worth coding."""
 _SETTINGS: Final = {
     "compression_level": 1,
     "strategy": 1,
@@ -145,22 +150,38 @@ def encode_blocks(
     library = zstandard(_WHAT)
     from_values = _view(values)
     n_elements = len(from_values) // unit
-    room = memoryview(bytearray(len(from_values)))
+    room = _room_of(len(from_values))
     split_fields(values=values, base=base, unit=unit, fields=int(fields), out=room)
     planes = [
         room[plane * n_elements + first : plane * n_elements + min(first + BLOCK, n_elements)]
         for first in range(0, n_elements, BLOCK)
         for plane in range(unit)
     ]
-    if not planes:
-        return Coded(b"", array("I"))
     settings = library.ZstdCompressionParameters(**_SETTINGS)
-    packed = library.ZstdCompressor(compression_params=settings).multi_compress_to_buffer(planes)
-    kept = [
+    coder = library.ZstdCompressor(compression_params=settings)
+    worth = list(range(len(planes)))
+    if n_elements > BLOCK:
+        middles = [plane[len(plane) // 2 :][:_PROBE] for plane in planes]
+        worth = [i for i, one in enumerate(_smaller(coder, middles)) if one is not middles[i]]
+    for i, frame in zip(worth, _smaller(coder, [planes[i] for i in worth]), strict=True):
+        planes[i] = frame
+    return Coded(b"".join(planes), array("I", map(len, planes)))
+
+
+def _smaller(coder: Any, planes: Sequence[Any]) -> list[Any]:
+    """Return the frame of each plane, or the plane itself where its frame is not smaller."""
+    packed = coder.multi_compress_to_buffer(planes) if planes else []
+    return [
         frame if len(frame) < len(plane) else plane
         for frame, plane in zip(packed, planes, strict=True)
     ]
-    return Coded(b"".join(kept), array("I", map(len, kept)))
+
+
+def _room_of(n_bytes: int) -> memoryview:
+    """Return memory of the calling thread, which its next call uses again."""
+    if len(getattr(_rooms, "planes", b"")) < max(n_bytes, 1):
+        _rooms.planes = bytearray(max(n_bytes, 1))
+    return memoryview(_rooms.planes)[:n_bytes]
 
 
 def decode_blocks(

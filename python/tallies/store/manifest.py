@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from .._version import __version__
+from ..checkpoint.parts import Part
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
+from ..spec.dtypes import DTYPES
 from .small_files import SmallFile, SmallFiles, own_files
 
 NAME: Final = "store.json"
@@ -73,6 +75,14 @@ class Task:
     """Tensors of the base that the expert lacks, and that are the base's in the task."""
     n_extra: int = 0
     """Tensors of the expert that the base lacks, and that are left out."""
+    forms: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    """Dtype and shape of the tensors that the base lacks or has in another form."""
+    lacks: tuple[str, ...] = ()
+    """Tensors of the base that the task does not have."""
+    borrowed: dict[str, str] = field(default_factory=dict)
+    """The file that has a tensor which another task has alike, by name; it is stored once."""
+    parts: tuple[Part, ...] = ()
+    """The weights of the expert's directories, where there is no base to take them from."""
 
     @property
     def is_whole(self) -> bool:
@@ -80,12 +90,47 @@ class Task:
         return not (self.n_missing or self.n_extra)
 
     def to_json_dict(self) -> dict[str, Any]:
-        """Return the task as plain data; counts that are zero are left out."""
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if value or key not in ("n_missing", "n_extra")
-        }
+        """Return the task as plain data; what it has not is left out."""
+        optional = ("n_missing", "n_extra", "forms", "lacks", "borrowed", "parts")
+        data = {key: value for key, value in asdict(self).items() if value or key not in optional}
+        if self.parts:
+            data["parts"] = [
+                {key: getattr(part, key) for key in ("folder", "stem", "variant", "metadata")}
+                for part in self.parts
+            ]
+        return data
+
+    @classmethod
+    def from_json_dict(cls, data: Mapping[str, Any]) -> Task:
+        """Return the task of such data."""
+        return cls(
+            **{
+                **data,
+                "forms": {name: _form(*one) for name, one in data.get("forms", {}).items()},
+                "lacks": tuple(map(str, data.get("lacks", ()))),
+                "parts": tuple(_part(**one) for one in data.get("parts", ())),
+            }
+        )
+
+    def files(self) -> set[str]:
+        """Return the files that have tensors of the task."""
+        own = set(self.candidates.values()) if self.file is None else {self.file}
+        return own | {*self.borrowed.values()}
+
+
+def _form(dtype: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+    if dtype not in DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+        raise ValueError(f"found {dtype} {list(shape)}, expected a dtype and a shape")
+    return dtype, tuple(shape)
+
+
+def _part(folder: str, stem: str, variant: str, metadata: Mapping[str, str]) -> Part:
+    """Return a part, whose folder and stem become names of files below a directory."""
+    path = PurePosixPath(folder)
+    plain = not any("/" in one or "\0" in one for one in (stem, variant))
+    if path.is_absolute() or ".." in path.parts or "\0" in folder or not stem or not plain:
+        raise ValueError(f"found files {stem!r} in {folder!r}, expected names below a directory")
+    return Part(folder, stem, variant, (), {str(k): str(v) for k, v in metadata.items()})
 
 
 @dataclass
@@ -95,6 +140,7 @@ class Manifest:
     codec: str
     parameters: dict[str, Any]
     base_path: str
+    """Nothing where the tasks are checkpoints by themselves."""
     base_fingerprint: str
     tensors: dict[str, Tensor]
     tasks: dict[str, Task]
@@ -104,6 +150,11 @@ class Manifest:
     """By task; a task of an older store is not in it, and takes the files of the base."""
     variant: str | None = None
     """The variant of the weights that was asked for, of base and experts alike."""
+
+    @property
+    def has_base(self) -> bool:
+        """False if the tasks are checkpoints by themselves."""
+        return bool(self.base_path)
 
     @property
     def stored(self) -> list[str]:
@@ -206,7 +257,7 @@ class Manifest:
                 name: Tensor(**{**one, "shape": tuple(one["shape"])})
                 for name, one in data["tensors"].items()
             },
-            tasks={name: Task(**one) for name, one in data["tasks"].items()},
+            tasks={name: Task.from_json_dict(one) for name, one in data["tasks"].items()},
             checksums={file: dict(sums) for file, sums in data["checksums"].items()},
             small_files={
                 task: {name: SmallFile(**file) for name, file in files.items()}
@@ -245,4 +296,10 @@ def open_files(store: Path, manifest: Manifest) -> dict[str, dict[str, TensorInf
                 f"{path}: {where} tensor {show(odd)}, unlike {NAME} says; restore the file"
             )
         found[file] = tensors
+    for name, task in manifest.tasks.items():
+        for file in task.files() - found.keys():
+            raise InputError(
+                f"{store / NAME}: task {show(name)} has tensors in {show(file)}, which is no file "
+                "of the store; restore the manifest"
+            )
     return found
