@@ -67,7 +67,7 @@ def test_bit_for_bit_is_said_of_what_is(here: Path) -> None:
 
 def test_help_names_the_codecs() -> None:
     text = " ".join(run("pack", "--help").out.split())
-    assert "tall, emr, magnitude, sparse, lora, bitdelta, tsv_c or twin." in text
+    assert "tall, emr, magnitude, sparse, lossless, lora, bitdelta, tsv_c or twin." in text
     assert "Repeat the option for each task." in text
 
 

@@ -7,19 +7,18 @@ look for next to none; what remains is the entropy coding of bytes.
 
 from __future__ import annotations
 
-import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from .._core import join_fields, split_fields
 from .damaged import Damaged
 from .fields import BLOCK, Fields
 from .library import zstandard
+from .rooms import room as room_of
 from .threads import in_order
-
-_rooms = threading.local()
 
 _WHAT: Final = "entropy coding"
 _GROUP_BYTES: Final = 1 << 21
@@ -150,7 +149,7 @@ def encode_blocks(
     library = zstandard(_WHAT)
     from_values = _view(values)
     n_elements = len(from_values) // unit
-    room = _room_of(len(from_values))
+    room = room_of("planes", len(from_values))
     split_fields(values=values, base=base, unit=unit, fields=int(fields), out=room)
     planes = [
         room[plane * n_elements + first : plane * n_elements + min(first + BLOCK, n_elements)]
@@ -177,13 +176,6 @@ def _smaller(coder: Any, planes: Sequence[Any]) -> list[Any]:
     ]
 
 
-def _room_of(n_bytes: int) -> memoryview:
-    """Return memory of the calling thread, which its next call uses again."""
-    if len(getattr(_rooms, "planes", b"")) < max(n_bytes, 1):
-        _rooms.planes = bytearray(max(n_bytes, 1))
-    return memoryview(_rooms.planes)[:n_bytes]
-
-
 def decode_blocks(
     frames: Any,
     sizes: Sequence[int],
@@ -201,15 +193,13 @@ def decode_blocks(
     data, to = _view(frames), _view(out)
     n_elements = len(to) // unit
     begins = places(sizes, n_elements, unit, len(data))
-    planes: list[Any] = []
-    coded: list[int] = []
-    for i, (begin, size) in enumerate(zip(begins, sizes, strict=False)):
-        planes.append(data[begin : begin + size])
-        if size != _plane_bytes(i, n_elements, unit):
-            coded.append(i)
+    planes = [data[begin:end] for begin, end in pairwise(begins)]
+    whole, rest = n_elements // BLOCK * unit, n_elements % BLOCK
+    lengths = [BLOCK] * whole + [rest] * (len(planes) - whole)
+    coded = [i for i, n_bytes in enumerate(lengths) if sizes[i] != n_bytes]
     if coded:
-        lengths = [_plane_bytes(i, n_elements, unit) for i in coded]
-        for i, plane in zip(coded, _decoded([planes[i] for i in coded], lengths), strict=True):
+        found = _decoded([planes[i] for i in coded], [lengths[i] for i in coded])
+        for i, plane in zip(coded, found, strict=True):
             planes[i] = plane
     join_fields(planes=planes, base=base, unit=unit, fields=int(fields), out=out)
 
@@ -244,20 +234,14 @@ def places(sizes: Sequence[int], n_elements: int, unit: int, n_bytes: int) -> li
             f"found sizes of {len(sizes)} frames, expected {expected} for {n_elements} elements of "
             f"{unit} bytes"
         )
-    begins = [0]
-    for i, size in enumerate(sizes):
-        most = _plane_bytes(i, n_elements, unit)
-        if not 0 < size <= most:
-            raise Damaged(f"frame {i}: found a size of {size} bytes, expected 1 to {most}")
-        begins.append(begins[-1] + size)
+    whole = n_elements // BLOCK * unit
+    for part, most in ((sizes[:whole], BLOCK), (sizes[whole:], n_elements % BLOCK)):
+        if len(part) and not 0 < min(part) <= max(part) <= most:
+            raise Damaged(f"found frames of {min(part)} to {max(part)} bytes, expected 1 to {most}")
+    begins = [0, *accumulate(sizes)]
     if begins[-1] != n_bytes:
         raise Damaged(f"found {n_bytes} bytes of frames, expected {begins[-1]}, as sizes say")
     return begins
-
-
-def _plane_bytes(frame: int, n_elements: int, unit: int) -> int:
-    """Return the bytes of the plane that a frame holds."""
-    return min(BLOCK, n_elements - frame // unit * BLOCK)
 
 
 def _view(data: Any) -> memoryview:

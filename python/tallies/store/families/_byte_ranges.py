@@ -1,13 +1,16 @@
-"""Ranges of bytes of stored tensors, read by several threads."""
+"""Ranges of bytes of stored tensors and of outputs, read and written by several threads."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from typing import Any
 
 from ...checkpoint.tensors import TensorInfo
+from ...coding import room
 from ...engine.copies import CopiesInOrder
+from ...engine.files import Place, PlanFiles
 from ...errors import StorageError
 
 
@@ -22,16 +25,21 @@ class ByteRanges:
         self._copies = CopiesInOrder()
         self._lock = threading.Lock()
 
-    def read(self, tensor: TensorInfo, first: int, n_bytes: int) -> bytearray:
+    def read(self, tensor: TensorInfo, first: int, n_bytes: int, use: str) -> memoryview:
         """Return bytes of a tensor from byte ``first`` of its elements in order on.
+
+        Args:
+            tensor: The tensor.
+            first: The first byte.
+            n_bytes: The number of bytes.
+            use: The memory of the calling thread for them, which the next call with it overwrites.
 
         Raises:
             StorageError: The file cannot be read, or ends within the range.
         """
         with self._lock:
             file, offset = self._place(tensor)
-        data = bytearray(n_bytes)
-        view = memoryview(data)
+        data = view = room(use, n_bytes)
         at = offset + first
         while view:
             try:
@@ -70,3 +78,44 @@ class ByteRanges:
     def __exit__(self, *_: Any) -> None:
         """Close all files."""
         self.close()
+
+
+class Outputs:
+    """The places of restored tensors, in memory and in the files of a plan."""
+
+    def __init__(self, files: PlanFiles) -> None:
+        self._plan_files = files
+        self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def write(self, place: Place, at: int, data: memoryview) -> None:
+        """Write bytes of a tensor from its byte ``at`` on.
+
+        Raises:
+            StorageError: The file cannot be written.
+        """
+        number, offset, _ = place
+        if number < 0:
+            ctypes.memmove(offset + at, (ctypes.c_char * len(data)).from_buffer(data), len(data))
+            return
+        path = self._plan_files.path_of(number)
+        try:
+            with self._lock:
+                if number not in self._files:
+                    self._files[number] = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            to = offset + at
+            while data:
+                n = os.pwrite(self._files[number], data, to)
+                data, to = data[n:], to + n
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def __enter__(self) -> Outputs:
+        """Return the outputs themselves."""
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        """Close all files."""
+        for file in self._files.values():
+            os.close(file)
+        self._files.clear()

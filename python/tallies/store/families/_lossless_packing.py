@@ -139,8 +139,8 @@ def _code(ranges: ByteRanges, piece: _Piece) -> tuple[_Piece, _Group]:
     """Read a group and code it in the way that is smallest for a sample from its middle."""
     expert, base, part = piece.pair.expert, piece.pair.base, piece.part
     n_bytes, unit = part.stop - part.start, unit_of(expert)
-    values = memoryview(ranges.read(expert, part.start, n_bytes))
-    other = None if base is None else memoryview(ranges.read(base, part.start, n_bytes))
+    values = ranges.read(expert, part.start, n_bytes, "expert")
+    other = None if base is None else ranges.read(base, part.start, n_bytes, "base")
     lanes, checks = fingerprint_blocks(values, block_bytes=BLOCK * unit, first=part.start)
     of_base = None
     if other is not None:

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
-from typing import Any, Final
+from typing import Final
 
 from ..._core import Limits, fingerprint_blocks
 from ...checkpoint.tensors import TensorInfo
-from ...coding import BLOCK, Damaged, Fields, decode_blocks, groups, in_order, places
+from ...coding import BLOCK, Damaged, Fields, decode_blocks, groups, in_order, places, room
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import add_content, content_of
 from ...errors import InputError
 from ...messages import show
-from ._byte_ranges import ByteRanges
+from ._byte_ranges import ByteRanges, Outputs
 from ._lossless_layout import (
     OF_BASE,
     blocks_name,
@@ -88,14 +88,14 @@ def unpack(
 ) -> dict[str, list[int]]:
     """Restore tensors to their places and compare all that is read; as ``Family.restore``."""
     lanes = {name: [0] * 8 for name in outputs}
-    with ByteRanges() as ranges:
+    with ByteRanges() as ranges, Outputs(files) as to:
         sources = (_source(ranges, task, name) for name in outputs)
         pieces = (
             (one, part)
             for one in sources
             for part in ([*groups(one.tensor.n_bytes, one.unit)] or [slice(0, 0)])
         )
-        results = in_order(partial(_restore, ranges, files, outputs), pieces, limits.n_threads)
+        results = in_order(partial(_restore, ranges, to, outputs), pieces, limits.n_threads)
         for name, found in groupby(results, key=lambda one: one.name):
             frames, base = [0] * 8, [0] * 8
             is_right, has_base = True, True
@@ -153,12 +153,12 @@ def _source(ranges: ByteRanges, task: StoredTask, name: str) -> _Source:
         lacking = name if frames is None else blocks_name(name)
         raise InputError(f"{path}: lacks tensor {show(lacking)}; restore the file")
     refuse_table(stored, tensor)
-    data = ranges.read(stored, 0, stored.n_bytes)
+    data = bytes(ranges.read(stored, 0, stored.n_bytes, "table"))
     task.check(stored, content_of(data))
     base = task.base.get(name)
     if base is not None and (base.dtype, base.shape) != (tensor.dtype, tensor.shape):
         base = None
-    found = _Source(tensor, frames, base, array("I", bytes(data)), [])
+    found = _Source(tensor, frames, base, array("I", data), [])
     sizes = found.sizes(0, n_blocks(tensor))
     hows = set(found.hows(0, n_blocks(tensor)))
     ways = {int(one) for one in Fields}
@@ -171,31 +171,28 @@ def _source(ranges: ByteRanges, task: StoredTask, name: str) -> _Source:
         return replace(found, begins=places(sizes, n_units(tensor), found.unit, frames.n_bytes))
     except Damaged as error:
         raise InputError(
-            f"{stored.path}: tensor {show(stored.name)}: {error}; restore the file"
+            f"{stored.path}: tensor {show(stored.name)} is damaged: {error}; restore the file, or "
+            "pack again"
         ) from None
 
 
 def _restore(
     ranges: ByteRanges,
-    files: PlanFiles,
+    to: Outputs,
     outputs: Mapping[str, Sequence[Place]],
     piece: tuple[_Source, slice],
 ) -> _Decoded:
     """Decode a group and hand it to all of its places."""
     source, part = piece
-    wanted = outputs[source.tensor.name]
-    in_memory = [address for file, address, _ in wanted if file < 0]
-    room: Any
-    if in_memory and part.stop > part.start:
-        size = part.stop - part.start
-        room = (ctypes.c_char * size).from_address(in_memory[0] + part.start)
-    else:
-        room = bytearray(part.stop - part.start)
-    view = memoryview(room).cast("B")
+    view = room("decoded", part.stop - part.start)
+    in_memory = [place for place in outputs[source.tensor.name] if place[0] < 0]
+    if in_memory and view:
+        memory = (ctypes.c_char * len(view)).from_address(in_memory[0][1] + part.start)
+        view = memoryview(memory).cast("B")
     found = _decode(ranges, source, part, view)
-    for file, offset, _ in wanted:
-        if file >= 0 and len(view):
-            files.plan.write(file, bytes(view), offset + part.start)
+    for place in outputs[source.tensor.name]:
+        if view and place not in in_memory[:1]:
+            to.write(place, part.start, view)
     return found
 
 
@@ -206,7 +203,7 @@ def _decode(ranges: ByteRanges, source: _Source, part: slice, out: memoryview) -
     begin, end = source.begins[first * unit], source.begins[last * unit]
     # The fingerprint counts stripes where they begin: the last one ends with the next group.
     stop = min(-(-end // _STRIPE) * _STRIPE, source.frames.n_bytes)
-    data = memoryview(ranges.read(source.frames, begin, stop - begin))
+    data = ranges.read(source.frames, begin, stop - begin, "frames")
     stripes = -(-begin // _STRIPE) * _STRIPE
     frames = [0] * 8
     if stripes < stop:
@@ -216,7 +213,7 @@ def _decode(ranges: ByteRanges, source: _Source, part: slice, out: memoryview) -
     base, of_base = None, None
     if any(how >= OF_BASE for how in hows):
         assert source.base is not None
-        base = memoryview(ranges.read(source.base, part.start, part.stop - part.start))
+        base = ranges.read(source.base, part.start, part.stop - part.start, "base")
     if base is not None and all(how >= OF_BASE for how in hows):
         of_base = fingerprint_blocks(base, block_bytes=BLOCK * unit, first=part.start)[0]
     sizes = source.sizes(first, last)
@@ -237,8 +234,8 @@ def _decode(ranges: ByteRanges, source: _Source, part: slice, out: memoryview) -
             )
     except Damaged as error:
         raise InputError(
-            f"{source.frames.path}: tensor {show(source.frames.name)}, blocks {first} to "
-            f"{last - 1}: {error}; restore the file"
+            f"{source.frames.path}: tensor {show(source.frames.name)} is damaged: in blocks "
+            f"{first} to {last - 1}, {error}; restore the file, or pack again"
         ) from None
     output, checks = fingerprint_blocks(out, block_bytes=BLOCK * unit, first=part.start)
     return _Decoded(

@@ -12,7 +12,7 @@ from ...coding import zstandard
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import tensor_fingerprint
 from ._lossless_layout import entries_of
-from ._lossless_packing import Pair, pack_task
+from ._lossless_packing import Pair, pack_task, refuse_names
 from ._lossless_unpacking import elements, unpack
 from .family import Family, Moved, StoredTask
 from .job import PackJob
@@ -32,6 +32,7 @@ class LosslessFamily(Family):
 
     def check_request(self, tensors: Sequence[TensorInfo], max_memory: int) -> None:
         zstandard("codec 'lossless'")
+        refuse_names({one.name: one for one in tensors})
 
     def entries(self, tensor: TensorInfo) -> list[Entry]:
         # The frames' bytes are known once they are coded.
