@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallies.errors import InputError
-from tallies.sizes import parse_size
+from tallies.sizes import budget, parse_size
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,14 @@ def test_parse_size(size: str | int, n_bytes: int) -> None:
 def test_parse_size_refuses(size: Any) -> None:
     with pytest.raises(InputError, match="expected such as '5GB', '1GiB', '256MiB' or 1000000"):
         parse_size(size)
+
+
+@given(st.integers(1, 2**62))
+def test_a_budget_is_told_as_it_is_read(n_bytes: int) -> None:
+    assert parse_size(budget(n_bytes)) <= n_bytes <= parse_size(budget(n_bytes, at_least=True))
+
+
+@given(st.integers(1, 1023), st.sampled_from(["KiB", "MiB", "GiB", "TiB"]))
+def test_a_round_budget_is_told_as_it_was_given(number: int, unit: str) -> None:
+    text = f"{number}{unit}"
+    assert budget(parse_size(text)) == budget(parse_size(text), at_least=True) == text

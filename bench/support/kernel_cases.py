@@ -18,6 +18,7 @@ from tallies.spec.dtypes import DTYPE_CODES, TABLE
 from tallies.spec.rules import Blend, Gate, Vote
 from tests.reference import dtype as formats
 from tests.reference.blend import disjoint_merge
+from tests.reference.differences import contrast
 from tests.reference.dtype import Array, Floats
 from tests.reference.elect import elect_signs
 from tests.reference.fields import join, split
@@ -316,6 +317,15 @@ def _sums(n: int) -> list[Kernel]:
     """Kernels that add up over a whole tensor."""
     left, right = (_filled(block, n) for block in _delta_blocks()[1:3])
     a, b = _at(left), _at(right)
+    delta = _array(np.float32, n)
+    to = _at(delta)
+
+    def check_contrast() -> None:
+        wanted = contrast(left[:CHECKED], right[:CHECKED])
+        counts = [*wanted[:2], int(wanted.largest.view(np.uint32))]
+        if _core.contrast(a, b, to, CHECKED) != counts:
+            raise RuntimeError("contrast: counts differ from the reference")
+        _expect("contrast", delta[:CHECKED], wanted.delta)
 
     def check_dot() -> None:
         pair = [left[:CHECKED], right[:CHECKED]]
@@ -335,6 +345,15 @@ def _sums(n: int) -> list[Kernel]:
             lambda at, n: _core.dot(a + 4 * at, b + 4 * at, n),
             check_dot,
             None,
+            [left, right],
+        ),
+        Kernel(
+            "contrast",
+            "F32",
+            12,
+            lambda at, n: _core.contrast(a + 4 * at, b + 4 * at, to + 4 * at, n),
+            check_contrast,
+            delta,
             [left, right],
         ),
         Kernel(

@@ -210,6 +210,19 @@ void check(const Plan& plan, std::vector<MatrixTask>& tasks) {
   }
 }
 
+void check(const Plan& plan, std::vector<CompareTask>& tasks) {
+  for (CompareTask& task : tasks) {
+    check_chunks(plan, task.slice);
+    const std::vector<Source>& sources = plan.sources[task.slice.job];
+    check_length("inputs", sources.size(), 2, "the two to compare");
+    const auto is_stored = [&](const Source& one) {
+      return one.form == Source::Form::plain && !one.changes && one.type == sources[0].type;
+    };
+    if (task.elements != Elements::floats && !std::ranges::all_of(sources, is_stored))
+      refuse("elements", "whole numbers", "floats: the inputs are decoded, or of two types");
+  }
+}
+
 void check(const Plan& plan, const std::vector<PackTask>& tasks, const PackOptions& options) {
   check_base(plan);
   if (options.has_shared && options.rule.vote == Vote::given)

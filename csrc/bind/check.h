@@ -10,6 +10,7 @@
 #include "bind/register.h"
 #include "engine/columns.h"
 #include "engine/combine.h"
+#include "engine/differences.h"
 #include "engine/gram.h"
 #include "engine/pack.h"
 #include "engine/select.h"
@@ -50,6 +51,7 @@ void check(const Plan&, std::vector<StageTask>&);
 void check(const Plan&, std::vector<VarianceTask>&);
 void check(const Plan&, std::vector<GramTask>&, const GramOptions&);
 void check(const Plan&, std::vector<MatrixTask>&);
+void check(const Plan&, std::vector<CompareTask>&);
 void check(const Plan&, const std::vector<PackTask>&, const PackOptions&);
 void check(const Plan&, std::vector<Unit>&, const Ranking&);
 

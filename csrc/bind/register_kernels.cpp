@@ -181,6 +181,15 @@ void register_kernels(py::module_& m) {
       },
       Native());
   m.def(
+      "contrast",
+      [](Address a, Address b, Address delta, std::size_t n) {
+        Contrast found;
+        kernels().contrast(at<const float>(a), at<const float>(b), at<float>(delta), n, found);
+        return std::vector<std::uint64_t>{found.n_nonfinite, found.n_flips,
+                                          static_cast<std::uint64_t>(found.largest)};
+      },
+      Native());
+  m.def(
       "combine",
       [](int dtype, int gate, int vote, int blend, Address base,
          const std::vector<Address>& experts, const std::vector<float>& weights,

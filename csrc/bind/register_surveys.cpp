@@ -18,6 +18,16 @@ void register_parts(py::module_& m) {
       .def_property_readonly("before", [](const StageSums& one) { return values(one.before); })
       .def_property_readonly("after", [](const StageSums& one) { return values(one.after); });
 
+  py::class_<Differences> differences(m, "Differences");
+  bind_part(differences)
+      .def_readonly("n_different", &Differences::n_different)
+      .def_readonly("n_nonfinite", &Differences::n_nonfinite)
+      .def_readonly("n_flips", &Differences::n_flips)
+      .def_readonly("largest", &Differences::largest)
+      .def_property_readonly("sums", [](const Differences& one) {
+        return values({one.sums.begin(), one.sums.end()});
+      });
+
   py::class_<GramRows> gram(m, "GramRows");
   bind_part(gram).def("table", [](const GramRows& rows) {
     const std::vector<double> table = rows.table();
@@ -45,6 +55,12 @@ void register_surveys(py::module_& m) {
              return GramTask{to_slice(job), row_length};
            }),
            py::kw_only(), py::arg("job"), py::arg("row_length"));
+
+  py::class_<CompareTask>(m, "CompareTask")
+      .def(py::init([](const JobOrSlice& job, int elements) {
+             return CompareTask{to_slice(job), to_enum<Elements>("elements", elements, 3)};
+           }),
+           py::kw_only(), py::arg("job"), py::arg("elements") = 0);
 
   py::class_<MatrixTask>(m, "MatrixTask")
       .def(py::init([](const JobOrSlice& job, std::uint64_t columns) {
@@ -113,6 +129,16 @@ void register_surveys(py::module_& m) {
             check(plan, tasks);
             return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
               return stage_sums(plan, tasks, limits, on_progress);
+            });
+          },
+          py::kw_only(), py::arg("tasks"), py::arg("limits"), py::arg("progress") = py::none())
+      .def(
+          "compare",
+          [](const Plan& plan, std::vector<CompareTask> tasks, const Limits& limits,
+             py::object progress) {
+            check(plan, tasks);
+            return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+              return compare(plan, tasks, limits, on_progress);
             });
           },
           py::kw_only(), py::arg("tasks"), py::arg("limits"), py::arg("progress") = py::none())

@@ -169,6 +169,13 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// Counts of how two arrays are at odds; halves add up to the whole.
+struct Contrast {
+  std::uint64_t n_nonfinite = 0;  // elements that are infinite or NaN in either
+  std::uint64_t n_flips = 0;      // the others whose values have opposite signs, zeros have none
+  std::int32_t largest = 0;       // bits of the largest |b - a| of the others
+};
+
 // How the bits of an element become bytes that are coded apart: as they are, turned left by one so
 // that the exponent of a float is a byte of its own, or as a difference, small ones of either sign
 // first. With a base, of x ^ base, or of x - base modulo the patterns.
@@ -295,6 +302,9 @@ struct KernelTable {
   // The divergence of the softmax of x from that of y, both raised by 1e-8: the sum of p log(p / q)
   // in float64, zero where rounding makes it negative. There is room for 2 n numbers.
   double (*divergence)(const float* x, const float* y, std::size_t n, double* room);
+
+  // delta = b - a, +0 where either is infinite or NaN; adds to the counts.
+  void (*contrast)(const float* a, const float* b, float* delta, std::size_t n, Contrast&);
 
   // Added to eight lanes in float64, element i to lane i % 8.
   void (*dot)(const float* a, const float* b, std::size_t n, double lanes[8]);

@@ -4,6 +4,7 @@
 #include "kernels/across_survey.h"
 #include "kernels/band.h"
 #include "kernels/combine.h"
+#include "kernels/contrast.h"
 #include "kernels/convert.h"
 #include "kernels/divergence.h"
 #include "kernels/drop.h"
@@ -89,6 +90,7 @@ constexpr KernelTable make_table() {
   t.scores = &scores;
   t.count_overlap = &count_overlap;
   t.divergence = &divergence;
+  t.contrast = &contrast;
   t.dot = &dot;
   t.sum_magnitudes = &sum_magnitudes;
   return t;

@@ -2,7 +2,8 @@
 
 ``merge``, ``plan`` and ``sweep`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in
 memory, ``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a
-fine-tune, and ``inspect`` and ``verify`` look at checkpoints and stores. The modules:
+fine-tune, ``inspect`` and ``verify`` look at checkpoints and stores, and ``diff`` compares two
+models. The modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from . import cpu, cuda, inspection, kernels, methods, store
     from . import torch as torch
     from .inspection.checkpoints import inspect
+    from .inspection.diff import DiffReport, diff
     from .inspection.verify import verify
     from .lora.extract import extract_lora
     from .lora.report import LoraReport
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 # Without ``torch``, so that a star import does not import torch.
 __all__ = [
+    "DiffReport",
     "InputError",
     "LoraReport",
     "MergeConfig",
@@ -54,6 +57,7 @@ __all__ = [
     "__version__",
     "cpu",
     "cuda",
+    "diff",
     "extract_lora",
     "greedy_soup",
     "inspect",
@@ -73,6 +77,7 @@ _MODULES = ("cpu", "cuda", "inspection", "kernels", "methods", "store", "torch")
 
 # No module at the top has the name of a function: importing it would replace the function.
 _HOME = {
+    "DiffReport": "inspection.diff",
     "LoraReport": "lora.report",
     "MergeConfig": "recipe.config",
     "MergePlan": "merging.plan",
@@ -80,6 +85,7 @@ _HOME = {
     "PackReport": "store.packing.report",
     "SoupReport": "merging.soup",
     "Store": "store.opened",
+    "diff": "inspection.diff",
     "extract_lora": "lora.extract",
     "greedy_soup": "merging.soup",
     "inspect": "inspection.checkpoints",

@@ -104,6 +104,7 @@ def survey(
     is_dense: bool,
     /,
 ) -> list[int]: ...
+def contrast(a: int, b: int, delta: int, n: int, /) -> list[int]: ...
 def rules() -> list[tuple[str, str, str]]: ...
 def combine(
     dtype: int,
@@ -446,6 +447,14 @@ class MatrixTask:
 
     def __init__(self, *, job: int | Slice, columns: int) -> None: ...
 
+class CompareTask:
+    """A job whose two inputs are compared: as floats (0), or as stored signed or unsigned integers.
+
+    Codes of ``elements`` are 1 and 2 for integers, of the size of the inputs' dtype.
+    """
+
+    def __init__(self, *, job: int | Slice, elements: int = 0) -> None: ...
+
 class Overlap:
     """The entries above a floor that each expert has alone, and those that others have too.
 
@@ -482,6 +491,28 @@ class StageSums:
     def to_bytes(self) -> bytes: ...
     @staticmethod
     def from_bytes(data: bytes) -> StageSums: ...
+
+class Differences:
+    """Findings of how two tensors differ; parts of one tensor add up.
+
+    ``sums`` are those of a * a, a * b, b * b and (b - a) squared, over the elements of which both
+    values are finite, as are flips of the sign and ``largest``, the largest |b - a|.
+    """
+
+    @property
+    def n_different(self) -> int: ...
+    @property
+    def n_nonfinite(self) -> int: ...
+    @property
+    def n_flips(self) -> int: ...
+    @property
+    def largest(self) -> float: ...
+    @property
+    def sums(self) -> list[float]: ...
+    def __iadd__(self, other: Differences) -> Differences: ...
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> Differences: ...
 
 class GramRows:
     """The inner products of some rows of a tensor; parts of it add up."""
@@ -848,6 +879,13 @@ class Plan:
         With ``guesses``, tasks that name a unit of these take its thresholds and count what proves
         them; an overflow stops no such pass, because a wrong guess may be its cause.
         """
+    def compare(
+        self,
+        *,
+        tasks: Sequence[CompareTask],
+        limits: Limits,
+        progress: Callable[[int], object] | None = None,
+    ) -> list[Differences]: ...
     def gram(
         self,
         *,

@@ -19,3 +19,14 @@ class StorageError(TalliesError, OSError):
     """Reading or writing failed; the destination is absent or still the old one (exit status 3)."""
 
     exit_status = 3
+
+
+def note_kept(error: BaseException, place: str) -> None:
+    """Note on an error that what was finished before it is kept, for a run that goes on."""
+    error.__dict__["kept_in"] = place
+
+
+def kept_in(error: BaseException) -> str | None:
+    """Return the place of what was finished before an error, or None."""
+    found = error.__dict__.get("kept_in")
+    return found if isinstance(found, str) else None

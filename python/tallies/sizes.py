@@ -41,6 +41,24 @@ def parse_size(size: str | int) -> int:
     return n_bytes
 
 
+def budget(n_bytes: int, *, at_least: bool = False) -> str:
+    """Return a size as ``--max-memory`` takes it, with at most two decimals, rounded down.
+
+    Args:
+        n_bytes: The size.
+        at_least: Round up, so that the text stands for so many bytes or more.
+
+    >>> budget(200 << 10), budget(3 << 29), budget(999), budget((5 << 20) + 1, at_least=True)
+    ('200KiB', '1.5GiB', '999', '5.01MiB')
+    """
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if n_bytes >= (size := _UNITS[unit.upper()]):
+            hundredths = (100 * n_bytes + at_least * (size - 1)) // size
+            whole, part = divmod(hundredths, 100)
+            return f"{whole}.{part:02}".rstrip("0").rstrip(".") + unit
+    return str(n_bytes)
+
+
 def format_size(n: int) -> str:
     """Return a number of bytes in the largest decimal unit that it reaches.
 

@@ -21,11 +21,14 @@ def test_factors_that_a_thread_has_no_room_for_are_refused() -> None:
     check_rows(16 << 20, "w", 1 << 20, 2, words)
     with pytest.raises(
         InputError,
-        match="tensor 'w': factors of adapters take 201 MiB in each of 2 threads, expected at "
-        "most their share of --max-memory 400MiB; raise it to 403MiB, or take fewer --threads",
+        match="tensor 'w': factors of adapters take 201MiB in each of 2 threads, expected at "
+        "most their share of --max-memory 400MiB; raise it to 402MiB, or take fewer --threads",
     ):
         check_rows(201 << 20, "w", 400 << 20, 2, words)
     with pytest.raises(
-        InputError, match=r"take 201 MiB, expected at most --max-memory 200MiB; raise it to 202MiB$"
+        InputError, match=r"take 201MiB, expected at most --max-memory 200MiB; raise it to 201MiB$"
     ):
         check_rows(201 << 20, "w", 200 << 20, 1, words)
+    check_rows(201 << 20, "w", 402 << 20, 2, words)
+    with pytest.raises(InputError, match=r"take 16\.01MiB.* 200KiB; raise it to 16\.01MiB"):
+        check_rows((16 << 20) + 1, "w", 200 << 10, 1, words)

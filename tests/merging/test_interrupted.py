@@ -44,6 +44,13 @@ def test_commands_end_at_once(models: Path, arguments: tuple[str, ...]) -> None:
     assert set(os.listdir(models)) == before
 
 
+def test_a_run_that_may_go_on_says_how(models: Path) -> None:
+    status, err, _ = interrupt(command(*MERGE, "--resume"), models)
+    (kept,) = set(os.listdir(models)) - {"base", "a", "b"}
+    place = f"what is finished is kept in {models / kept}"
+    assert (status, err) == (130, f"tallies: interrupted; {place}: go on with --resume\n")
+
+
 @pytest.mark.parametrize(
     "call",
     [

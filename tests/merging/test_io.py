@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tallies import InputError, Store, merge, pack
+from tallies import InputError, Store, merge, pack, plan
 from tallies.engine import page_cache
 from tests.support.checkpoints import Model, write
 from tests.support.command import tallies, tree
@@ -72,6 +72,34 @@ def test_merges_have_the_same_bytes(
     found, expected = contents(tmp_path / io), contents(tmp_path / "other")
     assert found.pop("README.md") and expected.pop("README.md")
     assert found == expected
+
+
+@pytest.mark.usefixtures("cold")
+@pytest.mark.parametrize(
+    ("method", "chosen", "n_reads"),
+    [
+        ("linear", {}, 1),
+        ("breadcrumbs", {}, 1),
+        ("sce", {}, 2),
+        ("sce", {"select_topk": 0.5}, 3),
+        ("model_stock", {}, 2),
+        ("pcb", {}, 3),
+    ],
+)
+def test_all_that_a_merge_reads_is_counted(
+    models: list[Path], tmp_path: Path, method: str, chosen: dict[str, Any], n_reads: int
+) -> None:
+    recipe = {
+        "merge_method": method,
+        "base_model": str(models[0]),
+        "models": [{"model": str(path)} for path in models[1:]],
+        "parameters": chosen,
+    }
+    made = plan(recipe)
+    assert made.bytes_read == n_reads * made.bytes_combined
+    report = merge(recipe, tmp_path / "out", io="direct", threads=1)
+    # A search may take a further pass over what a sample missed.
+    assert 0.95 * made.bytes_read < report.bytes_direct < 1.1 * made.bytes_read
 
 
 @pytest.mark.usefixtures("cold")

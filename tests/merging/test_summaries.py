@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tallies import merge, plan
 from tallies.merging.explain import costs, explain, in_time
+from tallies.merging.facts import of_effect
 from tallies.merging.summary import summary
 from tallies.spec.choices import Semantics
 from tests.support.checkpoints import write
@@ -50,7 +52,7 @@ def test_every_method_has_a_number_for_every_model(
     made, report = plan(recipe), merge(recipe, "out")
     for text in (str(made), str(report)):
         assert max(map(len, text.splitlines())) <= 80
-        for parameter in made.config.constants():
+        for parameter in of_effect(made, made.config.constants()):
             assert parameter in " ".join(rows(text, "parameters"))
     known = rows(str(report), "model")
     assert len(known) == len(recipe["models"])
@@ -140,3 +142,10 @@ def test_a_plan_tells_memory_time_and_files(models: Path) -> None:
 )
 def test_times(seconds: float, text: str) -> None:
     assert in_time(seconds) == text
+
+
+def test_votes_that_were_combined_again_are_told(models: Path) -> None:
+    report = merge(complete("dare_ties", "paper"), "out")
+    assert report.reads is None and rows(str(report), "reads") == []
+    again = replace(report, combined_again=report.parameters // 4)
+    assert rows(str(again), "reads") == ["25% again, for votes"]

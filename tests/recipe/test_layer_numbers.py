@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 import tallies
 from tallies.recipe.layers import Layers
-from tests.support.checkpoints import read, write
+from tests.support.checkpoints import Model, read, write
 
 FIVE = range(5)
 STACKS = {
@@ -73,7 +74,7 @@ def test_a_layer_of_a_kind_of_its_own_stays_in_the_stack() -> None:
 def test_a_gradient_follows_them(names: list[str], tmp_path: Path) -> None:
     base = {name: np.zeros(2, np.float32) for name in names}
     expert = {name: np.ones(2, np.float32) for name in names}
-    recipe = {
+    recipe: dict[str, object] = {
         "merge_method": "task_arithmetic",
         "base_model": str(write(tmp_path / "base", base)),
         "models": [
@@ -99,13 +100,12 @@ ONE_LAYER = {"embed.weight": np.ones(2, np.float32), "head.0.weight": np.ones(2,
         ),
         ({"post_scale": [0.5, 1.0]}, "post_scale: the gradient is the same"),
         ({"layer_scaling": {"alpha": 0.5, "beta": 0.5}}, "layer_scaling: the factor is the same"),
-        ({"drop_layers": {"score": "size", "ratio": 0.5}}, "drop_layers: drops none or all"),
     ],
 )
 def test_what_varies_by_layer_warns_without_layers(
     changes: dict[str, object], words: str, tmp_path: Path
 ) -> None:
-    recipe = {
+    recipe: dict[str, object] = {
         "merge_method": "task_arithmetic",
         "base_model": str(write(tmp_path / "base", ONE_LAYER)),
         "models": [{"model": str(write(tmp_path / "a", ONE_LAYER))}],
@@ -113,3 +113,26 @@ def test_what_varies_by_layer_warns_without_layers(
     }
     (warning,) = (text for text in tallies.plan(recipe).warnings)
     assert words in warning
+
+
+FLAT = {"head.weight": np.ones((2, 2), np.float32), "norm": np.ones(2, np.float32)}
+
+
+@pytest.mark.parametrize("run", [tallies.plan, lambda recipe: tallies.merge(recipe, "out")])
+@pytest.mark.parametrize("flat", [FLAT, ONE_LAYER])
+def test_layers_cannot_be_dropped_where_there_are_none(
+    run: Callable[[dict[str, object]], object], flat: Model, tmp_path: Path
+) -> None:
+    recipe: dict[str, object] = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(write(tmp_path / "base", flat)),
+        "models": [{"model": str(write(tmp_path / "a", flat))}],
+        "drop_layers": {"score": "size", "ratio": 0.5},
+    }
+    found = r"base: drop_layers: found no two layers in the names of 2 tensors \('\S+', '\S+'\)"
+    with pytest.raises(tallies.InputError, match=rf"{found}, expected .*: 'unit: tensor'"):
+        run(recipe)
+    recipe["drop_layers"] = {"score": "size", "ratio": 0.5, "unit": "tensor"}
+    report = tallies.merge(recipe, tmp_path / "out")
+    assert isinstance(report, tallies.MergeReport)
+    assert len(report.experts[0].dropped_layers) == 1

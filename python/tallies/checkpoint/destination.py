@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import InputError, StorageError, TalliesError
+from ..errors import InputError, StorageError, TalliesError, note_kept
 from .files import refuse_undecodable
 from .locks import flush, lock_file
 from .occupied import objection_to_directory, objection_to_file
@@ -160,8 +160,10 @@ class Destination:
             self._publish(sync)
         except InputError:
             raise
-        except BaseException:
+        except BaseException as error:
             keep = resume
+            if keep:
+                note_kept(error, str(self.workspace))
             raise
         finally:
             self._close(keep)

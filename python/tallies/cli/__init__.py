@@ -20,14 +20,14 @@ import click
 
 from .._version import __version__
 from ..discovery import in_reading_order, public_modules
-from ..errors import TalliesError
+from ..errors import TalliesError, kept_in
 from ._signals import Stopped, ignore_signals, stoppable
 
 _READING_ORDER = (
     *("merge", "plan", "sweep", "mergekit-yaml", "moe"),
     *("pack", "unpack", "add", "remove", "choose", "consensus"),
     *("extract-lora",),
-    *("inspect", "verify"),
+    *("inspect", "diff", "verify"),
     *("methods", "info", "demo"),
 )
 """The order of ``--help``. Commands that are not named here follow, by name."""
@@ -106,7 +106,7 @@ def main() -> NoReturn:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except TalliesError as error:
-        _fail(str(error), error.exit_status)
+        _fail(str(error) + _way_on(error), error.exit_status)
     except click.UsageError as error:
         hint = f" (see '{error.ctx.command_path} --help')" if error.ctx else ""
         if isinstance(error, click.NoSuchOption):
@@ -115,9 +115,9 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
     except Stopped as stopped:
-        _end_interrupted(stopped.exit_status)
-    except (KeyboardInterrupt, click.Abort):
-        _end_interrupted(_INTERRUPTED)
+        _end_interrupted(stopped.exit_status, _way_on(stopped))
+    except (KeyboardInterrupt, click.Abort) as error:
+        _end_interrupted(_INTERRUPTED, _way_on(error))
     except BrokenPipeError:
         # The reader of our output left; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -130,11 +130,17 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _end_interrupted(status: int) -> NoReturn:
+def _way_on(error: BaseException) -> str:
+    """Return how to go on from what a run that ended kept, or nothing."""
+    place = kept_in(error)
+    return f"; what is finished is kept in {place}: go on with --resume" if place else ""
+
+
+def _end_interrupted(status: int, way_on: str) -> NoReturn:
     """Say so and end at once: a thread that is busy in a library cannot be stopped otherwise."""
     ignore_signals()
     try:
-        _fail("interrupted", status)
+        _fail(f"interrupted{way_on}", status)
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -8,7 +8,7 @@ import resource
 from .._core import Limits
 from ..errors import InputError
 from ..messages import counted, show
-from ..sizes import format_size
+from ..sizes import budget, format_size
 
 # A tile and its scratch take about four times the buffer; the rest of the budget is what the
 # lists of a selection, the plan and the interpreter take.
@@ -73,9 +73,9 @@ def check_rows(
         if threads == 1:
             each = share = fewer = ""
         raise InputError(
-            f"tensor {name!r}: {content} {n_bytes >> 20} MiB{each}, expected at most "
-            f"{share}--max-memory {max_bytes >> 20}MiB; raise it to "
-            f"{(n_bytes * threads >> 20) + 1}MiB{fewer}"
+            f"tensor {name!r}: {content} {budget(n_bytes, at_least=True)}{each}, expected at most "
+            f"{share}--max-memory {budget(max_bytes)}; raise it to "
+            f"{budget(n_bytes * threads, at_least=True)}{fewer}"
         )
 
 

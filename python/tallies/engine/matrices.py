@@ -16,8 +16,9 @@ from typing import Any
 from .._core import Limits, Plan, write_merged
 from ..errors import InputError
 from ..linalg import spectral
-from ..linalg.threads import Workers, single_threads
+from ..linalg.threads import Workers, results, single_threads
 from ..methods._matrix import MatrixMethod
+from ..sizes import budget
 from ..spec.choices import Semantics
 from .blocks import Block, blocks, matrices_together
 from .deltas import ONE_THREAD, Deltas, NonFiniteError
@@ -90,10 +91,10 @@ class MatrixPasses(Passes):
         if not matrices:
             return
         with single_threads(self._n_workers) as pool:
-            outcomes = [pool.submit(self._merge, job, pool) for job in matrices]
-            for job, outcome in zip(matrices, outcomes, strict=True):
-                self.outcomes[job] = outcome.result()
-                self._note_overflow(job, self.outcomes[job], self.outcomes[job].overflow)
+            found = results([pool.submit(self._merge, job, pool) for job in matrices])
+            for job, outcome in zip(matrices, found, strict=True):
+                self.outcomes[job] = outcome
+                self._note_overflow(job, outcome, outcome.overflow)
 
     def _n_experts(self, job: int) -> int:
         return len(self._works[job].inputs) - 1  # without the base
@@ -215,6 +216,6 @@ def refuse_too_large(
         if needed > max_bytes:
             raise InputError(
                 f"{method.name}: tensor {name!r} {list(shape)} is merged as a whole, which takes "
-                f"{-(-needed >> 20)} MiB, and max_memory allows {max_bytes >> 20} MiB; raise "
-                "--max-memory, or leave it to the other tensors' rule: --param exclude=NAME"
+                f"{budget(needed, at_least=True)}, and max_memory allows {budget(max_bytes)}; "
+                "raise --max-memory, or leave it to the other tensors' rule: --param exclude=NAME"
             )

@@ -21,7 +21,8 @@ class Turns:
     """A function that runs in turns: each ends when the function asks for something, or ends.
 
     The function has a thread of its own, because it may ask from any depth of its calls; no two
-    threads run at the same time.
+    threads run at the same time. An error holds the frames that it came through, so none of these
+    holds the error: files that are open there would stay so until a collection of garbage.
 
     Args:
         function: Is called with the function ``ask``, which returns the answer to a request.
@@ -54,6 +55,7 @@ class Turns:
             BaseException: The function's own exception.
         """
         self._answer, self._refusal = answer, refusal
+        del refusal
         if self._started:
             self._mine.release()
         else:
@@ -63,7 +65,11 @@ class Turns:
         if self.is_done:
             self._thread.join()
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error
 
     def stop(self) -> None:
         """End a function that waits for an answer."""
@@ -79,7 +85,11 @@ class Turns:
         self._mine.acquire()
         self.request = None
         if self._refusal is not None:
-            raise self._refusal
+            refusal, self._refusal = self._refusal, None
+            try:
+                raise refusal
+            finally:
+                del refusal
         return self._answer
 
     def _run(self) -> None:
@@ -127,5 +137,8 @@ class SideBySide:
             self._turns[number].go_on(found)
 
     def results(self) -> list[Any]:
-        """Return the results of the functions, once all have ended."""
-        return [one.result for one in self._turns]
+        """Hand over the results of the functions, once all have ended; none is kept."""
+        found = [one.result for one in self._turns]
+        for one in self._turns:
+            one.result = None
+        return found

@@ -1,1 +1,1 @@
-"""Looks at checkpoints and stores; never writes."""
+"""Looks at checkpoints and stores, and compares models; never writes."""

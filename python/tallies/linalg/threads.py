@@ -12,7 +12,8 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import partial
@@ -162,8 +163,21 @@ def _do(future: Future[Any], call: Callable[[], Any]) -> None:
         result = call()
     except BaseException as error:
         future.set_exception(error)
+        del future, call  # the error holds this frame, see results
     else:
         future.set_result(result)
+
+
+def results(futures: Sequence[Future[Result]]) -> Iterator[Result]:
+    """Yield the results of calls in order, for callers that hold no other way to the futures.
+
+    A future that holds an error holds the frames that it came through. If one of these held the
+    future, files that are open there would stay so until a collection of garbage.
+    """
+    waiting = deque(futures)
+    del futures
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @contextmanager

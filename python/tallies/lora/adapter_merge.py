@@ -21,7 +21,7 @@ from ..engine.limits import n_threads
 from ..engine.usage import Advance, Progress, measure
 from ..errors import InputError
 from ..linalg import spectral
-from ..linalg.threads import Workers, single_threads
+from ..linalg.threads import Workers, results, single_threads
 from ..merging.recipe_file import recipe_text
 from ..messages import counted, some
 from ..recipe.config import MergeConfig
@@ -185,9 +185,9 @@ def _write_factors(
         return MatrixReport(target.name, list(target.shape), found.rank, found.norm, error)
 
     with single_threads(n_workers) as pool:
-        results = [pool.submit(work, one, pool) for one in made.targets.values()]
-        for one, result in zip(made.targets, results, strict=True):
-            yield result.result()
+        found = results([pool.submit(work, one, pool) for one in made.targets.values()])
+        for one, result in zip(made.targets, found, strict=True):
+            yield result
             advance(
                 sum(
                     piece.n_bytes

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..linalg.threads import Workers, single_threads
 from ..merging.steps import Findings, Request, Steps
 from ..messages import show
+from ..sizes import budget
 from ..spec.choices import Nonfinite
 from ..spec.dtypes import DTYPE_CODES
 from .adapter_plan import AdapterPlan
@@ -88,9 +89,10 @@ class ProductMerge:
         n = min(_MOST_BUFFERS, n_workers + 1, len(operands), max_bytes // 2 // (4 * most) or 1)
         if 4 * most > max_bytes:
             largest = max(operands, key=lambda one: one.n_elements)
+            needed = budget(4 * most, at_least=True)
             raise InputError(
                 f"tensor {show(largest.name)} {list(largest.shape)}: is merged as a whole, which "
-                f"takes {-(-4 * most >> 20)} MiB, and max_memory allows {max_bytes >> 20} MiB; "
+                f"takes {needed}, and max_memory allows {budget(max_bytes)}; "
                 "raise --max-memory, or merge in the space of the factors: adapter_space 'core'"
             )
         self._buffers = [torch.empty(most) for _ in range(n)]

@@ -20,7 +20,7 @@ from ..engine.nonfinite import objections
 from ..engine.usage import Advance
 from ..errors import InputError
 from ..hub.names import named
-from ..linalg.threads import Workers, single_threads
+from ..linalg.threads import Workers, results, single_threads
 from ..messages import counted, some
 from ..recipe.places import Places
 from .difference import Difference, Piece, grain_of
@@ -186,10 +186,10 @@ class Extraction:
         ordered = sorted(targets, key=lambda one: math.prod(one.shape), reverse=True)
         found = {}
         with single_threads(self._n_workers) as pool:
-            results = [(one, pool.submit(work, one, pool)) for one in ordered]
-            for target, result in results:
+            factored = results([pool.submit(work, one, pool) for one in ordered])
+            for target in ordered:
                 try:
-                    made = result.result()
+                    made = next(factored)
                 except NonFiniteError:
                     raise InputError(self._objection(*self._plan.names(target))) from None
                 for name in self._plan.names(target):

@@ -20,6 +20,7 @@ from ..recipe.adapters import with_base
 from ..recipe.inputs import Inputs
 from ..recipe.places import Places
 from ..recipe.tensor_keys import chosen
+from ..sizes import budget
 from ..spec.choices import Architecture, Extra, Missing
 from ..spec.dtypes import DTYPES
 from .experts import Parts, flat, is_one_expert, stacked
@@ -215,10 +216,11 @@ class ExtractionPlan:
         most = max(sizes)
         if most > max_bytes:
             one = sizes[most]
+            needed = budget(most, at_least=True)
             raise InputError(
-                f"tensor {one.name!r} {list(one.shape)}: its factors take {-(-most >> 20)} MiB, "
-                f"and max_memory allows {max_bytes >> 20} MiB; raise it (--max-memory "
-                f"{-(-most >> 20) + 1}MiB), or ask for a lower rank (--rank, --max-rank)"
+                f"tensor {one.name!r} {list(one.shape)}: its factors take {needed}, and "
+                f"max_memory allows {budget(max_bytes)}; raise it (--max-memory {needed}), "
+                "or ask for a lower rank (--rank, --max-rank)"
             )
 
     def files(self) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..checkpoint.changes import Product
 from ..checkpoint.tensors import TensorInfo
 from ..linalg.randomised import Triplets, randomised_svd, row_blocks
-from ..linalg.threads import Workers, single_threads
+from ..linalg.threads import Workers, results, single_threads
 from ..spec.choices import AdapterSpace, Nonfinite
 from .adapter_plan import AdapterPlan
 from .combination import Combined, combine, concatenated, rounded, stored_error
@@ -66,10 +66,9 @@ def merge_products(
     if made.config.adapter_space is not AdapterSpace.FULL:
         store = _Scratch(scratch)
         with single_threads(n_workers) as pool:
-            found = [pool.submit(_aligned, made, target, pool) for target in targets]
+            found = results([pool.submit(_aligned, made, target, pool) for target in targets])
             aligned = [
-                store.put(target.name, one.result())
-                for target, one in zip(targets, found, strict=True)
+                store.put(target.name, one) for target, one in zip(targets, found, strict=True)
             ]
     operands = [one.operands for one in aligned] or [
         Operands(

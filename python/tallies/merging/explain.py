@@ -129,7 +129,8 @@ def passes_in_words(made: MergePlan) -> list[str]:
         return [*first, "matrices, one at a time, and combine of the other tensors"]
     if made.survey is None:
         return [*first, "combine"]
-    surveys = [made.survey.title, "second survey"][: made.survey.n_passes]
+    n_passes = made.survey.n_passes - all(map(made.survey.spares, made.parameters.values()))
+    surveys = [made.survey.title, "second survey"][:n_passes]
     surveys = ["sample"] if made.guesses else surveys
     if made.survey.of_model:
         return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]

@@ -9,8 +9,10 @@ from typing import Any
 from ..checkpoint.cards import NAME as CARD_NAME
 from ..checkpoint.cards import RECIPE_NAME
 from ..checkpoint.occupied import REPORT_NAME
+from ..engine.changes import kept_bytes
 from ..engine.kinds import refuse_too_large
 from ..engine.limits import check_rows
+from ..engine.stages import row_elements
 from .card import card_text
 from .plan import MergePlan
 from .recipe_file import recipe_text
@@ -51,12 +53,34 @@ def check_memory(made: MergePlan, max_bytes: int, threads: int, n_results: int =
         config.semantics,
         max_bytes,
     )
-    if (rows := made.row_bytes) is not None:
-        n_bytes, name = rows
+    if made.rule.by_rows:
+        n_bytes, name = _row_bytes(made)
         # A tile of rows has the inputs, and one more of their size for each result.
         n_inputs = len(made.inputs(name)) if name else 1
         check_rows(n_bytes * (n_inputs + n_results) // (n_inputs + 1), name, max_bytes, threads)
-    check_rows(*made.factor_bytes, max_bytes, threads, "factors of adapters take")
+    check_rows(*_factor_bytes(made), max_bytes, threads, "factors of adapters take")
+
+
+def _row_bytes(made: MergePlan) -> tuple[int, str]:
+    """Return the most bytes that whole rows take in a thread, and the tensor they belong to."""
+    most = (0, "")
+    for name in made.match.merged:
+        infos = [made.match.source(model, name) for model in made.inputs(name)]
+        shape = infos[0].shape
+        tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
+        n_bytes = made.input_bytes[name] + infos[0].n_bytes
+        per_element = n_bytes / max(infos[0].n_elements, 1)
+        most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
+    return most
+
+
+def _factor_bytes(made: MergePlan) -> tuple[int, str]:
+    """Return the most bytes that factors of adapters take in a thread, and the tensor."""
+    found = [(0, "")]
+    for name in made.match.merged:
+        infos = [made.match.source(model, name) for model in made.inputs(name)]
+        found.append((sum(map(kept_bytes, infos)), name))
+    return max(found)
 
 
 def complete(

@@ -18,10 +18,8 @@ from ..checkpoint.files import AuxiliaryFiles
 from ..checkpoint.layout import Shard
 from ..checkpoint.match import Match, Model, row_length
 from ..checkpoint.tensors import TensorInfo
-from ..engine.changes import kept_bytes
 from ..engine.files import PlanFiles
 from ..engine.jobs import Work, settings
-from ..engine.stages import row_elements
 from ..engine.surveys.survey import Survey, survey_of
 from ..recipe.config import MergeConfig
 from ..recipe.modifiers import Modifiers
@@ -126,43 +124,24 @@ class MergePlan:
     def bytes_surveyed(self) -> int:
         """Bytes that the surveys read before the combine, if each takes one pass."""
         n_passes = n_surveys(self.config.method, self.modifiers, self.survey)
-        return n_passes * self.bytes_combined
+        found = n_passes * self.bytes_combined
+        if self.survey is not None and not self.guesses:
+            spares = self.survey.spares
+            found -= sum(n for name, n in self.input_bytes.items() if spares(self.parameters[name]))
+        return found
 
-    @cached_property
+    @property
     def bytes_combined(self) -> int:
         """Bytes of all models that the combine reads."""
-        return sum(
-            self.match.source(model, name).n_bytes
+        return sum(self.input_bytes.values())
+
+    @cached_property
+    def input_bytes(self) -> Mapping[str, int]:
+        """Bytes of the models that the combine reads, by tensor."""
+        return {
+            name: sum(self.match.source(model, name).n_bytes for model in self.inputs(name))
             for name in self.match.merged
-            for model in self.inputs(name)
-        )
-
-    @cached_property
-    def row_bytes(self) -> tuple[int, str] | None:
-        """The most bytes that whole rows take in a thread, and the tensor that they belong to.
-
-        None where the gate needs no rows.
-        """
-        if not self.rule.by_rows:
-            return None
-        most = (0, "")
-        for name in self.match.merged:
-            infos = [self.match.source(model, name) for model in self.inputs(name)]
-            shape = infos[0].shape
-            tile, chunk = row_elements(shape[-1] if shape else 1, infos[0].n_elements)
-            n_bytes = sum(info.n_bytes for info in infos) + infos[0].n_bytes
-            per_element = n_bytes / max(infos[0].n_elements, 1)
-            most = max(most, (int(tile * per_element) + chunk * 4 * (len(infos) + 8), name))
-        return most
-
-    @cached_property
-    def factor_bytes(self) -> tuple[int, str]:
-        """The most bytes that factors of adapters take in a thread, and the tensor they change."""
-        found = [(0, "")]
-        for name in self.match.merged:
-            infos = [self.match.source(model, name) for model in self.inputs(name)]
-            found.append((sum(map(kept_bytes, infos)), name))
-        return max(found)
+        }
 
     @cached_property
     def auxiliary(self) -> AuxiliaryFiles:

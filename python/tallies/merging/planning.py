@@ -113,7 +113,7 @@ def _plan(config: MergeConfig, inputs: Inputs) -> MergePlan:
         labels = [model.label for model in models[uses_base:]]
         survey_of(rule.survey).check(list(parameters.values()), labels)
     modifiers = config.modifiers()
-    warnings.extend(modifiers.warnings(names, others))
+    warnings.extend(modifiers.warnings(names, others, str(template.path)))
 
     def own_dtype(name: str) -> str:
         """Return the dtype of a merged tensor: the template's; in mergekit, that of all models."""

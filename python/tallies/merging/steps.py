@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .._core import Limits, Plan
@@ -152,7 +153,7 @@ class Steps:
             seed=request.seed,
             fingerprints=fingerprints,
             stop_at_overflow=refuses,
-            report_overflow=self._refuse if refuses else None,
+            report_overflow=partial(_refuse, objections) if refuses else None,
             progress=progress,
             in_memory=in_memory,
         )
@@ -240,5 +241,7 @@ class Steps:
             )
         return self._findings.alpha
 
-    def _refuse(self, job: int) -> None:
-        raise InputError(next(self._objections(job)))
+
+# No method of the steps, which hold the passes: a circle would keep files open for longer.
+def _refuse(objections: Callable[[int], Iterator[str]], job: int) -> None:
+    raise InputError(next(objections(job)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..engine.usage import done_line
@@ -64,8 +64,8 @@ def _rows(report: MergeReport) -> Iterator[tuple[str, str]]:
         yield "buffers", f"{len(report.buffers)} not merged: {some(report.buffers)}"
     if report.alpha is not None:
         yield "layers", f"alpha {report.alpha:.6g}"
-    if report.reads is not None:
-        yield "guesses", _reads(report.reads)
+    if reads := _reads(report):
+        yield "reads", reads
     if report.majority_sign is not None or report.sign_conflicts:
         yield (
             "signs",
@@ -99,12 +99,25 @@ def _facts(report: MergeReport, expert: ModelReport, number: int) -> Iterator[st
         yield f"{expert.n_equal_to_base} of {report.tensors_merged} tensors equal the base's"
 
 
-def _reads(reads: Mapping[str, int]) -> str:
-    """Return how thresholds were guessed, in words."""
-    return (
-        f"{format_size(reads['sampled'])} sampled, {reads['listed']:,} elements listed, "
-        f"{reads['repaired']:,} repaired, {reads['repeated']:,} read again"
-    )
+def _reads(report: MergeReport) -> str:
+    """Return what was read beside whole passes, in words; nothing where that is nothing."""
+    for_votes = report.combined_again / max(report.parameters, 1)
+    if report.reads is None:
+        return f"{_share(for_votes)} again, for votes" if for_votes else ""
+    sampled, settled = report.reads["sampled"], report.reads["settled"]
+    once = max((report.bytes_read - sampled - settled) / (1 + for_votes), 1)
+    again = for_votes + settled / once
+    text = f"once, and a sample of {_share(sampled / once)}"
+    return f"{text}; {_share(again)} again" if again else text
+
+
+def _share(part: float) -> str:
+    """Return a share in percent: ``0.4%``, ``below 0.01%``.
+
+    >>> _share(0.004), _share(0.12345), _share(1e-6)
+    ('0.4%', '12.35%', 'below 0.01%')
+    """
+    return f"{100 * part:.2f}".rstrip("0").rstrip(".") + "%" if part >= 1e-4 else "below 0.01%"
 
 
 def _of_model(rows: Iterable[Sequence[float | None]], number: int) -> str:

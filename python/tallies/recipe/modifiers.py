@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from ..errors import InputError
 from ..linalg.gram import Gram
-from ..messages import show
+from ..messages import counted, show, some
 from ..methods._matrix import MatrixMethod
 from ..methods._method import Method
 from ..spec.choices import Semantics
@@ -157,11 +157,13 @@ class Modifiers:
             factors[name] = by_depth * (1.0 if post is None else float(post))
         return factors
 
-    def warnings(self, names: Sequence[str], others: Collection[str] = ()) -> Iterator[str]:
+    def warnings(
+        self, names: Sequence[str], others: Collection[str] = (), model: str = "the models"
+    ) -> Iterator[str]:
         """Yield warnings about filters of unmerged tensors, and about layers that are not found.
 
         Raises:
-            InputError: A filter fits no tensor.
+            InputError: A filter fits no tensor, or there is no layer to drop.
         """
         for pattern, near in stray(self.post_scale, names, others):
             told = f"post_scale: filter {pattern!r} fits no tensor"
@@ -176,6 +178,12 @@ class Modifiers:
             yield f"post_scale: the gradient {_SAME}"
         if scaling["beta"] and len({*positions.values()}) == 1:
             yield f"layer_scaling: the factor {_SAME}"
+        if self.drop_layers and names and not self.layers(names):
+            raise InputError(
+                f"{model}: drop_layers: found no two layers in the names of "
+                f"{counted(len(names), 'tensor')} ({some(names)}), expected numbers as in "
+                "'layers.0.weight'; remove drop_layers, or let it rank tensors: 'unit: tensor'"
+            )
         if self.drop_layers and len(self.layers(names)) < 2:
             yield "drop_layers: drops none or all: the names show no more than one layer"
 

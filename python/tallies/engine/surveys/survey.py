@@ -75,6 +75,10 @@ class Survey(ABC):
         """The number of passes over all values, if each search takes one."""
         return 1
 
+    def spares(self, parameters: Values) -> bool:
+        """Return True if a tensor with these parameters needs one pass less."""
+        return False
+
     def check(  # noqa: B027  most surveys can be taken with any
         self, parameters: Sequence[Values], labels: Sequence[str]
     ) -> None:

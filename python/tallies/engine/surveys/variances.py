@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..._core import Unit
+from ...spec.parameters import Values
 from ..codes import KEEP_ALL, KEEP_NONE, Measure
 from ..outcomes import Statistics, Trim
 from .survey import Context, Survey
@@ -25,6 +26,10 @@ class Variances(Survey):
     def n_passes(self) -> int:
         """The number of passes over all values, if each search takes one."""
         return 1 + (self.solve is not None)
+
+    def spares(self, parameters: Values) -> bool:
+        """Return True where all elements survive, or none, and no search is needed."""
+        return not 0 < parameters["select_topk"] < 1
 
     def take(self, context: Context, groups: Sequence[Sequence[int]]) -> list[Statistics]:
         """Return the trims of each tensor, and the weights that ``solve`` makes of mean squares."""

@@ -10,6 +10,7 @@ from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ...errors import InputError
 from ...linalg import spectral
+from ...sizes import budget
 from ._low_rank_layout import entries_of
 from ._low_rank_packing import pack_triplets, peak_bytes
 from ._low_rank_restoring import restore_matrix
@@ -32,9 +33,10 @@ class LowRank(Family):
         for one in tensors:
             needed = peak_bytes(one.shape)
             if needed > max_memory:
+                least = budget(needed, at_least=True)
                 raise InputError(
                     f"{name}: tensor {one.name!r} {list(one.shape)} is factored as a whole, which "
-                    f"takes {-(-needed >> 20)} MiB, and max_memory allows {max_memory >> 20} MiB; "
+                    f"takes {least}, and max_memory allows {budget(max_memory)}; "
                     "raise --max-memory, or keep it as it is: --param exclude=NAME"
                 )
 
