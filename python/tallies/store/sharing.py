@@ -12,7 +12,8 @@ from ..checkpoint.data import chunks, same_tensor
 from ..checkpoint.layout import header
 from ..checkpoint.tensors import TensorInfo
 from ..errors import StorageError
-from .manifest import Manifest, Task
+from .manifest import Manifest
+from .tasks import Task
 
 _PART: Final = "::"
 """Between the name of a tensor and that of a part of its encoding."""
@@ -128,7 +129,7 @@ def release(
 ) -> list[str]:
     """Let go of the files of a task that is no longer in a manifest.
 
-    What other tasks have in its file is written to a file of its own first.
+    Tensors in its file that other tasks have alike are written to another file first.
 
     Args:
         root: The directory of the store.

@@ -11,9 +11,9 @@ from ._codec import Codec
 class Lossless(Codec):
     """For each task all of its tensors, bit for bit, entropy coded in blocks; nothing is shared.
 
-    A block is 65,536 elements, which are decoded without the others. What is coded of an element is
-    the difference of the bits to the base's, the exclusive or with the base's bits, or the bits by
-    themselves, whichever is smallest in a sample. Byte p of all elements of a block is one plane,
+    A block is 65,536 elements, which are decoded without the others. An element counts as the
+    difference of its bits to the base's, as their exclusive or, or as the bits by themselves,
+    whichever is smallest in a sample. Byte p of all elements of a block is one plane,
     which zstandard codes by its frequencies; the difference d counts as 2d, or as -2d - 1 below
     zero, and bits by themselves of floats are turned left by one, so that the exponent is one byte.
     A plane that would not become smaller stays as it is.

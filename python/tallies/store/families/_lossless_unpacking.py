@@ -42,7 +42,7 @@ class _Source:
     base: TensorInfo | None
     table: array[int]
     begins: list[int]
-    """Where each frame begins, and where the last ends."""
+    """The places where each frame begins, and where the last ends."""
 
     @property
     def unit(self) -> int:

@@ -253,7 +253,7 @@ class PackPlan:
         if not self.family.codec.of_stored:
             return ()
         has = [*self.tasks.values()][task].tensors
-        return tuple(name for name in self.base.tensors if name not in has)
+        return tuple(sorted(self.base.tensors.keys() - has.keys()))
 
     @property
     def read_models(self) -> list[Checkpoint]:

@@ -12,10 +12,11 @@ from ...engine.fingerprints import contents, model_fingerprint, tensor_fingerpri
 from ...engine.usage import measure
 from ...merging.adapters import AdapterReport
 from ..lambdas import text
-from ..manifest import Manifest, Task, Tensor
+from ..manifest import Manifest, Tensor
 from ..origins import recorded
 from ..record import Record
 from ..small_files import SmallFiles, own_bytes
+from ..tasks import Task
 from .plan import PackPlan
 from .report import PackReport, TaskReport
 

@@ -19,8 +19,9 @@ from ...messages import show, unknown
 from ..families.family import Family, Moved, StoredTask
 from ..families.registry import family_of
 from ..lambdas import text
-from ..manifest import SHARED, Manifest, Task
+from ..manifest import SHARED, Manifest
 from ..sharing import with_borrowed
+from ..tasks import Task
 from .checks import Write, refuse_damaged
 
 
