@@ -18,13 +18,20 @@ from tallies.spec.dtypes import DTYPE_CODES, TABLE
 from tallies.spec.rules import Blend, Gate, Vote
 from tests.reference import dtype as formats
 from tests.reference.blend import disjoint_merge
+from tests.reference.changed_elements import BLOCK, encode_gaps
 from tests.reference.differences import contrast
 from tests.reference.dtype import Array, Floats
 from tests.reference.elect import elect_signs
 from tests.reference.fields import join, split
 from tests.reference.gram import gram
 from tests.reference.linear import linear
-from tests.reference.masks import apply_mask, consensus_mask, magnitude_mask, tall_mask
+from tests.reference.masks import (
+    apply_mask,
+    consensus_mask,
+    magnitude_mask,
+    pack_bits,
+    tall_mask,
+)
 from tests.reference.select import magnitude_bits
 from tests.reference.task_arithmetic import add_to_base, task_vectors
 
@@ -47,6 +54,8 @@ _DENSITY = 0.2
 _BRACKET = 0.005
 # Random numbers are drawn for so many elements and repeated: no kernel looks back.
 _BLOCK = 1 << 20
+# Shares of elements that a patch changes.
+_CHANGED, _MANY_CHANGED = 0.01, 0.1
 # A base and its task vectors as in bench/checkpoints.py.
 _BASE_SPREAD = np.float32(0.02)
 _TUNING_SPREAD = np.float32(2e-4)
@@ -78,6 +87,8 @@ def groups() -> list[Callable[[int], list[Kernel]]]:
         _masks,
         _signs,
         _sums,
+        _found_changes,
+        _made_changes,
         *(lambda n, dtype=dtype: _fields(dtype, n) for dtype in ("BF16", "F32")),
     ]
 
@@ -364,6 +375,116 @@ def _sums(n: int) -> list[Kernel]:
             check_fingerprint,
             None,
             [left],
+        ),
+    ]
+
+
+def _found_changes(n: int) -> list[Kernel]:
+    """Finding and coding the changes of a patch, of 16-bit elements."""
+    draw = np.random.default_rng(2)
+    block = draw.integers(1 << 16, size=_BLOCK, dtype=np.uint16)
+    changed = draw.random(_BLOCK) < _CHANGED
+    old, new = _filled(block, n), _filled(block ^ changed.astype(np.uint16), n)
+    packed = _filled(pack_bits(changed), n // 8)
+    coded = _filled(encode_gaps(changed), n // 32)
+    per_element = int(np.sum(changed)) / _BLOCK
+    mask, values = _array(np.uint8, n // 8 + 64), _array(np.uint16, n + 64)
+    gaps, positions = _array(np.uint8, n + 64), _array(np.uint16, n + 64)
+    a, b, p, g, to_mask, to_values, to_gaps, to_positions = map(
+        _at, (old, new, packed, coded, mask, values, gaps, positions)
+    )
+    head = changed[:CHECKED]
+    n_head = int(np.sum(head))
+
+    def check_compact() -> None:
+        _expect("compact", mask[: CHECKED // 8], pack_bits(head))
+        _expect("compact", values[:n_head], np.ones(n_head, np.uint16))
+
+    def check_positions(name: str) -> Callable[[], None]:
+        return lambda: _expect(name, positions[:n_head], np.flatnonzero(head).astype(np.uint16))
+
+    wanted = encode_gaps(head)
+    return [
+        Kernel(
+            "compact 1 %",
+            "16 bits",
+            4 + 1 / 8 + 2 * per_element,
+            lambda at, n: _core.compact(
+                2, 0, a + 2 * at, b + 2 * at, n, to_mask + at // 8, to_values + 2 * at
+            ),
+            check_compact,
+            values,
+            [old, new],
+        ),
+        Kernel(
+            "encode_gaps 1 %",
+            "bits",
+            1 / 8 + per_element,
+            lambda at, n: _core.encode_gaps(p + at // 8, n, to_gaps + at),
+            lambda: _expect("encode_gaps", gaps[: wanted.size], wanted),
+            gaps,
+            [packed],
+        ),
+        Kernel(
+            "gap_positions 1 %",
+            "bytes",
+            1 / 32 * 3,
+            lambda at, n: _core.gap_positions(g + at // 32, n // 32, to_positions + 2 * at),
+            check_positions("gap_positions"),
+            positions,
+            [coded],
+        ),
+        Kernel(
+            "mask_positions 1 %",
+            "bits",
+            1 / 8 + 2 * per_element,
+            lambda at, n: _core.mask_positions(p + at // 8, n, to_positions + 2 * at),
+            check_positions("mask_positions"),
+            positions,
+            [packed],
+        ),
+    ]
+
+
+def _made_changes(n: int) -> list[Kernel]:
+    """Making the changes of a patch, of 16-bit elements; all positions are in one block."""
+    draw = np.random.default_rng(3)
+    words = draw.integers(1 << 16, size=_BLOCK, dtype=np.uint16)
+    at_block = np.flatnonzero(draw.random(BLOCK) < _MANY_CHANGED).astype(np.uint16)
+    share = at_block.size / BLOCK
+    positions, values = _filled(at_block, n), _filled(words, n)
+    elements, listed = _filled(words, n + BLOCK), _array(np.uint16, n)
+    out = _array(np.uint16, n + BLOCK)
+    p, v, e, to_listed, to = map(_at, (positions, values, elements, listed, out))
+    n_listed = CHECKED // 2
+
+    def scatter(first: int, n: int) -> None:
+        at, count = int(first * share), int(n * share)
+        _core.scatter(2, 2, p + 2 * at, count, v + 2 * at, to)
+
+    def check_scatter() -> None:
+        scatter(0, BLOCK)
+        _expect("scatter", out[at_block[:n_listed]], values[:n_listed])
+
+    return [
+        Kernel("scatter 10 %", "16 bits", share * 6, scatter, check_scatter, None, [positions]),
+        Kernel(
+            "gather",
+            "16 bits",
+            6,
+            lambda at, n: _core.gather(2, p + 2 * at, n, e, to_listed + 2 * at),
+            lambda: _expect("gather", listed[:CHECKED], elements[positions[:CHECKED]]),
+            listed,
+            [positions, elements],
+        ),
+        Kernel(
+            "change_all",
+            "16 bits",
+            6,
+            lambda at, n: _core.change_all(2, 2, v + 2 * at, n, to + 2 * at),
+            lambda: _expect("change_all", out[:CHECKED], values[:CHECKED]),
+            out,
+            [values],
         ),
     ]
 

@@ -20,6 +20,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_surveys(m);
   tallies::bind::register_store(m);
   tallies::bind::register_sparse(m);
+  tallies::bind::register_patches(m);
   tallies::bind::register_matrices(m);
   tallies::bind::register_weighted(m);
 }

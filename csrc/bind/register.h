@@ -45,6 +45,7 @@ void register_guesses(py::module_& m);
 void register_surveys(py::module_& m);
 void register_store(py::module_& m);
 void register_sparse(py::module_& m);
+void register_patches(py::module_& m);
 void register_matrices(py::module_& m);
 void register_weighted(py::module_& m);
 

@@ -169,6 +169,33 @@ struct ScoresArgs {
   std::size_t n;
 };
 
+// The value of a changed element: old ^ new, new - old modulo the size of the elements, or new; for
+// changes that are made, also old - new, by which a difference is undone.
+enum class Coding : std::uint8_t { flip, difference, replacement, undone };
+inline constexpr int kFoundCodings = 3, kCodings = 4;
+
+// Elements whose changes can be decoded alone: positions count from the block's first.
+inline constexpr std::size_t kChangeBlock = std::size_t(1) << 16;
+// Values, positions or bytes that may be overwritten beyond the last of a list.
+inline constexpr std::size_t kListSlack = 64;
+// As a byte of gaps: so many elements that stay, and no change after them.
+inline constexpr std::uint8_t kLongGap = 255;
+
+// Elements of 1, 2, 4 and 8 bytes.
+struct CompactArgs {
+  const void* before;
+  const void* now;
+  std::size_t n;
+  Coding coding;
+  std::uint8_t* mask;  // of the elements that differ in a bit
+  void* values;        // theirs, side by side: room for n and kListSlack
+};
+
+// The elements of a block that its gaps take, up to the last change, and the changes.
+struct GapCounts {
+  std::uint64_t n_elements = 0, n_changed = 0;
+};
+
 // Counts of how two arrays are at odds; halves add up to the whole.
 struct Contrast {
   std::uint64_t n_nonfinite = 0;  // elements that are infinite or NaN in either
@@ -252,6 +279,25 @@ struct KernelTable {
   void (*sign_mask)(const float* x, std::uint8_t* out, std::size_t n);
   // A mask of the elements that differ in a bit, for elements of 1, 2, 4 and 8 bytes.
   void (*differ[4])(const void* a, const void* b, std::uint8_t* out, std::size_t n);
+
+  // Changes of elements of 1, 2, 4 and 8 bytes. Returns how many there are.
+  std::size_t (*compact[4])(const CompactArgs&);
+  // Byte g of gaps: g elements stay, and the next is changed, unless g is kLongGap. Returns the
+  // bytes, at most one for each element set and one for each kLongGap elements.
+  std::size_t (*encode_gaps)(const std::uint8_t* mask, std::size_t n, std::uint8_t* gaps);
+  GapCounts (*count_gaps)(const std::uint8_t* gaps, std::size_t n_bytes);
+  // Positions of the changes of a block, at most kChangeBlock elements; room for one of each, or
+  // for the bytes of gaps, and kListSlack. Both return how many there are.
+  std::size_t (*gap_positions)(const std::uint8_t* gaps, std::size_t n_bytes,
+                               std::uint16_t* positions);
+  std::size_t (*mask_positions)(const std::uint8_t* mask, std::size_t n, std::uint16_t* positions);
+  // Changes the elements at some positions, or all.
+  void (*scatter[4][kCodings])(const std::uint16_t* positions, std::size_t n, const void* values,
+                               void* elements);
+  void (*change_all[4][kCodings])(const void* values, std::size_t n, void* elements);
+  // Lists the elements at some positions.
+  void (*gather[4])(const std::uint16_t* positions, std::size_t n, const void* elements,
+                    void* values);
   // Planes of the bytes of elements of 1, 2, 4 and 8 bytes, and back.
   void (*split_fields[4])(const SplitArgs&);
   void (*join_fields[4])(const JoinArgs&);

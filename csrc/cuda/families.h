@@ -16,5 +16,6 @@ void fill_low_rank(Table&);
 void fill_sums(Table&);
 void fill_select(Table&);
 void fill_cut_off(Table&);
+void fill_patch(Table&);
 
 }  // namespace tallies::cuda

@@ -57,6 +57,16 @@ struct CombineThere {
   const CombineTally* again = nullptr;
 };
 
+// Changes of n elements: gaps or a mask, and values, all in device memory. Two `ends` for each
+// kChangeBlock elements say where their coded bytes end, and their values.
+struct CodedChanges {
+  const std::uint8_t* coded;
+  const std::uint32_t* ends;
+  const void* values;
+  std::size_t n_coded, n_values, n_elements;
+  void* elements;
+};
+
 struct Table {
   // The sizes of this struct and of its functions' arguments, which tell a library of another
   // version.
@@ -152,6 +162,12 @@ struct Table {
   Failure (*begin_cut_off)(const Selected* selected, std::uint64_t rank, CutOff* out, Stream);
   Failure (*cut_off[kFusedDTypes])(void* work, const Selected* selected, const void* base,
                                    const void* expert, std::size_t n, CutOff* in_out, Stream);
+
+  // Make changes of elements of 1, 2, 4 and 8 bytes. Changes that name no element, or have no
+  // value, are passed over.
+  Failure (*scatter_gaps[4][kCodings])(const CodedChanges&, Stream);
+  Failure (*scatter_mask[4][kCodings])(const CodedChanges&, Stream);
+  Failure (*change_all[4][kCodings])(const void* values, std::size_t n, void* elements, Stream);
 };
 
 }  // namespace tallies::cuda

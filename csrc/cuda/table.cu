@@ -21,6 +21,7 @@ extern "C" __attribute__((visibility("default"))) const tallies::cuda::Table* ta
     fill_sums(t);
     fill_select(t);
     fill_cut_off(t);
+    fill_patch(t);
     return t;
   }();
   return &table;

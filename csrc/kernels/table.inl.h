@@ -13,6 +13,7 @@
 #include "kernels/gram.h"
 #include "kernels/low_rank.h"
 #include "kernels/mask.h"
+#include "kernels/patch.h"
 #include "kernels/slots.h"
 #include "kernels/sparse.h"
 #include "kernels/survey.h"
@@ -24,6 +25,21 @@ namespace tallies {
 namespace {
 
 bool runs_here() { return TALLIES_RUNS_HERE; }
+
+template <class Word, Coding kCoding>
+constexpr void fill_made(KernelTable& t, int unit) {
+  t.scatter[unit][static_cast<int>(kCoding)] = &scatter<Word, kCoding>;
+  t.change_all[unit][static_cast<int>(kCoding)] = &change_all<Word, kCoding>;
+}
+template <class Word>
+constexpr void fill_changes(KernelTable& t, int unit) {
+  t.compact[unit] = &compact<Word>;
+  t.gather[unit] = &gather<Word>;
+  fill_made<Word, Coding::flip>(t, unit);
+  fill_made<Word, Coding::difference>(t, unit);
+  fill_made<Word, Coding::replacement>(t, unit);
+  fill_made<Word, Coding::undone>(t, unit);
+}
 
 constexpr KernelTable make_table() {
   KernelTable t{};
@@ -68,10 +84,18 @@ constexpr KernelTable make_table() {
   t.consensus_mask = &consensus_mask;
   t.same_sign_mask = &same_sign_mask;
   t.sign_mask = &sign_mask;
-  t.differ[0] = &differ<std::int8_t, I8s>;
-  t.differ[1] = &differ<std::uint16_t, U16s>;
-  t.differ[2] = &differ<std::uint32_t, U32s>;
-  t.differ[3] = &differ8;
+  t.differ[0] = &differ<std::uint8_t>;
+  t.differ[1] = &differ<std::uint16_t>;
+  t.differ[2] = &differ<std::uint32_t>;
+  t.differ[3] = &differ<std::uint64_t>;
+  fill_changes<std::uint8_t>(t, 0);
+  fill_changes<std::uint16_t>(t, 1);
+  fill_changes<std::uint32_t>(t, 2);
+  fill_changes<std::uint64_t>(t, 3);
+  t.encode_gaps = &encode_gaps;
+  t.count_gaps = &count_gaps;
+  t.gap_positions = &gap_positions;
+  t.mask_positions = &mask_positions;
   t.split_fields[0] = &split_fields<std::uint8_t>;
   t.split_fields[1] = &split_fields<std::uint16_t>;
   t.split_fields[2] = &split_fields<std::uint32_t>;

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "torch/tensor.h"
@@ -121,7 +122,10 @@ void unbox_and_call(Result (*function)(Arguments...), StableIValue* stack) {
   [&]<std::size_t... I>(std::index_sequence<I...>) {
     // Braces, so that they are taken in order.
     std::tuple<Arguments...> arguments{Unboxed<Arguments>::take(stack[I])...};
-    leave(function(std::move(std::get<I>(arguments))...), stack);
+    if constexpr (std::is_void_v<Result>)
+      function(std::move(std::get<I>(arguments))...);
+    else
+      leave(function(std::move(std::get<I>(arguments))...), stack);
   }(std::index_sequence_for<Arguments...>());
 }
 

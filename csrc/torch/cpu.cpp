@@ -159,6 +159,24 @@ void Cpu::unpack_bits(Stream&, ConstBytes packed, std::size_t n, Bytes out) {
   for (std::size_t i = 0; i < n; ++i) out[i] = packed[i / 8] >> (i % 8) & 1;
 }
 
+void Cpu::change_elements(Stream&, ElementChanges& given) {
+  const auto bytes_of = [](const Tensor& x, std::size_t n_bytes) {
+    return std::span(static_cast<const std::uint8_t*>(x.data()), x.n() * n_bytes);
+  };
+  const std::size_t unit = std::size_t(1) << given.unit, n = given.elements.n();
+  const auto* const ends = static_cast<const BlockEnds*>(given.blocks.data());
+  const ChangedElements changes{given.layout,
+                                given.coding,
+                                n,
+                                unit,
+                                bytes_of(given.positions, 1),
+                                bytes_of(given.values, unit),
+                                {ends, ends + given.blocks.n() / 2}};
+  tallies::check(changes);
+  Positions room;
+  tallies::apply(changes, 0, n, room, given.elements.mutable_data());
+}
+
 void Cpu::apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale, std::size_t n,
                      void* out) {
   if (base.dtype == shared.dtype) {

@@ -4,7 +4,7 @@
 #include "core/array.h"
 #include "engine/arrays.h"
 #include "engine/low_rank.h"
-#include "torch/tensor.h"
+#include "torch/changes.h"
 
 namespace tallies::torch {
 
@@ -40,6 +40,7 @@ struct Cpu {
                              std::size_t n, Bytes out);
   static void pack_bits(Stream&, ConstBytes mask, std::size_t n, Bytes out);
   static void unpack_bits(Stream&, ConstBytes packed, std::size_t n, Bytes out);
+  static void change_elements(Stream&, ElementChanges&);
   static void apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale,
                          std::size_t n, void* out);
   static void elect_signs(Stream&, const Views& deltas, const Weights&, bool by_count,

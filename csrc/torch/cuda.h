@@ -6,7 +6,7 @@
 #include "core/array.h"
 #include "cuda/ops.h"
 #include "engine/low_rank.h"
-#include "torch/tensor.h"
+#include "torch/changes.h"
 
 namespace tallies::torch {
 
@@ -67,6 +67,7 @@ struct Cuda {
                              std::size_t n, Bytes out);
   static void pack_bits(Stream&, ConstBytes mask, std::size_t n, Bytes out);
   static void unpack_bits(Stream&, ConstBytes packed, std::size_t n, Bytes out);
+  static void change_elements(Stream&, ElementChanges&);
   static void apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale,
                          std::size_t n, void* out);
   static void elect_signs(Stream&, const Views& deltas, const Weights&, bool by_count,

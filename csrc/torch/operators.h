@@ -93,6 +93,15 @@ struct Operators : ManyOperators<Device> {
     return out;
   }
 
+  static void change_elements_(Tensor elements, Tensor positions, Tensor blocks, Tensor values,
+                               Text layout, Text coding) {
+    ElementChanges given =
+        element_changes<Device>(std::move(elements), std::move(positions), std::move(blocks),
+                                std::move(values), layout, coding);
+    Stream stream(given.elements);
+    Device::change_elements(stream, given);
+  }
+
   static Tensor apply_mask(Tensor base, Tensor shared, Tensor packed_mask, double scale) {
     const Values origin = values<Device>("base", std::move(base));
     const Values added = values<Device>("shared", std::move(shared), &origin.tensor);
@@ -272,6 +281,9 @@ void run(const char* name, Function* function, StableIValue* stack) {
   X(consensus_mask, "(Tensor[] packed_masks, SymInt n, SymInt k) -> Tensor")                    \
   X(pack_bits, "(Tensor mask) -> Tensor")                                                       \
   X(unpack_bits, "(Tensor packed, SymInt n) -> Tensor")                                         \
+  X(change_elements_,                                                                           \
+    "(Tensor(a!) elements, Tensor positions, Tensor blocks, Tensor values, str layout, "        \
+    "str coding) -> ()")                                                                        \
   X(apply_mask, "(Tensor base, Tensor shared, Tensor packed, float scale=1.0) -> Tensor")       \
   X(elect_signs,                                                                                \
     "(Tensor[] deltas, float[]? weights=None, str vote=\"sum\", str zero=\"majority\") "        \

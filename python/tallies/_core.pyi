@@ -73,6 +73,17 @@ def low_rank_sum(
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
 def fingerprint(src: int, n_bytes: int, first: int, /) -> list[int]: ...
+def compact(
+    unit: int, coding: int, before: int, now: int, n: int, mask: int, values: int, /
+) -> int: ...
+def encode_gaps(mask: int, n: int, gaps: int, /) -> int: ...
+def gap_positions(gaps: int, n_bytes: int, positions: int, /) -> int: ...
+def mask_positions(mask: int, n: int, positions: int, /) -> int: ...
+def scatter(
+    unit: int, coding: int, positions: int, n: int, values: int, elements: int, /
+) -> None: ...
+def gather(unit: int, positions: int, n: int, elements: int, values: int, /) -> None: ...
+def change_all(unit: int, coding: int, values: int, n: int, elements: int, /) -> None: ...
 def fingerprint_blocks(
     data: object, *, block_bytes: int, first: int = 0
 ) -> tuple[list[int], list[int]]:
@@ -1045,7 +1056,7 @@ class FoundChanges:
     def values(self) -> Blob:
         """One value for each changed element, or for all, of as many bytes as an element."""
     @property
-    def blocks(self) -> Blob:
+    def blocks(self) -> bytes:
         """Two numbers of 32 bits for each block: where its positions and its values end."""
 
 def find_changes(
@@ -1058,13 +1069,13 @@ def find_changes(
 ) -> list[FoundChanges]:
     """Find the elements that differ in a bit between the two inputs of jobs, in one read.
 
-    The result holds at most the bytes of the slices, and while they are read as much again for
-    each thread: callers bound the memory by the slices that they ask for.
+    The result holds at most the bytes of one input's slices, and a slice in the making as much
+    again: callers bound the memory by the slices that they ask for.
 
     Args:
         plan: Jobs whose inputs are the old and the new tensor, both as they are stored and of
             elements of one size.
-        slices: The elements to compare, from multiples of 65536 on.
+        slices: The elements to compare, less than 2^32 in each, from multiples of 64 on.
         coding: The code of the values: 0 for old ^ new, 1 for new - old modulo the size of the
             elements, 2 for new.
         limits: Threads and buffers.
@@ -1076,18 +1087,36 @@ def find_changes(
     """
 
 class StoredChanges:
-    """Changes of a slice as a patch stores them; they must stay as they are while it is used."""
+    """Changes of a slice as a patch stores them, which stay as they are while this object lives."""
 
     def __init__(
         self,
         *,
         layout: int,
         coding: int,
-        positions: Buffer = b"",
-        values: Buffer = b"",
-        blocks: Buffer = b"",
+        n_elements: int,
+        unit: int,
+        positions: Buffer = ...,
+        values: Buffer = ...,
+        blocks: Buffer = ...,
     ) -> None:
-        """Keep the buffers, whose bytes are those of FoundChanges."""
+        """Check the bytes, which are those of FoundChanges, and keep the buffers.
+
+        Args:
+            layout: The code of the layout.
+            coding: The code of the values, as for find_changes, or 3 for old - new, by which
+                changes with coding 1 are undone.
+            n_elements: The elements of the slice, less than 2^32.
+            unit: The bytes of an element: 1, 2, 4 or 8.
+            positions: The gaps or the mask.
+            values: The values, side by side.
+            blocks: The ends of each block.
+
+        Raises:
+            InputError: The changes are damaged: positions beyond their block, counts that
+                disagree, ends that fall, bytes that lack or are too many.
+            ValueError: An argument is another one.
+        """
 
 class PatchTask:
     """A slice of a job, and the changes of its elements, one after the other."""
@@ -1100,6 +1129,13 @@ class Patched:
         """The fingerprint of the old elements; those of the slices of a tensor add up."""
     @property
     def new(self) -> list[int]: ...
+    @property
+    def old_values(self) -> list[Blob]:
+        """The old elements at the positions of each of the changes, in their order.
+
+        As changes of the same layout and positions with coding 2 they bring the old elements back,
+        whichever of the changes were made.
+        """
 
 def apply_changes(
     *,
@@ -1107,52 +1143,25 @@ def apply_changes(
     tasks: Sequence[PatchTask],
     limits: Limits,
     with_fingerprints: bool = True,
+    with_old_values: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> list[Patched]:
     """Write tensors with their changes, each chain in one read.
 
-    Every byte of the changes is checked before the first one is written. The output may be the
-    input: then only what a task names is changed, and elements of memory that no change names are
-    neither read nor written unless there are fingerprints.
+    The output may be the input. In memory, elements that no change names are then neither read
+    nor written, unless for fingerprints.
 
     Args:
         plan: Jobs with one input, as it is stored, and one output of elements of the same size.
-        tasks: The slices to write, from multiples of 65536 on, and their changes.
+            Without an output nothing is written, and the rest is found.
+        tasks: The slices to write, from multiples of 64 on, and their changes.
         limits: Threads and buffers.
         with_fingerprints: Take the fingerprints of the old and new elements on the way.
+        with_old_values: Keep what changes overwrite, as many bytes as they have values.
         progress: Called with the bytes moved since the last call.
 
     Raises:
-        StorageError: Reading or writing failed, or changes are damaged: positions beyond their
-            block, counts that disagree, bytes that lack or are too many.
-        ValueError: A slice or a job is another one.
-    """
-
-class OldValues:
-    @property
-    def old(self) -> list[int]:
-        """The fingerprint of the old elements; those of the slices of a tensor add up."""
-    @property
-    def new(self) -> list[int]:
-        """The fingerprint that the elements would have with all changes."""
-    @property
-    def values(self) -> list[Blob]:
-        """The old values at the positions of each of the changes, in the same order."""
-
-def find_old_values(
-    *,
-    plan: Plan,
-    tasks: Sequence[PatchTask],
-    limits: Limits,
-    progress: Callable[[int], object] | None = None,
-) -> list[OldValues]:
-    """Find what changes would overwrite, in one read that writes nothing.
-
-    Applied as changes of the same layout and positions with coding 2, the values bring the old
-    elements back, whichever of the changes were made.
-
-    Raises:
-        StorageError: Reading failed, or changes are damaged, as in apply_changes.
+        StorageError: Reading or writing failed.
         ValueError: A slice or a job is another one.
     """
 

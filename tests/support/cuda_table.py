@@ -23,6 +23,7 @@ RULES: list[tuple[str, str, str]] = re.findall(
 STRETCH, CELL = 2048, 1 << 16
 FLOOR_THERE = -(1 << 31)
 N_FUSED, N_DTYPES = 3, 6
+N_UNITS, N_CODINGS = 4, 4
 
 _TYPES = {"p": c.c_void_p, "z": c.c_size_t, "i": c.c_int, "f": c.c_float, "q": c.c_uint64}
 # Name, types of the arguments, and how many in an array of functions; as in ops.h, in its order.
@@ -73,6 +74,9 @@ _FUNCTIONS: list[tuple[str, str, int]] = [
     ("cut_off_bytes", "z", 1),
     ("begin_cut_off", "pqpp", 1),
     ("cut_off", "ppppzpp", N_FUSED),
+    ("scatter_gaps", "pp", N_UNITS * N_CODINGS),
+    ("scatter_mask", "pp", N_UNITS * N_CODINGS),
+    ("change_all", "pzpp", N_UNITS * N_CODINGS),
 ]
 _SIZES = ("selection_bytes", "cut_off_bytes")
 
@@ -144,6 +148,18 @@ class Selected(c.Structure):
 
 class CutOff(c.Structure):
     _fields_ = (("left", c.c_uint64), ("count", c.c_uint64))
+
+
+class CodedChanges(c.Structure):
+    _fields_ = (
+        ("coded", c.c_void_p),
+        ("ends", c.c_void_p),
+        ("values", c.c_void_p),
+        ("n_coded", c.c_size_t),
+        ("n_values", c.c_size_t),
+        ("n_elements", c.c_size_t),
+        ("elements", c.c_void_p),
+    )
 
 
 class Description(c.Structure):

@@ -129,6 +129,19 @@ FLAT: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
 }
 """The arguments of operators that have lists where their functions have lists of lists."""
 
+IN_PLACE: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "change_elements_": (
+        (
+            X.int(),
+            torch.tensor([3], dtype=torch.uint8),
+            torch.tensor([1, 1], dtype=torch.int32),
+            X[:1].int(),
+        ),
+        {"layout": "gaps", "coding": "xor"},
+    ),
+}
+"""Operators that change their first argument, and that no function is named after."""
+
 
 def same(a: Any, b: Any) -> bool:
     """Tell if results are tensors of the same bits, or alike lists of them."""

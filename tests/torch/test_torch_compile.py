@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tallies.torch as functions
-from tests.support.operators import CASES, FLAT, X, Y, same, tensors_in
+from tests.support.operators import CASES, FLAT, IN_PLACE, X, Y, same, tensors_in
 
 
 def test_every_function_is_an_operator_and_has_a_case() -> None:
@@ -18,13 +18,13 @@ def test_every_function_is_an_operator_and_has_a_case() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("tallies::")
     }
-    assert registered == CASES.keys()
-    assert registered <= set(functions.__all__)
+    assert registered == CASES.keys() | IN_PLACE.keys()
+    assert CASES.keys() <= set(functions.__all__)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *IN_PLACE])
 def test_opcheck(name: str) -> None:
-    arguments, keywords = FLAT.get(name, CASES[name])
+    arguments, keywords = {**CASES, **FLAT, **IN_PLACE}[name]
     torch.library.opcheck(getattr(torch.ops.tallies, name).default, arguments, keywords)
 
 

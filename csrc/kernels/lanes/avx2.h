@@ -43,6 +43,45 @@ TALLIES_INLINE U16s narrow_to_half(F32s x) {
   return (U16s)_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 }
 
+TALLIES_INLINE __m256i load256(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+TALLIES_INLINE std::uint64_t bytes_set(__m256i mask) {
+  return static_cast<std::uint32_t>(_mm256_movemask_epi8(mask));
+}
+
+// Bit i is set where elements i of two blocks differ: 64 elements, or 32 of eight bytes.
+TALLIES_INLINE std::uint64_t differing(const std::uint8_t* a, const std::uint8_t* b) {
+  std::uint64_t same = 0;
+  for (int i = 0; i < 64; i += 32)
+    same |= bytes_set(_mm256_cmpeq_epi8(load256(a + i), load256(b + i))) << i;
+  return ~same;
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint16_t* a, const std::uint16_t* b) {
+  std::uint64_t same = 0;
+  for (int i = 0; i < 64; i += 32) {
+    const __m256i low = _mm256_cmpeq_epi16(load256(a + i), load256(b + i));
+    const __m256i high = _mm256_cmpeq_epi16(load256(a + i + 16), load256(b + i + 16));
+    // Halves of each 128 bits are packed; the middle ones change places.
+    same |= bytes_set(_mm256_permute4x64_epi64(_mm256_packs_epi16(low, high), 0xd8)) << i;
+  }
+  return ~same;
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint32_t* a, const std::uint32_t* b) {
+  std::uint64_t same = 0;
+  for (int i = 0; i < 64; i += 8)
+    same |= std::uint64_t(bits((I32s)_mm256_cmpeq_epi32(load256(a + i), load256(b + i)))) << i;
+  return ~same;
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint64_t* a, const std::uint64_t* b) {
+  std::uint64_t same = 0;
+  for (int i = 0; i < 32; i += 4)
+    same |= std::uint64_t(
+                _mm256_movemask_pd((__m256d)_mm256_cmpeq_epi64(load256(a + i), load256(b + i))))
+            << i;
+  return same ^ 0xffffffffu;
+}
+
 }  // namespace
 }  // namespace tallies
 

@@ -83,5 +83,34 @@ TALLIES_INLINE U16s narrow_to_half(F32s x) {
   return (U16s)_mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
 }
 
+// Bit i is set where elements i of two blocks differ: 64 elements, or 32 of eight bytes.
+TALLIES_INLINE std::uint64_t differing(const std::uint8_t* a, const std::uint8_t* b) {
+  return _mm512_cmpneq_epi8_mask(_mm512_loadu_si512(a), _mm512_loadu_si512(b));
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint16_t* a, const std::uint16_t* b) {
+  std::uint64_t word = 0;
+  for (int i = 0; i < 64; i += 32)
+    word |= std::uint64_t(
+                _mm512_cmpneq_epi16_mask(_mm512_loadu_si512(a + i), _mm512_loadu_si512(b + i)))
+            << i;
+  return word;
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint32_t* a, const std::uint32_t* b) {
+  std::uint64_t word = 0;
+  for (int i = 0; i < 64; i += 16)
+    word |= std::uint64_t(
+                _mm512_cmpneq_epi32_mask(_mm512_loadu_si512(a + i), _mm512_loadu_si512(b + i)))
+            << i;
+  return word;
+}
+TALLIES_INLINE std::uint64_t differing(const std::uint64_t* a, const std::uint64_t* b) {
+  std::uint64_t word = 0;
+  for (int i = 0; i < 32; i += 8)
+    word |= std::uint64_t(
+                _mm512_cmpneq_epi64_mask(_mm512_loadu_si512(a + i), _mm512_loadu_si512(b + i)))
+            << i;
+  return word;
+}
+
 }  // namespace
 }  // namespace tallies

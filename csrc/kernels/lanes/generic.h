@@ -22,6 +22,15 @@ TALLIES_INLINE std::uint32_t bits(I32s mask) {
 // The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
 TALLIES_INLINE U64s product_of_halves(U64s a) { return (a & 0xffffffffu) * (a >> 32); }
 
+// Bit i is set where elements i of two blocks differ: 64 elements, or 32 of eight bytes.
+template <class Word>
+TALLIES_INLINE std::uint64_t differing(const Word* a, const Word* b) {
+  constexpr int kBlock = sizeof(Word) == 8 ? 32 : 64;
+  std::uint64_t word = 0;
+  for (int i = 0; i < kBlock; ++i) word |= std::uint64_t(a[i] != b[i]) << i;
+  return word;
+}
+
 }  // namespace
 }  // namespace tallies
 

@@ -133,6 +133,7 @@ SHAPES: Final[dict[str, Callable[..., Any]]] = {
     "consensus_mask": lambda packed_masks, n, k: packed_masks[0].new_empty((n + 7) // 8),
     "pack_bits": _packed_like,
     "unpack_bits": lambda packed, n: packed.new_empty(n, dtype=torch.bool),
+    "change_elements_": lambda *_, **__: None,
     "apply_mask": _like_first,
     "elect_signs": lambda deltas, *_, **__: deltas[0].new_empty(deltas[0].shape, dtype=torch.int8),
     "disjoint_merge": _like_rows,

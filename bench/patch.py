@@ -1,0 +1,240 @@
+"""Times exact patches beside plain reads and copies, and measures their sizes.
+
+python -m bench.patch [--parameters N] [--threads N] [--repeat N] [--directory DIR] [--name NAME]
+
+Models differ in a share of their elements at random places, each by one unit in the last place, as
+the steps of an optimizer leave them. All steps are called in this process, in turns, with files in
+the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+import tallies
+from tallies import torch as tallies_torch
+
+from .support import checkpoints, storage
+from .support.checkpoints import Llama
+from .support.harness import Row, n_cores, note, save, table
+from .support.runs import size, tensor_files
+
+_CHANGED = (0.001, 0.01, 0.05, 0.1, 1.0)
+_TIMED = 0.01
+_CHAIN = 10
+# Elements that are drawn at a time.
+_DRAWN = 1 << 24
+# What the time, or the size of the model by that of the patch, is held to; by name.
+_AT_MOST = {"make": 1.2, "apply": 1.2, "apply in place": 0.3, f"apply {_CHAIN}": 1.5}
+_AT_LEAST = {("none", 0.01): 60, ("none", 0.05): 12, ("zstd", 0.01): 100, ("zstd", 0.05): 25}
+_LIVE_AT_LEAST = 5
+
+
+def changed(model: Path, out: Path, share: float, seed: int) -> Path:
+    """Write a copy of a model of 16-bit elements, a share of which is one pattern up or down."""
+    draw = np.random.default_rng(seed)
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(model, out)
+    for file in tensor_files(out):
+        with open(file, "rb") as stream:
+            head = 8 + int.from_bytes(stream.read(8), "little")
+        words = np.memmap(file, np.uint16, "r+", offset=head)
+        for first in range(0, words.size, _DRAWN):
+            part = words[first : first + _DRAWN]
+            steps = draw.random(part.size, np.float32)
+            part += (steps < share / 2).astype(np.uint16)
+            part -= (steps >= 1 - share / 2).astype(np.uint16)
+        words.flush()
+    return out
+
+
+class Bench:
+    """The patches of one size of model."""
+
+    def __init__(self, llama: Llama, home: Path, n_threads: int, repeat: int) -> None:
+        self._home, self._threads, self._repeat = home, n_threads, repeat
+        note(f"models of {llama.n_parameters / 1e9:.3f}e9 parameters")
+        self._old = checkpoints.ensure(home / "models", llama, n_experts=0)[0]
+        self._files = tensor_files(self._old)
+        self._n_bytes = size(self._files)
+        self._axes = {"parameters": llama.n_parameters, "threads": n_threads}
+
+    def _row(self, job: str, share: float, n_bytes: float) -> Row:
+        return Row({"job": job, "changed": str(share), **self._axes}, n_bytes=n_bytes)
+
+    def _make(self, old: Path, new: Path, name: str, coder: str = "none") -> Path:
+        out = self._home / name
+        tallies.make_patch(old, new, out, coder=coder, threads=self._threads, overwrite=True)
+        return out
+
+    def sizes(self) -> list[Row]:
+        """Rows of how many times smaller than the model patches are."""
+        rows = []
+        for share in _CHANGED:
+            new = changed(self._old, self._home / "new", share, 1)
+            for coder in ("none", "zstd"):
+                patch = self._make(self._old, new, "patch", coder)
+                row = self._row(f"size, {coder}", share, 0)
+                n_patch = sum(file.stat().st_size for file in patch.rglob("*") if file.is_file())
+                row.facts = {"patch_bytes": n_patch, "times_smaller": self._n_bytes / n_patch}
+                if (coder, share) in _AT_LEAST:
+                    row.facts["at_least"] = _AT_LEAST[coder, share]
+                rows.append(row)
+        return rows
+
+    def times(self) -> list[Row]:
+        """Rows of making and applying beside plain reads and copies, in turns."""
+        new = changed(self._old, self._home / "new", _TIMED, 1)
+        patch = self._make(self._old, new, "patch")
+        chain, last = [], self._old
+        for number in range(_CHAIN):
+            step = changed(last, self._home / f"step-{number % 2}", _TIMED, 2 + number)
+            chain.append(self._make(last, step, f"patch-{number}"))
+            last = step
+        model = self._home / "in-place"
+        shutil.rmtree(model, ignore_errors=True)
+        shutil.copytree(self._old, model)
+        both = [*self._files, *tensor_files(new)]
+        out, copied = self._home / "out", self._home / "copied"
+        n, n_threads = self._n_bytes, self._threads
+
+        def apply(patches: Path | Sequence[Path]) -> None:
+            report = tallies.apply_patch(patches, self._old, out, threads=n_threads, overwrite=True)
+            calls.append(report.seconds)
+
+        def in_place() -> None:
+            undo = len(self._rows["apply in place"].samples) % 2 == 1
+            report = tallies.apply_patch(patch, model, undo=undo, threads=n_threads, sync=False)
+            calls.append(report.seconds)
+
+        def make() -> None:
+            report = tallies.make_patch(
+                self._old, new, self._home / "made", threads=n_threads, overwrite=True
+            )
+            calls.append(report.seconds)
+
+        calls: list[float] = []
+        plain: dict[str, Callable[[], float]] = {
+            "read both": lambda: storage.copy(both, copied, 0, n_threads, False),
+            "copy": lambda: storage.copy(self._files, copied, n, n_threads, True),
+        }
+        ours: dict[str, Callable[[], None]] = {
+            "make": make,
+            "apply": lambda: apply(patch),
+            f"apply {_CHAIN}": lambda: apply(chain),
+            "apply in place": in_place,
+        }
+        self._rows = {
+            name: self._row(name, _TIMED, n_bytes)
+            for name, n_bytes in (
+                ("read both", 2 * n),
+                ("copy", 2 * n),
+                ("make", 2 * n),
+                ("apply", 2 * n),
+                (f"apply {_CHAIN}", 2 * n),
+                ("apply in place", 2 * n),
+            )
+        }
+        for _ in range(self._repeat):
+            for name, run in plain.items():
+                self._rows[name].samples.append(run())
+            for name, call in ours.items():
+                call()
+                self._rows[name].samples.append(calls[-1])
+        for name, beside in (
+            ("make", "read both"),
+            ("apply", "copy"),
+            ("apply in place", "copy"),
+            (f"apply {_CHAIN}", "apply"),
+        ):
+            row = self._rows[name]
+            row.facts["beside"] = beside
+            row.facts["ratio"] = row.seconds / self._rows[beside].seconds
+            row.facts["at_most"] = _AT_MOST[name]
+        return list(self._rows.values())
+
+    def live(self) -> list[Row]:
+        """Rows of changing tensors in memory, beside torch's own way with the same positions."""
+        new = changed(self._old, self._home / "new", _TIMED, 1)
+        patch = self._make(self._old, new, "patch")
+        state = {k: v for file in self._files for k, v in load_file(file).items()}
+        target = {k: v for file in tensor_files(new) for k, v in load_file(file).items()}
+        positions, values = {}, {}
+        for name, tensor in state.items():
+            at = torch.nonzero(tensor.view(torch.int16) != target[name].view(torch.int16))
+            positions[name] = tuple(at.t().contiguous())
+            values[name] = target[name][positions[name]]
+        ours = self._row("live", _TIMED, 0)
+        theirs = self._row("live, index_put_", _TIMED, 0)
+        torch.set_num_threads(self._threads)
+        for _ in range(self._repeat):
+            start = time.perf_counter()
+            for name, tensor in state.items():
+                tensor.index_put_(positions[name], values[name])
+            theirs.samples.append(time.perf_counter() - start)
+            tallies_torch.apply_patch(state, patch, undo=True)
+            start = time.perf_counter()
+            tallies_torch.apply_patch(state, patch)
+            ours.samples.append(time.perf_counter() - start)
+        for name, tensor in state.items():
+            if not torch.equal(tensor.view(torch.int16), target[name].view(torch.int16)):
+                raise RuntimeError(f"live: {name} is not as the new model has it")
+        ours.facts = {
+            "beside": "live, index_put_",
+            "times_faster": theirs.seconds / ours.seconds,
+            "at_least": _LIVE_AT_LEAST,
+        }
+        return [theirs, ours]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a table, and keep the results."""
+    parser = argparse.ArgumentParser(prog="bench.patch", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--parameters", type=float, default=1.24e9)
+    parser.add_argument("--threads", type=int, default=n_cores())
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--directory", type=Path, help="for models and patches")
+    parser.add_argument("--name", default="patch")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(dir=options.directory) as home:
+        llama = Llama().resized(options.parameters)
+        bench = Bench(llama, Path(home), options.threads, options.repeat)
+        rows = [*bench.sizes(), *bench.times(), *bench.live()]
+    keys = ("times_smaller", "ratio", "times_faster")
+    print(
+        table(
+            ["job", "changed", "s", "against", "found", "asked"],
+            [
+                [
+                    str(row.case["job"]),
+                    str(row.case["changed"]),
+                    f"{row.seconds:.3f}" if row.samples else "",
+                    str(row.facts.get("beside", "")),
+                    "".join(f"{row.facts[key]:.2f}" for key in keys if key in row.facts),
+                    "".join(
+                        f"{sign} {row.facts[key]}"
+                        for key, sign in (("at_most", "<="), ("at_least", ">="))
+                        if key in row.facts
+                    ),
+                ]
+                for row in rows
+            ],
+        )
+    )
+    settings = {"parameters": options.parameters, "threads": options.threads}
+    print(save(options.name, rows, {**settings, "repeat": options.repeat}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+// Passes that make changes of elements, a chain of them in one read, or find what they would
+// overwrite.
+#pragma once
+
+#include "engine/changed_elements.h"
+#include "engine/fingerprints.h"
+
+namespace tallies {
+
+// Changes of one slice, made one after the other. All have been checked.
+struct PatchTask {
+  Slice slice;
+  std::vector<std::shared_ptr<const ChangedElements>> chain;
+};
+
+struct Patched {
+  Lanes before{}, now{};
+  // The old elements at the positions of each of the changes, in their order.
+  std::vector<Blob> old_values = {};
+};
+
+struct PatchOptions {
+  bool with_fingerprints, with_old_values;
+};
+
+// Writes input 0 of each slice with its changes to the output, which may be the same memory or the
+// same bytes of a file. Without an output only fingerprints and old values are found.
+std::vector<Patched> apply_changes(const Plan&, const std::vector<PatchTask>&, const PatchOptions&,
+                                   const Limits&, const Progress&);
+
+}  // namespace tallies

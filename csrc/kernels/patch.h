@@ -1,0 +1,148 @@
+// Exact changes of elements by their bytes: found and listed, coded as gaps, and made.
+// Reference: tests/reference/changed_elements.py.
+#pragma once
+
+#include "kernels/change.h"
+#include "kernels/sparse.h"
+
+namespace tallies {
+namespace {
+
+// A line of elements; the compiler makes as many vectors of the target of it as it takes.
+template <class Word>
+struct Line {
+  typedef Word Type __attribute__((vector_size(64)));
+};
+
+// Calls body(bit) for the bits that a word has set, in order, and returns how many there are. Words
+// with few bits, most of those of a sparse change, take the same steps whatever they are: the body
+// must allow for calls beyond the last bit, with bits below kBits.
+template <int kBits, class Body>
+TALLIES_INLINE int for_each_bit(std::uint64_t word, const Body& body) {
+  constexpr int kFew = 4;
+  constexpr std::uint64_t kLast = std::uint64_t(1) << (kBits - 1);
+  const int n = __builtin_popcountll(word);
+  for (int k = 0; k < kFew; ++k, word &= word - 1) body(k, __builtin_ctzll(word | kLast));
+  for (int k = kFew; k < n; ++k, word &= word - 1) body(k, __builtin_ctzll(word));
+  return n;
+}
+
+template <class Word, Coding kCoding>
+std::size_t compact_coded(const CompactArgs& args) {
+  constexpr int kBlock = kDiffering<Word>;
+  constexpr int kMany = kBlock / 3;
+  const Word* const before = static_cast<const Word*>(args.before);
+  const Word* const now = static_cast<const Word*>(args.now);
+  Word* const values = static_cast<Word*>(args.values);
+  Word* to = values;
+  const auto list = TALLIES_LAMBDA(std::uint64_t word, std::size_t i, std::size_t n) {
+    store_bits(args.mask + i / 8, word, n);
+    if (word == 0) return;
+    const auto value = TALLIES_LAMBDA(int bit) {
+      return value_of<kCoding, Word>(load<Word>(before + i + bit), load<Word>(now + i + bit));
+    };
+    if (n < kBlock) {
+      for (; word != 0; word &= word - 1) *to++ = value(__builtin_ctzll(word));
+    } else if (__builtin_popcountll(word) < kMany) {
+      to += for_each_bit<kBlock>(word, TALLIES_LAMBDA(int k, int bit) { to[k] = value(bit); });
+    } else {
+      for (int bit = 0; bit < kBlock; ++bit) {
+        *to = value(bit);
+        to += word >> bit & 1;
+      }
+    }
+  };
+  compare<Word>(before, now, args.n, list);
+  return static_cast<std::size_t>(to - values);
+}
+
+template <class Word>
+std::size_t compact(const CompactArgs& args) {
+  if (args.coding == Coding::flip) return compact_coded<Word, Coding::flip>(args);
+  if (args.coding == Coding::difference) return compact_coded<Word, Coding::difference>(args);
+  return compact_coded<Word, Coding::replacement>(args);
+}
+
+std::size_t encode_gaps(const std::uint8_t* mask, std::size_t n_elements, std::uint8_t* gaps) {
+  std::uint8_t* to = gaps;
+  std::size_t next = 0;  // the element after the last change
+  for (std::size_t i = 0; i < n_elements; i += kMaskBlock) {
+    const std::size_t n = n_elements - i < kMaskBlock ? n_elements - i : kMaskBlock;
+    for (std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n); word != 0; word &= word - 1) {
+      const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(word));
+      std::size_t gap = at - next;
+      for (; gap >= kLongGap; gap -= kLongGap) *to++ = kLongGap;
+      *to++ = static_cast<std::uint8_t>(gap);
+      next = at + 1;
+    }
+  }
+  return static_cast<std::size_t>(to - gaps);
+}
+
+GapCounts count_gaps(const std::uint8_t* gaps, std::size_t n_bytes) {
+  std::uint64_t sum = 0, n_changed = 0;
+  for (std::size_t i = 0; i < n_bytes; ++i) {
+    sum += gaps[i];
+    n_changed += gaps[i] != kLongGap;
+  }
+  return {sum + n_changed, n_changed};
+}
+
+std::size_t gap_positions(const std::uint8_t* gaps, std::size_t n_bytes, std::uint16_t* positions) {
+  std::uint32_t next = 0;
+  std::uint16_t* to = positions;
+  for (std::size_t i = 0; i < n_bytes; ++i) {
+    const bool is_change = gaps[i] != kLongGap;
+    *to = static_cast<std::uint16_t>(next + gaps[i]);
+    next += gaps[i] + is_change;
+    to += is_change;
+  }
+  return static_cast<std::size_t>(to - positions);
+}
+
+std::size_t mask_positions(const std::uint8_t* mask, std::size_t n_elements,
+                           std::uint16_t* positions) {
+  std::uint16_t* to = positions;
+  for (std::size_t i = 0; i < n_elements; i += kMaskBlock) {
+    const std::size_t n = n_elements - i < kMaskBlock ? n_elements - i : kMaskBlock;
+    const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
+    to += for_each_bit<kMaskBlock>(
+        word, TALLIES_LAMBDA(int k, int bit) {
+          to[k] = static_cast<std::uint16_t>(i + static_cast<std::size_t>(bit));
+        });
+  }
+  return static_cast<std::size_t>(to - positions);
+}
+
+template <class Word, Coding kCoding>
+void scatter(const std::uint16_t* positions, std::size_t n, const void* values, void* elements) {
+  const Word* const from = static_cast<const Word*>(values);
+  Word* const to = static_cast<Word*>(elements);
+  for (std::size_t k = 0; k < n; ++k) {
+    Word* const element = to + positions[k];
+    store(element, changed<kCoding, Word>(load<Word>(element), load<Word>(from + k)));
+  }
+}
+
+template <class Word>
+void gather(const std::uint16_t* positions, std::size_t n, const void* elements, void* values) {
+  const Word* const from = static_cast<const Word*>(elements);
+  Word* const to = static_cast<Word*>(values);
+  for (std::size_t k = 0; k < n; ++k) store(to + k, load<Word>(from + positions[k]));
+}
+
+template <class Word, Coding kCoding>
+void change_all(const void* values, std::size_t n_elements, void* elements) {
+  using Words = typename Line<Word>::Type;
+  const Word* const inputs[2] = {static_cast<const Word*>(elements),
+                                 static_cast<const Word*>(values)};
+  map_blocks<64 / sizeof(Word)>(
+      inputs, 2, static_cast<Word*>(elements), n_elements,
+      TALLIES_LAMBDA(const Word* const* rows, std::size_t first, Word* to) {
+        store(to,
+              changed<kCoding, Words>(load<Words>(rows[0] + first), load<Words>(rows[1] + first)));
+      });
+}
+
+}  // namespace
+}  // namespace tallies
