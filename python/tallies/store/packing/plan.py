@@ -214,8 +214,6 @@ class PackPlan:
 
     def n_missing(self, task: int) -> int:
         """Return how many tensors of the base stand for those that a task's expert lacks."""
-        if self.family.codec.of_stored:
-            return 0
         model, match = self._models[1 + task], self.match
         names = (*match.merged, *match.copied)
         return sum(match.own(model, name) is None for name in names if name not in model.tensors)
