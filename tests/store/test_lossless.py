@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from tallies import Store, pack
 from tallies.coding import BLOCK
+from tallies.engine.limits import tile_limits
 from tallies.inspection.stores import inspect_store, verify_store
 from tallies.store import add, remove
+from tallies.store.families._byte_ranges import n_workers
 from tests.support.checkpoints import (
     DTYPES,
     FILE,
@@ -385,3 +387,9 @@ def test_an_earlier_store_is_replaced_when_that_is_asked(pair: Path) -> None:
     assert_refused(lambda: pack(pair / "base", tasks, pair / "store", **given), "store")
     pack(None, tasks, pair / "store", overwrite=True, **given)
     assert Store.open(pair / "store").manifest.base_path == ""
+
+
+def test_a_small_budget_takes_fewer_threads() -> None:
+    assert n_workers(tile_limits(1 << 30, 8)) == 8
+    assert n_workers(tile_limits(1 << 25, 8)) == 2
+    assert n_workers(tile_limits(1, 8)) == 1

@@ -5,13 +5,25 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from typing import Any
+from typing import Any, Final
 
+from ..._core import Limits
 from ...checkpoint.tensors import TensorInfo
 from ...coding import room
 from ...engine.copies import CopiesInOrder
 from ...engine.files import Place, PlanFiles
 from ...errors import StorageError
+
+_WORKER_BYTES: Final = 1 << 24
+"""Memory that a thread takes for a group of blocks: elements, planes, and frames that wait."""
+_SHARE: Final = 8
+"""The buffer of a pass is this part of what a thread may take."""
+
+
+def n_workers(limits: Limits) -> int:
+    """Return the number of threads that have room in a memory budget, at least one."""
+    room = _SHARE * limits.buffer_bytes * limits.n_threads
+    return min(limits.n_threads, max(room // _WORKER_BYTES, 1))
 
 
 class ByteRanges:

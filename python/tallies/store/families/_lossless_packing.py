@@ -19,7 +19,7 @@ from ...engine.fingerprints import add_content, content_of, tensor_fingerprint
 from ...errors import InputError, StorageError
 from ...messages import show
 from ...spec.dtypes import FLOATS
-from ._byte_ranges import ByteRanges
+from ._byte_ranges import ByteRanges, n_workers
 from ._lossless_layout import (
     blocks_name,
     columns,
@@ -95,7 +95,7 @@ def pack_task(job: PackJob, pairs: Mapping[str, Pair], path: Path) -> Written:
     with ByteRanges() as ranges, _writing(path) as file:
         room = _room([pairs[name].expert for name in names])
         stream = _Stream(file, room)
-        results = in_order(partial(_code, ranges), pieces, job.limits.n_threads)
+        results = in_order(partial(_code, ranges), pieces, n_workers(job.limits))
         taken = groupby(results, key=lambda one: one[0].pair.expert.name)
         for name, group in taken:
             pair = pairs[name]

@@ -17,7 +17,7 @@ from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import add_content, content_of
 from ...errors import InputError
 from ...messages import show
-from ._byte_ranges import ByteRanges, Outputs
+from ._byte_ranges import ByteRanges, Outputs, n_workers
 from ._lossless_layout import (
     OF_BASE,
     blocks_name,
@@ -95,7 +95,7 @@ def unpack(
             for one in sources
             for part in ([*groups(one.tensor.n_bytes, one.unit)] or [slice(0, 0)])
         )
-        results = in_order(partial(_restore, ranges, to, outputs), pieces, limits.n_threads)
+        results = in_order(partial(_restore, ranges, to, outputs), pieces, n_workers(limits))
         for name, found in groupby(results, key=lambda one: one.name):
             frames, base = [0] * 8, [0] * 8
             is_right, has_base = True, True
