@@ -202,22 +202,17 @@ std::vector<Patterns> magnitudes_of(const Plan& plan, const GuessedTask& task,
   return found;
 }
 
-std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task,
-                                  const std::vector<Candidate>& right, GuessedTile& tile,
-                                  Cancelled* cancelled) {
-  std::size_t n = 0;
-  const std::vector<Patterns> magnitudes = magnitudes_of(plan, task, tile.listed);
-  for (std::size_t k = 0; k < right.size(); ++k) {
-    Repair one(plan, task, tile, k, right[k], magnitudes);
-    if (one.size() == 0) continue;
-    GuessedTile::Merged& merged = tile.candidates[k];
-    const std::uint64_t n_cancelled = merged.tally.cancellations;
-    if (!one.merge(merged)) return {};
-    one.write(merged);
-    if (cancelled != nullptr) one.list(merged, n_cancelled, *cancelled);
-    n += one.size();
-  }
-  return n;
+std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task, std::size_t candidate,
+                                  const Candidate& right, const std::vector<Patterns>& magnitudes,
+                                  GuessedTile& tile, Cancelled* cancelled) {
+  Repair one(plan, task, tile, candidate, right, magnitudes);
+  if (one.size() == 0) return 0;
+  GuessedTile::Merged& merged = tile.candidates[candidate];
+  const std::uint64_t n_cancelled = merged.tally.cancellations;
+  if (!one.merge(merged)) return {};
+  one.write(merged);
+  if (cancelled != nullptr) one.list(merged, n_cancelled, *cancelled);
+  return one.size();
 }
 
 }  // namespace tallies
