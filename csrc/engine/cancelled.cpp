@@ -70,8 +70,8 @@ bool lies_in(const std::vector<Range>& ranges, const Range& tile) {
 
 }  // namespace
 
-Differences ListedTile::differences() const {
-  Differences found;
+SignDifferences ListedTile::differences() const {
+  SignDifferences found;
   const std::uint8_t* from = bytes.data();
   std::uint64_t at = 0, gap = 0, by = 0;
   for (std::uint64_t i = 0; i < n; ++i) {
@@ -221,7 +221,7 @@ std::vector<Mended> mend(const Plan& plan, Cancelled& cancelled, const std::vect
       auto& [number, tile] = work[begin + i];
       const std::size_t job = wrong[number].job;
       const std::size_t element_bytes = size_of(plan.output_types[job]);
-      const Differences found = tile.differences();
+      const SignDifferences found = tile.differences();
       rewrite(
           plan, job, wrong[number].row, tile.range, found.at,
           [&](char* element, std::size_t at) {

@@ -11,7 +11,7 @@
 namespace tallies {
 
 // The elements of a tile whose results depend on the sign of cancelled votes.
-struct Differences {
+struct SignDifferences {
   std::vector<std::uint32_t> at;  // elements of the tile, in order
   std::vector<std::uint64_t> by;  // the other result minus the one written, of its bits
 };
@@ -25,7 +25,7 @@ struct ListedTile {
   bool is_other = false;  // the differences are those of the results that were not written
 
   std::uint64_t n_bytes() const { return bytes.size() + sizeof(ListedTile); }
-  Differences differences() const;
+  SignDifferences differences() const;
 };
 
 // Makes the list of a tile, in order, in memory that it keeps.

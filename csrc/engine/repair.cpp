@@ -87,9 +87,9 @@ class Repair {
     Lister changed;
     changed.add(0, written.data(), outputs_.data(), at.size(),
                 size_of(plan_.output_types[task_.task.slice.job]));
-    Differences others = changed.list_of({}).differences();
+    SignDifferences others = changed.list_of({}).differences();
     for (std::uint32_t& i : others.at) i = at[i];
-    ListedTile anew = replaced(listed ? listed->differences() : Differences(), at, others);
+    ListedTile anew = replaced(listed ? listed->differences() : SignDifferences(), at, others);
     anew.output = merged.output;
     cancelled.add(*place, std::move(anew));
   }
@@ -104,8 +104,8 @@ class Repair {
   }
 
   // Lists differences with those of the elements `at` replaced; all are in order.
-  ListedTile replaced(const Differences& before, const std::vector<std::uint32_t>& at,
-                      const Differences& changed) const {
+  ListedTile replaced(const SignDifferences& before, const std::vector<std::uint32_t>& at,
+                      const SignDifferences& changed) const {
     Lister lister;
     std::size_t k = 0;
     const auto add_until = [&](std::uint32_t end) {
