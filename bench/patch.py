@@ -34,7 +34,7 @@ _TIMED = 0.01
 _CHAIN = 10
 # Elements that are drawn at a time.
 _DRAWN = 1 << 24
-# What the time, or the size of the model by that of the patch, is held to; by name.
+# Bounds of the time beside another, and of how many times smaller than the model a patch is.
 _AT_MOST = {"make": 1.2, "apply": 1.2, "apply in place": 0.3, f"apply {_CHAIN}": 1.5}
 _AT_LEAST = {("none", 0.01): 60, ("none", 0.05): 12, ("zstd", 0.01): 100, ("zstd", 0.05): 25}
 _LIVE_AT_LEAST = 5

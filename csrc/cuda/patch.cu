@@ -18,7 +18,7 @@ TALLIES_INLINE Count pair_of(unsigned n_elements, unsigned n_changed) {
   return Count(n_elements) << 32 | n_changed;
 }
 
-// What a byte is: how many elements and changes it stands for, and the elements it changes.
+// The meaning of a byte: how many elements and changes it stands for, and which elements change.
 struct Gap {
   TALLIES_INLINE static Count size(std::uint8_t gap) {
     const unsigned is_change = gap != kLongGap;

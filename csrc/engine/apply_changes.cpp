@@ -18,7 +18,7 @@ struct Scratch {
   std::vector<std::uint8_t> tile;
 };
 
-// What a tile adds to the fingerprints of its slice.
+// A tile's share of the fingerprints of its slice.
 struct Sums {
   Lanes before{}, now{};
   static auto fields(auto& part) { return std::tie(part.before, part.now); }

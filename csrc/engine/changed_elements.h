@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "core/table.h"
+#include "core/changes.h"
 
 namespace tallies {
 

@@ -1,7 +1,7 @@
 // The value of a change, and the element that the value makes; of single elements and of vectors.
 #pragma once
 
-#include "core/table.h"
+#include "core/changes.h"
 #include "kernels/lanes.h"
 
 namespace tallies {

@@ -260,27 +260,6 @@ void Cuda::unpack_bits(Stream& stream, ConstBytes packed, std::size_t n, Bytes o
   stream.check(stream.table().unpack_bits(packed, out, n, stream.queue()));
 }
 
-// What the device has is not checked: a change that names no element is passed over.
-void Cuda::change_elements(Stream& stream, ElementChanges& given) {
-  const cuda::Table& table = stream.table();
-  const auto coding = static_cast<std::size_t>(given.coding);
-  void* const elements = given.elements.mutable_data();
-  const cuda::CodedChanges coded{static_cast<const std::uint8_t*>(given.positions.data()),
-                                 static_cast<const std::uint32_t*>(given.blocks.data()),
-                                 given.values.data(),
-                                 given.positions.n(),
-                                 given.values.n(),
-                                 given.elements.n(),
-                                 elements};
-  if (given.layout == Layout::gaps)
-    stream.check(table.scatter_gaps[given.unit][coding](coded, stream.queue()));
-  if (given.layout == Layout::mask)
-    stream.check(table.scatter_mask[given.unit][coding](coded, stream.queue()));
-  if (given.layout == Layout::dense)
-    stream.check(table.change_all[given.unit][coding](given.values.data(), given.elements.n(),
-                                                      elements, stream.queue()));
-}
-
 void Cuda::apply_mask(Stream& stream, View base, View shared, ConstBytes mask, float scale,
                       std::size_t n, void* out) {
   const cuda::Table& table = stream.table();

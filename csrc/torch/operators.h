@@ -6,6 +6,7 @@
 #pragma once
 
 #include "core/float_env.h"
+#include "torch/change_checks.h"
 #include "torch/many.h"
 
 namespace tallies::torch {

@@ -175,6 +175,33 @@ def test_arguments_are_checked_before_the_first_evaluation(tmp_path: Path) -> No
     assert {*tmp_path.iterdir()} == {*paths.values(), tmp_path / "full"}
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"w": np.zeros((16, 13), np.float32)}, "'w' is \\[16, 13\\]|'w' .*\\[16, 13\\]"),
+        ({"more": np.zeros(3, np.float32)}, "'more'"),
+        ({"n": np.arange(1, 4)}, "'n' is (I64|int64) and differs"),
+    ],
+)
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_models_that_do_not_merge_are_refused_before_the_first_evaluation(
+    place: str, change: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    dicts = models("float32")
+    dicts["m7"] |= change
+    given: Any = dicts
+    if place == "disk":
+        given = {name: write(tmp_path / name, one) for name, one in dicts.items()}
+
+    def never(model: Any) -> float:
+        raise AssertionError("evaluated")
+
+    out = tmp_path / "out" if place == "disk" else None
+    with pytest.raises(InputError, match=f"m7.*({words})"):
+        greedy_soup(given, never, out, scores={"m0": 1.0})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_averages_are_as_the_first_model_that_was_taken(place: str, tmp_path: Path) -> None:
     import ml_dtypes

@@ -132,7 +132,10 @@ def test_layers_cannot_be_dropped_where_there_are_none(
     found = r"base: drop_layers: found no two layers in the names of 2 tensors \('\S+', '\S+'\)"
     with pytest.raises(tallies.InputError, match=rf"{found}, expected .*: 'unit: tensor'"):
         run(recipe)
-    recipe["drop_layers"] = {"score": "size", "ratio": 0.5, "unit": "tensor"}
+    options = {"score": "size", "ratio": 0.5}
+    with pytest.raises(tallies.InputError, match=found):
+        tallies.merge_state_dicts(flat, [flat], method="task_arithmetic", drop_layers=options)
+    recipe["drop_layers"] = {**options, "unit": "tensor"}
     report = tallies.merge(recipe, tmp_path / "out")
     assert isinstance(report, tallies.MergeReport)
     assert len(report.experts[0].dropped_layers) == 1

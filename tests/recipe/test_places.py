@@ -115,3 +115,23 @@ def test_a_report_names_models_relative_to_itself(
     again = Places.of(str(tmp_path / "out" / "tallies.json"), is_report=True)
     assert again.identity(found) == places.identity(text)
     assert again.relative_to(tmp_path / "out", found) == found
+
+
+def test_the_file_system_is_asked_once_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = Places.of()
+    texts = [str(tmp_path / name) for name in "abc"]
+    asked: list[str] = []
+    realpath = os.path.realpath
+
+    def counting(path: str) -> str:
+        asked.append(path)
+        return realpath(path)
+
+    monkeypatch.setattr(os.path, "realpath", counting)
+    found = [[places.identity(text) for text in texts] for _ in range(3)]
+    assert found == [texts] * 3 and asked == texts
+    (tmp_path / "b").symlink_to("a")
+    assert places.anew().identity(texts[1]) == texts[0]
+    assert places.anew() == places

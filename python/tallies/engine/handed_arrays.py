@@ -13,7 +13,7 @@ from typing import Any
 from .._core import Plan
 from ..spec.dtypes import DTYPES
 from .arrays import array_dtype, new_array
-from .shared_plan import Combining, Key, SharedPlan
+from .shared_plan import Key, SharedPlan, WaitingCombine
 
 Handed = tuple[int, dict[int, tuple[Any, int]]]
 """The number of a tensor, and by the number of each merge an array and its address."""
@@ -47,7 +47,7 @@ class HandedArrays(SharedPlan):
 
     def starts_anew(self, waiting: Mapping[int, Any]) -> bool:
         """Return True if the next pass makes tensors that are not in hand."""
-        if not all(isinstance(one, Combining) for one in waiting.values()):
+        if not all(isinstance(one, WaitingCombine) for one in waiting.values()):
             return False
         return any(not self._is_held(key, waiting) for key in self._next(waiting))
 
@@ -59,7 +59,7 @@ class HandedArrays(SharedPlan):
             room.clear()
         return found
 
-    def _next(self, waiting: Mapping[int, Combining]) -> list[Key]:
+    def _next(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge next, as many as there is room for."""
         keys = super()._next(waiting)
         n_bytes, jobs = 0, dict.fromkeys(key[0] for key in keys)
@@ -69,12 +69,12 @@ class HandedArrays(SharedPlan):
         first = keys[0][0]
         return [key for key in keys if key[0] == first or (jobs[key[0]] or 0) <= self._room]
 
-    def _is_held(self, key: Key, waiting: Mapping[int, Combining]) -> bool:
+    def _is_held(self, key: Key, waiting: Mapping[int, WaitingCombine]) -> bool:
         taking = [number for number, one in waiting.items() if key in one.left]
         held = self._held.get(key[0], {})
         return key[2] is not None and all(number in held for number in taking)
 
-    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> dict[Key, Key]:
+    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> dict[Key, Key]:
         """Return the slice to merge for each that is asked for: all of what is not in hand."""
         return {key: key if self._is_held(key, waiting) else (key[0], 0, None) for key in keys}
 

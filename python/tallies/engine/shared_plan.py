@@ -62,7 +62,7 @@ class Survey:
 
 
 @dataclass
-class Combining:
+class WaitingCombine:
     """A combine that a merge waits for, and what of it is done."""
 
     tasks: Sequence[CombineTask]
@@ -115,7 +115,7 @@ class StandIn:
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
         rule = (gate, vote, blend)
-        asked = Combining(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
+        asked = WaitingCombine(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
         asked.left = {_key(task): task for task in tasks}
         if tasks:
             self._ask(asked)
@@ -182,14 +182,14 @@ class SharedPlan:
         self._combine(self._next(waiting), waiting)
         return {n: None for n, one in waiting.items() if not one.left}
 
-    def _next(self, waiting: Mapping[int, Combining]) -> list[Key]:
+    def _next(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge next: those of the merge that waits for the fewest.
 
         Other merges that wait for one of them get that one too.
         """
         return list(min(waiting.values(), key=lambda one: len(one.left)).left)
 
-    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> dict[Key, Key]:
+    def _slices(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> dict[Key, Key]:
         """Return the slice to merge for each that is asked for."""
         return {key: key for key in keys}
 
@@ -210,7 +210,7 @@ class SharedPlan:
     def _n_experts(self, job: int) -> int:
         return len(self._jobs[job][1]) - self._has_base
 
-    def _combine(self, keys: Sequence[Key], waiting: Mapping[int, Combining]) -> None:
+    def _combine(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> None:
         tasks, owners = [], []
         units: dict[tuple[int, int], int] = {}
         slices = self._slices(keys, waiting)

@@ -10,15 +10,26 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ..checkpoint.match import match
+from ..checkpoint.policy import STATE_DICT, Policy
 from ..engine.arrays import is_torch, view
 from ..errors import InputError
+from ..recipe.config import MergeConfig
+from ..recipe.tensor_keys import chosen
+from ..spec.choices import Extra, Missing
 from ..spec.dtypes import FLOATS
 from .checkpoints import merge
+from .checks import check_inputs
+from .dicts import check_copied, model_of
+from .planning import plan
 from .state_dicts import merge_state_dicts
 
 
 class Candidates(Protocol):
     """Models that are taken one after the other, and averages of them and one more."""
+
+    def check(self, models: Mapping[str, Any]) -> None:
+        """Raise InputError if the models, by name, do not merge; their floats are not read."""
 
     def take(self, model: Any) -> None:
         """Add a model to the sum."""
@@ -45,6 +56,21 @@ class InMemory:
         self._sum: dict[str, Any] = {}
         self._first: Mapping[str, Any] = {}
         self._n_taken = 0
+
+    def check(self, models: Mapping[str, Mapping[str, Any]]) -> None:
+        """Raise InputError if the models do not merge with the first one."""
+        policy = Policy(
+            has_base=False,
+            counters=False,
+            merges=False,
+            missing=chosen("missing", self._options.get("missing", Missing.ERROR), Missing),
+            extra=chosen("extra", self._options.get("extra", Extra.ERROR), Extra),
+            advice=STATE_DICT,
+        )
+        found = [model_of(name, one) for name, one in models.items()]
+        matched = match(found[0], found[1:], policy)
+        if self._options.get("integers", "equal") == "equal":
+            check_copied(found, matched)
 
     def take(self, model: Mapping[str, Any]) -> None:
         """Add a model to the sum."""
@@ -113,6 +139,10 @@ class OnDisk:
         self._options = {**options, "overwrite": False, "sync": False}
         self._final = options
         self._taken: list[str] = []
+
+    def check(self, models: Mapping[str, str | os.PathLike[str]]) -> None:
+        """Raise InputError if the models do not merge."""
+        check_inputs(plan(MergeConfig.load(_recipe([os.fspath(one) for one in models.values()]))))
 
     def take(self, model: str | os.PathLike[str]) -> None:
         """Add a model to the sum, which is written in float32 once it has two."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -85,10 +86,10 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
     rows = [("merged", *row) for row in zip(made.experts, report.experts, strict=True)]
     if report.base is not None:
         rows.insert(0, ("base", made.template, report.base))
-    paths = [path for _, model, _ in rows for path in model.paths]
+    ends = _ends(path for _, model, _ in rows for path in model.paths)
     stages = {path: name for name, path in made.config.places.stages}
     for role, model, known in rows:
-        names = [_name(path, paths) for path in model.paths]
+        names = [_name(path, ends) for path in model.paths]
         said = [*known.layers, listed(known.parameters)]
         parameters, fingerprint = ", ".join(filter(None, said)), known.fingerprint
         for number, path in enumerate(model.paths):
@@ -103,20 +104,28 @@ def _sources(made: MergePlan, report: MergeReport) -> Iterator[_Source]:
                 yield _Source(name, hub_id, role, parameters, mark, matter, stage)
 
 
-def _name(path: Path, others: Iterable[Path]) -> str:
+_Ends = Mapping[tuple[str, ...], int]
+
+
+def _ends(paths: Iterable[Path]) -> _Ends:
+    """Return how many different paths have each end."""
+    every = {path.absolute().parts[1:] for path in paths}
+    return Counter(parts[-n:] for parts in every for n in range(1, len(parts) + 1))
+
+
+def _name(path: Path, ends: _Ends) -> str:
     on_hub = of_snapshot(path)
-    return str(on_hub) if on_hub else _directory_name(path, others)
+    return str(on_hub) if on_hub else _directory_name(path, ends)
 
 
-def _directory_name(path: Path, others: Iterable[Path]) -> str:
+def _directory_name(path: Path, ends: _Ends) -> str:
     """Return the last name of a path, and as many before it as tell the path from others.
 
     A file has the name of its directory too: many are called ``model.safetensors``.
     """
     own = path.absolute().parts[1:]
-    ends = [other.absolute().parts[1:] for other in others if other != path]
     n = 1 if path.is_dir() else 2
-    while n < len(own) and any(end[-n:] == own[-n:] for end in ends):
+    while n < len(own) and ends[own[-n:]] > 1:
         n += 1
     return "/".join(own[-n:])
 

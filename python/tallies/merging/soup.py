@@ -58,13 +58,14 @@ def greedy_soup(
 ) -> SoupReport:
     """Average models greedily: take each in turn if the average with it scores no worse.
 
-    The models are tried from the best score to the worst, equal ones in the order given. The first
-    is taken; another is taken if the average of those taken and it scores at least as high as the
-    average without it (recipe 1 of Wortsman et al., Model soups, 2022, arXiv 2203.05482). The
-    float32 sum of those taken is kept, so that a step reads the sum and one model, however many
-    were taken. The soup has the bits of one ``linear`` merge of the chosen models, in the order in
-    which they were taken. Averages and the soup have the dtypes, the configuration and the
-    tokenizer of the first model that was taken.
+    All models are checked to merge with the first one before any is evaluated, so far as values
+    need not be read. They are tried from the best score to the worst, equal ones in the order
+    given. The first is taken; another is taken if the average of those taken and it scores at least
+    as high as the average without it (recipe 1 of Wortsman et al., Model soups, 2022, arXiv
+    2203.05482). The float32 sum of those taken is kept, so that a step reads the sum and one model,
+    however many were taken. The soup has the bits of one ``linear`` merge of the chosen models, in
+    the order in which they were taken. Averages and the soup have the dtypes, the configuration and
+    the tokenizer of the first model that was taken.
 
     Args:
         models: State dicts by name, which merge in memory, or paths by name, which merge on disk;
@@ -175,6 +176,7 @@ class _Soup:
         self._gain = gain
 
     def build(self, known: Mapping[str, float]) -> SoupReport:
+        self._candidates.check(self._models)
         own = {
             name: known[name] if name in known else self._score(model, name)
             for name, model in self._models.items()

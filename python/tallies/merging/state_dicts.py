@@ -160,6 +160,7 @@ class _Merge:
     ) -> dict[str, Any]:
         matched = match(self._models[0], self._models[1:], policy)
         names = matched.merged
+        modifiers.refuse_no_layers(names, self._models[0].label)
         shared, per_model = self._split(weights, parameters)
         resolver = Resolver(
             *(self._method, self._semantics, shared, per_model, self._labels, names),

@@ -198,7 +198,7 @@ class MergeConfig(TensorKeys, OutputKeys, StackKeys, StageKeys, BaseModel):
         Models of the hub have their commits, see ``Places.pinned``; adapters alone have the models
         that they change before them, see ``with_base``, unless adapters are the result.
         """
-        places = self._places
+        places = self._places.anew()
         if self.adapter_rank is not None:
             return self._restated(places.pinned)._at(places)
         values, warnings = pinned_values(stated(self), places)

@@ -178,14 +178,18 @@ class Modifiers:
             yield f"post_scale: the gradient {_SAME}"
         if scaling["beta"] and len({*positions.values()}) == 1:
             yield f"layer_scaling: the factor {_SAME}"
+        self.refuse_no_layers(names, model)
+        if self.drop_layers and len(self.layers(names)) < 2:
+            yield "drop_layers: drops none or all: the names show no more than one layer"
+
+    def refuse_no_layers(self, names: Sequence[str], model: str) -> None:
+        """Raise InputError if layers are to be dropped, and the names show none."""
         if self.drop_layers and names and not self.layers(names):
             raise InputError(
                 f"{model}: drop_layers: found no two layers in the names of "
                 f"{counted(len(names), 'tensor')} ({some(names)}), expected numbers as in "
                 "'layers.0.weight'; remove drop_layers, or let it rank tensors: 'unit: tensor'"
             )
-        if self.drop_layers and len(self.layers(names)) < 2:
-            yield "drop_layers: drops none or all: the names show no more than one layer"
 
     def layers(self, names: Iterable[str]) -> dict[str, list[str]]:
         """Return the layers that ``drop_layers`` ranks, in order, and their tensors."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from ..errors import InputError
@@ -38,6 +39,10 @@ class Places:
     file_first: bool = False
     stages: tuple[tuple[str, str], ...] = ()
     """The names of earlier stages of the request, and the directories of their results."""
+    _found: dict[tuple[str, ...], str] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What the file system said of texts: a run asks once, see ``anew``."""
 
     @classmethod
     def of(cls, file: str | None = None, *, is_report: bool = False) -> Places:
@@ -57,6 +62,10 @@ class Places:
     def with_stages(self, directories: Mapping[str, str]) -> Places:
         """Return these places with the results of stages by name; no path where none is there."""
         return replace(self, stages=tuple({**dict(self.stages), **directories}.items()))
+
+    def anew(self) -> Places:
+        """Return the same places, which ask the file system again: for a run that begins."""
+        return replace(self)
 
     def is_stage(self, text: str) -> bool:
         """Return True for the name of a stage, which wins over a path or a model of the hub."""
@@ -123,8 +132,11 @@ class Places:
     def _identity(self, text: str) -> str:
         if self.is_stage(text):
             return f"stage {text}"
-        model = self.hub_model(text)
-        return model.text if model else os.path.realpath(self.path(text))
+        if (text,) not in self._found:
+            model = self.hub_model(text)
+            found = model.text if model else os.path.realpath(self.path(text))
+            self._found[text,] = found
+        return self._found[text,]
 
     def pinned(self, text: str) -> str:
         """Return the text with the commits that are meant, where it names models of the hub.
@@ -210,7 +222,10 @@ class Places:
         there where the output is elsewhere: no report tells the name of a user. Adapters stand
         behind their model, in the same way.
         """
-        return self.by_piece(text, lambda piece: self._relative_to(output, piece))
+        key = (text, os.fspath(output))
+        if key not in self._found:
+            self._found[key] = self.by_piece(text, partial(self._relative_to, output))
+        return self._found[key]
 
     def for_peft(self, output: str | os.PathLike[str], text: str) -> str:
         """Return the text by which the configuration of an adapter in ``output`` names its base.
