@@ -494,7 +494,6 @@ def _fields(dtype: str, n: int) -> list[Kernel]:
     kind = np.dtype(_DTYPES[dtype])
     unit = kind.itemsize
     base, expert = (_filled(block.astype(kind), n) for block in _model_blocks()[:2])
-    planes, out = _array(np.uint8, unit * n), _array(np.dtype(f"u{unit}"), n)
     made = []
     for fields, other in ((Fields.FLOAT, None), (Fields.DIFFERENCE, base)):
         name = "alone" if other is None else "of a base"
@@ -503,8 +502,11 @@ def _fields(dtype: str, n: int) -> list[Kernel]:
         head = None if other is None else other[:CHECKED]
         wanted = split(expert[:CHECKED], fields.name.lower(), head)
         rows = [_filled(row, n) for row in wanted]
+        planes, out = _array(np.uint8, unit * n), _array(np.dtype(f"u{unit}"), n)
 
-        def split_run(first: int, n: int, fields: Fields = fields, other: Any = other) -> None:
+        def split_run(
+            first: int, n: int, fields: Fields = fields, other: Any = other, planes: Any = planes
+        ) -> None:
             part = slice(first, first + n)
             _core.split_fields(
                 values=expert[part].view(np.uint8),
@@ -515,7 +517,12 @@ def _fields(dtype: str, n: int) -> list[Kernel]:
             )
 
         def join_run(
-            first: int, n: int, fields: Fields = fields, other: Any = other, rows: Any = rows
+            first: int,
+            n: int,
+            fields: Fields = fields,
+            other: Any = other,
+            rows: Any = rows,
+            out: Any = out,
         ) -> None:
             part = slice(first, first + n)
             _core.join_fields(
@@ -526,10 +533,12 @@ def _fields(dtype: str, n: int) -> list[Kernel]:
                 out=out[part],
             )
 
-        def check_split(lowest: Array = wanted[0]) -> None:
+        def check_split(lowest: Array = wanted[0], planes: Any = planes) -> None:
             _expect("split_fields", planes[:CHECKED], lowest)
 
-        def check_join(fields: Fields = fields, head: Any = head, wanted: Any = wanted) -> None:
+        def check_join(
+            fields: Fields = fields, head: Any = head, wanted: Any = wanted, out: Any = out
+        ) -> None:
             _expect("join_fields", out[:CHECKED], join(wanted, fields.name.lower(), head))
 
         made += [

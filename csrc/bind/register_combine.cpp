@@ -34,6 +34,7 @@ CombineTask together(const std::vector<CombineTask>& tasks, const std::vector<Ru
   check_length("rules", rules.size(), tasks.size(), "one for each task");
   check_length("majorities", majorities.size(), tasks.size(), "one for each task");
   CombineTask joined{to_slice(job), {}, unit};
+  if (!tasks.empty()) joined.ranked_job = tasks[0].slice.job;
   for (std::size_t i = 0; i < tasks.size(); ++i) {
     const Rule rule = std::apply(to_rule, rules[i]);
     for (Candidate candidate : tasks[i].candidates) {
@@ -120,6 +121,7 @@ void register_combine(py::module_& m) {
       .def_property_readonly("first", [](const CombineTask& task) { return task.slice.first; })
       .def_property_readonly("n_elements",
                              [](const CombineTask& task) { return length(task.slice); })
+      .def_readonly("unit", &CombineTask::unit)
       .def_property_readonly("majority", [](const CombineTask& task) {
         return task.candidates.empty() ? -1 : task.candidates[0].majority;
       });

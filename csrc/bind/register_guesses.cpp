@@ -60,9 +60,9 @@ void register_results(py::module_& m) {
       .def_readonly("is_right", &Settled::is_right)
       .def_readonly("results", &Settled::results)
       .def_property_readonly("again", [](const Settled& settled) {
-        std::vector<std::tuple<std::size_t, std::uint64_t, std::uint64_t>> ranges;
+        std::vector<std::tuple<std::size_t, std::size_t, std::uint64_t, std::uint64_t>> ranges;
         for (const Settled::Again& one : settled.again)
-          ranges.emplace_back(one.task, one.first, one.n_elements);
+          ranges.emplace_back(one.task, one.candidate, one.first, one.n_elements);
         return ranges;
       });
 }
@@ -87,8 +87,7 @@ void check(const Plan& plan, const std::vector<CombineTask>& tasks, Guesses* gue
       for (std::size_t i = 0; i < candidate.searches.size(); ++i)
         check_search(*guesses, task, candidate.searches[i], i % n_experts, n_experts);
     }
-    if (task.unit >= 0)
-      position_in(guesses->units[static_cast<std::size_t>(task.unit)], task.slice);
+    if (task.unit >= 0) position_in(guesses->units[static_cast<std::size_t>(task.unit)], task);
   }
 }
 
@@ -98,14 +97,15 @@ void register_guesses(py::module_& m) {
       .def(
           "guess",
           [](const Plan& plan, std::vector<Unit> units, bool locate, const Limits& limits,
-             std::size_t list_bytes, py::object progress) {
+             std::size_t list_bytes, const std::optional<py::bytes>& data, py::object progress) {
             check(plan, units, Ranking());
+            if (data) return read_guesses(*data, std::move(units));
             return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
               return guess(plan, std::move(units), locate, list_bytes, limits, on_progress);
             });
           },
           py::kw_only(), py::arg("units"), py::arg("locate"), py::arg("limits"),
-          py::arg("list_bytes") = 0, py::arg("progress") = py::none())
+          py::arg("list_bytes") = 0, py::arg("data") = py::none(), py::arg("progress") = py::none())
       .def(
           "settle",
           [](const Plan& plan, Guesses& guesses, const Limits& limits, py::object progress) {

@@ -42,6 +42,13 @@ struct Draw {
 // A probability of 1: random numbers are whole numbers below it.
 inline constexpr std::int32_t kCertain = 1 << 30;
 
+// One of several results of a combine that differ in scale alone.
+struct Multiple {
+  float scale;
+  void* out;
+  bool overflow = false;  // found by the combine
+};
+
 struct CombineArgs {
   const void* base;  // null: experts hold the deltas themselves, the output is scale * merged
   const void* const* experts;  // n_experts arrays of the base's type
@@ -61,6 +68,9 @@ struct CombineArgs {
   // Gate::random: n_experts. Elements first to first + n do not pass a multiple of 2^32.
   const Draw* draws = nullptr;
   std::uint64_t first = 0;  // element of the tensor
+  // If there are any, they take the place of `scale` and `out`, and have their own overflow.
+  Multiple* multiples = nullptr;
+  int n_multiples = 0;
 };
 
 // Sums over the elements of a combine; halves add up to the whole.

@@ -1,4 +1,4 @@
-// Candidates of a combine that differ in their scale alone, and share a merged delta.
+// Candidates of a combine that differ in their scale alone, and share gate, vote and blend.
 #pragma once
 
 #include <algorithm>
@@ -10,8 +10,6 @@ namespace tallies {
 
 // Numbers of candidates that differ in nothing but the scale.
 using Alike = std::vector<std::size_t>;
-// Fewer are merged one by one, for which no deltas have to be made in float32.
-inline constexpr std::size_t kLeastAlike = 3;
 
 inline bool differ_in_scale_alone(const Candidate& a, const Candidate& b) {
   return a.weights == b.weights && a.row_length == b.row_length && a.floors == b.floors &&
@@ -35,13 +33,7 @@ inline std::vector<Alike> groups_alike(const std::vector<Candidate>& candidates,
     else
       groups.push_back({k});
   }
-  std::vector<Alike> found;
-  for (const Alike& group : groups) {
-    if (group.size() >= kLeastAlike) found.push_back(group);
-    for (std::size_t i = 0; i < group.size() && group.size() < kLeastAlike; ++i)
-      found.push_back({group[i]});
-  }
-  return found;
+  return groups;
 }
 
 }  // namespace tallies

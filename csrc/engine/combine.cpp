@@ -22,6 +22,7 @@ struct Scratch {
   BaseAdder adder;
   StageRunner stages;
   std::vector<float> merged, unwritten;
+  std::vector<Multiple> multiples;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
   Verifier::Scratch guessed;
@@ -49,7 +50,7 @@ class Combine {
       votes_[i] = options.votes[i];
     if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
     for (const CombineTask& task : tasks)
-      alike_.push_back(groups_alike(task.candidates, plan.has_base && !accelerator_));
+      alike_.push_back(groups_alike(task.candidates, !accelerator_));
   }
 
   std::vector<CombineResult> run(const Limits& limits, const Progress& progress) {
@@ -123,55 +124,18 @@ class Combine {
     if (candidate.row_length != 0) row_length = candidate.row_length;
     split_at_cutoffs(tile.first, tile.n, candidate.floors, candidate.cutoffs, scratch.floors,
                      [&](std::size_t begin, std::size_t n_same) {
-                       split_at_rows(
-                           tile.first + begin, n_same, row_length,
-                           [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                             const float* weights = candidate.weights.data();
-                             if (candidate.row_length != 0)
-                               weights += row * plan_.n_experts(task.slice.job);
-                             CombineArgs args = args_of(task, candidate, weights, scratch);
-                             args.zero_sign = zero_sign;
-                             if (alike.size() == 1)
-                               merge_piece(tile, task, candidate, args, begin + at, n,
-                                           out(alike[0]), scratch, results[alike[0]].tally);
-                             else
-                               merge_scaled(tile, task, alike, args, begin + at, n, out, scratch,
-                                            results);
-                           });
+                       split_at_rows(tile.first + begin, n_same, row_length,
+                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
+                                       const float* weights = candidate.weights.data();
+                                       if (candidate.row_length != 0)
+                                         weights += row * plan_.n_experts(task.slice.job);
+                                       CombineArgs args =
+                                           args_of(task, candidate, weights, scratch);
+                                       args.zero_sign = zero_sign;
+                                       merge_piece(tile, task, alike, args, begin + at, n, out,
+                                                   scratch, results);
+                                     });
                      });
-  }
-
-  // Makes the merged delta of candidates that differ in scale alone once, in float32, and adds each
-  // multiple of it to the base.
-  template <class Out>
-  void merge_scaled(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs args,
-                    std::size_t first, std::size_t n, const Out& out, Scratch& scratch,
-                    std::vector<CandidateResult>& results) const {
-    const std::vector<Source>& sources = plan_.sources[task.slice.job];
-    const DType out_type = plan_.output_types[task.slice.job];
-    const int rule = rule_of(task.candidates[alike[0]]);
-    const std::int32_t overflow = args.overflow;
-    scratch.merged.resize(kChunk);
-    args.base = nullptr;
-    args.scale = 1.0f;
-    args.overflow = overflow_bits(DType::f32);
-    args.out = scratch.merged.data();
-    CombineTally all;
-    scratch.reader.for_each_rows(tile, first, n, sources, As::deltas,
-                                 [&](const Rows& rows, std::size_t at, std::size_t count) {
-                                   args.experts = rows.values.data();
-                                   args.first = tile.first + at;
-                                   args.n = count;
-                                   kernels().combine[static_cast<int>(DType::f32)][rule](args, all);
-                                   for (const std::size_t k : alike) {
-                                     const std::int32_t largest = scratch.adder.add(
-                                         tile, at, count, sources[0], scratch.merged.data(),
-                                         nullptr, task.candidates[k].scale, out_type,
-                                         out(k) + at * size_of(out_type));
-                                     results[k].tally.overflow |= largest >= overflow;
-                                   }
-                                 });
-    for (const std::size_t k : alike) results[k].tally += all;
   }
 
   // Returns the arguments of the kernels without arrays and elements.
@@ -197,31 +161,50 @@ class Combine {
     return index_of(candidate.rule.value_or(options_.rule));
   }
 
-  void merge_piece(const Tile& tile, const CombineTask& task, const Candidate& candidate,
-                   CombineArgs& args, std::size_t first, std::size_t n, void* tile_out,
-                   Scratch& scratch, CombineTally& tally) const {
+  // Merges a piece of a tile for candidates that differ in scale alone, or one.
+  template <class Out>
+  void merge_piece(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs& args,
+                   std::size_t first, std::size_t n, const Out& tile_out, Scratch& scratch,
+                   std::vector<CandidateResult>& results) const {
+    const Candidate& candidate = task.candidates[alike[0]];
+    CombineTally& tally = results[alike[0]].tally;
     if (std::holds_alternative<Stages>(candidate.traits) || candidate.consensus) {
-      merge_deltas(tile, task, candidate, args, first, n, tile_out, scratch, tally);
+      merge_deltas(tile, task, candidate, args, first, n, tile_out(alike[0]), scratch, tally);
       return;
     }
     const int rule = rule_of(candidate);
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
     const bool is_direct = is_fused(out_type) && stored_type(sources) == out_type;
-    if (!is_direct) scratch.merged.resize(kChunk);
+    if (!is_direct) scratch.merged.resize(alike.size() * kChunk);
+    std::vector<Multiple>& multiples = scratch.multiples;
+    multiples.clear();
+    for (const std::size_t k : alike) multiples.push_back({task.candidates[k].scale, nullptr});
+    CombineTally all;
     scratch.reader.for_each_rows(
         tile, first, n, sources, is_direct ? As::as_stored : As::float32,
         [&](const Rows& rows, std::size_t at, std::size_t count) {
-          char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
+          const auto out = [&](std::size_t i) -> char* {
+            return tile_out(alike[i]) + at * size_of(out_type);
+          };
+          const auto merged = [&](std::size_t i) { return scratch.merged.data() + i * kChunk; };
+          for (std::size_t i = 0; i < alike.size(); ++i)
+            multiples[i].out = is_direct ? static_cast<void*>(out(i)) : merged(i);
           args.base = plan_.has_base ? rows.values[0] : nullptr;
           args.experts = rows.values.data() + plan_.has_base;
-          args.out = is_direct ? static_cast<void*>(out) : scratch.merged.data();
+          args.out = multiples[0].out;
+          args.multiples = multiples.data();
+          args.n_multiples = alike.size() > 1 ? static_cast<int>(alike.size()) : 0;
           args.n = count;
           args.first = tile.first + at;
-          merge_rows(tile.worker, rows, rule, is_direct, args, tally);
-          if (!is_direct)
-            kernels().narrow[static_cast<int>(out_type)](scratch.merged.data(), out, count);
+          merge_rows(tile.worker, rows, rule, is_direct, args, all);
+          for (std::size_t i = 0; i < alike.size() && !is_direct; ++i)
+            kernels().narrow[static_cast<int>(out_type)](merged(i), out(i), count);
         });
+    for (std::size_t i = 0; i < alike.size(); ++i) {
+      results[alike[i]].tally += all;
+      results[alike[i]].tally.overflow |= multiples[i].overflow;
+    }
   }
 
   // Merges on the device the rows that are worth a copy there.

@@ -1,6 +1,7 @@
 // The pass that writes: gate, vote and blend of every tile.
 #pragma once
 
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -13,6 +14,8 @@ struct CombineTask {
   Slice slice;
   std::vector<Candidate> candidates;  // one for each row of outputs
   int unit = -1;                      // of guesses, -1 for none
+  // The job by which the unit knows the slice, where that is another one with the same inputs.
+  std::optional<std::size_t> ranked_job = {};
 };
 
 using Range = std::pair<std::uint64_t, std::uint64_t>;  // first element, number of elements

@@ -65,7 +65,9 @@ Guesses guess(const Plan& plan, std::vector<Unit> units, bool locate, std::size_
   return guesses;
 }
 
-std::size_t position_in(const Unit& unit, const Slice& slice) {
+std::size_t position_in(const Unit& unit, const CombineTask& task) {
+  Slice slice = task.slice;
+  slice.job = task.ranked_job.value_or(slice.job);
   for (std::size_t i = 0; i < unit.slices.size(); ++i) {
     const Slice& all = unit.slices[i];
     if (all.job == slice.job && all.first <= slice.first &&

@@ -77,9 +77,10 @@ struct Guesses {
 struct Settled {
   std::vector<std::vector<Threshold>> thresholds;
   std::vector<std::vector<bool>> is_right;
-  std::vector<std::optional<CombineResult>> results;  // per task, of those that have changed
+  // Per task and candidate, of those that have changed.
+  std::vector<std::vector<std::optional<CandidateResult>>> results;
   struct Again {
-    std::size_t task;
+    std::size_t task, candidate;
     std::uint64_t first, n_elements;
   };
   std::vector<Again> again;
@@ -97,7 +98,7 @@ inline bool has_room(const Bracket& range) { return range.high - range.low > 1; 
 void set_floors(std::vector<Candidate>&, const Unit&, std::size_t position,
                 std::span<const Threshold>);
 
-// Raises a position among the slices of a unit, or refuses a slice that lies in none of them.
-std::size_t position_in(const Unit&, const Slice&);
+// Returns the position of a task's slice among those of its unit; error if it lies in none of them.
+std::size_t position_in(const Unit&, const CombineTask&);
 
 }  // namespace tallies

@@ -194,18 +194,14 @@ std::vector<Patterns> magnitudes_of(const Plan& plan, const GuessedTask& task,
   return found;
 }
 
-std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task,
-                                  const std::vector<Candidate>& right, GuessedTile& tile) {
-  std::size_t n = 0;
-  const std::vector<Patterns> magnitudes = magnitudes_of(plan, task, tile.listed);
-  for (std::size_t k = 0; k < right.size(); ++k) {
-    Repair one(plan, task, tile, k, right[k], magnitudes);
-    if (one.size() == 0) continue;
-    if (!one.merge(tile.candidates[k])) return {};
-    one.write(tile.candidates[k]);
-    n += one.size();
-  }
-  return n;
+std::optional<std::size_t> repair(const Plan& plan, const GuessedTask& task, std::size_t candidate,
+                                  const Candidate& right, const std::vector<Patterns>& magnitudes,
+                                  GuessedTile& tile) {
+  Repair one(plan, task, tile, candidate, right, magnitudes);
+  if (one.size() == 0) return 0;
+  if (!one.merge(tile.candidates[candidate])) return {};
+  one.write(tile.candidates[candidate]);
+  return one.size();
 }
 
 }  // namespace tallies

@@ -124,70 +124,86 @@ class Settling {
   }
 
   void settle(std::size_t number, Settled& settled) {
-    GuessedTask& task = guesses_.tasks[number];
+    const GuessedTask& task = guesses_.tasks[number];
+    const std::size_t n = task.task.candidates.size();
+    auto& results = settled.results[number];
+    results.resize(n);
     if (task.task.unit < 0) return;
-    const auto unit = static_cast<std::size_t>(task.task.unit);
     // The searches of each candidate of which lists lack elements.
-    std::vector<std::vector<std::size_t>> unlisted(task.task.candidates.size());
-    bool is_wrong = false, is_whole = true;
-    for (std::size_t k = 0; k < unlisted.size(); ++k)
-      for (std::size_t f = 0; f < task.task.candidates[k].searches.size(); ++f) {
-        const int search = task.task.candidates[k].searches[f];
-        if (search < 0) continue;
-        const std::size_t i = guesses_.index_of(unit, static_cast<std::size_t>(search));
-        if (is_same(guesses_.guessed[i], exact_[i])) continue;
-        is_wrong = true;
-        if (task.is_listed && is_listed(i)) continue;
-        unlisted[k].push_back(f);
-        is_whole = false;
-      }
-    if (!is_wrong) return;
-    CombineResult& result = settled.results[number].emplace();
-    result.candidates.resize(task.task.candidates.size());
-    const Slice& slice = task.task.slice;
-    // Tiles are remembered where lists or cut-offs may need them.
-    if (!is_whole && !guesses_.locate) {
-      if (slice.n_elements > 0) settled.again.push_back({number, slice.first, slice.n_elements});
-      return;
+    std::vector<std::vector<std::size_t>> unlisted(n);
+    std::vector<std::size_t> by_tiles;  // candidates
+    for (std::size_t k = 0; k < n; ++k) {
+      if (!is_wrong(task, k, unlisted[k])) continue;
+      results[k].emplace();
+      const Slice& slice = task.task.slice;
+      // Tiles are remembered where lists or cut-offs may need them.
+      if (unlisted[k].empty() || guesses_.locate)
+        by_tiles.push_back(k);
+      else if (slice.n_elements > 0)
+        settled.again.push_back({number, k, slice.first, slice.n_elements});
     }
-    for (const Range& range : settle_tiles(task, unlisted, result))
-      settled.again.push_back({number, range.first, range.second});
+    if (!by_tiles.empty()) settle_tiles(number, by_tiles, unlisted, settled);
   }
 
-  // Makes tiles right and adds up their results. Returns the ranges to combine again.
-  std::vector<Range> settle_tiles(GuessedTask& task,
-                                  const std::vector<std::vector<std::size_t>>& unlisted,
-                                  CombineResult& result) {
+  // Returns whether a threshold of a candidate was guessed wrong, and notes those of which lists
+  // lack elements.
+  bool is_wrong(const GuessedTask& task, std::size_t candidate,
+                std::vector<std::size_t>& unlisted) const {
+    const std::vector<int>& searches = task.task.candidates[candidate].searches;
+    bool found = false;
+    for (std::size_t f = 0; f < searches.size(); ++f) {
+      if (searches[f] < 0) continue;
+      const std::size_t i = guesses_.index_of(static_cast<std::size_t>(task.task.unit),
+                                              static_cast<std::size_t>(searches[f]));
+      if (is_same(guesses_.guessed[i], exact_[i])) continue;
+      found = true;
+      if (!task.is_listed || !is_listed(i)) unlisted.push_back(f);
+    }
+    return found;
+  }
+
+  // Makes the tiles of some candidates right, and adds up their results; or notes the ranges to
+  // combine again.
+  void settle_tiles(std::size_t number, const std::vector<std::size_t>& candidates,
+                    const std::vector<std::vector<std::size_t>>& unlisted, Settled& settled) {
+    GuessedTask& task = guesses_.tasks[number];
     std::vector<Candidate> wrong = task.task.candidates, right = exact(task);
-    std::vector<std::uint8_t> is_left(task.tiles.size());
+    const std::size_t n = candidates.size();
+    std::vector<std::uint8_t> is_left(task.tiles.size() * n);
     std::atomic<std::uint64_t> n_repaired = 0;
     parallel_for(task.tiles.size(), limits_.n_threads, [&](std::size_t i) {
       GuessedTile& tile = task.tiles[i];
-      for (std::size_t k = 0; k < wrong.size(); ++k)
+      const std::vector<Patterns> magnitudes = magnitudes_of(plan_, task, tile.listed);
+      for (std::size_t j = 0; j < n; ++j) {
+        const std::size_t k = candidates[j];
+        std::uint8_t& left = is_left[i * n + j];
         for (const std::size_t f : unlisted[k])
-          is_left[i] |= differs(tile, floors_of(wrong[k])[f], floors_of(right[k])[f]);
-      if (is_left[i]) return;
-      const std::optional<std::size_t> n = repair(plan_, task, right, tile);
-      is_left[i] = !n;
-      n_repaired += n.value_or(0);
+          left |= differs(tile, floors_of(wrong[k])[f], floors_of(right[k])[f]);
+        if (left) continue;
+        const std::optional<std::size_t> found = repair(plan_, task, k, right[k], magnitudes, tile);
+        left = !found;
+        n_repaired += found.value_or(0);
+      }
     });
     guesses_.n_repaired += n_repaired;
-    std::vector<Range> again;
-    for (std::size_t i = 0; i < task.tiles.size(); ++i) {
-      const GuessedTile& tile = task.tiles[i];
-      const Range range{tile.first, tile.n};
-      if (is_left[i])
-        again.push_back(range);
-      else
-        for (std::size_t k = 0; k < right.size(); ++k)
-          add_tile(result.candidates[k], range, tile.candidates[k]);
+    for (std::size_t j = 0; j < n; ++j) {
+      const std::size_t k = candidates[j];
+      CandidateResult& result = *settled.results[number][k];
+      std::vector<Range> again;
+      for (std::size_t i = 0; i < task.tiles.size(); ++i) {
+        const GuessedTile& tile = task.tiles[i];
+        const Range range{tile.first, tile.n};
+        if (is_left[i * n + j])
+          again.push_back(range);
+        else
+          add_tile(result, range, tile.candidates[k]);
+      }
+      join_neighbours(result.plus.ranges);
+      join_neighbours(result.minus.ranges);
+      join_neighbours(again);
+      for (const Range& range : again)
+        settled.again.push_back({number, k, range.first, range.second});
     }
-    for (CandidateResult& one : result.candidates) {
-      join_neighbours(one.plus.ranges);
-      join_neighbours(one.minus.ranges);
-    }
-    join_neighbours(again);
-    return again;
   }
 
   // Returns whether a floor is another for some element of the tile.

@@ -53,15 +53,16 @@ Verifier::Verifier(const Plan& plan, std::vector<CombineTask>& tasks, const Comb
     std::size_t position = 0;
     if (task.unit >= 0) {
       const auto u = static_cast<std::size_t>(task.unit);
-      position = position_in(guesses.units[u], task.slice);
+      position = position_in(guesses.units[u], task);
       const std::size_t n = guesses.units[u].ranks.size();
       set_floors(task.candidates, guesses.units[u], position,
                  std::span(guesses.guessed).subspan(guesses.first[u], n));
     }
     const DType out = plan.output_types[task.slice.job];
     const bool is_direct = is_fused(out) && stored_type(plan.sources[task.slice.job]) == out;
-    const bool is_listed = std::ranges::all_of(
-        task.candidates, [&](const Candidate& one) { return is_plain(one, options.rule); });
+    const bool is_listed = std::ranges::all_of(task.candidates, [&](const Candidate& one) {
+      return one.searches.empty() || is_plain(one, options.rule);
+    });
     guesses.tasks.push_back({task,
                              options.rule,
                              options.fingerprints,

@@ -165,12 +165,15 @@ TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
     return ToEntry(args.floors[expert], args.weights[expert]);
 }
 
-// Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
-// from at(n_experts) on, into `out`. Args are CombineArgs, with host or device pointers.
-template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class Args, class At>
-TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::size_t i, const At& at,
-                                const std::int8_t* signs, typename T::Word* out, LaneTally& lanes) {
-  const float divisor = args.divisor, scale = args.scale;
+// Merges kPairs pairs of elements from element i on, of which n count, those of expert e from at(e)
+// on and the base's from at(n_experts) on.
+template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class At>
+TALLIES_INLINE void merge_block(const CombineArgs& args, const ZeroSign& zero, std::size_t i,
+                                std::size_t n, const At& at, const std::int8_t* signs,
+                                LaneTally& lanes) {
+  using Word = typename T::Word;
+  constexpr int kBlock = kPairs * kPair;
+  const float divisor = args.divisor;
   Pair base[kPairs] = {};
   typename Rule::Acc acc[kPairs][2] = {};
   if constexpr (kDelta) {
@@ -231,29 +234,58 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
       Rule::step(acc[u][h], entry(delta), entry.weight);
     });
   }
-  Pair results[kPairs];
-  I32s largest{};
+  F32s merged[kPairs][2];
+  I32s watched{};
   for (int u = 0; u < kPairs; ++u) {
     const auto given = Signs<T>::load2(signs + u * kPair);
     for (int h = 0; h < 2; ++h) {
-      const F32s merged = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
-      const F32s scaled = scale * merged;
-      const F32s result = kDelta ? base[u].v[h] + scaled : scaled;
-      results[u].v[h] = result;
-      largest = larger(largest, larger(magnitude(result), Rule::watched(acc[u][h])));
+      merged[u][h] = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
+      watched = larger(watched, Rule::watched(acc[u][h]));
     }
-    T::store2_numbers(out + u * kPair, results[u]);
   }
-  if (any(greater(largest, all(args.overflow - 1)))) [[unlikely]] {
+  // Writes a multiple of the merged values, and returns whether some may be NaN or infinite.
+  const auto write = TALLIES_LAMBDA(float scale, void* to, LaneTally& tally) {
+    Word last[kBlock];
+    Word* const out = n == kBlock ? static_cast<Word*>(to) + i : last;
+    Pair results[kPairs];
+    I32s largest = watched;
     for (int u = 0; u < kPairs; ++u) {
-      const auto given = Signs<T>::load2(signs + u * kPair);
       for (int h = 0; h < 2; ++h) {
-        F32s& result = results[u].v[h];
-        result = Rule::repair(acc[u][h], given.v[h], result, lanes);
-        lanes.largest = larger(lanes.largest, magnitude(result));
+        const F32s scaled = scale * merged[u][h];
+        results[u].v[h] = kDelta ? base[u].v[h] + scaled : scaled;
+        largest = larger(largest, magnitude(results[u].v[h]));
       }
-      T::store2(out + u * kPair, results[u]);
+      T::store2_numbers(out + u * kPair, results[u]);
     }
+    const bool is_large = any(greater(largest, all(args.overflow - 1)));
+    if (is_large) [[unlikely]] {
+      for (int u = 0; u < kPairs; ++u) {
+        const auto given = Signs<T>::load2(signs + u * kPair);
+        for (int h = 0; h < 2; ++h) {
+          F32s& result = results[u].v[h];
+          result = Rule::repair(acc[u][h], given.v[h], result, tally);
+          tally.largest = larger(tally.largest, magnitude(result));
+        }
+        T::store2(out + u * kPair, results[u]);
+      }
+    }
+    if (n != kBlock) __builtin_memcpy(static_cast<Word*>(to) + i, last, n * sizeof(Word));
+    return is_large;
+  };
+  if (args.n_multiples == 0) {
+    write(args.scale, args.out, lanes);
+    return;
+  }
+  for (int m = 0; m < args.n_multiples; ++m) {
+    Multiple& multiple = args.multiples[m];
+    // A vote that is no number is one of all multiples, and counts with the first.
+    LaneTally own;
+    if (!write(multiple.scale, multiple.out, own)) continue;
+    multiple.overflow |= any(greater(own.largest, all(args.overflow - 1)));
+    if (m > 0) continue;
+    lanes.signs += own.signs;
+    lanes.conflicts += own.conflicts;
+    lanes.cancellations += own.cancellations;
   }
 }
 
@@ -269,20 +301,16 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
 
   const ZeroSign zero(kVote == Vote::given ? 0 : args.zero_sign);
   LaneTally lanes;
-  Word* const out = static_cast<Word*>(args.out);
   const auto body =
       TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
     std::int8_t signs[kBlock] = {};
     if constexpr (kVote == Vote::given) __builtin_memcpy(signs, args.signs + i, n);
-    Word last[kBlock];
     const auto at = TALLIES_LAMBDA(int row) {
       const Word* p = rows[row] + first;
       prefetch_block(p, kBlock);
       return p;
     };
-    merge_block<T, kDelta, ToEntry, Rule, kPairs>(args, zero, i, at, signs,
-                                                  n == kBlock ? out + i : last, lanes);
-    if (n != kBlock) __builtin_memcpy(out + i, last, n * sizeof(Word));
+    merge_block<T, kDelta, ToEntry, Rule, kPairs>(args, zero, i, n, at, signs, lanes);
   };
   for_each_block<kBlock>(inputs, args.n_experts + (kDelta ? 1 : 0), args.n, body);
   lanes.add_to(tally, args.overflow);

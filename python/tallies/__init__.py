@@ -1,9 +1,10 @@
 """Merge fine-tuned checkpoints in weight space, natively and in bounded memory.
 
 ``merge``, ``plan`` and ``sweep`` work on checkpoints on disk, ``merge_state_dicts`` on tensors in
-memory, ``pack`` keeps many experts in a ``Store``, ``extract_lora`` takes an adapter out of a
-fine-tune, ``inspect`` and ``verify`` look at checkpoints and stores, and ``diff`` compares two
-models. The modules:
+memory, ``pack`` keeps many experts in a ``Store``, ``make_patch`` and ``apply_patch`` keep and make
+the exact difference of two models, ``extract_lora`` takes an adapter out of a fine-tune,
+``inspect`` and ``verify`` look at checkpoints and stores, and ``diff`` compares two models. The
+modules:
 
 * ``kernels``: the steps of a merge on NumPy arrays;
 * ``torch``: the same steps on tensors, differentiable merges, live switching of tasks;
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from .merging.soup import SoupReport, greedy_soup
     from .merging.state_dicts import merge_state_dicts
     from .merging.sweep import sweep
+    from .patches.applying import apply_patch
+    from .patches.making import make_patch
+    from .patches.report import PatchReport
     from .recipe.config import MergeConfig
     from .store import PackReport, Store, pack
 
@@ -50,11 +54,13 @@ __all__ = [
     "MergePlan",
     "MergeReport",
     "PackReport",
+    "PatchReport",
     "SoupReport",
     "StorageError",
     "Store",
     "TalliesError",
     "__version__",
+    "apply_patch",
     "cpu",
     "cuda",
     "diff",
@@ -63,6 +69,7 @@ __all__ = [
     "inspect",
     "inspection",
     "kernels",
+    "make_patch",
     "merge",
     "merge_state_dicts",
     "methods",
@@ -83,12 +90,15 @@ _HOME = {
     "MergePlan": "merging.plan",
     "MergeReport": "merging.report",
     "PackReport": "store.packing.report",
+    "PatchReport": "patches.report",
     "SoupReport": "merging.soup",
     "Store": "store.opened",
+    "apply_patch": "patches.applying",
     "diff": "inspection.diff",
     "extract_lora": "lora.extract",
     "greedy_soup": "merging.soup",
     "inspect": "inspection.checkpoints",
+    "make_patch": "patches.making",
     "merge": "merging.checkpoints",
     "merge_state_dicts": "merging.state_dicts",
     "pack": "store.packing.pack",

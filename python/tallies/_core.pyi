@@ -278,15 +278,15 @@ class Settled:
     def is_right(self) -> list[list[bool]]:
         """True for each threshold that was guessed right, cut-off included."""
     @property
-    def results(self) -> list[CombineResult | None]:
-        """The results of tasks that have changed, without the elements to combine again.
+    def results(self) -> list[list[CandidateResult | None]]:
+        """The results that have changed, by task and candidate; None where the result stands.
 
-        Tasks count through all combines that used the guesses; None where the result stands.
-        ``inputs`` are empty, because they never change.
+        Tasks count through all combines that used the guesses. Results lack the elements to
+        combine again.
         """
     @property
-    def again(self) -> list[tuple[int, int, int]]:
-        """The task, the first element and the number of elements to combine again, in order."""
+    def again(self) -> list[tuple[int, int, int, int]]:
+        """The task, candidate, first element and number of elements to combine again."""
 
 class Draw:
     """Drop entries at random, all with one probability: ``chance`` of 2^30 to stay."""
@@ -433,6 +433,8 @@ class CombineTask:
     def first(self) -> int: ...
     @property
     def n_elements(self) -> int | None: ...
+    @property
+    def unit(self) -> int: ...
     @property
     def majority(self) -> int: ...
 
@@ -813,6 +815,7 @@ class Plan:
         locate: bool,
         limits: Limits,
         list_bytes: int = 0,
+        data: bytes | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Guesses:
         """Guess the thresholds of magnitudes that ``select`` would find, from a sample.
@@ -826,6 +829,7 @@ class Plan:
             limits: Threads and buffers.
             list_bytes: Memory for lists of elements that a guess leaves open; 0 for as much as the
                 buffers.
+            data: The bytes of guesses of these units to go on from, in the place of a sample.
             progress: Is called with the bytes moved since the last call.
         """
     def settle(

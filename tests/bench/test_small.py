@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accuracy, hub, matrices, startup, torch_ops, weighted
+from bench import accuracy, hub, lossless, matrices, startup, torch_ops, weighted
 from bench.support import harness
 from tallies import methods
 from tallies.store.codecs import registry as codecs
@@ -75,3 +75,10 @@ def test_another_result_than_the_peers_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(torch_ops.torch_peers.PROGRAMS, "peft", lambda base, *_: base)
     with pytest.raises(AssertionError, match="not close"):
         torch_ops.check()
+
+
+def test_lossless_stores_and_coders(tmp_path: Path) -> None:
+    rows = lossless.run(100_000, repeat=1, directory=tmp_path)
+    assert "zstandard, few matches" in lossless.show(rows)
+    ratios = {row.case["of"]: row.facts["ratio"] for row in rows if row.case["what"] == "unpack"}
+    assert ratios["step 0.0001"] > ratios["step 0.0004"] > ratios["base"] > 1.4

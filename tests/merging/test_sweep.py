@@ -112,21 +112,21 @@ def test_scales_of_odd_values(tmp_path: Path, dtype: Any) -> None:
     assert_as_alone(recipe, grid, tmp_path, max_memory="64KiB")
 
 
-def test_a_selection_and_a_combine_read_for_all(
+def test_one_combine_reads_for_all(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight candidates share two passes over the inputs, and write eight results."""
+    """Eight candidates share a sample and a pass over the inputs, and write eight results."""
     combined: list[CombineTask] = []
-    selected: list[Unit] = []
+    guessed: list[Unit] = []
 
     class Counting(Plan):
         def combine(self, **options: Any) -> Any:
             combined.extend(task for task in options["tasks"] if task.n_elements is None)
             return super().combine(**options)
 
-        def select(self, **options: Any) -> Any:
-            selected.extend(options["units"])
-            return super().select(**options)
+        def guess(self, **options: Any) -> Any:
+            guessed.extend(options["units"])
+            return super().guess(**options)
 
     monkeypatch.setattr(sweep_run, "Plan", Counting)
     seen: list[int] = []
@@ -135,12 +135,10 @@ def test_a_selection_and_a_combine_read_for_all(
     made = plan(recipe)
     assert isinstance(made, MergePlan)
     assert len(combined) == len(made.match.merged)
-    assert [len(unit.ranks) for unit in selected] == [2 * 3]
-    assert set(seen) == {2 * made.bytes_combined + 8 * made.bytes_written}
-    assert (
-        json.loads((tmp_path / "out/sweep.json").read_text())["bytes_read"]
-        == 2 * made.bytes_combined
-    )
+    assert [len(unit.ranks) for unit in guessed] == [2 * 3]
+    assert set(seen) == {made.bytes_combined + 8 * made.bytes_written}
+    found = json.loads((tmp_path / "out/sweep.json").read_text())
+    assert found["bytes_read"] == made.bytes_combined
 
 
 def test_the_report_names_settings_and_places(recipe: dict[str, Any], tmp_path: Path) -> None:

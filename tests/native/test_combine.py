@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,6 +50,38 @@ def floors() -> st.SearchStrategy[int]:
     return some | st.sampled_from([KEEP_ALL, 0, INFINITY_BITS - 1, INFINITY_BITS, KEEP_NONE])
 
 
+def _merged(
+    rule: tuple[Gate, Vote, Blend],
+    base: Array | None,
+    group: Group,
+    weights: Sequence[float],
+    limits: Sequence[int],
+    zero_sign: int,
+) -> Array:
+    """The merged task vector by the reference, in float32."""
+    gate, vote, blend = rule
+    deltas = np.stack([widen(x) for x in group.experts])
+    if base is not None:
+        deltas = np.stack([row - widen(base) for row in deltas])
+    kept = magnitude_bits(deltas) > np.array(limits).reshape(-1, 1)
+    # Every NaN is one magnitude to the survey, and stays unless nothing does.
+    kept |= np.isnan(deltas) & (np.array(limits) < KEEP_NONE).reshape(-1, 1)
+    if gate is Gate.MAGNITUDE:
+        # A trimmed entry takes no part, not even as an infinite weight times zero.
+        deltas = np.where(kept, deltas, np.float32(0))
+    if vote is Vote.NONE:
+        return in_order_sum(entries(deltas, weights))
+    policy = {1: "positive", -1: "negative", 0: "drop"}[zero_sign]
+    signs = elect_signs(deltas, weights, vote.value, policy)
+    return disjoint_merge(deltas, signs, weights, BLEND_NAMES[blend])
+
+
+def _result(base: Array | None, group: Group, scale: float, merged: Array) -> Array:
+    if base is None:
+        return narrow(np.float32(scale) * merged, group.base.dtype)
+    return add_to_base(base, scale, merged)
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(word.value for word in rule))
 @given(st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups), strategies.scales(), st.data())
 def test_combine(
@@ -61,26 +95,8 @@ def test_combine(
     base = data.draw(st.sampled_from([None, group.base]))
 
     with np.errstate(all="ignore"):
-        origin = np.zeros(group.base.size, np.float32) if base is None else widen(base)
-        deltas = np.stack([widen(x) - origin for x in group.experts])
-        if base is None:
-            deltas = np.stack([widen(x) for x in group.experts])
-        kept = magnitude_bits(deltas) > np.array(limits).reshape(-1, 1)
-        # Every NaN is one magnitude to the survey, and stays unless nothing does.
-        kept |= np.isnan(deltas) & (np.array(limits) < KEEP_NONE).reshape(-1, 1)
-        if gate is Gate.MAGNITUDE:
-            # A trimmed entry takes no part, not even as an infinite weight times zero.
-            deltas = np.where(kept, deltas, np.float32(0))
-        if vote is Vote.NONE:
-            merged = in_order_sum(entries(deltas, weights))
-        else:
-            policy = {1: "positive", -1: "negative", 0: "drop"}[zero_sign]
-            signs = elect_signs(deltas, weights, vote.value, policy)
-            merged = disjoint_merge(deltas, signs, weights, BLEND_NAMES[blend])
-        if base is None:
-            expected = narrow(np.float32(scale) * merged, group.base.dtype)
-        else:
-            expected = add_to_base(base, scale, merged)
+        merged = _merged(rule, base, group, weights, limits, zero_sign)
+        expected = _result(base, group, scale, merged)
 
     def compute() -> Array:
         out = np.empty_like(group.base)
@@ -101,6 +117,70 @@ def test_combine(
         return out
 
     assert_everywhere(compute, expected, group.base, *group.experts)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(word.value for word in rule))
+@given(
+    st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups),
+    st.lists(strategies.scales(), min_size=2, max_size=5, unique=True),
+    st.data(),
+)
+def test_several_scales(
+    rule: tuple[Gate, Vote, Blend], group: Group, scales: list[float], data: st.DataObject
+) -> None:
+    """Candidates that differ in scale share gate, vote and blend, and each counts by itself."""
+    gate, vote, blend = rule
+    n, size = len(group.experts), group.base.size
+    weights = data.draw(strategies.weights(n)) or [1.0] * n
+    limits = data.draw(st.lists(floors(), min_size=n, max_size=n))
+    zero_sign = data.draw(st.sampled_from([-1, 0, 1]))
+    base = data.draw(st.sampled_from([None, group.base]))
+    with np.errstate(all="ignore"):
+        merged = _merged(rule, base, group, weights, limits, zero_sign)
+        expected = np.stack([_result(base, group, scale, merged) for scale in scales])
+    dtype = code(group.base.dtype)
+    numbers = set()
+
+    def combined(chosen: Sequence[float]) -> tuple[Array, list[_core.CandidateResult]]:
+        out = np.empty((len(chosen), size), group.base.dtype)
+        plan = _core.Plan(base is not None)
+        inputs = [
+            (-1, x.ctypes.data, dtype) for x in (*([] if base is None else [base]), *group.experts)
+        ]
+        plan.add_job(size, inputs, [(-1, row.ctypes.data, dtype) for row in out], apart=True)
+        task = _core.CombineTask(
+            job=0,
+            candidates=[
+                _core.Candidate(
+                    weights=weights,
+                    floors=limits,
+                    cutoffs=[1 << 62] * n,
+                    scale=scale,
+                    zero_sign=zero_sign,
+                )
+                for scale in chosen
+            ],
+        )
+        (result,) = plan.combine(
+            tasks=[task],
+            gate=GATE_CODES[gate],
+            vote=VOTE_CODES[vote],
+            blend=BLEND_CODES[blend],
+            limits=_core.Limits(1, 1 << 16),
+        )
+        return out, list(result.candidates)
+
+    def compute() -> Array:
+        out, together = combined(scales)
+        for scale, one in zip(scales, together, strict=True):
+            _, (alone,) = combined([scale])
+            for name in ("sign_sum", "conflicts", "cancellations", "overflow"):
+                assert getattr(one, name) == getattr(alone, name)
+            numbers.add((scale, one.sign_sum, one.conflicts, one.cancellations, one.overflow))
+        return out
+
+    assert_everywhere(compute, expected, group.base, *group.experts)
+    assert len(numbers) == len(scales)
 
 
 @pytest.mark.parametrize("gate", [Gate.VARIANCE, Gate.SCORE, Gate.RANDOM])

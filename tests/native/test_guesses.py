@@ -56,8 +56,11 @@ def test_hard_arrays(kind: str, dtype: str, locate: bool) -> None:
 
 @pytest.mark.parametrize("locate", [False, True])
 @pytest.mark.parametrize("by_tensor", [False, True])
+@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_models_in_files(tmp_path: Path, dtype: str, by_tensor: bool, locate: bool) -> None:
+def test_models_in_files(
+    tmp_path: Path, dtype: str, joined: bool, by_tensor: bool, locate: bool
+) -> None:
     tensors = [smooth(n, DTYPES[dtype], i) for i, n in enumerate((300_000, 5, 70_001, 64, 200_000))]
     candidates = [
         Candidate((0.2, 0.2, 0.2), by_majority=True),
@@ -65,7 +68,13 @@ def test_models_in_files(tmp_path: Path, dtype: str, by_tensor: bool, locate: bo
         Candidate((0.2, 0.3, 0.4), (0.3, 0.3, 0.4), 1.5, 0),
     ]
     case = Case(
-        tensors, candidates, by_tensor=by_tensor, locate=locate, limits=MANY, folder=tmp_path
+        tensors,
+        candidates,
+        by_tensor=by_tensor,
+        locate=locate,
+        limits=MANY,
+        folder=tmp_path,
+        joined=joined,
     )
     expected = case.exact()
     for calls in (1, 2):

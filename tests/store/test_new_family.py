@@ -136,8 +136,8 @@ def test_its_damage_is_found(verbatim: str, models: Path, tmp_path: Path) -> Non
 
 def test_without_its_files_nobody_knows_it() -> None:
     assert "verbatim" not in known_codecs.names()
-    assert known_codecs.names()[:8] == [
-        *("tall", "emr", "magnitude", "sparse", "lora", "bitdelta", "tsv_c", "twin")
+    assert known_codecs.names()[:9] == [
+        *("tall", "emr", "magnitude", "sparse", "lossless", "lora", "bitdelta", "tsv_c", "twin")
     ]
     assert {"masked", "sparse", "low_rank", "changes"} <= {*known_families._families()}
     assert "copies" not in known_families._families()

@@ -35,6 +35,8 @@ STORED = [
     ("emr", "tasks/a.safetensors", "layer.weight"),
     ("magnitude", "shared.safetensors", "embed.weight"),
     ("magnitude", "tasks/a.safetensors", "embed.weight"),
+    ("lossless", "tasks/a.safetensors", "layer.weight"),
+    ("lossless", "tasks/a.safetensors", "layer.weight::blocks"),
     ("bitdelta", "tasks/a.safetensors", "layer.weight"),
     ("bitdelta", "tasks/a.safetensors", "layer.weight::scale"),
     ("bitdelta", "tasks/a.safetensors", "bias"),

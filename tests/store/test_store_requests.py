@@ -143,7 +143,7 @@ def test_wrong_options(models: Path, options: dict[str, Any], words: str) -> Non
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("tensor", CHANGED)
-@pytest.mark.parametrize("kind", CODECS)
+@pytest.mark.parametrize("kind", [kind for kind in CODECS if kind != "lossless"])
 def test_values_that_are_not_finite(models: Path, kind: str, tensor: str, odd: float) -> None:
     own = expert(3)
     own[tensor].ravel()[[2, 5]] = odd

@@ -87,9 +87,12 @@ class Case:
         limits: _core.Limits,
         folder: Path | None = None,
         rule: dict[str, Any] = TIES,
+        joined: bool = False,
     ) -> None:
+        """``joined``: each candidate has a task of its own, and these are joined to one."""
         self.tensors, self.candidates = tensors, candidates
         self.locate, self.limits, self.folder, self.rule = locate, limits, folder, rule
+        self.joined = joined
         jobs = range(len(tensors))
         self.groups = [[job] for job in jobs] if by_tensor else [list(jobs)]
         self.guesses: _core.Guesses | None = None
@@ -136,22 +139,26 @@ class Case:
         found = settled.thresholds
         for job in order:
             new = settled.results[order.index(job)]
-            run.add([job], [results[job]], [results[job] if new is None else new])
-        again = [(order[task], first, n) for task, first, n in settled.again]
+            whole = results[job]
+            run.add_inputs(job, whole)
+            for k, one in enumerate(new):
+                run.add_result(job, k, whole.candidates[k] if one is None else one)
+        again = [(order[task], k, first, n) for task, k, first, n in settled.again]
         for job in set(run.jobs) - set(order):  # of an earlier process, which left no lists
             unit = self.unit_of(job)
             if all(settled.is_right[unit]):
                 run.add([job], [results[job]])
             else:
                 run.add_inputs(job, results[job])
-                again.append((job, 0, self.tensors[job].base.size))
-        run.add(
-            [job for job, _, _ in again],
-            run.combine([run.task(job, found, first, n) for job, first, n in again]),
-            adds_inputs=False,
+                size = self.tensors[job].base.size
+                again += [(job, k, 0, size) for k in range(len(self.candidates))]
+        combined = run.combine(
+            [run.task(job, found, first, n, only=k) for job, k, first, n in again]
         )
+        for (job, k, _, _), result in zip(again, combined, strict=True):
+            run.add_result(job, k, result.candidates[0])
         self.guesses = guesses
-        self.n_again = sum(n for _, _, n in again)
+        self.n_again = sum({(job, first): n for job, _, first, n in again}.values())
         return run.finish(found)
 
     def unit_of(self, job: int) -> int:
@@ -167,6 +174,8 @@ class _Run:
         self.plan = _core.Plan(True)
         self._memory: list[list[Array]] = []
         self._files: list[list[Path]] = []
+        self._operands: list[tuple[Any, Any]] = []
+        self._n_jobs = len(self.jobs)
         for job, tensor in enumerate(case.tensors):
             places = []
             outputs = [np.zeros(tensor.base.size, tensor.out_type) for _ in case.candidates]
@@ -183,6 +192,7 @@ class _Run:
                     )
             inputs = [_place(tensor.base), *(self._expert(tensor, x) for x in tensor.experts)]
             self.plan.add_job(tensor.base.size, inputs, places, apart=True)
+            self._operands.append((inputs, places))
         n = range(len(case.candidates))
         self._tallies = [[[0, 0, 0, False] for _ in n] for _ in self.jobs]
         self._lanes = [[[0] * 8 for _ in n] for _ in self.jobs]
@@ -211,16 +221,19 @@ class _Run:
         *,
         guessed: bool = False,
         signs: Sequence[int] | None = None,
+        only: int | None = None,
     ) -> _core.CombineTask:
+        """The task of all candidates, or of one."""
         case = self.case
         unit = case.unit_of(job)
         ranks, thresholds = case.ranks(case.groups[unit]), found[unit]
         position = case.groups[unit].index(job)
-        candidates, stages = [], []
+        candidates, stages, first_searches = [], [], []
         n_before = 0
         for k, one in enumerate(case.candidates):
             n_experts = len(one.densities)
             searches = list(range(n_before, n_before + n_experts + len(one.outliers)))
+            first_searches.append(n_before)
             n_before += len(searches)
             floors, cutoffs = [], []
             for s in searches:
@@ -249,15 +262,47 @@ class _Run:
                     scale=one.scale,
                     zero_sign=one.zero_sign if signs is None else signs[k],
                     majority=k if one.by_majority and signs is None else -1,
-                    searches=searches if guessed else [],
+                    searches=self._numbers(searches, first_searches[k]) if guessed else [],
                 )
             )
-        return _core.CombineTask(
-            job=_core.Slice(job=job, first=first, n_elements=n),
-            candidates=candidates,
-            stages=stages,
-            unit=unit if guessed else -1,
+        where = _core.Slice(
+            job=job if only is None else self._alone(job, only), first=first, n_elements=n
         )
+        own = candidates if only is None else [candidates[only]]
+        unit = unit if guessed else -1
+        if not case.joined or only is not None:
+            return _core.CombineTask(job=where, candidates=own, stages=stages, unit=unit)
+        # Units know the job whose inputs the joint one has.
+        there = _core.Slice(job=job, first=first, n_elements=n)
+        return _core.CombineTask.together(
+            tasks=[
+                _core.CombineTask(job=there, candidates=[one], stages=stages, unit=unit)
+                for one in candidates
+            ],
+            rules=[(case.rule["gate"], case.rule["vote"], case.rule["blend"])] * len(candidates),
+            majorities=[*range(len(candidates))],
+            job=_core.Slice(job=self._joint(job), first=first, n_elements=n),
+            unit=unit,
+            first_searches=first_searches if guessed else [],
+        )
+
+    def _numbers(self, searches: Sequence[int], first: int) -> list[int]:
+        """The searches as the candidate's own task knows them."""
+        return [one - first for one in searches] if self.case.joined else [*searches]
+
+    def _joint(self, job: int) -> int:
+        """Add the job of a tensor once more, and return its number."""
+        inputs, places = self._operands[job]
+        self.plan.add_job(self.case.tensors[job].base.size, inputs, places, apart=True)
+        self._n_jobs += 1
+        return self._n_jobs - 1
+
+    def _alone(self, job: int, k: int) -> int:
+        """Add the job that writes one candidate, and return its number."""
+        inputs, places = self._operands[job]
+        self.plan.add_job(self.case.tensors[job].base.size, inputs, [places[k]])
+        self._n_jobs += 1
+        return self._n_jobs - 1
 
     def combine(self, tasks: Sequence[_core.CombineTask], **extra: Any) -> list[Any]:
         limits = self.case.limits
@@ -268,27 +313,22 @@ class _Run:
     def add_inputs(self, job: int, result: _core.CombineResult) -> None:
         self._inputs[job] = result.inputs
 
-    def add(
-        self,
-        jobs: Sequence[int],
-        results: Sequence[_core.CombineResult],
-        merged: Sequence[_core.CombineResult] | None = None,
-        *,
-        adds_inputs: bool = True,
-    ) -> None:
-        for job, whole, result in zip(jobs, results, merged or results, strict=True):
-            if adds_inputs:
-                self.add_inputs(job, whole)
+    def add(self, jobs: Sequence[int], results: Sequence[_core.CombineResult]) -> None:
+        for job, result in zip(jobs, results, strict=True):
+            self.add_inputs(job, result)
             for k, one in enumerate(result.candidates):
-                tally = self._tallies[job][k]
-                tally[0] += one.sign_sum
-                tally[1] += one.conflicts
-                tally[2] += one.cancellations
-                tally[3] |= one.overflow
-                _add(self._lanes[job][k], one.output)
-                for sign, (ranges, lanes) in ((1, one.plus), (-1, one.minus)):
-                    self._assumed[job][k][sign] += ranges
-                    _add(self._guessed_lanes[job][k][sign], lanes)
+                self.add_result(job, k, one)
+
+    def add_result(self, job: int, k: int, one: _core.CandidateResult) -> None:
+        tally = self._tallies[job][k]
+        tally[0] += one.sign_sum
+        tally[1] += one.conflicts
+        tally[2] += one.cancellations
+        tally[3] |= one.overflow
+        _add(self._lanes[job][k], one.output)
+        for sign, (ranges, lanes) in ((1, one.plus), (-1, one.minus)):
+            self._assumed[job][k][sign] += ranges
+            _add(self._guessed_lanes[job][k][sign], lanes)
 
     def finish(self, found: Sequence[Sequence[_core.Threshold]]) -> Merged:
         """Combine again where cancelled votes took another sign than the majority."""

@@ -24,6 +24,7 @@ ROOMS = (
     "store.families",
     "store.codecs",
     "store",
+    "patches",
     "kernels",
     "merging",
     "lora",
@@ -65,13 +66,14 @@ CALLS_NATIVE_CODE = {
     "merging",
     "lora",
     "moe",
+    "patches",
     "store",
     "torch",
     "cpu",
     "cuda",
     "inspection",
 }
-WORKS_ON_ARRAYS = {"kernels", "inspection", "torch", "demo"}
+WORKS_ON_ARRAYS = {"kernels", "inspection", "patches", "torch", "demo"}
 WORKS_ON_TENSORS = {"torch", "demo"}
 
 

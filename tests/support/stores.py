@@ -47,6 +47,7 @@ CODECS: dict[str, dict[str, Any]] = {
     "candidates": {"codec": "tall", "lambda": [0.2, 0.6]},
     "emr": {"codec": "emr"},
     "magnitude": {"codec": "magnitude", "density": 0.3},
+    "lossless": {"codec": "lossless"},
     "bitdelta": {"codec": "bitdelta"},
     "tsv_c": {"codec": "tsv_c", "fraction": 0.5},
     "twin": {"codec": "twin", "fraction": 0.5},

@@ -22,6 +22,7 @@ CODECS: dict[str, dict[str, Any]] = {
     "sparse": {"density": 0.3},
     "exact": {"codec": "sparse", "density": "exact"},
     "int8": {"codec": "sparse", "density": 0.3, "values": "int8"},
+    "lossless": {},
     "bitdelta": {},
     "tsv_c": {"fraction": 0.5},
     "twin": {"fraction": 0.5},

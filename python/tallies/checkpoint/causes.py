@@ -15,6 +15,9 @@ from .weight_names import SUFFIXES
 STORE_MANIFEST: Final = "store.json"
 """The file by which a directory is a store of tasks."""
 
+PATCH_MANIFEST: Final = "patch.json"
+"""The file by which a directory is a patch."""
+
 _FILE: Final = f"file named {either(SUFFIXES)}"
 _WEIGHT_FILE: Final = f"file of weights named {either(SUFFIXES)}"
 
@@ -61,6 +64,15 @@ def refuse_store(path: Path) -> None:
     """Raise InputError for a store of tasks."""
     if os.path.isfile(path / STORE_MANIFEST):
         _refuse_store(path, path)
+
+
+def refuse_patch(path: Path) -> None:
+    """Raise InputError for a patch that is a directory."""
+    if os.path.isfile(path / PATCH_MANIFEST):
+        raise InputError(
+            f"{path}: is a patch, expected a model; apply it first (tallies apply {path} --to OLD "
+            "--out NEW)"
+        )
 
 
 def refuse_piece_of_store(path: Path) -> None:

@@ -14,8 +14,15 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError
 from ..messages import show
 from .beside import Beside, look_beside
-from .causes import refuse_absent, refuse_hub_cache, refuse_other_file, refuse_store
+from .causes import (
+    refuse_absent,
+    refuse_hub_cache,
+    refuse_other_file,
+    refuse_patch,
+    refuse_store,
+)
 from .folders import declared_folders, find_parts
+from .interrupted import refuse_interrupted
 from .json_text import json_object, read_text
 from .parts import Part, folder_of
 from .shards import one_file
@@ -44,12 +51,15 @@ class Checkpoint:
     """The adapters whose changes its tensors have, in the order in which they are made."""
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, variant: str = "") -> Checkpoint:
+    def open(
+        cls, path: str | os.PathLike[str], *, variant: str = "", is_changing: bool = False
+    ) -> Checkpoint:
         """Read the headers of a weight file, or of a model's directory and its parts.
 
         Args:
             path: A ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or a directory.
             variant: The variant to read where a directory has several, such as ``fp16``.
+            is_changing: Accept a model that a change in place has not left complete.
 
         Raises:
             InputError: The path is no complete, well-formed checkpoint.
@@ -57,8 +67,11 @@ class Checkpoint:
         """
         root = Path(path)
         folders: list[str] = []
+        if not is_changing:
+            refuse_interrupted(root)
         if os.path.isdir(path):
             refuse_store(root)
+            refuse_patch(root)
             folders = declared_folders(root)
             shards = find_parts(root, folders, variant)
         elif os.path.isfile(path):

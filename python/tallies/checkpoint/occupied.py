@@ -1,7 +1,7 @@
 """Objections to the place of a result: --overwrite replaces an earlier result and nothing else.
 
-A merge and an unpacking leave ``tallies.json``, a packing ``store.json``, and a sweep
-``sweep.json``; all name the files that were written.
+A merge and an unpacking leave ``tallies.json``, a packing ``store.json``, a patch ``patch.json``,
+and a sweep ``sweep.json``; all name the files that were written.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ SWEEP_NAME: Final = "sweep.json"
 
 STORE_NAME: Final = "store.json"
 """The description of a store."""
+
+PATCH_NAME: Final = "patch.json"
+"""The description of a patch, and in the header of one that is one file ``PATCH``."""
+
+PATCH: Final = "tallies.patch"
 
 _ADDING: Final = ".adding"
 _OF_A_STORE: Final = (
@@ -76,7 +81,7 @@ def objection_to_file(path: Path, overwrite: bool) -> str | None:
         _, metadata = read_header(path)
     except InputError:
         return f"is no safetensors file, and {way_out}"
-    if RECIPE not in metadata:
+    if RECIPE not in metadata and PATCH not in metadata:
         return f"is a safetensors file that tallies did not write, and {way_out}"
     return None
 
@@ -115,6 +120,7 @@ def _recorded(directory: Path) -> dict[str, int | None]:
     """Return the files that the records in a directory name, with their sizes where they say so."""
     own = _of_a_result(_record(directory / REPORT_NAME))
     own |= _of_a_result(_record(directory / SWEEP_NAME))
+    own |= _of_a_patch(_record(directory / PATCH_NAME))
     for store in (directory, directory / _ADDING):
         own |= _of_a_store(_record(store / STORE_NAME))
     return own
@@ -162,3 +168,11 @@ def _of_a_store(store: Mapping[str, Any]) -> dict[str, int | None]:
     for task, files in small.items() if is_object(small) else ():
         names += [f"files/{task}/{name}" for name in files]
     return dict.fromkeys(names)
+
+
+def _of_a_patch(patch: Mapping[str, Any]) -> dict[str, int | None]:
+    stored, small = patch.get("stored"), patch.get("small_files")
+    if not is_object(stored) or not is_object(small):
+        return {}
+    names = [PATCH_NAME, *(str(one.get("file")) for one in stored.values() if is_object(one))]
+    return dict.fromkeys([*names, *(f"files/{name}" for name in small)])

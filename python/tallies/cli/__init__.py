@@ -26,6 +26,7 @@ from ._signals import Stopped, ignore_signals, stoppable
 _READING_ORDER = (
     *("merge", "plan", "sweep", "mergekit-yaml", "moe"),
     *("pack", "unpack", "add", "remove", "choose", "consensus"),
+    *("patch", "apply"),
     *("extract-lora",),
     *("inspect", "diff", "verify"),
     *("methods", "info", "demo"),

@@ -93,9 +93,15 @@ def _store_table(found: dict[str, Any], columns: int | None) -> str:
     parameters = "".join(f", {name} {value}" for name, value in found["parameters"].items())
     lines = [
         f"{found['codec']}{parameters}",
-        labelled("base", f"{found['base']['path']}", columns),
-        f"base fingerprint {found['base']['fingerprint']}",
-        labelled("tensors", ", ".join(_kinds(found["tensors"])), columns),
+        *(
+            [
+                labelled("base", f"{found['base']['path']}", columns),
+                f"base fingerprint {found['base']['fingerprint']}",
+                labelled("tensors", ", ".join(_kinds(found["tensors"])), columns),
+            ]
+            if found["base"]
+            else ["without a base: each task is a checkpoint by itself"]
+        ),
     ]
     for name, task in found["tasks"].items():
         facts = [format_size(task["n_bytes"])]
@@ -105,6 +111,13 @@ def _store_table(found: dict[str, Any], columns: int | None) -> str:
             facts.append(f"lambda {task['lambda']:g}")
         if task["candidates"]:
             facts.append(f"candidates for lambda {', '.join(task['candidates'])}")
+        if "tensors" in task and found["base"]:
+            facts.append(
+                f"{counted(len(task['tensors']), 'tensor')} of its own, "
+                f"{len(task['lacks'])} of the base left out"
+            )
+        elif "tensors" in task:
+            facts.append(counted(len(task["tensors"]), "tensor"))
         if task["scale"] != 1:
             facts.append(f"scale {task['scale']:.6g}")
         text = f"{name}: {', '.join(facts)}; from {task['source']}"

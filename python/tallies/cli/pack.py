@@ -20,7 +20,9 @@ from ._tensor_options import architecture_option, extra_option, missing_option
 
 @click.command()
 @click.option(
-    "--base", required=True, metavar="DIR", help="Model that all experts were tuned from."
+    "--base",
+    metavar="DIR",
+    help="Model that all experts were tuned from. Codec lossless keeps experts without one, too.",
 )
 @click.option(
     "--task",
@@ -58,7 +60,7 @@ from ._tensor_options import architecture_option, extra_option, missing_option
 @io_option
 @offline_option
 def command(
-    base: str,
+    base: str | None,
     tasks: tuple[str, ...],
     out: str,
     codec: str,
@@ -75,6 +77,7 @@ def command(
     tallies pack --base DIR --task math=DIR --task code=DIR --out STORE
     tallies pack ... --codec tall --param lambda=0.2,0.4,0.6
     tallies pack ... --codec tall --param lambda.math=0.3 --param lambda.code=0.5
+    tallies pack --task model=DIR --codec lossless --out STORE
     """
     parameters: dict[str, Any] = dict(pairs(params, "--param", "density=0.1"))
     by_task = {

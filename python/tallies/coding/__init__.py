@@ -6,6 +6,7 @@ from .damaged import Damaged
 from .fields import BLOCK, Fields
 from .frames import Coded, decode, decode_blocks, encode, encode_blocks, groups, n_frames, places
 from .library import zstandard
+from .rooms import room
 from .threads import in_order
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "in_order",
     "n_frames",
     "places",
+    "room",
     "zstandard",
 ]

@@ -10,17 +10,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, Final
 
 from .._core import join_fields, split_fields
 from .damaged import Damaged
 from .fields import BLOCK, Fields
 from .library import zstandard
+from .rooms import room as room_of
 from .threads import in_order
 
 _WHAT: Final = "entropy coding"
 _GROUP_BYTES: Final = 1 << 21
 """Bytes of elements that a thread codes at a time."""
+_PROBE: Final = 8192
+"""Bytes of the middle of a plane that show if the plane is worth coding."""
 _SETTINGS: Final = {
     "compression_level": 1,
     "strategy": 1,
@@ -145,22 +149,31 @@ def encode_blocks(
     library = zstandard(_WHAT)
     from_values = _view(values)
     n_elements = len(from_values) // unit
-    room = memoryview(bytearray(len(from_values)))
+    room = room_of("planes", len(from_values))
     split_fields(values=values, base=base, unit=unit, fields=int(fields), out=room)
     planes = [
         room[plane * n_elements + first : plane * n_elements + min(first + BLOCK, n_elements)]
         for first in range(0, n_elements, BLOCK)
         for plane in range(unit)
     ]
-    if not planes:
-        return Coded(b"", array("I"))
     settings = library.ZstdCompressionParameters(**_SETTINGS)
-    packed = library.ZstdCompressor(compression_params=settings).multi_compress_to_buffer(planes)
-    kept = [
+    coder = library.ZstdCompressor(compression_params=settings)
+    worth = list(range(len(planes)))
+    if n_elements > BLOCK:
+        middles = [plane[len(plane) // 2 :][:_PROBE] for plane in planes]
+        worth = [i for i, one in enumerate(_smaller(coder, middles)) if one is not middles[i]]
+    for i, frame in zip(worth, _smaller(coder, [planes[i] for i in worth]), strict=True):
+        planes[i] = frame
+    return Coded(b"".join(planes), array("I", map(len, planes)))
+
+
+def _smaller(coder: Any, planes: Sequence[Any]) -> list[Any]:
+    """Return the frame of each plane, or the plane itself where its frame is not smaller."""
+    packed = coder.multi_compress_to_buffer(planes) if planes else []
+    return [
         frame if len(frame) < len(plane) else plane
         for frame, plane in zip(packed, planes, strict=True)
     ]
-    return Coded(b"".join(kept), array("I", map(len, kept)))
 
 
 def decode_blocks(
@@ -180,15 +193,13 @@ def decode_blocks(
     data, to = _view(frames), _view(out)
     n_elements = len(to) // unit
     begins = places(sizes, n_elements, unit, len(data))
-    planes: list[Any] = []
-    coded: list[int] = []
-    for i, (begin, size) in enumerate(zip(begins, sizes, strict=False)):
-        planes.append(data[begin : begin + size])
-        if size != _plane_bytes(i, n_elements, unit):
-            coded.append(i)
+    planes = [data[begin:end] for begin, end in pairwise(begins)]
+    whole, rest = n_elements // BLOCK * unit, n_elements % BLOCK
+    lengths = [BLOCK] * whole + [rest] * (len(planes) - whole)
+    coded = [i for i, n_bytes in enumerate(lengths) if sizes[i] != n_bytes]
     if coded:
-        lengths = [_plane_bytes(i, n_elements, unit) for i in coded]
-        for i, plane in zip(coded, _decoded([planes[i] for i in coded], lengths), strict=True):
+        found = _decoded([planes[i] for i in coded], [lengths[i] for i in coded])
+        for i, plane in zip(coded, found, strict=True):
             planes[i] = plane
     join_fields(planes=planes, base=base, unit=unit, fields=int(fields), out=out)
 
@@ -223,20 +234,14 @@ def places(sizes: Sequence[int], n_elements: int, unit: int, n_bytes: int) -> li
             f"found sizes of {len(sizes)} frames, expected {expected} for {n_elements} elements of "
             f"{unit} bytes"
         )
-    begins = [0]
-    for i, size in enumerate(sizes):
-        most = _plane_bytes(i, n_elements, unit)
-        if not 0 < size <= most:
-            raise Damaged(f"frame {i}: found a size of {size} bytes, expected 1 to {most}")
-        begins.append(begins[-1] + size)
+    whole = n_elements // BLOCK * unit
+    for part, most in ((sizes[:whole], BLOCK), (sizes[whole:], n_elements % BLOCK)):
+        if len(part) and not 0 < min(part) <= max(part) <= most:
+            raise Damaged(f"found frames of {min(part)} to {max(part)} bytes, expected 1 to {most}")
+    begins = [0, *accumulate(sizes)]
     if begins[-1] != n_bytes:
         raise Damaged(f"found {n_bytes} bytes of frames, expected {begins[-1]}, as sizes say")
     return begins
-
-
-def _plane_bytes(frame: int, n_elements: int, unit: int) -> int:
-    """Return the bytes of the plane that a frame holds."""
-    return min(BLOCK, n_elements - frame // unit * BLOCK)
 
 
 def _view(data: Any) -> memoryview:

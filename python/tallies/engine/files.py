@@ -93,6 +93,10 @@ class PlanFiles:
         self._numbers[os.fspath(path)] = self.plan.open_to_write(os.fspath(path), n_bytes)
         self._created.add(os.fspath(path))
 
+    def path_of(self, number: int) -> str:
+        """Return the path of an open file by its number in places."""
+        return next(path for path, one in self._numbers.items() if one == number)
+
     def write_head(self, path: str | os.PathLike[str], head: bytes) -> None:
         """Write the first bytes of a created file, such as its header."""
         self.plan.write(self._numbers[os.fspath(path)], head, 0)

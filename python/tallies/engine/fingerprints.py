@@ -81,7 +81,7 @@ def _content(chunk: bytearray, first: int) -> list[int]:
     return fingerprint(address, len(chunk), first)
 
 
-def content_of(data: bytes | bytearray, first: int = 0) -> list[int]:
+def content_of(data: bytes | bytearray | memoryview, first: int = 0) -> list[int]:
     """Return the content fingerprint of bytes in memory."""
     return _content(bytearray(data), first)
 

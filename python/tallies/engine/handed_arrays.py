@@ -13,7 +13,8 @@ from typing import Any
 from .._core import Plan
 from ..spec.dtypes import DTYPES
 from .arrays import array_dtype, new_array
-from .shared_plan import Key, SharedPlan, WaitingCombine
+from .joint_guesses import Guessing, Key
+from .shared_plan import SharedPlan, WaitingCombine
 
 Handed = tuple[int, dict[int, tuple[Any, int]]]
 """The number of a tensor, and by the number of each merge an array and its address."""
@@ -68,6 +69,21 @@ class HandedArrays(SharedPlan):
             jobs[job] = n_bytes
         first = keys[0][0]
         return [key for key in keys if key[0] == first or (jobs[key[0]] or 0) <= self._room]
+
+    def _first(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
+        """Return the repairs of tensors in hand, which come before these are handed over."""
+        keys = {key: None for one in waiting.values() for key in one.left}
+        return [key for key in keys if self._is_held(key, waiting)]
+
+    def _may_guess(self, asked: Mapping[int, Guessing], n_waiting: int) -> bool:
+        """Return True if the tensors stay in hand until their guesses are settled.
+
+        All merges have to go side by side until then.
+        """
+        (units,) = {tuple(tuple(unit.slices) for unit in one.units) for one in asked.values()}
+        jobs = {job for unit in units for job, _, _ in unit}
+        n_bytes = sum(room_of(*self._forms[job][1:]) for job in jobs)
+        return len(asked) == n_waiting and n_bytes <= self._room
 
     def _is_held(self, key: Key, waiting: Mapping[int, WaitingCombine]) -> bool:
         taking = [number for number, one in waiting.items() if key in one.left]

@@ -137,11 +137,11 @@ class Passes(Combining):
         else:
             for job in guess.owners:
                 self.outcomes[job].trims = guess.of(exact, job).trims
-        again = [(guess.owners[task], first, n) for task, first, n in settled.again]
+        again = [(guess.owners[task], first, n) for task, _, first, n in settled.again]
         changed = {job for job, _, _ in again}
-        for job, result in zip(guess.owners, settled.results, strict=True):
+        for job, (result,) in zip(guess.owners, settled.results, strict=True):
             if result is not None:
-                self.outcomes[job].take(result.candidates[0])
+                self.outcomes[job].take(result)
                 changed.add(job)
         for job in sorted(guess.combined):
             if guess.is_wrong(settled, job):

@@ -1,8 +1,9 @@
 """One native plan for merges that run side by side: a pass that all ask for is taken once.
 
 Each merge has a stand-in of the plan and goes through the steps of a merge as if it were alone. A
-pass waits there until every merge has asked for one. Then thresholds of all are searched in one
-selection, and each tile is read once and combined for all of them out of the cache.
+pass waits there until every merge has asked for one. Then thresholds of all are guessed from one
+sample, or searched in one selection, and each tile is read once and combined for all of them out
+of the cache.
 """
 
 from __future__ import annotations
@@ -21,12 +22,10 @@ from .._core import (
     Threshold,
     Unit,
 )
+from .joint_guesses import Guessing, JointGuesses, Key, Proof, SettledShare, Share
 from .operands import Place
 from .shared_selection import select_together
 from .side_by_side import Ask
-
-Key = tuple[int, int, int | None]
-"""A slice of a tensor: its number, the first element, and the number of elements or None."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +72,19 @@ class WaitingCombine:
     limits: Limits
     of_model: bool
     """True where cancelled votes take the majority of the signs of all tensors."""
+    is_guess: bool = False
+    """True where thresholds are guesses, which the combine proves."""
     left: dict[Key, CombineTask] = field(default_factory=dict)
     results: dict[Key, OneResult] = field(default_factory=dict)
+    proofs: dict[Key, Proof] = field(default_factory=dict)
+    """The proof of each task with guesses."""
+
+
+@dataclass(frozen=True)
+class Settling:
+    """Guesses that a merge has combined with, and wants to be made exact."""
+
+    limits: Limits
 
 
 class StandIn:
@@ -111,24 +121,36 @@ class StandIn:
         stop_at_overflow: bool = False,
         limits: Limits,
         progress: object = None,
-        guesses: None = None,
+        guesses: Share | None = None,
     ) -> list[OneResult]:
-        """Merge tasks and write them, one result each. There is nothing to prove: see ``guess``."""
+        """Merge tasks and write them, one result each."""
         rule = (gate, vote, blend)
         asked = WaitingCombine(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model)
+        asked.is_guess = guesses is not None
         asked.left = {_key(task): task for task in tasks}
         if tasks:
             self._ask(asked)
+        if guesses is not None:
+            guesses.proofs += [asked.proofs[_key(task)] for task in tasks]
         return [asked.results[_key(task)] for task in tasks]
 
-    def guess(self, *, units: Sequence[Unit], locate: bool, limits: Limits, **_: object) -> Sure:
-        """Find the thresholds that a merge alone guesses, in one selection for all merges.
+    def guess(
+        self,
+        *,
+        units: Sequence[Unit],
+        locate: bool,
+        limits: Limits,
+        data: bytes | None = None,
+        progress: object = None,
+    ) -> Share | Sure:
+        """Guess thresholds together with other merges, or find them in a read of the inputs."""
+        found: Share | Sure = self._ask(Guessing(units, locate, limits, data))
+        return found
 
-        The combine has nothing to prove then. The selection is a read of the inputs more.
-        """
-        before = self._shared.bytes_surveyed
-        found = self.select(units=units, locate=locate, limits=limits)
-        return Sure(found, n_sampled=self._shared.bytes_surveyed - before)
+    def settle(self, *, guesses: Share, limits: Limits, progress: object = None) -> SettledShare:
+        """Make guesses exact, once all merges that share them have combined with them."""
+        found: SettledShare = self._ask(Settling(limits))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         def survey(**options: Any) -> Any:
@@ -157,6 +179,8 @@ class SharedPlan:
         self._outputs: dict[int, list[Sequence[Place]]] = {}
         self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
         self._n_jobs = 0
+        self._guesses: JointGuesses | None = None
+        """The guesses that are not settled."""
         self._votes: dict[int, int] = {}
         """The sums of elected signs so far, by merge."""
         self.bytes_surveyed = 0
@@ -176,11 +200,27 @@ class SharedPlan:
 
     def answer(self, waiting: Mapping[int, Any]) -> dict[int, Any]:
         """Take a pass for those who wait for one; return the answers that are complete."""
-        surveys = {n: one for n, one in waiting.items() if isinstance(one, Survey)}
-        if surveys:
-            return self._survey(surveys)
-        self._combine(self._next(waiting), waiting)
-        return {n: None for n, one in waiting.items() if not one.left}
+        settling = {n: one for n, one in waiting.items() if isinstance(one, Settling)}
+        guesses = self._guesses
+        if guesses is not None and guesses.open <= settling.keys():
+            self._guesses = None
+            return guesses.settle(next(iter(settling.values())).limits)
+        combining = {n: one for n, one in waiting.items() if isinstance(one, WaitingCombine)}
+        keys = self._first(combining)
+        if not keys:
+            guessing = {n: one for n, one in waiting.items() if isinstance(one, Guessing)}
+            surveys = {n: one for n, one in waiting.items() if isinstance(one, Survey)}
+            if guessing:
+                return self._guess(guessing, len(waiting))
+            if surveys:
+                return self._survey(surveys)
+            keys = self._next(combining)
+        self._combine(keys, combining)
+        return {n: None for n, one in combining.items() if not one.left}
+
+    def _first(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
+        """Return the slices to merge before any other pass."""
+        return []
 
     def _next(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge next: those of the merge that waits for the fewest.
@@ -202,6 +242,34 @@ class SharedPlan:
                 found[number] = call(**one.options, progress=self._surveyed)
         return found
 
+    def _guess(self, asked: Mapping[int, Guessing], n_waiting: int) -> dict[int, Any]:
+        """Guess for the merges of which most can share guesses, and select for others.
+
+        One set of guesses is in force at a time, because a tile is counted once.
+        """
+        alike: dict[object, dict[int, Guessing]] = {}
+        for number, one in asked.items():
+            alike.setdefault(one.key, {})[number] = one
+        most = max(alike.values(), key=_size)
+        shares: dict[int, Any] = {}
+        if self._guesses is None and self._may_guess(most, n_waiting):
+            guesses = JointGuesses(self.plan, most, self._progress)
+            self._guesses = guesses if guesses.open else None
+            shares |= guesses.shares
+        selecting = {
+            number: {"units": one.units, "locate": one.locate, "limits": one.limits}
+            for number, one in asked.items()
+            if number not in shares
+        }
+        before = self.bytes_surveyed
+        found = select_together(self.plan, selecting, self._n_experts, self._surveyed)
+        n_sampled = self.bytes_surveyed - before
+        return shares | {number: Sure(one, n_sampled) for number, one in found.items()}
+
+    def _may_guess(self, asked: Mapping[int, Guessing], n_waiting: int) -> bool:
+        """Return True if these merges may combine with guesses."""
+        return True
+
     def _surveyed(self, n_bytes: int) -> None:
         self.bytes_surveyed += n_bytes
         if self._progress is not None:
@@ -211,50 +279,63 @@ class SharedPlan:
         return len(self._jobs[job][1]) - self._has_base
 
     def _combine(self, keys: Sequence[Key], waiting: Mapping[int, WaitingCombine]) -> None:
-        tasks, owners = [], []
-        units: dict[tuple[int, int], int] = {}
+        tasks, joined = [], []
+        majorities: dict[tuple[int, int], int] = {}
         slices = self._slices(keys, waiting)
         for key in keys:
-            taking = [number for number, one in waiting.items() if key in one.left]
-            own = [waiting[number].left[key] for number in taking]
-            majorities = [
-                units.setdefault((number, task.majority), len(units))
-                for number, task in zip(taking, own, strict=True)
-            ]
+            own = {number: one.left[key] for number, one in waiting.items() if key in one.left}
             job, first, n_elements = slices[key]
-            joint = self._joint_job(job, tuple(taking))
+            unit, first_searches = self._guesses.joined(key, own) if self._guesses else (-1, [])
+            joint = self._joint_job(job, tuple(own))
             tasks.append(
                 CombineTask.together(
-                    tasks=own,
-                    rules=[waiting[number].rule for number in taking],
-                    majorities=majorities,
+                    tasks=[*own.values()],
+                    rules=[waiting[number].rule for number in own],
+                    majorities=[
+                        majorities.setdefault((number, task.majority), len(majorities))
+                        for number, task in own.items()
+                    ],
                     job=Slice(job=joint, first=first, n_elements=n_elements),
+                    unit=unit,
+                    first_searches=first_searches,
                 )
             )
-            owners.append((key, taking))
+            joined.append((key, unit, own))
         one = next(iter(waiting.values()))
         # Gate, vote and blend are those of each candidate.
         gate, vote, blend = one.rule
+        proves = any(unit >= 0 for _, unit, _ in joined)
+        # A guess may be the cause of an overflow.
+        stops = not any(one.is_guess for one in waiting.values())
         found = self.plan.combine(
             tasks=tasks,
             gate=gate,
             vote=vote,
             blend=blend,
             fingerprints=any(one.fingerprints for one in waiting.values()),
-            stop_at_overflow=any(one.stop_at_overflow for one in waiting.values()),
+            stop_at_overflow=stops and any(one.stop_at_overflow for one in waiting.values()),
             limits=one.limits,
             progress=self._progress,
+            guesses=self._guesses.native if self._guesses and proves else None,
             votes=[
-                self._votes.get(number, 0) if waiting[number].of_model else 0 for number, _ in units
+                self._votes.get(number, 0) if waiting[number].of_model else 0
+                for number, _ in majorities
             ],
         )
-        for (key, taking), result in zip(owners, found, strict=True):
-            for place, number in enumerate(taking):
-                if waiting[number].left[key].majority >= 0:
+        numbers = [-1] * len(tasks)
+        if self._guesses and proves:
+            numbers = self._guesses.note([(key, unit) for key, unit, _ in joined])
+        for (key, _, own), result, number_of_task in zip(joined, found, numbers, strict=True):
+            for place, (number, task) in enumerate(own.items()):
+                asked = waiting[number]
+                if task.majority >= 0:
                     sign_sum = result.candidates[place].sign_sum
                     self._votes[number] = self._votes.get(number, 0) + sign_sum
-                waiting[number].results[key] = _part(result, place)
-                del waiting[number].left[key]
+                if asked.is_guess:
+                    n = self._jobs[key[0]][0] - key[1] if key[2] is None else key[2]
+                    asked.proofs[key] = Proof(task.unit, number_of_task, place, key[1], n)
+                asked.results[key] = _part(result, place)
+                del asked.left[key]
 
     def _joint_job(self, job: int, taking: tuple[int, ...]) -> int:
         """Return the number of the job that writes a tensor's results of these merges."""
@@ -272,6 +353,11 @@ class SharedPlan:
             self._joint[job, taking] = self._n_jobs
             self._n_jobs += 1
         return self._joint[job, taking]
+
+
+def _size(group: Mapping[int, Guessing]) -> tuple[bool, int]:
+    """Return a number by which merges that guess together are preferred to others."""
+    return any(one.data is not None for one in group.values()), len(group)
 
 
 def _key(task: CombineTask) -> Key:

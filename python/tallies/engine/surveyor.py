@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .._core import Guesses, Settled
+from .._core import Settled
 from .guesses import Guess, Reads
 from .jobs import Merge
 from .lowering import Tasks
@@ -105,15 +105,14 @@ class Surveyor:
         assert isinstance(self._survey, GuessingSurvey), "the survey can guess"
         merge = self._context.merge
         asked = self._survey.ask(self._context, groups)
-        if data is not None:
-            native = Guesses.from_bytes(data, units=asked.units)
-        else:
-            native = merge.plan.guess(
-                units=asked.units,
-                locate=asked.locate,
-                limits=merge.limits,
-                progress=merge.progress,
-            )
+        native = merge.plan.guess(
+            units=asked.units,
+            locate=asked.locate,
+            limits=merge.limits,
+            data=data,
+            progress=merge.progress,
+        )
+        if data is None:
             self.reads.sampled += native.n_sampled
         return Guess(asked, groups, native, combined)
 

@@ -50,7 +50,9 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
         "kind": "store",
         "codec": manifest.codec,
         "parameters": manifest.parameters,
-        "base": {"path": manifest.base_path, "fingerprint": manifest.base_fingerprint},
+        "base": {"path": manifest.base_path, "fingerprint": manifest.base_fingerprint}
+        if manifest.has_base
+        else None,
         "n_bytes": sum(n_bytes.values()),
         "files": n_bytes,
         "tasks": {
@@ -61,6 +63,17 @@ def inspect_store(path: str | os.PathLike[str]) -> dict[str, Any]:
                 "lambda": task.mask_lambda,
                 "n_set": task.n_set,
                 "candidates": list(task.candidates),
+                **(
+                    {
+                        "tensors": {
+                            tensor: {"dtype": dtype, "shape": list(shape)}
+                            for tensor, (dtype, shape) in task.forms.items()
+                        },
+                        "lacks": list(task.lacks),
+                    }
+                    if task.forms or task.lacks
+                    else {}
+                ),
                 "n_bytes": sum(
                     n_bytes[file]
                     for file in ([task.file] if task.file else task.candidates.values())

@@ -65,11 +65,11 @@ def sweep(
 ) -> Any:
     """Merge many candidates that share the reads of their models.
 
-    A tile of the models is read once and combined for each candidate out of the cache. Methods
-    that trim read the models once more before: one selection finds the thresholds of all
-    densities. Each result is byte for byte that of
-    ``merge`` with the same settings. Methods of other kinds, and matrices that are merged as
-    such, take reads of their own.
+    A tile of the models is read once and combined for each candidate out of the cache. Thresholds
+    of all densities come from one sample, and the combine proves them; where results are handed
+    over tensor by tensor, thresholds of the whole model take a read of their own before. Each
+    result is byte for byte that of ``merge`` with the same settings. Methods of other kinds, and
+    matrices that are merged as such, take reads of their own.
 
     Args:
         config: The recipe that all candidates change, as ``merge`` takes it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from .._core import Limits, Plan
@@ -12,8 +13,6 @@ from ..engine.bar import shown
 from ..engine.files import PlanFiles
 from ..engine.handed_arrays import HandedArrays, room_of
 from ..engine.limits import allow_open_files, n_threads, tile_limits
-from ..engine.shared_plan import StandIn
-from ..engine.side_by_side import Ask, SideBySide
 from ..engine.usage import Advance, Progress
 from ..errors import InputError
 from ..messages import show, unknown
@@ -22,8 +21,9 @@ from ..sizes import parse_size
 from .array_merge import ArrayMerge, fill, forms, groups_of
 from .checks import check_inputs
 from .finishing import check_memory
+from .plan import MergePlan
 from .sweep_grid import Candidate, candidates, families, settings_of
-from .sweep_run import bytes_shared, is_of_model, run_together
+from .sweep_run import bytes_shared, run_together, together
 
 Settings = dict[str, Any]
 BY: Final = ("candidate", "tensor")
@@ -73,26 +73,42 @@ def arrays_of(
     hand_over = whole if by == BY[0] else by_tensor
 
     def run() -> Iterator[Any]:
-        n_bytes = sum(bytes_shared([one.plan for one in group]) for group in groups)
+        n_bytes = sum(
+            bytes_shared([one.plan for one in group], in_hand=by == BY[1]) for group in groups
+        )
         written = sum(one.plan.bytes_written for one in made)
         with shown(progress, "sweep") as told:
             moved = Advance(told, n_bytes + written)
             for group in groups:
-                limits = tile_limits(max_bytes, workers)
-                one = moved if moved else None
-                yield from hand_over(group, limits, workers, max_bytes, framework, one)
+                means = _Means(tile_limits(max_bytes, workers), workers, max_bytes)
+                yield from hand_over(group, means, framework, moved if moved else None)
             moved.finish()
 
     return run()
 
 
+@dataclass(frozen=True)
+class _Means:
+    """The means of a merge: limits of its passes, threads and memory for all else."""
+
+    limits: Limits
+    threads: int
+    max_bytes: int
+
+    def merge(
+        self,
+        made: MergePlan,
+        files: PlanFiles,
+        addresses: Mapping[str, int],
+        groups: Sequence[Sequence[int]],
+    ) -> list[str]:
+        """Merge groups of tensors into arrays at these addresses, and return the warnings."""
+        merge = ArrayMerge(made, files, self.limits, self.threads, self.max_bytes)
+        return merge.run(addresses, groups)
+
+
 def whole(
-    group: Sequence[Candidate],
-    limits: Limits,
-    threads: int,
-    max_bytes: int,
-    framework: str,
-    progress: Any,
+    group: Sequence[Candidate], means: _Means, framework: str, progress: Any
 ) -> Iterator[tuple[Settings, dict[str, Any]]]:
     """Yield the settings and the arrays of candidates that are made of the same reads."""
     results = []
@@ -109,8 +125,7 @@ def whole(
     def run(number: int, files: PlanFiles) -> list[str]:
         made = group[number].plan
         addresses = {name: address for name, (_, address) in results[number].items()}
-        merge = ArrayMerge(made, files, limits, threads, max_bytes)
-        return merge.run(addresses, [range(len(made.match.merged))])
+        return means.merge(made, files, addresses, [range(len(made.match.merged))])
 
     run_together([one.plan for one in group], run, progress)
     for number, one in enumerate(group):
@@ -122,12 +137,7 @@ def whole(
 
 
 def by_tensor(
-    group: Sequence[Candidate],
-    limits: Limits,
-    threads: int,
-    max_bytes: int,
-    framework: str,
-    progress: Any,
+    group: Sequence[Candidate], means: _Means, framework: str, progress: Any
 ) -> Iterator[tuple[str, list[tuple[Settings, Any]]]]:
     """Yield each tensor with the array of every candidate, from shared reads."""
     plans = [one.plan for one in group]
@@ -135,29 +145,20 @@ def by_tensor(
     outputs = forms(first)
     names = first.match.merged
     places = groups_of(first, len(group))
-    plan = Plan(first.has_base)
-    files = PlanFiles(plan, first.input_files())
-    shared = HandedArrays(
-        plan,
-        first.has_base,
-        [(name, outputs[name].dtype, outputs[name].shape) for name in names],
-        framework,
-        _room(outputs, names, places),
-        progress,
-    )
+
+    def share(plan: Plan) -> HandedArrays:
+        kinds = [(name, outputs[name].dtype, outputs[name].shape) for name in names]
+        room = _room(outputs, names, places)
+        return HandedArrays(plan, first.has_base, kinds, framework, room, progress)
+
+    def run(number: int, files: PlanFiles) -> list[str]:
+        return means.merge(plans[number], files, dict.fromkeys(names, 0), places)
+
     aliases: dict[str, list[str]] = {}
     for alias, name in first.match.tied.items():
         aliases.setdefault(name, []).append(alias)
 
-    def start(number: int) -> Any:
-        def run(ask: Ask) -> list[str]:
-            stand_in: Any = StandIn(shared, number, ask, of_model=is_of_model(plans[number]))
-            merge = ArrayMerge(plans[number], files.over(stand_in), limits, threads, max_bytes)
-            return merge.run(dict.fromkeys(names, 0), places)
-
-        return run
-
-    def released() -> Iterator[tuple[str, list[tuple[Settings, Any]]]]:
+    def released(shared: HandedArrays) -> Iterator[tuple[str, list[tuple[Settings, Any]]]]:
         for job, own in shared.release():
             for _, address in own.values():
                 fill(first, names[job], address, outputs[names[job]].dtype)
@@ -165,12 +166,12 @@ def by_tensor(
             for name in (names[job], *aliases.get(names[job], ())):
                 yield name, arrays
 
-    with SideBySide([start(number) for number in range(len(group))]) as side:
+    with together(plans, run, share) as (side, shared):
         while waiting := side.waiting():
             if shared.starts_anew(waiting):
-                yield from released()
+                yield from released(shared)
             side.give(shared.answer(waiting))
-    yield from released()
+    yield from released(shared)
     for name in first.match.copied:
         made = [new_array(name, outputs[name].dtype, outputs[name].shape, framework) for _ in group]
         for _, address in made:

@@ -166,7 +166,11 @@ class _Sweep:
             merge = MergeRun(one.plan, self._limits, self._threads, self._max_bytes, steps, files)
             little = too_little(self._max_bytes, self._threads)
             merge.warnings += filter(None, [self._on_cpu, little])
-            return merge.write_tensors(own, Journal(journals, merge.key())), merge
+            key = merge.key()
+            if files is not None:
+                # Guesses of another group are others.
+                key["together"] = [one.settings for one in group]
+            return merge.write_tensors(own, Journal(journals, key)), merge
 
         if len(group) == 1 or issubclass(group[0].plan.config.method, MatrixMethod):
             return [run(number, None) for number in range(len(group))]

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..messages import counted, show
 from ..methods._matrix import MatrixMethod
 from ..recipe.config import MergeConfig
-from ..recipe.overrides import Overrides
+from ..recipe.overrides import Overrides, one_spelling
 from .plan import MergePlan
 from .planning import plan
 
@@ -51,14 +51,16 @@ def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     >>> settings_of({"density": [0.1, 0.2], "lambda": [1]})
     [{'density': 0.1, 'lambda': 1}, {'density': 0.2, 'lambda': 1}]
     """
-    example = "such as density=0.1,0.2 (grid: {'density': [0.1, 0.2]})"
+    example = "such as density=0.1,0.2"
     if not isinstance(grid, Mapping):
-        raise InputError(f"grid: found {show(grid)}, expected lists of values by key, {example}")
+        found = f"a {type(grid).__name__}"
+        raise InputError(f"grid: found {found}, expected lists of values by key, {example}")
     if not grid:
         raise InputError(f"the grid has no key, expected at least one with its values, {example}")
     for key, values in grid.items():
         if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
-            raise InputError(f"--set {show(key)}: found {show(values)}, expected a list of values")
+            found = "keys and values" if isinstance(values, Mapping) else show(values)
+            raise InputError(f"--set {show(key)}: found {found}, expected a list of values")
         if not values:
             raise InputError(f"--set {show(key)}: found no value, expected at least one")
         for place, value in enumerate(values):
@@ -106,10 +108,15 @@ def candidates(config: MergeConfig, settings: Sequence[Mapping[str, Any]]) -> li
     """
     if config.stages:
         raise InputError(
-            "a sweep has no stages: merge the stages first, and name their results in the recipe"
+            "stages: candidates of a sweep share the reads of models that are there, and stages "
+            "make models for one merge; merge the stages first, and name their results in the "
+            "recipe"
         )
     if config.adapter_rank is not None:
-        raise InputError("adapter_rank: a sweep writes whole models; merge each adapter by itself")
+        raise InputError(
+            "adapter_rank: candidates of a sweep share tiles of models, and adapters are merged in "
+            "whole matrices; run 'tallies merge' for each candidate"
+        )
     _refuse_synonyms(config, settings[0])
     found: list[Candidate] = []
     seen: dict[str, str] = {}
@@ -130,14 +137,11 @@ def candidates(config: MergeConfig, settings: Sequence[Mapping[str, Any]]) -> li
 
 
 def _refuse_synonyms(config: MergeConfig, keys: Iterable[str]) -> None:
-    """Refuse two keys of the grid that are one parameter: ``lambda`` and ``parameters.scale``."""
-    known = config.method.parameters(config.semantics)
-    proper = {alias: name for name, one in known.items() for alias in one.aliases}
+    """Refuse two keys of the grid that are one: ``lambda`` and ``parameters.scale``."""
+    recipe = config.to_json_dict()
     seen: dict[str, str] = {}
     for key in keys:
-        before, _, name = key.replace(".parameters.", ".").rpartition(".")
-        name = f"{before.removeprefix('parameters')}.{proper.get(name, name)}"
-        if (other := seen.setdefault(name, key)) != key:
+        if (other := seen.setdefault(one_spelling(recipe, key), key)) != key:
             raise InputError(f"--set {other} and --set {key} are one parameter; keep one")
 
 

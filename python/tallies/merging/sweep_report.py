@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def summary(report: SweepReport, screen: int | None = None) -> str:
     """
     lines = [f"sweep of {counted(len(report.names), 'candidate')}"]
     for name, settings, one in zip(report.names, report.settings, report.reports, strict=True):
-        lines.append(labelled(name, f"{in_words(settings)}: {one.output.fingerprint}", screen))
+        facts = ", ".join([*_kept(one), f"hash {one.output.fingerprint}"])
+        lines.append(labelled(name, f"{in_words(settings)}: {facts}", screen))
     lines += [labelled("reads", note, screen) for note in report.notes]
     seen = dict.fromkeys(warning for one in report.reports for warning in one.warnings)
     lines += [warned(warning, screen) for warning in seen]
@@ -82,3 +84,12 @@ def summary(report: SweepReport, screen: int | None = None) -> str:
     lines.append(labelled("output", f"{report.path}: {size}, {SWEEP_NAME}", screen))
     lines.append(done_line(report, screen))
     return "\n".join(lines)
+
+
+def _kept(report: MergeReport) -> Iterator[str]:
+    """Yield the share of the entries that survive the trims of a merge, if that is known."""
+    shares = [one.kept_fraction for one in report.experts if one.kept_fraction is not None]
+    if not shares:
+        return
+    least, most = min(shares), max(shares)
+    yield f"kept {least:.4%}" + (f" to {most:.4%}" if least < most else "")

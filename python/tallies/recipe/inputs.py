@@ -158,11 +158,36 @@ def open_whole(text: str, variant: str = "", *, bars: bool = False) -> Checkpoin
     """
     places = Places.of()
     first, *adapters = places.pieces(text)
-    path = places.local(first, variant, bars=bars)
-    found = with_scales(Checkpoint.open(path, variant=variant))
+    found = with_scales(_stored(places, first, variant, bars=bars))
     for adapter in adapters:
         found = place(found, open_adapter(places.local(adapter, bars=bars)))
     return found
+
+
+def open_stored(text: str, variant: str = "", *, bars: bool = False) -> Checkpoint:
+    """Open a model as its files store it: scales of others are tensors of their own.
+
+    Args:
+        text: The text of the model.
+        variant: The variant of the weights, such as ``fp16``.
+        bars: Show a bar for each file that is downloaded.
+
+    Raises:
+        InputError: The model is no complete, well-formed one, or the text names adapters.
+        StorageError: A file cannot be read, or the hub fails.
+    """
+    places = Places.of()
+    first, *adapters = places.pieces(text)
+    if adapters:
+        raise InputError(
+            f"{text}: found an adapter on a model, expected a model as its files store it; merge "
+            "the adapter into its model first (tallies merge), or pack with codec 'lora'"
+        )
+    return _stored(places, first, variant, bars=bars)
+
+
+def _stored(places: Places, text: str, variant: str, *, bars: bool) -> Checkpoint:
+    return Checkpoint.open(places.local(text, variant, bars=bars), variant=variant)
 
 
 def _on_the_hub(places: Places, texts: Iterable[str]) -> list[HubModel]:

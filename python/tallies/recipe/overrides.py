@@ -72,6 +72,27 @@ class Overrides:
         return data
 
 
+def one_spelling(recipe: Mapping[str, Any], key: str) -> str:
+    """Return a dotted key in the one way in which all spellings of it are equal.
+
+    Args:
+        recipe: The recipe that the key changes.
+        key: The key of a setting, as ``Overrides.settings`` has it.
+
+    Raises:
+        InputError: The key names a model that the recipe has not.
+
+    >>> recipe = {"merge_method": "ties", "models": [{"model": "ours/a"}]}
+    >>> one_spelling(recipe, "models.a.weight") == one_spelling(recipe, "models.0.weight")
+    True
+    """
+    before, _, name = key.rpartition(".")
+    owner = before.removesuffix("parameters").removesuffix(".")
+    if owner.startswith("models."):
+        owner = f"models.{_model(recipe, owner.removeprefix('models.'), '--set models')}"
+    return f"{owner}.{min(_synonyms(recipe, name))}"
+
+
 def _without_defaults(data: dict[str, Any], changed: Pairs) -> dict[str, Any]:
     """Return a recipe without defaults, as reports write them out, that ``changed`` cannot have.
 

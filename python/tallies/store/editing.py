@@ -25,6 +25,7 @@ from .names import check_task_names
 from .origins import base_place, recorded, relocate, resolved, root_of, task_places
 from .packing.pack import pack, pack_again
 from .packing.report import PackReport
+from .sharing import borrow, release
 from .small_files import own_files
 
 _WORK = ".adding"
@@ -79,7 +80,7 @@ def add(
         shutil.rmtree(work, ignore_errors=True)
         try:
             report = pack(
-                origin,
+                origin or None,
                 {task: source},
                 work,
                 codec=manifest.codec,
@@ -92,6 +93,9 @@ def add(
                     f"{origin}: is not the base of {root}: its fingerprint is "
                     f"{added.base_fingerprint}, expected {manifest.base_fingerprint}"
                 )
+            if family_of(manifest.codec, manifest.parameters).stores_equal_once:
+                before, new = open_files(root, manifest), open_files(work, added)
+                borrow(manifest, before, added, new, work)
             for file in added.files():
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(work / file, root / file)
@@ -151,7 +155,7 @@ def remove(
         manifest = _read(root, base, moved)
         _find(root, manifest, task)
         gone = manifest.tasks.pop(task)
-        files = [gone.file] if gone.file is not None else list(gone.candidates.values())
+        files = release(root, manifest, open_files(root, manifest), gone)
         small = own_files(task, manifest.small_files.pop(task, {}))
         _drop(root, manifest, files, small)
     return None

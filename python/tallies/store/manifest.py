@@ -16,6 +16,7 @@ from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
 from .small_files import SmallFile, SmallFiles, own_files
+from .tasks import Task
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
@@ -54,47 +55,13 @@ class Tensor:
 
 
 @dataclass
-class Task:
-    """One expert: its origin, and its files, relative to the store.
-
-    While a choice is due, ``candidates`` has a file for each lambda, and ``file`` is None.
-    """
-
-    source: str
-    """Its place as ``origins`` records it; that of an older store may be absolute."""
-    fingerprint: str
-    scale: float
-    mask_lambda: float | None
-    n_set: dict[str, int]
-    """By lambda, bits set in the masks of each candidate; or the number of values kept."""
-    file: str | None = None
-    candidates: dict[str, str] = field(default_factory=dict)
-    n_missing: int = 0
-    """Tensors of the base that the expert lacks, and that are the base's in the task."""
-    n_extra: int = 0
-    """Tensors of the expert that the base lacks, and that are left out."""
-
-    @property
-    def is_whole(self) -> bool:
-        """True if the tensors of the task are those of the expert, and no others."""
-        return not (self.n_missing or self.n_extra)
-
-    def to_json_dict(self) -> dict[str, Any]:
-        """Return the task as plain data; counts that are zero are left out."""
-        return {
-            key: value
-            for key, value in asdict(self).items()
-            if value or key not in ("n_missing", "n_extra")
-        }
-
-
-@dataclass
 class Manifest:
     """The content of ``store.json``."""
 
     codec: str
     parameters: dict[str, Any]
     base_path: str
+    """Nothing where the tasks are checkpoints by themselves."""
     base_fingerprint: str
     tensors: dict[str, Tensor]
     tasks: dict[str, Task]
@@ -104,6 +71,11 @@ class Manifest:
     """By task; a task of an older store is not in it, and takes the files of the base."""
     variant: str | None = None
     """The variant of the weights that was asked for, of base and experts alike."""
+
+    @property
+    def has_base(self) -> bool:
+        """False if the tasks are checkpoints by themselves."""
+        return bool(self.base_path)
 
     @property
     def stored(self) -> list[str]:
@@ -206,7 +178,7 @@ class Manifest:
                 name: Tensor(**{**one, "shape": tuple(one["shape"])})
                 for name, one in data["tensors"].items()
             },
-            tasks={name: Task(**one) for name, one in data["tasks"].items()},
+            tasks={name: Task.from_json_dict(one) for name, one in data["tasks"].items()},
             checksums={file: dict(sums) for file, sums in data["checksums"].items()},
             small_files={
                 task: {name: SmallFile(**file) for name, file in files.items()}
@@ -245,4 +217,10 @@ def open_files(store: Path, manifest: Manifest) -> dict[str, dict[str, TensorInf
                 f"{path}: {where} tensor {show(odd)}, unlike {NAME} says; restore the file"
             )
         found[file] = tensors
+    for name, task in manifest.tasks.items():
+        for file in task.files() - found.keys():
+            raise InputError(
+                f"{store / NAME}: task {show(name)} has tensors in {show(file)}, which is no file "
+                "of the store; restore the manifest"
+            )
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._core import Plan
+from ..checkpoint.absent import no_model
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.tensors import TensorInfo
 from ..engine.arrays import new_array
@@ -19,8 +21,10 @@ from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
 from ..messages import show
 from ..recipe.adapters import with_base
-from ..recipe.inputs import open_whole
+from ..recipe.inputs import open_stored, open_whole
 from ..recipe.places import Places
+from ..spec.dtypes import DTYPES
+from .codecs import registry as codecs
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
 from .restoring.checks import restored_names
@@ -71,8 +75,7 @@ class Store:
         manifest = Manifest.read(root)
         files = open_files(root, manifest)
         relocate(root, manifest, base, tasks or {})
-        text = with_base(base_place(root, manifest, base), Places.of())
-        store = cls(root, open_whole(text, manifest.variant or ""), manifest, files)
+        store = cls(root, _open_base(root, manifest, base), manifest, files)
         store._check_base(by_content=check_base)
         return store
 
@@ -125,7 +128,8 @@ class Store:
 
         >>> Store.open("store").load("math")["head.weight"]  # doctest: +SKIP
         """
-        return self._load(task, self.manifest.tensors, framework, mask_lambda, threads)
+        names = self.restoring(task, mask_lambda).names
+        return self._load(task, names, framework, mask_lambda, threads)
 
     def tensor(
         self,
@@ -136,8 +140,48 @@ class Store:
         mask_lambda: float | None = None,
     ) -> Any:
         """Restore one tensor of a task from what it needs alone; arguments as for ``load``."""
-        names = restored_names(self.manifest, [name])
+        known = self.restoring(task, mask_lambda).names
+        names = restored_names(known, [name])
         return self._load(task, names, framework, mask_lambda, None)[name]
+
+    def elements(
+        self, task: str, name: str, start: int, stop: int, *, framework: str = "numpy"
+    ) -> Any:
+        """Restore elements ``start`` to ``stop`` of a tensor, in row-major order.
+
+        Codec ``lossless`` reads the blocks that they are in and no others; other codecs restore
+        whole tensors alone.
+
+        Args:
+            task: The name of the task.
+            name: The name of the tensor.
+            start: The first element.
+            stop: The element behind the last.
+            framework: "numpy" for an array, "torch" for a tensor.
+
+        Returns:
+            An array or tensor of one dimension.
+
+        Raises:
+            InputError: There is no such task, tensor or range, or what was read is damaged.
+            StorageError: Reading fails.
+
+        >>> Store.open("store").elements("math", "head.weight", 0, 4096)  # doctest: +SKIP
+        """
+        one = self.restoring(task)
+        restored_names(one.names, [name])
+        n_elements = math.prod(one.shape(name))
+        if not 0 <= start <= stop <= n_elements:
+            raise InputError(
+                f"tensor {show(name)}: found elements {start} to {stop}, expected a range of the "
+                f"{n_elements} that it has"
+            )
+        array, address = new_array(name, one.dtype(name), (stop - start,), framework)
+        if start < stop:
+            size = DTYPES[one.dtype(name)]
+            room = (ctypes.c_char * (size * (stop - start))).from_address(address)
+            one.restore_range(name, size * start, memoryview(room).cast("B"))
+        return array
 
     def unpack(self, task: str, out: str | os.PathLike[str], **options: Any) -> UnpackReport:
         """Write a task's checkpoint into the new directory ``out``; options as for ``unpack``.
@@ -163,7 +207,7 @@ class Store:
         outputs: dict[str, list[Place]] = {}
         wanted = list(names)
         for name in dict.fromkeys(map(one.source, wanted)):
-            dtype, shape = one.dtype(name), self.manifest.tensors[name].shape
+            dtype, shape = one.dtype(name), one.shape(name)
             arrays[name], address = new_array(name, dtype, shape, framework)
             if one.is_coded(name):
                 outputs[name] = [(-1, address, place_code(dtype))]
@@ -198,6 +242,16 @@ class Store:
             f"{self.base.path}: is not the base of {self.path}: {why}; name the base that it was "
             f"packed from (fingerprint {self.manifest.base_fingerprint})"
         )
+
+
+def _open_base(root: Path, manifest: Manifest, given: str | os.PathLike[str] | None) -> Checkpoint:
+    """Open the base as the codec takes it; a model without tensors where there is none."""
+    if not manifest.has_base:
+        return no_model()
+    text, variant = base_place(root, manifest, given), manifest.variant or ""
+    if codecs.get(manifest.codec).of_stored:
+        return open_stored(text, variant)
+    return open_whole(with_base(text, Places.of()), variant)
 
 
 def writer_to(address: int) -> Callable[[bytes, int], object]:

@@ -71,6 +71,8 @@ def relocate(
     for name in tasks:
         if name not in manifest.tasks:
             raise InputError(f"{store}: task {unknown(name, manifest.tasks)}")
+    if not manifest.has_base:
+        refuse_base(store, base)
     manifest.base_path = _told(base, manifest.base_path, store)
     for name, task in manifest.tasks.items():
         manifest.tasks[name] = replace(task, source=_told(tasks.get(name), task.source, store))
@@ -84,7 +86,13 @@ def _told(text: str | os.PathLike[str] | None, origin: str, store: Path) -> str:
 
 
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
-    """Return the text of the base, as it was given; InputError if nothing is there."""
+    """Return the text of the base, as it was given; InputError if nothing is there.
+
+    Where the tasks are checkpoints by themselves, the text is empty.
+    """
+    if not manifest.has_base:
+        refuse_base(store, given)
+        return ""
     if given is not None:
         return os.fspath(given)
     place = resolved(manifest.base_path, store)
@@ -94,6 +102,15 @@ def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | 
             "(base=, --base)"
         )
     return place
+
+
+def refuse_base(store: Path, given: str | os.PathLike[str] | None) -> None:
+    """Raise InputError for a base that is given for a store without one."""
+    if given is not None:
+        raise InputError(
+            f"{store}: its tasks are checkpoints by themselves, found the base "
+            f"{os.fspath(given)}; leave it out"
+        )
 
 
 def task_places(

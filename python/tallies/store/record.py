@@ -21,6 +21,8 @@ class Record:
         self.file_bytes: dict[str, int] = {}
         self.prints: list[dict[str, str]] = [{} for _ in range(n_models)]
         """By tensor, of the base and then of each task."""
+        self.borrowed: dict[str, dict[str, str]] = {}
+        """By file of the store and tensor, the file that has the same tensor already."""
 
     def add_file(self, file: str, n_bytes: int) -> None:
         """Note a new file and its size."""

@@ -48,12 +48,12 @@ def place(task: str, name: str) -> str:
 
 
 def keep_small_files(
-    base: Checkpoint, tasks: Mapping[str, Checkpoint], directory: Path
+    base: Checkpoint | None, tasks: Mapping[str, Checkpoint], directory: Path
 ) -> dict[str, SmallFiles]:
     """Copy the small files of all tasks that differ from the base's into a store.
 
     Args:
-        base: The base.
+        base: The base, or None.
         tasks: The experts by the names of their tasks.
         directory: The directory of the store.
 
@@ -63,10 +63,14 @@ def keep_small_files(
     Raises:
         StorageError: A file cannot be read or written.
     """
-    of_base = {
-        path.as_posix(): SmallFile(*_checksum(base.path / path), True)
-        for path in base.auxiliary_files()
-    }
+    of_base = (
+        {
+            path.as_posix(): SmallFile(*_checksum(base.path / path), True)
+            for path in base.auxiliary_files()
+        }
+        if base is not None
+        else {}
+    )
     return {task: _keep_task(of_base, expert, directory, task) for task, expert in tasks.items()}
 
 

@@ -92,6 +92,7 @@ def store_deltas(
 def _deltas(
     one: Restoring, shared: dict[str, torch.Tensor], threads: int
 ) -> dict[str, EncodedDelta]:
+    one.refuse_other_tensors()
     names = one.manifest.stored
     for name in names:
         if one.is_stored(name) and one.base.tensors[name].dtype not in DTYPE_CODES:

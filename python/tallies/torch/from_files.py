@@ -126,7 +126,9 @@ def n_bytes_of(arrays: Iterator[torch.Tensor]) -> int:
 
 
 def all_of(store: Store) -> Iterator[Restoring]:
-    """Yield every task of a store, with each of its candidates."""
+    """Yield every task of a store whose tensors are the base's, with each of its candidates."""
     for task, known in store.manifest.tasks.items():
+        if known.forms or known.lacks:
+            continue
         for mask_lambda in map(float, known.candidates) if known.file is None else [None]:
             yield store.restoring(task, mask_lambda)

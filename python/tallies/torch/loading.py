@@ -152,7 +152,7 @@ def restored(one: Restoring, names: Sequence[str], threads: int) -> dict[str, Lo
     outputs: dict[str, list[Place]] = {}
     for name in names:
         dtype = one.dtype(name)
-        arrays[name], address = new_array(name, dtype, one.base.tensors[name].shape, "torch")
+        arrays[name], address = new_array(name, dtype, one.shape(name), "torch")
         outputs[name] = [(-1, address, place_code(dtype))]
     one.restore(PlanFiles(Plan(True)), outputs, tile_limits(BUFFER_BYTES, threads))
     return {name: _replacing(one, name, array) for name, array in arrays.items()}

@@ -138,6 +138,7 @@ class TaskSwitcher:
         with self._lock:
             self._refuse_while_used(task, mask_lambda)
             one = self._store.restoring(task, mask_lambda)
+            one.refuse_other_tensors()
             tensors = self._tensors(one)
             parts = self._source.parts(one)
             sources = {name: one.source(name) for name in tensors}

@@ -79,6 +79,9 @@ class Codec:
     """True if a task comes back as it merges, bit for bit."""
     of_adapters: ClassVar[bool] = False
     """True if a task must be a base with adapters."""
+    of_stored: ClassVar[bool] = False
+    """True if tensors are kept as files have them, of any name, dtype and shape; a base may lack
+    them, or be absent."""
     with_sums: ClassVar[bool] = False
     """True if ``scales`` needs the sums of magnitudes."""
 

@@ -10,7 +10,9 @@ from ...errors import InputError
 from ...messages import unknown
 from ._codec import Codec
 
-_READING_ORDER: Final = ("tall", "emr", "magnitude", "sparse", "lora", "bitdelta", "tsv_c", "twin")
+_READING_ORDER: Final = (
+    *("tall", "emr", "magnitude", "sparse", "lossless", "lora", "bitdelta", "tsv_c", "twin"),
+)
 """The order of lists. Codecs that are not named here follow, by name."""
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
 from ..._core import Change, Limits, Source
-from ...checkpoint.layout import Entry
+from ...checkpoint.layout import Entry, tensor_bytes
 from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
+from ...errors import InputError
+from ...messages import show
 from ..codecs._codec import Codec
 from .job import PackJob
 
@@ -29,8 +32,17 @@ class StoredTask:
     """Tensors of the shared file; empty where nothing is shared."""
     scale: float
     """The task's factor on the shared vector."""
+    forms: Mapping[str, tuple[str, tuple[int, ...]]]
+    """Dtype and shape of the tensors that the base lacks or has in another form."""
     check: Callable[[TensorInfo, Sequence[int]], None]
     """Raises InputError for a tensor whose content fingerprint is not the packed one."""
+
+    def restored(self, name: str) -> TensorInfo:
+        """Return a tensor of the task in the form in which it is restored, without a place."""
+        if name not in self.forms:
+            return self.base[name]
+        dtype, shape = self.forms[name]
+        return TensorInfo(name, dtype, shape, Path(), 0, tensor_bytes((name, dtype, shape)))
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,11 @@ class Family(ABC):
     def has_shared(self) -> bool:
         """True if all tasks share a vector, so that a task depends on the others."""
         return self.codec.shared_rule(self.parameters) is not None
+
+    @property
+    def stores_equal_once(self) -> bool:
+        """True if a tensor that two tasks have alike is in the file of one of them alone."""
+        return False
 
     @property
     def reads_adapters(self) -> bool:
@@ -136,6 +153,19 @@ class Family(ABC):
             InputError: Something that was read is not what was packed.
             StorageError: Reading or writing fails.
         """
+
+    def restore_range(self, task: StoredTask, name: str, first: int, out: memoryview) -> None:
+        """Restore the bytes of an encoded tensor from byte ``first`` on, from what they need.
+
+        Raises:
+            InputError: Something that was read is not what was packed, or this family restores
+                whole tensors alone.
+            StorageError: Reading fails.
+        """
+        raise InputError(
+            f"tensor {show(name)}: codec {self.codec.name!r} restores whole tensors alone; take "
+            "the elements out of the tensor"
+        )
 
     def in_memory(self, task: StoredTask, name: str) -> list[TensorInfo] | None:
         """Return the stored tensors from which ``encoded`` decodes a tensor.

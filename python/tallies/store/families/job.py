@@ -31,6 +31,10 @@ class PackJob:
     tasks: Sequence[str]
     experts: Sequence[Checkpoint]
     """The model of each task."""
+    own: Sequence[Mapping[str, TensorInfo]]
+    """By task, tensors that the base lacks or has in another form; for codecs that keep them."""
+    base: Mapping[str, TensorInfo]
+    """All tensors of the base."""
     files: Sequence[str]
     """The file of each task in the store, or of each of its candidates, task by task."""
     lambdas: Sequence[float]
@@ -62,6 +66,12 @@ class PackJob:
             self.record.add_file(file, self.layout.file_bytes(file))
         self.layout.create(files, self.directory)
         return files
+
+    def base_of(self, one: TensorInfo) -> TensorInfo | None:
+        """Return the base's tensor of the same name, dtype and shape, if it has one."""
+        found = self.base.get(one.name)
+        alike = found is not None and (found.dtype, found.shape) == (one.dtype, one.shape)
+        return found if alike else None
 
     def open_inputs(self) -> PlanFiles:
         """Open the inputs in a new plan."""

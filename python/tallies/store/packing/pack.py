@@ -30,7 +30,7 @@ _OTHER_BYTES = 1 << 20
 
 
 def pack(
-    base: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
     tasks: Mapping[str, str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,
@@ -56,7 +56,8 @@ def pack(
     by a rename when it is complete.
 
     Args:
-        base: The base checkpoint: a path, or a model of the hub such as "org/name".
+        base: The base checkpoint: a path, or a model of the hub such as "org/name". None where
+            codec ``lossless`` keeps checkpoints by themselves.
         tasks: Checkpoints of the experts by the names of their tasks.
         out: The directory to create.
         codec: The name of a codec; ``tallies methods`` lists them.
@@ -138,7 +139,7 @@ def pack_again(
 @with_progress("pack")
 @in_float_environment
 def _pack(
-    base: str | os.PathLike[str],
+    base: str | os.PathLike[str] | None,
     tasks: Mapping[str, str | os.PathLike[str]],
     out: str | os.PathLike[str],
     before: Manifest | None,

@@ -31,6 +31,7 @@ from ..manifest import SHARED
 from ..names import check_task_names
 from .checks import LORA, check_copied, refuse_decoded, refuse_other_adapters
 from .inputs import open_inputs
+from .stored import open_as_stored, refuse_no_base
 
 
 class Integers(Choice):
@@ -58,6 +59,7 @@ class PackPlan:
     family: Family
     lambdas: Lambdas
     base: Checkpoint
+    """The base; a model without tensors where there is none."""
     tasks: Mapping[str, Checkpoint]
     texts: Mapping[str, str]
     """The models as they were asked for: the base under "", the tasks under their names."""
@@ -75,7 +77,7 @@ class PackPlan:
     @classmethod
     def make(
         cls,
-        base: str | os.PathLike[str],
+        base: str | os.PathLike[str] | None,
         tasks: Mapping[str, str | os.PathLike[str]],
         codec: str,
         parameters: Mapping[str, Any],
@@ -89,7 +91,7 @@ class PackPlan:
         """Check a request against the headers, and find out which tensors the tasks changed.
 
         Args:
-            base: The base checkpoint.
+            base: The base checkpoint; None where tasks are kept by themselves.
             tasks: Checkpoints by the names of their tasks.
             codec: The name of a codec.
             parameters: Parameters of the codec; those that are missing take their defaults.
@@ -103,6 +105,8 @@ class PackPlan:
             InputError: The request or an input is wrong.
         """
         found = codecs.get(codec)
+        if not found.of_stored:
+            refuse_no_base(codec, base)
         given = dict(parameters)
         check_task_names(tasks)
         if not tasks:
@@ -118,13 +122,16 @@ class PackPlan:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
-        texts = {name: os.fspath(text) for name, text in {"": base, **tasks}.items()}
+        texts = {name: os.fspath(text) for name, text in {"": base or "", **tasks}.items()}
         with_integers = found.codes_integers(values)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
-        inputs = open_inputs(texts, policy, variant=variant, bars=bars)
+        opened = open_as_stored if found.of_stored else open_inputs
+        inputs = opened(texts, policy, variant=variant, bars=bars)
         origin, *experts = inputs.models.values()
         models, matched = [as_model(one) for one in (origin, *experts)], inputs.match
-        warnings = differences((origin, *experts), any_architecture=any_architecture)
+        warnings: list[str] = []
+        if texts[""]:
+            warnings = differences((origin, *experts), any_architecture=any_architecture)
         if not with_integers and integers is Integers.EQUAL:
             check_copied(models, matched)
         names = sorted(
@@ -185,13 +192,21 @@ class PackPlan:
 
     @cached_property
     def n_coded(self) -> int:
-        """Parameters that the family encodes."""
-        return sum(self.base.tensors[name].n_elements for name in self.coded)
+        """Parameters that the family encodes; those of tensors of the tasks' own once a name."""
+        own = {name: one for tensors in self.own for name, one in tensors.items()}
+        coded = {name: self.base.tensors[name] for name in self.coded} | own
+        return sum(one.n_elements for one in coded.values())
+
+    @cached_property
+    def coded_names(self) -> set[str]:
+        """Tensors that the family encodes, those of the tasks' own among them."""
+        return {*self.coded, *(name for tensors in self.own for name in tensors)}
 
     @cached_property
     def bytes_read(self) -> int:
         """Bytes of the inputs that the family reads."""
-        return sum(one.n_bytes for name in self.coded for one in self.sources(name))
+        own = sum(one.n_bytes for tensors in self.own for one in tensors.values())
+        return own + sum(one.n_bytes for name in self.coded for one in self.sources(name))
 
     @cached_property
     def _models(self) -> list[Model]:
@@ -205,6 +220,8 @@ class PackPlan:
 
     def n_extra(self, task: int) -> int:
         """Return how many tensors of a task's expert the base lacks; they are left out."""
+        if self.family.codec.of_stored:
+            return 0
         model = self._models[1 + task]
         known = self.base.tensors.keys() | model.tied.keys()
         return sum(name not in known for name in model.tensors)
@@ -213,9 +230,37 @@ class PackPlan:
         """Return the tensor in the base and in every task."""
         return [self.match.source(model, name) for model in self._models]
 
+    @property
+    def has_base(self) -> bool:
+        """False if the tasks are kept by themselves."""
+        return bool(self.texts[""])
+
+    @cached_property
+    def own(self) -> list[dict[str, TensorInfo]]:
+        """By task, the tensors that are kept beside those that all models have alike."""
+        if not self.family.codec.of_stored:
+            return [{} for _ in self.tasks]
+        known = {*self.match.template}
+        return [
+            {name: one for name, one in task.tensors.items() if name not in known}
+            for task in self.tasks.values()
+        ]
+
+    def lacks(self, task: int) -> tuple[str, ...]:
+        """Return the tensors of the base that a task does not have."""
+        if not self.family.codec.of_stored:
+            return ()
+        has = [*self.tasks.values()][task].tensors
+        return tuple(sorted(self.base.tensors.keys() - has.keys()))
+
+    @property
+    def read_models(self) -> list[Checkpoint]:
+        """The base, if there is one, and the experts."""
+        return [*([self.base] if self.has_base else []), *self.tasks.values()]
+
     def roots(self) -> list[Path]:
         """Return the directories or files of the inputs."""
-        return [path for one in (self.base, *self.tasks.values()) for path in one.paths]
+        return [path for one in self.read_models for path in one.paths]
 
     def input_files(self) -> list[str]:
         """Return all tensor files of the inputs, once each."""
@@ -224,13 +269,14 @@ class PackPlan:
 
     def small_files(self) -> list[Path]:
         """Return the files of base and experts that are no weights, such as tokenizers."""
-        models = (self.base, *self.tasks.values())
-        return [path for one in models for path in one.small_files().values()]
+        return [path for one in self.read_models for path in one.small_files().values()]
 
     def kind(self, name: str) -> str:
         """Return the manifest's word for the origin of a task's tensor."""
         if name in self.match.tied:
             return "tied"
+        if name not in self.match.template:
+            return "frozen"
         return self._kinds.get(name, "copied")
 
     @cached_property

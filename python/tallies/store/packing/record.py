@@ -12,10 +12,11 @@ from ...engine.fingerprints import contents, model_fingerprint, tensor_fingerpri
 from ...engine.usage import measure
 from ...merging.adapters import AdapterReport
 from ..lambdas import text
-from ..manifest import Manifest, Task, Tensor
+from ..manifest import Manifest, Tensor
 from ..origins import recorded
 from ..record import Record
 from ..small_files import SmallFiles, own_bytes
+from ..tasks import Task
 from .plan import PackPlan
 from .report import PackReport, TaskReport
 
@@ -46,6 +47,18 @@ class PackRecord(Record):
                     prints[name] = self.prints[0][name]
                 else:
                     due[name] = one
+            for name, lanes in zip(due, contents(list(due.values()), threads), strict=True):
+                prints[name] = tensor_fingerprint(due[name], lanes)
+            own = (
+                {**plan.own[i - 1]}
+                if i
+                else {
+                    name: one
+                    for name, one in model.tensors.items()
+                    if name not in plan.match.template
+                }
+            )
+            due = {name: one for name, one in own.items() if name not in prints}
             for name, lanes in zip(due, contents(list(due.values()), threads), strict=True):
                 prints[name] = tensor_fingerprint(due[name], lanes)
             for alias, canonical in tied_pairs(model):
@@ -84,11 +97,15 @@ class PackRecord(Record):
                 candidates={text(file.mask_lambda): file.path for file in own} if several else {},
                 n_missing=plan.n_missing(i),
                 n_extra=plan.n_extra(i),
+                forms={n: (one.dtype, one.shape) for n, one in plan.own[i].items()},
+                lacks=plan.lacks(i),
+                borrowed=self.borrowed.get(own[0].path, {}),
+                parts=() if plan.has_base else plan.tasks[name].parts,
             )
         return Manifest(
             codec=plan.family.codec.name,
             parameters=dict(plan.family.parameters),
-            base_path=recorded(plan.texts[""], store),
+            base_path=recorded(plan.texts[""], store) if plan.has_base else "",
             base_fingerprint=model_fingerprint(base_prints),
             variant=plan.variant,
             tensors={
@@ -130,8 +147,13 @@ class PackRecord(Record):
         ]
         base_bytes, expert_bytes = plan.base.n_bytes, sum(t.n_bytes for t in plan.tasks.values())
         n_trained = plan.n_coded + sum(plan.base.tensors[n].n_elements for n in plan.dense)
-        n_all = sum(
-            one.n_elements for n, one in plan.base.tensors.items() if n not in plan.match.tied
+        n_frozen = sum(
+            one.n_elements
+            for n, one in plan.base.tensors.items()
+            if n in plan.match.template
+            and n not in plan.match.tied
+            and n not in plan.coded
+            and n not in plan.dense
         )
         n_bytes = sum(self.file_bytes.values())
         return PackReport(
@@ -159,13 +181,13 @@ class PackRecord(Record):
                 )
                 for name, task in manifest.tasks.items()
             ],
-            tensors_masked=len(plan.coded),
+            tensors_masked=len(plan.coded_names),
             tensors_dense=len(plan.dense),
             tensors_frozen=len(plan.frozen),
             tensors_copied=sum(plan.kind(n) == "copied" for n in plan.base.tensors),
             parameters_masked=plan.n_coded,
             parameters_trained=n_trained,
-            parameters_frozen=n_all - n_trained,
+            parameters_frozen=n_frozen,
             n_bytes=n_bytes,
             base_bytes=base_bytes,
             expert_bytes=expert_bytes,

@@ -53,6 +53,8 @@ class PackRun:
             tensors={name: plan.sources(name) for name in plan.coded},
             tasks=list(plan.tasks),
             experts=list(plan.tasks.values()),
+            own=plan.own,
+            base=plan.base.tensors,
             files=[file.path for file in plan.task_files],
             lambdas=[file.mask_lambda for file in plan.task_files if file.mask_lambda is not None],
             layout=plan.layout,
@@ -66,7 +68,7 @@ class PackRun:
         n_set, scales = plan.family.pack(job)
         self._copy_dense(job)
         self.record.note_unpacked(self._limits.n_threads)
-        small_files = keep_small_files(plan.base, plan.tasks, directory)
+        small_files = keep_small_files(plan.base if plan.has_base else None, plan.tasks, directory)
         return self.record.manifest(self._store, n_set, scales, small_files)
 
     def check_unchanged(self) -> None:

@@ -32,7 +32,8 @@ def summary(report: PackReport, screen: int | None = None) -> str:
 
 
 def _rows(report: PackReport) -> Iterator[tuple[str, str]]:
-    yield "base", f"{report.base}: {format_size(report.base_bytes)}"
+    if report.base:
+        yield "base", f"{report.base}: {format_size(report.base_bytes)}"
     for task in report.tasks:
         yield "task", f"{task.name}: {', '.join(_facts(report, task))}"
         yield from (("adapter", str(adapter)) for adapter in task.adapters)
@@ -48,7 +49,7 @@ def _rows(report: PackReport) -> Iterator[tuple[str, str]]:
     yield (
         "size",
         f"the experts take {format_size(report.expert_bytes)}, {report.ratio:.2f} times as much as "
-        "base and store",
+        + ("base and store" if report.base else "the store"),
     )
     yield "rate", f"{report.bits_per_parameter_and_task:.3f} bits per parameter and task"
     if report.has_shared:

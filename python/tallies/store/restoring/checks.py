@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from ...checkpoint.checkpoint import Checkpoint
@@ -37,10 +37,10 @@ def refuse_damaged(
         )
 
 
-def restored_names(manifest: Manifest, names: Iterable[str]) -> list[str]:
-    """Return the names; InputError for a name that the base lacks."""
+def restored_names(known: Collection[str], names: Iterable[str]) -> list[str]:
+    """Return the names; InputError for a name that is none of the known tensors."""
     found = list(names)
     for name in found:
-        if name not in manifest.tensors:
-            raise InputError(f"tensor {unknown(name, manifest.tensors)}")
+        if name not in known:
+            raise InputError(f"tensor {unknown(name, known)}")
     return found

@@ -51,7 +51,9 @@ class SmallFilesOut:
         """
         tensors = one.manifest.tensors
         tied = [name for name, tensor in tensors.items() if tensor.tied_to is not None]
-        parts = written_parts(one.base, entries, tied, donated=files_from is not None)
+        parts = {}
+        if not one.family.codec.of_stored:
+            parts = written_parts(one.base, entries, tied, donated=files_from is not None)
         files = one.manifest.small_files.get(one.task)
         if files_from is None and files is not None:
             found = check_small_files(one.path, one.base.path, one.task, files)

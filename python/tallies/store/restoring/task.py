@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from ..._core import Limits
 from ...checkpoint.checkpoint import Checkpoint
+from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...engine.environment import in_float_environment
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
-from ...messages import unknown
+from ...messages import show, unknown
 from ..families.family import Family, Moved, StoredTask
 from ..families.registry import family_of
 from ..lambdas import text
 from ..manifest import SHARED, Manifest
+from ..sharing import with_borrowed
+from ..tasks import Task
 from .checks import Write, refuse_damaged
 
 
@@ -69,38 +72,84 @@ class Restoring:
             raise InputError(f"{path}: task {task!r}: lambda {unknown(key, found.candidates)}")
         return cls(path, manifest, files, base, task, found.candidates[key])
 
+    @cached_property
+    def template(self) -> Checkpoint:
+        """The model whose files' names and metadata a restored checkpoint takes over."""
+        parts = self._stated.parts
+        return self.base if self.manifest.has_base else replace(self.base, parts=parts)
+
+    @property
+    def _stated(self) -> Task:
+        return self.manifest.tasks[self.task]
+
+    @cached_property
+    def own(self) -> Mapping[str, TensorInfo]:
+        """The tensors of the task's file, and those of other files that it has alike."""
+        return with_borrowed(self.files, self.file, self._stated.borrowed)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The tensors of the task, in the order of their names."""
+        stated = self._stated
+        return sorted({*self.manifest.tensors, *stated.forms} - {*stated.lacks})
+
+    def refuse_other_tensors(self) -> None:
+        """Raise InputError if the task has tensors that the base has not in the same form."""
+        other = [*self._stated.forms, *self._stated.lacks]
+        if other:
+            raise InputError(
+                f"{self.path}: task {self.task!r} has other tensors than a base, such as "
+                f"{show(other[0])}; expected those of the base: load or unpack the task instead"
+            )
+
     def source(self, name: str) -> str:
         """Return the name whose values a tensor has: its own, or the one it is tied to."""
+        if name in self._stated.forms:
+            return name
         return self.manifest.tensors[name].tied_to or name
 
     def is_coded(self, name: str) -> bool:
         """Return whether the family restores a tensor, which is not copied then."""
         source = self.source(name)
-        return self.manifest.tensors[source].is_coded and source in self.files[self.file]
+        if source in self._stated.forms:
+            return True
+        return self.manifest.tensors[source].is_coded and source in self.own
 
     def is_stored(self, name: str) -> bool:
         """Return whether the task's file has a tensor; a task may lack what others changed."""
         source = self.source(name)
-        return self.manifest.tensors[source].is_stored and source in self.files[self.file]
+        return self.manifest.tensors[source].is_stored and source in self.own
 
     def copied(self, name: str) -> TensorInfo:
         """Return the tensor to copy, of the task's file or of the base."""
         source = self.source(name)
-        return (self.files[self.file] if self.is_stored(name) else self.base.tensors)[source]
+        return (self.own if self.is_stored(name) else self.base.tensors)[source]
 
     def dtype(self, name: str) -> str:
         """Return the dtype of the restored tensor."""
+        if name in self._stated.forms:
+            return self._stated.forms[name][0]
         return (
             self.manifest.tensors[name].dtype
             if self.is_coded(name)
             else self.copied(name).decoded_dtype
         )
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of the restored tensor."""
+        if name in self._stated.forms:
+            return self._stated.forms[name][1]
+        return self.manifest.tensors[name].shape
+
+    def entries(self) -> list[Entry]:
+        """Return the tensors of the restored checkpoint."""
+        return [(name, self.dtype(name), self.shape(name)) for name in self.names]
+
     def n_bytes_read(self) -> int:
         """Return the bytes of base and store that restoring all tensors reads."""
         n_bytes = sum(one.n_bytes for one in self.base.tensors.values())
-        files = [self.file] + ([SHARED] if SHARED in self.files else [])
-        return n_bytes + sum(one.n_bytes for file in files for one in self.files[file].values())
+        shared = self.files.get(SHARED, {})
+        return n_bytes + sum(one.n_bytes for row in (self.own, shared) for one in row.values())
 
     @cached_property
     def family(self) -> Family:
@@ -112,9 +161,10 @@ class Restoring:
         """The task as the family reads it."""
         return StoredTask(
             base=self.base.tensors,
-            own=self.files[self.file],
+            own=self.own,
             shared=self.files.get(SHARED, {}),
-            scale=self.manifest.tasks[self.task].scale,
+            scale=self._stated.scale,
+            forms=self._stated.forms,
             check=self.check,
         )
 
@@ -128,6 +178,22 @@ class Restoring:
     ) -> dict[str, list[int]]:
         """Restore the encoded tensors that ``outputs`` names, as ``Family.restore``."""
         return self.family.restore(self.stored_task, files, outputs, limits, progress)
+
+    def restore_range(self, name: str, first: int, out: memoryview) -> None:
+        """Restore bytes of a tensor from byte ``first`` on, as ``Family.restore_range``.
+
+        A tensor that is copied whole is read whole, and checked.
+        """
+        if self.is_coded(name):
+            self.family.restore_range(self.stored_task, self.source(name), first, out)
+            return
+
+        def take(data: bytes, at: int) -> None:
+            low, high = max(first, at), min(first + len(out), at + len(data))
+            if low < high:
+                out[low - first : high - first] = data[low - at : high - at]
+
+        self.copy(name, take)
 
     def copy(self, name: str, write: Write) -> list[int]:
         """Hand over the bytes of a tensor that is copied, and check them.

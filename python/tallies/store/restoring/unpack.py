@@ -71,17 +71,16 @@ def unpack(
         StorageError: Reading or writing fails.
     """
     start = time.perf_counter()
-    tensors = one.manifest.tensors
-    entries = [(name, one.dtype(name), tensor.shape) for name, tensor in tensors.items()]
-    shards = layout_parts(entries, one.base, parse_size(max_shard_size))
+    entries = one.entries()
+    shards = layout_parts(entries, one.template, parse_size(max_shard_size))
     small = SmallFilesOut.of(one, entries, files_from)
     donors = [] if small.donor is None else [small.donor]
-    inputs = [one.base.path, one.path, *donors]
+    inputs = [one.base.path, one.path, *donors] if one.manifest.has_base else [one.path, *donors]
     destination = Destination(out, inputs, overwrite, of_weights=True)
     if destination.is_file:
         origin = {RECIPE: json.dumps({"task": one.task, "codec": one.manifest.codec})}
         name = destination.path.name
-        shards = [one_file(name, entries, one.base, origin, files_from=files_from)]
+        shards = [one_file(name, entries, one.template, origin, files_from=files_from)]
         small, donors = SmallFilesOut.none(), []
     sizes = {shard.name: len(shard.header()[0]) + shard.n_bytes for shard in shards}
     n_bytes = sum(sizes.values())
@@ -102,13 +101,13 @@ def unpack(
             places |= shard.places(directory)
         outputs: dict[str, list[Place]] = {}
         lanes: dict[str, list[int]] = {}
-        for name in tensors:
+        for name in one.names:
             if one.is_coded(name):
                 outputs.setdefault(one.source(name), []).append(files.place(places[name]))
             else:
                 lanes[name] = one.copy(name, files.writer(places[name]))
         restored = one.restore(files, outputs, limits, advance)
-        lanes |= {name: restored[one.source(name)] for name in tensors if one.is_coded(name)}
+        lanes |= {name: restored[one.source(name)] for name in one.names if one.is_coded(name)}
         for name, index in index_files(shards).items():
             (directory / name).write_bytes(index)
         small.files.copy(directory)

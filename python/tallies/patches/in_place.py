@@ -1,0 +1,257 @@
+"""Changes a model in place: completely or not at all, whatever ends the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .._core import Limits, Plan
+from ..checkpoint.checkpoint import Checkpoint
+from ..checkpoint.interrupted import journal_of
+from ..checkpoint.locks import flush, only_one
+from ..checkpoint.tensors import TensorInfo
+from ..checkpoint.weight_names import SAFETENSORS
+from ..engine.files import PlanFiles
+from ..engine.limits import allow_open_files, tile_limits
+from ..engine.usage import Advance, measure
+from ..errors import InputError, StorageError, TalliesError
+from ..messages import show
+from ..recipe.places import Places
+from .chains import Link, OnePatch, check_forms, links_of
+from .journal import Journal, replace_file
+from .occupants import occupants
+from .report import PatchReport
+from .small import SmallOut
+from .works import Work, apply_works, works_of
+
+
+class InPlace:
+    """A model that is changed where it is.
+
+    Args:
+        to: The path of the model, a directory or a file.
+        variant: The variant of its weights.
+
+    Raises:
+        InputError: There is no such model of one's own, but one of a hub or a file of another.
+    """
+
+    def __init__(self, to: str | os.PathLike[str], variant: str | None) -> None:
+        text = os.fspath(to)
+        places = Places.of()
+        if places.hub_model(text) is not None or len(places.pieces(text)) > 1:
+            raise InputError(
+                f"{text}: is no local path, and only such a model is changed in place; name an "
+                "output (--out)"
+            )
+        self.path = Path(places.path(text))
+        self._variant = variant or ""
+        if not os.path.exists(self.path):
+            raise InputError(f"{self.path}: no such file or directory; expected a model")
+        self._journal = Journal(journal_of(self.path))
+        self._lock = self._journal.path.with_name(f"{self._journal.path.name}.lock")
+        self._restored: str | None = None
+        self.warnings: list[str] = []
+        self.small_done: dict[str, str] = {}
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one run at a time change the model.
+
+        Raises:
+            InputError: Another run changes it.
+            StorageError: The directory cannot be written.
+        """
+        try:
+            with only_one(self._lock):
+                yield
+        except BlockingIOError:
+            raise InputError(
+                f"{self.path}: another run is changing it; wait for it, or name an output (--out)"
+            ) from None
+        except OSError as error:
+            if isinstance(error, TalliesError):
+                raise
+            place = error.filename or self.path
+            raise StorageError(f"{place}: {error.strerror or error}") from None
+
+    def open(self) -> Checkpoint:
+        """Open the model; InputError if it has files that cannot be changed where they are."""
+        found = Checkpoint.open(self.path, variant=self._variant, is_changing=True)
+        way_out = "name an output (--out)"
+        for file in found.files:
+            if file.suffix != SAFETENSORS:
+                raise InputError(
+                    f"{file}: is no safetensors file, and only those are changed in place; "
+                    f"{way_out}"
+                )
+            status = os.lstat(file)
+            if file.is_symlink() or status.st_nlink > 1:
+                what = "a link" if file.is_symlink() else "a file with several names"
+                raise InputError(
+                    f"{file}: is {what}, and others would change with it; {way_out}, or copy it"
+                )
+            if not os.access(file, os.W_OK):
+                raise InputError(f"{file}: cannot be written; {way_out}")
+        return found
+
+    def restore(self, max_bytes: int, threads: int) -> None:
+        """Restore the old model if an earlier run was interrupted.
+
+        Raises:
+            InputError: The journal is damaged, or is that of other files.
+            StorageError: Reading or writing fails.
+        """
+        self._journal.sweep()
+        if self._journal.is_complete:
+            self._restore(tile_limits(max_bytes, threads), max_bytes)
+            self.warnings.append("an earlier run was interrupted: the model before it was restored")
+
+    def _restore(self, limits: Limits, max_bytes: int) -> None:
+        links = self._journal.links()
+        found = self.open()
+        check_forms(found, links[0])
+        works = [work for work in works_of(links, found.tensors) if work.links]
+        self._write(works, limits, max_bytes, Advance(None, 0), check=Work.check_new)
+        self._journal.restore_small()
+        self._flush(found)
+        self._journal.drop()
+        self._restored = links[0].new
+
+    def is_undone(self, patches: Sequence[OnePatch]) -> bool:
+        """Return True if restoring was all that taking these patches back asks for."""
+        if self._restored is None:
+            return False
+        return not patches or links_of(patches)[0].old == self._restored
+
+    def report(self, start: float, threads: int) -> PatchReport:
+        """Return the report on a run that restored the old model and did nothing else."""
+        n_bytes = self.open().n_bytes
+        fingerprint = self._restored or ""
+        return PatchReport(
+            kind="restored",
+            path=str(self.path),
+            old=str(self.path),
+            new=None,
+            patches=[],
+            old_fingerprint=fingerprint,
+            new_fingerprint=fingerprint,
+            tensors={},
+            layouts={},
+            n_elements=0,
+            n_changed=0,
+            n_bytes=0,
+            model_bytes=n_bytes,
+            files={},
+            small_files={},
+            warnings=self.warnings,
+            **measure(start, n_bytes, n_bytes, threads),
+        )
+
+    def change(
+        self,
+        target: Checkpoint,
+        works: Sequence[Work],
+        links: Sequence[Link],
+        limits: Limits,
+        max_bytes: int,
+        advance: Advance,
+        *,
+        sync: bool,
+    ) -> None:
+        """Apply a chain; what fails in the middle is taken back.
+
+        Args:
+            target: The model.
+            works: Its tensors.
+            links: The chain.
+            limits: Threads and buffers.
+            max_bytes: Upper bound for memory.
+            advance: Is told of the bytes moved.
+            sync: Flush the files before the journal goes.
+
+        Raises:
+            InputError: The model is another one, a patch is damaged, or adds or removes tensors.
+            StorageError: Reading or writing fails.
+        """
+        _refuse_structure(links)
+        self._warn_of_others(target)
+        small = SmallOut.of(links, target, alone=False)
+        self.warnings += small.warnings
+        self.small_done = small.done
+        allow_open_files(2 * len(target.files) + len(links))
+        changed = [work for work in works if work.links]
+        try:
+            files = PlanFiles(Plan(True))
+            self._journal.write(works, links, small, files, limits, max_bytes, advance)
+        except BaseException:
+            self._journal.sweep()
+            raise
+        try:
+            self._write([_anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
+            for name in small.done:
+                if name in small.texts:
+                    replace_file(self.path / name, small.texts[name])
+                else:
+                    (self.path / name).unlink(missing_ok=True)
+            if sync:
+                self._flush(target)
+        except BaseException as error:
+            self._take_back(error, limits, max_bytes)
+            raise
+        self._journal.drop()
+
+    def _take_back(self, error: BaseException, limits: Limits, max_bytes: int) -> None:
+        """Restore the old model after a failure, or say how to."""
+        try:
+            self._restore(limits, max_bytes)
+        except (TalliesError, OSError) as second:
+            raise StorageError(
+                f"{self.path}: {error}; and the old model could not be restored ({second}): run "
+                f"'tallies apply --to {self.path} --in-place --undo' once there is room"
+            ) from error
+
+    def _write(
+        self,
+        works: Sequence[Work],
+        limits: Limits,
+        max_bytes: int,
+        advance: Advance,
+        check: Any,
+    ) -> None:
+        files = PlanFiles(Plan(True))
+        places: dict[str, TensorInfo] = {}
+        for work in works:
+            places[work.name] = work.source
+        for path in sorted({one.path for one in places.values()}):
+            files.create(path, os.path.getsize(path))
+        apply_works(works, files, places, limits, max_bytes, advance, check)
+
+    def _flush(self, target: Checkpoint) -> None:
+        for path in {*target.files, *(file.parent for file in target.files)}:
+            flush(path)
+
+    def _warn_of_others(self, target: Checkpoint) -> None:
+        for file, who in occupants(target.files).items():
+            self.warnings.append(
+                f"{file.name} is open in {', '.join(who)}, which may see old and new values"
+            )
+
+
+def _anew(work: Work) -> Work:
+    """Return the same work with nothing read yet."""
+    return replace(work, old_lanes=[0] * 8, new_lanes=[0] * 8)
+
+
+def _refuse_structure(links: Sequence[Link]) -> None:
+    for link in links:
+        for one in link.changes.values():
+            if one.change not in ("none", "changed"):
+                raise InputError(
+                    f"{link.label}: tensor {show(one.name)} is {one.change}, and in place only "
+                    "elements of tensors change; name an output (--out)"
+                )

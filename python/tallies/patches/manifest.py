@@ -1,0 +1,292 @@
+"""``patch.json``: what a patch starts from, what it makes, and checksums of all that it stores."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .._version import __version__
+from ..checkpoint.layout import tensor_bytes
+from ..checkpoint.tensors import MAX_TENSOR_BYTES
+from ..checkpoint.weight_names import parse_name
+from ..engine.fingerprints import model_fingerprint
+from ..errors import InputError
+from ..messages import show
+from .layout import LayoutWord, PartEntries, frames_name, new_name, parts_of
+
+FORMAT: Final = "tallies patch"
+VERSION: Final = 1
+
+Form = tuple[str, tuple[int, ...]]
+"""The dtype and the shape of a tensor."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Whole = Field(ge=0, strict=True)
+
+
+ChangeWord = Literal["none", "changed", "added", "removed", "replaced"]
+
+
+class Part(_Record):
+    """A run of a tensor's elements, and the layout of what changed in it."""
+
+    first: int = Whole
+    n_elements: int = Whole
+    layout: LayoutWord
+    n_changed: int = Whole
+
+
+class TensorChange(_Record):
+    """The change of one tensor; ``old`` and ``new`` are fingerprints, None where it is not."""
+
+    name: str
+    dtype: str
+    """The dtype of the new tensor; of the old one where there is no new one."""
+    shape: tuple[int, ...]
+    change: ChangeWord
+    old: str | None
+    new: str | None
+    old_dtype: str | None = None
+    """The dtype of the old tensor where it is replaced, and likewise the shape."""
+    old_shape: tuple[int, ...] | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def old_form(self) -> Form | None:
+        """The dtype and the shape of the old tensor; None where there is none."""
+        if self.change == "replaced":
+            assert self.old_dtype is not None
+            assert self.old_shape is not None
+            return (self.old_dtype, self.old_shape)
+        return None if self.change == "added" else (self.dtype, self.shape)
+
+    @property
+    def new_form(self) -> Form | None:
+        """The dtype and the shape of the new tensor; None where there is none."""
+        return None if self.change == "removed" else (self.dtype, self.shape)
+
+    @property
+    def n_changed(self) -> int:
+        """The elements that changed in place."""
+        return sum(part.n_changed for part in self.parts)
+
+    @property
+    def is_stored_whole(self) -> bool:
+        """True if the patch has the new tensor as it is."""
+        return self.change in ("added", "replaced")
+
+    def entries(self) -> list[str]:
+        """Return the names of the entries that hold the change, before they are coded."""
+        if self.is_stored_whole:
+            return [new_name(self.name)]
+        return [
+            name
+            for number, part in enumerate(self.parts)
+            for name in PartEntries.of(self.name, number, part.layout).names
+        ]
+
+
+class Stored(_Record):
+    """One tensor of the patch's files."""
+
+    file: str
+    """The file in the directory; nothing in a patch that is one file."""
+    fingerprint: str
+
+
+class SmallFile(_Record):
+    """A small file that differs; checksums are of its content, None where it is not."""
+
+    change: Literal["added", "changed", "removed"]
+    old: str | None
+    new: str | None
+    n_bytes: int = Whole
+
+
+class Manifest(_Record):
+    """The content of ``patch.json``."""
+
+    values: Literal["xor", "difference", "new"]
+    coder: Literal["none", "zstd"]
+    old: str
+    """The fingerprint of the whole old model."""
+    new: str
+    tensors: tuple[TensorChange, ...]
+    """All tensors of both models, in the order of their names."""
+    stored: dict[str, Stored]
+    small_files: dict[str, SmallFile]
+
+    @property
+    def only_changes(self) -> bool:
+        """True if both models have the same tensors, of the same forms."""
+        return all(one.change in ("none", "changed") for one in self.tensors)
+
+    def to_json(self, indent: int | None = None) -> str:
+        """Return the text of ``patch.json``."""
+        head = {"format": FORMAT, "version": VERSION, "tallies": __version__}
+        data = {**head, **self.model_dump(mode="json", exclude_defaults=True)}
+        data["checksum"] = _checksum(data)
+        return json.dumps(data, indent=indent, ensure_ascii=False)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any], where: str) -> Manifest:
+        """Check the JSON object of a manifest.
+
+        Args:
+            data: The object.
+            where: The file, for messages.
+
+        Raises:
+            InputError: It is another object, one of a newer format, or a damaged one.
+        """
+        if data.get("format") != FORMAT:
+            raise InputError(f'{where}: expected "format": {FORMAT!r}; this is no patch')
+        version = data.get("version")
+        if version != VERSION:
+            raise InputError(
+                f"{where}: has format version {show(version)}, and this is tallies {__version__}, "
+                f"which reads version {VERSION}; upgrade tallies"
+            )
+        expected = data.pop("checksum", None)
+        found = _checksum(data)
+        if found != expected:
+            raise InputError(
+                f"{where}: is damaged: its checksum is {found}, expected {show(expected)}; copy or "
+                "make the patch again"
+            )
+        data = {key: one for key, one in data.items() if key not in ("format", "version")}
+        data.pop("tallies", None)
+        try:
+            manifest = cls.model_validate(data)
+            _check(manifest)
+        except ValidationError as error:
+            one = error.errors(include_url=False)[0]
+            place = ".".join(map(str, one["loc"]))
+            raise _damaged(where, f"{place}: found {show(one['input'])}: {one['msg']}") from None
+        except ValueError as error:
+            raise _damaged(where, str(error)) from None
+        return manifest
+
+
+def _damaged(where: str, why: str) -> InputError:
+    return InputError(f"{where}: is damaged: {why}; copy or make the patch again")
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    """Return sixteen hexadecimal digits over the content of the manifest, whatever its layout."""
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def table(tensors: Iterable[TensorChange], *, new: bool) -> dict[str, str]:
+    """Return the fingerprints of the tensors of the old or the new model, by name."""
+    found = {one.name: one.new if new else one.old for one in tensors}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError where the parts of a manifest contradict each other."""
+    names = [one.name for one in manifest.tensors]
+    if names != sorted(set(names)):
+        raise ValueError("tensors are not in the order of their names, each once")
+    for one in manifest.tensors:
+        try:
+            _check_tensor(one)
+        except ValueError as error:
+            raise ValueError(f"tensor {show(one.name)}: {error}") from None
+    for which in ("old", "new"):
+        found = model_fingerprint(table(manifest.tensors, new=which == "new"))
+        expected = getattr(manifest, which)
+        if found != expected:
+            raise ValueError(
+                f"the fingerprint of the {which} model is {show(expected)}, and {found} by those "
+                "of its tensors"
+            )
+    for path, file in manifest.small_files.items():
+        if not is_small_name(path):
+            raise ValueError(f"small file {show(path)}: expected one beside the weights")
+        if (file.old is None, file.new is None) != _LACKS_FILE[file.change]:
+            raise ValueError(f"small file {show(path)}: checksums do not fit to {file.change!r}")
+    _check_stored(manifest)
+
+
+_LACKS: Final = {
+    "none": (False, False),
+    "changed": (False, False),
+    "replaced": (False, False),
+    "added": (True, False),
+    "removed": (False, True),
+}
+_LACKS_FILE: Final = {"added": (True, False), "changed": (False, False), "removed": (False, True)}
+
+
+def _check_tensor(one: TensorChange) -> None:
+    one.name.encode()
+    for form in _forms(one):
+        if any(size < 0 for size in form[1]) or tensor_bytes((one.name, *form)) > MAX_TENSOR_BYTES:
+            raise ValueError(f"shape {show(form[1])}, expected whole numbers")
+    if (one.old is None, one.new is None) != _LACKS[one.change]:
+        raise ValueError(f"fingerprints do not fit to {one.change!r}")
+    if one.change != "changed":
+        if one.parts:
+            raise ValueError(f"has parts, and is {one.change!r}")
+        if one.change == "none" and one.old != one.new:
+            raise ValueError("has other fingerprints, and is 'none'")
+        return
+    expected = parts_of(one.dtype, one.shape)
+    if [(part.first, part.n_elements) for part in one.parts] != expected:
+        raise ValueError("its parts are not those of its dtype and shape")
+    for part in one.parts:
+        if part.n_changed > part.n_elements or (part.n_changed == 0) != (part.layout == "none"):
+            raise ValueError(
+                f"part at {part.first}: {part.n_changed} of {part.n_elements} elements changed, in "
+                f"the layout {part.layout!r}"
+            )
+
+
+def _forms(one: TensorChange) -> list[Form]:
+    has_old = one.old_dtype is not None and one.old_shape is not None
+    if has_old != (one.change == "replaced"):
+        raise ValueError(f"old dtype and shape do not fit to {one.change!r}")
+    return [form for form in (one.old_form, one.new_form) if form is not None]
+
+
+def _check_stored(manifest: Manifest) -> None:
+    """Raise ValueError unless exactly the entries are stored that the tensors need."""
+    expected: set[str] = set()
+    for one in manifest.tensors:
+        names = one.entries()
+        expected.update(names)
+        if manifest.coder != "none" and not one.is_stored_whole:
+            expected.update(map(frames_name, names))
+    small = {name for name in manifest.stored if name.startswith("file:")} - expected
+    odd = sorted((manifest.stored.keys() - small) ^ expected)
+    if odd:
+        verb = "lacks" if odd[0] in expected else "has"
+        raise ValueError(f"{verb} the entry {show(odd[0])}, unlike its tensors say")
+    for name, entry in manifest.stored.items():
+        if entry.file and ("/" in entry.file or not entry.file.startswith("changes-")):
+            raise ValueError(f"entry {show(name)} is in {show(entry.file)}, expected a file of it")
+
+
+def is_small_name(path: str) -> bool:
+    """Return whether a path can be that of a small file: inside, not hidden, and no weights."""
+    pure = PurePosixPath(path)
+    return (
+        path == str(pure)
+        and path.isprintable()
+        and "\\" not in path
+        and not pure.is_absolute()
+        and bool(pure.parts)
+        and not any(part.startswith(".") for part in pure.parts)
+        and parse_name(pure.name) is None
+    )

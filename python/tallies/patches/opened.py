@@ -1,0 +1,296 @@
+"""Opens patches: directories, single files and bytes, all read and checked alike."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from ..checkpoint.data import chunks
+from ..checkpoint.json_text import json_object, read_text
+from ..checkpoint.occupied import PATCH, PATCH_NAME
+from ..checkpoint.safetensors import read_header
+from ..checkpoint.tensors import TensorInfo
+from ..checkpoint.weight_names import SAFETENSORS
+from ..coding import Damaged, Fields
+from ..engine.fingerprints import content_of, tensor_fingerprint
+from ..errors import InputError, StorageError, TalliesError
+from ..messages import show
+from ..recipe.places import local_path
+from ..spec.dtypes import DTYPES
+from .frames import decoded, fields_of
+from .layout import (
+    PartEntries,
+    blocks_entry,
+    file_name,
+    filled,
+    frames_name,
+    most_positions,
+    n_blocks,
+    new_name,
+)
+from .manifest import Manifest, Part, SmallFile, TensorChange
+from .part_change import PartChange
+
+FOLDER: Final = "files"
+"""The folder of the small files in a patch that is a directory."""
+
+_AGAIN: Final = "copy or make the patch again"
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """An open patch: ``Patch.open("patch").manifest.tensors`` says what changed.
+
+    Everything that is read is compared with its checksum.
+    """
+
+    label: str
+    """The patch in messages: its path, or a number for bytes."""
+    path: Path
+    manifest: Manifest
+    entries: Mapping[str, TensorInfo]
+    n_bytes: int
+    """The bytes of all its files."""
+
+    @classmethod
+    def open(cls, source: str | os.PathLike[str] | bytes | Patch, label: str = "patch") -> Patch:
+        """Open a patch and check its manifest and headers; no other data are read.
+
+        Args:
+            source: A directory, a ``.safetensors`` file, a model of a hub that is such a
+                directory, or the bytes of a file.
+            label: The name of bytes in messages.
+
+        Raises:
+            InputError: There is no patch, or it is damaged.
+            StorageError: A file cannot be read.
+        """
+        if isinstance(source, Patch):
+            return source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            return _open_bytes(bytes(source), label)
+        text = os.fspath(source)
+        path = Path(local_path(text, weights=False))
+        if path.is_dir():
+            return _open_directory(path)
+        if path.is_file() and path.name.endswith(SAFETENSORS):
+            return _open_file(path, str(path))
+        raise InputError(
+            f"{text}: is no patch; expected a directory with {PATCH_NAME} in it, or a "
+            f"{SAFETENSORS} file that 'tallies patch' wrote"
+        )
+
+    def part(self, tensor: TensorChange, number: int, threads: int = 1) -> PartChange:
+        """Read the changes of a part of a tensor.
+
+        Args:
+            tensor: The record of the tensor.
+            number: The number of the part.
+            threads: The threads that decode.
+
+        Raises:
+            InputError: An entry is damaged.
+            StorageError: An entry cannot be read.
+        """
+        part = tensor.parts[number]
+        names = PartEntries.of(tensor.name, number, part.layout)
+        if names.values is None:
+            return PartChange("none")
+        unit = DTYPES[tensor.dtype]
+        n_values = part.n_elements if part.layout == "dense" else part.n_changed
+        fields = fields_of(self.manifest.values, tensor.dtype)
+        values = self._content(names.values, n_values * unit, unit, threads, fields)
+        if names.positions is None or names.blocks is None:
+            return PartChange(part.layout, values=values)
+        blocks = self._content(names.blocks, 8 * n_blocks(part.n_elements), 4, threads)
+        n_positions = int.from_bytes(blocks[-8:-4], "little")
+        if n_positions > most_positions(part.layout, part.n_elements, part.n_changed):
+            raise InputError(
+                f"{self.label}: entry {show(names.blocks)} ends at {n_positions} bytes of "
+                f"positions, too many for {part.n_changed} changed elements; {_AGAIN}"
+            )
+        positions = self._content(names.positions, n_positions, 1, threads)
+        return PartChange(part.layout, positions, values, blocks)
+
+    def new_tensor(self, name: str) -> TensorInfo:
+        """Return the place of a tensor that the patch has whole, under the tensor's own name."""
+        return replace(self.entries[new_name(name)], name=name)
+
+    def check_new(self, name: str, lanes: list[int]) -> None:
+        """Raise InputError unless a tensor that the patch has whole is what was stored."""
+        self._check(self.entries[new_name(name)], tensor_fingerprint(self.new_tensor(name), lanes))
+
+    def check_all(self) -> None:
+        """Compare all that is stored with its checksum; see ``part`` for what is raised."""
+        for name in self.entries:
+            self._read(name)
+        for path, file in self.manifest.small_files.items():
+            if file.new is not None:
+                self.small_file(path, file)
+
+    def small_file(self, path: str, file: SmallFile) -> bytes:
+        """Read a small file that is added or changed, and compare it with its checksum."""
+        if (name := file_name(path)) in self.entries:
+            data = bytes(self._read(name))
+            where = f"{self.label}: entry {show(name)}"
+        else:
+            place = self.path / FOLDER / path
+            try:
+                data = place.read_bytes()
+            except OSError as error:
+                raise StorageError(f"{place}: cannot be read: {error.strerror}") from None
+            where = str(place)
+        found = checksum(data)
+        if found != file.new:
+            raise InputError(
+                f"{where}: is damaged: its checksum is {found}, expected {file.new}; {_AGAIN}"
+            )
+        return data
+
+    def _content(
+        self, name: str, n_bytes: int, unit: int, threads: int, fields: Fields = Fields.BYTES
+    ) -> memoryview:
+        """Return the content of an entry, decoded and without the bytes that fill it."""
+        stored = self._read(name)
+        if self.manifest.coder != "none":
+            sizes = self._read(frames_name(name))
+            try:
+                return memoryview(decoded(stored, sizes, n_bytes, unit, fields, threads))
+            except Damaged as error:
+                raise InputError(f"{self.label}: entry {show(name)}: {error}; {_AGAIN}") from None
+        found = memoryview(stored)
+        if len(found) != filled(n_bytes) or any(found[n_bytes:]):
+            raise InputError(
+                f"{self.label}: entry {show(name)} has {len(found)} bytes, expected {n_bytes} and "
+                f"zeros up to {filled(n_bytes)}; {_AGAIN}"
+            )
+        return found[:n_bytes]
+
+    def _read(self, name: str) -> bytearray:
+        tensor = self.entries[name]
+        data = bytearray().join(chunks(tensor))
+        self._check(tensor, tensor_fingerprint(tensor, content_of(data)))
+        return data
+
+    def _check(self, tensor: TensorInfo, found: str) -> None:
+        expected = self.manifest.stored[tensor.name].fingerprint
+        if found != expected:
+            raise InputError(
+                f"{self.label}: entry {show(tensor.name)} is damaged: its checksum is {found}, "
+                f"expected {expected}; {_AGAIN}"
+            )
+
+
+def checksum(data: bytes) -> str:
+    """Return the sixteen hexadecimal digits that stand for the content of a small file."""
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def is_patch(path: Path) -> bool:
+    """Return whether a directory has a patch in it, or a file is one."""
+    if path.is_dir():
+        return (path / PATCH_NAME).is_file()
+    try:
+        return path.name.endswith(SAFETENSORS) and PATCH in read_header(path)[1]
+    except TalliesError:
+        return False
+
+
+def _open_directory(path: Path) -> Patch:
+    place = path / PATCH_NAME
+    if not place.is_file():
+        raise InputError(
+            f"{path}: is no patch: found no {PATCH_NAME}; name a directory that 'tallies patch' "
+            "wrote"
+        )
+    text = read_text(place)
+    manifest = Manifest.parse(json_object(text, str(place)), str(place))
+    entries, n_bytes = {}, len(text)
+    for file in sorted({one.file for one in manifest.stored.values()}):
+        where = path / file
+        if not file or not where.is_file():
+            raise InputError(f"{where}: is missing from the patch; {_AGAIN}")
+        for tensor in read_header(where)[0]:
+            if getattr(manifest.stored.get(tensor.name), "file", None) != file:
+                raise InputError(
+                    f"{where}: has entry {show(tensor.name)}, unlike {PATCH_NAME} says; {_AGAIN}"
+                )
+            entries[tensor.name] = tensor
+        n_bytes += where.stat().st_size
+    n_bytes += sum(one.n_bytes for one in manifest.small_files.values())
+    return _checked(Patch(str(path), path, manifest, entries, n_bytes))
+
+
+def _open_file(path: Path, label: str) -> Patch:
+    try:
+        tensors, metadata = read_header(path)
+    except TalliesError as error:
+        raise type(error)(str(error).replace(str(path), label)) from None
+    if PATCH not in metadata:
+        raise InputError(
+            f"{label}: is no patch: its header has no {PATCH!r}; name a file that 'tallies "
+            "patch' wrote"
+        )
+    where = f"{label}: {PATCH}"
+    manifest = Manifest.parse(json_object(metadata[PATCH].encode(), where), where)
+    entries = {tensor.name: tensor for tensor in tensors}
+    kept = {file_name(name) for name, one in manifest.small_files.items() if one.new is not None}
+    missing = sorted(kept - entries.keys())
+    if missing:
+        raise InputError(f"{label}: lacks entry {show(missing[0])}; {_AGAIN}")
+    return _checked(Patch(label, path, manifest, entries, path.stat().st_size))
+
+
+def _open_bytes(data: bytes, label: str) -> Patch:
+    """Open the bytes of a file as a file without a name, so that all are read alike."""
+    file = os.memfd_create("tallies-patch", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        patch = _open_file(Path(f"/proc/self/fd/{file}"), label)
+    except BaseException:
+        os.close(file)
+        raise
+    weakref.finalize(patch, os.close, file)
+    return patch
+
+
+def _checked(patch: Patch) -> Patch:
+    """Return a patch; InputError unless its entries are those that its manifest needs."""
+    stored = patch.manifest.stored
+    odd = sorted(stored.keys() ^ patch.entries.keys())
+    if odd:
+        verb = "lacks" if odd[0] in stored else "has"
+        raise InputError(f"{patch.label}: {verb} entry {show(odd[0])}, unlike it says; {_AGAIN}")
+    for one in patch.manifest.tensors:
+        if one.is_stored_whole:
+            _refuse_form(patch, new_name(one.name), one.new_form)
+        for number, part in enumerate(one.parts):
+            _check_part(patch, one, number, part)
+    return patch
+
+
+def _check_part(patch: Patch, one: TensorChange, number: int, part: Part) -> None:
+    names = PartEntries.of(one.name, number, part.layout)
+    if patch.manifest.coder != "none" or names.values is None:
+        return
+    unit = DTYPES[one.dtype]
+    n = part.n_elements if part.layout == "dense" else part.n_changed
+    _refuse_form(patch, names.values, (f"U{8 * unit}", (filled(n * unit) // unit,)))
+    if names.blocks is not None:
+        _refuse_form(patch, names.blocks, blocks_entry(names.blocks, part.n_elements)[1:])
+
+
+def _refuse_form(patch: Patch, name: str, expected: object) -> None:
+    found = patch.entries[name]
+    if (found.dtype, found.shape) != expected:
+        raise InputError(
+            f"{patch.label}: entry {show(name)} is {found.dtype} {list(found.shape)}, expected "
+            f"{show(expected)}; {_AGAIN}"
+        )

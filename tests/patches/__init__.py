@@ -1,0 +1,1 @@
+"""Tests of patches: made, applied, taken back, refused."""

@@ -1,0 +1,62 @@
+"""``tallies patch`` and ``tallies apply``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.checkpoints import Model, assert_holds, write
+from tests.support.command import assert_failed, tallies
+from tests.support.patches import pair
+
+
+@pytest.fixture
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, Model]:
+    old, new = pair()
+    write(tmp_path / "old", old)
+    write(tmp_path / "new", new)
+    monkeypatch.chdir(tmp_path)
+    return old, new
+
+
+def test_there_and_back(models: tuple[Model, Model], tmp_path: Path) -> None:
+    ended = tallies("patch", "old", "new", "--out", "patch")
+    assert ended.status == 0
+    assert ended.out.startswith("patch (xor, coder none)\n")
+    ended = tallies("apply", "patch", "--to", "old", "--out", "made")
+    assert ended.out.startswith("1 patch applied\n")
+    assert_holds(tmp_path / "made", models[1])
+    assert tallies("apply", "patch", "--to", "old", "--in-place", "--quiet").out == ""
+    assert_holds(tmp_path / "old", models[1])
+    ended = tallies("apply", "patch", "--to", "old", "--in-place", "--undo", "--json")
+    assert json.loads(ended.out)["kind"] == "undone"
+    assert_holds(tmp_path / "old", models[0])
+
+
+def test_json(models: tuple[Model, Model]) -> None:
+    ended = tallies(
+        "patch", "old", "new", "--out", "p.safetensors", "--values", "new", "--json", "--threads=1"
+    )
+    report = json.loads(ended.out)
+    assert "data" not in report
+    assert report["values"] == "new"
+    assert report["n_bytes"] == Path("p.safetensors").stat().st_size
+    assert list(report["files"]) == ["p.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["apply", "patch", "--to", "old"], "neither --out nor --in-place"),
+        (["apply", "p", "--to", "old", "--out", "x", "--in-place"], "both --out and --in-place"),
+        (["apply", "--to", "old", "--in-place"], "expected a PATCH"),
+        (["apply", "--to", "old", "--in-place", "--undo"], "patches: found none"),
+        (["patch", "old", "gone", "--out", "x"], "gone"),
+        (["patch", "old", "new", "--out", "new"], "is or contains the input"),
+        (["patch", "old", "new", "--out", "x.bin"], "results are safetensors"),
+    ],
+)
+def test_wrong_requests(models: tuple[Model, Model], arguments: list[str], words: str) -> None:
+    assert words in assert_failed(tallies(*arguments), 2)
