@@ -24,7 +24,7 @@ TALLIES_INLINE Word unzigzag(Word x) {
   return Word(Word(x >> 1) ^ Word(0 - (x & 1)));
 }
 
-// What is split of an element, and an element of what is joined; without a base, that is 0.
+// The bits that are split of an element, and the element of such bits; without a base, that is 0.
 template <Fields kFields, class Word>
 TALLIES_INLINE Word encoded(Word x, Word base) {
   if constexpr (kFields == Fields::difference) return zigzag(Word(x - base));

@@ -18,9 +18,14 @@ def _families() -> dict[str, type[Family]]:
     return {family.name: family for family in found if family is not Family}
 
 
-def codecs_that_read_decoded() -> list[str]:
-    """Return the codecs that pack float8 tensors with scales and adapters, in reading order."""
-    return [one for one in codecs.names() if _families()[codecs.get(one).family].reads_decoded]
+def codecs_that_read_decoded(*, adapters: bool = False) -> list[str]:
+    """Return the codecs that pack float8 tensors with scales, in reading order.
+
+    Args:
+        adapters: Leave out those that do not take models with adapters.
+    """
+    found = [one for one in codecs.names() if _families()[codecs.get(one).family].reads_decoded]
+    return [one for one in found if not (adapters and codecs.get(one).of_stored)]
 
 
 def family_of(codec: str, parameters: Mapping[str, Any]) -> Family:

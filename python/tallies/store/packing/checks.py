@@ -35,8 +35,9 @@ def refuse_decoded(family: Family, base: TensorInfo, *experts: TensorInfo) -> No
             what = "does not read in a base" if one is base else "cannot keep bit for bit"
             raise InputError(
                 f"{pieces(change)[0].path}: is an adapter of tensor {show(one.name)}, which codec "
-                f"{codec!r} {what}; pack with {either(codecs_that_read_decoded())}, or "
-                "merge the adapter into its model first (tallies merge)"
+                f"{codec!r} {what}; pack with "
+                f"{either(codecs_that_read_decoded(adapters=True))}, or merge the adapter into its "
+                "model first (tallies merge)"
             )
 
 
