@@ -158,10 +158,13 @@ def run(
                 if wanted not in kernel.name:
                     continue
                 note(f"{kernel.name} {kernel.dtype} from {where}")
+                n_run = n
                 if where == "cache":
-                    n = max(CHECKED, int(n_cache_bytes / kernel.n_bytes) // GRAIN * GRAIN)
+                    # Arrays have n elements, too few to fill the cache with a byte for some.
+                    n_fit = int(n_cache_bytes / kernel.n_bytes) // GRAIN * GRAIN
+                    n_run = max(CHECKED, min(n, n_fit))
                 for n_threads in thread_counts if where == "memory" else (1,):
-                    rows += measure(kernel, n, n_threads, where, cpu.targets(), repeat)
+                    rows += measure(kernel, n_run, n_threads, where, cpu.targets(), repeat)
     roof.measure()
     for row in rows:
         row.facts["share_of_roof"] = row.gb_per_second / roof.gb_per_second(

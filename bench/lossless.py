@@ -45,6 +45,7 @@ _SETTINGS: dict[str, Any] = {
 def models(n_elements: int) -> dict[str, Any]:
     """A base and fine-tunes of it, by name."""
     draw = np.random.default_rng(0)
+    n_elements = -(-n_elements // _ROWS) * _ROWS
     base = _SPREAD * draw.standard_normal(n_elements, np.float32)
     base = base.astype(ml_dtypes.bfloat16)
     found = {"base": base}

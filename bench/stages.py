@@ -13,8 +13,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import tallies
+from tallies.engine.surveys.trims import Trims
 
 from .support import checkpoints
 from .support.checkpoints import Llama
@@ -67,7 +69,9 @@ def run(llama: Llama, directory: Path, repeat: int) -> list[Row]:
                     "parameters": parameters,
                 }
                 start, before = time.process_time(), _bytes_read()
-                tallies.merge(recipe, f"{out}/merged", overwrite=True)
+                # TIES is the yardstick of two passes, and would prove a guess in one.
+                with mock.patch.object(Trims, "can_guess", False):
+                    tallies.merge(recipe, f"{out}/merged", overwrite=True)
                 if number > 0:
                     row.samples.append(time.process_time() - start)
                 row.facts["reads"] = (_bytes_read() - before) / n_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accuracy, hub, lossless, matrices, startup, torch_ops, weighted
+from bench import accuracy, hub, lossless, matrices, soup, startup, torch_ops, weighted
 from bench.support import harness
 from tallies import methods
 from tallies.store.codecs import registry as codecs
@@ -18,6 +18,13 @@ from tests.support.tiny_llama import TINY
 def test_startup_rows() -> None:
     shown = startup.show(startup.run(1, TINY))
     assert all(name in shown for name in ("tallies --help", "tallies merge", "tallies unpack"))
+
+
+def test_an_average_beside_plain_reads(tmp_path: Path) -> None:
+    paths = soup.write_models(tmp_path, 3, 1)
+    rows = soup.run(paths, threads=2, repeat=1, cold=False)
+    assert [row.case["job"] for row in rows] == ["plain reads", "linear"]
+    assert rows[0].facts["share"] == 1 and "of plain" in soup.show(rows)
 
 
 def test_a_plan_of_the_hub() -> None:

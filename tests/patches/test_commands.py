@@ -35,6 +35,17 @@ def test_there_and_back(models: tuple[Model, Model], tmp_path: Path) -> None:
     assert_holds(tmp_path / "old", models[0])
 
 
+@pytest.mark.parametrize("out", ["patch", "patch.safetensors"])
+def test_verify(models: tuple[Model, Model], tmp_path: Path, out: str) -> None:
+    tallies("patch", "old", "new", "--out", out)
+    assert f"{out}: patch is whole: 10 tensors in 1 file" in tallies("verify", out).out
+    file = tmp_path / out / "changes-00001.safetensors" if out == "patch" else tmp_path / out
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert "is damaged: its checksum is" in assert_failed(tallies("verify", out), 2)
+
+
 def test_json(models: tuple[Model, Model]) -> None:
     ended = tallies(
         "patch", "old", "new", "--out", "p.safetensors", "--values", "new", "--json", "--threads=1"

@@ -101,12 +101,10 @@ def test_killed_at_every_moment(
         in_between = (place / ".tallies-apply").exists()
         if in_between:
             n_half += content(place) not in (before, after)
-            shutil.copytree(place, copy)
-            # One next run takes back, another one finishes.
-            report = apply_patch([], copy, undo=True)
-            assert report.kind == "restored"
-            assert content(copy) == before
-            shutil.rmtree(copy)
+            if moment % 2:  # Every other next run takes back, and all finish.
+                report = apply_patch([], place, undo=True)
+                assert report.kind == "restored"
+                assert content(place) == before
             apply_patch(**asked)
             assert content(place) == after
         else:

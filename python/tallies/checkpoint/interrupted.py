@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +14,12 @@ JOURNAL: Final = ".tallies-apply"
 
 def journal_of(path: Path) -> Path:
     """Return the place of the journal of a model: in its directory, or beside its file."""
-    return path / JOURNAL if path.is_dir() else path.with_name(f".{path.name}{JOURNAL}")
+    return path / JOURNAL if os.path.isdir(path) else path.with_name(f".{path.name}{JOURNAL}")
 
 
 def refuse_interrupted(path: Path) -> None:
     """Raise InputError for a model of which a part is old and another part may be new."""
-    if journal_of(path).is_dir():
+    if os.path.isdir(journal_of(path)):
         raise InputError(
             f"{path}: patches are being applied to it in place, or were until a run was killed; "
             f"wait for that run, or restore the old model: tallies apply --to {path} --in-place "

@@ -16,15 +16,29 @@ _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
     """Hold a lock file; BlockingIOError if another process does."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    file = _locked(lock)
     try:
-        lock_file(file)
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 lock.unlink()
     finally:
+        os.close(file)
+
+
+def _locked(lock: Path) -> int:
+    """Open and lock a file that the last holder may be removing at this very moment."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            lock_file(file)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(lock)):
+                    return file
+        except BaseException:
+            os.close(file)
+            raise
         os.close(file)
 
 

@@ -100,6 +100,8 @@ def main() -> NoReturn:
 
     With TALLIES_DEBUG=1 the traceback comes before that line.
     """
+    # To search for plugins takes the metadata of all installed packages, and none is for this.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Not group.main(), which ends with 1 when the reader of our output leaves.
         with stoppable(), group.make_context("tallies", sys.argv[1:]) as ctx:

@@ -1,4 +1,4 @@
-"""Read a checkpoint or a store and say whether it is whole."""
+"""Read a checkpoint, a store or a patch and say whether it is whole."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from ._options import (
 @json_option("result")
 @offline_option
 def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Read a checkpoint or a store and say whether it is whole."""
+    """Read a checkpoint, a store or a patch and say whether it is whole."""
     named = pairs(tasks, "--task", "math=models/math")
     variant = options["variant"] or ""
     local_path(path, variant, bars=wants_bar(None, quiet=False))  # with a bar for each download

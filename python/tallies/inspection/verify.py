@@ -1,9 +1,10 @@
-"""Checks whether a checkpoint or a store is whole."""
+"""Checks whether a checkpoint, a store or a patch is whole."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from ..checkpoint.adapters.kinds import find_adapter, kind_of
@@ -12,6 +13,7 @@ from ..checkpoint.empty import empty_weights
 from ..engine.limits import n_threads, tile_limits
 from ..engine.nonfinite import nonfinite_tensor, objection
 from ..errors import InputError
+from ..patches.opened import Patch, is_patch
 from ..recipe.inputs import open_whole
 from ..recipe.places import local_path
 from ..sizes import parse_size
@@ -32,14 +34,14 @@ def verify(
     tasks: Mapping[str, str | os.PathLike[str]] | None = None,
     variant: str | None = None,
 ) -> dict[str, Any]:
-    """Check a checkpoint or a store.
+    """Check a checkpoint, a store or a patch.
 
     Headers, index and sizes of a checkpoint are checked, and its values must be finite. The factors
-    of an adapter must be whole, and their ranks those that it states. All of a store is compared
-    with its checksums.
+    of an adapter must be whole, and their ranks those that it states. All of a store,
+    or of a patch, is compared with its checksums.
 
     Args:
-        path: The checkpoint, which may have adapters (``base+adapter``), or the store.
+        path: The checkpoint, which may have adapters (``base+adapter``), the store or the patch.
         nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
@@ -64,6 +66,8 @@ def verify(
     place = local_path(path, variant or "")
     if is_store(place):
         return verify_store(place, threads=threads, base=base, tasks=tasks or {})
+    if is_patch(Path(place)):
+        return _verify_patch(Patch.open(place))
     if base is not None or tasks:
         raise InputError(
             f"{path}: is no store, which alone has a base and tasks to compare (--base, --task)"
@@ -90,4 +94,16 @@ def verify(
         "n_bytes": checkpoint.n_bytes,
         "nonfinite": found,
         "empty": empty_weights(checkpoint),
+    }
+
+
+def _verify_patch(patch: Patch) -> dict[str, Any]:
+    """Compare all that a patch stores with its checksums, and return the facts of ``verify``."""
+    patch.check_all()
+    return {
+        "path": patch.label,
+        "kind": "patch",
+        "files": len({tensor.path for tensor in patch.entries.values()}),
+        "tensors": len(patch.manifest.tensors),
+        "n_bytes": patch.n_bytes,
     }

@@ -20,7 +20,7 @@ from ..coding import Damaged, Fields
 from ..engine.fingerprints import content_of, tensor_fingerprint
 from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
-from ..recipe.places import local_path
+from ..recipe.places import Places
 from ..spec.dtypes import DTYPES
 from .frames import decoded, fields_of
 from .layout import (
@@ -62,8 +62,7 @@ class Patch:
         """Open a patch and check its manifest and headers; no other data are read.
 
         Args:
-            source: A directory, a ``.safetensors`` file, a model of a hub that is such a
-                directory, or the bytes of a file.
+            source: A directory, a ``.safetensors`` file, or the bytes of a file.
             label: The name of bytes in messages.
 
         Raises:
@@ -75,7 +74,7 @@ class Patch:
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _open_bytes(bytes(source), label)
         text = os.fspath(source)
-        path = Path(local_path(text, weights=False))
+        path = Path(Places.of().path(text))
         if path.is_dir():
             return _open_directory(path)
         if path.is_file() and path.name.endswith(SAFETENSORS):

@@ -20,7 +20,7 @@ from .vocabulary import restated
 class ModelEntry(BaseModel):
     """One model of a merge, a directory or a ``.safetensors`` file, with parameters of its own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model: PathText
     parameters: Parameters = {}

@@ -42,7 +42,7 @@ class Places:
     _found: dict[tuple[str, ...], str] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
-    """What the file system said of texts: a run asks once, see ``anew``."""
+    """The answers of the file system by text: a run asks once, see ``anew``."""
 
     @classmethod
     def of(cls, file: str | None = None, *, is_report: bool = False) -> Places:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 from .fields import checked_parameters
 from .parameters import Resolver
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 class StackKeys(BaseModel):
     """Checks ``slices`` and ``modules``, which stand behind the keys that their checks need."""
+
+    model_config = ConfigDict(defer_build=True)
 
     if TYPE_CHECKING:
         slices: tuple[SliceEntry, ...] | None

@@ -45,7 +45,7 @@ LayerRange = Annotated[tuple[StrictInt, StrictInt], BeforeValidator(_range)]
 class SourceEntry(BaseModel):
     """Layers of a model, with parameters of their own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     model: PathText
     layer_range: LayerRange | None = None
@@ -56,7 +56,7 @@ class SourceEntry(BaseModel):
 class SliceEntry(BaseModel):
     """Layers of the result, merged of as many layers of each source."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     sources: tuple[SourceEntry, ...]
     base_model: PathText | None = None
@@ -66,7 +66,7 @@ class SliceEntry(BaseModel):
 class ModuleEntry(BaseModel):
     """A part of the model with a stack of layers, such as its text decoder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     slices: tuple[SliceEntry, ...]
     parameters: Parameters = {}

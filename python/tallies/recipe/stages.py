@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from ..errors import InputError
 from ..messages import either, show
@@ -35,6 +35,8 @@ _TAKEN = ("lock", "new-lock")
 
 class StageKeys(BaseModel):
     """The key about the stages before a merge."""
+
+    model_config = ConfigDict(defer_build=True)
 
     stages: tuple[dict[str, Any], ...] = ()
     """Recipes with names, in the order in which they are merged."""

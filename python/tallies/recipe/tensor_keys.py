@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from ..errors import InputError
 from ..messages import show, unknown
@@ -65,6 +65,8 @@ Renaming = Annotated[Any, BeforeValidator(_renaming)]
 
 class TensorKeys(BaseModel):
     """The keys of a recipe about differences between its models."""
+
+    model_config = ConfigDict(defer_build=True)
 
     missing: Annotated[Any, _setting(Missing)] = None
     """The treatment of tensors that a model lacks and the base has; errors by default."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from ..errors import InputError
 from ..messages import show, unknown
@@ -148,6 +148,8 @@ def _template(value: object) -> str | None:
 
 class VocabularyKeys(BaseModel):
     """The keys of a recipe about the tokenizer of its result."""
+
+    model_config = ConfigDict(defer_build=True)
 
     tokenizer: Annotated[Any, BeforeValidator(_checked)] = None
     """``{source, tokens, pad_to_multiple_of}``: the tokenizer, and the rows of embeddings by it."""

@@ -50,7 +50,7 @@ class Parameter:
     idle: float | str | bool | None = None
     """The value that asks for nothing; reports and recipes are silent about it.
 
-    Where it is the default, no version has another default: its recipes do not say it.
+    A default that asks for nothing is that of all versions: recipes do not say it.
     """
     only_with: Mapping[str, float | str | bool] = field(default_factory=dict)
     """Values of other parameters without which this one has no effect, and is not told."""
