@@ -24,6 +24,16 @@ void add_products(const float* a, const float* b, std::size_t n, Differences& pa
   part.sums[2] += eight_lanes([&](double sums[8]) { kernels().dot(b, b, n, sums); });
 }
 
+// Adds the sums of a chunk that is equal on both sides; returns false, without a change, if a value
+// is not finite.
+bool add_equal(const float* values, std::size_t n, Differences& part) {
+  const double squares =
+      eight_lanes([&](double sums[8]) { kernels().dot(values, values, n, sums); });
+  if (!std::isfinite(squares)) return false;
+  for (const std::size_t i : {0, 1, 2}) part.sums[i] += squares;
+  return true;
+}
+
 // Compares the values of a chunk. Those that are not finite count as zeros.
 void add_floats(const float* a, const float* b, std::size_t n, Scratch& scratch,
                 Differences& part) {
@@ -129,11 +139,12 @@ std::vector<Differences> compare(const Plan& plan, const std::vector<CompareTask
             tile, sources, As::float32, [&](const Rows& rows, std::size_t first, std::size_t n) {
               const auto* const x = static_cast<const float*>(rows.values[0]);
               const auto* const y = static_cast<const float*>(rows.values[1]);
-              part.n_different +=
+              const std::uint64_t n_different =
                   as_stored ? count_different(stored_at(tile, a, first), stored_at(tile, b, first),
                                               size_of(a.type), n, scratch)
                             : count_different(x, y, sizeof(float), n, scratch);
-              add_floats(x, y, n, scratch, part);
+              part.n_different += n_different;
+              if (n_different > 0 || !add_equal(x, n, part)) add_floats(x, y, n, scratch, part);
             });
       });
 }

@@ -14,6 +14,7 @@ from .many import Merge, Merges, combine_many, merge_task_vectors
 from .masks import apply_mask, consensus_mask, magnitude_mask, pack_bits, tall_mask, unpack_bits
 from .merged_module import MergedModule
 from .merges import combine, ties
+from .patching import apply_patch
 from .products import low_rank
 from .steps import (
     block_dots,
@@ -36,6 +37,7 @@ __all__ = [
     "Merges",
     "TaskSwitcher",
     "apply_mask",
+    "apply_patch",
     "block_dots",
     "combine",
     "combine_many",
