@@ -230,7 +230,8 @@ class SharedPlan:
         guesses = self._guesses
         if guesses is not None and guesses.open <= settling.keys():
             self._guesses = None
-            return guesses.settle(next(iter(settling.values())).limits, self._cancelled)
+            limits = next(iter(settling.values())).limits
+            return guesses.settle(self.plan, limits, self._cancelled)
         combining = {n: one for n, one in waiting.items() if isinstance(one, WaitingCombine)}
         keys = self._first(combining)
         if not keys:
