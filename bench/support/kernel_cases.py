@@ -333,10 +333,10 @@ def _sums(n: int) -> list[Kernel]:
 
     def check_contrast() -> None:
         wanted = contrast(left[:CHECKED], right[:CHECKED])
+        _expect("contrast", delta[:CHECKED], wanted.delta)
         counts = [*wanted[:2], int(wanted.largest.view(np.uint32))]
         if _core.contrast(a, b, to, CHECKED) != counts:
             raise RuntimeError("contrast: counts differ from the reference")
-        _expect("contrast", delta[:CHECKED], wanted.delta)
 
     def check_dot() -> None:
         pair = [left[:CHECKED], right[:CHECKED]]
@@ -389,9 +389,9 @@ def _found_changes(n: int) -> list[Kernel]:
     coded = _filled(encode_gaps(changed), n // 32)
     per_element = int(np.sum(changed)) / _BLOCK
     mask, values = _array(np.uint8, n // 8 + 64), _array(np.uint16, n + 64)
-    gaps, positions = _array(np.uint8, n + 64), _array(np.uint16, n + 64)
-    a, b, p, g, to_mask, to_values, to_gaps, to_positions = map(
-        _at, (old, new, packed, coded, mask, values, gaps, positions)
+    gaps, of_gaps, of_mask = (_array(kind, n + 64) for kind in (np.uint8, np.uint16, np.uint16))
+    a, b, p, g, to_mask, to_values, to_gaps, to_of_gaps, to_of_mask = map(
+        _at, (old, new, packed, coded, mask, values, gaps, of_gaps, of_mask)
     )
     head = changed[:CHECKED]
     n_head = int(np.sum(head))
@@ -400,7 +400,7 @@ def _found_changes(n: int) -> list[Kernel]:
         _expect("compact", mask[: CHECKED // 8], pack_bits(head))
         _expect("compact", values[:n_head], np.ones(n_head, np.uint16))
 
-    def check_positions(name: str) -> Callable[[], None]:
+    def check_positions(name: str, positions: Array) -> Callable[[], None]:
         return lambda: _expect(name, positions[:n_head], np.flatnonzero(head).astype(np.uint16))
 
     wanted = encode_gaps(head)
@@ -429,18 +429,18 @@ def _found_changes(n: int) -> list[Kernel]:
             "gap_positions 1 %",
             "bytes",
             1 / 32 * 3,
-            lambda at, n: _core.gap_positions(g + at // 32, n // 32, to_positions + 2 * at),
-            check_positions("gap_positions"),
-            positions,
+            lambda at, n: _core.gap_positions(g + at // 32, n // 32, to_of_gaps + 2 * at),
+            check_positions("gap_positions", of_gaps),
+            of_gaps,
             [coded],
         ),
         Kernel(
             "mask_positions 1 %",
             "bits",
             1 / 8 + 2 * per_element,
-            lambda at, n: _core.mask_positions(p + at // 8, n, to_positions + 2 * at),
-            check_positions("mask_positions"),
-            positions,
+            lambda at, n: _core.mask_positions(p + at // 8, n, to_of_mask + 2 * at),
+            check_positions("mask_positions", of_mask),
+            of_mask,
             [packed],
         ),
     ]

@@ -170,6 +170,5 @@ def test_a_plan_and_a_dry_run_are_the_same(models: Path, arguments: Sequence[str
         "scope": "model",
         "equal": "keep",
         "normalize": True,
-        "int8_mask": False,
     }
     assert tree(models) == before

@@ -14,7 +14,8 @@ from .._core import Plan
 from ..spec.dtypes import DTYPES
 from .arrays import array_dtype, new_array
 from .joint_guesses import Guessing, Key
-from .shared_plan import SharedPlan, WaitingCombine
+from .shared_plan import SharedPlan
+from .waiting import WaitingCombine
 
 Handed = tuple[int, dict[int, tuple[Any, int]]]
 """The number of a tensor, and by the number of each merge an array and its address."""

@@ -139,7 +139,8 @@ class JointGuesses:
         asked: Mapping[int, Guessing],
         progress: Callable[[int], object] | None,
     ) -> None:
-        self._plan, self._progress = plan, progress
+        # The plan is not kept: shares refer to this, and the files of the plan are to be closed.
+        self._progress = progress
         one = next(iter(asked.values()))
         states = [_State.of(each.data) for each in asked.values() if each.data is not None]
         if states:
@@ -208,15 +209,16 @@ class JointGuesses:
         return self._bytes
 
     def settle(
-        self, limits: Limits, cancelled: CancelledVotes | None = None
+        self, plan: Plan, limits: Limits, cancelled: CancelledVotes | None = None
     ) -> dict[int, SettledShare]:
         """Return, for each merge with guesses, exact thresholds and what becomes of its results.
 
         Args:
+            plan: The native plan that has the tensors.
             limits: Threads and buffers.
             cancelled: The lists of cancelled votes of what was combined with the guesses.
         """
-        settled = self._plan.settle(
+        settled = plan.settle(
             guesses=self.native, limits=limits, progress=self._progress, cancelled=cancelled
         )
         again: dict[tuple[int, int], list[tuple[int, int]]] = {}

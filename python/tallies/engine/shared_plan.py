@@ -9,180 +9,13 @@ of the cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from .._core import (
-    CancelledVotes,
-    CandidateResult,
-    CombineResult,
-    CombineTask,
-    Limits,
-    Mended,
-    Plan,
-    Slice,
-    Threshold,
-    Unit,
-)
-from .joint_guesses import Guessing, JointGuesses, Key, Proof, SettledShare, Share
+from .._core import CancelledVotes, CombineResult, CombineTask, Limits, Mended, Plan, Slice
+from .joint_guesses import Guessing, JointGuesses, Key, Proof
 from .operands import Place
 from .shared_selection import select_together
-from .side_by_side import Ask
-
-
-@dataclass(frozen=True)
-class OneResult:
-    """The part of a combine's result that belongs to one merge."""
-
-    inputs: Sequence[Sequence[int]]
-    candidates: Sequence[CandidateResult]
-
-
-@dataclass(frozen=True)
-class Sure:
-    """Thresholds in the place of guesses that a combine has to prove."""
-
-    thresholds: list[list[Threshold]]
-    n_sampled: int = 0
-    """The bytes that the selection read."""
-    n_listed: int = 0
-    n_repaired: int = 0
-
-    @property
-    def is_sure(self) -> list[list[bool]]:
-        """True for each threshold."""
-        return [[True] * len(row) for row in self.thresholds]
-
-
-@dataclass(frozen=True)
-class Survey:
-    """A pass over the inputs that a merge waits for."""
-
-    name: str
-    options: Mapping[str, Any]
-
-
-@dataclass
-class WaitingCombine:
-    """A combine that a merge waits for, and what of it is done."""
-
-    tasks: Sequence[CombineTask]
-    rule: tuple[int, int, int]
-    """The codes of gate, vote and blend."""
-    fingerprints: bool
-    stop_at_overflow: bool
-    limits: Limits
-    of_model: bool
-    """True where cancelled votes take the majority of the signs of all tensors."""
-    cancelled: CancelledVotes | None
-    """The lists of cancelled votes; all merges share one."""
-    is_guess: bool = False
-    """True where thresholds are guesses, which the combine proves."""
-    left: dict[Key, CombineTask] = field(default_factory=dict)
-    results: dict[Key, OneResult] = field(default_factory=dict)
-    proofs: dict[Key, Proof] = field(default_factory=dict)
-    """The proof of each task with guesses."""
-
-
-@dataclass(frozen=True)
-class Settling:
-    """Guesses that a merge has combined with, and wants to be made exact."""
-
-    limits: Limits
-
-
-class StandIn:
-    """A plan as one of the merges sees it; in the place of a native plan.
-
-    Args:
-        shared: The plan that all of them share.
-        number: The number of the merge.
-        ask: Asks for a pass and waits for its result.
-        of_model: True where cancelled votes take the majority of the signs of all tensors.
-    """
-
-    def __init__(self, shared: SharedPlan, number: int, ask: Ask, *, of_model: bool) -> None:
-        self._shared, self._number, self._ask = shared, number, ask
-        self._of_model = of_model
-        self.open_to_read = shared.plan.open_to_read
-        self.open_to_write = shared.plan.open_to_write
-        self.write = shared.plan.write
-        self.sync = shared.plan.sync
-        self.find_nonfinite = shared.plan.find_nonfinite
-
-    def add_job(self, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]) -> None:
-        """Add a tensor, of which this merge writes its own result."""
-        self._shared.add(self._number, n_elements, inputs, outputs)
-
-    def combine(
-        self,
-        *,
-        tasks: Sequence[CombineTask],
-        gate: int,
-        vote: int,
-        blend: int,
-        fingerprints: bool = False,
-        stop_at_overflow: bool = False,
-        limits: Limits,
-        progress: object = None,
-        guesses: Share | None = None,
-        cancelled: CancelledVotes | None = None,
-    ) -> list[OneResult]:
-        """Merge tasks and write them, one result each."""
-        rule = (gate, vote, blend)
-        asked = WaitingCombine(
-            *(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model, cancelled)
-        )
-        asked.is_guess = guesses is not None
-        asked.left = {_key(task): task for task in tasks}
-        if tasks:
-            self._ask(asked)
-        if guesses is not None:
-            guesses.proofs += [asked.proofs[_key(task)] for task in tasks]
-        return [asked.results[_key(task)] for task in tasks]
-
-    def guess(
-        self,
-        *,
-        units: Sequence[Unit],
-        locate: bool,
-        limits: Limits,
-        data: bytes | None = None,
-        progress: object = None,
-    ) -> Share | Sure:
-        """Guess thresholds together with other merges, or find them in a read of the inputs."""
-        found: Share | Sure = self._ask(Guessing(units, locate, limits, data))
-        return found
-
-    def settle(
-        self,
-        *,
-        guesses: Share,
-        limits: Limits,
-        progress: object = None,
-        cancelled: CancelledVotes | None = None,
-    ) -> SettledShare:
-        """Make guesses exact, once all merges that share them have combined with them."""
-        found: SettledShare = self._ask(Settling(limits))
-        return found
-
-    def mend(
-        self,
-        *,
-        cancelled: CancelledVotes,
-        wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]],
-        limits: Limits,
-        progress: object = None,
-    ) -> list[Mended]:
-        """Write elements of this merge with the other sign, from lists that all merges share."""
-        return self._shared.mend(self._number, wrong, limits)
-
-    def __getattr__(self, name: str) -> Any:
-        def survey(**options: Any) -> Any:
-            options.pop("progress", None)
-            return self._ask(Survey(name, options))
-
-        return survey
+from .waiting import OneResult, Settling, Sure, Survey, WaitingCombine
 
 
 class SharedPlan:
@@ -230,7 +63,8 @@ class SharedPlan:
         guesses = self._guesses
         if guesses is not None and guesses.open <= settling.keys():
             self._guesses = None
-            return guesses.settle(next(iter(settling.values())).limits, self._cancelled)
+            limits = next(iter(settling.values())).limits
+            return guesses.settle(self.plan, limits, self._cancelled)
         combining = {n: one for n, one in waiting.items() if isinstance(one, WaitingCombine)}
         keys = self._first(combining)
         if not keys:
@@ -411,10 +245,6 @@ class SharedPlan:
 def _size(group: Mapping[int, Guessing]) -> tuple[bool, int]:
     """Return a number by which merges that guess together are preferred to others."""
     return any(one.data is not None for one in group.values()), len(group)
-
-
-def _key(task: CombineTask) -> Key:
-    return (task.job, task.first, task.n_elements)
 
 
 def _part(result: CombineResult, place: int) -> OneResult:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from .._core import Plan
 from ..engine.files import PlanFiles
-from ..engine.shared_plan import SharedPlan, StandIn
+from ..engine.shared_plan import SharedPlan
 from ..engine.side_by_side import Ask, SideBySide
+from ..engine.stand_in import StandIn
 from ..spec.choices import Scope
 from .plan import MergePlan
 
