@@ -20,7 +20,7 @@ class Differing:
     """The small files that are not the same beside two models."""
 
     records: dict[str, SmallFile]
-    """What became of each, by path beside the weights."""
+    """The record of each, by path beside the weights."""
     sides: tuple[Mapping[str, Path], Mapping[str, Path]] = ({}, {})
     """The places of the old and of the new files."""
 
