@@ -24,8 +24,9 @@ from ..errors import InputError, StorageError
 from ..messages import show
 from .chains import Link
 from .growing import InFile, longest_header
+from .kept import is_small_name
 from .layout import parts_of
-from .manifest import Manifest, Part, Stored, TensorChange, is_small_name
+from .manifest import Manifest, Part, Stored, TensorChange
 from .opened import Patch
 from .part_change import PartChange
 from .small import SmallOut, write_file

@@ -85,11 +85,6 @@ def frames_name(entry: str) -> str:
     return f"{entry}.frames"
 
 
-def file_name(path: str) -> str:
-    """Return the name of the entry of a small file, in a patch that is one file."""
-    return f"file:{path}"
-
-
 def filled(n_bytes: int) -> int:
     """Return the bytes of an entry with the zeros that fill it.
 
