@@ -95,7 +95,7 @@ def _told(text: str | os.PathLike[str] | None, origin: str, store: Path) -> str:
 def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | None = None) -> str:
     """Return the text of the base, as it was given; InputError if nothing is there.
 
-    Where the tasks are checkpoints by themselves, the text is empty.
+    The text is empty where the tasks are checkpoints by themselves.
     """
     if not manifest.has_base:
         refuse_base(store, given)
