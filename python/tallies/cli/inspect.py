@@ -31,13 +31,14 @@ from ._screen import screen
 @threads_option
 @offline_option
 def command(path: str, as_json: bool, **options: Any) -> None:
-    """Show the tensors of a checkpoint with sizes and fingerprints, or the tasks of a store."""
+    """Show the tensors of a checkpoint with sizes and fingerprints, or a store or a patch."""
     if is_store(place := Places.of().path(path)):
         store = inspect_store(place)
         click.echo(json.dumps(store, indent=2) if as_json else _store_table(store, screen()))
         return
     found = inspect(path, **options)
-    click.echo(json.dumps(found, indent=2) if as_json else _table(found, screen()))
+    table = _patch_table if found["kind"] == "patch" else _table
+    click.echo(json.dumps(found, indent=2) if as_json else table(found, screen()))
 
 
 def _table(found: dict[str, Any], columns: int | None) -> str:
@@ -74,6 +75,25 @@ def _table(found: dict[str, Any], columns: int | None) -> str:
     if found["fingerprint"]:
         lines.append(f"fingerprint {found['fingerprint']}")
     return "\n".join(lines)
+
+
+def _patch_table(found: dict[str, Any], columns: int | None) -> str:
+    tensors = found["tensors"].values()
+    rows = _columns(
+        [one["change"] for one in tensors],
+        [", ".join(f"{n} {layout}" for layout, n in one["layouts"].items()) for one in tensors],
+        [f"{one['n_changed']:,} changed".rjust(16) for one in tensors],
+        [format_size(one["n_bytes"]).rjust(9) for one in tensors],
+    )
+    return "\n".join(
+        [
+            *(f"{row}  {name}" for row, name in zip(rows, found["tensors"], strict=True)),
+            f"patch ({found['values']}, coder {found['coder']}), {format_size(found['n_bytes'])}",
+            labelled("old", f"fingerprint {found['old']}", columns),
+            labelled("new", f"fingerprint {found['new']}", columns),
+            *(labelled("file", f"{p} {what}", columns) for p, what in found["small_files"].items()),
+        ]
+    )
 
 
 def _widest(texts: Sequence[str]) -> int:

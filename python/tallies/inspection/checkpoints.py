@@ -1,4 +1,4 @@
-"""Describes a checkpoint or a store: its tensors, sizes and fingerprints."""
+"""Describes a checkpoint, a store or a patch: its tensors, sizes and fingerprints."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..engine.fingerprints import contents, model_fingerprint, tensor_fingerprint
 from ..engine.limits import n_threads
 from ..hub.names import of_snapshot
+from ..patches.opened import Patch, is_patch
 from ..recipe.inputs import Inputs
 from ..recipe.places import PLUS, Places
 from .adapters import describe_adapter, facts_of
+from .patches import inspect_patch
 
 
 def inspect(
@@ -42,6 +44,8 @@ def inspect(
         ``files`` with their sizes, counts, ``metadata``,
         ``left_out`` (paths that are no weights of the model, and why), ``fingerprint``, and
         ``tensors`` by name with dtype, shape, bytes, file and fingerprint.
+        For a patch, ``path``, ``kind``, ``values``, ``coder``, fingerprints ``old`` and ``new``,
+        and ``tensors`` by name with change, layouts, changed elements and bytes.
         For a store, ``path``, ``kind``, ``codec``, ``parameters``, ``base``, sizes of files, and
         ``tasks`` and ``tensors`` by name, from headers alone.
 
@@ -58,6 +62,8 @@ def inspect(
     place = places.headers(text, variant or "")
     if is_store(place):
         return inspect_store(place)
+    if is_patch(Path(place)):
+        return inspect_patch(Patch.open(place))
     with Inputs(places, [text]).named():
         checkpoint = Checkpoint.open(place, variant=variant or "")
         for one in places.pieces(text)[1:]:

@@ -20,6 +20,7 @@ from ..engine.bar import is_bar, with_progress
 from ..engine.differences import can_compare, differences
 from ..engine.limits import n_threads, tile_limits
 from ..engine.usage import Advance, Progress, Usage, measure
+from ..errors import InputError
 from ..recipe.inputs import open_whole
 from ..recipe.layers import Layers
 from ..sizes import parse_size
@@ -180,6 +181,12 @@ def diff(
     0.0113
     """
     start = time.perf_counter()
+    for label, path in (("a", a), ("b", b)):
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError(
+                f"{label}: found {type(path).__name__}, expected a path; tallies.make_patch "
+                "compares dicts of tensors"
+            )
     n = n_threads(threads)
     limits = tile_limits(parse_size(max_memory), n)
     one, other = (_opened(path, variant, bars=is_bar(progress)) for path in (a, b))

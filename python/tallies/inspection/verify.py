@@ -25,7 +25,7 @@ _OF_PAIRS: Final = ("LoRA", "LoHa", "LoKr")
 
 
 def verify(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | bytes,
     *,
     nonfinite: str = "error",
     max_memory: str | int = "1GiB",
@@ -41,7 +41,8 @@ def verify(
     or of a patch, is compared with its checksums.
 
     Args:
-        path: The checkpoint, which may have adapters (``base+adapter``), the store or the patch.
+        path: The checkpoint, which may have adapters (``base+adapter``), the store or the patch,
+            of which bytes are taken as well.
         nonfinite: "error", or "warn" to list NaN and infinite values of a checkpoint instead.
         max_memory: Upper bound for memory, as bytes or as text such as "1GiB".
         threads: The number of threads; by default, all cores.
@@ -63,6 +64,8 @@ def verify(
     """
     from .stores import is_store, verify_store
 
+    if isinstance(path, (bytes, bytearray, memoryview)):
+        return _verify_patch(Patch.open(path, "patch (bytes)"))
     place = local_path(path, variant or "")
     if is_store(place):
         return verify_store(place, threads=threads, base=base, tasks=tasks or {})

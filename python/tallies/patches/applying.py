@@ -30,6 +30,7 @@ from .chains import Link, OnePatch, as_list, check_forms, links_of
 from .in_place import InPlace
 from .layout import n_elements
 from .models import open_stored
+from .replacing import refuse_other_kind
 from .report import PatchReport, counts
 from .results import Result
 from .small import SmallOut
@@ -54,8 +55,9 @@ def apply_patch(
     io: str = "auto",
     progress: Progress = None,
 ) -> PatchReport:
-    """Apply patches to a model: a chain is applied in one pass, and a later change wins.
+    """Apply patches to a model, and change it in place unless ``out`` names a place for a new one.
 
+    A chain is applied in one pass, and a later change wins.
     The chain is checked before any tensor is read. Fingerprints of all that is read and made are
     compared with those that the patches state. A new checkpoint appears by a rename when it is
     complete. In place, a journal beside the files has the old values before the first one is
@@ -63,7 +65,8 @@ def apply_patch(
     the old model.
 
     Args:
-        patches: A patch, or patches in their order: directories, files, or bytes of files.
+        patches: A patch, or patches in their order: directories, files, bytes of files, or reports
+            of ``make_patch``.
         to: The model to start from.
         out: The directory to create, or a file whose name ends in ``.safetensors``; None changes
             the model in place.
@@ -92,9 +95,10 @@ def apply_patch(
     12345
     """
     start = time.perf_counter()
-    if isinstance(to, Mapping):
+    if not isinstance(to, (str, os.PathLike)):
         raise InputError(
-            "to: found a dict, expected a path; tallies.torch.apply_patch changes tensors in memory"
+            f"to: found {type(to).__name__}, expected a path; tallies.torch.apply_patch changes "
+            "modules and dicts of tensors in memory"
         )
     given = as_list(patches)
     max_bytes, n = parse_size(max_memory), n_threads(threads)
@@ -160,6 +164,7 @@ class _Run:
         first = self._links[0]
         inputs = [self._target.path, *(one.patch.path for one in self._links)]
         destination = Destination(out, inputs, overwrite, of_weights=True)
+        refuse_other_kind(destination.path, with_patch=False)
         small = SmallOut.of(self._links, self._target, alone=destination.is_file)
         if destination.is_file:
             origin = {RECIPE: json.dumps(self._origin())}

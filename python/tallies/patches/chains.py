@@ -18,8 +18,9 @@ from .layout import VALUES
 from .manifest import Form, TensorChange, table
 from .opened import Patch
 from .part_change import PartChange
+from .report import PatchReport
 
-OnePatch: TypeAlias = "str | os.PathLike[str] | bytes | Patch"
+OnePatch: TypeAlias = "str | os.PathLike[str] | bytes | Patch | PatchReport"
 
 _TAKEN_BACK: Final = {"xor": 0, "difference": 3}
 """The native codes of values that lead the other way."""
@@ -136,9 +137,22 @@ def links_of(patches: OnePatch | Sequence[OnePatch], *, undo: bool = False) -> l
 
 
 def as_list(patches: OnePatch | Sequence[OnePatch]) -> list[OnePatch]:
-    """Return patches as a list, of one where one was given."""
-    one = isinstance(patches, (str, bytes, bytearray, memoryview, os.PathLike, Patch))
-    return [patches] if one else list(patches)  # type: ignore[arg-type,list-item]
+    """Return patches as a list, of one where one was given; InputError for what is none."""
+    given = list(patches) if isinstance(patches, (list, tuple)) else [patches]
+    return [_patch(one) for one in given]
+
+
+def _patch(one: object) -> OnePatch:
+    if isinstance(one, PatchReport):
+        if one.kind != "made":
+            raise InputError(f"patches: found the report on patches that were {one.kind}")
+        one = one.path if one.data is None else one.data
+    if not isinstance(one, (str, bytes, bytearray, memoryview, os.PathLike, Patch)):
+        raise InputError(
+            f"patches: found {type(one).__name__}, expected a path, the bytes of a patch, or a "
+            "report of make_patch; several in a list"
+        )
+    return bytes(one) if isinstance(one, (bytearray, memoryview)) else one
 
 
 def _broken(links: Sequence[Link], i: int) -> str:

@@ -123,17 +123,18 @@ class InPlace:
         self._restored = links[0].new
 
     def is_undone(self, patches: Sequence[OnePatch]) -> bool:
-        """Return True if restoring was all that taking these patches back asks for."""
+        """Return True if restoring is all that taking these patches back asks for."""
         if self._restored is None:
-            return False
+            return not patches
         return not patches or links_of(patches)[0].old == self._restored
 
     def report(self, start: float, threads: int) -> PatchReport:
-        """Return the report on a run that restored the old model and did nothing else."""
+        """Return the report on a run that restored the old model, if need be, and no more."""
         n_bytes = self.open().n_bytes
+        moved = n_bytes if self._restored else 0
         fingerprint = self._restored or ""
         return PatchReport(
-            kind="restored",
+            kind="restored" if self._restored else "nothing",
             path=str(self.path),
             old=str(self.path),
             new=None,
@@ -149,7 +150,7 @@ class InPlace:
             files={},
             small_files={},
             warnings=self.warnings,
-            **measure(start, n_bytes, n_bytes, threads),
+            **measure(start, moved, moved, threads),
         )
 
     def change(

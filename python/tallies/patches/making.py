@@ -19,8 +19,10 @@ from ..sizes import parse_size
 from .comparing import Comparison
 from .growing import InBytes, InFile, longest_header
 from .layout import VALUES
-from .models import OnDisk, Source, open_side
+from .models import OnDisk, Source
+from .replacing import refuse_other_kind
 from .report import PatchReport, counts
+from .sides import open_sides, warnings_of
 from .writing import InDirectory, InOne
 
 CODERS: Final = ("none", "zstd")
@@ -45,8 +47,9 @@ def make_patch(
 ) -> PatchReport:
     """Make the exact difference of two models, in one read and in bounded memory.
 
-    Tensors are compared by the bits that are stored, of any dtype. Small files that differ are kept
-    where both models are directories.
+    Tensors are compared by the bits that are stored, of any dtype. Tensors of a dict that share
+    their memory, such as tied weights, count once, by the name that the other side has. Small
+    files that differ are kept where both models are directories.
 
     Args:
         old: The model to start from: a path, a model of the hub, or a dict of numpy arrays or torch
@@ -81,7 +84,7 @@ def make_patch(
         raise InputError(f"values: found {show(values)}, expected {either(VALUES)}")
     if coder not in CODERS:
         raise InputError(f"coder: found {show(coder)}, expected {either(CODERS)}")
-    sides = (open_side(old, "old", variant), open_side(new, "new", variant))
+    sides = open_sides(old, new, variant)
     making = Comparison(sides, values, coder)
     sources = [file for side in sides for file in side.files]
     max_bytes = parse_size(max_memory)
@@ -98,6 +101,7 @@ def make_patch(
     else:
         inputs = [side.checkpoint.path for side in sides if isinstance(side, OnDisk)]
         destination = Destination(out, inputs, overwrite, of_weights=True)
+        refuse_other_kind(destination.path, with_patch=True)
         with destination.writing(resume=False, sync=sync) as directory:
             if destination.is_file:
                 room = longest_header(making.entry_names()) + making.metadata_room()
@@ -131,6 +135,7 @@ def make_patch(
         files=place.files,
         small_files={name: one.change for name, one in manifest.small_files.items()},
         data=data,
+        warnings=warnings_of(making.pairs),
         **counts(manifest.tensors),
         **measure(start, making.bytes_read, n_bytes, limits.n_threads, limits.bytes_direct),
     )

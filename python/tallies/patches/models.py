@@ -98,7 +98,14 @@ def open_side(source: Source, label: str, variant: str | None) -> Model:
         return InMemory(label, source)
     if isinstance(source, (str, os.PathLike)):
         return OnDisk(open_stored(source, variant))
-    return source
+    if hasattr(source, "copy_out"):
+        return source
+    way_out = "expected a path, or a dict of numpy arrays or torch tensors"
+    if hasattr(source, "state_dict"):
+        way_out = "expected a path or a dict: give its state_dict()"
+    elif isinstance(source, (list, tuple)):
+        way_out = "expected a path or a dict: dict(...) makes one of pairs"
+    raise InputError(f"{label}: found {type(source).__name__}, {way_out}")
 
 
 class OnDisk:
@@ -147,6 +154,10 @@ class InMemory:
         self.label = label
         self._tensors = tensors
         self.forms = {name: self._form(name) for name in sorted(tensors, key=self._checked)}
+
+    def leave_out(self, names: set[str]) -> None:
+        """Take the model without some of its tensors."""
+        self.forms = {name: form for name, form in self.forms.items() if name not in names}
 
     def _checked(self, name: object) -> str:
         if not isinstance(name, str):

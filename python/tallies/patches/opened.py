@@ -54,7 +54,7 @@ class Patch:
     """The bytes of all its files."""
 
     @classmethod
-    def open(cls, source: str | os.PathLike[str] | bytes | Patch, label: str = "patch") -> Patch:
+    def open(cls, source: object, label: str = "patch") -> Patch:
         """Open a patch and check its manifest and headers; no other data are read.
 
         Args:
@@ -69,6 +69,8 @@ class Patch:
             return source
         if isinstance(source, (bytes, bytearray, memoryview)):
             return _open_bytes(bytes(source), label)
+        if not isinstance(source, (str, os.PathLike)):
+            raise InputError(f"{label}: found {type(source).__name__}, expected a path or bytes")
         text = os.fspath(source)
         path = Path(Places.of().path(text))
         if path.is_dir():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine.usage import Usage, done_line
-from ..messages import counted, labelled, warned
+from ..messages import labelled, warned
 from ..sizes import format_size
 from .manifest import TensorChange
 
@@ -19,7 +19,8 @@ class PatchReport(Usage):
     """The report on a patch that was made, or on patches that were applied or taken back."""
 
     kind: str
-    """``made``, ``applied``, ``undone``, or ``restored`` for what an interrupted run left."""
+    """``made``, ``applied``, ``undone``, ``restored`` for what an interrupted run left, or
+    ``nothing`` where it was to be restored and no run was interrupted."""
     path: str | None
     """The patch that was made, or the model that was; None for bytes."""
     old: str
@@ -40,7 +41,7 @@ class PatchReport(Usage):
     n_elements: int
     """Elements of the tensors that both models have."""
     n_changed: int
-    """Elements that changed, of all patches together."""
+    """Elements that changed; in a chain the sum over its patches, in each of which one counts."""
     n_bytes: int
     """Bytes of the patches."""
     model_bytes: int
@@ -92,24 +93,48 @@ def summary(report: PatchReport, screen: int | None = None) -> str:
 def _headline(report: PatchReport) -> str:
     if report.kind == "made":
         return f"patch ({report.values}, coder {report.coder})"
-    return f"{counted(len(report.patches), 'patch').replace('patchs', 'patches')} {report.kind}"
+    if report.kind == "restored":
+        return "the old model restored, as an earlier run was interrupted"
+    if report.kind == "nothing":
+        return "nothing to take back: no run was interrupted here"
+    n = len(report.patches)
+    return f"{n} {'patch' if n == 1 else 'patches'} {report.kind}"
+
+
+def _ratio(n_bytes: int, model_bytes: int) -> str:
+    """Word the size of a patch beside that of the new tensors."""
+    if n_bytes < model_bytes:
+        return f"{model_bytes / max(n_bytes, 1):.3g}x smaller than the new tensors"
+    return f"{n_bytes / max(model_bytes, 1):.3g}x the size of the new tensors"
+
+
+def _elements(report: PatchReport) -> str:
+    if len(report.patches) > 1:
+        return f"{report.n_changed} changes of {report.n_elements} elements, in all patches"
+    share = 100 * report.n_changed / report.n_elements
+    return f"{report.n_changed} of {report.n_elements} changed ({share:.3g} %)"
 
 
 def _rows(report: PatchReport) -> Iterator[tuple[str, str]]:
+    if report.kind == "nothing":
+        yield "model", str(report.path)
+        return
     yield "old", f"{report.old}, fingerprint {report.old_fingerprint}"
     if report.new is not None:
         yield "new", f"{report.new}, fingerprint {report.new_fingerprint}"
     if report.kind == "made":
-        ratio = report.model_bytes / max(report.n_bytes, 1)
-        place = report.path or "bytes"
-        yield "patch", f"{place}: {format_size(report.n_bytes)}, 1/{ratio:.1f} of the new tensors"
+        place, size = report.path or "bytes", format_size(report.n_bytes)
+        yield "patch", f"{place}: {size}, {_ratio(report.n_bytes, report.model_bytes)}"
     else:
         yield "output", f"{report.path}, fingerprint {report.new_fingerprint}"
-    share = 100 * report.n_changed / max(report.n_elements, 1)
-    yield "elements", f"{report.n_changed} of {report.n_elements} changed ({share:.3g} %)"
-    words = {"none": "the same"}
+    if report.kind == "restored":
+        return
+    if report.n_elements:
+        yield "elements", _elements(report)
+    words = {"none": "the same", "replaced": "replaced (another dtype or shape)"}
     kinds = [f"{n} {words.get(kind, kind)}" for kind, n in report.tensors.items()]
-    yield "tensors", ", ".join(kinds) or "none"
+    several = " (in all patches)" if len(report.patches) > 1 else ""
+    yield "tensors", ", ".join(kinds) + several if kinds else "none"
     if report.layouts:
         yield "parts", ", ".join(f"{n} {layout}" for layout, n in report.layouts.items())
     if report.small_files:
