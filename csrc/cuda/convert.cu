@@ -2,6 +2,7 @@
 #include "cuda/chunk.h"
 #include "cuda/combine.inl.h"
 #include "cuda/launch.h"
+#include "kernels/elect.h"
 #include "kernels/types.h"
 
 namespace tallies::cuda {

@@ -8,6 +8,7 @@
 #include "kernels/convert.h"
 #include "kernels/divergence.h"
 #include "kernels/drop.h"
+#include "kernels/elect.h"
 #include "kernels/fields.h"
 #include "kernels/fingerprint.h"
 #include "kernels/gram.h"

@@ -108,6 +108,8 @@ class CombineArgs(c.Structure):
         ("agreement", c.c_uint8),
         ("draws", c.c_void_p),
         ("first", c.c_uint64),
+        ("multiples", c.c_void_p),
+        ("n_multiples", c.c_int),
     )
 
 
