@@ -50,6 +50,11 @@ def parts_of(dtype: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(first, min(most, n - first)) for first in range(0, n, most)]
 
 
+def n_parts(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the number of parts of a tensor, of any shape, without listing them."""
+    return -(-n_elements(shape) // (PART_BYTES // DTYPES[dtype]))
+
+
 def n_blocks(n: int) -> int:
     """Return the blocks of a part of ``n`` elements."""
     return -(-n // BLOCK)
@@ -86,8 +91,14 @@ def frames_name(entry: str) -> str:
 
 
 def file_name(path: str) -> str:
-    """Return the name of the entry of a small file, in a patch that is one file."""
-    return f"file:{path}"
+    """Return the name of the entry of a small file, in a patch that is one file.
+
+    No entry of a tensor has that name, whatever the tensor's.
+
+    >>> file_name("config.json"), file_name("odd::new")
+    ('file:config.json', 'file:odd::new::file')
+    """
+    return f"file:{path}::file" if "::" in path else f"file:{path}"
 
 
 def filled(n_bytes: int) -> int:
