@@ -139,8 +139,9 @@ __global__ void __launch_bounds__(kThreads)
         for (int j = 0; j < kN; ++j) signs.v[j] = j < n ? args.signs[i + j] : std::int8_t{};
       const RowsAhead<Word, kN> rows(args, i, n);
       Chunk<Word, kN> out;
-      merge_block<T, kDelta, ToEntry, Rule, kN / kPair>(ArgsAt(args, i), zero, i, rows, signs.v,
-                                                        out.v, lanes);
+      merge_block<T, kDelta, ToEntry, Rule, kN / kPair>(
+          ArgsAt(args, i), zero, i, rows, signs.v, lanes,
+          [&](const auto& write) { write(args.scale, out.v, lanes); });
       store_chunk(static_cast<Word*>(args.out) + i, out, n);
     }
   });

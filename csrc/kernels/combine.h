@@ -165,14 +165,14 @@ TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
     return ToEntry(args.floors[expert], args.weights[expert]);
 }
 
-// Merges kPairs pairs of elements from element i on, of which n count, those of expert e from at(e)
-// on and the base's from at(n_experts) on.
-template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class At>
-TALLIES_INLINE void merge_block(const CombineArgs& args, const ZeroSign& zero, std::size_t i,
-                                std::size_t n, const At& at, const std::int8_t* signs,
-                                LaneTally& lanes) {
-  using Word = typename T::Word;
-  constexpr int kBlock = kPairs * kPair;
+// Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
+// from at(n_experts) on. Args are CombineArgs, with host or device pointers. Calls put(write):
+// write(scale, out, lanes) writes all of the elements with this scale, and returns whether some may
+// be NaN or infinite.
+template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class Args, class At,
+          class Put>
+TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::size_t i, const At& at,
+                                const std::int8_t* signs, LaneTally& lanes, const Put& put) {
   const float divisor = args.divisor;
   Pair base[kPairs] = {};
   typename Rule::Acc acc[kPairs][2] = {};
@@ -243,10 +243,7 @@ TALLIES_INLINE void merge_block(const CombineArgs& args, const ZeroSign& zero, s
       watched = larger(watched, Rule::watched(acc[u][h]));
     }
   }
-  // Writes a multiple of the merged values, and returns whether some may be NaN or infinite.
-  const auto write = TALLIES_LAMBDA(float scale, void* to, LaneTally& tally) {
-    Word last[kBlock];
-    Word* const out = n == kBlock ? static_cast<Word*>(to) + i : last;
+  put(TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
     Pair results[kPairs];
     I32s largest = watched;
     for (int u = 0; u < kPairs; ++u) {
@@ -269,25 +266,46 @@ TALLIES_INLINE void merge_block(const CombineArgs& args, const ZeroSign& zero, s
         T::store2(out + u * kPair, results[u]);
       }
     }
-    if (n != kBlock) __builtin_memcpy(static_cast<Word*>(to) + i, last, n * sizeof(Word));
     return is_large;
-  };
-  if (args.n_multiples == 0) {
-    write(args.scale, args.out, lanes);
-    return;
-  }
-  for (int m = 0; m < args.n_multiples; ++m) {
-    Multiple& multiple = args.multiples[m];
-    // A vote that is no number is one of all multiples, and counts with the first.
-    LaneTally own;
-    if (!write(multiple.scale, multiple.out, own)) continue;
-    multiple.overflow |= any(greater(own.largest, all(args.overflow - 1)));
-    if (m > 0) continue;
-    lanes.signs += own.signs;
-    lanes.conflicts += own.conflicts;
-    lanes.cancellations += own.cancellations;
-  }
+  });
 }
+
+// Puts a block of which n elements count into one output, or into one for each scale.
+template <class Word, int kBlock>
+struct Outputs {
+  const CombineArgs& args;
+  std::size_t i, n;
+  LaneTally& lanes;
+
+  template <class Write>
+  TALLIES_INLINE bool put(const Write& write, float scale, void* to, LaneTally& tally) const {
+    Word* const out = static_cast<Word*>(to) + i;
+    if (n == kBlock) return write(scale, out, tally);
+    Word last[kBlock];
+    const bool is_large = write(scale, last, tally);
+    __builtin_memcpy(out, last, n * sizeof(Word));
+    return is_large;
+  }
+
+  template <class Write>
+  TALLIES_INLINE void operator()(const Write& write) const {
+    if (args.n_multiples == 0) {
+      put(write, args.scale, args.out, lanes);
+      return;
+    }
+    for (int m = 0; m < args.n_multiples; ++m) {
+      Multiple& multiple = args.multiples[m];
+      // A vote that is no number is one of all multiples, and counts with the first.
+      LaneTally own;
+      if (!put(write, multiple.scale, multiple.out, own)) continue;
+      multiple.overflow |= any(greater(own.largest, all(args.overflow - 1)));
+      if (m > 0) continue;
+      lanes.signs += own.signs;
+      lanes.conflicts += own.conflicts;
+      lanes.cancellations += own.cancellations;
+    }
+  }
+};
 
 template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
@@ -310,7 +328,8 @@ void combine_as(const CombineArgs& args, CombineTally& tally) {
       prefetch_block(p, kBlock);
       return p;
     };
-    merge_block<T, kDelta, ToEntry, Rule, kPairs>(args, zero, i, n, at, signs, lanes);
+    merge_block<T, kDelta, ToEntry, Rule, kPairs>(args, zero, i, at, signs, lanes,
+                                                  Outputs<Word, kBlock>{args, i, n, lanes});
   };
   for_each_block<kBlock>(inputs, args.n_experts + (kDelta ? 1 : 0), args.n, body);
   lanes.add_to(tally, args.overflow);

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import heapq
 import re
 import reprlib
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 from typing import Final
+
+_FEW: Final = 8
+"""The most names of a model that a message lists."""
 
 _BRIEF: Final = reprlib.Repr()
 _BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 120
@@ -47,7 +52,34 @@ def unknown(word: object, known: Iterable[str]) -> str:
     """Return ``'desnity' is not known; did you mean 'density'? (known: density, weight)``."""
     names = list(known)
     hint = did_you_mean(word, names) if isinstance(word, str) else ""
-    return f"{show(word)} is not known{hint} (known: {', '.join(names)})"
+    told = f"known: {', '.join(names)}" if names else "there are none"
+    return f"{show(word)} is not known{hint} ({told})"
+
+
+def unknown_of_many(word: str, known: Iterable[str], noun: str = "tensor") -> str:
+    """Return the same with the number of names and the nearest three, where they are many.
+
+    >>> unknown_of_many("h.7.wieght", [f"h.{i}.weight" for i in range(300)])
+    "'h.7.wieght' is not known (300 tensors; the nearest: h.7.weight, h.70.weight, h.71.weight)"
+    """
+    names = list(known)
+    if len(names) <= _FEW:
+        return unknown(word, names)
+    near = heapq.nlargest(3, names, key=lambda name: _n_shared(word, name))
+    told = f"the nearest: {', '.join(near)}"
+    return f"{show(word)} is not known ({counted(len(names), noun)}; {told})"
+
+
+def _n_shared(one: str, other: str) -> int:
+    """Return how many letters two names share at their starts and at their ends.
+
+    Unlike the ratio of ``difflib``, it is quick for the names of a large model.
+    """
+    starts = zip(one, other, strict=False)
+    ends = zip(reversed(one), reversed(other), strict=False)
+    return sum(
+        len(list(takewhile(lambda pair: pair[0] == pair[1], both))) for both in (starts, ends)
+    )
 
 
 def some(names: Sequence[str]) -> str:

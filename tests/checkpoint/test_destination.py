@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -39,3 +42,31 @@ def test_errors_of_tallies_pass_as_they_are(tmp_path: Path) -> None:
             raise error
         assert caught.value is error
         assert not destination.workspace.exists()
+
+
+@pytest.mark.parametrize("out", ["/proc/model", "/proc/deep/model", "/proc/model.safetensors"])
+def test_a_place_where_nothing_can_be_made(out: str) -> None:
+    if not os.access("/proc", os.W_OK):
+        pytest.skip("only the superuser gets as far as that")
+    destination = Destination(out, [], overwrite=False, of_weights=True)
+    with (
+        pytest.raises(StorageError, match=r"cannot be set up: No such file or directory"),
+        destination.writing(resume=False),
+    ):
+        pass
+
+
+def test_parents_that_another_run_removes(tmp_path: Path) -> None:
+    """A run that ends removes the parents that it made, just when another one begins."""
+    destination = Destination(tmp_path / "deep/out", [], overwrite=False)
+    make = Path.mkdir
+
+    def after_removal(path: Path, *args: Any, **kwargs: Any) -> None:
+        with mock.patch.object(Path, "mkdir", make):
+            if path == destination.workspace and path.parent.exists():
+                path.parent.rmdir()
+            make(path, *args, **kwargs)
+
+    with mock.patch.object(Path, "mkdir", after_removal), destination.writing(resume=False) as one:
+        (one / "file").touch()
+    assert (tmp_path / "deep/out/file").exists()

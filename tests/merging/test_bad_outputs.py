@@ -132,7 +132,7 @@ def test_output_in_a_directory_that_cannot_be_written(here: Path, mode: int) -> 
     closed.chmod(mode)
     before = os.listdir(here)
     try:
-        with unprivileged(here, *here.parents[:2]):
+        with unprivileged(here, *here.parents[:3]):
             for out in ("closed/out", "closed/one/two"):
                 line = assert_failed(tallies(*ties("a", "b", out=out)), 2)
                 assert_names(line, repr(out), "closed is not a directory that can be written")

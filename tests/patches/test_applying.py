@@ -194,6 +194,7 @@ def test_taken_back_elsewhere(models: tuple[Model, Model], tmp_path: Path) -> No
         report = apply_patch(patch, tmp_path / "new", tmp_path / values, undo=True)
         assert_holds(tmp_path / values, models[0])
         assert report.kind == "undone"
+        assert json.loads((tmp_path / values / "config.json").read_text()) == {"name": "old"}
     patch = make_patch(tmp_path / "old", tmp_path / "new", values="new").data
     with pytest.raises(InputError, match="its values are 'new' ones, which lead one way"):
         apply_patch(patch, tmp_path / "new", tmp_path / "x", undo=True)  # type: ignore[arg-type]

@@ -185,12 +185,12 @@ def unknown_key(manifest: Manifest, entries: Entries) -> None:
 
 
 def hidden_file(manifest: Manifest, entries: Entries) -> None:
-    one = {"change": "added", "old": None, "new": "0" * 16, "n_bytes": 1}
+    one = {"change": "added", "old": None, "new": "0" * 16, "n_bytes": 1, "n_old_bytes": 0}
     manifest["small_files"]["../../.bashrc"] = one
 
 
 def weights_as_small_file(manifest: Manifest, entries: Entries) -> None:
-    one = {"change": "added", "old": None, "new": "0" * 16, "n_bytes": 1}
+    one = {"change": "added", "old": None, "new": "0" * 16, "n_bytes": 1, "n_old_bytes": 0}
     manifest["small_files"]["model.safetensors"] = one
 
 
@@ -246,3 +246,7 @@ def test_damaged_small_files(tmp_path: Path) -> None:
     make_patch(tmp_path / "old", tmp_path / "new", tmp_path / "patch")
     (tmp_path / "patch/files/config.json").write_text('{"a": 3}')
     assert "config.json: is damaged: its checksum is" in refused(tmp_path / "patch", tmp_path)
+    make_patch(tmp_path / "old", tmp_path / "new", tmp_path / "patch", overwrite=True)
+    (tmp_path / "patch/old-files/config.json").write_text('{"a": 3}')
+    with pytest.raises(InputError, match=r"old-files/config\.json: is damaged"):
+        apply_patch(tmp_path / "patch", tmp_path / "new", tmp_path / "made", undo=True)

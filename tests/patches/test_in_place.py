@@ -44,6 +44,7 @@ def test_changes_there_and_back(
     models: tuple[Model, Model], tmp_path: Path, sync: bool | None
 ) -> None:
     place = tmp_path / "old"
+    before = tree(place)
     report = apply_patch(tmp_path / "patch", place, sync=sync)
     assert_holds(place, models[1])
     assert tree(place)["config.json"] == tree(tmp_path / "new")["config.json"]
@@ -53,7 +54,13 @@ def test_changes_there_and_back(
     report = apply_patch(tmp_path / "patch", place, undo=True)
     assert_holds(place, models[0])
     assert report.kind == "undone"
-    assert [warning.split(":")[0] for warning in report.warnings] == ["config.json", "old.txt"]
+    assert report.warnings == []
+    assert report.small_files == {
+        "config.json": "changed",
+        "new.txt": "removed",
+        "old.txt": "added",
+    }
+    assert tree(place) == before
 
 
 def test_one_file(tmp_path: Path) -> None:

@@ -182,8 +182,11 @@ def test_small_files_that_differ_are_kept(tmp_path: Path) -> None:
         "only-new.txt": "added",
         "only-old.txt": "removed",
     }
-    kept = {path.name for path in (tmp_path / "patch/files").iterdir()}
-    assert kept == {"config.json", "only-new.txt"}
+    for folder, only in (("files", "only-new.txt"), ("old-files", "only-old.txt")):
+        kept = {path.name for path in (tmp_path / "patch" / folder).iterdir()}
+        assert kept == {"config.json", only}
+    make_patch(tmp_path / "old", tmp_path / "new", tmp_path / "patch", values="new", overwrite=True)
+    assert not (tmp_path / "patch/old-files").exists()
 
 
 def test_an_earlier_patch_is_replaced_and_nothing_else(tmp_path: Path) -> None:

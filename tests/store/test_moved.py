@@ -112,10 +112,11 @@ def test_the_base_is_elsewhere(home: Path, codec: str) -> None:
         lambda: Store.open(store),
         lambda: add(store, "c", home / "c"),
     ]
+    recorded = f"../base as seen from the store, which is {home / 'base'}, where nothing is"
     for change in changes:
-        assert_refused(change, f"packed from {home / 'base'}, which is not there", "--base")
+        assert_refused(change, f"its base is recorded as {recorded}", "--base")
     line = assert_failed(run("unpack", store, "a", home / "out"), 2)
-    assert "which is not there; name the base (base=, --base)" in line
+    assert "where nothing is; name the base (base=, --base)" in line
     said("unpack", store, "a", home / "out", "--base", base)
     said("add", store, f"--task=c={home / 'c'}", "--base", base)
     # The store remembers where the base is.
@@ -188,6 +189,22 @@ def test_a_base_that_changed_is_not_packed_again(home: Path) -> None:
     other = write(home / "other", {**expert(1), "frozen": np.ones(3, np.float32)})
     words = (other, "is not the store's base: its fingerprint is", "base=, --base")
     assert_refused(lambda: add(store, "c", home / "c", base=other), *words)
+
+
+@pytest.mark.parametrize("codec", [SHARED, INDEPENDENT, "lossless"])
+def test_the_way_out_names_the_recorded_base(home: Path, codec: str) -> None:
+    store = packed(home, codec)
+    other = write(home / "other", {**expert(7), "frozen": np.ones(3, np.float32)})
+    line = assert_failed(run("unpack", store, "a", home / "out", "--base", other), 2)
+    assert "is not the store's base" in line
+    place = home / "base"
+    assert line.endswith(f"(recorded as ../base as seen from the store, which is {place})")
+    shutil.rmtree(home / "base")
+    other.rename(home / "base")
+    line = assert_failed(run("unpack", store, "a", home / "out"), 2)
+    assert line.endswith(
+        "restore it, or name the base that the store was packed from (base=, --base)"
+    )
 
 
 @pytest.mark.parametrize("codec", [SHARED, INDEPENDENT])

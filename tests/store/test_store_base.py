@@ -57,7 +57,8 @@ def test_the_base_moved(models: Path) -> None:
     path = packed(elsewhere)
     before = loaded(Store.open(path))
     (elsewhere / "base").rename(models.parent / "moved")
-    words = (path, f"packed from {elsewhere / 'base'}, which is not there", "base=, --base")
+    recorded = f"../elsewhere/base as seen from the store, which is {elsewhere / 'base'}"
+    words = (path, f"its base is recorded as {recorded}, where nothing is", "base=, --base")
     assert_refused(lambda: Store.open(path), *words)
     for task, model in before.items():
         assert_same_tensors(Store.open(path, models.parent / "moved").load(task), model)

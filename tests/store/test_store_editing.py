@@ -148,7 +148,7 @@ def test_counts_of_a_consensus() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda: add("store", "a", "c"), "task 'a': is given twice"),
+        (lambda: add("store", "a", "c"), "store: has task 'a' already; .*'tallies remove store a'"),
         (lambda: add("store", "../c", "c"), r"task '\.\./c': begins or ends with a dot"),
         (lambda: add("store", "c", "nowhere"), "nowhere: no such file"),
         (lambda: add("nowhere", "c", "c"), "nowhere: is not a store"),
@@ -273,6 +273,18 @@ def test_commands(models: Path) -> None:
         (
             ["pack", "--base=base", "--task=a=a", "--out=s", "--codec=sparse", "--param=desnity=1"],
             "did you mean 'density'",
+        ),
+        (["add", "store", "--task=a=c"], "store: has task 'a' already; take another name"),
+        (
+            [
+                "pack",
+                "--base=base",
+                "--task=a=a",
+                "--out=s",
+                "--codec=lossless",
+                "--param=density=1",
+            ],
+            "lossless has no parameters, found 'density'",
         ),
         (["unpack", "store", "q", "out"], "task 'q' is not known (known: a, b)"),
         (["unpack", "store", "a", "out", "--base=b"], "is not the store's base"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import InputError, StorageError, TalliesError, note_kept
 from .files import refuse_undecodable
-from .locks import flush, lock_file
+from .locks import flush, lock_file, make_directory
 from .occupied import objection_to_directory, objection_to_file
 from .weight_names import SAFETENSORS
 
@@ -216,8 +216,8 @@ class Destination:
         name = self.workspace / "lock"
         while self._lock is None:
             # The last holder may be removing the file and the directory at this very moment.
+            make_directory(self.workspace)
             with contextlib.suppress(FileNotFoundError):
-                self.workspace.mkdir(exist_ok=True)
                 lock = os.open(name, os.O_RDWR | os.O_CREAT, 0o666)
                 try:
                     lock_file(lock)

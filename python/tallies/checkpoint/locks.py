@@ -12,6 +12,8 @@ from pathlib import Path
 # Some network file systems have no locks. A run is not refused for that.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
+_ATTEMPTS = 100
+
 
 @contextlib.contextmanager
 def only_one(lock: Path) -> Iterator[None]:
@@ -40,6 +42,22 @@ def _locked(lock: Path) -> int:
             os.close(file)
             raise
         os.close(file)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory, with parents that others may be removing at this very moment.
+
+    Raises:
+        FileNotFoundError: Nothing can be made there, as in /proc.
+    """
+    for more in reversed(range(_ATTEMPTS)):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            if not more:
+                raise
+        else:
+            return
 
 
 def lock_file(file: int) -> None:

@@ -33,6 +33,11 @@ PATCH_NAME: Final = "patch.json"
 
 PATCH: Final = "tallies.patch"
 
+PATCH_FILES: Final = "files"
+"""The folder of the new small files in a patch, and beside it that of the old ones."""
+
+PATCH_OLD_FILES: Final = "old-files"
+
 _ADDING: Final = ".adding"
 _OF_A_STORE: Final = (
     *(STORE_NAME, f".{STORE_NAME}.new", ".lock"),
@@ -175,4 +180,5 @@ def _of_a_patch(patch: Mapping[str, Any]) -> dict[str, int | None]:
     if not is_object(stored) or not is_object(small):
         return {}
     names = [PATCH_NAME, *(str(one.get("file")) for one in stored.values() if is_object(one))]
-    return dict.fromkeys([*names, *(f"files/{name}" for name in small)])
+    names += [f"{folder}/{name}" for folder in (PATCH_FILES, PATCH_OLD_FILES) for name in small]
+    return dict.fromkeys(names)

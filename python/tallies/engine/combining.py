@@ -1,8 +1,8 @@
 """Combines tensors: makes and runs the native tasks, and notes what they found.
 
 An exactly zero vote takes the majority of the elected signs, which is known only at the end: the
-combine assumes the majority so far, and lists the elements that the other sign changes. Where the
-assumption was wrong, these are written by position; stretches whose list had no room are combined
+combine assumes the majority so far, and lists the elements that the other sign changes. These are
+written by position where the assumption was wrong; stretches whose list had no room are combined
 once more.
 """
 

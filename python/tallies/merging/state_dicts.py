@@ -198,11 +198,12 @@ class _Merge:
         rule = self._method.rule(constants, self._semantics)
         survey = survey_of(rule.survey) if rule.survey else None
         n_reads = 1 + n_surveys(self._method, modifiers, survey, in_memory=True)
-        sources = [matched.source(model, name) for model in self._models for name in names]
-        n_written = sum(result[name].nbytes for name in names)
-        advance = Advance(
-            progress, n_reads * sum(source.owner.nbytes for source in sources) + n_written
-        )
+        n_moved = sum(result[name].nbytes for name in names)
+        for name in names:
+            spared = survey is not None and survey.spares(values[name])
+            sources = [matched.source(model, name) for model in self._models]
+            n_moved += (n_reads - spared) * sum(source.owner.nbytes for source in sources)
+        advance = Advance(progress, n_moved)
 
         def objections(job: int) -> Iterator[str]:
             yield self._objection(plan, limits, job, names[job])

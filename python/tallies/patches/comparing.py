@@ -11,12 +11,13 @@ from ..engine.files import PlanFiles
 from ..engine.fingerprints import add_content, model_fingerprint
 from ..engine.usage import Advance
 from ..spec.dtypes import DTYPES
+from .kept import KeptFile, kept_files
 from .layout import PART_BYTES, VALUES
 from .manifest import Manifest, Part, Stored, TensorChange, table
 from .models import Model
 from .pairs import Pair, pair_up
 from .part_change import PartChange
-from .small import differing
+from .small import Differing
 from .writing import InDirectory, InOne, Writer, longest_entries, metadata_room
 
 # A batch is in memory with what is found of it, while that of the batch before is written.
@@ -40,7 +41,7 @@ class Comparison:
         self._old, self._new = sides
         self._values, self._coder = values, coder
         self.pairs = pair_up(*sides)
-        self._small = differing(*sides)
+        self._small = Differing.between(*sides)
 
     @property
     def bytes_read(self) -> int:
@@ -51,8 +52,7 @@ class Comparison:
         """Return the names of all entries that there may be."""
         parts = {pair.name: len(pair.slices()) for pair in self.pairs if pair.is_compared}
         whole = [pair.name for pair in self._whole()]
-        small = [name for name, (one, _) in self._small.items() if one.new is not None]
-        return longest_entries(parts, whole, small)
+        return longest_entries(parts, whole, [one.entry for one in self._kept()])
 
     def metadata_room(self) -> int:
         """Return the bytes that the manifest takes in the header of a file, at most."""
@@ -74,7 +74,7 @@ class Comparison:
                 new=print_of_all,
                 tensors=tuple(tensors),
                 stored=dict.fromkeys(self.entry_names(), stored),
-                small_files={name: one for name, (one, _) in self._small.items()},
+                small_files=self._small.records,
             )
         )
 
@@ -97,9 +97,8 @@ class Comparison:
         for pair in self.pairs:
             if pair.old is not None and not pair.is_compared:
                 pair.old_lanes = self._old.content(pair.name)
-        for name, (one, source) in self._small.items():
-            if one.new is not None:
-                place.keep(name, source)
+        for one in self._kept():
+            place.keep(one, self._small.place(one))
         return self._finish(place)
 
     def _finish(self, place: InDirectory | InOne) -> Manifest:
@@ -112,11 +111,14 @@ class Comparison:
                 "new": model_fingerprint(table(tensors, new=True)),
                 "tensors": tensors,
                 "stored": place.stored,
-                "small_files": {name: one for name, (one, _) in self._small.items()},
+                "small_files": self._small.records,
             }
         )
         place.finish(manifest)
         return manifest
+
+    def _kept(self) -> list[KeptFile]:
+        return kept_files(self._small.records, both=self._values != "new")
 
     def _whole(self) -> list[Pair]:
         """Return the tensors that are stored whole, in an order in which each is aligned."""

@@ -26,8 +26,9 @@ from ..engine.usage import Advance
 from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
 from .growing import InFile, longest_header
+from .kept import is_small_name
 from .layout import parts_of
-from .manifest import Manifest, Part, Stored, TensorChange, is_small_name
+from .manifest import Manifest, Part, Stored, TensorChange
 from .opened import Patch
 from .part_change import PartChange
 from .small import SmallOut, write_file

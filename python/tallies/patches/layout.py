@@ -90,17 +90,6 @@ def frames_name(entry: str) -> str:
     return f"{entry}.frames"
 
 
-def file_name(path: str) -> str:
-    """Return the name of the entry of a small file, in a patch that is one file.
-
-    No entry of a tensor has that name, whatever the tensor's.
-
-    >>> file_name("config.json"), file_name("odd::new")
-    ('file:config.json', 'file:odd::new::file')
-    """
-    return f"file:{path}::file" if "::" in path else f"file:{path}"
-
-
 def filled(n_bytes: int) -> int:
     """Return the bytes of an entry with the zeros that fill it.
 

@@ -112,7 +112,7 @@ def make_patch(
         path = str(destination.path)
     advance.finish()
     data = place.data if isinstance(place, InOne) else None
-    kept = sum(one.n_bytes for one in manifest.small_files.values() if one.new is not None)
+    kept = sum(one.n_bytes for one in manifest.kept_files)
     n_bytes = len(data) if data is not None else sum(place.files.values())
     n_bytes += kept if isinstance(place, InDirectory) else 0
     return PatchReport(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .._version import __version__
 from ..checkpoint.layout import tensor_bytes
 from ..checkpoint.tensors import MAX_TENSOR_BYTES
-from ..checkpoint.weight_names import parse_name
 from ..engine.fingerprints import model_fingerprint
 from ..errors import InputError
 from ..messages import show
+from .kept import KeptFile, SmallFile, check_small, kept_files
 from .layout import LayoutWord, PartEntries, frames_name, n_parts, new_name, parts_of
 
 FORMAT: Final = "tallies patch"
@@ -103,15 +102,6 @@ class Stored(_Record):
     fingerprint: str
 
 
-class SmallFile(_Record):
-    """A small file that differs; checksums are of its content, None where it is not."""
-
-    change: Literal["added", "changed", "removed"]
-    old: str | None
-    new: str | None
-    n_bytes: int = Whole
-
-
 class Manifest(_Record):
     """The content of ``patch.json``."""
 
@@ -126,9 +116,9 @@ class Manifest(_Record):
     small_files: dict[str, SmallFile]
 
     @property
-    def only_changes(self) -> bool:
-        """True if both models have the same tensors, of the same forms."""
-        return all(one.change in ("none", "changed") for one in self.tensors)
+    def kept_files(self) -> list[KeptFile]:
+        """The small files that the patch keeps: old ones too, if it can be taken back."""
+        return kept_files(self.small_files, both=self.values != "new")
 
     def to_json(self, indent: int | None = None) -> str:
         """Return the text of ``patch.json``."""
@@ -211,11 +201,7 @@ def _check(manifest: Manifest) -> None:
                 f"the fingerprint of the {which} model is {show(expected)}, and {found} by those "
                 "of its tensors"
             )
-    for path, file in manifest.small_files.items():
-        if not is_small_name(path):
-            raise ValueError(f"small file {show(path)}: expected one beside the weights")
-        if (file.old is None, file.new is None) != _LACKS_FILE[file.change]:
-            raise ValueError(f"small file {show(path)}: checksums do not fit to {file.change!r}")
+    check_small(manifest.small_files)
     _check_stored(manifest)
 
 
@@ -226,7 +212,6 @@ _LACKS: Final = {
     "added": (True, False),
     "removed": (False, True),
 }
-_LACKS_FILE: Final = {"added": (True, False), "changed": (False, False), "removed": (False, True)}
 
 
 def _check_tensor(one: TensorChange) -> None:
@@ -271,7 +256,7 @@ def _check_stored(manifest: Manifest) -> None:
         expected.update(names)
         if manifest.coder != "none" and not one.is_stored_whole:
             expected.update(map(frames_name, names))
-    small = {name for name in manifest.stored if name.startswith("file:")} - expected
+    small = {one.entry for one in manifest.kept_files} - expected
     odd = sorted((manifest.stored.keys() - small) ^ expected)
     if odd:
         verb = "lacks" if odd[0] in expected else "has"
@@ -279,17 +264,3 @@ def _check_stored(manifest: Manifest) -> None:
     for name, entry in manifest.stored.items():
         if entry.file and ("/" in entry.file or not entry.file.startswith("changes-")):
             raise ValueError(f"entry {show(name)} is in {show(entry.file)}, expected a file of it")
-
-
-def is_small_name(path: str) -> bool:
-    """Return whether a path can be that of a small file: inside, not hidden, and no weights."""
-    pure = PurePosixPath(path)
-    return (
-        path == str(pure)
-        and path.isprintable()
-        and "\\" not in path
-        and not pure.is_absolute()
-        and bool(pure.parts)
-        and not any(part.startswith(".") for part in pure.parts)
-        and parse_name(pure.name) is None
-    )

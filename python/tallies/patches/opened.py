@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import weakref
 from collections.abc import Mapping
@@ -23,21 +22,18 @@ from ..messages import show
 from ..recipe.places import Places
 from ..spec.dtypes import DTYPES
 from .frames import decoded, fields_of
+from .kept import KeptFile, checksum
 from .layout import (
     PartEntries,
     blocks_entry,
-    file_name,
     filled,
     frames_name,
     most_positions,
     n_blocks,
     new_name,
 )
-from .manifest import Manifest, Part, SmallFile, TensorChange
+from .manifest import Manifest, Part, TensorChange
 from .part_change import PartChange
-
-FOLDER: Final = "files"
-"""The folder of the small files in a patch that is a directory."""
 
 _AGAIN: Final = "copy or make the patch again"
 
@@ -128,26 +124,25 @@ class Patch:
         """Compare all that is stored with its checksum; see ``part`` for what is raised."""
         for name in self.entries:
             self._read(name)
-        for path, file in self.manifest.small_files.items():
-            if file.new is not None:
-                self.small_file(path, file)
+        for one in self.manifest.kept_files:
+            self.small_file(one)
 
-    def small_file(self, path: str, file: SmallFile) -> bytes:
-        """Read a small file that is added or changed, and compare it with its checksum."""
-        if (name := file_name(path)) in self.entries:
-            data = bytes(self._read(name))
-            where = f"{self.label}: entry {show(name)}"
+    def small_file(self, one: KeptFile) -> bytes:
+        """Read a small file that the patch keeps, and compare it with its checksum."""
+        if one.entry in self.entries:
+            data = bytes(self._read(one.entry))
+            where = f"{self.label}: entry {show(one.entry)}"
         else:
-            place = self.path / FOLDER / path
+            place = self.path / one.place
             try:
                 data = place.read_bytes()
             except OSError as error:
                 raise StorageError(f"{place}: cannot be read: {error.strerror}") from None
             where = str(place)
         found = checksum(data)
-        if found != file.new:
+        if found != one.checksum:
             raise InputError(
-                f"{where}: is damaged: its checksum is {found}, expected {file.new}; {_AGAIN}"
+                f"{where}: is damaged: its checksum is {found}, expected {one.checksum}; {_AGAIN}"
             )
         return data
 
@@ -185,11 +180,6 @@ class Patch:
             )
 
 
-def checksum(data: bytes) -> str:
-    """Return the sixteen hexadecimal digits that stand for the content of a small file."""
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
 def is_patch(path: Path) -> bool:
     """Return whether a directory has a patch in it, or a file is one."""
     if path.is_dir():
@@ -221,7 +211,7 @@ def _open_directory(path: Path) -> Patch:
                 )
             entries[tensor.name] = tensor
         n_bytes += where.stat().st_size
-    n_bytes += sum(one.n_bytes for one in manifest.small_files.values())
+    n_bytes += sum(one.n_bytes for one in manifest.kept_files)
     return _checked(Patch(str(path), path, manifest, entries, n_bytes))
 
 
@@ -238,8 +228,7 @@ def _open_file(path: Path, label: str) -> Patch:
     where = f"{label}: {PATCH}"
     manifest = Manifest.parse(json_object(metadata[PATCH].encode(), where), where)
     entries = {tensor.name: tensor for tensor in tensors}
-    kept = {file_name(name) for name, one in manifest.small_files.items() if one.new is not None}
-    missing = sorted(kept - entries.keys())
+    missing = sorted({one.entry for one in manifest.kept_files} - entries.keys())
     if missing:
         raise InputError(f"{label}: lacks entry {show(missing[0])}; {_AGAIN}")
     return _checked(Patch(label, path, manifest, entries, path.stat().st_size))

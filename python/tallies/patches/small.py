@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,42 +11,57 @@ from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import copy_file
 from ..errors import StorageError
 from .chains import Link
-from .manifest import SmallFile, is_small_name
+from .kept import ChangeOfFile, KeptFile, SmallFile, checksum, is_small_name
 from .models import Model, OnDisk
-from .opened import checksum
-
-Differing = dict[str, tuple[SmallFile, Path]]
-"""By path beside the weights, what became of a file, and the place of the new one if any."""
 
 
-def differing(old: Model, new: Model) -> Differing:
-    """Return the small files that are not the same beside both models.
+@dataclass(frozen=True)
+class Differing:
+    """The small files that are not the same beside two models."""
 
-    There are none unless both are directories: a file, or a dict, has nothing beside it.
+    records: dict[str, SmallFile]
+    """The record of each, by path beside the weights."""
+    sides: tuple[Mapping[str, Path], Mapping[str, Path]] = ({}, {})
+    """The places of the old and of the new files."""
 
-    Raises:
-        StorageError: A file cannot be read.
-    """
-    sides = []
-    for side in (old, new):
-        if not isinstance(side, OnDisk) or not os.path.isdir(side.checkpoint.path):
-            return {}
-        places = side.small_files()
-        sides.append({name: path for name, path in places.items() if is_small_name(name)})
-    before, after = sides
-    found: Differing = {}
-    for name in sorted(before.keys() | after.keys()):
-        was, data = (_read(one.get(name)) for one in sides)
-        if was == data:
-            continue
-        record = SmallFile(
-            change="added" if was is None else "removed" if data is None else "changed",
-            old=None if was is None else checksum(was),
-            new=None if data is None else checksum(data),
-            n_bytes=0 if data is None else len(data),
-        )
-        found[name] = (record, after.get(name, Path()))
-    return found
+    @classmethod
+    def between(cls, old: Model, new: Model) -> Differing:
+        """Compare the small files of two models.
+
+        There are none unless both are directories: a file, or a dict, has nothing beside it.
+
+        Raises:
+            StorageError: A file cannot be read.
+        """
+        sides = []
+        for side in (old, new):
+            if not isinstance(side, OnDisk) or not os.path.isdir(side.checkpoint.path):
+                return cls({})
+            places = side.small_files()
+            sides.append({name: path for name, path in places.items() if is_small_name(name)})
+        before, after = sides
+        records = {}
+        for name in sorted(before.keys() | after.keys()):
+            was, data = (_read(one.get(name)) for one in sides)
+            if was != data:
+                records[name] = _record(was, data)
+        return cls(records, (before, after))
+
+    def place(self, one: KeptFile) -> Path:
+        """Return the place of a file that the patch keeps."""
+        return self.sides[0 if one.is_old else 1][one.path]
+
+
+def _record(was: bytes | None, data: bytes | None) -> SmallFile:
+    old = None if was is None else checksum(was)
+    new = None if data is None else checksum(data)
+    return SmallFile(
+        change=_word(old, new),
+        old=old,
+        new=new,
+        n_bytes=len(data or b""),
+        n_old_bytes=len(was or b""),
+    )
 
 
 def _read(path: Path | None) -> bytes | None:
@@ -66,7 +81,6 @@ class SmallOut:
     """The files to copy, by their paths."""
     texts: dict[str, bytes]
     """The files that a patch has."""
-    removed: list[str]
     done: dict[str, str]
     """The change of each file that is not as before."""
     warnings: list[str]
@@ -84,16 +98,18 @@ class SmallOut:
             InputError: A small file of a patch is damaged.
             StorageError: A file cannot be read.
         """
-        out = cls({}, {}, [], {}, [])
+        out = cls({}, {}, {}, [])
         if alone or not os.path.isdir(target.path):
             return out
         out.places = {path.as_posix(): file for path, file in target.small_files().items()}
         for link in links:
+            kept = {
+                one.path: one
+                for one in link.patch.manifest.kept_files
+                if one.is_old == link.backwards
+            }
             for name, file in link.patch.manifest.small_files.items():
-                if link.backwards:
-                    out._take_back(link, name, file)
-                else:
-                    out._take(link, name, file)
+                out._take(link, name, file, kept.get(name))
         return out
 
     @property
@@ -108,31 +124,24 @@ class SmallOut:
         for name, text in self.texts.items():
             write_file(directory / name, text)
 
-    def _take(self, link: Link, name: str, file: SmallFile) -> None:
+    def _take(self, link: Link, name: str, file: SmallFile, kept: KeptFile | None) -> None:
+        before, after = (file.new, file.old) if link.backwards else (file.old, file.new)
         found = self.texts.get(name)
         if found is None:
             found = _read(self.places.get(name))
-        if file.old is not None and (found is None or checksum(found) not in (file.old, file.new)):
+        if (None if found is None else checksum(found)) not in (before, after):
             self.warnings.append(
                 f"{name}: was not the file that {link.label} starts from; the patch's is taken"
             )
         self.places.pop(name, None)
         self.texts.pop(name, None)
-        if file.new is None:
-            self.removed.append(name)
-        else:
-            self.texts[name] = link.patch.small_file(name, file)
-        self.done[name] = file.change
+        if kept is not None:
+            self.texts[name] = link.patch.small_file(kept)
+        self.done[name] = _word(before, after)
 
-    def _take_back(self, link: Link, name: str, file: SmallFile) -> None:
-        if file.change == "added":
-            self.places.pop(name, None)
-            self.removed.append(name)
-            self.done[name] = "removed"
-        else:
-            self.warnings.append(
-                f"{name}: stays as it is: {link.label} does not have the file of the old model"
-            )
+
+def _word(before: str | None, after: str | None) -> ChangeOfFile:
+    return "added" if before is None else "removed" if after is None else "changed"
 
 
 def write_file(path: Path, text: bytes) -> None:

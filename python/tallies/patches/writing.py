@@ -14,12 +14,12 @@ from ..errors import StorageError
 from ..spec.dtypes import DTYPES
 from .frames import code, fields_of
 from .growing import Entries, InBytes, InFile, longest_header
+from .kept import KeptFile
 from .layout import (
     Entry,
     PartEntries,
     blocks_entry,
     coded_entry,
-    file_name,
     filled,
     frames_entry,
     frames_name,
@@ -28,7 +28,6 @@ from .layout import (
     values_entry,
 )
 from .manifest import Form, Manifest, Stored
-from .opened import FOLDER
 from .part_change import PartChange
 
 _MOST_BYTES: Final = 5 * 10**9
@@ -48,7 +47,7 @@ class Place(Protocol):
         """Return the file of entries as the manifest names it."""
         ...
 
-    def keep(self, path: str, source: Path) -> None:
+    def keep(self, one: KeptFile, source: Path) -> None:
         """Keep a small file."""
         ...
 
@@ -159,9 +158,9 @@ class InDirectory:
         assert isinstance(entries, InFile)
         return entries.path.name
 
-    def keep(self, path: str, source: Path) -> None:
+    def keep(self, one: KeptFile, source: Path) -> None:
         """Keep a small file."""
-        copy_file(source, self._directory / FOLDER / path)
+        copy_file(source, self._directory / one.place)
 
     def finish(self, manifest: Manifest) -> None:
         """Write the manifest, behind which nothing follows."""
@@ -209,13 +208,13 @@ class InOne:
         """Return the file of entries as the manifest names it: not at all."""
         return ""
 
-    def keep(self, path: str, source: Path) -> None:
+    def keep(self, one: KeptFile, source: Path) -> None:
         """Keep a small file."""
         try:
             data = source.read_bytes()
         except OSError as error:
             raise StorageError(f"{source}: cannot be read: {error.strerror}") from None
-        name = file_name(path)
+        name = one.entry
         self._entries.add((name, "U8", (len(data),)), memoryview(data))
         self.stored[name] = Stored(file="", fingerprint=self._entries.checksums[name])
 
@@ -246,11 +245,11 @@ def longest_entries(
     Args:
         parts: The number of parts of each tensor that is compared.
         whole: The tensors that are stored whole.
-        small: The paths of the small files.
+        small: The entries of the small files.
     """
     found = []
     for name, n_parts in parts.items():
         names = [one for n in range(n_parts) for one in PartEntries.of(name, n, "gaps").names]
         found += names
         found += map(frames_name, names)
-    return [*found, *map(new_name, whole), *map(file_name, small)]
+    return [*found, *map(new_name, whole), *small]

@@ -220,7 +220,11 @@ def _find(name: str, method: Parametrised, semantics: Semantics) -> tuple[str, P
             f"{method.name} has it only in {', '.join(others)} semantics, and this merge has "
             f"{semantics}; remove it, or set 'semantics: {others[0]}'"
         )
-    complaint = f"parameter of {method.name} {unknown(name, proper)}"
+    complaint = (
+        f"parameter of {method.name} {unknown(name, proper)}"
+        if proper
+        else f"{method.name} has no parameters, found {show(name)}"
+    )
     if Semantics.MERGEKIT in method.semantics and is_of_others(name):
         complaint += "; remove it, or set 'semantics: mergekit', which passes over it as that does"
     raise ValueError(complaint)

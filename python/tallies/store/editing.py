@@ -21,7 +21,7 @@ from .codecs import registry as codecs
 from .families.registry import family_of
 from .lambdas import DEFAULT, text
 from .manifest import Manifest, open_files
-from .names import check_task_names
+from .names import check_new_task
 from .origins import base_place, recorded, relocate, resolved, root_of, task_places
 from .packing.pack import pack, pack_again
 from .packing.report import PackReport
@@ -66,7 +66,7 @@ def add(
     """
     root, moved = root_of(store), tasks or {}
     manifest = _read(root, base, moved)
-    check_task_names([*manifest.tasks, task])
+    check_new_task(root, manifest.tasks, task)
     origin = base_place(root, manifest, base)
     options.setdefault("variant", manifest.variant)
     if not _is_independent(manifest):
@@ -75,7 +75,7 @@ def add(
         return _pack_again(root, manifest, origin, sources, options)
     with _editing(root):
         manifest = _read(root, base, moved)
-        check_task_names([*manifest.tasks, task])
+        check_new_task(root, manifest.tasks, task)
         work = root / _WORK
         shutil.rmtree(work, ignore_errors=True)
         try:

@@ -71,6 +71,8 @@ class Manifest:
     """By task; a task of an older store is not in it, and takes the files of the base."""
     variant: str | None = None
     """The variant of the weights that was asked for, of base and experts alike."""
+    recorded_base: str = field(default="", compare=False)
+    """The base's path as ``store.json`` had it when it was read, whatever was named since."""
 
     @property
     def has_base(self) -> bool:
@@ -173,6 +175,7 @@ class Manifest:
             parameters=dict(data["parameters"]),
             base_path=str(data["base"]["path"]),
             base_fingerprint=str(data["base"]["fingerprint"]),
+            recorded_base=str(data["base"]["path"]),
             variant=data.get("variant"),
             tensors={
                 name: Tensor(**{**one, "shape": tuple(one["shape"])})

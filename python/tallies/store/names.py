@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ..errors import InputError
 from ..messages import show
@@ -28,6 +29,17 @@ def check_task_names(names: Iterable[str]) -> None:
                 "without path separators, of at most 128 bytes"
             )
         seen[name.casefold()] = name
+
+
+def check_new_task(store: Path, known: Iterable[str], task: str) -> None:
+    """Raise InputError unless a store with the known tasks can have one of this name as well."""
+    before = list(known)
+    if task in before:
+        raise InputError(
+            f"{store}: has task {show(task)} already; take another name, or remove that task first "
+            f"('tallies remove {store} {task}')"
+        )
+    check_task_names([*before, task])
 
 
 def _problem(name: object) -> str | None:

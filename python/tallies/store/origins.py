@@ -46,6 +46,13 @@ def resolved(origin: str, store: Path) -> str:
     return places.by_piece(origin, resolve)
 
 
+def recorded_in_words(manifest: Manifest, store: Path) -> str:
+    """Return the base that ``store.json`` names, as it is written there, for a message."""
+    path = manifest.recorded_base
+    place = resolved(path, store)
+    return path if path == place else f"{path} as seen from the store, which is {place}"
+
+
 def _is_there(text: str) -> bool:
     pieces = Places.of().pieces(text)
     return all(piece.startswith(SCHEME) or os.path.exists(piece) for piece in pieces)
@@ -98,8 +105,8 @@ def base_place(store: Path, manifest: Manifest, given: str | os.PathLike[str] | 
     place = resolved(manifest.base_path, store)
     if not _is_there(place):
         raise InputError(
-            f"{store}: its base was packed from {place}, which is not there; name the base "
-            "(base=, --base)"
+            f"{store}: its base is recorded as {recorded_in_words(manifest, store)}, where nothing "
+            "is; name the base (base=, --base)"
         )
     return place
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tensors import TensorInfo
 from ...engine.fingerprints import tensor_fingerprint
 from ...errors import InputError
-from ...messages import show, unknown
+from ...messages import show, unknown_of_many
 from ..manifest import Manifest
-from ..origins import resolved
+from ..origins import recorded_in_words, resolved
 
 Write = Callable[[bytes, int], object]
 """Called with bytes of a tensor and the position of the first of them."""
@@ -24,8 +25,7 @@ def refuse_damaged(
     found = tensor_fingerprint(one, lanes)
     if one.path in base.files:
         expected, what = manifest.tensors[one.name].fingerprint, "is not the store's base"
-        place = resolved(manifest.base_path, store)
-        way_out = f"name the base that the store was packed from, {place}"
+        way_out = _way_to_the_base(store, manifest, base)
     else:
         file = one.path.relative_to(store).as_posix()
         expected, what = manifest.checksums[file][one.name], "is damaged"
@@ -37,10 +37,18 @@ def refuse_damaged(
         )
 
 
+def _way_to_the_base(store: Path, manifest: Manifest, base: Checkpoint) -> str:
+    place = resolved(manifest.recorded_base, store)
+    if os.path.realpath(place) == os.path.realpath(base.path):
+        return "restore it, or name the base that the store was packed from (base=, --base)"
+    recorded = recorded_in_words(manifest, store)
+    return f"name the base that the store was packed from (recorded as {recorded})"
+
+
 def restored_names(known: Collection[str], names: Iterable[str]) -> list[str]:
     """Return the names; InputError for a name that is none of the known tensors."""
     found = list(names)
     for name in found:
         if name not in known:
-            raise InputError(f"tensor {unknown(name, known)}")
+            raise InputError(f"tensor {unknown_of_many(name, known)}")
     return found
