@@ -7,14 +7,10 @@
 #include <cstring>
 #include <memory>
 
-#include "engine/accelerator.h"
-#include "engine/alike.h"
-#include "engine/base_adder.h"
 #include "engine/cancelled.h"
 #include "engine/pass.h"
-#include "engine/stages.h"
+#include "engine/piece_merger.h"
 #include "engine/verifier.h"
-#include "engine/views.h"
 
 namespace tallies {
 namespace {
@@ -22,14 +18,8 @@ namespace {
 // Elements that are merged with one sign for cancelled votes and then the other, out of the cache.
 constexpr std::size_t kPiece = 8192;
 
-struct Scratch {
-  Reader reader;
-  BaseAdder adder;
-  StageRunner stages;
-  std::vector<float> merged, unwritten;
-  std::vector<Multiple> multiples;
-  std::vector<std::uint8_t> masks;
-  std::vector<std::int32_t> floors;
+struct Scratch : MergeScratch {
+  std::vector<float> unwritten;
   Verifier::Scratch guessed;
   // Per candidate; `others` are of the other sign for cancelled votes.
   std::vector<CombineTally> tallies, other_tallies, before;
@@ -72,6 +62,7 @@ class Combine {
     for (std::size_t i = 0; i < options.votes.size() && i < static_cast<std::size_t>(n_units); ++i)
       votes_[i] = options.votes[i];
     if (limits.device_bytes > 0) accelerator_ = std::make_unique<Accelerator>(limits.n_threads);
+    merger_.emplace(plan, options, accelerator_.get());
     for (const CombineTask& task : tasks)
       alike_.push_back(groups_alike(task.candidates, !accelerator_));
     if (cancelled != nullptr) forget(*cancelled);
@@ -134,7 +125,7 @@ class Combine {
     if (lists)
       merge_both(tile, task, alike, zero_sign, out, scratch);
     else
-      merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
+      merger_->merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
     const CombineTally& tally = scratch.tallies[alike[0]];
     if (candidate.majority >= 0) {
       for (const std::size_t k : alike) votes_[task.candidates[k].majority] += tally.sign_sum;
@@ -147,7 +138,7 @@ class Combine {
           take_others(alike, out, scratch);
         } else {
           for (const std::size_t k : alike) scratch.tallies[k] = {};
-          merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
+          merger_->merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
         }
       }
       if (lists && tally.cancellations > 0) list(tile, alike, is_wrong, scratch);
@@ -180,10 +171,11 @@ class Combine {
       const std::size_t n = std::min(piece, tile.n - first);
       scratch.before = scratch.tallies;
       for (const std::size_t k : alike) scratch.tallies[k].overflow = false;
-      merge(tile, task, alike, first, n, zero_sign, out, scratch, scratch.tallies);
+      merger_->merge(tile, task, alike, first, n, zero_sign, out, scratch, scratch.tallies);
       const bool differs = tally.cancellations > scratch.before[alike[0]].cancellations;
       if (differs)
-        merge(tile, task, alike, first, n, -zero_sign, others, scratch, scratch.other_tallies);
+        merger_->merge(tile, task, alike, first, n, -zero_sign, others, scratch,
+                       scratch.other_tallies);
       for (const std::size_t k : alike) {
         char* const other = others(k) + first * n_bytes;
         if (differs)
@@ -215,169 +207,6 @@ class Combine {
     }
   }
 
-  // Merges n elements of a tile from `first` on with this sign for cancelled votes, and adds to the
-  // tallies.
-  template <class Out>
-  void merge(const Tile& tile, const CombineTask& task, const Alike& alike, std::size_t first,
-             std::size_t n_elements, int zero_sign, const Out& out, Scratch& scratch,
-             std::vector<CombineTally>& tallies) const {
-    const Candidate& candidate = task.candidates[alike[0]];
-    // Weights hold for a row, and draws for a period of the random numbers.
-    std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
-    if (candidate.row_length != 0) row_length = candidate.row_length;
-    split_at_cutoffs(tile.first + first, n_elements, candidate.floors, candidate.cutoffs,
-                     scratch.floors, [&](std::size_t begin, std::size_t n_same) {
-                       begin += first;
-                       split_at_rows(tile.first + begin, n_same, row_length,
-                                     [&](std::uint64_t row, std::size_t at, std::size_t n) {
-                                       const float* weights = candidate.weights.data();
-                                       if (candidate.row_length != 0)
-                                         weights += row * plan_.n_experts(task.slice.job);
-                                       CombineArgs args =
-                                           args_of(task, candidate, weights, scratch);
-                                       args.zero_sign = zero_sign;
-                                       merge_piece(tile, task, alike, args, begin + at, n, out,
-                                                   scratch, tallies);
-                                     });
-                     });
-  }
-
-  // Returns the arguments of the kernels without arrays and elements.
-  CombineArgs args_of(const CombineTask& task, const Candidate& candidate, const float* weights,
-                      const Scratch& scratch) const {
-    CombineArgs args{};
-    args.weights = weights;
-    args.floors = scratch.floors.data();
-    args.n_experts = static_cast<int>(plan_.n_experts(task.slice.job));
-    args.scale = candidate.scale;
-    args.divisor = candidate.divisor;
-    args.overflow = overflow_bits(plan_.output_types[task.slice.job]);
-    if (const auto* const scores = std::get_if<Scores>(&candidate.traits)) {
-      args.scores = scores->scores.data();
-      args.agreement = scores->agreement;
-    } else if (const auto* const draws = std::get_if<Draws>(&candidate.traits)) {
-      args.draws = draws->draws.data();
-    }
-    return args;
-  }
-
-  int rule_of(const Candidate& candidate) const {
-    return index_of(candidate.rule.value_or(options_.rule));
-  }
-
-  // Merges a piece of a tile for candidates that differ in scale alone, or one.
-  template <class Out>
-  void merge_piece(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs& args,
-                   std::size_t first, std::size_t n, const Out& tile_out, Scratch& scratch,
-                   std::vector<CombineTally>& tallies) const {
-    const Candidate& candidate = task.candidates[alike[0]];
-    if (std::holds_alternative<Stages>(candidate.traits) || candidate.consensus) {
-      merge_deltas(tile, task, candidate, args, first, n, tile_out(alike[0]), scratch,
-                   tallies[alike[0]]);
-      return;
-    }
-    const int rule = rule_of(candidate);
-    const std::vector<Source>& sources = plan_.sources[task.slice.job];
-    const DType out_type = plan_.output_types[task.slice.job];
-    const bool is_direct = is_fused(out_type) && stored_type(sources) == out_type;
-    if (!is_direct) scratch.merged.resize(alike.size() * kChunk);
-    std::vector<Multiple>& multiples = scratch.multiples;
-    multiples.clear();
-    for (const std::size_t k : alike) multiples.push_back({task.candidates[k].scale, nullptr});
-    CombineTally all;
-    scratch.reader.for_each_rows(
-        tile, first, n, sources, is_direct ? As::as_stored : As::float32,
-        [&](const Rows& rows, std::size_t at, std::size_t count) {
-          const auto out = [&](std::size_t i) -> char* {
-            return tile_out(alike[i]) + at * size_of(out_type);
-          };
-          const auto merged = [&](std::size_t i) { return scratch.merged.data() + i * kChunk; };
-          for (std::size_t i = 0; i < alike.size(); ++i)
-            multiples[i].out = is_direct ? static_cast<void*>(out(i)) : merged(i);
-          args.base = plan_.has_base ? rows.values[0] : nullptr;
-          args.experts = rows.values.data() + plan_.has_base;
-          args.out = multiples[0].out;
-          args.multiples = multiples.data();
-          args.n_multiples = alike.size() > 1 ? static_cast<int>(alike.size()) : 0;
-          args.n = count;
-          args.first = tile.first + at;
-          merge_rows(tile.worker, rows, rule, is_direct, args, all);
-          for (std::size_t i = 0; i < alike.size() && !is_direct; ++i)
-            kernels().narrow[static_cast<int>(out_type)](merged(i), out(i), count);
-        });
-    for (std::size_t i = 0; i < alike.size(); ++i) {
-      tallies[alike[i]] += all;
-      tallies[alike[i]].overflow |= multiples[i].overflow;
-    }
-  }
-
-  // Merges on the device the rows that are worth a copy there.
-  void merge_rows(int worker, const Rows& rows, int rule, bool may_move, const CombineArgs& args,
-                  CombineTally& tally) const {
-    const std::size_t n_bytes = args.n * size_of(rows.type) * rows.values.size();
-    if (may_move && accelerator_ && n_bytes >= kLeastDeviceBytes)
-      accelerator_->combine(worker, rows.type, rule, args, tally);
-    else
-      kernels().combine[static_cast<int>(rows.type)][rule](args, tally);
-  }
-
-  // Merges float32 deltas: the stages change the deltas of a chunk, the rule blends them, and the
-  // merged delta keeps the elements that enough experts claim.
-  void merge_deltas(const Tile& tile, const CombineTask& task, const Candidate& candidate,
-                    CombineArgs args, std::size_t first, std::size_t n, void* tile_out,
-                    Scratch& scratch, CombineTally& tally) const {
-    const std::vector<Source>& sources = plan_.sources[task.slice.job];
-    const DType out_type = plan_.output_types[task.slice.job];
-    const auto* const stages = std::get_if<Stages>(&candidate.traits);
-    const int rule = rule_of(candidate);
-    const Source base = plan_.has_base ? sources[0] : Source{.form = Source::Form::zero};
-    const std::size_t chunk = stages != nullptr ? chunk_elements(*stages) : kChunk;
-    scratch.merged.resize(chunk);
-    float* const merged = scratch.merged.data();
-    const float scale = args.scale;
-    const std::int32_t overflow = args.overflow;
-    args.base = nullptr;
-    args.scale = 1.0f;
-    args.overflow = overflow_bits(DType::f32);
-    args.out = merged;
-    scratch.reader.for_each_rows(
-        tile, first, n, sources, plan_.has_base ? As::deltas : As::copies,
-        [&](const Rows& rows, std::size_t at, std::size_t count) {
-          for (std::size_t e = 0; stages != nullptr && e < rows.deltas.size(); ++e)
-            scratch.stages.run(*stages, e, rows.deltas[e], tile.first + at, count);
-          args.experts = rows.values.data();
-          args.first = tile.first + at;
-          args.n = count;
-          kernels().combine[static_cast<int>(DType::f32)][rule](args, tally);
-          const std::uint8_t* const mask =
-              candidate.consensus
-                  ? claim(*candidate.consensus, rows.deltas, merged, chunk, count, scratch)
-                  : nullptr;
-          char* const out = static_cast<char*>(tile_out) + at * size_of(out_type);
-          const std::int32_t largest =
-              scratch.adder.add(tile, at, count, base, merged, mask, scale, out_type, out);
-          tally.overflow |= largest >= overflow;
-        },
-        chunk);
-  }
-
-  // Returns the packed mask of the elements of a merged delta that enough experts claim.
-  static const std::uint8_t* claim(const Consensus& rule, std::span<float* const> deltas,
-                                   const float* merged, std::size_t chunk, std::size_t n,
-                                   Scratch& scratch) {
-    const std::size_t n_bytes = (chunk + 7) / 8, n_masks = deltas.size();
-    scratch.masks.resize((n_masks + 1) * n_bytes);
-    std::uint8_t* const claimed = scratch.masks.data();
-    std::vector<const std::uint8_t*> masks;
-    for (std::size_t e = 0; e < n_masks; ++e) {
-      std::uint8_t* const mask = claimed + (e + 1) * n_bytes;
-      kernels().tall_mask(deltas[e], merged, rule.lambdas[e], mask, n);
-      masks.push_back(mask);
-    }
-    kernels().consensus_mask(masks.data(), static_cast<int>(n_masks), rule.at_least, claimed, n);
-    return claimed;
-  }
-
   const Plan& plan_;
   const std::vector<CombineTask>& tasks_;
   const CombineOptions& options_;
@@ -387,6 +216,7 @@ class Combine {
   std::vector<CombineResult> empty_;
   std::unique_ptr<std::atomic<std::int64_t>[]> votes_;
   std::unique_ptr<Accelerator> accelerator_;
+  std::optional<PieceMerger> merger_;
   std::vector<std::vector<Alike>> alike_;  // per task
   std::atomic<bool> stop_ = false;
 };

@@ -139,7 +139,8 @@ def test_codecs_that_do_not_read_scales_say_so(tmp_path: Path, codec: str) -> No
     (base, _), (expert, _) = (write_pair(tmp_path, seed, "blocks") for seed in range(2))
     with pytest.raises(
         InputError,
-        match=r"with the scale .* which codec .* pack with tall, emr, magnitude, lossless, lora or bitdelta",
+        match=r"with the scale .* which codec .* "
+        "pack with tall, emr, magnitude, lossless, lora or bitdelta",
     ):
         tallies.pack(base, {"x": expert}, tmp_path / "store", codec=codec)
 

@@ -46,6 +46,21 @@ def test_values_are_yaml(models: Path) -> None:
     assert report["candidates"][2]["report"]["experts"][0]["parameters"]["weight"] == 0.1
 
 
+def test_the_grid_completes_the_recipe(models: Path) -> None:
+    arguments = ("sweep", "ties.yml", "out", "--semantics", "peft")
+    (models / "ties.yml").write_text(
+        "merge_method: ties\nbase_model: base\nmodels: [{model: a}, {model: b}]\n"
+    )
+    refused((*arguments, "--set", "lambda=1,2"), "'density' is missing")
+    refused((*arguments, "--set", "lambda=1,2", "--set", "seed=x"), "'density' is missing")
+    text = printed(*arguments, "--set", "density=0.5,1")
+    assert "sweep of 2 candidates" in text
+    merge = ("merge", "ties.yml", "one", "--semantics", "peft", "--set", "density=0.5")
+    printed(*merge)
+    merged = [(models / at / "model.safetensors").read_bytes() for at in ("one", "out/0001")]
+    assert merged[0] == merged[1]
+
+
 def test_the_plan_writes_nothing(models: Path) -> None:
     before = tree(models)
     text = printed("sweep", "ties.yml", "out", *SET, "--plan")

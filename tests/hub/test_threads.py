@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+from typing import NoReturn
 from unittest import mock
 
 import pytest
@@ -54,3 +56,22 @@ def test_a_thread_that_hangs_is_left_behind() -> None:
         in_threads(work, ["hangs", "wrong"], 2)
     assert time.monotonic() - start < 10
     released.set()
+
+
+def test_a_signal_that_ends_no_wait_is_seen_soon() -> None:
+    """As one that comes just before the wait begins, here because another thread gets it."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    released = threading.Event()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    start = time.monotonic()
+    try:
+        threading.Timer(0.2, signal.raise_signal, [signal.SIGUSR1]).start()
+        with pytest.raises(KeyboardInterrupt):
+            in_threads(released.wait, [20], 1)
+    finally:
+        released.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - start < 10

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import threading
 import time
 from concurrent.futures import Future
+from types import FrameType
+from typing import Any, NoReturn
 
 import pytest
 
@@ -124,3 +128,63 @@ def test_a_step_asks_if_it_is_to_end() -> None:
         begun.wait()
         raise KeyboardInterrupt
     assert future.exception(60) is not None
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def test_a_signal_that_ends_no_wait_is_seen_soon() -> None:
+    """As one that comes just before the wait begins, here because another thread gets it."""
+    end = threading.Event()
+    before = signal.signal(signal.SIGUSR1, _interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), Workers(1) as pool:
+            future = pool.submit(end.wait, 60)
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGUSR1]).start()
+            begin = time.monotonic()
+            future.result()
+    finally:
+        end.set()
+        signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - begin < 30
+
+
+def test_an_interruption_on_the_way_into_a_wait_leaves_no_thread_locked() -> None:
+    """As a signal does that comes when the lock of a condition has just been taken."""
+
+    def interrupt(frame: FrameType, event: str, _: Any) -> None:
+        if event == "c_return" and frame.f_code is threading.Condition.__enter__.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    begun = threading.Event()
+
+    def task() -> None:
+        begun.set()
+        time.sleep(0.2)
+
+    before = sys.getprofile()
+    try:
+        with pytest.raises(KeyboardInterrupt), Workers(1) as pool:
+            future = pool.submit(task)
+            begun.wait()
+            sys.setprofile(interrupt)
+            future.result()
+    finally:
+        sys.setprofile(before)
+    for thread in pool._threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def test_a_result_is_waited_for_as_long_as_is_asked() -> None:
+    end = threading.Event()
+    with Workers(1) as pool:
+        future = pool.submit(end.wait)
+        for ask in (future.result, future.exception):
+            with pytest.raises(TimeoutError):
+                ask(0.3)
+        end.set()
+        assert future.result(60) is True
+        assert future.exception(60) is None

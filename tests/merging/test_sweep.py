@@ -48,6 +48,10 @@ GRIDS: dict[str, tuple[dict[str, Any], dict[str, list[Any]]]] = {
         {"semantics": "mergekit"},
         {"density": [0.2, 0.6], "normalize": [True, False], "lambda": [1, 2]},
     ),
+    "a parameter that the recipe lacks": (
+        {"semantics": "peft", "parameters": {}},
+        {"density": [0.2, 0.6]},
+    ),
     "inner products": (
         {"merge_method": "model_stock", "parameters": {}},
         {"post_scale": [1, 0.5]},

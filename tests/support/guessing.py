@@ -14,6 +14,7 @@ from tallies import _core
 from tallies.engine.codes import BLEND_CODES, GATE_CODES, KEEP_ALL, NAN_BITS, VOTE_CODES
 from tallies.spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY
 from tallies.spec.rules import Blend, Gate, Vote
+from tests.support.merged import Merged
 
 Array = npt.NDArray[Any]
 TIES: dict[str, Any] = {
@@ -54,24 +55,6 @@ class Candidate:
     by_majority: bool = False
     outliers: Sequence[float] = ()
     """Shares of the largest entries that a band drops, where the experts have one."""
-
-
-@dataclass
-class Merged:
-    """All that a merge finds and writes."""
-
-    outputs: list[list[bytes]]
-    thresholds: list[list[tuple[int, ...]]]
-    tallies: list[list[tuple[int, int, int, bool]]]
-    fingerprints: list[list[tuple[int, ...]]]
-    inputs: list[list[list[int]]]
-
-    def require_equal(self, other: Merged) -> None:
-        assert self.thresholds == other.thresholds
-        assert self.tallies == other.tallies
-        assert self.fingerprints == other.fingerprints
-        assert self.inputs == other.inputs
-        assert self.outputs == other.outputs
 
 
 class Case:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -274,8 +274,10 @@ def _refuse_method(config: str) -> None:
         )
 
 
-def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
-    """Return the request that the options make, on top of the recipe file if there is one."""
+def request(
+    config: str | None, chosen: dict[str, Any], values: Mapping[str, Any] | None = None
+) -> MergeConfig:
+    """Return the request that the options and values make, on top of a recipe file if given."""
     method, base = chosen.pop("method"), chosen.pop("base")
     models, params = chosen.pop("models"), chosen.pop("params")
     renames = chosen.pop("renames")
@@ -283,7 +285,7 @@ def request(config: str | None, chosen: dict[str, Any]) -> MergeConfig:
         if chosen[key] is not None:
             option = f"--{key.replace('_', '-')}"
             chosen[key] = parse_options(chosen[key], option)
-    settings = parse_pairs(chosen.pop("settings"), "--set")
+    settings = {**parse_pairs(chosen.pop("settings"), "--set"), **(values or {})}
     if config is not None:
         _refuse_method(config)
         keys = {"merge_method": method, "base_model": base, **chosen}

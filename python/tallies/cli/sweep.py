@@ -9,6 +9,7 @@ import click
 
 from ..errors import InputError
 from ..merging.sweep import write
+from ..merging.sweep_grid import completed
 from ..merging.sweep_plan import plan_sweep
 from ..merging.sweep_report import summary
 from ..recipe.text import parse_lists
@@ -73,7 +74,7 @@ def _run(
 ) -> None:
     config, target = recipe_and_output(config, out_argument, out, chosen["method"])
     grid = parse_lists(settings, "--set")
-    asked = request(config, {**chosen, "settings": ()})
+    asked = completed(lambda one: request(config, {**chosen, "settings": ()}, one), grid)
     if dry_run:
         planned = plan_sweep(asked, grid)
         if as_json:

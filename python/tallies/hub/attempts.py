@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import threading
@@ -22,6 +23,9 @@ _LONGEST_PAUSE: Final = 60.0
 
 _LONGEST_FAREWELL: Final = 5.0
 """Seconds that the threads of ``in_threads`` get to end their items after an error."""
+
+_WAIT: Final = 0.2
+"""Seconds of a wait: a signal that comes just before a wait begins is seen when the wait ends."""
 
 _AGAIN: Final = (408, 429, 500, 502, 503, 504)
 
@@ -91,7 +95,7 @@ def in_threads(
         for thread in threads:
             thread.start()
         for _ in pairs:
-            number, result, error = done.get()
+            number, result, error = _next(done)
             if error is not None:
                 stopped.set()
                 _wait_for(threads, _LONGEST_FAREWELL)
@@ -100,6 +104,13 @@ def in_threads(
     finally:
         stopped.set()
     return [results[number] for number, _ in pairs]
+
+
+def _next(done: queue.SimpleQueue[Item]) -> Item:
+    """Wait for an item of a queue and return it."""
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return done.get(timeout=_WAIT)
 
 
 def _wait_for(threads: Iterable[threading.Thread], n_seconds: float) -> None:

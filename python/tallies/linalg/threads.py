@@ -9,21 +9,61 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import math
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty, SimpleQueue
-from threading import Condition, Thread, get_ident
+from threading import Condition, Lock, Thread, get_ident
 from types import TracebackType
 from typing import Any, Final, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
+
+_WAIT: Final = 0.2
+"""Seconds of a wait: a signal that comes just before a wait begins is seen when the wait ends."""
+
+
+class _Answer(Future[Result]):
+    """A future whose caller can be interrupted at any moment.
+
+    A future has a lock that its thread takes to set the result. An exception that a signal raises
+    behind the taking of a lock leaves it locked, and the thread would wait for ever. A caller
+    therefore takes it only once the result is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended = ended = Lock()
+        ended.acquire()
+        self.add_done_callback(lambda _: ended.release())
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Return the result of the call, or raise its exception."""
+        self._wait(timeout)
+        try:
+            return super().result(0)
+        finally:
+            del self  # the error holds this frame, see results
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception of the call, or None if it has returned."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._ended.acquire(timeout=min(_WAIT, max(end - time.monotonic(), 0.0))):
+            if time.monotonic() >= end:
+                return
+        self._ended.release()
 
 
 class Workers(Executor):
@@ -40,7 +80,9 @@ class Workers(Executor):
     def __init__(self, n_workers: int, initializer: Callable[[], object] | None = None) -> None:
         self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._initializer = initializer or (lambda: None)
-        self._changed = Condition()
+        # Taken as such: an exception on the way into a condition leaves it locked.
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
         self._busy: set[int] = set()
         self._n_undisturbed = 0
         self._left = False
@@ -60,7 +102,7 @@ class Workers(Executor):
         self, fn: Callable[Arguments, Result], /, *args: Any, **kwargs: Any
     ) -> Future[Result]:
         """Return the future result of a call, which the next idle thread makes."""
-        future: Future[Result] = Future()
+        future: Future[Result] = _Answer()
         call = partial(fn, *args, **kwargs)
         if self._threads:
             self._tasks.put((future, call))
@@ -104,13 +146,13 @@ class Workers(Executor):
         A step that reads or writes what belongs to the caller needs this. It should be short, or
         call ``check`` now and then.
         """
-        with self._changed:
+        with self._lock:
             self.check()
             self._n_undisturbed += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._n_undisturbed -= 1
                 self._changed.notify_all()
 
@@ -126,12 +168,12 @@ class Workers(Executor):
             self._initializer()
             while (task := self._tasks.get()) is not None:
                 future, call = task
-                with self._changed:
+                with self._lock:
                     self._busy.add(me)
                 if future.set_running_or_notify_cancel():
                     _do(future, call)
                 del task, future, call
-                with self._changed:
+                with self._lock:
                     self._busy.discard(me)
         except _LeftError:
             pass
@@ -139,7 +181,7 @@ class Workers(Executor):
     def _leave(self) -> None:
         """Cancel what has not begun, and let tasks end where Python gets its turn next."""
         self._cancel()
-        with self._changed:
+        with self._lock:
             self._left = True
             self._changed.wait_for(lambda: self._n_undisturbed == 0)
             for thread in self._busy:

@@ -14,6 +14,7 @@ from ..recipe.overrides import Overrides
 from .report import MergeReport
 from .sweep_arrays import BY, arrays_of
 from .sweep_files import write_sweep
+from .sweep_grid import completed
 
 Config = str | os.PathLike[str] | Mapping[str, Any] | MergeConfig
 
@@ -107,7 +108,7 @@ def sweep(
         "semantics": semantics,
         "max_shard_size": max_shard_size,
     }
-    request = MergeConfig.load(config, Overrides(given))
+    request = completed(lambda one: MergeConfig.load(config, Overrides(given, settings=one)), grid)
     if out is None:
         if others := sorted(set(as_merge) - {"max_memory", "threads", "progress"}):
             raise InputError(f"{', '.join(others)}: of checkpoints alone; leave out, or give 'out'")

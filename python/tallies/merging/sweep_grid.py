@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +134,27 @@ def candidates(config: MergeConfig, settings: Sequence[Mapping[str, Any]]) -> li
             )
         found.append(Candidate(name, dict(given), made))
     return found
+
+
+def completed(
+    load: Callable[[Mapping[str, Any]], MergeConfig], grid: Mapping[str, Sequence[Any]]
+) -> MergeConfig:
+    """Return the request that all candidates change, which may lack what the grid has.
+
+    Args:
+        load: Makes the request with the given settings.
+        grid: The values of each key.
+
+    Raises:
+        InputError: The request is wrong, with the values of the first candidate too.
+    """
+    try:
+        return load({})
+    except InputError as error:
+        try:
+            return load(settings_of(grid)[0])
+        except InputError:
+            raise error from None
 
 
 def _refuse_synonyms(config: MergeConfig, keys: Iterable[str]) -> None:
