@@ -51,24 +51,19 @@ class Checkpoint:
     """The adapters whose changes its tensors have, in the order in which they are made."""
 
     @classmethod
-    def open(
-        cls, path: str | os.PathLike[str], *, variant: str = "", is_changing: bool = False
-    ) -> Checkpoint:
+    def open(cls, path: str | os.PathLike[str], *, variant: str = "") -> Checkpoint:
         """Read the headers of a weight file, or of a model's directory and its parts.
 
         Args:
             path: A ``.safetensors``, ``.bin``, ``.pt`` or ``.pth`` file, or a directory.
             variant: The variant to read where a directory has several, such as ``fp16``.
-            is_changing: Accept a model that a change in place has not left complete.
 
         Raises:
-            InputError: The path is no complete, well-formed checkpoint.
+            InputError: The path is no complete, well-formed checkpoint, or is changing in place.
             StorageError: The system cannot read the files.
         """
         root = Path(path)
         folders: list[str] = []
-        if not is_changing:
-            refuse_interrupted(root)
         if os.path.isdir(path):
             refuse_store(root)
             refuse_patch(root)
@@ -89,6 +84,7 @@ class Checkpoint:
                 )
             parts.append(part)
             tensors |= its
+        refuse_interrupted(root, [file for part in parts for file in part.files])
         # Code points sort as their UTF-8 bytes do: no need to encode the names.
         return cls(root, dict(sorted(tensors.items())), tuple(parts), tuple(folders))
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from .._core import Limits, Plan
 from ..checkpoint.checkpoint import Checkpoint
-from ..checkpoint.interrupted import journal_of
+from ..checkpoint.folders import declared_folders
+from ..checkpoint.interrupted import JOURNAL, homes_of
 from ..checkpoint.locks import flush, only_one
+from ..checkpoint.parts import Part
+from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.weight_names import SAFETENSORS
 from ..engine.files import PlanFiles
@@ -22,7 +25,7 @@ from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
 from ..recipe.places import Places
 from .chains import Link, OnePatch, check_forms, links_of
-from .journal import Journal, replace_file
+from .journal import Journal
 from .occupants import occupants
 from .report import PatchReport
 from .small import SmallOut
@@ -52,8 +55,10 @@ class InPlace:
         self._variant = variant or ""
         if not os.path.exists(self.path):
             raise InputError(f"{self.path}: no such file or directory; expected a model")
-        self._journal = Journal(journal_of(self.path))
-        self._lock = self._journal.path.with_name(f"{self._journal.path.name}.lock")
+        real = Path(os.path.realpath(self.path))
+        self._home = real if real.is_dir() else real.parent
+        self._journal = Journal(self._home)
+        self._folders: list[Path] = []
         self._restored: str | None = None
         self.warnings: list[str] = []
         self.small_done: dict[str, str] = {}
@@ -67,7 +72,12 @@ class InPlace:
             StorageError: The directory cannot be written.
         """
         try:
-            with only_one(self._lock):
+            with contextlib.ExitStack() as locks:
+                while self._folders != (found := self._find_folders()):
+                    locks.close()
+                    self._folders = found
+                    for folder in found:
+                        locks.enter_context(only_one(folder / f"{JOURNAL}.lock"))
                 yield
         except BlockingIOError:
             raise InputError(
@@ -79,9 +89,26 @@ class InPlace:
             place = error.filename or self.path
             raise StorageError(f"{place}: {error.strerror or error}") from None
 
+    def _find_folders(self) -> list[Path]:
+        """Return the directories of the model, and of others that share a journal with it."""
+        left = [self._home]
+        if os.path.isdir(self.path):
+            left += [self._home / name for name in declared_folders(self._home)]
+        found: set[Path] = set()
+        while left:
+            folder = Path(os.path.realpath(left.pop()))
+            if folder not in found and folder.is_dir():
+                found.add(folder)
+                left += homes_of(folder)
+                journal = Journal(folder)
+                if journal.is_complete:
+                    with contextlib.suppress(TalliesError):
+                        left += [folder / name for name in journal.read().folders]
+        return sorted(found)
+
     def open(self) -> Checkpoint:
         """Open the model; InputError if it has files that cannot be changed where they are."""
-        found = Checkpoint.open(self.path, variant=self._variant, is_changing=True)
+        found = Checkpoint.open(self.path, variant=self._variant)
         way_out = "name an output (--out)"
         for file in found.files:
             if file.suffix != SAFETENSORS:
@@ -97,29 +124,80 @@ class InPlace:
                 )
             if not os.access(file, os.W_OK):
                 raise InputError(f"{file}: cannot be written; {way_out}")
+            self._refuse_linked(file)
         return found
 
+    def _refuse_linked(self, path: Path) -> None:
+        """Raise InputError for a file that is elsewhere, by a link of its own or on its way."""
+        root = self.path if os.path.isdir(self.path) else self.path.parent
+        real = os.path.realpath(path)
+        if real != str(self._home / os.path.relpath(path, root)):
+            raise InputError(
+                f"{path}: is a link, or in a directory that is one, to {real}, and others would "
+                "change with it; name an output (--out), or copy it"
+            )
+
+    def _check_small(self, small: SmallOut) -> None:
+        """Raise InputError for a small file that cannot be moved, away or to its place."""
+        for name in small.done:
+            place = self.path / name
+            self._refuse_linked(place)
+            folder = place.parent
+            while not os.path.lexists(folder):
+                folder = folder.parent
+            if not os.path.isdir(folder) or (os.path.exists(place) and not place.is_file()):
+                odd = place if os.path.isdir(folder) else folder
+                raise InputError(f"{odd}: stands where a patch has {name}; move it, or --out")
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError(f"{place}: cannot be written; name an output (--out)")
+
     def restore(self, max_bytes: int, threads: int) -> None:
-        """Restore the old model if an earlier run was interrupted.
+        """Restore the old models if earlier runs were interrupted.
 
         Raises:
-            InputError: The journal is damaged, or is that of other files.
+            InputError: A journal is damaged, or is that of other files.
             StorageError: Reading or writing fails.
         """
-        self._journal.sweep()
-        if self._journal.is_complete:
-            self._restore(tile_limits(max_bytes, threads), max_bytes)
-            self.warnings.append("an earlier run was interrupted: the model before it was restored")
+        for folder in self._folders:
+            journal = Journal(folder)
+            journal.sweep()
+            if journal.is_complete:
+                self._restore(journal, tile_limits(max_bytes, threads), max_bytes)
+                self.warnings.append(
+                    "an earlier run was interrupted: the model before it was restored"
+                )
 
-    def _restore(self, limits: Limits, max_bytes: int) -> None:
-        links = self._journal.links()
-        found = self.open()
-        check_forms(found, links[0])
-        works = [work for work in works_of(links, found.tensors) if work.links]
-        self._write(works, limits, max_bytes, Advance(None, 0), check=Work.check_new)
-        self._journal.restore_small()
-        self._flush(found)
-        self._journal.drop()
+    def _restore(self, journal: Journal, limits: Limits, max_bytes: int) -> None:
+        """Restore the files of a journal, if they would be the old model then."""
+        links = journal.links()
+        found = _covered(journal)
+        keep = f"put that back, or remove {journal.path} to keep what is there"
+        try:
+            check_forms(found, links[0])
+        except InputError as error:
+            raise InputError(
+                f"{error.args[0].split(': ')[0]}: is not the model whose change was interrupted: "
+                f"its tensors are others; nothing was written; {keep}"
+            ) from None
+
+        def check(work: Work) -> None:
+            try:
+                work.check_new()
+            except InputError:
+                raise InputError(
+                    f"{work.source.path}: is not the model whose change was interrupted: tensor "
+                    f"{show(work.name)} differs beside what was to change; nothing was written; "
+                    f"{keep}"
+                ) from None
+
+        works = works_of(links, found.tensors)
+        quiet = Advance(None, 0)
+        apply_works(works, PlanFiles(Plan(True)), {}, limits, max_bytes, quiet, check)
+        changed = [_anew(one) for one in works if one.links]
+        self._write(changed, limits, max_bytes, quiet, check=Work.check_new)
+        journal.restore_small()
+        _flush(found.files, journal)
+        journal.drop()
         self._restored = links[0].new
 
     def is_undone(self, patches: Sequence[OnePatch]) -> bool:
@@ -184,23 +262,22 @@ class InPlace:
         small = SmallOut.of(links, target, alone=False)
         self.warnings += small.warnings
         self.small_done = small.done
+        self._check_small(small)
         allow_open_files(2 * len(target.files) + len(links))
         changed = [work for work in works if work.links]
         try:
             files = PlanFiles(Plan(True))
-            self._journal.write(works, links, small, files, limits, max_bytes, advance)
+            self._journal.write(
+                works, links, small, target.parts, files, limits, max_bytes, advance
+            )
         except BaseException:
             self._journal.sweep()
             raise
         try:
             self._write([_anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
-            for name in small.done:
-                if name in small.texts:
-                    replace_file(self.path / name, small.texts[name])
-                else:
-                    (self.path / name).unlink(missing_ok=True)
+            self._journal.put_small()
             if sync:
-                self._flush(target)
+                _flush(target.files, self._journal)
         except BaseException as error:
             self._take_back(error, limits, max_bytes)
             raise
@@ -209,7 +286,7 @@ class InPlace:
     def _take_back(self, error: BaseException, limits: Limits, max_bytes: int) -> None:
         """Restore the old model after a failure, or say how to."""
         try:
-            self._restore(limits, max_bytes)
+            self._restore(self._journal, limits, max_bytes)
         except (TalliesError, OSError) as second:
             raise StorageError(
                 f"{self.path}: {error}; and the old model could not be restored ({second}): run "
@@ -232,15 +309,35 @@ class InPlace:
             files.create(path, os.path.getsize(path))
         apply_works(works, files, places, limits, max_bytes, advance, check)
 
-    def _flush(self, target: Checkpoint) -> None:
-        for path in {*target.files, *(file.parent for file in target.files)}:
-            flush(path)
-
     def _warn_of_others(self, target: Checkpoint) -> None:
         for file, who in occupants(target.files).items():
             self.warnings.append(
                 f"{file.name} is open in {', '.join(who)}, which may see old and new values"
             )
+
+
+def _covered(journal: Journal) -> Checkpoint:
+    """Open the files that a journal covers, and no others that may lie beside them."""
+    record = journal.read()
+    tensors: dict[str, TensorInfo] = {}
+    files = []
+    for name, prefix in record.files.items():
+        file = journal.home / name
+        if os.path.realpath(file) != str(file):
+            raise InputError(f"{file}: is a link, and was none when its change was interrupted")
+        files.append(file)
+        for one in read_header(file)[0]:
+            tensors[prefix + one.name] = replace(one, name=prefix + one.name)
+    return Checkpoint(journal.home, tensors, (Part("", "", "", tuple(files), {}),))
+
+
+def _flush(files: Sequence[Path], journal: Journal) -> None:
+    """Flush weight files, and the directories of all that a journal covers."""
+    small = [journal.home / name for name in journal.read().small_files]
+    folders = {file.parent for file in (*files, *small)}
+    for path in (*files, *sorted(folders)):
+        if os.path.exists(path):
+            flush(path)
 
 
 def _anew(work: Work) -> Work:

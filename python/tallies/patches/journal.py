@@ -10,18 +10,20 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 from .._core import Limits, apply_changes
-from ..checkpoint.json_text import json_object, read_text
+from ..checkpoint.interrupted import DONE, JOURNAL, NEW, NOTE, RECORD
+from ..checkpoint.json_text import is_object, json_object, read_text
 from ..checkpoint.locks import flush
+from ..checkpoint.parts import Part as ModelPart
 from ..engine.files import PlanFiles
 from ..engine.fingerprints import model_fingerprint
 from ..engine.usage import Advance
-from ..errors import InputError, StorageError
-from ..messages import show
+from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
 from .growing import InFile, longest_header
 from .kept import is_small_name
@@ -33,21 +35,69 @@ from .small import SmallOut, write_file
 from .works import Jobs, Work, load
 from .writing import InOne, Writer, longest_entries, metadata_room
 
-_RECORD: Final = "journal.json"
-_SMALL: Final = "small"
+_OLD: Final = "old"
+_COMING: Final = "new"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of ``journal.json``: what the journal covers. Paths are below its model's."""
+
+    n_links: int
+    files: dict[str, str]
+    """The weight files, and what stands before the names of the tensors of each: ``unet/``."""
+    small_files: dict[str, bool]
+    """The small files that change, and whether there is an old one."""
+    made: list[str]
+    """The directories that are made for small files."""
+
+    @property
+    def folders(self) -> list[str]:
+        """The directories of files below the model's own, which have notes."""
+        return sorted({os.path.dirname(file) for file in self.files} - {""})
+
+    def to_json(self) -> str:
+        """Return the text of the file."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read the file; InputError if it is damaged, StorageError if it cannot be read."""
+        data = json_object(read_text(path), str(path))
+        n, files, small, made = (data.get(one.name) for one in fields(cls))
+        if not (
+            isinstance(n, int)
+            and 0 < n < 10_000
+            and is_object(files)
+            and is_object(small)
+            and isinstance(made, list)
+            and all(isinstance(one, str) for one in (*files.values(), *made))
+            and all(map(is_below, (*files, *made)))
+            and all(map(is_small_name, small))
+        ):
+            raise InputError(f"{path}: is damaged; restore the model yourself")
+        return cls(n, files, {name: bool(one) for name, one in small.items()}, made)
+
+
+def is_below(path: str) -> bool:
+    """Return whether a path, with slashes, leads to a file below where it starts."""
+    pure = PurePosixPath(path)
+    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 class Journal:
-    """The journal beside a model.
+    """The journal in the directory of a model.
 
     Args:
-        path: The directory of the journal, which is there while it is complete.
+        home: The directory, without links on the way to it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._new = path.with_name(f"{path.name}.new")
-        self._done = path.with_name(f"{path.name}.done")
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.path = home / JOURNAL
+        """The directory of the journal, which is there while it is complete."""
+        self._new = home / NEW
+        self._done = home / DONE
 
     @property
     def is_complete(self) -> bool:
@@ -59,6 +109,7 @@ class Journal:
         works: Sequence[Work],
         links: Sequence[Link],
         small: SmallOut,
+        parts: Iterable[ModelPart],
         files: PlanFiles,
         limits: Limits,
         max_bytes: int,
@@ -73,6 +124,7 @@ class Journal:
             works: The tensors that change.
             links: The chain.
             small: The small files that change.
+            parts: The parts of the model.
             files: The open files of the model.
             limits: Threads and buffers.
             max_bytes: Upper bound for memory.
@@ -83,7 +135,7 @@ class Journal:
             StorageError: The journal cannot be written.
         """
         with _translating(self._new):
-            shutil.rmtree(self._new, ignore_errors=True)
+            self._remove(self._new)
             self._new.mkdir()
         paths = [self._new / f"{i:04d}.safetensors" for i in range(len(links))]
         keepers = [_Keeper(path, link, links) for path, link in zip(paths, links, strict=True)]
@@ -116,59 +168,111 @@ class Journal:
         finally:
             for keeper in keepers:
                 keeper.close()
-        self._keep_small(small)
         with _translating(self._new):
-            record = {"n_links": len(links), "small_files": sorted(small.done)}
-            (self._new / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+            record = self._record(len(links), small, parts)
+            self._keep_small(record, small)
+            (self._new / RECORD).write_text(record.to_json(), encoding="utf-8")
             for folder, _, names in os.walk(self._new):
                 for path in (*(os.path.join(folder, name) for name in names), folder):
                     flush(path)
+            flush(self.home)
+            self._write_notes(record)
             os.rename(self._new, self.path)
-            flush(self.path.parent)
+            flush(self.home)
 
-    def _keep_small(self, small: SmallOut) -> None:
-        for name in small.done:
-            place = self.path.parent / name
-            if place.is_file():
-                write_file(self._new / _SMALL / name, place.read_bytes())
+    def _record(self, n_links: int, small: SmallOut, parts: Iterable[ModelPart]) -> Record:
+        covered = {
+            os.path.relpath(os.path.realpath(file), self.home): part.prefix
+            for part in parts
+            for file in part.files
+        }
+        folders = {parent for name in small.texts for parent in PurePosixPath(name).parents}
+        made = sorted(str(one) for one in folders if not (self.home / one).exists())
+        old = {name: (self.home / name).is_file() for name in sorted(small.done)}
+        return Record(n_links, covered, old, made)
+
+    def _keep_small(self, record: Record, small: SmallOut) -> None:
+        """Keep the old small files under other names, and write the new ones: no more is needed."""
+        for name, is_there in record.small_files.items():
+            kept = self._new / _OLD / name
+            if is_there:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(self.home / name, kept)
+                except OSError:  # There are systems without such links, and files of others.
+                    write_file(kept, (self.home / name).read_bytes())
+            if name in small.texts:
+                write_file(self._new / _COMING / name, small.texts[name])
+
+    def _write_notes(self, record: Record) -> None:
+        for folder in record.folders:
+            note = self.home / folder / NOTE
+            new = note.with_name(f"{NOTE}.new")
+            new.write_text("/".join([".."] * len(PurePosixPath(folder).parts)), encoding="utf-8")
+            flush(new)
+            os.replace(new, note)
+            flush(note.parent)
+
+    def read(self) -> Record:
+        """Return what the journal covers; InputError if it is damaged."""
+        return Record.read(self.path / RECORD)
 
     def links(self) -> list[Link]:
         """Return the patches that restore the old model; InputError if the journal is damaged."""
-        n = self._read_record().get("n_links")
-        if type(n) is not int or n < 1:
-            raise InputError(f"{self.path / _RECORD}: is damaged; restore the model yourself")
-        return [Link(Patch.open(self.path / f"{i:04d}.safetensors")) for i in range(n)]
+        paths = (self.path / f"{i:04d}.safetensors" for i in range(self.read().n_links))
+        return [Link(Patch.open(path)) for path in paths]
+
+    def put_small(self) -> None:
+        """Put the new small files in their places, without need of room."""
+        record = self.read()
+        with _translating(self.home):
+            for folder in record.made:
+                (self.home / folder).mkdir(exist_ok=True)
+        for name in record.small_files:
+            self._put(self.path / _COMING / name, name)
 
     def restore_small(self) -> None:
-        """Put the old small files back."""
-        root = self.path.parent
-        names = self._read_record().get("small_files")
-        for name in names if isinstance(names, list) else ():
-            if not isinstance(name, str) or not is_small_name(name):
-                raise InputError(f"{self.path / _RECORD}: names {show(name)}; it is damaged")
-            kept = self.path / _SMALL / name
-            with _translating(root / name):
-                if kept.is_file():
-                    replace_file(root / name, kept.read_bytes())
-                else:
-                    (root / name).unlink(missing_ok=True)
+        """Put the old small files back, those that were moved away, without need of room."""
+        record = self.read()
+        for name, is_there in record.small_files.items():
+            kept = self.path / _OLD / name
+            # An old file that is not kept any more was put back by a run that was killed then.
+            if kept.is_file() or not is_there:
+                self._put(kept, name)
+        for folder in reversed(record.made):
+            with contextlib.suppress(OSError):
+                (self.home / folder).rmdir()
 
-    def _read_record(self) -> dict[str, Any]:
-        place = self.path / _RECORD
-        return json_object(read_text(place), str(place))
+    def _put(self, source: Path, name: str) -> None:
+        """Move a file to its place; remove what is there if there is none."""
+        place = self.home / name
+        with _translating(place):
+            if source.is_file():
+                os.replace(source, place)
+            else:
+                place.unlink(missing_ok=True)
 
     def drop(self) -> None:
         """Remove the journal, at once for all who look for it; StorageError if that fails."""
         with _translating(self.path):
-            shutil.rmtree(self._done, ignore_errors=True)
+            self._remove(self._done)
             os.rename(self.path, self._done)
-            flush(self.path.parent)
+            flush(self.home)
         self.sweep()
 
     def sweep(self) -> None:
         """Remove what is left of journals that were not complete, or are no more."""
         for path in (self._new, self._done):
-            shutil.rmtree(path, ignore_errors=True)
+            self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Remove the directory of a journal, and before it the notes that lead to it."""
+        if path.is_dir() and not self.is_complete:
+            with contextlib.suppress(TalliesError, OSError):
+                for folder in Record.read(path / RECORD).folders:
+                    (self.home / folder / NOTE).unlink(missing_ok=True)
+                    flush(self.home / folder)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Keeper:
@@ -229,18 +333,6 @@ def _unchanged_parts(one: TensorChange) -> Iterator[Part]:
     """Yield the parts of a tensor in which nothing changed."""
     for first, n in parts_of(one.dtype, one.shape):
         yield Part(first=first, n_elements=n, layout="none", n_changed=0)
-
-
-def replace_file(path: Path, text: bytes) -> None:
-    """Replace a small file at once; OSError when that fails."""
-    new = path.with_name(f".{path.name}.new")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        new.write_bytes(text)
-        flush(new)
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -45,8 +45,9 @@ class KeptFile:
 
     @property
     def entry(self) -> str:
-        """The name of the entry, in a patch that is one file."""
-        return f"{'old-file' if self.is_old else 'file'}:{self.path}"
+        """The name of the entry, in a patch that is one file; no entry of a tensor has it."""
+        end = "::file" if "::" in self.path else ""
+        return f"{'old-file' if self.is_old else 'file'}:{self.path}{end}"
 
     @property
     def place(self) -> str:

@@ -50,6 +50,11 @@ def parts_of(dtype: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     return [(first, min(most, n - first)) for first in range(0, n, most)]
 
 
+def n_parts(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the number of parts of a tensor, of any shape, without listing them."""
+    return -(-n_elements(shape) // (PART_BYTES // DTYPES[dtype]))
+
+
 def n_blocks(n: int) -> int:
     """Return the blocks of a part of ``n`` elements."""
     return -(-n // BLOCK)

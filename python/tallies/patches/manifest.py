@@ -16,7 +16,7 @@ from ..engine.fingerprints import model_fingerprint
 from ..errors import InputError
 from ..messages import show
 from .kept import KeptFile, SmallFile, check_small, kept_files
-from .layout import LayoutWord, PartEntries, frames_name, new_name, parts_of
+from .layout import LayoutWord, PartEntries, frames_name, n_parts, new_name, parts_of
 
 FORMAT: Final = "tallies patch"
 VERSION: Final = 1
@@ -227,8 +227,11 @@ def _check_tensor(one: TensorChange) -> None:
         if one.change == "none" and one.old != one.new:
             raise ValueError("has other fingerprints, and is 'none'")
         return
-    expected = parts_of(one.dtype, one.shape)
-    if [(part.first, part.n_elements) for part in one.parts] != expected:
+    # Parts are listed where there are as many of them: a shape can say that they are billions.
+    n = n_parts(one.dtype, one.shape)
+    if len(one.parts) != n or [(part.first, part.n_elements) for part in one.parts] != parts_of(
+        one.dtype, one.shape
+    ):
         raise ValueError("its parts are not those of its dtype and shape")
     for part in one.parts:
         if part.n_changed > part.n_elements or (part.n_changed == 0) != (part.layout == "none"):
