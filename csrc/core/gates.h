@@ -1,4 +1,4 @@
-// What gates ask of an expert beside its floor.
+// Numbers that gates ask of an expert beside its floor.
 #pragma once
 
 #include <cstdint>
