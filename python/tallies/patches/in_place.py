@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from .._core import Limits, Plan
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.folders import declared_folders
 from ..checkpoint.interrupted import JOURNAL, homes_of
-from ..checkpoint.locks import flush, only_one
-from ..checkpoint.parts import Part
-from ..checkpoint.safetensors import read_header
+from ..checkpoint.locks import only_one
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.weight_names import SAFETENSORS
 from ..engine.files import PlanFiles
@@ -25,6 +22,7 @@ from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
 from ..recipe.places import Places
 from .chains import Link, OnePatch, check_forms, links_of
+from .covered import anew, check_small, covered, flush_all, refuse_linked, refuse_structure
 from .journal import Journal
 from .occupants import occupants
 from .report import PatchReport
@@ -124,32 +122,8 @@ class InPlace:
                 )
             if not os.access(file, os.W_OK):
                 raise InputError(f"{file}: cannot be written; {way_out}")
-            self._refuse_linked(file)
+            refuse_linked(self.path, self._home, file)
         return found
-
-    def _refuse_linked(self, path: Path) -> None:
-        """Raise InputError for a file that is elsewhere, by a link of its own or on its way."""
-        root = self.path if os.path.isdir(self.path) else self.path.parent
-        real = os.path.realpath(path)
-        if real != str(self._home / os.path.relpath(path, root)):
-            raise InputError(
-                f"{path}: is a link, or in a directory that is one, to {real}, and others would "
-                "change with it; name an output (--out), or copy it"
-            )
-
-    def _check_small(self, small: SmallOut) -> None:
-        """Raise InputError for a small file that cannot be moved, away or to its place."""
-        for name in small.done:
-            place = self.path / name
-            self._refuse_linked(place)
-            folder = place.parent
-            while not os.path.lexists(folder):
-                folder = folder.parent
-            if not os.path.isdir(folder) or (os.path.exists(place) and not place.is_file()):
-                odd = place if os.path.isdir(folder) else folder
-                raise InputError(f"{odd}: stands where a patch has {name}; move it, or --out")
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise InputError(f"{place}: cannot be written; name an output (--out)")
 
     def restore(self, max_bytes: int, threads: int) -> None:
         """Restore the old models if earlier runs were interrupted.
@@ -170,7 +144,7 @@ class InPlace:
     def _restore(self, journal: Journal, limits: Limits, max_bytes: int) -> None:
         """Restore the files of a journal, if they would be the old model then."""
         links = journal.links()
-        found = _covered(journal)
+        found = covered(journal)
         keep = f"put that back, or remove {journal.path} to keep what is there"
         try:
             check_forms(found, links[0])
@@ -193,10 +167,10 @@ class InPlace:
         works = works_of(links, found.tensors)
         quiet = Advance(None, 0)
         apply_works(works, PlanFiles(Plan(True)), {}, limits, max_bytes, quiet, check)
-        changed = [_anew(one) for one in works if one.links]
+        changed = [anew(one) for one in works if one.links]
         self._write(changed, limits, max_bytes, quiet, check=Work.check_new)
         journal.restore_small()
-        _flush(found.files, journal)
+        flush_all(found.files, journal)
         journal.drop()
         self._restored = links[0].new
 
@@ -257,12 +231,12 @@ class InPlace:
             InputError: The model is another one, a patch is damaged, or adds or removes tensors.
             StorageError: Reading or writing fails.
         """
-        _refuse_structure(links)
+        refuse_structure(links)
         self._warn_of_others(target)
         small = SmallOut.of(links, target, alone=False)
         self.warnings += small.warnings
         self.small_done = small.done
-        self._check_small(small)
+        check_small(self.path, self._home, small)
         allow_open_files(2 * len(target.files) + len(links))
         changed = [work for work in works if work.links]
         try:
@@ -274,10 +248,10 @@ class InPlace:
             self._journal.sweep()
             raise
         try:
-            self._write([_anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
+            self._write([anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
             self._journal.put_small()
             if sync:
-                _flush(target.files, self._journal)
+                flush_all(target.files, self._journal)
         except BaseException as error:
             self._take_back(error, limits, max_bytes)
             raise
@@ -314,42 +288,3 @@ class InPlace:
             self.warnings.append(
                 f"{file.name} is open in {', '.join(who)}, which may see old and new values"
             )
-
-
-def _covered(journal: Journal) -> Checkpoint:
-    """Open the files that a journal covers, and no others that may lie beside them."""
-    record = journal.read()
-    tensors: dict[str, TensorInfo] = {}
-    files = []
-    for name, prefix in record.files.items():
-        file = journal.home / name
-        if os.path.realpath(file) != str(file):
-            raise InputError(f"{file}: is a link, and was none when its change was interrupted")
-        files.append(file)
-        for one in read_header(file)[0]:
-            tensors[prefix + one.name] = replace(one, name=prefix + one.name)
-    return Checkpoint(journal.home, tensors, (Part("", "", "", tuple(files), {}),))
-
-
-def _flush(files: Sequence[Path], journal: Journal) -> None:
-    """Flush weight files, and the directories of all that a journal covers."""
-    small = [journal.home / name for name in journal.read().small_files]
-    folders = {file.parent for file in (*files, *small)}
-    for path in (*files, *sorted(folders)):
-        if os.path.exists(path):
-            flush(path)
-
-
-def _anew(work: Work) -> Work:
-    """Return the same work with nothing read yet."""
-    return replace(work, old_lanes=[0] * 8, new_lanes=[0] * 8)
-
-
-def _refuse_structure(links: Sequence[Link]) -> None:
-    for link in links:
-        for one in link.changes.values():
-            if one.change not in ("none", "changed"):
-                raise InputError(
-                    f"{link.label}: tensor {show(one.name)} is {one.change}, and in place only "
-                    "elements of tensors change; name an output (--out)"
-                )

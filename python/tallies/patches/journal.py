@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -21,19 +21,15 @@ from ..checkpoint.json_text import is_object, json_object, read_text
 from ..checkpoint.locks import flush
 from ..checkpoint.parts import Part as ModelPart
 from ..engine.files import PlanFiles
-from ..engine.fingerprints import model_fingerprint
 from ..engine.usage import Advance
 from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
-from .growing import InFile, longest_header
 from .kept import is_small_name
-from .layout import parts_of
-from .manifest import Manifest, Part, Stored, TensorChange
+from .old_values import Keeper
 from .opened import Patch
 from .part_change import PartChange
 from .small import SmallOut, write_file
 from .works import Jobs, Work, load
-from .writing import InOne, Writer, longest_entries, metadata_room
 
 _OLD: Final = "old"
 _COMING: Final = "new"
@@ -138,7 +134,7 @@ class Journal:
             self._remove(self._new)
             self._new.mkdir()
         paths = [self._new / f"{i:04d}.safetensors" for i in range(len(links))]
-        keepers = [_Keeper(path, link, links) for path, link in zip(paths, links, strict=True)]
+        keepers = [Keeper(path, link, links) for path, link in zip(paths, links, strict=True)]
         of_link = dict(zip(map(id, links), keepers, strict=True))
         try:
             jobs = Jobs(files, {})
@@ -273,66 +269,6 @@ class Journal:
                     (self.home / folder / NOTE).unlink(missing_ok=True)
                     flush(self.home / folder)
         shutil.rmtree(path, ignore_errors=True)
-
-
-class _Keeper:
-    """Writes the old values of one link's changes as a patch in one file."""
-
-    def __init__(self, path: Path, link: Link, links: Sequence[Link]) -> None:
-        before, after = links[0].old_table, links[-1].new_table
-        self._records = tuple(_way_back(one, before, after) for one in link.changes.values())
-        self._tables = (after, before)
-        parts = {one.name: len(one.parts) for one in self._records}
-        names = longest_entries(parts, [], [])
-        print_of_one = Stored(file="", fingerprint="0" * 16)
-        room = metadata_room(self._manifest(dict.fromkeys(names, print_of_one)))
-        self._place = InOne(InFile(path, longest_header(names) + room))
-        self._writer = Writer(self._place)
-
-    def _manifest(self, stored: Mapping[str, Stored]) -> Manifest:
-        after, before = self._tables
-        return Manifest.model_validate(
-            {
-                "values": "new",
-                "coder": "none",
-                "old": model_fingerprint(after),
-                "new": model_fingerprint(before),
-                "tensors": self._records,
-                "stored": stored,
-                "small_files": {},
-            }
-        )
-
-    def keep(self, work: Work, number: int, n: int, old: PartChange) -> None:
-        """Write the old values of a part."""
-        self._writer.add_part(work.name, work.source.dtype, number, n, old)
-
-    def finish(self) -> None:
-        """Write the manifest."""
-        self._place.finish(self._manifest(self._place.stored))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._place.close()
-
-
-def _way_back(
-    one: TensorChange, before: Mapping[str, str], after: Mapping[str, str]
-) -> TensorChange:
-    """Return the record of the change that leads back to the model before the chain."""
-    was, now = before[one.name], after[one.name]
-    if one.change == "changed":
-        return one.model_copy(update={"old": now, "new": was})
-    # Another link may change the tensor: then this one has parts in which nothing changed.
-    parts = () if was == now else tuple(_unchanged_parts(one))
-    change = "none" if was == now else "changed"
-    return one.model_copy(update={"old": now, "new": was, "change": change, "parts": parts})
-
-
-def _unchanged_parts(one: TensorChange) -> Iterator[Part]:
-    """Yield the parts of a tensor in which nothing changed."""
-    for first, n in parts_of(one.dtype, one.shape):
-        yield Part(first=first, n_elements=n, layout="none", n_changed=0)
 
 
 @contextlib.contextmanager
