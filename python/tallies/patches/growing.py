@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ def longest_header(names: Iterable[str]) -> int:
     return sum(len(json.dumps(name, ensure_ascii=False).encode()) + beside for name in names)
 
 
-class Entries:
+class Entries(ABC):
     """Entries that lie end to end, and the checksum of each."""
 
     def __init__(self) -> None:
@@ -64,8 +65,9 @@ class Entries:
     def _end(self, entry: Entry, lanes: list[int]) -> None:
         self.checksums[entry[0]] = tensor_fingerprint(Form(*entry[1:]), lanes)
 
+    @abstractmethod
     def _write(self, data: memoryview) -> None:
-        raise NotImplementedError
+        """Append bytes."""
 
     def header(self, metadata: Mapping[str, str], reserved: int = 0) -> bytes:
         """Return the first bytes of a file of these entries, ``reserved`` of them at least."""
