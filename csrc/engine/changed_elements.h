@@ -53,8 +53,8 @@ constexpr std::size_t n_blocks(std::uint64_t n_elements) {
   return static_cast<std::size_t>((n_elements + kChangeBlock - 1) / kChangeBlock);
 }
 
-// Throws an error of the request unless every position is one of its block and every change has a value:
-// then the functions below touch nothing else.
+// Throws an error of the request unless every position is one of its block and every change has a
+// value: then the functions below touch nothing else.
 void check(const ChangedElements&);
 
 // Room for the positions of a block.
