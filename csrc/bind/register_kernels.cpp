@@ -156,14 +156,16 @@ void register_kernels(py::module_& m) {
   m.def(
       "low_rank_sum",
       [](Address base, int dtype, Address left, int left_dtype, Address right, int right_dtype,
-         std::size_t n_rows, std::size_t rank, std::size_t n_columns, float scale, Address out) {
+         std::size_t n_rows, std::size_t rank, std::size_t n_columns, float scale, Address out,
+         int threads) {
+        check_between("threads", threads, 1, 1024);
         for (const int code : {dtype, left_dtype, right_dtype}) check_dtype(code, kFusedDTypes);
         const auto view = [](Address data, int code) {
           return View{at<const void>(data), static_cast<DType>(code)};
         };
         low_rank_sum({view(base, dtype), view(left, left_dtype), view(right, right_dtype), n_rows,
                       rank, n_columns, scale, at<void>(out)},
-                     0);
+                     threads);
       },
       Native());
   // Benchmarks time the kernels alone, without threads or files.

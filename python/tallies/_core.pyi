@@ -69,6 +69,7 @@ def low_rank_sum(
     n_columns: int,
     scale: float,
     out: int,
+    threads: int,
     /,
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
