@@ -8,78 +8,30 @@ The new values are there as well, for comparison: what lies in the place of eith
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from .._core import Limits, apply_changes
 from ..checkpoint.interrupted import DONE, JOURNAL, NEW, NOTE, RECORD
-from ..checkpoint.json_text import is_object, json_object, read_text
 from ..checkpoint.locks import flush
 from ..checkpoint.parts import Part as ModelPart
 from ..engine.files import PlanFiles
 from ..engine.usage import Advance
 from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
-from .kept import is_small_name
 from .old_values import NEW_SUFFIX, Keeper
 from .opened import Patch
 from .part_change import PartChange
+from .record import Record
 from .small import SmallOut, write_file
 from .works import Jobs, Work, load
 
 _OLD: Final = "old"
 _COMING: Final = "new"
-
-
-@dataclass(frozen=True)
-class Record:
-    """The content of ``journal.json``: what the journal covers. Paths are below its model's."""
-
-    n_links: int
-    files: dict[str, str]
-    """The weight files, and what stands before the names of the tensors of each: ``unet/``."""
-    small_files: dict[str, bool]
-    """The small files that change, and whether there is an old one."""
-    made: list[str]
-    """The directories that are made for small files."""
-
-    @property
-    def folders(self) -> list[str]:
-        """The directories of files below the model's own, which have notes."""
-        return sorted({os.path.dirname(file) for file in self.files} - {""})
-
-    def to_json(self) -> str:
-        """Return the text of the file."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def read(cls, path: Path) -> Record:
-        """Read the file; InputError if it is damaged, StorageError if it cannot be read."""
-        data = json_object(read_text(path), str(path))
-        n, files, small, made = (data.get(one.name) for one in fields(cls))
-        if not (
-            isinstance(n, int)
-            and 0 < n < 10_000
-            and is_object(files)
-            and is_object(small)
-            and isinstance(made, list)
-            and all(isinstance(one, str) for one in (*files.values(), *made))
-            and all(map(is_below, (*files, *made)))
-            and all(map(is_small_name, small))
-        ):
-            raise InputError(f"{path}: is damaged")
-        return cls(n, files, {name: bool(one) for name, one in small.items()}, made)
-
-
-def is_below(path: str) -> bool:
-    """Return whether a path, with slashes, leads to a file below where it starts."""
-    pure = PurePosixPath(path)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
 
 
 @dataclass(frozen=True)
