@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from ..linalg.threads import Workers
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -20,14 +22,10 @@ def in_order(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Iterat
         yield from map(one, pieces)
         return
     waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for piece in pieces:
-                waiting.append(pool.submit(one, piece))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with Workers(threads) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit_undisturbed(one, piece))
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
