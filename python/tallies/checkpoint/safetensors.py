@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 
 from ..errors import InputError, StorageError
 from ..messages import show
-from ..spec.dtypes import DTYPES, UNSUPPORTED
+from ..spec.dtypes import BY_NAME, DTYPES
 from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
 from .pointers import refuse_pointer
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
@@ -100,16 +100,9 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        found = UNSUPPORTED.get(dtype) if isinstance(dtype, str) else None
-        wrong = f"is not supported ({found})" if found else "is unknown"
-        way_out = (
-            "store real and imaginary parts as two tensors, or remove it"
-            if dtype == "C64"
-            else "merge the original checkpoint, or convert this one to BF16 first (for MXFP4, "
-            "transformers: Mxfp4Config(dequantize=True), then save_pretrained)"
-        )
         raise ValueError(
-            f"dtype {show(dtype)} {wrong}, expected one of {', '.join(DTYPES)}; {way_out}"
+            f"dtype {show(dtype)} is unknown, expected one of {', '.join(DTYPES)}; merge the "
+            "original checkpoint, or convert this one to BF16 first"
         )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")
@@ -117,11 +110,14 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         raise ValueError(
             f"data_offsets {show(offsets)}, expected [begin, end], 0 <= begin <= end; {DAMAGED}"
         )
-    n_bytes = DTYPES[dtype]
+    n_bits = BY_NAME[dtype].n_bits or 8 * DTYPES[dtype]
     for size in shape:
-        n_bytes *= size
-        if n_bytes > MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+        n_bits *= size
+        if n_bits > 8 * MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
             raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
+    if n_bits % 8:
+        raise ValueError(f"{dtype} of shape {show(shape)} is no whole number of bytes; {DAMAGED}")
+    n_bytes = n_bits // 8
     begin, end = offsets
     if end - begin != n_bytes:
         raise ValueError(

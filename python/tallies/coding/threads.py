@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -13,11 +14,20 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 
-def in_order(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Iterator[T]:
-    """Yield ``one(piece)`` for each piece, in their order.
+@contextlib.contextmanager
+def in_order(
+    one: Callable[[P], T], pieces: Iterable[P], threads: int
+) -> Generator[Iterator[T], None, None]:
+    """Give the results ``one(piece)`` for each piece, in their order.
 
-    At most two pieces a thread are in work or wait to be taken, which bounds the memory.
+    At most two pieces a thread are in work or wait to be taken, which bounds the memory. No thread
+    works any more when the context ends, whatever ends it: memory that ``one`` writes to may go.
     """
+    with contextlib.closing(_results(one, pieces, threads)) as results:
+        yield results
+
+
+def _results(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Generator[T, None, None]:
     if threads < 2:
         yield from map(one, pieces)
         return

@@ -23,7 +23,7 @@ class Keeper:
         self._records = tuple(_way_back(one, before, after) for one in link.changes.values())
         self._tables = (after, before)
         parts = {one.name: len(one.parts) for one in self._records}
-        names = longest_entries(parts, [], [])
+        names = longest_entries(parts, {}, [])
         print_of_one = Stored(file="", fingerprint="0" * 16)
         room = metadata_room(self._manifest(dict.fromkeys(names, print_of_one)))
         self._place = InOne(InFile(path, longest_header(names) + room))

@@ -100,7 +100,8 @@ class Patch:
             return PartChange("none")
         unit = DTYPES[tensor.dtype]
         n_values = part.n_elements if part.layout == "dense" else part.n_changed
-        fields = fields_of(self.manifest.values, tensor.dtype)
+        values_kind = "new" if tensor.is_stored_whole else self.manifest.values
+        fields = fields_of(values_kind, tensor.dtype)
         values = self._content(names.values, n_values * unit, unit, threads, fields)
         if names.positions is None or names.blocks is None:
             return PartChange(part.layout, values=values)
@@ -115,7 +116,7 @@ class Patch:
         return PartChange(part.layout, positions, values, blocks)
 
     def new_tensor(self, name: str) -> TensorInfo:
-        """Return the place of a tensor that the patch has whole, under the tensor's own name."""
+        """Return the place of a tensor that is stored whole and uncoded, under its own name."""
         return replace(self.entries[new_name(name)], name=name)
 
     def check_new(self, name: str, lanes: list[int]) -> None:
@@ -259,7 +260,7 @@ def _checked(patch: Patch) -> Patch:
         verb = "lacks" if odd[0] in stored else "has"
         raise InputError(f"{patch.label}: {verb} entry {show(odd[0])}, unlike it says; {_AGAIN}")
     for one in patch.manifest.tensors:
-        if one.is_stored_whole:
+        if one.is_stored_whole and not one.parts:
             _refuse_form(patch, new_name(one.name), one.new_form)
         for number, part in enumerate(one.parts):
             _check_part(patch, one, number, part)

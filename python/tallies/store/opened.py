@@ -23,7 +23,7 @@ from ..messages import show
 from ..recipe.adapters import with_base
 from ..recipe.inputs import open_stored, open_whole
 from ..recipe.places import Places
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import fills_bytes, size_of
 from .codecs import registry as codecs
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
@@ -176,11 +176,16 @@ class Store:
                 f"tensor {show(name)}: found elements {start} to {stop}, expected a range of the "
                 f"{n_elements} that it has"
             )
-        array, address = new_array(name, one.dtype(name), (stop - start,), framework)
+        dtype = one.dtype(name)
+        if not (fills_bytes(dtype, (start,)) and fills_bytes(dtype, (stop,))):
+            raise InputError(
+                f"tensor {show(name)}: elements {start} to {stop} of {dtype} begin or end within a "
+                "byte; read a range of whole bytes"
+            )
+        array, address = new_array(name, dtype, (stop - start,), framework)
         if start < stop:
-            size = DTYPES[one.dtype(name)]
-            room = (ctypes.c_char * (size * (stop - start))).from_address(address)
-            one.restore_range(name, size * start, memoryview(room).cast("B"))
+            room = (ctypes.c_char * size_of(dtype, (stop - start,))).from_address(address)
+            one.restore_range(name, size_of(dtype, (start,)), memoryview(room).cast("B"))
         return array
 
     def unpack(self, task: str, out: str | os.PathLike[str], **options: Any) -> UnpackReport:
