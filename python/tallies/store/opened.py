@@ -103,17 +103,19 @@ class Store:
         self,
         task: str,
         *,
+        tensors: Iterable[str] | None = None,
         framework: str = "numpy",
         mask_lambda: float | None = None,
         threads: int | None = None,
     ) -> dict[str, Any]:
-        """Restore all tensors of a task in memory.
+        """Restore the tensors of a task in memory.
 
         A masked tensor is base + scale * (mask ? shared : +0): the product and the sum are rounded
         in float32, the result once to the base's dtype.
 
         Args:
             task: The name of the task.
+            tensors: The names of those to restore; by default, all. Nothing else is read.
             framework: "numpy" for arrays, "torch" for tensors.
             mask_lambda: The lambda of one of several candidates.
             threads: The number of threads; by default, all cores.
@@ -129,6 +131,8 @@ class Store:
         >>> Store.open("store").load("math")["head.weight"]  # doctest: +SKIP
         """
         names = self.restoring(task, mask_lambda).names
+        if tensors is not None:
+            names = restored_names(names, tensors)
         return self._load(task, names, framework, mask_lambda, threads)
 
     def tensor(
