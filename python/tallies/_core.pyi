@@ -132,6 +132,22 @@ def combine(
     n: int,
     /,
 ) -> None: ...
+def combine_scales(
+    dtype: int,
+    gate: int,
+    vote: int,
+    blend: int,
+    base: int,
+    experts: Sequence[int],
+    weights: Sequence[float],
+    floors: Sequence[int],
+    scales: Sequence[float],
+    zero_sign: int,
+    outs: Sequence[int],
+    n: int,
+    /,
+) -> None:
+    """Combine with several scales at once, each of which has an array of results."""
 
 class Limits:
     def __init__(
