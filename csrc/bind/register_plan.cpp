@@ -94,6 +94,17 @@ void register_plan(py::module_& m) {
            py::arg("apart") = false, py::arg("grain") = kGrain,
            py::arg("rows") = std::vector<std::size_t>())
       .def(
+          "hold",
+          [](Plan& plan, const std::vector<std::int64_t>& jobs, std::size_t n_bytes) {
+            std::vector<std::size_t> which;
+            for (const std::int64_t job : jobs) {
+              check_job(plan, job);
+              which.push_back(static_cast<std::size_t>(job));
+            }
+            return plan.held.hold(plan.jobs, which, n_bytes);
+          },
+          py::kw_only(), py::arg("jobs"), py::arg("n_bytes"))
+      .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {
             for (const Job& job : plan.jobs)

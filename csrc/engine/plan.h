@@ -8,6 +8,7 @@
 
 #include "core/magnitude.h"
 #include "engine/source.h"
+#include "stream/held.h"
 #include "stream/stream.h"
 
 namespace tallies {
@@ -19,6 +20,7 @@ struct Plan {
   std::vector<std::vector<Source>> sources;  // per job
   std::vector<DType> output_types;           // per job
   std::vector<Starts> starts;                // to which sparse arrays of the jobs point
+  HeldArrays held;                           // what passes leave to those after them
   bool has_base = true;
 
   std::size_t n_experts(std::size_t job) const { return sources[job].size() - has_base; }

@@ -10,6 +10,8 @@
 
 namespace tallies {
 
+struct Held;
+
 // As Array::per: one record for all elements of the job.
 inline constexpr std::uint64_t kWhole = ~std::uint64_t(0);
 // Bytes that a fingerprint counts together.
@@ -42,6 +44,8 @@ struct Array {
   // stored row (*rows)[r].
   RowNumbers rows = {};
   std::uint64_t row_records = 1;
+  // Null, or the room in which a pass leaves the records for those after it.
+  std::shared_ptr<Held> held = {};
 
   bool is_sparse() const { return !starts.empty(); }
   // Records in order in memory are used where they lie.

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "stream/ahead.h"
+#include "stream/held.h"
 #include "stream/threads.h"
 
 namespace tallies {
@@ -113,7 +114,8 @@ bool stream(const Files& files, const std::vector<Job>& jobs, const Tiling& tili
             const Limits& limits, const Transform& body, const Progress& progress,
             const Memory& memory) {
   if (tiling.n_tiles() == 0) return true;
-  Run run(files, jobs, tiling, body, limits, memory);
+  const HeldRun held(jobs);
+  Run run(files, held.jobs(), tiling, body, limits, memory);
   std::size_t n_bytes = 0;
   for (const Job& job : jobs)
     if (limits.worth_bytes > 0) n_bytes += job.moved_bytes(job.first, job.n_elements);

@@ -837,6 +837,19 @@ class Plan:
                 or the rows of a source do not add up to `n_elements`.
         """
 
+    def hold(self, *, jobs: Sequence[int], n_bytes: int) -> list[int]:
+        """Keep what these jobs read from files in memory, from their next whole pass on.
+
+        Passes after that one read it there. All other jobs lose what was kept of them.
+
+        Args:
+            jobs: The numbers of the jobs; those that do not fit beside the others are left out.
+            n_bytes: The memory that all of them may take.
+
+        Returns:
+            The bytes that are kept, of each of the jobs.
+        """
+
     def select(
         self,
         *,

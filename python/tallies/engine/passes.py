@@ -1,9 +1,10 @@
 """The passes of a merge, over tensors on disk and in memory alike.
 
 A merge is at most two kinds of pass: a survey, which finds statistics, and the combine, which
-writes. If each tensor has statistics of its own, the two alternate over batches of tensors, so
-that the second read of a batch comes from the page cache. Thresholds of magnitudes need no survey:
-the combine runs with guesses of them and proves these (``guesses``).
+writes. If each tensor has statistics of its own, the two alternate over batches of tensors. The
+inputs that the survey read are held in memory for the combine as far as the budget has room for
+them; the rest is read again. Thresholds of magnitudes need no survey: the combine runs with guesses
+of them and proves these (``guesses``).
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Passes(Combining):
 
     def survey_model(self) -> None:
         """Find the statistics that hold for all tensors together."""
-        self.model = self._surveyor.survey_model(list(range(len(self._works))))
+        jobs = list(range(len(self._works)))
+        self._surveyor.hold(jobs)
+        self.model = self._surveyor.survey_model(jobs)
 
     @property
     def guesses(self) -> bool:
@@ -60,6 +63,11 @@ class Passes(Combining):
     def reads(self) -> Reads:
         """The reads beside those of whole passes, because of guesses, and what was mended."""
         return self._surveyor.reads + self._mended
+
+    @property
+    def bytes_held(self) -> int:
+        """The bytes that passes found in memory, where a survey had left them."""
+        return self._surveyor.bytes_held
 
     @property
     def is_guessing(self) -> bool:
@@ -156,7 +164,7 @@ class Passes(Combining):
 
     def surveys(self) -> Iterator[tuple[int, Statistics]]:
         """Yield the number of every tensor, and the statistics that its combine needs."""
-        for batch, found in self._surveyor.batches(range(len(self._works))):
+        for batch, found in self._surveyor.batches(range(len(self._works)), holds=False):
             yield from zip(batch, found, strict=True)
 
     def merge_stretch(

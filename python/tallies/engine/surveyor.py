@@ -36,6 +36,8 @@ class Surveyor:
         self._survey = survey_of(merge.rule.survey) if merge.rule.survey else None
         self.reads = Reads()
         """The reads of guesses beside whole passes."""
+        self.bytes_held = 0
+        """The bytes that passes found in memory, where a pass before them had left them."""
 
     @property
     def of_model(self) -> bool:
@@ -127,29 +129,58 @@ class Surveyor:
             self.reads.sampled += native.n_sampled
         return Guess(asked, groups, native, combined)
 
-    def batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], list[Statistics]]]:
+    def batches(
+        self, jobs: Sequence[int], *, holds: bool = True
+    ) -> Iterator[tuple[list[int], list[Statistics]]]:
         """Yield batches of these tensors, and the statistics of each tensor.
 
         The statistics are empty, and there is one batch, where tensors have none of their own.
+
+        Args:
+            jobs: The tensors.
+            holds: Hold what the survey reads of a batch in memory until the next one.
         """
         if self._survey is None or self._survey.of_model:
             yield list(jobs), [Statistics() for _ in jobs]
             return
-        for batch in self._batches(jobs, self._survey.n_searches):
+        for batch in self._batches(jobs, self._survey.n_searches, most_bytes=self._room):
+            if holds:
+                self.hold(batch)
             yield batch, self._survey.take(self._context, [[job] for job in batch])
+        if holds:
+            self.hold([])
+
+    @property
+    def _room(self) -> int:
+        """The memory for what is held; 0 where reads are no loss, or a device would not see it."""
+        merge = self._context.merge
+        needs_none = merge.in_memory or merge.limits.device_bytes > 0
+        return 0 if needs_none else merge.limits.list_bytes
+
+    def hold(self, jobs: Sequence[int]) -> None:
+        """Keep what these tensors read, as far as it fits the budget, for the passes to come."""
+        merge = self._context.merge
+        if not self._room or self._survey is None:
+            return
+        held = merge.plan.hold(jobs=jobs, n_bytes=self._room)
+        for job, n_bytes in zip(jobs, held, strict=True):
+            spared = self._survey.spares(merge.works[job].parameters)
+            self.bytes_held += n_bytes * (self._survey.n_passes - spared)
 
     def _batches(
-        self, jobs: Sequence[int], n_searches: int, together: int = _SEARCHES_TOGETHER
+        self,
+        jobs: Sequence[int],
+        n_searches: int,
+        together: int = _SEARCHES_TOGETHER,
+        most_bytes: int = 0,
     ) -> Iterator[list[int]]:
-        merge = self._context.merge
+        merge, most_bytes = self._context.merge, most_bytes or _BATCH_BYTES
         batch: list[int] = []
         n_bytes, searches = 0, 0.0
         for job in jobs:
             work = merge.works[job]
             more = len(merge.labels) * min(1.0, (work.n_elements + 1) / _SMALL) * n_searches
-            if batch and (
-                searches + more > together or n_bytes + work.n_input_bytes > _BATCH_BYTES
-            ):
+            if batch and (searches + more > together or n_bytes + work.n_input_bytes > most_bytes):
                 yield batch
                 batch, n_bytes, searches = [], 0, 0.0
             batch.append(job)

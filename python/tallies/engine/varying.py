@@ -69,6 +69,11 @@ class VaryingPasses(Passes):
         """The reads beside those of whole passes, because of guesses, and what was mended."""
         return sum((passes.reads for passes in self._all), self._mended)
 
+    @property
+    def bytes_held(self) -> int:
+        """The bytes that passes found in memory, where a survey had left them."""
+        return sum(passes.bytes_held for passes in self._all)
+
     def scale(self, factors: Mapping[str, float]) -> None:
         """Multiply the merged task vectors, by tensor, beside the method's own scale."""
         for passes in self._all:

@@ -140,7 +140,7 @@ class MergeResult:
         )
 
     def _bytes_read(self) -> int:
-        """Return the bytes that all passes read, and what was sampled and read again."""
+        """Return the bytes that passes read from files, and what was sampled and read again."""
         made, reads = self.plan, self.passes.reads
         for_votes = sum(
             self.works[job].n_input_bytes * outcome.n_repeated // self.works[job].n_elements
@@ -148,7 +148,8 @@ class MergeResult:
             if outcome.n_repeated
         )
         surveyed = made.bytes_combined if made.guesses and not self.passes.guesses else 0
-        return made.bytes_read + surveyed + reads.sampled + reads.settled + for_votes
+        whole = made.bytes_read + surveyed - self.passes.bytes_held
+        return whole + reads.sampled + reads.settled + for_votes
 
     def _base_report(self, fingerprint: str) -> ModelReport:
         made, name = self.plan, facts.template_name(self.plan)

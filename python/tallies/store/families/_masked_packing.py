@@ -35,7 +35,6 @@ def pack_masks(
 ) -> tuple[list[int], list[float]]:
     """Write the shared vector, if there is one, and the masks; as ``Family.pack``."""
     rule = codec.shared_rule(parameters)
-    floors, zero_sign = _survey(codec, parameters, rule, job)
     files, outputs = job.plan_files, _outputs(rule, job)
     for name, sources in job.tensors.items():
         files.plan.add_job(
@@ -45,6 +44,7 @@ def pack_masks(
             apart=True,
             grain=GRAIN,
         )
+    floors, zero_sign = _survey(codec, parameters, rule, job)
     tasks = [_task(i, n, floors, zero_sign, job.lambdas) for i, n in enumerate(job.n_elements)]
     results = _pack(codec, rule, tasks, job)
     for (name, sources), result in zip(job.tensors.items(), results, strict=True):
@@ -72,7 +72,9 @@ def _survey(
     if density is None or not job.tensors:
         return [KEEP_ALL] * len(job.tasks), zero
     elects = rule is not None and rule.vote is not Vote.NONE
-    files, n_tasks = job.open_inputs(), len(job.tasks)
+    # A combine counts signs, and writes where jobs have outputs. A survey alone reads what the
+    # masks are made of, which is kept for them.
+    files, n_tasks = job.open_inputs() if elects else job.plan_files, len(job.tasks)
     works = [
         Work(
             name=name,
@@ -87,7 +89,11 @@ def _survey(
         for name, sources in job.tensors.items()
     ]
     surveyed = rule if elects and rule is not None else _TRIM
-    passes = Passes(files.plan, works, surveyed, PAPER, job.limits, labels=list(job.tasks))
+    passes = Passes(
+        *(files.plan, works, surveyed, PAPER, job.limits),
+        labels=list(job.tasks),
+        adds_jobs=elects,
+    )
     if elects:
         everything = range(len(works))
         passes.find_model()

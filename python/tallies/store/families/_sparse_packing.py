@@ -87,6 +87,7 @@ def pack(
     for pair in pairs:
         inputs = [input_of(files, one, values) for one in pair]
         files.plan.add_job(pair[0].n_stored, inputs, [])
+    files.plan.hold(jobs=range(len(pairs)), n_bytes=limits.list_bytes)
     floors = _floors(files.plan, list(base.values()), parameters, limits, progress)
     rules = [
         SparseRule(job=job, values=values, floor=floor, row_length=row_length(tensor))

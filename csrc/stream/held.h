@@ -1,0 +1,58 @@
+// Memory that keeps arrays of files between the passes over them, so that they are read once.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "stream/tiling.h"
+
+namespace tallies {
+
+// The room for the bytes of one array. The first pass that goes through all of them fills it in the
+// place of a buffer; those after it read from there.
+struct Held {
+  enum class State : std::uint8_t { empty, filling, full };
+  char* data;
+  std::size_t n_bytes;
+  std::atomic<State> state = State::empty;
+  std::atomic<std::size_t> n_filled = 0;
+};
+
+// The rooms for the arrays of some jobs, one piece of memory.
+class HeldArrays {
+ public:
+  // Gives room to what lies in files of these jobs, job by job as long as so many bytes are enough,
+  // and takes it from all other jobs. The memory of the last time is used again if it is enough.
+  // Returns the bytes of arrays that have room, of each of the jobs.
+  std::vector<std::size_t> hold(std::vector<Job>& jobs, const std::vector<std::size_t>& which,
+                                std::size_t most_bytes);
+
+ private:
+  struct Free {
+    void operator()(char* data) const;
+  };
+  std::unique_ptr<char, Free> memory_;
+  std::size_t capacity_ = 0;
+};
+
+// The jobs of one run: arrays that are held already lie in memory there, and those that the run
+// goes through in whole are kept.
+class HeldRun {
+ public:
+  explicit HeldRun(const std::vector<Job>& jobs);
+  HeldRun(const HeldRun&) = delete;
+  HeldRun& operator=(const HeldRun&) = delete;
+  // Holds from now on the arrays that were read in whole.
+  ~HeldRun();
+
+  const std::vector<Job>& jobs() const { return copies_.empty() ? jobs_ : copies_; }
+
+ private:
+  const std::vector<Job>& jobs_;
+  std::vector<Job> copies_;
+  std::vector<std::shared_ptr<Held>> filling_;
+};
+
+}  // namespace tallies
