@@ -1,4 +1,4 @@
-# make demo | test | test-all | docs | site | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | test-all | fuzz | docs | site | lint | format | wheel | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -24,7 +24,7 @@ SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.
 SDISTS := build/sdists
 HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
 
-.PHONY: demo test test-all docs site lint format wheel bench cuda dev clean
+.PHONY: demo test test-all fuzz docs site lint format wheel bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
@@ -58,6 +58,11 @@ format: $(VENV)/lint
 # The page of methods and codecs, from their own docstrings and parameters.
 docs: $(VENV)/test
 	$(BIN)/tallies methods --markdown > docs/methods.md
+
+# Hostile files made by mutation, each format for FUZZ_SECONDS and two at a time (tests/fuzz).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/test
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 # The documentation as a site in build/site. Any broken link is an error.
 site: $(VENV)/site
