@@ -129,6 +129,8 @@ class Resolver:
             isinstance(one, list) for source in (shared, *models) for one in source.values()
         )
         self._positions = layer_positions(names) if varies else dict.fromkeys(names, 0.0)
+        self._varies = varies
+        self._last: Mapping[str, Scalar | tuple[Scalar, ...]] | None = None
         self.warnings = (
             *told(self._parameters, semantics, self._scopes()),
             *self._unused_filters(others),
@@ -147,6 +149,11 @@ class Resolver:
         Raises:
             InputError: A required parameter has no value, or the method refuses the values.
         """
+        if self._last is None or self._varies:
+            self._last = self._resolved(name)
+        return dict(self._last)
+
+    def _resolved(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
         values: dict[str, Scalar | tuple[Scalar, ...]] = {
             key: tuple(
                 self._value(name, key, (own, self._shared), label)
