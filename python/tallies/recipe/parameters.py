@@ -125,11 +125,9 @@ class Resolver:
         self._models = models
         self._labels = labels
         # Layers take a look at every name: only where a value may depend on them.
-        varies = any(
-            isinstance(one, list) for source in (shared, *models) for one in source.values()
-        )
-        self._positions = layer_positions(names) if varies else dict.fromkeys(names, 0.0)
-        self._varies = varies
+        settings = [one for source in (shared, *models) for one in source.values()]
+        self._varies = any(isinstance(one, list) for one in settings)
+        self._positions = layer_positions(names) if self._varies else dict.fromkeys(names, 0.0)
         self._last: Mapping[str, Scalar | tuple[Scalar, ...]] | None = None
         self.warnings = (
             *told(self._parameters, semantics, self._scopes()),
@@ -189,8 +187,7 @@ class Resolver:
 
     def _scopes(self) -> Scopes:
         """Return the models' names in messages, and the settings that hold for each."""
-        pairs = zip(self._labels, self._models, strict=True)
-        return [(label, (own, self._shared)) for label, own in pairs]
+        return [(label, (own, self._shared)) for label, own in self._sources[1:]]
 
     @property
     def _sources(self) -> list[tuple[str, Mapping[str, Setting]]]:
