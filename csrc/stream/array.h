@@ -80,7 +80,6 @@ struct Array {
     if (n == 0 || from >= to) return {0, 0};
     first = from - begin;
     n = to - from;
-    if (per == 1) return bytes_of(first, first + n);
     const std::uint64_t low = first / per, high = (first + n - 1) / per + 1;
     return is_sparse() ? bytes_of(starts[low], starts[high]) : bytes_of(low, high);
   }
@@ -97,7 +96,7 @@ struct Array {
 
   // Estimate the bytes that n of the job's n_job elements need.
   std::size_t bytes_about(std::uint64_t n, std::uint64_t n_job) const {
-    if (per == 1) return bytes_of(0, n).n;
+    if (per == 1 && !is_sparse()) return bytes_of(0, n).n;
     const double n_records = is_sparse()
                                  ? static_cast<double>(starts.back()) /
                                        static_cast<double>(std::max<std::uint64_t>(n_job, 1))

@@ -41,7 +41,7 @@ def test_killed_at_every_moment(
     for moment in range(1000):
         if old:
             shutil.copytree(tmp_path / "old", out)
-        answer = killer.merge(die_at=moment, **request)
+        answer = killer.run(die_at=moment, **request)
         if not answer["killed"]:
             assert "error" not in answer
             break
@@ -70,7 +70,7 @@ def test_old_output_comes_back_when_it_was_moved_away(
     request = {"config": recipe, "out": str(out), "overwrite": True, "exchange": False, **OPTIONS}
     moment = 0
     while out.exists():
-        assert killer.merge(die_at=moment, **request)["killed"]
+        assert killer.run(die_at=moment, **request)["killed"]
         moment += 1
     # Asked for a place that seemed empty, this run finds that it is not.
     with pytest.raises(InputError, match="is not empty; pass --overwrite"):
@@ -93,7 +93,7 @@ def test_killed_at_random_times(killer: Killer, tmp_path: Path) -> None:
     seconds = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        assert not killer.merge(**request)["killed"]
+        assert not killer.run(**request)["killed"]
         seconds = min(seconds, time.perf_counter() - start)
     result = data_bytes(tmp_path / "out")
     shutil.rmtree(tmp_path / "out")
@@ -101,10 +101,10 @@ def test_killed_at_random_times(killer: Killer, tmp_path: Path) -> None:
     n_killed = 0
     for i in range(12):
         after = random.Random(i).uniform(0, seconds)
-        n_killed += killer.merge(die_after=after, **request)["killed"]
+        n_killed += killer.run(die_after=after, **request)["killed"]
         assert data_bytes(tmp_path / "out") in (old, result)
     assert n_killed > 0
-    assert not killer.merge(**request)["killed"]
+    assert not killer.run(**request)["killed"]
     assert data_bytes(tmp_path / "out") == result
     assert sorted(os.listdir(tmp_path)) == ["a", "b", "base", "out"]
 

@@ -38,11 +38,11 @@ def test_resumed_after_a_kill_at_every_moment(
 ) -> None:
     out.parent.mkdir()
     for moment in range(resumed_before, 1000, 1 + resumed_before):
-        answer = killer.merge(die_at=moment, config=recipe, out=str(out), **OPTIONS)
+        answer = killer.run(die_at=moment, config=recipe, out=str(out), **OPTIONS)
         if resumed_before and not out.exists():
             # Killed again while it goes on.
             request = {"config": recipe, "out": str(out), "resume": True, **OPTIONS}
-            answer = killer.merge(die_at=moment // 2, **request)
+            answer = killer.run(die_at=moment // 2, **request)
         if not answer["killed"] and "n_moments" in answer and answer["n_moments"] <= moment:
             break
         if not out.exists():

@@ -192,14 +192,14 @@ def test_resumed_after_a_kill_in_an_exchange(
 ) -> None:
     request = {"config": recipe, "out": str(out), "overwrite": True, "exchange": False, **OPTIONS}
     old_output(out)
-    n_moments = killer.merge(**request)["n_moments"]
+    n_moments = killer.run(**request)["n_moments"]
     had_old = 0
     for moment in range(n_moments - 20, n_moments):
         shutil.rmtree(out)
         old_output(out)
-        assert killer.merge(die_at=moment, **request)["killed"]
+        assert killer.run(die_at=moment, **request)["killed"]
         had_old += (workspace(out) / "old").exists()
-        assert "error" not in killer.merge(resume=True, **request)
+        assert "error" not in killer.run(resume=True, **request)
         assert data_bytes(out) == result
         assert os.listdir(out.parent) == ["out"]
     assert had_old > 1

@@ -91,7 +91,7 @@ def test_killed_at_every_moment(
 ) -> None:
     out.parent.mkdir()
     for moment in range(1000):
-        answer = killer.merge(die_at=moment, config=recipe, out=str(out), **OPTIONS)
+        answer = killer.run(die_at=moment, config=recipe, out=str(out), **OPTIONS)
         if not answer["killed"] and answer["n_moments"] <= moment:
             break
         if not out.exists():

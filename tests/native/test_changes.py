@@ -69,6 +69,24 @@ def test_a_job_of_the_rest_of_a_changed_tensor(one: Changed, data: st.DataObject
     assert_same_bits(decoded(source, n), expected)
 
 
+@pytest.mark.parametrize("n_columns", [1, 2, 3, 64])
+@pytest.mark.parametrize("indices", [[0, 7], [3, 7], [7], [1, 2]])
+@pytest.mark.parametrize("added", [False, True])
+def test_a_job_that_begins_behind_changed_rows(
+    n_columns: int, indices: list[int], added: bool
+) -> None:
+    """Rows of one element too: their records are found by the rows that have one, not by number."""
+    values = np.arange(1, len(indices) * n_columns + 1, dtype=np.float32).reshape(-1, n_columns)
+    zeros = np.zeros((8, n_columns), np.float32)
+    one = Changed(zeros, [make.rows(indices, values, added=added)])
+    dense = one.dense.ravel()
+    for first in range(zeros.size):
+        rest = zeros.ravel()[first:]
+        source = Source.changed(source=place(rest), changes=one.changes(place), first=first)
+        for n in {1, min(n_columns, rest.size), rest.size}:
+            assert_same_bits(decoded(source, n), dense[first : first + n])
+
+
 @pytest.mark.parametrize("shape", [(700, 300), (9, 70_000), (3, 200_000), (5000, 8)])
 @pytest.mark.parametrize("limits", [(1, 1 << 24), (2, 1 << 18), (2, 1)])
 def test_large_matrices(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,35 +19,9 @@ from tests.support.killable import Killer
 from tests.support.patches import pair
 
 
-class ApplyKiller(Killer):
-    """The same process, which applies patches where that one merges."""
-
-    SERVER = """
-import json, sys
-import tallies
-import tallies.patches.works
-from tests.support import killable
-
-tallies.patches.works._MOST_TENSOR_BYTES = 0  # passes over one part each
-
-killable.merge = tallies.apply_patch
-for line in sys.stdin:
-    print(json.dumps(killable._answer(json.loads(line))), flush=True)
-"""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self.SERVER],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-
 @pytest.fixture(scope="module")
-def killer() -> Iterator[ApplyKiller]:
-    process = ApplyKiller()
+def killer() -> Iterator[Killer]:
+    process = Killer("apply_patch")
     yield process
     process.close()
 
@@ -81,7 +53,7 @@ def request(tmp_path: Path, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("undo", [False, True])
 def test_killed_at_every_moment(
-    killer: ApplyKiller, chain: tuple[Model, Model], tmp_path: Path, undo: bool
+    killer: Killer, chain: tuple[Model, Model], tmp_path: Path, undo: bool
 ) -> None:
     asked = request(tmp_path, undo=undo)
     place, copy, start = tmp_path / "model", tmp_path / "copy", tmp_path / "start"
@@ -94,7 +66,7 @@ def test_killed_at_every_moment(
     shutil.rmtree(copy)
     n_half = 0
     for moment in range(1000):
-        answer = killer.merge(die_at=moment, **asked)
+        answer = killer.run(die_at=moment, **asked)
         if not answer["killed"]:
             assert "error" not in answer
             break
@@ -123,9 +95,7 @@ def test_killed_at_every_moment(
     assert n_half > 5
 
 
-def test_killed_at_random_times(
-    killer: ApplyKiller, chain: tuple[Model, Model], tmp_path: Path
-) -> None:
+def test_killed_at_random_times(killer: Killer, chain: tuple[Model, Model], tmp_path: Path) -> None:
     old, new = pair(2, n=400_000)
     for name, model in (("model", old), ("new", new)):
         shutil.rmtree(tmp_path / name)
@@ -134,7 +104,7 @@ def test_killed_at_random_times(
     asked = request(tmp_path, patches=[patch])
     shutil.copytree(tmp_path / "model", tmp_path / "start")
     begin = time.perf_counter()
-    assert not killer.merge(**asked)["killed"]
+    assert not killer.run(**asked)["killed"]
     seconds = time.perf_counter() - begin
     made = tree(tmp_path / "model")
     n_killed = 0
@@ -143,7 +113,7 @@ def test_killed_at_random_times(
         shutil.copytree(tmp_path / "start", tmp_path / "model")
         after = random.Random(i).uniform(0, seconds)
         begin = time.perf_counter()
-        if killer.merge(die_after=after, **asked)["killed"]:
+        if killer.run(die_after=after, **asked)["killed"]:
             n_killed += 1
         else:  # the first run takes longest
             seconds = min(seconds, time.perf_counter() - begin)
@@ -156,13 +126,13 @@ def test_killed_at_random_times(
 
 
 def test_taking_back_what_was_interrupted_needs_no_patch_but_knows_them(
-    killer: ApplyKiller, chain: tuple[Model, Model], tmp_path: Path
+    killer: Killer, chain: tuple[Model, Model], tmp_path: Path
 ) -> None:
     asked = request(tmp_path)
     before = content(tmp_path / "model")
     moment = 0
     while not (tmp_path / "model/.tallies-apply").exists():
-        assert killer.merge(die_at=moment, **asked)["killed"]
+        assert killer.run(die_at=moment, **asked)["killed"]
         moment += 1
     # Interrupted forwards, and asked to take the same patches back: the old model is there.
     report = apply_patch(asked["patches"], tmp_path / "model", undo=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,32 +22,9 @@ from tests.support.killable import Killer
 from tests.support.stores import loaded, packed
 
 
-class PackKiller(Killer):
-    """The same process, which packs where that one merges."""
-
-    SERVER = """
-import json, sys
-import tallies
-from tests.support import killable
-
-killable.merge = tallies.pack
-for line in sys.stdin:
-    print(json.dumps(killable._answer(json.loads(line))), flush=True)
-"""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", self.SERVER],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-
 @pytest.fixture(scope="module")
-def killer() -> Iterator[PackKiller]:
-    process = PackKiller()
+def killer() -> Iterator[Killer]:
+    process = Killer("pack")
     yield process
     process.close()
 
@@ -62,7 +37,7 @@ def request(models: Path, **options: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_killed_at_every_moment(killer: PackKiller, models: Path, old: bool) -> None:
+def test_killed_at_every_moment(killer: Killer, models: Path, old: bool) -> None:
     store = models.parent / "store"
     new = tree(packed(models, "emr", threads=1))
     shutil.rmtree(store)
@@ -70,7 +45,7 @@ def test_killed_at_every_moment(killer: PackKiller, models: Path, old: bool) -> 
     asked = request(models, codec="emr", overwrite=old)
     states = []
     for moment in range(1000):
-        answer = killer.merge(die_at=moment, **asked)
+        answer = killer.run(die_at=moment, **asked)
         if not answer["killed"]:
             assert "error" not in answer
             break
@@ -91,7 +66,7 @@ def test_killed_at_every_moment(killer: PackKiller, models: Path, old: bool) -> 
     loaded(Store.open(store))
 
 
-def test_killed_at_random_times(killer: PackKiller, models: Path) -> None:
+def test_killed_at_random_times(killer: Killer, models: Path) -> None:
     rng = np.random.default_rng(3)
     big = models.parent / "big"
     for name in ("base", "a", "b"):
@@ -101,16 +76,16 @@ def test_killed_at_random_times(killer: PackKiller, models: Path) -> None:
     seconds = float("inf")
     for _ in range(3):
         start = time.perf_counter()
-        assert not killer.merge(**asked)["killed"]
+        assert not killer.run(**asked)["killed"]
         seconds = min(seconds, time.perf_counter() - start)
     store = models.parent / "store"
     new = tree(store)
     old = tree(packed(models, overwrite=True))
     n_killed = 0
     for i in range(12):
-        n_killed += killer.merge(die_after=random.Random(i).uniform(0, seconds), **asked)["killed"]
+        n_killed += killer.run(die_after=random.Random(i).uniform(0, seconds), **asked)["killed"]
         assert tree(store) in (old, new)
     assert n_killed > 0
-    assert not killer.merge(**asked)["killed"]
+    assert not killer.run(**asked)["killed"]
     assert tree(store) == new
     assert sorted(os.listdir(models.parent)) == ["big", "models", "store"]

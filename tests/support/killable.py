@@ -1,6 +1,6 @@
-"""Merges in processes of their own that die at a chosen moment, as by ``kill -9``.
+"""Calls in processes of their own that die at a chosen moment, as by ``kill -9``.
 
-Reads requests from standard input and answers each, one JSON object a line. Every merge runs in a
+Reads requests from standard input and answers each, one JSON object a line. Every call runs in a
 child that is forked after all imports, so that trying many moments is quick.
 """
 
@@ -12,13 +12,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
-from tallies import TalliesError, merge
+import tallies
+from tallies.patches import works
 
+
+def _apply_part_by_part(**arguments: Any) -> object:
+    """Apply patches in passes over one part each, between which there are moments to die at."""
+    with mock.patch.object(works, "_MOST_TENSOR_BYTES", 0):
+        return tallies.apply_patch(**arguments)
+
+
+_CALLS: Final[dict[str, Callable[..., object]]] = {
+    "merge": tallies.merge,
+    "pack": tallies.pack,
+    "apply_patch": _apply_part_by_part,
+}
 _TOUCHES = ("open", "os.", "shutil.", "fcntl.", "progress")
 
 
@@ -41,15 +54,16 @@ class Fuse:
             self.n_moments += 1
 
 
-def _merge(request: Mapping[str, Any], answer: int) -> None:
+def _call(request: Mapping[str, Any], answer: int) -> None:
     if not request["exchange"]:
         mock.patch("ctypes.CDLL").start().return_value = None
     fuse = Fuse(request["die_at"])
     sys.addaudithook(fuse)
     said: dict[str, Any] = {}
     try:
-        merge(**request["merge"], progress=lambda done, whole: fuse("progress", ()))
-    except TalliesError as error:
+        call = _CALLS[request["call"]]
+        call(**request["arguments"], progress=lambda done, whole: fuse("progress", ()))
+    except tallies.TalliesError as error:
         said["error"] = str(error)
     said["n_moments"] = fuse.n_moments
     os.write(answer, json.dumps(said).encode())
@@ -59,7 +73,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _merge(request, write_end)
+        _call(request, write_end)
         os._exit(0)
     if request["die_after"] is not None:
         time.sleep(request["die_after"])
@@ -72,9 +86,14 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Killer:
-    """The client of such a process."""
+    """The client of such a process.
 
-    def __init__(self) -> None:
+    Args:
+        call: The function that it calls: ``merge``, ``pack`` or ``apply_patch``.
+    """
+
+    def __init__(self, call: str = "merge") -> None:
+        self._call = call
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.killable"],
             cwd=Path(__file__).parents[2],
@@ -83,7 +102,7 @@ class Killer:
             text=True,
         )
 
-    def merge(
+    def run(
         self,
         *,
         die_at: int | None = None,
@@ -91,7 +110,7 @@ class Killer:
         exchange: bool = True,
         **arguments: Any,
     ) -> dict[str, Any]:
-        """Merge with these arguments, and die at a moment of that number or after so many seconds.
+        """Call with these arguments, and die at a moment of that number or after so many seconds.
 
         Tells whether it was ``killed``, and if not, ``n_moments`` and the text of an ``error``.
         Without ``exchange`` the system has no call that swaps two directories.
@@ -102,7 +121,8 @@ class Killer:
             "die_at": die_at,
             "die_after": die_after,
             "exchange": exchange,
-            "merge": arguments,
+            "call": self._call,
+            "arguments": arguments,
         }
         print(json.dumps(request), file=self._process.stdin, flush=True)
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
