@@ -78,11 +78,18 @@ static int fails_at(const char *kind, int fd) {
       mode = va_arg(rest, mode_t);                                        \
       va_end(rest);                                                       \
     }                                                                     \
-    if ((flags & O_ACCMODE) != O_RDONLY && fails("open", path, NULL)) return -1; \
+    const char *kind = flags & O_CREAT && access(path, F_OK) ? "create" : "open"; \
+    if ((flags & O_ACCMODE) != O_RDONLY && fails(kind, path, NULL)) return -1; \
     return REAL(name)(path, flags, mode);                                 \
   }
 OPEN(open)
 OPEN(open64)
+
+// A write that needs no room on the disk is one over what is there.
+static const char *write_kind(int fd, off64_t end) {
+  struct stat64 status;
+  return fstat64(fd, &status) == 0 && end <= status.st_size ? "overwrite" : "write";
+}
 
 #define ON_FILE(kind, result, name, parameters, arguments)   \
   result name parameters {                                   \
@@ -91,9 +98,10 @@ OPEN(open64)
   }
 ON_FILE("write", ssize_t, write, (int fd, const void *data, size_t n), (fd, data, n))
 ON_FILE("write", ssize_t, writev, (int fd, const struct iovec *data, int n), (fd, data, n))
-ON_FILE("write", ssize_t, pwrite, (int fd, const void *data, size_t n, off_t at), (fd, data, n, at))
-ON_FILE("write", ssize_t, pwrite64, (int fd, const void *data, size_t n, off64_t at),
-        (fd, data, n, at))
+ON_FILE(write_kind(fd, at + (off64_t)n), ssize_t, pwrite,
+        (int fd, const void *data, size_t n, off_t at), (fd, data, n, at))
+ON_FILE(write_kind(fd, at + (off64_t)n), ssize_t, pwrite64,
+        (int fd, const void *data, size_t n, off64_t at), (fd, data, n, at))
 ON_FILE("write", ssize_t, sendfile, (int fd, int from, off_t *at, size_t n), (fd, from, at, n))
 ON_FILE("write", ssize_t, sendfile64, (int fd, int from, off64_t *at, size_t n), (fd, from, at, n))
 ON_FILE("size", int, ftruncate, (int fd, off_t n), (fd, n))

@@ -101,7 +101,12 @@ def small_jobs(root: Path) -> dict[str, Job]:
         "sweep": Job("sweep", {"config": recipe, "grid": grid, **stages.OPTIONS}),
         "pack": Job("pack", {"base": base, "tasks": {"a": a, "b": b}, "codec": "emr", **LIMITS}),
         "unpack": Job("unpack", {"store": str(root / "two"), "task": "a", **LIMITS}),
-        "add": Job("add", {"task": "b", "source": b, **LIMITS}, "store", root / "one"),
+        "add": Job(
+            "add",
+            {"task": "b", "source": b, "base": base, "tasks": {"a": a}, **LIMITS},
+            "store",
+            root / "one",
+        ),
         "patch": Job("make_patch", {"old": old, "new": new, **LIMITS}),
         "apply": Job("apply_patch", {"patches": patch, "to": old, **LIMITS}),
         "apply in place": Job("apply_patch", {"patches": patch, **LIMITS}, "to", Path(old)),

@@ -71,7 +71,7 @@ def test_the_disk_is_full_from_one_call_on(
     job = jobs[name]
     job.begin(folder)
     old = visible(folder)
-    options: dict[str, Any] = {"kinds": " open write size reserve mkdir ", "error": errno.ENOSPC}
+    options: dict[str, Any] = {"kinds": " create write size reserve mkdir ", "error": errno.ENOSPC}
     n_calls = faults.run(job, folder, **options)["n_calls"]
     for number in numbers(n_calls, 60):
         job.begin(folder)
@@ -86,7 +86,7 @@ def test_interrupted_calls_are_made_again(
 ) -> None:
     job = jobs[name]
     job.begin(folder)
-    kinds = " open write size reserve flush close "
+    kinds = " create open write overwrite size reserve flush "
     options: dict[str, Any] = {"kinds": kinds, "error": errno.EINTR, "sync": True}
     n_calls = faults.run(job, folder, **options)["n_calls"]
     new = visible(folder)
