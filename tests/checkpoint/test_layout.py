@@ -57,7 +57,8 @@ def test_header_bytes() -> None:
     [
         ([("a", "F32", (1,)), ("a", "U8", (1,))], "tensor 'a': expected a name of its own"),
         ([("__metadata__", "F32", (1,))], "tensor '__metadata__': expected a name of its own"),
-        ([("a", "F4", (2,))], "tensor 'a': dtype 'F4'"),
+        ([("a", "F2", (2,))], "tensor 'a': dtype 'F2'"),
+        ([("a", "F4", (3,))], r"tensor 'a': F4 of shape \(3,\) is no whole number of bytes"),
         ([("a", "F32", (-1,))], r"tensor 'a': shape \(-1,\)"),
     ],
 )

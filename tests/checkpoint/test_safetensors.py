@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from tallies.checkpoint import safetensors as reading
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.json_text import MAX_TENSORS
 from tallies.checkpoint.layout import Entry
 from tallies.checkpoint.safetensors import read_header
+from tallies.checkpoint.shards import find_shards
+from tallies.engine.arrays import array_shape
 from tallies.errors import InputError, StorageError
 from tallies.spec.dtypes import DTYPES
 from tests.support import broken_files
@@ -31,6 +37,11 @@ TORCH = {
     "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F4": torch.float4_e2m1fn_x2,
+    "C64": torch.complex64,
     "I64": torch.int64,
     "I32": torch.int32,
     "I16": torch.int16,
@@ -56,9 +67,12 @@ def stock_read(content: bytes) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 def test_reads_what_the_stock_library_writes(
     scratch: Path, tensors: list[Entry], metadata: dict[str, str]
 ) -> None:
+    tensors = [one for one in tensors if array_shape(one[1], one[2]) is not None]
     data = filler(tensors)
     stock = {
-        name: torch.tensor(list(part), dtype=torch.uint8).view(TORCH[dtype]).reshape(shape)
+        name: torch.tensor(list(part), dtype=torch.uint8)
+        .view(TORCH[dtype])
+        .reshape(array_shape(dtype, shape) or ())
         for (name, dtype, shape), part in zip(tensors, data, strict=True)
     }
     content = save(stock, metadata or None)
@@ -71,7 +85,7 @@ def test_reads_what_the_stock_library_writes(
         tensor = checkpoint.tensors[name]
         assert (tensor.name, tensor.dtype, tensor.shape) == (name, dtype, shape)
         assert (tensor.path, tensor.n_bytes) == (scratch, len(part))
-        assert tensor.n_elements * DTYPES[dtype] == len(part)
+        assert tensor.n_stored * DTYPES[dtype] == len(part)
         assert content[tensor.offset : tensor.offset + tensor.n_bytes] == part
 
 
@@ -201,3 +215,46 @@ def test_file_that_shrinks_is_a_storage_error(
     monkeypatch.setattr("os.fstat", lambda _: SimpleNamespace(st_size=1000))
     with pytest.raises(StorageError, match="shrank while it was read"):
         read_header(path)
+
+
+EMPTY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+
+CROWDED: dict[str, Callable[[int], bytes]] = {
+    "tensors": lambda n: b"{" + b",".join(b'"t%d":%s' % (i, EMPTY) for i in range(n)) + b"}",
+    "values": lambda n: b"{" + b",".join(b'"%d":0' % i for i in range(9 * n)) + b"}",
+    "dimensions": lambda n: b'{"t":[' + b"0," * (16 * n) + b"0]}",
+    "brackets": lambda n: b'{"t":' + b"[" * (16 * n) + b"]}",
+}
+
+
+@pytest.mark.parametrize("kind", CROWDED)
+def test_a_header_of_too_many_values_is_refused_before_it_is_parsed(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects would take many times the memory of the text, and minutes."""
+    n = MAX_TENSORS * (2 if kind == "tensors" else 1)
+    path = tmp_path / "model.safetensors"
+    text = CROWDED[kind](n)
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    with pytest.raises(InputError, match=f"header: has far more values than {MAX_TENSORS} tensors"):
+        read_header(path)
+
+
+def test_a_file_has_a_most_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_TENSORS", 3)
+    path = tmp_path / "model.safetensors"
+    for n in (3, 4):
+        text = CROWDED["tensors"](n)
+        path.write_bytes(len(text).to_bytes(8, "little") + text)
+        if n == 3:
+            assert len(read_header(path)[0]) == 3
+    with pytest.raises(InputError, match="has 4 tensors, expected at most 3; write the model in"):
+        read_header(path)
+
+
+def test_an_index_of_too_many_values_is_refused(tmp_path: Path) -> None:
+    values = ",".join(f'"{i}":""' for i in range(8 * MAX_TENSORS))
+    (tmp_path / "model.safetensors.index.json").write_text(f'{{"weight_map":{{{values}}}}}')
+    with pytest.raises(InputError, match=r"index\.json: has far more values than"):
+        find_shards(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -70,3 +71,31 @@ def test_at_the_end_signals_are_ignored() -> None:
     ignore_signals()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.raise_signal(number)
+
+
+WHILE_IMPORTING = """
+import signal, sys
+from tallies.__main__ import main
+
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupts())
+sys.argv = ["tallies", "--version"]
+main()
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_while_the_command_line_is_imported_is_quiet(ignored: bool) -> None:
+    before = "import signal; signal.signal(signal.SIGINT, signal.{})\n"
+    code = before.format("SIG_IGN" if ignored else "default_int_handler") + WHILE_IMPORTING
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    if ignored:
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout.startswith(b"tallies, version ")
+    else:
+        assert (done.returncode, done.stdout) == (130, b"")
+        assert done.stderr == b"tallies: interrupted\n"

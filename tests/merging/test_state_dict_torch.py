@@ -110,8 +110,8 @@ def test_parameters_and_strided_tensors_merge_like_plain_ones() -> None:
         (torch.ones(2, device="meta"), "tensor 'w': found a meta tensor, expected a dense tensor"),
         (torch.eye(2).to_sparse(), "tensor 'w': found layout torch.sparse_coo, expected a dense"),
         (
-            torch.ones(2, dtype=torch.complex64),
-            "tensor 'w': found dtype complex64, expected an int",
+            torch.ones(2, dtype=torch.complex128),
+            "tensor 'w': found dtype complex128, expected an int",
         ),
     ],
     ids=["meta", "sparse", "complex"],

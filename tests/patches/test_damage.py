@@ -177,7 +177,7 @@ def other_whole(manifest: Manifest, entries: Entries) -> None:
 
 
 def newer(manifest: Manifest, entries: Entries) -> None:
-    manifest["version"] = 2
+    manifest["version"] = 3
 
 
 def unknown_key(manifest: Manifest, entries: Entries) -> None:
@@ -210,7 +210,7 @@ LIES: list[tuple[Callable[[Manifest, Entries], None], str]] = [
     (no_entry, "lacks entry"),
     (no_record, "lacks the entry"),
     (other_whole, "the fingerprint of the new model is"),
-    (newer, "has format version 2, .* upgrade tallies"),
+    (newer, "has format version 3, .* upgrade tallies"),
     (unknown_key, "more: found 1"),
     (hidden_file, "small file '../../.bashrc'"),
     (weights_as_small_file, "small file 'model.safetensors'"),

@@ -30,9 +30,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 def changed(part: dict[str, Any], codes: Array, blocks: Array) -> Array:
     if part["layout"] == "mask":
         return np.flatnonzero(np.unpackbits(codes, bitorder="little"))
-    found, begin = [], 0
-    for number, end in enumerate(blocks.reshape(-1, 2)[:, 0]):
-        gaps, begin = codes[begin:end].astype(np.int64), end
+    found, ends = [], blocks.reshape(-1, 2)[:, 0]
+    for number, gaps in enumerate(np.split(codes.astype(np.int64), ends)[:-1]):
         found.append(number * 65536 + np.cumsum(gaps + (gaps != 255))[gaps != 255] - 1)
     return np.concatenate(found)
 
@@ -43,10 +42,13 @@ def apply(old: dict[str, Array], path: Path) -> dict[str, Array]:
     new = {}
     for tensor in manifest["tensors"]:
         name, change = tensor["name"], tensor["change"]
-        if change != "removed":
-            whole = change in ("added", "replaced")
+        parts, whole = tensor.get("parts", []), change in ("added", "replaced")
+        if whole and parts:
+            n = sum(part["n_elements"] for part in parts)
+            new[name] = np.zeros(n, entries[f"{name}::0.values"].dtype)
+        elif change != "removed":
             new[name] = entries[f"{name}::new"] if whole else old[name].ravel().copy()
-        for number, part in enumerate(tensor.get("parts", [])):
+        for number, part in enumerate(parts):
             prefix, at = f"{name}::{number}", np.arange(part["n_elements"])
             if part["layout"] in ("gaps", "mask"):
                 at = changed(part, entries[f"{prefix}.positions"], entries[f"{prefix}.blocks"])

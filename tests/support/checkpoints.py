@@ -19,7 +19,11 @@ from tests.support.everywhere import assert_same_bits
 Array = npt.NDArray[Any]
 Model = dict[str, Array]
 
-DTYPES = {one.name: np.dtype(getattr(ml_dtypes, one.array_name, one.array_name)) for one in TABLE}
+DTYPES = {
+    one.name: np.dtype(getattr(ml_dtypes, one.array_name, one.array_name))
+    for one in TABLE
+    if one.array_name and not one.n_bits
+}
 """NumPy's types by the names that safetensors gives them."""
 
 FILE = "model.safetensors"

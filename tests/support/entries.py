@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.layout import Entry, header, tensor_bytes
-from tallies.spec.dtypes import DTYPES
+from tallies.spec.dtypes import DTYPES, fills_bytes
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 tensor_names = text.filter(lambda name: name != "__metadata__")
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
 metadatas = st.dictionaries(text, text, max_size=3)
 entries: st.SearchStrategy[list[Entry]] = st.lists(
-    st.tuples(tensor_names, st.sampled_from(sorted(DTYPES)), shapes),
+    st.tuples(tensor_names, st.sampled_from(sorted(DTYPES)), shapes).filter(
+        lambda entry: fills_bytes(entry[1], entry[2])
+    ),
     max_size=8,
     unique_by=lambda entry: entry[0],
 )

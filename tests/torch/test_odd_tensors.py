@@ -72,7 +72,7 @@ ODD: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
     ),
     "nested": (lambda: torch.nested.nested_tensor([torch.ones(2)]), "a nested tensor.*unbind"),
     "sparse": (lambda: torch.ones(4).to_sparse(), "layout torch.sparse_coo.*to_dense"),
-    "complex": (lambda: torch.ones(4, dtype=torch.complex64), "complex64"),
+    "complex": (lambda: torch.ones(4, dtype=torch.complex128), "complex128"),
 }
 
 

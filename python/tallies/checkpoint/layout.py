@@ -6,7 +6,6 @@ Pure functions. The same tensors give the same bytes, in whatever order they are
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Final, TypeAlias
 
 from ..errors import InputError
 from ..messages import show, some
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import DTYPES, fills_bytes, size_of
 from .checkpoint import Checkpoint
 from .json_text import MAX_HEADER_BYTES
 from .metadata import carried
@@ -79,7 +78,12 @@ def tensor_bytes(tensor: Entry) -> int:
         raise InputError(
             f"tensor {show(name)}: shape {show(tuple(shape))}, expected non-negative integers"
         )
-    return DTYPES[dtype] * math.prod(shape)
+    if not fills_bytes(dtype, shape):
+        raise InputError(
+            f"tensor {show(name)}: {dtype} of shape {show(tuple(shape))} is no whole number of "
+            "bytes; store it as U8"
+        )
+    return size_of(dtype, shape)
 
 
 def header(

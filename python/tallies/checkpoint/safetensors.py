@@ -12,8 +12,16 @@ from typing import Final, TypeGuard
 
 from ..errors import InputError, StorageError
 from ..messages import show
-from ..spec.dtypes import DTYPES, UNSUPPORTED
-from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+from ..spec.dtypes import BY_NAME, DTYPES
+from .json_text import (
+    DAMAGED,
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    is_texts,
+    json_object,
+    refuse_crowded,
+    refuse_unreadable,
+)
 from .pointers import refuse_pointer
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
 
@@ -31,10 +39,16 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
         StorageError: If the file cannot be read.
     """
     text, data_begin, file_size = _read_header_text(path)
+    refuse_crowded(text, f"{path}: header")
     entries = json_object(text, f"{path}: header", unique_keys=True)
     metadata = entries.pop("__metadata__", None)
     if metadata is None:  # absent, or null
         metadata = {}
+    if len(entries) > MAX_TENSORS:
+        raise InputError(
+            f"{path}: has {len(entries)} tensors, expected at most {MAX_TENSORS}; write the model "
+            "in several files"
+        )
     if not is_texts(metadata):
         raise InputError(
             f"{path}: header: __metadata__ is {show(metadata)}, expected an object of strings; "
@@ -100,16 +114,9 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         )
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        found = UNSUPPORTED.get(dtype) if isinstance(dtype, str) else None
-        wrong = f"is not supported ({found})" if found else "is unknown"
-        way_out = (
-            "store real and imaginary parts as two tensors, or remove it"
-            if dtype == "C64"
-            else "merge the original checkpoint, or convert this one to BF16 first (for MXFP4, "
-            "transformers: Mxfp4Config(dequantize=True), then save_pretrained)"
-        )
         raise ValueError(
-            f"dtype {show(dtype)} {wrong}, expected one of {', '.join(DTYPES)}; {way_out}"
+            f"dtype {show(dtype)} is unknown, expected one of {', '.join(DTYPES)}; merge the "
+            "original checkpoint, or convert this one to BF16 first"
         )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")
@@ -117,11 +124,14 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         raise ValueError(
             f"data_offsets {show(offsets)}, expected [begin, end], 0 <= begin <= end; {DAMAGED}"
         )
-    n_bytes = DTYPES[dtype]
+    n_bits = BY_NAME[dtype].n_bits or 8 * DTYPES[dtype]
     for size in shape:
-        n_bytes *= size
-        if n_bytes > MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+        n_bits *= size
+        if n_bits > 8 * MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
             raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
+    if n_bits % 8:
+        raise ValueError(f"{dtype} of shape {show(shape)} is no whole number of bytes; {DAMAGED}")
+    n_bytes = n_bits // 8
     begin, end = offsets
     if end - begin != n_bytes:
         raise ValueError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ..spec.dtypes import n_stored
 from .changes import Change
 from .row_maps import Gathered
 
@@ -55,6 +56,11 @@ class TensorInfo:
     def n_elements(self) -> int:
         """The product of the shape; 1 for a scalar."""
         return math.prod(self.shape)
+
+    @property
+    def n_stored(self) -> int:
+        """The elements, or the bytes of a type whose elements share them."""
+        return n_stored(self.dtype, self.shape)
 
     @property
     def decoded_dtype(self) -> str:

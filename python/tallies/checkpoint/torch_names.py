@@ -25,6 +25,7 @@ STORAGES: Final[Mapping[str, str | None]] = {
     "CharStorage": "I8",
     "ByteStorage": "U8",
     "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
     "UntypedStorage": None,
 }
 """Safetensors names of the types of stored elements, by torch's name for the storage."""
@@ -176,7 +177,11 @@ _PLAIN_TENSORS: Final = ("torch.Tensor", "torch.nn.parameter.Parameter")
 _NAMES: Final[Mapping[tuple[str, str], Name]] = {
     **{place: Name(".".join(place), build) for place, build in _BUILDERS.items()},
     **{("torch", name): Name(f"torch.{name}", None, dtype) for name, dtype in STORAGES.items()},
-    **{("torch", d.array_name): Name(f"torch.{d.array_name}", None, d.name) for d in TABLE},
+    **{
+        ("torch", d.array_name): Name(f"torch.{d.array_name}", None, d.name)
+        for d in TABLE
+        if not d.n_bits
+    },
     ("torch", "Tensor"): Name("torch.Tensor"),
     ("torch.nn.parameter", "Parameter"): Name("torch.nn.parameter.Parameter"),
     ("torch.storage", "UntypedStorage"): Name("torch.storage.UntypedStorage"),

@@ -33,6 +33,13 @@ from ._screen import screen
     metavar="DIR",
     help="Model whose configuration and tokenizer files to copy. Default: the task's own.",
 )
+@click.option(
+    "--tensor",
+    "tensors",
+    multiple=True,
+    metavar="NAME",
+    help="Write this tensor alone, to a .safetensors file. Repeatable.",
+)
 @run_options
 @io_option
 @offline_option
@@ -42,6 +49,7 @@ def command(
     out: str,
     base: str | None,
     mask_lambda: float | None,
+    tensors: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     progress: bool | None,
@@ -51,7 +59,8 @@ def command(
     # Every tensor of the base is compared when it is used.
     opened = Store.open(store, base, check_base=False)
     shown = wants_bar(progress, quiet)
-    report = opened.unpack(task, out, mask_lambda=mask_lambda, progress=shown, **options)
+    options |= {"tensors": tensors or None, "progress": shown}
+    report = opened.unpack(task, out, mask_lambda=mask_lambda, **options)
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:

@@ -80,7 +80,8 @@ def encode(
             from_values[part], unit, fields, base=None if from_base is None else from_base[part]
         )
 
-    found = list(in_order(one, groups(len(from_values), unit), threads))
+    with in_order(one, groups(len(from_values), unit), threads) as results:
+        found = list(results)
     sizes = array("I")
     for coded in found:
         sizes += coded.sizes
@@ -137,8 +138,9 @@ def decode(
             out=to[part],
         )
 
-    for _ in in_order(one, groups(n_elements * unit, unit), threads):
-        pass
+    with in_order(one, groups(n_elements * unit, unit), threads) as done:
+        for _ in done:
+            pass
     return out
 
 

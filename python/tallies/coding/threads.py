@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from ..linalg.threads import Workers
 
 T = TypeVar("T")
 P = TypeVar("P")
 
 
-def in_order(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Iterator[T]:
-    """Yield ``one(piece)`` for each piece, in their order.
+@contextlib.contextmanager
+def in_order(
+    one: Callable[[P], T], pieces: Iterable[P], threads: int
+) -> Generator[Iterator[T], None, None]:
+    """Give the results ``one(piece)`` for each piece, in their order.
 
-    At most two pieces a thread are in work or wait to be taken, which bounds the memory.
+    At most two pieces a thread are in work or wait to be taken, which bounds the memory. No thread
+    works any more when the context ends, whatever ends it: memory that ``one`` writes to may go.
     """
+    with contextlib.closing(_results(one, pieces, threads)) as results:
+        yield results
+
+
+def _results(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Generator[T, None, None]:
     if threads < 2:
         yield from map(one, pieces)
         return
     waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for piece in pieces:
-                waiting.append(pool.submit(one, piece))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with Workers(threads) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit_undisturbed(one, piece))
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()

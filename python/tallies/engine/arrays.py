@@ -10,9 +10,11 @@ from typing import Any, Final
 
 from ..errors import InputError
 from ..messages import show, unknown
-from ..spec.dtypes import BY_NAME, DTYPE_CODES, DTYPE_OF_ARRAY
+from ..spec.dtypes import BY_NAME, DTYPE_CODES, DTYPE_OF_ARRAY, OPAQUE
 from .files import Place
 from .odd_tensors import odd_kind
+
+_KNOWN: Final = (*DTYPE_OF_ARRAY, *(BY_NAME[name].array_name for name in sorted(OPAQUE)))
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,7 @@ def view(name: str, value: Any) -> Array:
         value: A numpy array or torch tensor.
 
     Raises:
-        InputError: ``value`` has no values in memory, or a type that neither merges nor is integer
-            or boolean.
+        InputError: ``value`` has no values in memory, or a type that no file can hold.
     """
     given: tuple[Any, ...]
     if is_torch(value):
@@ -73,7 +74,7 @@ def view(name: str, value: Any) -> Array:
                 f"tensor {show(name)}: found {odd[0]}, expected a dense tensor; {odd[1]}"
             )
         given = (str(value.device), value.data_ptr(), value.stride())
-        value = value.detach().resolve_neg().cpu().contiguous()
+        value = value.detach().resolve_conj().resolve_neg().cpu().contiguous()
         dtype, address, n_elements = _name_of(value.dtype), value.data_ptr(), value.numel()
     elif hasattr(value, "__array_interface__") and hasattr(value, "dtype"):
         import numpy as np
@@ -92,10 +93,10 @@ def view(name: str, value: Any) -> Array:
         raise InputError(
             f"tensor {show(name)}: found {found}, expected a numpy array or torch tensor"
         )
-    if dtype not in DTYPE_OF_ARRAY and not dtype.startswith(("int", "uint", "bool")):
+    if dtype not in _KNOWN and not dtype.startswith(("int", "uint", "bool")):
         raise InputError(
             f"tensor {show(name)}: found dtype {dtype}, expected an integer or boolean one or one "
-            f"of {', '.join(DTYPE_OF_ARRAY)}; convert it"
+            f"of {', '.join(_KNOWN)}; convert it"
         )
     shape = tuple(map(int, value.shape))
     return Array(DTYPE_OF_ARRAY.get(dtype, dtype), shape, address, int(n_elements), value, given)
@@ -128,6 +129,30 @@ def array_dtype(dtype: str, framework: str) -> Any:
     return np.dtype(name)
 
 
+def array_shape(dtype: str, shape: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the shape of an array of a stored tensor; None where no array holds it.
+
+    >>> array_shape("BF16", [2, 4]), array_shape("F4", [2, 4]), array_shape("F6_E2M3", [4])
+    ((2, 4), (2, 2), None)
+    """
+    one = BY_NAME[dtype]
+    if one.in_array == 1:
+        return tuple(shape) if one.array_name else None
+    if not shape or shape[-1] % one.in_array:
+        return None
+    return (*shape[:-1], shape[-1] // one.in_array)
+
+
+def stored_shape(dtype: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of the stored tensor of an array.
+
+    >>> stored_shape("BF16", (2, 4)), stored_shape("F4", (2, 2))
+    ((2, 4), (2, 4))
+    """
+    *rest, last = map(int, shape) if len(shape) else [0]
+    return (*rest, last * BY_NAME[dtype].in_array) if len(shape) else ()
+
+
 FRAMEWORKS: Final = ("numpy", "torch")
 
 
@@ -141,20 +166,22 @@ def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tu
         framework: ``"numpy"`` or ``"torch"``.
 
     Raises:
-        InputError: ``framework`` or ``dtype`` is none of ours, or NumPy lacks the dtype and
-            ml_dtypes is not installed.
+        InputError: ``framework`` or ``dtype`` is none of ours, the framework lacks the dtype, or
+            ml_dtypes, which has it for NumPy, is not installed.
     """
     if framework not in FRAMEWORKS:
         raise InputError(f"framework {unknown(framework, FRAMEWORKS)}")
     known = BY_NAME.get(dtype)
-    if known is None:
+    own = None if known is None else array_shape(dtype, shape)
+    if known is None or own is None or (framework == "numpy" and known.n_bits):
         raise InputError(
-            f"tensor {name!r}: arrays of dtype {dtype} are not supported; unpack to disk"
+            f"tensor {name!r}: {framework} has no arrays of dtype {dtype} and shape {list(shape)}; "
+            "unpack to disk"
         )
     if framework == "torch":
         import torch
 
-        tensor = torch.empty(tuple(shape), dtype=getattr(torch, known.array_name))
+        tensor = torch.empty(own, dtype=getattr(torch, known.array_name))
         return tensor, tensor.data_ptr()
     import numpy as np
 
@@ -166,7 +193,7 @@ def new_array(name: str, dtype: str, shape: Sequence[int], framework: str) -> tu
                 f"tensor {name!r} is {dtype}, which NumPy lacks; install ml_dtypes, or pass "
                 "framework='torch'"
             ) from None
-        array = np.empty(tuple(shape), getattr(ml_dtypes, known.array_name))
+        array = np.empty(own, getattr(ml_dtypes, known.array_name))
     else:
-        array = np.empty(tuple(shape), known.array_name)
+        array = np.empty(own, known.array_name)
     return array, array.ctypes.data

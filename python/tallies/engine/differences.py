@@ -36,6 +36,7 @@ def differences(
     Returns:
         The findings of each pair, in their order. Floats differ by their stored bits, or by their
         values in float32 where these are decoded or the dtypes are two; integers by their bits.
+        Nothing but the number of stored units that differ has a meaning for opaque types.
 
     Raises:
         StorageError: A file cannot be read.
@@ -48,6 +49,6 @@ def differences(
         else:
             elements = _AS_SIGNED if pair[0].dtype.startswith("I") else _AS_UNSIGNED
             places = [files.bits_place(one) for one in pair]
-        files.plan.add_job(pair[0].n_elements, places, [])
+        files.plan.add_job(pair[0].n_stored, places, [])
         tasks.append(CompareTask(job=job, elements=elements))
     return files.plan.compare(tasks=tasks, limits=limits, progress=progress)

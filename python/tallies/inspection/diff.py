@@ -24,6 +24,7 @@ from ..errors import InputError
 from ..recipe.inputs import open_whole
 from ..recipe.layers import Layers
 from ..sizes import parse_size
+from ..spec.dtypes import OPAQUE
 from .measures import Measures, together
 
 
@@ -228,6 +229,9 @@ def _dtypes(pair: Sequence[TensorInfo]) -> tuple[str, str]:
 
 def _measures(tensor: TensorInfo, found: Differences) -> Measures:
     squares_a, products, squares_b, squares_of_differences = found.sums
+    if tensor.dtype in OPAQUE:
+        n = tensor.n_stored
+        return Measures(n, found.n_different, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, has_values=False)
     return Measures(
         n_elements=tensor.n_elements,
         n_different=found.n_different,

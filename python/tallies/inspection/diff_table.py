@@ -27,11 +27,11 @@ def cells(measures: Measures) -> list[str]:
     relative, cosine = measures.relative_l2, measures.cosine
     return [
         share(measures.changed_share),
-        f"{measures.l2:.4g}",
+        f"{measures.l2:.4g}" if measures.has_values else "-",
         "-" if relative is None else f"{relative:.3g}",
         "-" if cosine is None else f"{cosine:.6f}",
-        f"{measures.n_sign_flips:,}",
-        f"{measures.largest:.3g}",
+        f"{measures.n_sign_flips:,}" if measures.has_values else "-",
+        f"{measures.largest:.3g}" if measures.has_values else "-",
     ]
 
 

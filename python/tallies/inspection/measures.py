@@ -28,6 +28,8 @@ class Measures:
     products: float
     squares_b: float
     squares_of_differences: float
+    has_values: bool = True
+    """False for bits without a meaning, such as scales of MX types: there is no norm of them."""
 
     @property
     def is_equal(self) -> bool:
@@ -47,6 +49,8 @@ class Measures:
     @property
     def relative_l2(self) -> float | None:
         """The norm of the difference as a share of the first norm; None where that one is zero."""
+        if not self.has_values:
+            return None
         if self.squares_of_differences == 0:
             return 0.0
         return math.sqrt(self.squares_of_differences / self.squares_a) if self.squares_a else None
@@ -54,6 +58,8 @@ class Measures:
     @property
     def cosine(self) -> float | None:
         """The cosine of the angle between the two; None where just one is zero."""
+        if not self.has_values:
+            return None
         if self.squares_of_differences == 0:
             return 1.0
         if not self.squares_a or not self.squares_b:
@@ -77,10 +83,14 @@ class Measures:
             "n_sign_flips": self.n_sign_flips,
             "n_nonfinite": self.n_nonfinite,
             **{
-                name: None if value is None or not math.isfinite(value) else value
+                name: value if self._is_stated(name, value) else None
                 for name, value in floats.items()
             },
         }
+
+    def _is_stated(self, name: str, value: float | None) -> bool:
+        is_of_bits = self.has_values or name == "changed_share"
+        return is_of_bits and value is not None and math.isfinite(value)
 
 
 def together(parts: Iterable[Measures]) -> Measures:
@@ -101,4 +111,5 @@ def together(parts: Iterable[Measures]) -> Measures:
         products=math.fsum(one.products for one in found),
         squares_b=math.fsum(one.squares_b for one in found),
         squares_of_differences=math.fsum(one.squares_of_differences for one in found),
+        has_values=any(one.has_values for one in found) or not found,
     )

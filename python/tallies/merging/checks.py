@@ -9,6 +9,7 @@ from ..checkpoint.match import Model
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from ..spec.choices import Tied
+from ..spec.dtypes import refusal
 from .plan import MergePlan
 
 
@@ -46,7 +47,7 @@ def check_inputs(made: MergePlan) -> None:
             if not same_bytes(first, other):
                 raise InputError(
                     f"{model.label}: tensor {name!r} is {other.dtype} and differs from that of "
-                    f"{made.template.path}; integers are not merged: pass "
+                    f"{made.template.path}; {refusal(other.dtype, 'merged')}: pass "
                     "--param integers=base to take the base's"
                 )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..checkpoint.match import Match, Model
-from ..engine.arrays import is_torch, view
+from ..engine.arrays import Array, view
 from ..errors import InputError
 from ..messages import show
+from ..spec.dtypes import refusal
 
 
 def model_of(label: str, tensors: Mapping[str, Any]) -> Model:
@@ -31,21 +33,23 @@ def model_of(label: str, tensors: Mapping[str, Any]) -> Model:
 
 def check_copied(models: Sequence[Model], matched: Match) -> None:
     """Raise InputError where integers or booleans of a model differ from the first one's."""
-    import numpy as np
-
     first, *others = models
     for name in matched.copied:
         for model in others:
             own = matched.own(model, name)
             if own is None:
                 continue
-            a, b = (
-                array.owner.numpy() if is_torch(array.owner) else array.owner
-                for array in (first.tensors[name], own)
-            )
-            if not np.array_equal(a, b):
+            if not _equal(first.tensors[name], own):
                 raise InputError(
                     f"{model.label}: tensor {show(name)} is {own.dtype} and differs from "
-                    f"{first.label}'s; integers are not merged: pass integers='base' to take the "
-                    "base's"
+                    f"{first.label}'s; {refusal(own.dtype, 'merged')}: pass integers='base' to "
+                    "take the base's"
                 )
+
+
+def _equal(a: Array, b: Array) -> bool:
+    """Return whether two arrays of one dtype have one shape and hold the same bits."""
+    n_bytes = int(a.owner.nbytes)
+    return a.shape == b.shape and (
+        not n_bytes or ctypes.string_at(a.address, n_bytes) == ctypes.string_at(b.address, n_bytes)
+    )

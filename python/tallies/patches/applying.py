@@ -26,9 +26,9 @@ from ..engine.page_cache import io_code
 from ..engine.usage import Advance, Progress, measure
 from ..errors import InputError
 from ..sizes import parse_size
+from ..spec.dtypes import n_stored
 from .chains import Link, OnePatch, as_list, check_forms, links_of
 from .in_place import InPlace
-from .layout import n_elements
 from .models import open_stored
 from .replacing import refuse_other_kind
 from .report import PatchReport, counts
@@ -238,7 +238,7 @@ class _Run:
             patches=[one.label for one in self._links],
             old_fingerprint=self._links[0].old,
             new_fingerprint=self._links[-1].new,
-            n_elements=sum(n_elements(form[1]) for form in self._forms.values()),
+            n_elements=sum(n_stored(*form) for form in self._forms.values()),
             n_bytes=n_read,
             model_bytes=n_bytes,
             files=sizes,

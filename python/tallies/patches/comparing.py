@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final
 
 from .._core import FoundChanges, Limits, Plan, Slice, find_changes
 from ..engine.files import PlanFiles
 from ..engine.fingerprints import add_content, model_fingerprint
 from ..engine.usage import Advance
+from ..linalg.threads import Workers
 from ..spec.dtypes import DTYPES
 from .kept import KeptFile, kept_files
-from .layout import PART_BYTES, VALUES
+from .layout import PART_BYTES, VALUES, n_parts, parts_of
 from .manifest import Manifest, Part, Stored, TensorChange, table
 from .models import Model
 from .pairs import Pair, pair_up
@@ -41,7 +42,7 @@ class Comparison:
         self._old, self._new = sides
         self._values, self._coder = values, coder
         self.pairs = pair_up(*sides)
-        self._small = Differing.between(*sides)
+        self.small = Differing.between(*sides)
 
     @property
     def bytes_read(self) -> int:
@@ -51,7 +52,7 @@ class Comparison:
     def entry_names(self) -> list[str]:
         """Return the names of all entries that there may be."""
         parts = {pair.name: len(pair.slices()) for pair in self.pairs if pair.is_compared}
-        whole = [pair.name for pair in self._whole()]
+        whole = {pair.name: n_parts(*pair.new) for pair in self._whole() if pair.new is not None}
         return longest_entries(parts, whole, [one.entry for one in self._kept()])
 
     def metadata_room(self) -> int:
@@ -59,7 +60,8 @@ class Comparison:
         print_of_one, print_of_all = "0" * 16, "0" * 32
         tensors = []
         for pair in self.pairs:
-            slices = pair.slices()
+            whole = self._coder != "none" and pair.is_stored_whole and pair.new is not None
+            slices = parts_of(*pair.new) if whole and pair.new is not None else pair.slices()
             pair.parts = [
                 Part(first=at, n_elements=n, layout="dense", n_changed=n) for at, n in slices
             ]
@@ -74,7 +76,7 @@ class Comparison:
                 new=print_of_all,
                 tensors=tuple(tensors),
                 stored=dict.fromkeys(self.entry_names(), stored),
-                small_files=self._small.records,
+                small_files=self.small.records,
             )
         )
 
@@ -84,12 +86,12 @@ class Comparison:
         """Compare the models, write what is found, and return the manifest, which is written."""
         writer = Writer(place, self._coder, self._values, limits.n_threads)
         most = max(PART_BYTES, min(max_bytes // _BATCH_SHARE, _MOST_BATCH_BYTES))
-        with ThreadPoolExecutor(1) as behind:
+        with Workers(1) as behind:
             written: Future[None] | None = None
             for batch, found in self._found(most, limits, advance):
                 if written is not None:
                     written.result()
-                written = behind.submit(self._write, writer, batch, found)
+                written = behind.submit_undisturbed(self._write, writer, batch, found)
             if written is not None:
                 written.result()
         for pair in self._whole():
@@ -98,7 +100,7 @@ class Comparison:
             if pair.old is not None and not pair.is_compared:
                 pair.old_lanes = self._old.content(pair.name)
         for one in self._kept():
-            place.keep(one, self._small.place(one))
+            place.keep(one, self.small.place(one))
         return self._finish(place)
 
     def _finish(self, place: InDirectory | InOne) -> Manifest:
@@ -111,18 +113,18 @@ class Comparison:
                 "new": model_fingerprint(table(tensors, new=True)),
                 "tensors": tensors,
                 "stored": place.stored,
-                "small_files": self._small.records,
+                "small_files": self.small.records,
             }
         )
         place.finish(manifest)
         return manifest
 
     def _kept(self) -> list[KeptFile]:
-        return kept_files(self._small.records, both=self._values != "new")
+        return kept_files(self.small.records, both=self._values != "new")
 
     def _whole(self) -> list[Pair]:
         """Return the tensors that are stored whole, in an order in which each is aligned."""
-        pairs = [p for p in self.pairs if p.new is not None and not p.is_compared]
+        pairs = [pair for pair in self.pairs if pair.is_stored_whole]
         return sorted(pairs, key=lambda pair: (-DTYPES[pair.new[0]], pair.name))  # type: ignore[index]
 
     def _found(
@@ -167,11 +169,8 @@ class Comparison:
 
     def _copy(self, writer: Writer, pair: Pair) -> None:
         assert pair.new is not None
-        pair.new_lanes = writer.add_new(
-            pair.name,
-            pair.new,
-            pair.n_bytes(pair.new),
-            lambda write: self._new.copy_out(pair.name, write),
+        pair.new_lanes, pair.parts = writer.add_new(
+            pair.name, pair.new, lambda write: self._new.copy_out(pair.name, write)
         )
 
 

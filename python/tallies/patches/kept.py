@@ -86,12 +86,14 @@ def checksum(data: bytes) -> str:
 
 
 def is_small_name(path: str) -> bool:
-    """Return whether a path can be that of a small file: inside, not hidden, and no weights."""
+    """Return whether a path can be that of a small file: inside, not hidden, and no weights.
+
+    A backslash is a letter like others.
+    """
     pure = PurePosixPath(path)
     return (
         path == str(pure)
         and path.isprintable()
-        and "\\" not in path
         and not pure.is_absolute()
         and bool(pure.parts)
         and not any(part.startswith(".") for part in pure.parts)

@@ -5,11 +5,10 @@ Pure functions, which ``docs/patches.md`` states in words.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import DTYPES, n_stored
 
 PART_BYTES: Final = 1 << 25
 """The bytes of a tensor that a part covers at most: reading and making take a few times that."""
@@ -35,24 +34,19 @@ _OF_UNIT: Final = {1: "U8", 2: "U16", 4: "U32", 8: "U64"}
 _OF_BLOCKS: Final = "U32"
 
 
-def n_elements(shape: tuple[int, ...]) -> int:
-    """Return the elements of a tensor; 1 for a scalar."""
-    return math.prod(shape)
-
-
 def parts_of(dtype: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Return the first element and the number of elements of each part of a tensor.
 
     >>> parts_of("BF16", (2**24 + 1,))
     [(0, 16777216), (16777216, 1)]
     """
-    n, most = n_elements(shape), PART_BYTES // DTYPES[dtype]
+    n, most = n_stored(dtype, shape), PART_BYTES // DTYPES[dtype]
     return [(first, min(most, n - first)) for first in range(0, n, most)]
 
 
 def n_parts(dtype: str, shape: tuple[int, ...]) -> int:
     """Return the number of parts of a tensor, of any shape, without listing them."""
-    return -(-n_elements(shape) // (PART_BYTES // DTYPES[dtype]))
+    return -(-n_stored(dtype, shape) // (PART_BYTES // DTYPES[dtype]))
 
 
 def n_blocks(n: int) -> int:

@@ -135,7 +135,7 @@ def make_patch(
         files=place.files,
         small_files={name: one.change for name, one in manifest.small_files.items()},
         data=data,
-        warnings=warnings_of(making.pairs),
+        warnings=[*warnings_of(making.pairs), *making.small.warnings()],
         **counts(manifest.tensors),
         **measure(start, making.bytes_read, n_bytes, limits.n_threads, limits.bytes_direct),
     )

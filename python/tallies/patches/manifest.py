@@ -19,7 +19,9 @@ from .kept import KeptFile, SmallFile, check_small, kept_files
 from .layout import LayoutWord, PartEntries, frames_name, n_parts, new_name, parts_of
 
 FORMAT: Final = "tallies patch"
-VERSION: Final = 1
+VERSIONS: Final = (1, 2)
+"""The versions that are read. From 2 on, tensors that are added or replaced may have parts, which
+are coded, and names of small files may have backslashes."""
 
 Form = tuple[str, tuple[int, ...]]
 """The dtype and the shape of a tensor."""
@@ -76,6 +78,8 @@ class TensorChange(_Record):
     @property
     def n_changed(self) -> int:
         """The elements that changed in place."""
+        if self.is_stored_whole:
+            return 0
         return sum(part.n_changed for part in self.parts)
 
     @property
@@ -85,7 +89,7 @@ class TensorChange(_Record):
 
     def entries(self) -> list[str]:
         """Return the names of the entries that hold the change, before they are coded."""
-        if self.is_stored_whole:
+        if self.is_stored_whole and not self.parts:
             return [new_name(self.name)]
         return [
             name
@@ -120,9 +124,15 @@ class Manifest(_Record):
         """The small files that the patch keeps: old ones too, if it can be taken back."""
         return kept_files(self.small_files, both=self.values != "new")
 
+    @property
+    def version(self) -> int:
+        """The version of the format, the least one that has what the patch needs."""
+        has_parts = any(one.is_stored_whole and one.parts for one in self.tensors)
+        return 2 if has_parts or any("\\" in path for path in self.small_files) else 1
+
     def to_json(self, indent: int | None = None) -> str:
         """Return the text of ``patch.json``."""
-        head = {"format": FORMAT, "version": VERSION, "tallies": __version__}
+        head = {"format": FORMAT, "version": self.version, "tallies": __version__}
         data = {**head, **self.model_dump(mode="json", exclude_defaults=True)}
         data["checksum"] = _checksum(data)
         return json.dumps(data, indent=indent, ensure_ascii=False)
@@ -141,10 +151,10 @@ class Manifest(_Record):
         if data.get("format") != FORMAT:
             raise InputError(f'{where}: expected "format": {FORMAT!r}; this is no patch')
         version = data.get("version")
-        if version != VERSION:
+        if version not in VERSIONS:
             raise InputError(
                 f"{where}: has format version {show(version)}, and this is tallies {__version__}, "
-                f"which reads version {VERSION}; upgrade tallies"
+                f"which reads versions {VERSIONS[0]} to {VERSIONS[-1]}; upgrade tallies"
             )
         expected = data.pop("checksum", None)
         found = _checksum(data)
@@ -158,6 +168,11 @@ class Manifest(_Record):
         try:
             manifest = cls.model_validate(data)
             _check(manifest)
+            if manifest.version > version:
+                raise ValueError(
+                    "has parts of whole tensors, or names with a backslash, which version "
+                    f"{version} lacks"
+                )
         except ValidationError as error:
             one = error.errors(include_url=False)[0]
             place = ".".join(map(str, one["loc"]))
@@ -221,7 +236,7 @@ def _check_tensor(one: TensorChange) -> None:
             raise ValueError(f"shape {show(form[1])}, expected whole numbers")
     if (one.old is None, one.new is None) != _LACKS[one.change]:
         raise ValueError(f"fingerprints do not fit to {one.change!r}")
-    if one.change != "changed":
+    if one.change != "changed" and not (one.is_stored_whole and one.parts):
         if one.parts:
             raise ValueError(f"has parts, and is {one.change!r}")
         if one.change == "none" and one.old != one.new:
@@ -239,6 +254,8 @@ def _check_tensor(one: TensorChange) -> None:
                 f"part at {part.first}: {part.n_changed} of {part.n_elements} elements changed, in "
                 f"the layout {part.layout!r}"
             )
+        if one.is_stored_whole and (part.layout, part.n_changed) != ("dense", part.n_elements):
+            raise ValueError(f"part at {part.first}: a tensor that is {one.change} is 'dense'")
 
 
 def _forms(one: TensorChange) -> list[Form]:
@@ -254,7 +271,7 @@ def _check_stored(manifest: Manifest) -> None:
     for one in manifest.tensors:
         names = one.entries()
         expected.update(names)
-        if manifest.coder != "none" and not one.is_stored_whole:
+        if manifest.coder != "none" and (one.parts or not one.is_stored_whole):
             expected.update(map(frames_name, names))
     small = {one.entry for one in manifest.kept_files} - expected
     odd = sorted((manifest.stored.keys() - small) ^ expected)

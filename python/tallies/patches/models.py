@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import refuse_undecodable
 from ..checkpoint.tensors import TensorInfo
-from ..engine.arrays import Array, is_torch, view
+from ..engine.arrays import Array, is_torch, stored_shape, view
 from ..engine.files import Place, PlanFiles
 from ..engine.fingerprints import content, content_of, copy_out
 from ..errors import InputError
@@ -24,7 +24,7 @@ Source: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | Model"
 
 Write: TypeAlias = Callable[[bytes, int], object]
 
-_NAMES: Final = {one.array_name: one.name for one in TABLE}
+_NAMES: Final = {one.array_name: one.name for one in TABLE if one.array_name}
 
 
 class Model(Protocol):
@@ -171,7 +171,7 @@ class InMemory:
         if text not in _NAMES:
             view(name, value)  # refuses what is no array of a dtype that can be stored
             raise InputError(f"{self.label}: tensor {show(name)}: dtype {text} cannot be stored")
-        return (_NAMES[text], tuple(map(int, value.shape)))
+        return (_NAMES[text], stored_shape(_NAMES[text], value.shape))
 
     def place(self, files: PlanFiles, name: str) -> tuple[Place, object]:
         """Return the place of a tensor's bit patterns, and what keeps it there."""

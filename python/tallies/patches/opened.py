@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from collections.abc import Mapping
@@ -9,18 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ..checkpoint.data import chunks
+from ..checkpoint.data import whole
 from ..checkpoint.json_text import json_object, read_text
 from ..checkpoint.occupied import PATCH, PATCH_NAME
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.weight_names import SAFETENSORS
 from ..coding import Damaged, Fields
-from ..engine.fingerprints import content_of, tensor_fingerprint
+from ..engine.fingerprints import tensor_fingerprint
 from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
 from ..recipe.places import Places
 from ..spec.dtypes import DTYPES
+from .content import content_in_place
 from .frames import decoded, fields_of
 from .kept import KeptFile, checksum
 from .layout import (
@@ -52,6 +54,8 @@ class Patch:
     entries: Mapping[str, TensorInfo]
     n_bytes: int
     """The bytes of all its files."""
+    memory: memoryview | None = None
+    """The bytes of a patch that is no file, to read where they lie."""
 
     @classmethod
     def open(cls, source: object, label: str = "patch") -> Patch:
@@ -100,7 +104,8 @@ class Patch:
             return PartChange("none")
         unit = DTYPES[tensor.dtype]
         n_values = part.n_elements if part.layout == "dense" else part.n_changed
-        fields = fields_of(self.manifest.values, tensor.dtype)
+        values_kind = "new" if tensor.is_stored_whole else self.manifest.values
+        fields = fields_of(values_kind, tensor.dtype)
         values = self._content(names.values, n_values * unit, unit, threads, fields)
         if names.positions is None or names.blocks is None:
             return PartChange(part.layout, values=values)
@@ -115,7 +120,7 @@ class Patch:
         return PartChange(part.layout, positions, values, blocks)
 
     def new_tensor(self, name: str) -> TensorInfo:
-        """Return the place of a tensor that the patch has whole, under the tensor's own name."""
+        """Return the place of a tensor that is stored whole and uncoded, under its own name."""
         return replace(self.entries[new_name(name)], name=name)
 
     def check_new(self, name: str, lanes: list[int]) -> None:
@@ -167,10 +172,13 @@ class Patch:
             )
         return found[:n_bytes]
 
-    def _read(self, name: str) -> bytearray:
+    def _read(self, name: str) -> memoryview:
         tensor = self.entries[name]
-        data = bytearray().join(chunks(tensor))
-        self._check(tensor, tensor_fingerprint(tensor, content_of(data)))
+        if self.memory is not None:
+            data = self.memory[tensor.offset : tensor.offset + tensor.n_bytes]
+        else:
+            data = memoryview(whole(tensor))
+        self._check(tensor, tensor_fingerprint(tensor, content_in_place(data)))
         return data
 
     def _check(self, tensor: TensorInfo, found: str) -> None:
@@ -244,6 +252,9 @@ def _open_bytes(data: bytes, label: str) -> Patch:
         while view:
             view = view[os.write(file, view) :]
         patch = _open_file(Path(f"/proc/self/fd/{file}"), label)
+        # Private pages, so that whoever takes memory that may be written takes this as it is.
+        memory = memoryview(mmap.mmap(file, len(data), access=mmap.ACCESS_COPY))
+        patch = replace(patch, memory=memory)
     except BaseException:
         os.close(file)
         raise
@@ -259,7 +270,7 @@ def _checked(patch: Patch) -> Patch:
         verb = "lacks" if odd[0] in stored else "has"
         raise InputError(f"{patch.label}: {verb} entry {show(odd[0])}, unlike it says; {_AGAIN}")
     for one in patch.manifest.tensors:
-        if one.is_stored_whole:
+        if one.is_stored_whole and not one.parts:
             _refuse_form(patch, new_name(one.name), one.new_form)
         for number, part in enumerate(one.parts):
             _check_part(patch, one, number, part)

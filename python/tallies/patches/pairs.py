@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..engine.fingerprints import tensor_fingerprint
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import n_stored, size_of
 from .growing import Form as Face
-from .layout import n_elements, parts_of
+from .layout import parts_of
 from .manifest import ChangeWord, Form, Part, TensorChange
 from .models import Model
 
@@ -24,16 +24,21 @@ class Pair:
     parts: list[Part] = field(default_factory=list)
 
     @property
+    def is_stored_whole(self) -> bool:
+        """True if the new tensor is stored as it is, as the old model has none in its form."""
+        return self.new is not None and not self.is_compared
+
+    @property
     def is_compared(self) -> bool:
         """True if both models have the tensor in one form, so that elements change in place."""
         return self.old == self.new
 
     @property
     def n_elements(self) -> int:
-        """The elements of the new tensor; of the old one where there is no new one."""
+        """The stored elements of the new tensor; of the old one where there is no new one."""
         form = self.new or self.old
         assert form is not None
-        return n_elements(form[1])
+        return n_stored(*form)
 
     def slices(self) -> list[tuple[int, int]]:
         """Return the first element and the number of elements of each part to compare."""
@@ -41,7 +46,7 @@ class Pair:
 
     def n_bytes(self, form: Form | None) -> int:
         """Return the bytes of the tensor in a form; none without."""
-        return 0 if form is None else DTYPES[form[0]] * n_elements(form[1])
+        return 0 if form is None else size_of(*form)
 
     def record(self) -> TensorChange:
         """Return what became of the tensor, once all of it was found."""
@@ -58,7 +63,7 @@ class Pair:
             new=new,
             old_dtype=was[0] if was else None,
             old_shape=was[1] if was else None,
-            parts=tuple(self.parts) if self._change() == "changed" else (),
+            parts=tuple(self.parts) if self._change() != "none" else (),
         )
 
     def _change(self) -> ChangeWord:

@@ -70,7 +70,9 @@ class PatchReport(Usage):
 def counts(tensors: Iterable[TensorChange]) -> dict[str, Any]:
     """Return the counts of a report over the records of tensors, of one patch or of several."""
     records = list(tensors)
-    layouts = Counter(part.layout for one in records for part in one.parts)
+    layouts = Counter(
+        part.layout for one in records if not one.is_stored_whole for part in one.parts
+    )
     return {
         "tensors": dict(sorted(Counter(one.change for one in records).items())),
         "layouts": dict(sorted(layouts.items())),

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import copy_file
 from ..errors import StorageError
+from ..messages import show
 from .chains import Link
 from .kept import ChangeOfFile, KeptFile, SmallFile, checksum, is_small_name
 from .models import Model, OnDisk
@@ -23,6 +24,8 @@ class Differing:
     """The record of each, by path beside the weights."""
     sides: tuple[Mapping[str, Path], Mapping[str, Path]] = ({}, {})
     """The places of the old and of the new files."""
+    left_out: tuple[str, ...] = ()
+    """Files that differ, and whose names no patch can have."""
 
     @classmethod
     def between(cls, old: Model, new: Model) -> Differing:
@@ -37,15 +40,26 @@ class Differing:
         for side in (old, new):
             if not isinstance(side, OnDisk) or not os.path.isdir(side.checkpoint.path):
                 return cls({})
-            places = side.small_files()
-            sides.append({name: path for name, path in places.items() if is_small_name(name)})
+            sides.append(side.small_files())
         before, after = sides
-        records = {}
+        records, left_out = {}, []
         for name in sorted(before.keys() | after.keys()):
             was, data = (_read(one.get(name)) for one in sides)
-            if was != data:
+            if was == data:
+                continue
+            if is_small_name(name):
                 records[name] = _record(was, data)
-        return cls(records, (before, after))
+            else:
+                left_out.append(name)
+        return cls(records, (before, after), tuple(left_out))
+
+    def warnings(self) -> list[str]:
+        """Return a warning for each file that is left out."""
+        return [
+            f"file {show(name)} differs, and the patch is without it: its name cannot be printed; "
+            "rename it, or copy it beside the new model"
+            for name in self.left_out
+        ]
 
     def place(self, one: KeptFile) -> Path:
         """Return the place of a file that the patch keeps."""

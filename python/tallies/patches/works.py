@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -13,11 +13,13 @@ from ..engine.files import PlanFiles
 from ..engine.fingerprints import add_content, tensor_fingerprint
 from ..engine.usage import Advance
 from ..errors import InputError
+from ..linalg.threads import Workers
 from ..messages import show
 from ..spec.dtypes import DTYPES
 from .chains import Link
 from .layout import PART_BYTES, parts_of
 from .part_change import PartChange
+from .zeros import zeros_of
 
 T = TypeVar("T")
 
@@ -34,7 +36,8 @@ class Work:
     name: str
     source: TensorInfo
     links: list[Link]
-    expected_old: str
+    expected_old: str | None
+    """None for zeros that a link fills."""
     expected_new: str
     origin: Link | None = None
     """The link that has the source; None for a tensor of the old model."""
@@ -53,7 +56,7 @@ class Work:
     def check_old(self, first: Link) -> None:
         """Raise InputError unless what was read is what the links start from."""
         found = tensor_fingerprint(self.source, self.old_lanes)
-        if found == self.expected_old:
+        if self.expected_old in (found, None):
             return
         if self.origin is not None:
             raise InputError(
@@ -97,13 +100,21 @@ def works_of(links: Sequence[Link], tensors: Mapping[str, TensorInfo]) -> list[W
             if one is not None and one.change == "changed"
         ]
         if whole:
-            origin = links[start]
-            source = origin.patch.new_tensor(name)
-            works.append(Work(name, source, changing, origin.new_table[name], expected, origin))
+            works.append(_of_whole(links[start], name, changing, expected))
         else:
             old = links[0].old_table[name]
             works.append(Work(name, tensors[name], changing, old, expected))
     return works
+
+
+def _of_whole(origin: Link, name: str, changing: list[Link], expected: str) -> Work:
+    """Return the work on a tensor that a link has whole: coded, it is a change of zeros."""
+    record = origin.changes[name]
+    if not record.parts:
+        source = origin.patch.new_tensor(name)
+        return Work(name, source, changing, origin.new_table[name], expected, origin)
+    zeros = zeros_of(name, record.dtype, record.shape)
+    return Work(name, zeros, [origin, *changing], None, expected, origin)
 
 
 @dataclass
@@ -175,10 +186,10 @@ def _batches(works: Sequence[Work], most: int, threads: int) -> Iterator[list[Lo
 def _ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield items of which the next is made in a thread while the caller has the last."""
     end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[Any] = pool.submit(next, items, end)
+    with Workers(1) as pool:
+        coming: Future[Any] = pool.submit_undisturbed(next, items, end)
         while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
+            coming = pool.submit_undisturbed(next, items, end)
             yield item
 
 
@@ -236,5 +247,5 @@ class Jobs:
             self._numbers[work.name] = len(self._numbers)
             outputs = [self._files.bits_place(self._outputs[work.name])] if self._outputs else []
             source = self._files.bits_place(work.source)
-            self._files.plan.add_job(work.source.n_elements, [source], outputs)
+            self._files.plan.add_job(work.source.n_stored, [source], outputs)
         return self._numbers[work.name]

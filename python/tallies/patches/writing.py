@@ -11,7 +11,7 @@ from ..checkpoint.files import copy_file
 from ..checkpoint.occupied import PATCH, PATCH_NAME
 from ..coding import Fields
 from ..errors import StorageError
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import DTYPES, size_of
 from .frames import code, fields_of
 from .growing import Entries, InBytes, InFile, longest_header
 from .kept import KeptFile
@@ -24,10 +24,12 @@ from .layout import (
     frames_entry,
     frames_name,
     new_name,
+    parts_of,
     positions_entry,
     values_entry,
+    values_name,
 )
-from .manifest import Form, Manifest, Stored
+from .manifest import Form, Manifest, Part, Stored
 from .part_change import PartChange
 
 _MOST_BYTES: Final = 5 * 10**9
@@ -96,15 +98,46 @@ class Writer:
         self,
         tensor: str,
         form: Form,
-        n_bytes: int,
-        pieces: Callable[[Callable[[bytes, int], object]], object],
-    ) -> list[int]:
-        """Write a whole tensor, whose bytes ``pieces`` hands over; return its fingerprint."""
+        pieces: Callable[[Callable[[bytes, int], object]], list[int]],
+    ) -> tuple[list[int], list[Part]]:
+        """Write a whole tensor, whose bytes ``pieces`` hands over.
+
+        Returns:
+            Its content fingerprint, which ``pieces`` returns; and its parts where it is coded.
+        """
+        if self._coder != "none" and size_of(*form):
+            return self._add_coded(tensor, form, pieces)
+        n_bytes = size_of(*form)
         entries = self._place.entries(n_bytes)
         name = new_name(tensor)
         lanes = entries.add_pieces((name, *form), n_bytes, pieces)
         self._note(entries, name)
-        return lanes
+        return lanes, []
+
+    def _add_coded(
+        self,
+        tensor: str,
+        form: Form,
+        pieces: Callable[[Callable[[bytes, int], object]], list[int]],
+    ) -> tuple[list[int], list[Part]]:
+        unit = DTYPES[form[0]]
+        parts = [
+            Part(first=first, n_elements=n, layout="dense", n_changed=n)
+            for first, n in parts_of(*form)
+        ]
+        held, done = bytearray(), 0
+
+        def write(data: bytes, at: int) -> None:
+            nonlocal held, done
+            held += data
+            while done < len(parts) and len(held) >= parts[done].n_elements * unit:
+                n_bytes = parts[done].n_elements * unit
+                own, held = memoryview(bytes(held[:n_bytes])), held[n_bytes:]
+                entry = values_entry(values_name(tensor, done), unit, n_bytes)
+                self._add(entry, own, unit, fields_of("new", form[0]))
+                done += 1
+
+        return pieces(write), parts
 
     def _add(
         self, entry: Entry, data: memoryview, unit: int, fields: Fields = Fields.BYTES
@@ -238,13 +271,13 @@ def metadata_room(manifest: Manifest) -> int:
 
 
 def longest_entries(
-    parts: Mapping[str, int], whole: Iterable[str], small: Iterable[str]
+    parts: Mapping[str, int], whole: Mapping[str, int], small: Iterable[str]
 ) -> list[str]:
     """Return the names of all entries that a patch may have, coded or not.
 
     Args:
         parts: The number of parts of each tensor that is compared.
-        whole: The tensors that are stored whole.
+        whole: The number of parts of each tensor that is stored whole.
         small: The entries of the small files.
     """
     found = []
@@ -252,4 +285,7 @@ def longest_entries(
         names = [one for n in range(n_parts) for one in PartEntries.of(name, n, "gaps").names]
         found += names
         found += map(frames_name, names)
-    return [*found, *map(new_name, whole), *small]
+    for name, n_parts in whole.items():
+        names = [values_name(name, n) for n in range(n_parts)]
+        found += [new_name(name), *names, *map(frames_name, names)]
+    return [*found, *small]

@@ -5,6 +5,7 @@ A new type is a row here and, if the native code merges it, in csrc/core/dtype.h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -17,9 +18,9 @@ class DType:
     name: str
     """The name that safetensors gives it."""
     n_bytes: int
-    """Bytes of an element."""
+    """Bytes of an element; 1 where elements share bytes, which are what is stored then."""
     array_name: str
-    """The name that numpy (or ml_dtypes) and torch give it."""
+    """The name that numpy (or ml_dtypes) and torch give it; empty where no array holds it."""
     code: int | None = None
     """The number of ``tallies::DType``, for types that merge; None for types that are copied."""
     short_name: str = ""
@@ -28,10 +29,16 @@ class DType:
     """The kernels read and write the type without a detour through float32."""
     in_ml_dtypes: bool = False
     """NumPy itself lacks the type."""
+    n_bits: int = 0
+    """Bits of an element, where elements share bytes."""
+    in_array: int = 1
+    """Elements that are one of an array of torch."""
+    is_opaque: bool = False
+    """Values have no meaning here: bits are compared, copied and patched, and nothing more."""
 
     @property
     def is_float(self) -> bool:
-        """Return whether the type is a floating-point one; all of those merge."""
+        """Return whether tensors of the type merge, as floating-point numbers."""
         return self.code is not None
 
 
@@ -51,17 +58,14 @@ TABLE: Final = (
     DType("U16", 2, "uint16"),
     DType("U8", 1, "uint8"),
     DType("BOOL", 1, "bool"),
+    DType("C64", 8, "complex64", is_opaque=True),
+    DType("F8_E4M3FNUZ", 1, "float8_e4m3fnuz", is_opaque=True, in_ml_dtypes=True),
+    DType("F8_E5M2FNUZ", 1, "float8_e5m2fnuz", is_opaque=True, in_ml_dtypes=True),
+    DType("F8_E8M0", 1, "float8_e8m0fnu", is_opaque=True, in_ml_dtypes=True),
+    DType("F6_E2M3", 1, "", is_opaque=True, n_bits=6),
+    DType("F6_E3M2", 1, "", is_opaque=True, n_bits=6),
+    DType("F4", 1, "float4_e2m1fn_x2", is_opaque=True, n_bits=4, in_array=2),
 )
-
-_MX: Final = "of MX (microscaling) quantisation"
-_AMD: Final = "float8 of AMD's older devices"
-
-UNSUPPORTED: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"), _MX),
-    **dict.fromkeys(("F8_E4M3FNUZ", "F8_E5M2FNUZ"), _AMD),
-    "C64": "of complex numbers",
-}
-"""Further types of safetensors, which are refused by name, and what they are."""
 
 _BY_CODE: Final = {one.code: one for one in TABLE if one.code is not None}
 _MERGED: Final = tuple(_BY_CODE[code] for code in range(len(_BY_CODE)))
@@ -70,7 +74,10 @@ BY_NAME: Final[Mapping[str, DType]] = {one.name: one for one in TABLE}
 """All types, by the name that safetensors gives them."""
 
 DTYPES: Final[Mapping[str, int]] = {one.name: one.n_bytes for one in TABLE}
-"""Bytes of an element, by the name that safetensors gives the type."""
+"""Bytes of what is stored, by the name that safetensors gives the type; see ``n_stored``."""
+
+OPAQUE: Final = frozenset(one.name for one in TABLE if one.is_opaque)
+"""The types whose values have no meaning here."""
 
 FLOATS: Final = frozenset(one.name for one in TABLE if one.is_float)
 """The floating-point types, which merge."""
@@ -104,6 +111,37 @@ _SPELLINGS: Final = {
     for spelling in (one.array_name, one.name.lower(), one.short_name)
     if spelling
 }
+
+
+def n_stored(dtype: str, shape: Iterable[int]) -> int:
+    """Count what a tensor stores: its elements, or bytes for a type whose elements share them.
+
+    >>> n_stored("BF16", (2, 3)), n_stored("F4", (2, 3)), n_stored("F6_E2M3", (4,))
+    (6, 3, 3)
+    """
+    n, bits = math.prod(shape), BY_NAME[dtype].n_bits
+    return -(-n * bits // 8) if bits else n
+
+
+def size_of(dtype: str, shape: Iterable[int]) -> int:
+    """Return the bytes of a tensor, and of a last one that is not full."""
+    return DTYPES[dtype] * n_stored(dtype, shape)
+
+
+def fills_bytes(dtype: str, shape: Iterable[int]) -> bool:
+    """Return whether a tensor is a whole number of bytes, without which it cannot be stored."""
+    return math.prod(shape) * BY_NAME[dtype].n_bits % 8 == 0
+
+
+def refusal(dtype: str, what: str) -> str:
+    """Word that tensors of a type are copied, where they were to be merged or packed.
+
+    >>> refusal("I64", "merged"), refusal("F4", "merged")
+    ('integers are not merged', 'tensors of F4 are not merged (convert the models to BF16 first)')
+    """
+    if dtype in OPAQUE:
+        return f"tensors of {dtype} are not {what} (convert the models to BF16 first)"
+    return f"integers are not {what}"
 
 
 def promoted(names: Iterable[str]) -> str:

@@ -23,7 +23,7 @@ from ..messages import show
 from ..recipe.adapters import with_base
 from ..recipe.inputs import open_stored, open_whole
 from ..recipe.places import Places
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import fills_bytes, size_of
 from .codecs import registry as codecs
 from .manifest import Manifest, open_files
 from .origins import base_place, relocate, root_of
@@ -103,17 +103,19 @@ class Store:
         self,
         task: str,
         *,
+        tensors: Iterable[str] | None = None,
         framework: str = "numpy",
         mask_lambda: float | None = None,
         threads: int | None = None,
     ) -> dict[str, Any]:
-        """Restore all tensors of a task in memory.
+        """Restore the tensors of a task in memory.
 
         A masked tensor is base + scale * (mask ? shared : +0): the product and the sum are rounded
         in float32, the result once to the base's dtype.
 
         Args:
             task: The name of the task.
+            tensors: The names of those to restore; by default, all. Nothing else is read.
             framework: "numpy" for arrays, "torch" for tensors.
             mask_lambda: The lambda of one of several candidates.
             threads: The number of threads; by default, all cores.
@@ -129,6 +131,8 @@ class Store:
         >>> Store.open("store").load("math")["head.weight"]  # doctest: +SKIP
         """
         names = self.restoring(task, mask_lambda).names
+        if tensors is not None:
+            names = restored_names(names, tensors)
         return self._load(task, names, framework, mask_lambda, threads)
 
     def tensor(
@@ -176,11 +180,16 @@ class Store:
                 f"tensor {show(name)}: found elements {start} to {stop}, expected a range of the "
                 f"{n_elements} that it has"
             )
-        array, address = new_array(name, one.dtype(name), (stop - start,), framework)
+        dtype = one.dtype(name)
+        if not (fills_bytes(dtype, (start,)) and fills_bytes(dtype, (stop,))):
+            raise InputError(
+                f"tensor {show(name)}: elements {start} to {stop} of {dtype} begin or end within a "
+                "byte; read a range of whole bytes"
+            )
+        array, address = new_array(name, dtype, (stop - start,), framework)
         if start < stop:
-            size = DTYPES[one.dtype(name)]
-            room = (ctypes.c_char * (size * (stop - start))).from_address(address)
-            one.restore_range(name, size * start, memoryview(room).cast("B"))
+            room = (ctypes.c_char * size_of(dtype, (stop - start,))).from_address(address)
+            one.restore_range(name, size_of(dtype, (start,)), memoryview(room).cast("B"))
         return array
 
     def unpack(self, task: str, out: str | os.PathLike[str], **options: Any) -> UnpackReport:

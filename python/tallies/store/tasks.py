@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..checkpoint.parts import Part
-from ..spec.dtypes import DTYPES
+from ..spec.dtypes import DTYPES, fills_bytes
 
 
 @dataclass
@@ -75,7 +75,8 @@ class Task:
 
 
 def _form(dtype: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
-    if dtype not in DTYPES or not all(type(n) is int and n >= 0 for n in shape):
+    is_shape = all(type(n) is int and n >= 0 for n in shape)
+    if dtype not in DTYPES or not is_shape or not fills_bytes(dtype, shape):
         raise ValueError(f"found {dtype} {list(shape)}, expected a dtype and a shape")
     return dtype, tuple(shape)
 

@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from .._core import fingerprint
+from ..engine.arrays import array_shape
 from ..engine.fingerprints import add_content, tensor_fingerprint
 from ..engine.odd_tensors import odd_kind
 from ..errors import InputError
@@ -134,15 +135,15 @@ def _check(link: Link, one: TensorChange, own: Mapping[str, torch.Tensor]) -> No
     where = f"model: tensor {show(one.name)}"
     if (odd := odd_kind(tensor)) is not None:
         raise InputError(f"{where} is {odd[0]}, expected a dense tensor; {odd[1]}")
-    dtype = getattr(torch, BY_NAME[one.dtype].array_name)
+    dtype, shape = _as_array(link, one)
     if tensor.dtype != dtype:
         raise InputError(
             f"{where} is {_word(tensor.dtype)}, and {link.label} changes the bits of "
             f"{_word(dtype)}; load the model in the dtype of its checkpoint"
         )
-    if tuple(tensor.shape) != one.shape:
+    if tuple(tensor.shape) != shape:
         raise InputError(
-            f"{where} has shape {list(tensor.shape)}, and {link.label} changes {list(one.shape)}"
+            f"{where} has shape {list(tensor.shape)}, and {link.label} changes {list(shape)}"
         )
     if not tensor.is_contiguous():
         raise InputError(
@@ -153,6 +154,18 @@ def _check(link: Link, one: TensorChange, own: Mapping[str, torch.Tensor]) -> No
         raise InputError(
             f"{where} is an inference tensor, which changes inside torch.inference_mode() alone"
         )
+
+
+def _as_array(link: Link, one: TensorChange) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Return the dtype and the shape of a tensor of torch that is changed."""
+    shape = array_shape(one.dtype, one.shape)
+    name = BY_NAME[one.dtype].array_name
+    if shape is None or not hasattr(torch, name):
+        raise InputError(
+            f"{link.label}: tensor {show(one.name)} is {one.dtype} {list(one.shape)}, which torch "
+            "has no tensor for; apply the patch to the model's files"
+        )
+    return getattr(torch, name), shape
 
 
 def _word(dtype: torch.dtype) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from ...engine.arrays import array_shape
 from ...errors import InputError
 from ...messages import show
 from ...spec.dtypes import BY_NAME, FLOATS, TABLE
@@ -33,7 +34,7 @@ from .updates import (
 if TYPE_CHECKING:
     import torch
 
-_NAMES: Final = {one.array_name: one.name for one in TABLE}
+_NAMES: Final = {one.array_name: one.name for one in TABLE if not one.is_opaque}
 _POSITIONS: Final = ("int32", "int64")
 
 
@@ -140,9 +141,15 @@ def from_patch(patch: OnePatch, base: str | os.PathLike[str]) -> list[WeightPatc
 def _weight_patch(one: ChangedTensor) -> WeightPatch:
     import torch
 
-    dtype = getattr(torch, BY_NAME[one.dtype].array_name)
+    name, shape = BY_NAME[one.dtype].array_name, array_shape(one.dtype, one.shape)
+    if shape is None or not hasattr(torch, name):
+        raise InputError(
+            f"tensor {show(one.name)} is {one.dtype} {list(one.shape)}, which torch has no tensor "
+            "for, and neither have vLLM's patches"
+        )
+    dtype = getattr(torch, name)
     if one.dtype not in FLOATS:
-        return WeightPatch(one.name, one.shape, dtype, _tensor(one.new, dtype))
+        return WeightPatch(one.name, shape, dtype, _tensor(one.new, dtype))
     at = one.positions()
     values = _tensor(one.new[at], dtype)
     if bool(values.float().isnan().any()):

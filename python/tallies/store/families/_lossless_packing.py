@@ -92,10 +92,13 @@ def pack_task(job: PackJob, pairs: Mapping[str, Pair], path: Path) -> Written:
     found = Written()
     tables: dict[str, array[int]] = {}
     sizes: dict[str, int] = {}
-    with ByteRanges() as ranges, _writing(path) as file:
+    with (
+        ByteRanges() as ranges,
+        in_order(partial(_code, ranges), pieces, n_workers(job.limits)) as results,
+        _writing(path) as file,
+    ):
         room = _room([pairs[name].expert for name in names])
         stream = _Stream(file, room)
-        results = in_order(partial(_code, ranges), pieces, n_workers(job.limits))
         taken = groupby(results, key=lambda one: one[0].pair.expert.name)
         for name, group in taken:
             pair = pairs[name]

@@ -95,23 +95,24 @@ def unpack(
             for one in sources
             for part in ([*groups(one.tensor.n_bytes, one.unit)] or [slice(0, 0)])
         )
-        results = in_order(partial(_restore, ranges, to, outputs), pieces, n_workers(limits))
-        for name, found in groupby(results, key=lambda one: one.name):
-            frames, base = [0] * 8, [0] * 8
-            is_right, has_base = True, True
-            for one in found:
-                add_content(lanes[name], one.output)
-                add_content(frames, one.frames)
-                has_base &= one.base is not None
-                add_content(base, one.base or [0] * 8)
-                is_right &= one.is_right
-                if progress is not None:
-                    progress(one.n_bytes)
-            task.check(task.own[name], frames)
-            if has_base and name in task.base and task.base[name].n_bytes:
-                task.check(task.base[name], base)
-            if not is_right:
-                raise _other_values(task.own[name])
+        workers = n_workers(limits)
+        with in_order(partial(_restore, ranges, to, outputs), pieces, workers) as results:
+            for name, found in groupby(results, key=lambda one: one.name):
+                frames, base = [0] * 8, [0] * 8
+                is_right, has_base = True, True
+                for one in found:
+                    add_content(lanes[name], one.output)
+                    add_content(frames, one.frames)
+                    has_base &= one.base is not None
+                    add_content(base, one.base or [0] * 8)
+                    is_right &= one.is_right
+                    if progress is not None:
+                        progress(one.n_bytes)
+                task.check(task.own[name], frames)
+                if has_base and name in task.base and task.base[name].n_bytes:
+                    task.check(task.base[name], base)
+                if not is_right:
+                    raise _other_values(task.own[name])
     return lanes
 
 

@@ -16,7 +16,7 @@ from ...checkpoint.tensors import TensorInfo
 from ...engine.files import NOWHERE, Place, PlanFiles, native, place_code
 from ...errors import InputError
 from ...messages import show
-from ...spec.dtypes import CODES_BY_SIZE, DTYPES
+from ...spec.dtypes import BY_NAME, CODES_BY_SIZE, DTYPES
 from ..codecs.sparse import Sparse, ValueType
 
 
@@ -71,11 +71,11 @@ def entries_of(
         parameters: All parameters of the sparse codec.
     """
     values = Values.of(parameters)
-    dtype = tensor.dtype
+    dtype = "U8" if BY_NAME[tensor.dtype].n_bits else tensor.dtype
     if values is not Values.REPLACED:
         dtype = ValueType(parameters["values"]).dtype(dtype)
     entries: list[Entry] = [
-        (name, "U8", ((tensor.n_elements + 7) // 8,)),
+        (name, "U8", ((tensor.n_stored + 7) // 8,)),
         (values_name(name), dtype, (n_kept,)),
     ]
     if values is Values.QUANTIZED:
@@ -108,7 +108,7 @@ def part_places(
 
 def row_length(tensor: TensorInfo) -> int:
     """Return how many elements of a tensor share the scale of int8 values; at least 1."""
-    return max(tensor.n_elements // max(n_rows(tensor), 1), 1)
+    return max(tensor.n_stored // max(n_rows(tensor), 1), 1)
 
 
 def source_of(

@@ -86,7 +86,7 @@ def pack(
     files = PlanFiles(Plan(True))
     for pair in pairs:
         inputs = [input_of(files, one, values) for one in pair]
-        files.plan.add_job(pair[0].n_elements, inputs, [])
+        files.plan.add_job(pair[0].n_stored, inputs, [])
     floors = _floors(files.plan, list(base.values()), parameters, limits, progress)
     rules = [
         SparseRule(job=job, values=values, floor=floor, row_length=row_length(tensor))
@@ -148,7 +148,7 @@ def _floors(
     by_tensor = parameters["scope"] == Scope.TENSOR
     floors: list[int] = []
     for groups in _batches([[job] for job in jobs] if by_tensor else [jobs]):
-        sizes = [sum(tensors[job].n_elements for job in group) for group in groups]
+        sizes = [sum(tensors[job].n_stored for job in group) for group in groups]
         ranks = [rank(size, parameters["density"], Equal.KEEP, PAPER) for size in sizes]
         units = [
             Unit(jobs=group, ranks=[one.rank]) for group, one in zip(groups, ranks, strict=True)

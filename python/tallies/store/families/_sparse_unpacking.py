@@ -68,14 +68,14 @@ def unpack(
     for name in outputs:
         refuse_other_entries(name, base[name], stored, parameters)
         entries.append(part_places(files, stored, name, values))
-    masks = [(base[name].n_elements, one[0]) for name, one in zip(outputs, entries, strict=True)]
+    masks = [(base[name].n_stored, one[0]) for name, one in zip(outputs, entries, strict=True)]
     counts = count_masks(files.plan, masks, limits, progress)
     for name, starts in zip(outputs, counts, strict=True):
         refuse_other_count(stored[values_name(name)], starts.n_set)
     for (name, places), one, starts in zip(outputs.items(), entries, counts, strict=True):
         place = values_place(files, base[name], values)
         files.plan.add_job(
-            base[name].n_elements,
+            base[name].n_stored,
             [place, source_of(base[name], one, starts, values)],
             [(file, offset, place[2]) for file, offset, _ in places],
         )

@@ -95,7 +95,7 @@ class SparseFamily(Family):
         values, base = Values.of(self.parameters), task.base[name]
         stored = task.own[values_name(name)]
         mask, first, *scales = addresses
-        starts = count_mask(mask=mask, n_elements=base.n_elements)
+        starts = count_mask(mask=mask, n_elements=base.n_stored)
         refuse_other_count(stored, starts.n_set)
         places = (
             (-1, mask, PACKED_BITS),

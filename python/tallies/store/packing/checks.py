@@ -11,6 +11,7 @@ from ...checkpoint.match import Match, Model
 from ...checkpoint.tensors import TensorInfo
 from ...errors import InputError
 from ...messages import either, show
+from ...spec.dtypes import refusal
 from ..families.family import Family
 from ..families.registry import codecs_that_read_decoded
 from .inputs import Opened
@@ -84,6 +85,6 @@ def check_copied(models: Sequence[Model], matched: Match) -> None:
             if own is not None and not same_bytes(base.tensors[name], own):
                 raise InputError(
                     f"{task.label}: tensor {name!r} is {own.dtype} and differs from "
-                    f"that of {base.label}; integers are not packed: pass --param integers=base to "
-                    "take the base's"
+                    f"that of {base.label}; {refusal(own.dtype, 'packed')}: pass --param "
+                    "integers=base to take the base's"
                 )

@@ -24,6 +24,8 @@ class UnpackReport(Usage):
     codec: str
     source: str
     fingerprint: str
+    tensors: list[str] | None
+    """The tensors that were asked for; None for all."""
     exact: bool
     """True if the tensors are the expert's, bit for bit."""
     files: dict[str, int]
@@ -74,6 +76,9 @@ def _rows(report: UnpackReport) -> Iterator[tuple[str, str]]:
     n_bytes = format_size(sum(report.files.values()))
     size = f"{n_bytes} in {counted(len(report.files), 'file')}"
     yield "output", f"{report.path}: {size}, fingerprint {report.fingerprint}"
+    if report.tensors is not None:
+        yield "result", f"{counted(len(report.tensors), 'tensor')} of the task"
+        return
     if not report.exact:
         made = "the merge of" if codecs.get(report.codec).is_exact else "a reconstruction of"
         yield "result", f"{made} {report.source}"

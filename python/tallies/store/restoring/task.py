@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..lambdas import text
 from ..manifest import SHARED, Manifest
 from ..sharing import with_borrowed
 from ..tasks import Task
-from .checks import Write, refuse_damaged
+from .checks import Write, refuse_damaged, restored_names
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Restoring:
     task: str
     file: str
     """The task's own file, relative to the store."""
+    only: tuple[str, ...] | None = None
+    """The tensors to restore, of those that there are; None for all."""
 
     @classmethod
     def of(
@@ -91,7 +93,15 @@ class Restoring:
     def names(self) -> list[str]:
         """The tensors of the task, in the order of their names."""
         stated = self._stated
-        return sorted({*self.manifest.tensors, *stated.forms} - {*stated.lacks})
+        known = {*self.manifest.tensors, *stated.forms} - {*stated.lacks}
+        return sorted(known if self.only is None else restored_names(known, self.only))
+
+    def of_tensors(self, names: Iterable[str]) -> Restoring:
+        """Return the task with these tensors alone; InputError for one that it has not."""
+        found = replace(self, only=tuple(dict.fromkeys(names)))
+        if not found.names:
+            raise InputError(f"{self.path}: task {self.task!r}: found no tensors to restore")
+        return found
 
     def refuse_other_tensors(self) -> None:
         """Raise InputError if the task has tensors that the base has not in the same form."""
@@ -147,9 +157,12 @@ class Restoring:
 
     def n_bytes_read(self) -> int:
         """Return the bytes of base and store that restoring all tensors reads."""
-        n_bytes = sum(one.n_bytes for one in self.base.tensors.values())
-        shared = self.files.get(SHARED, {})
-        return n_bytes + sum(one.n_bytes for row in (self.own, shared) for one in row.values())
+        rows = (self.base.tensors, self.own, self.files.get(SHARED, {}))
+        found = [(name, one.n_bytes) for row in rows for name, one in row.items()]
+        if self.only is not None:
+            wanted = {*self.only, *map(self.source, self.only)}
+            found = [(n, size) for n, size in found if n in wanted or n.split("::")[0] in wanted]
+        return sum(size for _, size in found)
 
     @cached_property
     def family(self) -> Family:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 
 from ..._core import Plan
 from ...checkpoint.destination import Destination
@@ -20,6 +21,7 @@ from ...engine.fingerprints import model_fingerprint, tensor_fingerprint
 from ...engine.limits import allow_open_files, n_threads, tile_limits
 from ...engine.page_cache import io_code
 from ...engine.usage import Advance, Progress, measure
+from ...errors import InputError
 from ...sizes import parse_size
 from ..origins import resolved
 from .report import UnpackReport
@@ -39,6 +41,7 @@ def unpack(
     threads: int | None = None,
     max_shard_size: str | int = "5GB",
     files_from: str | os.PathLike[str] | None = None,
+    tensors: Iterable[str] | None = None,
     overwrite: bool = False,
     sync: bool = False,
     io: str = "auto",
@@ -57,6 +60,8 @@ def unpack(
         max_shard_size: The largest tensor file, as bytes or as text.
         files_from: A checkpoint whose configuration, tokenizer and other small files are copied;
             by default, the task's own files are written as they were.
+        tensors: The tensors to write, which needs ``out`` to be a file; by default, all. Nothing
+            else is read.
         overwrite: Replace an earlier result. Anything else in its place is an error.
         sync: Flush the files to disk before the result appears.
         io: How to read the inputs: "buffered", "direct" or "auto", as for ``merge``.
@@ -71,12 +76,19 @@ def unpack(
         StorageError: Reading or writing fails.
     """
     start = time.perf_counter()
+    if tensors is not None:
+        one = one.of_tensors(tensors)
     entries = one.entries()
     shards = layout_parts(entries, one.template, parse_size(max_shard_size))
     small = SmallFilesOut.of(one, entries, files_from)
     donors = [] if small.donor is None else [small.donor]
     inputs = [one.base.path, one.path, *donors] if one.manifest.has_base else [one.path, *donors]
     destination = Destination(out, inputs, overwrite, of_weights=True)
+    if one.only is not None and not destination.is_file:
+        raise InputError(
+            f"output {str(out)!r}: expected a file whose name ends in .safetensors, as some "
+            "tensors alone are no model"
+        )
     if destination.is_file:
         origin = {RECIPE: json.dumps({"task": one.task, "codec": one.manifest.codec})}
         name = destination.path.name
@@ -123,6 +135,7 @@ def unpack(
             codec=one.manifest.codec,
             source=resolved(task.source, one.path),
             fingerprint=fingerprint,
+            tensors=None if one.only is None else list(one.names),
             exact=fingerprint == task.fingerprint and task.is_whole,
             files=sizes,
             auxiliary_files=[path.as_posix() for path in small.files.paths],
