@@ -47,8 +47,8 @@ class Files {
   void write(int file, const void* from, std::size_t n_bytes, std::uint64_t offset) const;
   // Asks the system to fetch a range that will be read soon.
   void will_need(int file, std::size_t n_bytes, std::uint64_t offset) const;
-  // Closes a file that no pass needs any more. Where a file system of a network tells as late as
-  // that of a full disk, it is an Error.
+  // Closes a file that no pass needs any more; an Error if the file system of a network tells as
+  // late as that of a full disk.
   void close(int file);
 
   // For the buffers of passes over these files.
