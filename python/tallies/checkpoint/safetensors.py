@@ -15,7 +15,15 @@ from typing import Final, TypeGuard
 from ..errors import InputError, StorageError
 from ..messages import show
 from ..spec.dtypes import BY_NAME, DTYPES
-from .json_text import DAMAGED, MAX_HEADER_BYTES, is_texts, json_object, refuse_unreadable
+from .json_text import (
+    DAMAGED,
+    MAX_HEADER_BYTES,
+    MAX_TENSORS,
+    is_texts,
+    json_object,
+    refuse_crowded,
+    refuse_unreadable,
+)
 from .pointers import refuse_pointer
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
 
@@ -35,10 +43,16 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
         StorageError: If the file cannot be read.
     """
     text, data_begin, file_size = _read_header_text(path)
+    refuse_crowded(text, f"{path}: header")
     entries = json_object(text, f"{path}: header", unique_keys=True)
     metadata = entries.pop("__metadata__", None)
     if metadata is None:  # absent, or null
         metadata = {}
+    if len(entries) > MAX_TENSORS:
+        raise InputError(
+            f"{path}: has {len(entries)} tensors, expected at most {MAX_TENSORS}; write the model "
+            "in several files"
+        )
     if not is_texts(metadata):
         raise InputError(
             f"{path}: header: __metadata__ is {show(metadata)}, expected an object of strings; "

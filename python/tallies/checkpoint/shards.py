@@ -13,7 +13,14 @@ from ..messages import counted, either, show, some
 from .builds import builds, choose
 from .causes import refuse_other_file
 from .formats import Format, format_of
-from .json_text import DAMAGED, is_texts, json_object, read_text, refuse_unreadable
+from .json_text import (
+    DAMAGED,
+    is_texts,
+    json_object,
+    read_text,
+    refuse_crowded,
+    refuse_unreadable,
+)
 from .parts import Part
 from .tensors import TensorInfo
 from .weight_names import WeightName, parse_name
@@ -115,7 +122,9 @@ def _all_there(
 
 def _placed(index: Path, form: Format) -> dict[Path, set[str]]:
     """Read the places of a ``weight_map``, all in its directory."""
-    content = json_object(read_text(index), str(index), unique_keys=True)
+    text = read_text(index)
+    refuse_crowded(text, str(index))
+    content = json_object(text, str(index), unique_keys=True)
     weight_map = content.get("weight_map")
     if not is_texts(weight_map) or not weight_map:
         raise InputError(
