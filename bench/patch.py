@@ -2,20 +2,24 @@
 
 python -m bench.patch [--parameters N] [--threads N] [--repeat N] [--directory DIR] [--name NAME]
 
-Models differ in a share of their elements at random places, each by one unit in the last place, as
-the steps of an optimizer leave them. All steps are called in this process, in turns, with files in
-the page cache.
+Models differ in a share of their elements at random places, each by one unit in the last place; for
+sizes, small trained models too, by steps of AdamW. All steps are called in this process, in turns,
+with files in the page cache. Ratios are of the time by the clock and, which other programs disturb
+less, of the processor's.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +28,15 @@ from safetensors.torch import load_file
 import tallies
 from tallies import torch as tallies_torch
 
-from .support import checkpoints, storage
+from .support import checkpoints, storage, tuned
 from .support.checkpoints import Llama
 from .support.harness import Row, n_cores, note, save, table
 from .support.runs import size, tensor_files
 
 _CHANGED = (0.001, 0.01, 0.05, 0.1, 1.0)
+_STEPS = (1, 4, 16, 64)
+"""The steps of AdamW between two models."""
+_BASE_STEPS = 600
 _TIMED = 0.01
 _CHAIN = 10
 # Elements that are drawn at a time.
@@ -58,6 +65,29 @@ def changed(model: Path, out: Path, share: float, seed: int) -> Path:
     return out
 
 
+def entropy(old: Path, new: Path) -> float:
+    """Return the bits an element that differences of two models of 16-bit elements carry.
+
+    It bounds every coder that knows no more than how many elements change, at random places, and
+    how often each exclusive-or of patterns occurs.
+    """
+    counts = np.zeros(1 << 16, np.int64)
+    for of_old, of_new in zip(tensor_files(old), tensor_files(new), strict=True):
+        for before, now in zip(words(of_old), words(of_new), strict=True):
+            counts += np.bincount(before ^ now, minlength=counts.size)
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def words(file: Path) -> Iterator[Any]:
+    """Yield the elements of a file, of 16 bits each, some at a time."""
+    with open(file, "rb") as stream:
+        head = 8 + int.from_bytes(stream.read(8), "little")
+    all_words = np.memmap(file, np.uint16, "r", offset=head)
+    for first in range(0, all_words.size, _DRAWN):
+        yield all_words[first : first + _DRAWN]
+
+
 class Bench:
     """The patches of one size of model."""
 
@@ -69,7 +99,7 @@ class Bench:
         self._n_bytes = size(self._files)
         self._axes = {"parameters": llama.n_parameters, "threads": n_threads}
 
-    def _row(self, job: str, share: float, n_bytes: float) -> Row:
+    def _row(self, job: str, share: float | str, n_bytes: float) -> Row:
         return Row({"job": job, "changed": str(share), **self._axes}, n_bytes=n_bytes)
 
     def _make(self, old: Path, new: Path, name: str, coder: str = "none") -> Path:
@@ -82,15 +112,41 @@ class Bench:
         rows = []
         for share in _CHANGED:
             new = changed(self._old, self._home / "new", share, 1)
-            for coder in ("none", "zstd"):
-                patch = self._make(self._old, new, "patch", coder)
-                row = self._row(f"size, {coder}", share, 0)
-                n_patch = sum(file.stat().st_size for file in patch.rglob("*") if file.is_file())
-                row.facts = {"patch_bytes": n_patch, "times_smaller": self._n_bytes / n_patch}
+            for row in self._sizes_of(self._old, new, share):
+                coder = str(row.case["job"]).removeprefix("size, ")
                 if (coder, share) in _AT_LEAST:
                     row.facts["at_least"] = _AT_LEAST[coder, share]
                 rows.append(row)
         return rows
+
+    def tuned_sizes(self, base_steps: int) -> list[Row]:
+        """The same of small trained models and what steps of AdamW make of them."""
+        pairs = tuned.write(self._home / "tuned", _STEPS, base_steps=base_steps)
+        return [
+            row
+            for n, (old, new) in zip(_STEPS, pairs, strict=True)
+            for row in self._sizes_of(old, new, f"AdamW, {n} steps")
+        ]
+
+    def _sizes_of(self, old: Path, new: Path, share: float | str) -> Iterator[Row]:
+        """Yield a row for each coder, with what the entropy of the changes allows."""
+        n_bytes = size(tensor_files(old))
+        bits = entropy(old, new)
+        for coder in ("none", "zstd"):
+            out = self._home / "patch"
+            made = tallies.make_patch(
+                old, new, out, coder=coder, threads=self._threads, overwrite=True
+            )
+            n_patch = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+            row = self._row(f"size, {coder}", share, 0)
+            row.samples = [made.seconds]
+            row.facts = {
+                "patch_bytes": n_patch,
+                "times_smaller": n_bytes / n_patch,
+                "changed_share": made.n_changed / made.n_elements,
+                "entropy_allows": 16 / bits if bits > 0 else math.inf,
+            }
+            yield row
 
     def times(self) -> list[Row]:
         """Rows of making and applying beside plain reads and copies, in turns."""
@@ -108,60 +164,52 @@ class Bench:
         out, copied = self._home / "out", self._home / "copied"
         n, n_threads = self._n_bytes, self._threads
 
-        def apply(patches: Path | Sequence[Path]) -> None:
+        def apply(patches: Path | Sequence[Path]) -> float:
             report = tallies.apply_patch(patches, self._old, out, threads=n_threads, overwrite=True)
-            calls.append(report.seconds)
+            return report.seconds
 
-        def in_place() -> None:
-            undo = len(self._rows["apply in place"].samples) % 2 == 1
+        def in_place() -> float:
+            undo = len(rows["apply in place"].samples) % 2 == 1
             report = tallies.apply_patch(patch, model, undo=undo, threads=n_threads, sync=False)
-            calls.append(report.seconds)
+            return report.seconds
 
-        def make() -> None:
+        def make() -> float:
             report = tallies.make_patch(
                 self._old, new, self._home / "made", threads=n_threads, overwrite=True
             )
-            calls.append(report.seconds)
+            return report.seconds
 
-        calls: list[float] = []
-        plain: dict[str, Callable[[], float]] = {
+        calls: dict[str, Callable[[], float]] = {
             "read both": lambda: storage.copy(both, copied, 0, n_threads, False),
             "copy": lambda: storage.copy(self._files, copied, n, n_threads, True),
-        }
-        ours: dict[str, Callable[[], None]] = {
             "make": make,
             "apply": lambda: apply(patch),
             f"apply {_CHAIN}": lambda: apply(chain),
             "apply in place": in_place,
         }
-        self._rows = {
-            name: self._row(name, _TIMED, n_bytes)
-            for name, n_bytes in (
-                ("read both", 2 * n),
-                ("copy", 2 * n),
-                ("make", 2 * n),
-                ("apply", 2 * n),
-                (f"apply {_CHAIN}", 2 * n),
-                ("apply in place", 2 * n),
-            )
-        }
+        rows = {name: self._row(name, _TIMED, 2 * n) for name in calls}
+        used: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(self._repeat):
-            for name, run in plain.items():
-                self._rows[name].samples.append(run())
-            for name, call in ours.items():
-                call()
-                self._rows[name].samples.append(calls[-1])
+            for name, call in calls.items():
+                begin = time.process_time()
+                rows[name].samples.append(call())
+                used[name].append(time.process_time() - begin)
+        for name, row in rows.items():
+            row.facts["processor_seconds"] = statistics.median(used[name])
         for name, beside in (
             ("make", "read both"),
             ("apply", "copy"),
             ("apply in place", "copy"),
             (f"apply {_CHAIN}", "apply"),
         ):
-            row = self._rows[name]
+            row, other = rows[name], rows[beside]
             row.facts["beside"] = beside
-            row.facts["ratio"] = row.seconds / self._rows[beside].seconds
+            row.facts["ratio"] = row.seconds / other.seconds
+            row.facts["processor_ratio"] = (
+                row.facts["processor_seconds"] / other.facts["processor_seconds"]
+            )
             row.facts["at_most"] = _AT_MOST[name]
-        return list(self._rows.values())
+        return list(rows.values())
 
     def live(self) -> list[Row]:
         """Rows of changing tensors in memory, beside torch's own way with the same positions."""
@@ -197,6 +245,43 @@ class Bench:
         return [theirs, ours]
 
 
+def run(
+    llama: Llama, home: Path, *, threads: int, repeat: int, base_steps: int = _BASE_STEPS
+) -> list[Row]:
+    """Measure all rows, with models and patches below a directory."""
+    bench = Bench(llama, home, threads, repeat)
+    return [*bench.sizes(), *bench.tuned_sizes(base_steps), *bench.times(), *bench.live()]
+
+
+def show(rows: Sequence[Row]) -> str:
+    """Return the table of rows."""
+
+    def number(row: Row, *names: str) -> str:
+        return next((f"{row.facts[name]:.2f}" for name in names if name in row.facts), "")
+
+    return table(
+        ["job", "changed", "s", "against", "found", "of the processor", "asked", "entropy allows"],
+        [
+            [
+                str(row.case["job"]),
+                f"{row.case['changed']}"
+                + (f" ({row.facts['changed_share']:.2%})" if "changed_share" in row.facts else ""),
+                f"{row.seconds:.3f}" if row.samples else "",
+                str(row.facts.get("beside", "")),
+                number(row, "times_smaller", "ratio", "times_faster"),
+                number(row, "processor_ratio"),
+                "".join(
+                    f"{sign} {row.facts[key]}"
+                    for key, sign in (("at_most", "<="), ("at_least", ">="))
+                    if key in row.facts
+                ),
+                number(row, "entropy_allows"),
+            ]
+            for row in rows
+        ],
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print a table, and keep the results."""
     parser = argparse.ArgumentParser(prog="bench.patch", description=(__doc__ or "").split("\n")[0])
@@ -208,29 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.directory) as home:
         llama = Llama().resized(options.parameters)
-        bench = Bench(llama, Path(home), options.threads, options.repeat)
-        rows = [*bench.sizes(), *bench.times(), *bench.live()]
-    keys = ("times_smaller", "ratio", "times_faster")
-    print(
-        table(
-            ["job", "changed", "s", "against", "found", "asked"],
-            [
-                [
-                    str(row.case["job"]),
-                    str(row.case["changed"]),
-                    f"{row.seconds:.3f}" if row.samples else "",
-                    str(row.facts.get("beside", "")),
-                    "".join(f"{row.facts[key]:.2f}" for key in keys if key in row.facts),
-                    "".join(
-                        f"{sign} {row.facts[key]}"
-                        for key, sign in (("at_most", "<="), ("at_least", ">="))
-                        if key in row.facts
-                    ),
-                ]
-                for row in rows
-            ],
-        )
-    )
+        rows = run(llama, Path(home), threads=options.threads, repeat=options.repeat)
+    print(show(rows))
     settings = {"parameters": options.parameters, "threads": options.threads}
     print(save(options.name, rows, {**settings, "repeat": options.repeat}))
     return 0

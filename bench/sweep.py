@@ -1,12 +1,17 @@
 """Times a sweep of 16 candidates of TIES, 4 densities and 4 scales, beside one merge.
 
 python -m bench.sweep [--dir DIR] [--parameters N] [--threads N] [--repeat N] [--name NAME]
+
+``plain writes`` writes 16 files of the size of the merged tensors from memory, allocated first, in
+pieces of 8 MiB by as many threads. ``asked`` is what the candidates may take: 3 merges as arrays,
+1.1 merges and the plain writes where they are written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -16,14 +21,16 @@ from typing import Any
 from .support import child, storage
 from .support.checkpoints import Llama, ensure
 from .support.harness import Row, n_cores, note, save, table
-from .support.runs import fingerprint, tensor_files
+from .support.runs import fingerprint, size, tensor_files
 
 GRID = {"density": [0.1, 0.2, 0.3, 0.5], "lambda": [0.25, 0.5, 0.75, 1.0]}
 
 # Each case runs in a process of its own, which prints its seconds and its processor time.
 _PROGRAM = """
 import json, resource, sys, time
+from pathlib import Path
 import tallies
+from bench.support import storage
 asked = json.loads(sys.argv[1])
 def used():
     own = resource.getrusage(resource.RUSAGE_SELF)
@@ -34,6 +41,8 @@ tallies.plan(config)
 start, cpu = time.perf_counter(), used()
 if asked["case"] == "merge":
     tallies.merge(config, out, **options)
+elif asked["case"] == "plain writes":
+    storage.write_files(Path(out), asked["n_files"], asked["n_bytes"], asked["threads"])
 elif asked["case"] == "written":
     tallies.sweep(config, grid, out, **options)
 else:
@@ -42,7 +51,8 @@ else:
 print(json.dumps({"seconds": time.perf_counter() - start, "cpu": used() - cpu}))
 """
 
-CASES = ("merge", "arrays", "written")
+CASES = ("merge", "plain writes", "arrays", "written")
+N_CANDIDATES = math.prod(map(len, GRID.values()))
 
 
 def recipe(paths: Sequence[Path]) -> dict[str, Any]:
@@ -74,6 +84,7 @@ def run(directory: Path, paths: Sequence[Path], threads: int, repeat: int) -> li
             storage.read_all(tensor_files(*paths))
             asked = {"case": case, "config": config, "grid": GRID, "out": str(out)}
             asked["threads"] = threads
+            asked |= {"n_files": N_CANDIDATES, "n_bytes": size(tensor_files(paths[0]))}
             ended = child.run([sys.executable, "-c", _PROGRAM, json.dumps(asked)])
             used = json.loads(ended.output)
             note(f"{case}: {used['seconds']:.2f} s, {used['cpu']:.2f} s of processors")
@@ -92,6 +103,8 @@ def show(rows: Sequence[Row]) -> str:
     """The rows as a table, with the ratios to one merge."""
     cpu = {row.case["case"]: sorted(row.facts["cpu_seconds"]) for row in rows}
     middle = {case: samples[len(samples) // 2] for case, samples in cpu.items()}
+    asked = {"arrays": 3 * middle["merge"]}
+    asked["written"] = 1.1 * middle["merge"] + middle["plain writes"]
     body = [
         [
             str(row.case["case"]),
@@ -99,11 +112,12 @@ def show(rows: Sequence[Row]) -> str:
             f"{row.seconds / rows[0].seconds:.2f}",
             f"{middle[row.case['case']]:.2f}",
             f"{middle[row.case['case']] / middle['merge']:.2f}",
+            f"{asked[row.case['case']]:.2f}" if row.case["case"] in asked else "",
             f"{row.facts['peak_bytes'] / 2**20:.0f}",
         ]
         for row in rows
     ]
-    head = ["case", "s", "x merge", "processor s", "x merge", "peak MiB"]
+    head = ["case", "s", "x merge", "processor s", "x merge", "asked", "peak MiB"]
     return table(head, body)
 
 

@@ -32,7 +32,7 @@ import cma
 import numpy as np
 import numpy.typing as npt
 import torch
-from family import Family, table, train, with_means
+from family import Family, rows_of_seeds, table, train, with_means
 from scipy.optimize import minimize
 from torch import Tensor
 
@@ -212,8 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base-steps", type=int, default=250, help="of training the base")
     parser.add_argument("--expert-steps", type=int, default=300, help="of training each expert")
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # sums in one order whatever the machine
-    rows = [[seed, *run(seed, asked)] for seed in asked.seeds]
+    rows = rows_of_seeds(run, asked)
     print(table(["seed", "defaults", "random", *asked.fitness], with_means(rows)))
     print(
         f"test accuracy in % of the best candidate by validation images, after as many images as "

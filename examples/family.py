@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
+import multiprocessing
+import os
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -53,19 +59,21 @@ class Family:
     experts: list[dict[str, Tensor]]
     validation: Exam
     test: Exam
+    # Copied for each candidate, because random weights for it would take half as long as a merge.
+    _blank: Encoder = field(default_factory=Encoder)
 
     def encoder(self, state: Mapping[str, Tensor]) -> Encoder:
         """The encoder with these weights."""
-        encoder = Encoder()
+        encoder = copy.deepcopy(self._blank)
         encoder.load_state_dict(dict(state))
         return encoder
 
     def merged(self, method: str, **parameters: object) -> Encoder:
         """The encoder that a merge in memory makes."""
-        encoder = Encoder()
+        encoder = copy.deepcopy(self._blank)
         # In place: the encoder's tensors are the result's.
         out = encoder.state_dict()
-        merge_state_dicts(self.base, self.experts, method=method, out=out, **parameters)
+        merge_state_dicts(self.base, self.experts, method=method, out=out, threads=1, **parameters)
         return encoder
 
 
@@ -89,6 +97,19 @@ def train(seed: int, n_tasks: int, base_steps: int, expert_steps: int) -> Family
         Exam(heads, seen(validation, "validation")),
         Exam(heads, seen(test, "test")),
     )
+
+
+def rows_of_seeds(
+    run: Callable[[int, argparse.Namespace], list[float]], asked: argparse.Namespace
+) -> list[list[object]]:
+    """The row of each seed, several at a time: each has a process and one thread of torch."""
+    seeds, n_cores = asked.seeds, os.cpu_count() or 1
+    spawn = multiprocessing.get_context("spawn")
+    # With one thread, sums have one order whatever the machine.
+    start = partial(torch.set_num_threads, 1)
+    with ProcessPoolExecutor(min(n_cores, len(seeds)), spawn, start) as pool:
+        found = list(pool.map(partial(run, asked=asked), seeds))
+    return [[seed, *row] for seed, row in zip(seeds, found, strict=True)]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -21,8 +21,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from family import Family, table, train, with_means
+from family import Family, rows_of_seeds, table, train, with_means
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.problem import Problem
 from pymoo.indicators.hv import Hypervolume
@@ -144,8 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--base-steps", type=int, default=250, help="of training the base")
     parser.add_argument("--expert-steps", type=int, default=300, help="of training each expert")
     asked = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # sums in one order whatever the machine
-    rows = [[seed, *run(seed, asked)] for seed in asked.seeds]
+    rows = rows_of_seeds(run, asked)
     head = ["seed", "volume random", "volume MAP", "gain", "mean random", "mean MAP", "R^2"]
     print(table(head, with_means(rows)))
     print(

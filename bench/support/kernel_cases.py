@@ -49,6 +49,7 @@ _DTYPES = {
 _WEIGHTS = (1.0, 0.7, 0.4)
 _N_MASKS = 8
 _SCALE = 0.4
+_SCALES = (0.25, 0.5, 0.75, 1.0)
 _DENSITY = 0.2
 # Half the width, as a density, of the bracket that a sample leaves around a threshold.
 _BRACKET = 0.005
@@ -170,6 +171,24 @@ def _fused(dtype: str, n: int) -> list[Kernel]:
 
         return Kernel(rule.name, dtype, (len(models) + 1) * size, run, check, out, models)
 
+    outs = [_array(kind, n) for _ in _SCALES]
+    places = [_at(one) for one in outs]
+    ties = _RULES[1]
+
+    def combine_scales(first: int, n: int) -> None:
+        row, *rows = [address + first * size for address in addresses]
+        codes = GATE_CODES[ties.gate], VOTE_CODES[ties.vote], BLEND_CODES[ties.blend]
+        found = [place + first * size for place in places]
+        _core.combine_scales(
+            code, *codes, row, rows, _WEIGHTS, floors, _SCALES, ties.zero_sign, found, n
+        )
+
+    def check_scales() -> None:
+        keep = sizes.astype(np.int64) > np.array(floors)[:, None]
+        merged = formats.widen(ties.merged(np.where(keep, deltas, np.float32(0))))
+        for scale, one in zip(_SCALES, outs, strict=True):
+            _expect("ties, 4 scales", one[:CHECKED], add_to_base(base, scale, merged))
+
     def survey(first: int, n: int) -> list[int]:
         row, other, *_ = [address + first * size for address in addresses]
         return _core.survey(code, row, other, n, low, high, listed + 4 * first, False)
@@ -183,6 +202,15 @@ def _fused(dtype: str, n: int) -> list[Kernel]:
 
     return [
         *map(combine, _RULES),
+        Kernel(
+            "ties, 4 scales",
+            dtype,
+            (len(models) + len(outs)) * size,
+            combine_scales,
+            check_scales,
+            outs[-1],
+            [*models, *outs],
+        ),
         Kernel("survey", dtype, 2 * size, survey, check_survey, None, models),
     ]
 

@@ -81,6 +81,36 @@ double dot(Address a, Address b, std::size_t n) {
   return sum == sum ? sum : std::numeric_limits<double>::quiet_NaN();
 }
 
+// Combines n elements; `add` sets what is written.
+template <class Add>
+void combine(int dtype, int gate, int vote, int blend, Address base,
+             const std::vector<Address>& experts, const std::vector<float>& weights,
+             const std::vector<std::int32_t>& floors, int zero_sign, std::size_t n,
+             const Add& add) {
+  check_dtype(dtype, kFusedDTypes);
+  check_experts(experts.size(), weights.size());
+  check_length("floors", floors.size(), experts.size(), "one for each expert");
+  check_between("zero_sign", zero_sign, -1, 1);
+  const Rule found = to_rule(gate, vote, blend);
+  const int rule = index_of(found);
+  if (found.gate > Gate::magnitude || found.vote == Vote::given)
+    throw Error(Error::Kind::request, "this rule needs a survey, draws or signs");
+  const std::vector<const void*> rows = all_at<void>(experts);
+  CombineArgs args{};
+  args.base = at<const void>(base);
+  args.experts = rows.data();
+  args.weights = weights.data();
+  args.floors = floors.data();
+  args.n_experts = static_cast<int>(rows.size());
+  args.divisor = 1.0f;
+  args.zero_sign = zero_sign;
+  args.overflow = overflow_bits(static_cast<DType>(dtype));
+  args.n = n;
+  add(args);
+  CombineTally tally;
+  kernels().combine[dtype][rule](args, tally);
+}
+
 }  // namespace
 
 void register_kernels(py::module_& m) {
@@ -156,14 +186,16 @@ void register_kernels(py::module_& m) {
   m.def(
       "low_rank_sum",
       [](Address base, int dtype, Address left, int left_dtype, Address right, int right_dtype,
-         std::size_t n_rows, std::size_t rank, std::size_t n_columns, float scale, Address out) {
+         std::size_t n_rows, std::size_t rank, std::size_t n_columns, float scale, Address out,
+         int threads) {
+        check_between("threads", threads, 1, 1024);
         for (const int code : {dtype, left_dtype, right_dtype}) check_dtype(code, kFusedDTypes);
         const auto view = [](Address data, int code) {
           return View{at<const void>(data), static_cast<DType>(code)};
         };
         low_rank_sum({view(base, dtype), view(left, left_dtype), view(right, right_dtype), n_rows,
                       rank, n_columns, scale, at<void>(out)},
-                     0);
+                     threads);
       },
       Native());
   // Benchmarks time the kernels alone, without threads or files.
@@ -195,29 +227,28 @@ void register_kernels(py::module_& m) {
          const std::vector<Address>& experts, const std::vector<float>& weights,
          const std::vector<std::int32_t>& floors, float scale, int zero_sign, Address out,
          std::size_t n) {
-        check_dtype(dtype, kFusedDTypes);
-        check_experts(experts.size(), weights.size());
-        check_length("floors", floors.size(), experts.size(), "one for each expert");
-        check_between("zero_sign", zero_sign, -1, 1);
-        const Rule found = to_rule(gate, vote, blend);
-        const int rule = index_of(found);
-        if (found.gate > Gate::magnitude || found.vote == Vote::given)
-          throw Error(Error::Kind::request, "this rule needs a survey, draws or signs");
-        const std::vector<const void*> rows = all_at<void>(experts);
-        const CombineArgs args{at<const void>(base),
-                               rows.data(),
-                               weights.data(),
-                               floors.data(),
-                               static_cast<int>(rows.size()),
-                               scale,
-                               1.0f,
-                               zero_sign,
-                               nullptr,
-                               overflow_bits(static_cast<DType>(dtype)),
-                               at<void>(out),
-                               n};
-        CombineTally tally;
-        kernels().combine[dtype][rule](args, tally);
+        combine(dtype, gate, vote, blend, base, experts, weights, floors, zero_sign, n,
+                [&](CombineArgs& args) {
+                  args.scale = scale;
+                  args.out = at<void>(out);
+                });
+      },
+      Native());
+  m.def(
+      "combine_scales",
+      [](int dtype, int gate, int vote, int blend, Address base,
+         const std::vector<Address>& experts, const std::vector<float>& weights,
+         const std::vector<std::int32_t>& floors, const std::vector<float>& scales, int zero_sign,
+         const std::vector<Address>& outs, std::size_t n) {
+        check_length("outs", outs.size(), scales.size(), "one for each scale");
+        std::vector<Multiple> multiples;
+        for (std::size_t i = 0; i < scales.size(); ++i)
+          multiples.push_back({scales[i], at<void>(outs[i])});
+        combine(dtype, gate, vote, blend, base, experts, weights, floors, zero_sign, n,
+                [&](CombineArgs& args) {
+                  args.multiples = multiples.data();
+                  args.n_multiples = static_cast<int>(multiples.size());
+                });
       },
       Native());
 }

@@ -206,7 +206,8 @@ void register_patches(py::module_& m) {
   py::class_<Patched>(m, "Patched")
       .def_readonly("old", &Patched::before)
       .def_readonly("new", &Patched::now)
-      .def_readonly("old_values", &Patched::old_values);
+      .def_readonly("old_values", &Patched::old_values)
+      .def_readonly("new_values", &Patched::new_values);
 
   m.def(
       "find_changes",
@@ -223,15 +224,14 @@ void register_patches(py::module_& m) {
   m.def(
       "apply_changes",
       [](const Plan& plan, std::vector<PatchTask> tasks, const Limits& limits,
-         bool with_fingerprints, bool with_old_values, py::object progress) {
+         bool with_fingerprints, bool with_values, py::object progress) {
         for (PatchTask& task : tasks) check_task(plan, task);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-          return apply_changes(plan, tasks, {with_fingerprints, with_old_values}, limits,
-                               on_progress);
+          return apply_changes(plan, tasks, {with_fingerprints, with_values}, limits, on_progress);
         });
       },
       py::kw_only(), py::arg("plan"), py::arg("tasks"), py::arg("limits"),
-      py::arg("with_fingerprints") = true, py::arg("with_old_values") = false,
+      py::arg("with_fingerprints") = true, py::arg("with_values") = false,
       py::arg("progress") = py::none());
 }
 

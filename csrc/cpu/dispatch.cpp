@@ -25,14 +25,20 @@ const KernelTable& find(const std::string& name) {
     if (name == table->target) return *table;
     known += std::string(known.empty() ? "" : ", ") + table->target;
   }
-  throw Error(Error::Kind::request,
-              "CPU target '" + name + "' is not available on this machine; available: " + known);
+  throw Error(Error::Kind::request, "CPU target '" + name +
+                                        "' is not available on this machine; available: " +
+                                        (known.empty() ? "none" : known));
 }
 
 std::atomic<const KernelTable*>& in_use() {
   static std::atomic<const KernelTable*> table = [] {
     const char* forced = std::getenv("TALLIES_CPU_TARGET");
-    return forced != nullptr && *forced != '\0' ? &find(forced) : targets().front();
+    if (forced != nullptr && *forced != '\0') return &find(forced);
+    if (targets().empty())
+      throw Error(Error::Kind::request,
+                  "this processor lacks instructions that every kernel needs (SSE4.2 and POPCNT, "
+                  "x86-64-v2); use a newer one");
+    return targets().front();
   }();
   return table;
 }

@@ -9,16 +9,35 @@
 namespace tallies {
 namespace {
 
-void check(cuda::Failure failure) {
+void check(cuda::Failure failure, const std::string& way_out = "") {
   if (failure == nullptr) return;
   throw Error(Error::Kind::storage,
-              std::string("CUDA device: ") + failure + "; lower --max-vram, or use --device cpu");
+              std::string("CUDA device: ") + failure + "; " + way_out + "use --device cpu");
 }
 
 const cuda::Table& table_of_device() {
   const cuda::Library& library = cuda::library();
   if (library.table == nullptr) throw Error(Error::Kind::request, "device: " + library.problem);
   return *library.table;
+}
+
+cuda::Owned new_stream(const cuda::Table& table) {
+  cuda::Stream stream = nullptr;
+  check(table.create_stream(&stream));
+  return cuda::Owned(stream, {table.destroy_stream});
+}
+
+cuda::Owned new_memory(const cuda::Table& table, std::size_t n_bytes) {
+  void* p = nullptr;
+  check(table.allocate(&p, n_bytes), "lower --max-vram, or ");
+  return cuda::Owned(p, {table.release});
+}
+
+cuda::Owned new_pinned(const cuda::Table& table, std::size_t n_bytes) {
+  void* p = nullptr;
+  check(table.allocate_pinned(&p, n_bytes),
+        "the system locks no more memory: lower --max-memory, or ");
+  return cuda::Owned(p, {table.release_pinned});
 }
 
 // Arrays on the device begin at multiples of this many bytes.
@@ -34,26 +53,13 @@ double seconds_since(Clock::time_point start) {
 Accelerator::Accelerator(int n_workers)
     : table_(table_of_device()), lanes_(static_cast<std::size_t>(n_workers)) {
   for (Lane& lane : lanes_) {
-    check(table_.create_stream(&lane.stream));
-    check(table_.allocate_pinned(&lane.tally, sizeof(CombineTally)));
-  }
-}
-
-// A failure here has shown before, or is past saving.
-Accelerator::~Accelerator() {
-  for (const Lane& lane : lanes_) {
-    if (lane.memory != nullptr) table_.release(lane.memory);
-    if (lane.tally != nullptr) table_.release_pinned(lane.tally);
-    if (lane.stream != nullptr) table_.destroy_stream(lane.stream);
+    lane.stream = new_stream(table_);
+    lane.tally = new_pinned(table_, sizeof(CombineTally));
   }
 }
 
 Memory Accelerator::pinned() const {
-  return {[this](std::size_t n_bytes) {
-            void* p = nullptr;
-            check(table_.allocate_pinned(&p, n_bytes));
-            return p;
-          },
+  return {[this](std::size_t n_bytes) { return new_pinned(table_, n_bytes).release(); },
           [this](void* p) { table_.release_pinned(p); }};
 }
 
@@ -64,12 +70,13 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
   const auto n_experts = static_cast<std::size_t>(args.n_experts);
   const std::size_t needed = (n_experts + 2) * stride + padded(sizeof(CombineTally));
   if (lane.n_bytes < needed) {
-    if (lane.memory != nullptr) check(table_.release(lane.memory));
-    lane = {lane.stream, nullptr, 0, lane.tally};
-    check(table_.allocate(&lane.memory, needed));
+    lane.memory.reset();
+    lane.n_bytes = 0;
+    lane.memory = new_memory(table_, needed);
     lane.n_bytes = needed;
   }
-  char* at = static_cast<char*>(lane.memory);
+  const cuda::Stream stream = lane.stream.get();
+  char* at = static_cast<char*>(lane.memory.get());
   const auto reserve = [&](std::size_t size) {
     char* const here = at;
     at += padded(size);
@@ -78,7 +85,7 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
   auto* const counted = reinterpret_cast<CombineTally*>(reserve(sizeof(CombineTally)));
   const auto sent = [&](const void* row) -> const void* {
     char* const there = reserve(n_bytes);
-    check(table_.copy(there, row, n_bytes, lane.stream));
+    check(table_.copy(there, row, n_bytes, stream));
     return there;
   };
   std::vector<const void*> experts;
@@ -87,29 +94,25 @@ void Accelerator::combine(int worker, DType type, int rule, const CombineArgs& a
   there.base = args.base == nullptr ? nullptr : sent(args.base);
   there.experts = experts.data();
   there.out = reserve(n_bytes);
-  check(table_.clear(counted, sizeof(CombineTally), lane.stream));
-  check(table_.combine[static_cast<int>(type)][rule](there, nullptr, counted, lane.stream));
-  check(table_.copy(args.out, there.out, n_bytes, lane.stream));
-  check(table_.copy(lane.tally, counted, sizeof(CombineTally), lane.stream));
-  check(table_.wait_for_stream(lane.stream));
-  tally += *static_cast<const CombineTally*>(lane.tally);
+  check(table_.clear(counted, sizeof(CombineTally), stream));
+  check(table_.combine[static_cast<int>(type)][rule](there, nullptr, counted, stream));
+  check(table_.copy(args.out, there.out, n_bytes, stream));
+  check(table_.copy(lane.tally.get(), counted, sizeof(CombineTally), stream));
+  check(table_.wait_for_stream(stream));
+  tally += *static_cast<const CombineTally*>(lane.tally.get());
 }
 
 double link_rate() {
   constexpr std::size_t kBytes = std::size_t(32) << 20;
   const cuda::Table& table = table_of_device();
-  void *host = nullptr, *there = nullptr;
-  check(table.allocate_pinned(&host, kBytes));
-  check(table.allocate(&there, kBytes));
+  const cuda::Owned host = new_pinned(table, kBytes), there = new_memory(table, kBytes);
   double best = 0;
   for (int round = 0; round < 4; ++round) {
     const Clock::time_point start = Clock::now();
-    check(table.copy(there, host, kBytes, nullptr));
+    check(table.copy(there.get(), host.get(), kBytes, nullptr));
     check(table.wait_for_stream(nullptr));
     best = std::max(best, static_cast<double>(kBytes) / seconds_since(start));
   }
-  check(table.release(there));
-  check(table.release_pinned(host));
   return best;
 }
 

@@ -2,6 +2,7 @@
 // tile of one is copied there, the tile of another is merged and a third is copied back.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "core/table.h"
@@ -10,11 +11,22 @@
 
 namespace tallies {
 
+namespace cuda {
+
+// Something of a device, given back by this function. A failure then has shown before, or is past
+// saving.
+struct GiveBack {
+  Failure (*call)(void*) = nullptr;
+  void operator()(void* p) const { call(p); }
+};
+using Owned = std::unique_ptr<void, GiveBack>;
+
+}  // namespace cuda
+
 class Accelerator {
  public:
   // Throws Error (request) if there is no device.
   explicit Accelerator(int n_workers);
-  ~Accelerator();
   Accelerator(const Accelerator&) = delete;
   Accelerator& operator=(const Accelerator&) = delete;
 
@@ -26,10 +38,10 @@ class Accelerator {
 
  private:
   struct Lane {
-    cuda::Stream stream = nullptr;
-    void* memory = nullptr;  // of the device
+    cuda::Owned stream;
+    cuda::Owned memory;  // of the device
     std::size_t n_bytes = 0;
-    void* tally = nullptr;  // pinned
+    cuda::Owned tally;  // pinned
   };
   const cuda::Table& table_;
   std::vector<Lane> lanes_;

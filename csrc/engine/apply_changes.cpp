@@ -13,6 +13,9 @@ namespace {
 // cache.
 constexpr std::size_t kTogether = 4096;
 
+// Pages of a file are written as a whole, or not at all.
+constexpr std::uint64_t kPage = 4096;
+
 struct Scratch {
   Positions positions;
   std::vector<std::uint8_t> tile;
@@ -36,22 +39,47 @@ void begin(const Tile& tile, const Array& array, void* target, Lanes* lanes) {
   }
 }
 
-// Makes a chain of changes of a tile.
-void change_tile(const Tile& tile, const Job& job, const PatchTask& task,
-                 const PatchOptions& options, const std::vector<Blob>& old_values, Scratch& scratch,
-                 Sums& part) {
+// Writes the pages of a file in which new bytes differ from the old ones.
+void write_pages(const Files& files, int file, std::uint64_t offset, const char* before,
+                 const char* now, std::size_t n_bytes) {
+  std::size_t begin = 0;  // of the pages that differ up to here
+  for (std::size_t at = 0, n; at < n_bytes; at += n) {
+    n = static_cast<std::size_t>(
+        std::min<std::uint64_t>(kPage - (offset + at) % kPage, n_bytes - at));
+    if (std::memcmp(before + at, now + at, n) != 0) continue;
+    if (begin < at) files.write(file, now + begin, at - begin, offset + begin);
+    begin = at + n;
+  }
+  if (begin < n_bytes) files.write(file, now + begin, n_bytes - begin, offset + begin);
+}
+
+// Makes a chain of changes of a tile, and returns where the new elements lie.
+const void* change_tile(const Tile& tile, const Job& job, const PatchTask& task,
+                        const PatchOptions& options, Patched& found, Scratch& scratch, Sums& part) {
   const Array& array = job.inputs[0];
   const std::uint64_t first = tile.first - task.slice.first;
-  for (std::size_t i = 0; i < old_values.size(); ++i)
-    gather(*task.chain[i], first, tile.n, scratch.positions, tile.in[0], old_values[i].data());
+  const auto list = [&](const void* elements, const std::vector<Blob>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      gather(*task.chain[i], first, tile.n, scratch.positions, elements, values[i].data());
+  };
   void* target = job.outputs.empty() ? nullptr : tile.out[0];
   if (target == nullptr) {
     scratch.tile.resize(std::max(scratch.tile.size(), tile.n * array.record_bits / 8));
     target = scratch.tile.data();
   }
   begin(tile, array, target, options.with_fingerprints ? &part.before : nullptr);
+  list(target, found.old_values);
   for (const auto& changes : task.chain) apply(*changes, first, tile.n, scratch.positions, target);
+  list(target, found.new_values);
   if (options.with_fingerprints) part.now = fingerprint(target, array, tile.first, tile.n);
+  return target;
+}
+
+// Tells if the output of a job is the very bytes of a file that its input is.
+bool is_in_place(const Job& job) {
+  if (job.outputs.empty()) return false;
+  const Array &in = job.inputs[0], &out = job.outputs[0];
+  return in.file >= 0 && in.file == out.file && in.offset == out.offset;
 }
 
 }  // namespace
@@ -60,20 +88,30 @@ std::vector<Patched> apply_changes(const Plan& plan, const std::vector<PatchTask
                                    const PatchOptions& options, const Limits& limits,
                                    const Progress& progress) {
   std::vector<Job> jobs;
+  std::vector<bool> in_place;
   std::vector<Patched> all;
   for (const PatchTask& task : tasks) {
-    jobs.push_back(job_of(plan, task.slice));
-    all.emplace_back();
-    if (options.with_old_values)
-      for (const auto& changes : task.chain)
-        all.back().old_values.emplace_back(changes->values.size());
+    Job& job = jobs.emplace_back(job_of(plan, task.slice));
+    in_place.push_back(is_in_place(job));
+    if (in_place.back()) job.outputs.clear();  // the transform writes
+    Patched& found = all.emplace_back();
+    for (std::size_t i = 0; options.with_values && i < task.chain.size(); ++i) {
+      found.old_values.emplace_back(task.chain[i]->values.size());
+      found.new_values.emplace_back(task.chain[i]->values.size());
+    }
   }
-  const std::vector<Sums> sums =
-      run<Scratch>(plan.files, jobs, limits, progress, std::vector<Sums>(tasks.size()),
-                   [&](const Tile& tile, Scratch& scratch, Sums& part) {
-                     change_tile(tile, jobs[tile.job], tasks[tile.job], options,
-                                 all[tile.job].old_values, scratch, part);
-                   });
+  const std::vector<Sums> sums = run<Scratch>(
+      plan.files, jobs, limits, progress, std::vector<Sums>(tasks.size()),
+      [&](const Tile& tile, Scratch& scratch, Sums& part) {
+        const Job& job = jobs[tile.job];
+        const void* const made =
+            change_tile(tile, job, tasks[tile.job], options, all[tile.job], scratch, part);
+        if (!in_place[tile.job]) return;
+        const Array& array = job.inputs[0];
+        const Bytes bytes = array.bytes(tile.first, tile.n);
+        write_pages(plan.files, array.file, array.offset + bytes.first,
+                    static_cast<const char*>(tile.in[0]), static_cast<const char*>(made), bytes.n);
+      });
   for (std::size_t i = 0; i < all.size(); ++i) {
     all[i].before = sums[i].before;
     all[i].now = sums[i].now;

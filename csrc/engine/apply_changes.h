@@ -15,16 +15,18 @@ struct PatchTask {
 
 struct Patched {
   Lanes before{}, now{};
-  // The old elements at the positions of each of the changes, in their order.
-  std::vector<Blob> old_values = {};
+  // The old elements, and those that the whole chain makes, at the positions of each of the
+  // changes, in their order.
+  std::vector<Blob> old_values = {}, new_values = {};
 };
 
 struct PatchOptions {
-  bool with_fingerprints, with_old_values;
+  bool with_fingerprints, with_values;
 };
 
 // Writes input 0 of each slice with its changes to the output, which may be the same memory or the
-// same bytes of a file. Without an output only fingerprints and old values are found.
+// same bytes of a file, of which then only the pages that differ are written. Without an output
+// only fingerprints and values are found.
 std::vector<Patched> apply_changes(const Plan&, const std::vector<PatchTask>&, const PatchOptions&,
                                    const Limits&, const Progress&);
 

@@ -18,11 +18,9 @@ constexpr std::size_t kWorth = std::size_t(1) << 20;
 constexpr std::size_t kRanking = 4;
 
 int threads_for(std::size_t n_elements, int n_threads) {
-  // Asking the system for the cores takes longer than a small merge.
   if (n_elements < 2 * kWorth) return 1;
-  const int most = n_threads > 0 ? n_threads : default_threads();
   return static_cast<int>(
-      std::clamp<std::size_t>(n_elements / kWorth, 1, static_cast<std::size_t>(most)));
+      std::clamp<std::size_t>(n_elements / kWorth, 1, static_cast<std::size_t>(n_threads)));
 }
 
 // The divisor of Blend::mean, added up in the order of the experts.

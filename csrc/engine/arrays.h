@@ -1,5 +1,5 @@
 // Ranks and merges tensors in memory, small ones on the caller's thread alone: threads are as many
-// as the work is worth, at most n_threads; 0 stands for one on each core. The results are the same.
+// as the work is worth, at most n_threads. The results are the same.
 #pragma once
 
 #include <bit>

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 
+#include "core/compared.h"
 #include "core/error.h"
 #include "engine/pass.h"
 #include "engine/set_bits.h"
@@ -38,7 +39,7 @@ Blob copy_of(const std::vector<std::uint8_t>& from, std::size_t n) {
 
 // Elements of both tensors that are compared, and counted by their fingerprints, while they are in
 // the first-level cache.
-std::size_t chunk_of(std::size_t unit) { return (std::size_t(16) << 10) / unit; }
+std::size_t chunk_of(std::size_t unit) { return kComparedTogether / unit; }
 
 // Finds what a tile's elements differ in, and adds their fingerprints.
 Piece compact(const Tile& tile, const Job& job, Coding coding, Scratch& scratch, Lanes& before,

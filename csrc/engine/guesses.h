@@ -29,7 +29,8 @@ struct GuessedTile {
   std::size_t n;
   std::vector<Merged> candidates;
   Listed listed;
-  std::vector<AtBracket> tried;  // of each search of the unit, where equal ones are cut off
+  // One of each search of the unit, where equal ones are cut off and memory is left for it.
+  std::vector<AtBracket> tried;
 };
 
 // A task whose candidates have guessed floors and cutoffs.
@@ -66,6 +67,7 @@ struct Guesses {
   // Per search: lists have all elements whose patterns are strictly inside, of the tasks that list.
   std::vector<Bracket> listed;
   std::size_t bytes_in_lists = 0;
+  std::size_t bytes_tried = 0;  // of counts of tiles, up to a quarter of list_bytes
   bool is_settled = false;
 
   std::size_t index_of(std::size_t unit, std::size_t search) const { return first[unit] + search; }

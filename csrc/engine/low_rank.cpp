@@ -49,10 +49,9 @@ void add_to_window(const LowRankSum& sum, std::size_t row, std::size_t column) {
 void low_rank_sum(const LowRankSum& sum, int n_threads) {
   prefer_huge_pages(sum.out, sum.n_rows * sum.n_columns * size_of(sum.base.dtype));
   const std::size_t across = pieces(sum.n_columns, kWindowColumns);
-  parallel_for(pieces(sum.n_rows, kWindowRows) * across,
-               n_threads > 0 ? n_threads : default_threads(), [&](std::size_t i) {
-                 add_to_window(sum, i / across * kWindowRows, i % across * kWindowColumns);
-               });
+  parallel_for(pieces(sum.n_rows, kWindowRows) * across, n_threads, [&](std::size_t i) {
+    add_to_window(sum, i / across * kWindowRows, i % across * kWindowColumns);
+  });
 }
 
 }  // namespace tallies

@@ -15,7 +15,6 @@ struct LowRankSum {
   void* out;
 };
 
-// 0 threads stands for one on each core.
 void low_rank_sum(const LowRankSum&, int n_threads);
 
 }  // namespace tallies

@@ -60,20 +60,27 @@ class Rounds {
   std::vector<std::size_t> first_;  // position of each unit's first search; at last, of all
 };
 
-// The tiles of one unit.
+// The numbers of the tiles of one unit, side by side where a tiling has the jobs in their order.
 struct TilesOfUnit {
   TilesOfUnit(const RankedUnits&, const Tiling&, std::size_t unit);
-  std::vector<Tiling::Range> ranges;
-  std::vector<std::size_t> numbers;
+  std::size_t begin, end;
+  std::size_t size() const { return end - begin; }
 };
 
 // Finds the cut-offs of all searches that have one and do not know it yet.
 bool cut_off(const RankedUnits&, Selection&, const Limits&, const Progress&);
 
-// The same for one search, of which n_equal(i) says how many are equal in the i-th range of its
-// unit, all of which are there in order: the one in which the rank is reached is read again.
-void cut_off_in(const RankedUnits&, const std::vector<Tiling::Range>&, std::size_t search, Search&,
-                const std::function<std::uint64_t(std::size_t i)>& n_equal, const Limits&);
+// Ranges of elements of a unit in their order, all of them, and how many entries of one search
+// equal its threshold in each.
+struct EqualInRanges {
+  std::size_t n;
+  std::function<Tiling::Range(std::size_t i)> range;
+  std::function<std::uint64_t(std::size_t i)> n_equal;
+};
+
+// The same for one search: the range in which the rank is reached is read again.
+void cut_off_in(const RankedUnits&, const EqualInRanges&, std::size_t search, Search&,
+                const Limits&);
 
 // The same among all patterns of a unit.
 void cut_off_among(const Unit&, const Patterns&, Search&);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <utility>
 
@@ -57,8 +58,11 @@ std::size_t sample_magnitudes(const float* x, std::size_t n, std::size_t most,
                               std::int32_t* sample) {
   std::size_t n_sample = 0;
   const std::size_t stride = std::max<std::size_t>(n / most, 1);
-  for (std::size_t at = stride / 2; at < n && n_sample < most; at += stride)
-    sample[n_sample++] = ranked(magnitude_of(x[at]));
+  for (std::size_t at = stride / 2; at < n && n_sample < most; at += stride) {
+    float value;  // of a row, or a pattern of a list
+    std::memcpy(&value, x + at, sizeof value);
+    sample[n_sample++] = ranked(magnitude_of(value));
+  }
   return n_sample;
 }
 

@@ -87,9 +87,10 @@ bool Selecting::count() {
     if (!counted.knows_equal(bits)) return;
     const TilesOfUnit tiles(ranked_, tiling, u);
     cut_off_in(
-        ranked_, tiles.ranges, s, search,
-        [&](std::size_t i) { return counted.n_equal(bits, tried[tiles.numbers[i] * n + s]); },
-        limits_);
+        ranked_,
+        {tiles.size(), [&](std::size_t i) { return tiling.range(tiles.begin + i); },
+         [&](std::size_t i) { return counted.n_equal(bits, tried[(tiles.begin + i) * n + s]); }},
+        s, search, limits_);
   });
   return true;
 }

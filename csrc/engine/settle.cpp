@@ -63,7 +63,8 @@ class Settling {
     }
   }
 
-  // The tiles of a unit that this process has combined, in the order of its slices.
+  // The tiles of a unit that this process has combined and that know how many entries are equal,
+  // in the order of its slices.
   struct TileAt {
     Tiling::Range range;  // of the job among all of the units
     const GuessedTile* tile;
@@ -75,7 +76,8 @@ class Settling {
     for (const GuessedTask& task : guesses_.tasks) {
       if (task.task.unit != static_cast<int>(unit)) continue;
       for (const GuessedTile& tile : task.tiles)
-        tiles.push_back({{first_job + task.position, tile.first, tile.n}, &tile});
+        if (!tile.tried.empty())
+          tiles.push_back({{first_job + task.position, tile.first, tile.n}, &tile});
     }
     std::ranges::sort(tiles, {},
                       [](const TileAt& one) { return std::pair(one.range.job, one.range.first); });
@@ -88,11 +90,7 @@ class Settling {
       std::vector<TileAt> tiles;
       if (guesses_.locate) tiles = tiles_of(u);
       std::uint64_t n = 0;
-      std::vector<Tiling::Range> ranges;
-      for (const TileAt& one : tiles) {
-        n += one.range.n;
-        ranges.push_back(one.range);
-      }
+      for (const TileAt& one : tiles) n += one.range.n;
       for (std::size_t s = 0; s < group.searches.size(); ++s) {
         Search& search = group.searches[s];
         Counted& counted = guesses_.counts[guesses_.index_of(u, s)];
@@ -101,9 +99,10 @@ class Settling {
           const std::int32_t bits = search.found.bits;
           if (n == group.n_elements && search.done && search.is_cut() && counted.knows_equal(bits))
             cut_off_in(
-                ranked_, ranges, s, search,
-                [&](std::size_t i) { return counted.n_equal(bits, tiles[i].tile->tried[s]); },
-                limits_);
+                ranked_,
+                {tiles.size(), [&](std::size_t i) { return tiles[i].range; },
+                 [&](std::size_t i) { return counted.n_equal(bits, tiles[i].tile->tried[s]); }},
+                s, search, limits_);
         }
         counted = {};
       }

@@ -155,8 +155,12 @@ void Verifier::remember(const Tile& tile, const CombineResult& part, Scratch& sc
                                 : minus                ? -1
                                                        : any_sign});
   }
-  if (guesses_.locate) found.tried = scratch.tried;
   const std::lock_guard lock(mutex_);
+  const std::size_t n_tried = scratch.tried.size() * sizeof(AtBracket);
+  if (guesses_.locate && guesses_.bytes_tried + n_tried <= guesses_.list_bytes / 4) {
+    found.tried = scratch.tried;
+    guesses_.bytes_tried += n_tried;
+  }
   guesses_.n_listed += found.listed.at.size();
   guesses_.bytes_in_lists += found.listed.n_bytes();
   task.tiles.push_back(std::move(found));
@@ -164,7 +168,7 @@ void Verifier::remember(const Tile& tile, const CombineResult& part, Scratch& sc
 }
 
 std::uint64_t Verifier::room() const {
-  const std::uint64_t all = guesses_.list_bytes;
+  const std::uint64_t all = guesses_.list_bytes - guesses_.bytes_tried;
   return all - (cancelled_ ? std::min(cancelled_->n_bytes(), all / 2) : 0);
 }
 

@@ -2,6 +2,7 @@
 // Reference: tests/reference/changed_elements.py.
 #pragma once
 
+#include "core/compared.h"
 #include "kernels/change.h"
 #include "kernels/sparse.h"
 
@@ -27,6 +28,22 @@ TALLIES_INLINE int for_each_bit(std::uint64_t word, const Body& body) {
   return n;
 }
 
+// Tells whether to skip a word, where n changes were found in the elements before it. A branch that
+// many changes decide costs more than steps in vain.
+TALLIES_INLINE bool is_worth_skipping(std::uint64_t word, std::ptrdiff_t n,
+                                      std::size_t n_elements) {
+  constexpr std::size_t kFew = 200;  // elements for a change
+  return (word == 0) & (static_cast<std::size_t>(n) * kFew < n_elements);
+}
+
+// Prefetches into the second-level cache what lies as far ahead as a caller has elements that it
+// takes together, for other reads of them as well: memory would be idle meanwhile.
+template <class Word>
+TALLIES_INLINE void prefetch_later(const Word* p, int n_elements) {
+  for (std::size_t byte = 0; byte < n_elements * sizeof(Word); byte += 64)
+    __builtin_prefetch(reinterpret_cast<const char*>(p) + kComparedTogether + byte, 0, 2);
+}
+
 template <class Word, Coding kCoding>
 std::size_t compact_coded(const CompactArgs& args) {
   constexpr int kBlock = kDiffering<Word>;
@@ -36,8 +53,10 @@ std::size_t compact_coded(const CompactArgs& args) {
   Word* const values = static_cast<Word*>(args.values);
   Word* to = values;
   const auto list = TALLIES_LAMBDA(std::uint64_t word, std::size_t i, std::size_t n) {
+    prefetch_later(before + i, kBlock);
+    prefetch_later(now + i, kBlock);
     store_bits(args.mask + i / 8, word, n);
-    if (word == 0) return;
+    if (is_worth_skipping(word, to - values, i)) return;
     const auto value = TALLIES_LAMBDA(int bit) {
       return value_of<kCoding, Word>(load<Word>(before + i + bit), load<Word>(now + i + bit));
     };
@@ -63,13 +82,33 @@ std::size_t compact(const CompactArgs& args) {
   return compact_coded<Word, Coding::replacement>(args);
 }
 
-std::size_t encode_gaps(const std::uint8_t* mask, std::size_t n_elements, std::uint8_t* gaps) {
-  std::uint8_t* to = gaps;
-  std::size_t next = 0;  // the element after the last change
+std::size_t mask_positions(const std::uint8_t* mask, std::size_t n_elements,
+                           std::uint16_t* positions) {
+  std::uint16_t* to = positions;
   for (std::size_t i = 0; i < n_elements; i += kMaskBlock) {
     const std::size_t n = n_elements - i < kMaskBlock ? n_elements - i : kMaskBlock;
-    for (std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n); word != 0; word &= word - 1) {
-      const std::size_t at = i + static_cast<std::size_t>(__builtin_ctzll(word));
+    const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
+    if (is_worth_skipping(word, to - positions, i)) continue;
+    to += for_each_bit<kMaskBlock>(
+        word, TALLIES_LAMBDA(int k, int bit) {
+          to[k] = static_cast<std::uint16_t>(i + static_cast<std::size_t>(bit));
+        });
+  }
+  return static_cast<std::size_t>(to - positions);
+}
+
+// Elements whose positions are listed at a time.
+constexpr std::size_t kListed = 4096;
+
+std::size_t encode_gaps(const std::uint8_t* mask, std::size_t n_elements, std::uint8_t* gaps) {
+  std::uint16_t positions[kListed + kListSlack];
+  std::uint8_t* to = gaps;
+  std::size_t next = 0;  // the element after the last change
+  for (std::size_t i = 0; i < n_elements; i += kListed) {
+    const std::size_t n = n_elements - i < kListed ? n_elements - i : kListed;
+    const std::size_t n_changed = mask_positions(mask + i / 8, n, positions);
+    for (std::size_t k = 0; k < n_changed; ++k) {
+      const std::size_t at = i + positions[k];
       std::size_t gap = at - next;
       for (; gap >= kLongGap; gap -= kLongGap) *to++ = kLongGap;
       *to++ = static_cast<std::uint8_t>(gap);
@@ -96,20 +135,6 @@ std::size_t gap_positions(const std::uint8_t* gaps, std::size_t n_bytes, std::ui
     *to = static_cast<std::uint16_t>(next + gaps[i]);
     next += gaps[i] + is_change;
     to += is_change;
-  }
-  return static_cast<std::size_t>(to - positions);
-}
-
-std::size_t mask_positions(const std::uint8_t* mask, std::size_t n_elements,
-                           std::uint16_t* positions) {
-  std::uint16_t* to = positions;
-  for (std::size_t i = 0; i < n_elements; i += kMaskBlock) {
-    const std::size_t n = n_elements - i < kMaskBlock ? n_elements - i : kMaskBlock;
-    const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
-    to += for_each_bit<kMaskBlock>(
-        word, TALLIES_LAMBDA(int k, int bit) {
-          to[k] = static_cast<std::uint16_t>(i + static_cast<std::size_t>(bit));
-        });
   }
   return static_cast<std::size_t>(to - positions);
 }

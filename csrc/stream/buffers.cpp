@@ -7,7 +7,14 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 
-constexpr std::size_t padded(std::size_t n_bytes) { return (n_bytes + kPage - 1) / kPage * kPage; }
+// Arrays of a tile lie so far beyond whole pages: else the same elements of all share the few
+// places of the caches that their addresses allow. Twenty arrays were added in 0.71 ns an element,
+// in whole pages in 0.86.
+constexpr std::size_t kApart = 320;
+
+constexpr std::size_t padded(std::size_t n_bytes) {
+  return (n_bytes + kPage - 1) / kPage * kPage + kApart;
+}
 
 // Return the bytes of a worker's memory that a tile takes.
 std::size_t buffer_bytes(const Job& job, const Tiling::Range& tile, std::vector<bool>& seen) {

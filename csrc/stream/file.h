@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <shared_mutex>
 #include <string>
 #include <vector>
 
@@ -30,7 +31,10 @@ class Files {
   // Creates the file with room for n_bytes, or opens the one that is there; never truncates.
   int open_to_write(const std::string& path, std::uint64_t n_bytes);
 
-  int size() const { return static_cast<int>(open_.size()); }
+  int size() const {
+    const std::shared_lock lock(mutex_);
+    return static_cast<int>(open_.size());
+  }
 
   // All bytes or an Error that names the file. Returns whether all were in the page cache.
   bool read(int file, void* to, std::size_t n_bytes, std::uint64_t offset) const;
@@ -43,20 +47,28 @@ class Files {
   void write(int file, const void* from, std::size_t n_bytes, std::uint64_t offset) const;
   // Asks the system to fetch a range that will be read soon.
   void will_need(int file, std::size_t n_bytes, std::uint64_t offset) const;
-  void sync(int file) const;
+  // Closes a file that no pass needs any more; an Error if the file system of a network tells as
+  // late as that of a full disk.
+  void close(int file);
 
   // For the buffers of passes over these files.
   Spare& spare() const { return spare_; }
 
  private:
   struct Open {
-    int fd;
+    int fd;  // -1 when it is closed
     std::string path;
     std::atomic<int> direct_fd{kUnopened};
   };
   static constexpr int kUnopened = -2, kRefused = -1;
   int direct_fd(Open&) const;
+  int add(int fd, const std::string& path);
+  Open& at(int file) const {
+    const std::shared_lock lock(mutex_);
+    return *open_[static_cast<std::size_t>(file)];
+  }
 
+  mutable std::shared_mutex mutex_;  // of the list: it may grow while a pass reads
   std::vector<std::unique_ptr<Open>> open_;
   mutable Spare spare_;
 };

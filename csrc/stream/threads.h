@@ -1,37 +1,44 @@
 // Threads that share one piece of work, in the floating-point environment of the kernels.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <exception>
 #include <functional>
-#include <mutex>
-#include <thread>
 #include <vector>
 
 namespace tallies {
 
-// Counts the cores that this process may use: the threads for those who do not choose.
-int default_threads();
-
-// Runs work(0), work(1) and so on in a thread each.
+// Runs work(0), work(1) and so on in a thread each. Threads come from one pool of the process and
+// go back there: work that waits for other work has threads of its own, however many that takes.
 class Threads {
  public:
-  // Starts as many of n_threads as the system allows, perhaps none.
+  // Takes as many of n_threads as the system allows, perhaps none.
   Threads(int n_threads, std::function<void(int)> work);
   // Waits for all.
   ~Threads();
   Threads(const Threads&) = delete;
   Threads& operator=(const Threads&) = delete;
 
-  int size() const { return static_cast<int>(threads_.size()); }
+  int size() const { return size_; }
+  // Takes back the calls of `work` that no thread has begun, where the others have done it all.
+  void recall();
   // Waits for all, and throws the first exception that left `work`.
   void join();
 
  private:
-  std::function<void(int)> work_;
-  std::mutex mutex_;
+  struct Pool;
+  struct Hand;
+  std::exception_ptr call(int worker) noexcept;
+  void wait();
+
+  const std::function<void(int)> work_;
+  int size_ = 0;
+  // Under the lock of the pool.
+  std::size_t n_left_ = 0;      // calls that have not ended
+  std::vector<Hand*> unbegun_;  // threads whose calls have not begun
+  std::condition_variable ended_;
   std::exception_ptr error_;
-  std::vector<std::thread> threads_;
 };
 
 // Calls body(i) for each i below n, from the calling thread and up to n_threads - 1 others. Throws

@@ -58,6 +58,8 @@ AOTITorchError aoti_torch_empty_strided(std::int64_t n_dims, const std::int64_t*
 AOTITorchError aoti_torch_copy_(AtenTensorHandle to, AtenTensorHandle from,
                                 std::int32_t non_blocking);
 
+AOTITorchError torch_get_num_threads(std::uint32_t*);
+
 AOTITorchError torch_list_size(StableListHandle, std::size_t*);
 AOTITorchError torch_list_get_item(StableListHandle, std::size_t, StableIValue*);
 AOTITorchError torch_delete_list(StableListHandle);

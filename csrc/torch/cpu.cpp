@@ -1,6 +1,7 @@
 #include "torch/cpu.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <utility>
 
@@ -48,10 +49,13 @@ void for_each_wide(const std::vector<View>& views, std::size_t n, const Body& bo
 template <class T>
 void restore_zeros(const void* from, void* to, std::size_t n) {
   constexpr T kMagnitude = std::numeric_limits<T>::max() >> 1;
-  const T* const x = static_cast<const T*>(from);
-  T* const out = static_cast<T*>(to);
-  for (std::size_t i = 0; i < n; ++i)
-    if ((x[i] & kMagnitude) == 0) out[i] = x[i];
+  const char* const x = static_cast<const char*>(from);
+  char* const out = static_cast<char*>(to);
+  for (std::size_t i = 0; i < n * sizeof(T); i += sizeof(T)) {
+    T pattern;
+    std::memcpy(&pattern, x + i, sizeof(T));
+    if ((pattern & kMagnitude) == 0) std::memcpy(out + i, &pattern, sizeof(T));
+  }
 }
 
 // The inner product of each pair of rows.
@@ -77,6 +81,14 @@ std::vector<double> dots(const std::vector<View>& rows,
   return sums;
 }
 
+// Returns the threads asked for; for 0, those that torch gives its own operators.
+int threads_of(int n_threads) {
+  if (n_threads > 0) return n_threads;
+  std::uint32_t n = 1;
+  call(torch_get_num_threads(&n));
+  return static_cast<int>(n);
+}
+
 }  // namespace
 
 void Cpu::kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float* out) {
@@ -84,11 +96,11 @@ void Cpu::kth_magnitude(Stream&, View x, std::size_t n, std::size_t rank, float*
 }
 
 Threshold Cpu::rank_magnitude(View x, std::size_t n, std::size_t rank) {
-  return tallies::rank_magnitude(x, n, rank, 0);
+  return tallies::rank_magnitude(x, n, rank, threads_of(0));
 }
 
 std::uint64_t Cpu::trim(Stream&, const ArrayMerge& trim) {
-  const Kept kept = tallies::merge(trim, 0).kept[0];
+  const Kept kept = tallies::merge(trim, threads_of(0)).kept[0];
   // Only a trim that keeps every magnitude keeps zeros.
   if (kept.floor >= 0) return kept.n_left_out;
   const auto n = static_cast<std::size_t>(kept.cutoff);
@@ -100,11 +112,11 @@ std::uint64_t Cpu::trim(Stream&, const ArrayMerge& trim) {
 }
 
 void Cpu::merge(Stream&, const ArrayMerge& merge, int n_threads) {
-  tallies::merge(merge, n_threads);
+  tallies::merge(merge, threads_of(n_threads));
 }
 
 std::vector<Merged> Cpu::merge_all(const std::vector<ArrayMerge>& merges, int n_threads) {
-  return tallies::merge_all(merges, n_threads);
+  return tallies::merge_all(merges, threads_of(n_threads));
 }
 
 void Cpu::masked_mean(const Views& deltas, const std::vector<ConstBytes>& masks,
@@ -228,7 +240,7 @@ void Cpu::disjoint_merge(Stream&, const Views& deltas, const Weights& weights,
   kernels().combine[static_cast<int>(dtype)][rule](args, tally);
 }
 
-void Cpu::low_rank(Stream&, const LowRankSum& sum) { low_rank_sum(sum, 0); }
+void Cpu::low_rank(Stream&, const LowRankSum& sum) { low_rank_sum(sum, threads_of(0)); }
 
 void Cpu::gram(Stream&, const Views& deltas, std::size_t n, double* out) {
   const std::size_t n_rows = deltas.size();

@@ -28,7 +28,7 @@ struct Cpu {
   static Threshold rank_magnitude(View x, std::size_t n, std::size_t rank);
   // Returns how many entries fail although they equal the threshold, which is not zero.
   static std::uint64_t trim(Stream&, const ArrayMerge&);
-  // n_threads 0: as many as there are cores.
+  // n_threads 0: as many as torch gives its own operators.
   static void merge(Stream&, const ArrayMerge&, int n_threads);
   static std::vector<Merged> merge_all(const std::vector<ArrayMerge>&, int n_threads);
   // The sum of the weighted entries that the masks have, over their number, at least 1.

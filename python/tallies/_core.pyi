@@ -69,6 +69,7 @@ def low_rank_sum(
     n_columns: int,
     scale: float,
     out: int,
+    threads: int,
     /,
 ) -> None: ...
 def dot(a: int, b: int, n: int, /) -> float: ...
@@ -132,6 +133,22 @@ def combine(
     n: int,
     /,
 ) -> None: ...
+def combine_scales(
+    dtype: int,
+    gate: int,
+    vote: int,
+    blend: int,
+    base: int,
+    experts: Sequence[int],
+    weights: Sequence[float],
+    floors: Sequence[int],
+    scales: Sequence[float],
+    zero_sign: int,
+    outs: Sequence[int],
+    n: int,
+    /,
+) -> None:
+    """Combine with several scales at once, each of which has an array of results."""
 
 class Limits:
     def __init__(
@@ -793,7 +810,7 @@ class Plan:
     def open_to_read(self, path: str) -> int: ...
     def open_to_write(self, path: str, n_bytes: int) -> int: ...
     def write(self, file: int, data: bytes, offset: int) -> None: ...
-    def sync(self, file: int) -> None: ...
+    def close(self, file: int) -> None: ...
     def add_job(
         self,
         n_elements: int,
@@ -1182,6 +1199,9 @@ class Patched:
         As changes of the same layout and positions with coding 2 they bring the old elements back,
         whichever of the changes were made.
         """
+    @property
+    def new_values(self) -> list[Blob]:
+        """The elements that the whole chain makes there, likewise."""
 
 def apply_changes(
     *,
@@ -1189,13 +1209,13 @@ def apply_changes(
     tasks: Sequence[PatchTask],
     limits: Limits,
     with_fingerprints: bool = True,
-    with_old_values: bool = False,
+    with_values: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> list[Patched]:
     """Write tensors with their changes, each chain in one read.
 
     The output may be the input. In memory, elements that no change names are then neither read
-    nor written, unless for fingerprints.
+    nor written, unless for fingerprints; in a file, only pages that differ are written.
 
     Args:
         plan: Jobs with one input, as it is stored, and one output of elements of the same size.
@@ -1203,7 +1223,8 @@ def apply_changes(
         tasks: The slices to write, from multiples of 64 on, and their changes.
         limits: Threads and buffers.
         with_fingerprints: Take the fingerprints of the old and new elements on the way.
-        with_old_values: Keep what changes overwrite, as many bytes as they have values.
+        with_values: Keep what changes overwrite and what the chain makes there, each as many bytes
+            as the changes have values.
         progress: Called with the bytes moved since the last call.
 
     Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from tallies.checkpoint import safetensors as reading
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.json_text import MAX_TENSORS
 from tallies.checkpoint.layout import Entry
 from tallies.checkpoint.safetensors import read_header
+from tallies.checkpoint.shards import find_shards
 from tallies.engine.arrays import array_shape
 from tallies.errors import InputError, StorageError
 from tallies.spec.dtypes import DTYPES
@@ -210,3 +215,46 @@ def test_file_that_shrinks_is_a_storage_error(
     monkeypatch.setattr("os.fstat", lambda _: SimpleNamespace(st_size=1000))
     with pytest.raises(StorageError, match="shrank while it was read"):
         read_header(path)
+
+
+EMPTY = b'{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+
+CROWDED: dict[str, Callable[[int], bytes]] = {
+    "tensors": lambda n: b"{" + b",".join(b'"t%d":%s' % (i, EMPTY) for i in range(n)) + b"}",
+    "values": lambda n: b"{" + b",".join(b'"%d":0' % i for i in range(9 * n)) + b"}",
+    "dimensions": lambda n: b'{"t":[' + b"0," * (16 * n) + b"0]}",
+    "brackets": lambda n: b'{"t":' + b"[" * (16 * n) + b"]}",
+}
+
+
+@pytest.mark.parametrize("kind", CROWDED)
+def test_a_header_of_too_many_values_is_refused_before_it_is_parsed(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its objects would take many times the memory of the text, and minutes."""
+    n = MAX_TENSORS * (2 if kind == "tensors" else 1)
+    path = tmp_path / "model.safetensors"
+    text = CROWDED[kind](n)
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    with pytest.raises(InputError, match=f"header: has far more values than {MAX_TENSORS} tensors"):
+        read_header(path)
+
+
+def test_a_file_has_a_most_of_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_TENSORS", 3)
+    path = tmp_path / "model.safetensors"
+    for n in (3, 4):
+        text = CROWDED["tensors"](n)
+        path.write_bytes(len(text).to_bytes(8, "little") + text)
+        if n == 3:
+            assert len(read_header(path)[0]) == 3
+    with pytest.raises(InputError, match="has 4 tensors, expected at most 3; write the model in"):
+        read_header(path)
+
+
+def test_an_index_of_too_many_values_is_refused(tmp_path: Path) -> None:
+    values = ",".join(f'"{i}":""' for i in range(8 * MAX_TENSORS))
+    (tmp_path / "model.safetensors.index.json").write_text(f'{{"weight_map":{{{values}}}}}')
+    with pytest.raises(InputError, match=r"index\.json: has far more values than"):
+        find_shards(tmp_path)

@@ -18,6 +18,29 @@ constexpr std::size_t kStackBytes = 128 << 10;
 int n_processors = 1;
 std::atomic<long> n_launches{0};
 
+// Calls by their kinds, of which the n-th from now on fails, and what is not given back.
+enum Kind { device_memory, pinned_memory, stream, copy, kKinds };
+std::atomic<int> fails_in[kKinds];
+std::atomic<long> n_held{0};
+
+bool fails(Kind kind) { return fails_in[kind] > 0 && --fails_in[kind] == 0; }
+
+cudaError_t allocate(Kind kind, void** out, std::size_t n_bytes) {
+  *out = nullptr;
+  if (fails(kind)) return cudaErrorMemoryAllocation;
+  *out = std::aligned_alloc(256, (n_bytes + 255) / 256 * 256 + 256);
+  if (*out == nullptr) return cudaErrorMemoryAllocation;
+  std::memset(*out, 0xa5, n_bytes);
+  ++n_held;
+  return cudaSuccess;
+}
+
+cudaError_t release(void* p) {
+  n_held -= p != nullptr;
+  std::free(p);
+  return cudaSuccess;
+}
+
 struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
@@ -98,6 +121,14 @@ extern "C" __attribute__((visibility("default"))) long emulator_launches() {
   return emulator::n_launches;
 }
 
+// Makes the n-th call of a kind fail; 0 for none.
+extern "C" __attribute__((visibility("default"))) void emulator_fail(int kind, int n) {
+  emulator::fails_in[kind] = n;
+}
+
+// Streams and pieces of memory that nobody has given back.
+extern "C" __attribute__((visibility("default"))) long emulator_held() { return emulator::n_held; }
+
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
 }
@@ -121,19 +152,16 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* out, int) {
 }
 
 cudaError_t cudaMalloc(void** out, std::size_t n_bytes) {
-  *out = std::aligned_alloc(256, (n_bytes + 255) / 256 * 256 + 256);
-  if (*out == nullptr) return cudaErrorMemoryAllocation;
-  std::memset(*out, 0xa5, n_bytes);
-  return cudaSuccess;
+  return emulator::allocate(emulator::device_memory, out, n_bytes);
 }
-cudaError_t cudaFree(void* p) {
-  std::free(p);
-  return cudaSuccess;
+cudaError_t cudaFree(void* p) { return emulator::release(p); }
+cudaError_t cudaMallocHost(void** out, std::size_t n_bytes) {
+  return emulator::allocate(emulator::pinned_memory, out, n_bytes);
 }
-cudaError_t cudaMallocHost(void** out, std::size_t n_bytes) { return cudaMalloc(out, n_bytes); }
-cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+cudaError_t cudaFreeHost(void* p) { return emulator::release(p); }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t n_bytes, cudaMemcpyKind,
                             cudaStream_t) {
+  if (emulator::fails(emulator::copy)) return cudaErrorInvalidValue;
   std::memmove(to, from, n_bytes);
   return cudaSuccess;
 }
@@ -143,11 +171,15 @@ cudaError_t cudaMemsetAsync(void* p, int value, std::size_t n_bytes, cudaStream_
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned) {
+  *out = nullptr;
+  if (emulator::fails(emulator::stream)) return cudaErrorInvalidValue;
   *out = reinterpret_cast<cudaStream_t>(new char);
+  ++emulator::n_held;
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   delete reinterpret_cast<char*>(stream);
+  --emulator::n_held;
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }

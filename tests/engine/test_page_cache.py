@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tallies import InputError
-from tallies.engine import page_cache
+from tallies.engine import control_groups, page_cache
 from tallies.engine.page_cache import available_bytes, io_code
 
 BUFFERED, DIRECT, UNLESS_CACHED = range(3)
@@ -75,6 +75,6 @@ def test_limits_of_control_groups_count(
     monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int | None
 ) -> None:
     monkeypatch.setattr(
-        page_cache, "_lines", lambda path: files.get(str(path), "").splitlines(keepends=True)
+        control_groups, "lines", lambda path: files.get(str(path), "").splitlines(keepends=True)
     )
     assert available_bytes() == expected

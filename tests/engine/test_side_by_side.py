@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -74,3 +76,28 @@ def test_all_end_when_one_fails(at: str) -> None:
     # Those that had not begun have nothing to clean.
     assert sorted(cleaned) == ([0, 1, 2] if at == "start" else [0, 1, 2, 3])
     assert threading.active_count() == before
+
+
+def test_an_interruption_ends_a_function_that_runs() -> None:
+    """The signal comes while a function runs on, and neither waits for an answer."""
+    ended: list[bool] = []
+
+    def run(ask: Ask) -> None:
+        try:
+            ask(1)
+            threading.Timer(0.05, signal.raise_signal, [signal.SIGUSR1]).start()
+            time.sleep(0.4)
+            ask(2)
+        finally:
+            ended.append(True)
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt), SideBySide([run]) as side:
+            side.give({0: None})
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert ended == [True]

@@ -204,6 +204,12 @@ BAD: list[tuple[Callable[[], object], str]] = [
         lambda: _core.combine(F32, 0, 0, 0, AT[0], [AT[1]], [1.0], [], 1.0, 0, AT[2], 1),
         "floors: found 0, expected 1, one for each expert",
     ),
+    (
+        lambda: _core.combine_scales(
+            F32, 0, 0, 0, AT[0], [AT[1]], [1.0], [0], [1.0, 2.0], 0, [AT[2]], 1
+        ),
+        "outs: found 1, expected 2, one for each scale",
+    ),
 ]
 
 

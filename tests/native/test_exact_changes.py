@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallies import InputError, _core
+from tallies import InputError, StorageError, _core
 from tests.reference import changed_elements as reference
 from tests.reference.changed_elements import BLOCK, CODINGS, Changes
 from tests.support.everywhere import on_every_target
@@ -131,6 +132,65 @@ def test_any_layout_is_applied_by_tiles_that_begin_within_blocks(
         assert (done.old, done.new) == (fingerprint(old), fingerprint(new))
 
 
+@pytest.mark.parametrize("first", [0, 1000, 4097])
+@pytest.mark.parametrize("density", [1e-5, 0.01, 0.4, 1.0])
+def test_in_place_in_a_file(tmp_path: Path, first: int, density: float) -> None:
+    draw = np.random.default_rng(3)
+    n = 5 * BLOCK + 321
+    old = random_words(draw, 2, n)
+    new = differing(old, draw.random(n) < density, draw)
+    changes = stored(reference.find(old, new, "xor"), "xor", n, 2)
+    path = tmp_path / "model"
+    path.write_bytes(b"x" * first + old.tobytes() + b"end")
+    plan = _core.Plan(False)
+    file = plan.open_to_write(str(path), path.stat().st_size)
+    code = place(old)[2]
+    plan.add_job(n, [(file, first, code)], [(file, first, code)])
+    task = _core.PatchTask(slice=_core.Slice(job=0), chain=[changes])
+    for states in ((old, new), (new, old)):
+        (done,) = _core.apply_changes(plan=plan, tasks=[task], limits=limits(2, 1 << 18))
+        assert (done.old, done.new) == tuple(map(fingerprint, states))
+        assert path.read_bytes() == b"x" * first + states[1].tobytes() + b"end"
+
+
+def n_written() -> int:
+    """The bytes that this process has handed to the system to write."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
+def test_in_place_only_pages_that_differ_are_written(tmp_path: Path) -> None:
+    old, new = np.zeros((2, 40 * BLOCK), np.uint16)
+    new[[5, 20 * BLOCK, -1]] = 7
+    changes = stored(reference.find(old, new, "xor"), "xor", old.size, 2)
+    path = tmp_path / "model"
+    path.write_bytes(old.tobytes())
+    plan = _core.Plan(False)
+    in_file = (plan.open_to_write(str(path), old.nbytes), 0, place(old)[2])
+    plan.add_job(old.size, [in_file], [in_file])
+    task = _core.PatchTask(slice=_core.Slice(job=0), chain=[changes])
+    before = n_written()
+    _core.apply_changes(plan=plan, tasks=[task], limits=limits())
+    assert n_written() - before < 4 * 4096
+    assert path.read_bytes() == new.tobytes()
+
+
+def test_a_file_that_was_truncated_is_told_of(tmp_path: Path) -> None:
+    old = np.zeros(BLOCK, np.uint16)
+    for name in ("old", "new"):
+        (tmp_path / name).write_bytes(old.tobytes())
+    plan = _core.Plan(True)
+    places = [
+        (plan.open_to_read(str(tmp_path / name)), 0, place(old)[2]) for name in ("old", "new")
+    ]
+    plan.add_job(old.size, places, [])
+    slices = [_core.Slice(job=0)]
+    _core.find_changes(plan=plan, slices=slices, coding=0, limits=limits())
+    os.truncate(tmp_path / "new", 1000)
+    with pytest.raises(StorageError, match=r"new: ends at byte 1000, .* it was truncated"):
+        _core.find_changes(plan=plan, slices=slices, coding=0, limits=limits())
+
+
 def test_a_chain_is_applied_in_one_pass_and_in_place() -> None:
     draw = np.random.default_rng(2)
     n = 2 * BLOCK + 100
@@ -164,13 +224,16 @@ def test_old_values_undo_a_chain_whatever_was_written(unit: int) -> None:
     plan = _core.Plan(False)
     plan.add_job(n, [place(states[0])], [])
     task = _core.PatchTask(slice=_core.Slice(job=0), chain=chain)
-    (old,) = _core.apply_changes(plan=plan, tasks=[task], limits=limits(2), with_old_values=True)
+    (old,) = _core.apply_changes(plan=plan, tasks=[task], limits=limits(2), with_values=True)
     assert (old.old, old.new) == (fingerprint(states[0]), fingerprint(states[-1]))
     undo = []
     for (one, _), values in zip(found, old.old_values, strict=True):
         words = np.frombuffer(values, f"u{unit}")
         np.testing.assert_array_equal(words, states[0][reference.where(one, n)])
         undo.append(stored(one._replace(values=words), "new", n, unit))
+    for (one, _), values in zip(found, old.new_values, strict=True):
+        words = np.frombuffer(values, f"u{unit}")
+        np.testing.assert_array_equal(words, states[-1][reference.where(one, n)])
     for n_written in range(len(chain) + 1):
         model = states[0].copy()
         apply(model, model, chain[:n_written])

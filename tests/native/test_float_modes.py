@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,10 +102,13 @@ BASE, X, Y, Z = (numbers(5003, seed) for seed in range(4))
 MASK = np.packbits(X > Y, bitorder="little")
 T_BASE, T_X, T_Y, T_Z = (torch.from_numpy(x) for x in (BASE, X, Y, Z))
 T_MASK = torch.from_numpy(MASK)
+CHANGED = np.where(X > Y, X, Z)
+T_LARGER = T_X > T_Y
 HALF = T_X.to(torch.bfloat16)
 LARGE = [numbers(70001, seed) for seed in (4, 5)]
 T_LARGE = [torch.from_numpy(x) for x in LARGE]
 WEIGHTS = [0.1, 0.7]
+T_WEIGHTS = torch.tensor(WEIGHTS)
 
 ON_ARRAYS: dict[str, Callable[[], Any]] = {
     "kth_magnitude": lambda: kernels.kth_magnitude(X, 4000),
@@ -121,6 +126,13 @@ ON_ARRAYS: dict[str, Callable[[], Any]] = {
     "magnitude_mask": lambda: kernels.magnitude_mask(X, 1e-40),
     "tall_mask": lambda: kernels.tall_mask(X, Y, 0.3),
     "apply_mask": lambda: kernels.apply_mask(BASE, X, MASK, 0.3),
+    "low_rank": lambda: kernels.low_rank(
+        BASE[:5000].reshape(50, 100), X[:150].reshape(50, 3), Y[:300].reshape(3, 100), 0.3
+    ),
+    "patch": lambda: np.frombuffer(
+        tallies.make_patch({"w": X}, {"w": CHANGED}, values="difference").data or b"",
+        np.uint8,
+    ),
 }
 
 ON_TENSORS: dict[str, Callable[[], Any]] = {
@@ -141,7 +153,45 @@ ON_TENSORS: dict[str, Callable[[], Any]] = {
     ),
     "gram": lambda: functions.gram([T_X, T_Y, T_Z]),
     "block_dots": lambda: functions.block_dots(T_X, [HALF, T_Y]),
+    "kth_magnitude_counted": lambda: functions.kth_magnitude_counted(T_X, 4000)[0],
+    "trim_counted": lambda: functions.trim_counted(T_X, 0.7)[0],
+    "masked_mean": lambda: functions.masked_mean(
+        [T_X, T_Y], [T_LARGER, ~T_LARGER], weights=WEIGHTS
+    ),
+    "combine_many": lambda: torch.cat(
+        functions.combine_many(
+            [T_BASE, HALF], [[T_X, T_Y], [T_Z, T_X]], density=0.7, weights=WEIGHTS, scale=0.3
+        ).tensors
+    ),
+    "low_rank": lambda: functions.low_rank(
+        T_BASE[:5000].view(50, 100), T_X[:150].view(50, 3), HALF[:300].view(3, 100), 0.3
+    ),
+    "pack_bits": lambda: functions.pack_bits(T_LARGER),
+    "unpack_bits": lambda: functions.unpack_bits(T_MASK, T_X.numel()),
+    "change_elements_": lambda: patched(),
+    "weighted_merge": lambda: weighted(),
 }
+
+
+def patched() -> torch.Tensor:
+    """Return a tensor that a patch has changed in place."""
+    state = {"w": T_X.clone()}
+    assert PATCH is not None
+    functions.apply_patch(state, PATCH)
+    return state["w"]
+
+
+PATCH = tallies.make_patch({"w": X}, {"w": CHANGED}, values="difference").data
+
+
+def weighted() -> torch.Tensor:
+    """Return a merge and its gradient in the coefficients."""
+    coefficients = T_WEIGHTS.clone().requires_grad_()
+    merged = functions.weighted_merge(T_BASE, [T_X, HALF], coefficients)
+    merged.backward(T_Y)
+    assert coefficients.grad is not None
+    return torch.cat([merged.detach(), coefficients.grad])
+
 
 MERGES: dict[str, dict[str, Any]] = {
     "task_arithmetic": {"scale": 0.3},
@@ -169,6 +219,13 @@ def merged(method: str) -> torch.Tensor:
     result = tallies.merge_state_dicts(base, experts, method=method, **MERGES[method])
     found: torch.Tensor = result["w"]
     return found
+
+
+def test_no_operator_is_forgotten() -> None:
+    table = (Path(__file__).parents[2] / "csrc/torch/operators.h").read_text()
+    operators = set(re.findall(r"^  X\((\w+),", table, re.MULTILINE))
+    assert len(operators) > 15
+    assert operators <= ON_TENSORS.keys()
 
 
 @pytest.mark.parametrize("mode", MODES)

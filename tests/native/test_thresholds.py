@@ -183,3 +183,24 @@ def test_thresholds_of_small_models_of_mixed_types(
     ]
     for rows in on_every_target(lambda: thresholds(base, experts, [unit], n_threads)).values():
         assert rows == [expected]
+
+
+def test_counts_of_equal_entries_are_shared_by_tiles_of_large_models() -> None:
+    """With so many tiles and experts, two tiles share a count."""
+    n_experts, n = 64, 64 * 33_001
+    x = np.random.default_rng(0).choice(np.float32([1, -1, 2, 0.5]), n)
+    plan = _core.Plan(has_base=False)
+    for _ in range(2):
+        plan.add_job(n, [place(x)] * n_experts, [])
+    n_large, n_one = int((x == 2).sum()), int((abs(x) == 1).sum())
+    ranks = [n_large + 1 + e * (2 * n_one - 2) // (n_experts - 1) for e in range(n_experts)]
+    ranks = [n_large + rank for rank in ranks]
+    (found,) = plan.select(
+        units=[_core.Unit(jobs=[0, 1], ranks=ranks)],
+        locate=True,
+        limits=_core.Limits(2, 1 << 20, 64 * 4 * n_experts),
+    )
+    ones = np.flatnonzero(abs(np.concatenate([x, x])) == 1)
+    for one, rank in zip(found, ranks, strict=True):
+        end = int(ones[rank - 2 * n_large - 1]) + 1
+        assert (one.bits, one.last_job * n + one.last_count) == (0x3F800000, end)

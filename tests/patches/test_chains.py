@@ -33,7 +33,7 @@ def refused(patches: list[Path], to: Path, **options: Any) -> str:
     """The message; nothing changes, and no tensor is read."""
     before = tree(to.parent)
     with (
-        mock.patch("tallies.patches.opened.chunks", side_effect=AssertionError("was read")),
+        mock.patch("tallies.patches.opened.whole", side_effect=AssertionError("was read")),
         pytest.raises(InputError) as raised,
     ):
         apply_patch(patches, to, **options)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
 
@@ -30,9 +31,27 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
     Raises:
         StorageError: If the bytes cannot be read.
     """
+    with _opened(tensor) as file:
+        yield from _read(file, tensor)
+
+
+def whole(tensor: TensorInfo) -> bytearray:
+    """Return the stored bytes of a tensor in one piece, which is read where it stays.
+
+    Raises:
+        StorageError: If the bytes cannot be read.
+    """
+    if tensor.gathered is not None or tensor.strides is not None or not tensor.n_bytes:
+        return bytearray().join(chunks(tensor))
+    with _opened(tensor) as file:
+        return next(_read_row_major(file, tensor, (tensor.n_bytes,)))
+
+
+@contextlib.contextmanager
+def _opened(tensor: TensorInfo) -> Iterator[FileIO]:
     try:
         with open(tensor.path, "rb", buffering=0) as file:
-            yield from _read(file, tensor)
+            yield file
     except EndsEarly:
         raise StorageError(
             f"{tensor.path}: tensor {tensor.name!r} ends early; the file was truncated while being "
@@ -74,8 +93,9 @@ def _read(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
     if tensor.gathered is not None:
         rows = _read_gathered(file, tensor.gathered)
         return _even(rows, _stored_bytes(tensor.gathered))
-    read = _read_row_major if tensor.strides is None else _read_strided
-    return read(file, tensor)
+    if tensor.strides is None:
+        return _read_row_major(file, tensor, _piece_sizes(tensor.n_bytes))
+    return _read_strided(file, tensor)
 
 
 def _piece_sizes(n_bytes: int) -> Iterator[int]:
@@ -86,10 +106,10 @@ def _piece_sizes(n_bytes: int) -> Iterator[int]:
         size = min(2 * size, _CHUNK_BYTES)
 
 
-def _read_row_major(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:
+def _read_row_major(file: FileIO, tensor: TensorInfo, sizes: Iterable[int]) -> Iterator[bytearray]:
     file.seek(tensor.offset)
     left = tensor.n_bytes
-    for size in _piece_sizes(tensor.n_bytes):
+    for size in sizes:
         chunk = bytearray(size)
         view = memoryview(chunk)
         while view:

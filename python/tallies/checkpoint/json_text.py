@@ -15,6 +15,12 @@ from .pointers import refuse_pointer
 MAX_HEADER_BYTES: Final = 100_000_000
 """The longest header that the stock library reads; our bound on index and config.json as well."""
 
+MAX_TENSORS: Final = 1 << 18
+"""The most tensors of a file; published ones have fewer than a tenth of it."""
+
+_SIGNS: Final = 16
+"""Commas, colons and opening brackets of one tensor and its metadata, at most."""
+
 _MAX_DIGITS: Final = 18  # 10**18 < 2**63: an integer this short fits every counter downstream
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -42,6 +48,15 @@ def json_object(text: bytes, where: str, *, unique_keys: bool = False) -> dict[s
     if not is_object(value):
         raise InputError(f"{where}: found {show(value)}, expected a JSON object; {DAMAGED}")
     return value
+
+
+def refuse_crowded(text: bytes, where: str) -> None:
+    """Refuse a header or index of more values than there may be tensors, before it is parsed."""
+    if sum(text.count(sign) for sign in (b",", b":", b"[", b"{")) > _SIGNS * MAX_TENSORS:
+        raise InputError(
+            f"{where}: has far more values than {MAX_TENSORS} tensors, the most of a file; write "
+            "the model in several files"
+        )
 
 
 def json_value(text: bytes, where: str, *, unique_keys: bool = False) -> object:
@@ -107,11 +122,11 @@ def is_object(value: object) -> TypeGuard[dict[str, Any]]:
 
 def is_texts(value: object) -> TypeGuard[dict[str, str]]:
     """Return whether a JSON value is an object of strings, all of them encodable."""
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+    if not isinstance(value, dict):
         return False
     try:
         "".join((*value, *value.values())).encode()
-    except UnicodeEncodeError:
+    except (TypeError, UnicodeEncodeError):  # another value than a text, or half a character
         return False
     return True
 

@@ -46,7 +46,7 @@ io_option = click.option(
     help="How to read the inputs: buffered by the system, or direct from the disk.",
 )
 threads_option = click.option(
-    "--threads", type=int, help="Number of threads. Default: one for each core."
+    "--threads", type=int, help="Number of threads. Default: OMP_NUM_THREADS, or one for each core."
 )
 store_base_option = click.option(
     "--base", metavar="DIR", help="The store's base. Default: where it was, seen from the store."

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from ..linalg.threads import Workers
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -30,14 +32,10 @@ def _results(one: Callable[[P], T], pieces: Iterable[P], threads: int) -> Genera
         yield from map(one, pieces)
         return
     waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for piece in pieces:
-                waiting.append(pool.submit(one, piece))
-                if len(waiting) >= 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
+    with Workers(threads) as pool:
+        for piece in pieces:
+            waiting.append(pool.submit_undisturbed(one, piece))
+            if len(waiting) >= 2 * threads:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()

@@ -83,7 +83,7 @@ def _content(chunk: bytearray, first: int) -> list[int]:
 
 def content_of(data: bytes | bytearray | memoryview, first: int = 0) -> list[int]:
     """Return the content fingerprint of bytes in memory."""
-    return _content(bytearray(data), first)
+    return _content(data if isinstance(data, bytearray) else bytearray(data), first)
 
 
 def tensor_fingerprint(tensor: Stored, lanes: Sequence[int]) -> str:

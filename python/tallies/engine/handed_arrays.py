@@ -127,8 +127,11 @@ class Room:
         self._grow(n_bytes)
 
     def _grow(self, n_bytes: int) -> None:
+        # Else each vector that a combine stores falls on two lines of the cache.
+        memory, address = new_array("room", "U8", (n_bytes + _LINE,), self._framework)
+        skipped = -address % _LINE
         self._n_bytes = n_bytes
-        self._memory, self._address = new_array("room", "U8", (n_bytes,), self._framework)
+        self._memory, self._address = memory[skipped:], address + skipped
 
     def clear(self) -> None:
         """Make all memory free again."""

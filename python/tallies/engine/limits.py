@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import resource
 
 from .._core import Limits
 from ..errors import InputError
 from ..messages import counted, show
 from ..sizes import budget, format_size
+from .processors import default_threads
 
 # A tile and its scratch take about four times the buffer; the rest of the budget is what the
 # lists of a selection, the plan and the interpreter take.
@@ -105,10 +105,9 @@ def allow_open_files(n_files: int) -> None:
 
 
 def n_threads(threads: int | None) -> int:
-    """Return the number of threads asked for; for None, of the cores this process may use."""
+    """Return the number of threads asked for; for None, that of OMP_NUM_THREADS or the cores."""
     if threads is None:
-        affinity = getattr(os, "sched_getaffinity", None)
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return default_threads()
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
         raise InputError(f"threads: found {show(threads)}, expected a number from 1 to 1024")
     return threads

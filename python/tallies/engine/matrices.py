@@ -162,7 +162,9 @@ class Budget:
 
     def __init__(self, max_bytes: int | None) -> None:
         self._left = max_bytes
-        self._changed = threading.Condition()
+        # Taken as such: an exception on the way into a condition leaves it locked.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     @contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
@@ -170,14 +172,16 @@ class Budget:
         if self._left is None:
             yield
             return
-        with self._changed:
-            self._changed.wait_for(lambda: self._left is None or self._left >= n_bytes)
-            self._left -= n_bytes
+        taken = 0
         try:
+            with self._lock:
+                self._changed.wait_for(lambda: self._left is None or self._left >= n_bytes)
+                self._left -= n_bytes
+                taken = n_bytes
             yield
         finally:
-            with self._changed:
-                self._left += n_bytes
+            with self._lock:
+                self._left += taken
                 self._changed.notify_all()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Final
 
 from ..errors import InputError
 from ..messages import either, show
 from ..spec.choices import Io
+from . import control_groups
 
 # The native codes, Io of csrc/stream/file.h.
 _BUFFERED: Final = 0
@@ -47,7 +47,7 @@ def available_bytes() -> int | None:
 
     The limits of the control groups around this process count.
     """
-    for line in _lines("/proc/meminfo"):
+    for line in control_groups.lines("/proc/meminfo"):
         name, _, value = line.partition(":")
         if name == "MemAvailable":
             return min([int(value.split()[0]) << 10, *_limits()])
@@ -56,24 +56,6 @@ def available_bytes() -> int | None:
 
 def _limits() -> Iterable[int]:
     """Yield the limits of memory of the control groups around this process."""
-    for line in _lines("/proc/self/cgroup"):
-        _, controllers, place = line.rstrip("\n").split(":", 2)
-        if controllers in ("", "memory"):
-            top = Path("/sys/fs/cgroup", controllers)
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
-            group = top / place.strip("/")
-            for one in (group, *group.parents):
-                for found in _lines(one / name):
-                    if found.strip().isdigit():
-                        yield int(found)
-                if one == top:
-                    break
-
-
-def _lines(path: str | os.PathLike[str]) -> list[str]:
-    """Return the lines of a file of the system; none if it cannot be read."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.readlines()
-    except OSError:
-        return []
+    for found in control_groups.group_values("memory", ["memory.max"], ["memory.limit_in_bytes"]):
+        if found[0].isdigit():
+            yield int(found[0])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import Any
 
+from ..linalg.threads import join, next_of
 from .environment import in_float_environment
 
 Ask = Callable[[Any], Any]
@@ -30,10 +32,9 @@ class Turns:
 
     def __init__(self, function: Callable[[Ask], Any]) -> None:
         self._function = function
-        self._mine = threading.Semaphore(0)
-        self._yours = threading.Semaphore(0)
-        self._answer: Any = None
-        self._refusal: BaseException | None = None
+        # Queues, because an exception that a signal raises may leave other locks locked.
+        self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._turns: SimpleQueue[None] = SimpleQueue()
         self._error: BaseException | None = None
         self._started = False
         self.is_done = False
@@ -54,16 +55,15 @@ class Turns:
         Raises:
             BaseException: The function's own exception.
         """
-        self._answer, self._refusal = answer, refusal
-        del refusal
         if self._started:
-            self._mine.release()
+            self._answers.put((answer, refusal))
         else:
             self._started = True
             self._thread.start()
-        self._yours.acquire()
+        del answer, refusal
+        next_of(self._turns)
         if self.is_done:
-            self._thread.join()
+            join(self._thread)
         if self._error is not None:
             error, self._error = self._error, None
             try:
@@ -72,25 +72,27 @@ class Turns:
                 del error
 
     def stop(self) -> None:
-        """End a function that waits for an answer."""
-        if self._started and not self.is_done:
-            try:
-                self.go_on(refusal=Stopped())
-            except BaseException:
-                return
+        """End a function that waits for an answer, or that will ask again."""
+        if self._thread.ident is None:
+            return
+        while not self.is_done:
+            if self._answers.empty():
+                self._answers.put((None, Stopped()))
+            next_of(self._turns)
+        join(self._thread)
+        self._error = None
 
     def _ask(self, request: Any) -> Any:
         self.request = request
-        self._yours.release()
-        self._mine.acquire()
+        self._turns.put(None)
+        answer, refusal = self._answers.get()
         self.request = None
-        if self._refusal is not None:
-            refusal, self._refusal = self._refusal, None
+        if refusal is not None:
             try:
                 raise refusal
             finally:
                 del refusal
-        return self._answer
+        return answer
 
     def _run(self) -> None:
         try:
@@ -98,7 +100,7 @@ class Turns:
         except BaseException as error:
             self._error = error
         self.is_done = True
-        self._yours.release()
+        self._turns.put(None)
 
 
 class SideBySide:

@@ -6,6 +6,7 @@ import numpy as np
 
 import tallies._core as native
 
+from ..engine.limits import n_threads
 from ..errors import InputError
 from . import arguments
 from .arguments import Array, place
@@ -62,5 +63,6 @@ def low_rank(base: Array, left: Array, right: Array, scale: float = 1.0) -> Arra
         columns,
         factor,
         out.ctypes.data,
+        n_threads(None),
     )
     return out

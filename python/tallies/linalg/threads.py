@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Condition, Lock, Thread, get_ident
@@ -113,6 +113,17 @@ class Workers(Executor):
             future.set_exception(error)
         return future
 
+    def submit_undisturbed(
+        self, fn: Callable[Arguments, Result], /, *args: Any, **kwargs: Any
+    ) -> Future[Result]:
+        """Return the future result of a call for which an interrupted caller waits."""
+
+        def call() -> Result:
+            with self.undisturbed():
+                return fn(*args, **kwargs)
+
+        return self.submit(call)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads once the tasks are done, or once those that have begun are."""
         if cancel_futures:
@@ -121,7 +132,7 @@ class Workers(Executor):
             self._tasks.put(None)
         if wait:
             for thread in self._threads:
-                thread.join()
+                join(thread)
 
     def __exit__(
         self,
@@ -208,6 +219,19 @@ def _do(future: Future[Any], call: Callable[[], Any]) -> None:
         del future, call  # the error holds this frame, see results
     else:
         future.set_result(result)
+
+
+def join(thread: Thread) -> None:
+    """Wait for the end of a thread, and see signals meanwhile."""
+    while thread.is_alive():
+        thread.join(_WAIT)
+
+
+def next_of(items: SimpleQueue[Result]) -> Result:
+    """Wait for the next item of a queue, and see signals meanwhile."""
+    while True:
+        with suppress(Empty):
+            return items.get(timeout=_WAIT)
 
 
 def results(futures: Sequence[Future[Result]]) -> Iterator[Result]:

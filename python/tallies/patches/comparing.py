@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Final
 
 from .._core import FoundChanges, Limits, Plan, Slice, find_changes
 from ..engine.files import PlanFiles
 from ..engine.fingerprints import add_content, model_fingerprint
 from ..engine.usage import Advance
+from ..linalg.threads import Workers
 from ..spec.dtypes import DTYPES
 from .kept import KeptFile, kept_files
 from .layout import PART_BYTES, VALUES, n_parts, parts_of
@@ -85,12 +86,12 @@ class Comparison:
         """Compare the models, write what is found, and return the manifest, which is written."""
         writer = Writer(place, self._coder, self._values, limits.n_threads)
         most = max(PART_BYTES, min(max_bytes // _BATCH_SHARE, _MOST_BATCH_BYTES))
-        with ThreadPoolExecutor(1) as behind:
+        with Workers(1) as behind:
             written: Future[None] | None = None
             for batch, found in self._found(most, limits, advance):
                 if written is not None:
                     written.result()
-                written = behind.submit(self._write, writer, batch, found)
+                written = behind.submit_undisturbed(self._write, writer, batch, found)
             if written is not None:
                 written.result()
         for pair in self._whole():

@@ -35,7 +35,7 @@ def code(data: memoryview, unit: int, fields: Fields, threads: int) -> Coded:
 
 
 def decoded(
-    stored: bytearray, sizes: bytearray, n_bytes: int, unit: int, fields: Fields, threads: int
+    stored: memoryview, sizes: memoryview, n_bytes: int, unit: int, fields: Fields, threads: int
 ) -> bytearray:
     """Return the bytes of an entry.
 

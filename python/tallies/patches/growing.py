@@ -11,6 +11,7 @@ from typing import Final
 
 from ..engine.fingerprints import add_content, content_of, tensor_fingerprint
 from ..errors import StorageError
+from .content import content_in_place
 from .layout import Entry
 
 _HEAD_ALIGNMENT: Final = 64
@@ -35,7 +36,7 @@ class Entries(ABC):
 
     def add(self, entry: Entry, data: memoryview, fill: int = 0) -> None:
         """Append an entry of these bytes and ``fill`` zeros."""
-        lanes = content_of(data)  # fewer zeros than fill the last stripe change nothing
+        lanes = content_in_place(data)  # fewer zeros than fill the last stripe change nothing
         self._begin(entry, len(data) + fill)
         self._write(data)
         if fill:

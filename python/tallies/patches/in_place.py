@@ -19,15 +19,15 @@ from ..engine.files import PlanFiles
 from ..engine.limits import allow_open_files, tile_limits
 from ..engine.usage import Advance, measure
 from ..errors import InputError, StorageError, TalliesError
-from ..messages import show
 from ..recipe.places import Places
-from .chains import Link, OnePatch, check_forms, links_of
+from .chains import Link, OnePatch, links_of
 from .covered import anew, check_small, covered, flush_all, refuse_linked, refuse_structure
 from .journal import Journal
+from .left import refuse_others
 from .occupants import occupants
 from .report import PatchReport
 from .small import SmallOut
-from .works import Work, apply_works, works_of
+from .works import Work, apply_works
 
 
 class InPlace:
@@ -145,28 +145,8 @@ class InPlace:
         """Restore the files of a journal, if they would be the old model then."""
         links = journal.links()
         found = covered(journal)
-        keep = f"put that back, or remove {journal.path} to keep what is there"
-        try:
-            check_forms(found, links[0])
-        except InputError as error:
-            raise InputError(
-                f"{error.args[0].split(': ')[0]}: is not the model whose change was interrupted: "
-                f"its tensors are others; nothing was written; {keep}"
-            ) from None
-
-        def check(work: Work) -> None:
-            try:
-                work.check_new()
-            except InputError:
-                raise InputError(
-                    f"{work.source.path}: is not the model whose change was interrupted: tensor "
-                    f"{show(work.name)} differs beside what was to change; nothing was written; "
-                    f"{keep}"
-                ) from None
-
-        works = works_of(links, found.tensors)
+        works = refuse_others(journal, links, found, limits, max_bytes)
         quiet = Advance(None, 0)
-        apply_works(works, PlanFiles(Plan(True)), {}, limits, max_bytes, quiet, check)
         changed = [anew(one) for one in works if one.links]
         self._write(changed, limits, max_bytes, quiet, check=Work.check_new)
         journal.restore_small()
@@ -245,17 +225,18 @@ class InPlace:
                 works, links, small, target.parts, files, limits, max_bytes, advance
             )
         except BaseException:
-            self._journal.sweep()
+            self._journal.discard()
             raise
         try:
             self._write([anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
             self._journal.put_small()
             if sync:
                 flush_all(target.files, self._journal)
+            self._journal.drop()
         except BaseException as error:
-            self._take_back(error, limits, max_bytes)
+            if self._journal.is_complete:
+                self._take_back(error, limits, max_bytes)
             raise
-        self._journal.drop()
 
     def _take_back(self, error: BaseException, limits: Limits, max_bytes: int) -> None:
         """Restore the old model after a failure, or say how to."""
@@ -282,6 +263,7 @@ class InPlace:
         for path in sorted({one.path for one in places.values()}):
             files.create(path, os.path.getsize(path))
         apply_works(works, files, places, limits, max_bytes, advance, check)
+        files.close_written()
 
     def _warn_of_others(self, target: Checkpoint) -> None:
         for file, who in occupants(target.files).items():

@@ -2,32 +2,31 @@
 
 A journal is a patch for each link of the chain, with the link's positions and the old values. As
 these are values and no differences, they restore the old model whatever was written of the new one.
+The new values are there as well, for comparison: what lies in the place of either is of this model.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from .._core import Limits, apply_changes
 from ..checkpoint.interrupted import DONE, JOURNAL, NEW, NOTE, RECORD
-from ..checkpoint.json_text import is_object, json_object, read_text
 from ..checkpoint.locks import flush
 from ..checkpoint.parts import Part as ModelPart
 from ..engine.files import PlanFiles
 from ..engine.usage import Advance
 from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
-from .kept import is_small_name
-from .old_values import Keeper
+from .old_values import NEW_SUFFIX, Keeper
 from .opened import Patch
 from .part_change import PartChange
+from .record import Record
 from .small import SmallOut, write_file
 from .works import Jobs, Work, load
 
@@ -36,49 +35,28 @@ _COMING: Final = "new"
 
 
 @dataclass(frozen=True)
-class Record:
-    """The content of ``journal.json``: what the journal covers. Paths are below its model's."""
+class KeptLink(Link):
+    """The old values of a link of the chain, in a journal."""
 
-    n_links: int
-    files: dict[str, str]
-    """The weight files, and what stands before the names of the tensors of each: ``unet/``."""
-    small_files: dict[str, bool]
-    """The small files that change, and whether there is an old one."""
-    made: list[str]
-    """The directories that are made for small files."""
+    journal: Journal = field(kw_only=True)
+
+    def part(self, name: str, number: int, threads: int = 1) -> PartChange | None:
+        """Read the old values of a part of a tensor, as ``Link.part`` the changes."""
+        with self.journal.telling_of_damage():
+            return super().part(name, number, threads)
+
+    def damaged(self, name: str, number: int, error: InputError) -> InputError:
+        """Return the error of a part whose entries contradict each other."""
+        try:
+            with self.journal.telling_of_damage():
+                raise super().damaged(name, number, error)
+        except InputError as told:
+            return told
 
     @property
-    def folders(self) -> list[str]:
-        """The directories of files below the model's own, which have notes."""
-        return sorted({os.path.dirname(file) for file in self.files} - {""})
-
-    def to_json(self) -> str:
-        """Return the text of the file."""
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def read(cls, path: Path) -> Record:
-        """Read the file; InputError if it is damaged, StorageError if it cannot be read."""
-        data = json_object(read_text(path), str(path))
-        n, files, small, made = (data.get(one.name) for one in fields(cls))
-        if not (
-            isinstance(n, int)
-            and 0 < n < 10_000
-            and is_object(files)
-            and is_object(small)
-            and isinstance(made, list)
-            and all(isinstance(one, str) for one in (*files.values(), *made))
-            and all(map(is_below, (*files, *made)))
-            and all(map(is_small_name, small))
-        ):
-            raise InputError(f"{path}: is damaged; restore the model yourself")
-        return cls(n, files, {name: bool(one) for name, one in small.items()}, made)
-
-
-def is_below(path: str) -> bool:
-    """Return whether a path, with slashes, leads to a file below where it starts."""
-    pure = PurePosixPath(path)
-    return bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
+    def new_values(self) -> Path:
+        """The file of the new values in the place of the old ones."""
+        return self.patch.path.with_suffix(NEW_SUFFIX)
 
 
 class Journal:
@@ -143,19 +121,17 @@ class Journal:
                     plan=files.plan,
                     tasks=[one.task(jobs.of(one.work)) for one in batch],
                     limits=limits,
-                    with_old_values=True,
+                    with_values=True,
                     progress=advance or None,
                 )
                 for one, kept in zip(batch, found, strict=True):
                     one.work.add(kept.old, kept.new)
-                    for (link, change), values in zip(one.changes, kept.old_values, strict=True):
-                        old = PartChange(
-                            change.layout,
-                            change.positions,
-                            memoryview(values).cast("B"),
-                            change.blocks,
-                        )
-                        of_link[id(link)].keep(one.work, one.number, one.n_elements, old)
+                    for (link, change), *values in zip(
+                        one.changes, kept.old_values, kept.new_values, strict=True
+                    ):
+                        before, now = (memoryview(some).cast("B") for some in values)
+                        old = PartChange(change.layout, change.positions, before, change.blocks)
+                        of_link[id(link)].keep(one.work, one.number, one.n_elements, old, now)
             for work in works:
                 work.check_old(links[0])
                 work.check_new()
@@ -211,12 +187,28 @@ class Journal:
 
     def read(self) -> Record:
         """Return what the journal covers; InputError if it is damaged."""
-        return Record.read(self.path / RECORD)
+        with self.telling_of_damage():
+            return Record.read(self.path / RECORD)
 
-    def links(self) -> list[Link]:
+    def links(self) -> list[KeptLink]:
         """Return the patches that restore the old model; InputError if the journal is damaged."""
-        paths = (self.path / f"{i:04d}.safetensors" for i in range(self.read().n_links))
-        return [Link(Patch.open(path)) for path in paths]
+        n_links = self.read().n_links
+        with self.telling_of_damage():
+            paths = [self.path / f"{i:04d}.safetensors" for i in range(n_links)]
+            return [KeptLink(Patch.open(path), journal=self) for path in paths]
+
+    @contextlib.contextmanager
+    def telling_of_damage(self) -> Iterator[None]:
+        """Raise InputErrors of a part of the journal as those of the journal, with the way out."""
+        try:
+            yield
+        except InputError as error:
+            why = str(error).removesuffix("; copy or make the patch again")
+            raise InputError(
+                f"{why}; it is part of the journal of a change in place that was interrupted, and "
+                "the old model cannot be restored without it; nothing was written; put a copy of "
+                f"the model in its place, old or new, and remove {self.path}"
+            ) from None
 
     def put_small(self) -> None:
         """Put the new small files in their places, without need of room."""
@@ -254,6 +246,13 @@ class Journal:
             self._remove(self._done)
             os.rename(self.path, self._done)
             flush(self.home)
+        self.sweep()
+
+    def discard(self) -> None:
+        """Remove a journal whose writing failed, of a model that is as it was."""
+        if self.is_complete:
+            with contextlib.suppress(StorageError):
+                self.drop()
         self.sweep()
 
     def sweep(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import weakref
 from collections.abc import Mapping
@@ -9,18 +10,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from ..checkpoint.data import chunks
+from ..checkpoint.data import whole
 from ..checkpoint.json_text import json_object, read_text
 from ..checkpoint.occupied import PATCH, PATCH_NAME
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..checkpoint.weight_names import SAFETENSORS
 from ..coding import Damaged, Fields
-from ..engine.fingerprints import content_of, tensor_fingerprint
+from ..engine.fingerprints import tensor_fingerprint
 from ..errors import InputError, StorageError, TalliesError
 from ..messages import show
 from ..recipe.places import Places
 from ..spec.dtypes import DTYPES
+from .content import content_in_place
 from .frames import decoded, fields_of
 from .kept import KeptFile, checksum
 from .layout import (
@@ -52,6 +54,8 @@ class Patch:
     entries: Mapping[str, TensorInfo]
     n_bytes: int
     """The bytes of all its files."""
+    memory: memoryview | None = None
+    """The bytes of a patch that is no file, to read where they lie."""
 
     @classmethod
     def open(cls, source: object, label: str = "patch") -> Patch:
@@ -168,10 +172,13 @@ class Patch:
             )
         return found[:n_bytes]
 
-    def _read(self, name: str) -> bytearray:
+    def _read(self, name: str) -> memoryview:
         tensor = self.entries[name]
-        data = bytearray().join(chunks(tensor))
-        self._check(tensor, tensor_fingerprint(tensor, content_of(data)))
+        if self.memory is not None:
+            data = self.memory[tensor.offset : tensor.offset + tensor.n_bytes]
+        else:
+            data = memoryview(whole(tensor))
+        self._check(tensor, tensor_fingerprint(tensor, content_in_place(data)))
         return data
 
     def _check(self, tensor: TensorInfo, found: str) -> None:
@@ -245,6 +252,9 @@ def _open_bytes(data: bytes, label: str) -> Patch:
         while view:
             view = view[os.write(file, view) :]
         patch = _open_file(Path(f"/proc/self/fd/{file}"), label)
+        # Private pages, so that whoever takes memory that may be written takes this as it is.
+        memory = memoryview(mmap.mmap(file, len(data), access=mmap.ACCESS_COPY))
+        patch = replace(patch, memory=memory)
     except BaseException:
         os.close(file)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ from ..engine.files import PlanFiles
 from ..engine.fingerprints import add_content, tensor_fingerprint
 from ..engine.usage import Advance
 from ..errors import InputError
+from ..linalg.threads import Workers
 from ..messages import show
 from ..spec.dtypes import DTYPES
 from .chains import Link
@@ -185,10 +186,10 @@ def _batches(works: Sequence[Work], most: int, threads: int) -> Iterator[list[Lo
 def _ahead(items: Iterator[T]) -> Iterator[T]:
     """Yield items of which the next is made in a thread while the caller has the last."""
     end: Any = object()
-    with ThreadPoolExecutor(1) as pool:
-        coming: Future[Any] = pool.submit(next, items, end)
+    with Workers(1) as pool:
+        coming: Future[Any] = pool.submit_undisturbed(next, items, end)
         while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
+            coming = pool.submit_undisturbed(next, items, end)
             yield item
 
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..checkpoint.adapters.opening import open_adapter
-from ..checkpoint.adapters.placing import place
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.opening import open_donor, open_model, under_other_names
 from ..checkpoint.scaled import with_scales
@@ -73,10 +71,7 @@ class Inputs:
 
     def _with_adapters(self, paths: list[str]) -> Checkpoint:
         first, *adapters = paths
-        found = self._read_model(first)
-        for path in adapters:
-            found = place(found, open_adapter(path))
-        return found
+        return _adapted(self._read_model(first), adapters)
 
     def _read_model(self, path: str) -> Checkpoint:
         if path not in self._read:
@@ -92,6 +87,10 @@ class Inputs:
         """Open the model that gives its small files; see ``checkpoint.opening.open_donor``."""
         _, *adapters = self._places.pieces(text)
         found = open_donor(self._places.headers(text, weights=False))
+        if not adapters:
+            return found
+        from ..checkpoint.adapters.opening import open_adapter
+
         opened = tuple(open_adapter(self._places.local(one)) for one in adapters)
         return replace(found, adapters=opened)
 
@@ -159,9 +158,18 @@ def open_whole(text: str, variant: str = "", *, bars: bool = False) -> Checkpoin
     places = Places.of()
     first, *adapters = places.pieces(text)
     found = with_scales(_stored(places, first, variant, bars=bars))
-    for adapter in adapters:
-        found = place(found, open_adapter(places.local(adapter, bars=bars)))
-    return found
+    return _adapted(found, (places.local(adapter, bars=bars) for adapter in adapters))
+
+
+def _adapted(model: Checkpoint, adapters: Iterable[str]) -> Checkpoint:
+    """Return a model with adapters, which are opened one after the other, laid over it."""
+    for path in adapters:
+        # Here, because most models have no adapter, and two dozen modules come with these.
+        from ..checkpoint.adapters.opening import open_adapter
+        from ..checkpoint.adapters.placing import place
+
+        model = place(model, open_adapter(path))
+    return model
 
 
 def open_stored(text: str, variant: str = "", *, bars: bool = False) -> Checkpoint:

@@ -99,7 +99,7 @@ def combine_many(
         deltas: True if the experts are task vectors, also beside bases.
         dtype: float32, float16 or bfloat16; by default, that of the base, or else of the first
             expert.
-        threads: The most threads; by default, all cores.
+        threads: The most threads; by default, those of ``torch.get_num_threads``.
 
     Returns:
         New tensors, and for each how many entries that equal a threshold, and are not zero, were
@@ -174,7 +174,7 @@ def merge_task_vectors(
         masks: In place of a density: bool tensors in the shape of the base.
         deltas: True if the experts are task vectors, drawn and rescaled by the caller.
         dtype: The dtype of the result; by default, the base's.
-        threads: The most threads; by default, all cores.
+        threads: The most threads; by default, those of ``torch.get_num_threads``.
 
     Returns:
         A new tensor; how many entries that equal a threshold, and are not zero, were left out; and

@@ -72,7 +72,7 @@ def ties(
         weights: A finite number for each expert; 1 by default.
         equal: The treatment of equal magnitudes, as in ``trim``.
         semantics: "paper", or "mergekit", "peft" or "fusionbench" for the result of that tool.
-        threads: The most threads; by default, all cores.
+        threads: The most threads; by default, those of ``torch.get_num_threads``.
         normalize: False for the sum of the values that agree; for paper and mergekit.
         majority_sign_method: "total" or "frequency"; for peft.
         merge_func: "mean", "sum" or "max"; for fusionbench.
@@ -195,7 +195,7 @@ def combine(
         scale: The factor on the merged task vector.
         zero: The sign where a vote is exactly zero, as in ``elect_signs``.
         equal: The treatment of equal magnitudes, as in ``trim``.
-        threads: The most threads; by default, all cores.
+        threads: The most threads; by default, those of ``torch.get_num_threads``.
         masks: For the gate "given", N bool tensors in the shape of the experts, on the CPU.
         dtype: The dtype of the result, on the CPU; by default, that of the base, or else of the
             first expert.

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 import tallies._core as native
 
+from ..engine.environment import in_float_environment
 from ..spec.dtypes import DTYPE_CODES, DTYPE_OF_ARRAY, KERNEL_DTYPES
 from .encoded import EncodedDelta
 from .steps import block_dots
@@ -29,6 +30,7 @@ class WeightedSum(torch.autograd.Function):
     """Merges one tensor; keeps references to the deltas, and copies nothing of them."""
 
     @staticmethod
+    @in_float_environment
     def forward(
         ctx: Any, coefficients: torch.Tensor, base: torch.Tensor, *deltas: Delta
     ) -> torch.Tensor:
@@ -41,6 +43,7 @@ class WeightedSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @in_float_environment
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of the coefficients and of the base; the deltas have none."""
         dense = iter(ctx.saved_tensors)
