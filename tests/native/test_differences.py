@@ -102,6 +102,14 @@ def test_floats_of_two_types(pair: tuple[Array, Array], other: np.dtype[Any]) ->
     assert numbers(compared(a, b)) == expected(a, b)
 
 
+def test_a_signaling_nan_of_float16_becomes_quiet() -> None:
+    a = np.array([0x7C01, 0xFD55, 0x7E01], np.uint16).view(np.float16)
+    quiet = np.array([0x7FC0_2000, 0xFFEA_A000, 0x7FC0_2000], np.uint32).view(np.float32)
+    for found in on_every_target(lambda: numbers(compared(a, quiet))).values():
+        assert found == expected(a, quiet)
+        assert found[0] == 0
+
+
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 @given(st.data())
 @settings(max_examples=20)

@@ -141,3 +141,18 @@ def test_wrong_slices_are_refused(pair: Path, change: Any, words: list[str]) -> 
 def test_slices_beside_models_are_refused(pair: Path) -> None:
     with pytest.raises(InputError, match="keep one of the two"):
         MergeConfig.load(recipe(pair, models=["a"], slices=slices(pair, (0, 4))))
+
+
+@pytest.mark.parametrize("given", [T, 7, "t"])
+@pytest.mark.parametrize("owner", ["recipe", "slice", "source"])
+def test_parameters_that_are_no_object_are_refused(pair: Path, owner: str, given: Any) -> None:
+    asked = recipe(pair, slices=slices(pair, (0, 4)))
+    holder = {
+        "recipe": asked,
+        "slice": asked["slices"][0],
+        "source": asked["slices"][0]["sources"][0],
+    }[owner]
+    holder["parameters"] = given
+    with pytest.raises(InputError) as caught:
+        MergeConfig.load(asked)
+    assert_words(str(caught.value), "parameters: found", "expected an object of parameters")

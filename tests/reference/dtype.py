@@ -42,9 +42,14 @@ ieee = np.errstate(all="ignore")
 def widen(a: npt.ArrayLike) -> Floats:
     """The float32 values of `a`, as a new array of the same shape.
 
-    Exact for every format but float64, which is rounded to nearest even.
+    Exact for every format but float64, which is rounded to nearest even. A signaling NaN of float16
+    becomes a quiet one, as IEEE 754 has it; NumPy quiets it on some processors only.
     """
-    return np.asarray(a).astype(np.float32)
+    values = np.asarray(a)
+    wide = values.astype(np.float32)
+    if values.dtype == np.float16:
+        wide.view(np.uint32)[np.isnan(wide)] |= np.uint32(0x0040_0000)
+    return wide
 
 
 @ieee

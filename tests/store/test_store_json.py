@@ -152,3 +152,25 @@ def test_store_json_laid_out_otherwise(models: Path) -> None:
     text = (path / "store.json").read_text()
     (path / "store.json").write_text(json.dumps(json.loads(text), sort_keys=True))
     assert_same_tensors(loaded(Store.open(path))["a"], before["a"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data["tasks"]["a"].update(source=7),
+        lambda data: data["tasks"]["a"].update(candidates=0),
+        lambda data: data["tasks"]["a"].update(borrowed={"bias": 1.5}),
+        lambda data: data["tasks"]["a"].update(n_set=3),
+        lambda data: data["tensors"]["bias"].update(kind=["tied"]),
+        lambda data: data["tensors"]["bias"].update(kind="tied", tied_to=2**63),
+        lambda data: data["tensors"]["bias"].update(kind="tied", tied_to=["embed.weight"]),
+        lambda data: data["tensors"]["bias"].update(kind="tied", tied_to="absent"),
+    ],
+    ids=["source", "candidates", "borrowed", "n_set", "kind", "number", "list", "absent"],
+)
+def test_a_value_of_another_kind_is_refused(
+    models: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    store = packed(models)
+    edit(store, change)
+    assert_refused(lambda: Store.open(store), "store.json", "is damaged", "restore the file")

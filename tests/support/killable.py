@@ -6,6 +6,7 @@ child that is forked after all imports, so that trying many moments is quick.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -30,6 +31,10 @@ def _apply_part_by_part(**arguments: Any) -> object:
 _CALLS: Final[dict[str, Callable[..., object]]] = {
     "merge": tallies.merge,
     "pack": tallies.pack,
+    "unpack": lambda store, **arguments: tallies.Store.open(store).unpack(**arguments),
+    "add": tallies.store.add,
+    "sweep": tallies.sweep,
+    "make_patch": tallies.make_patch,
     "apply_patch": _apply_part_by_part,
 }
 _TOUCHES = ("open", "os.", "shutil.", "fcntl.", "progress")
@@ -60,11 +65,19 @@ def _call(request: Mapping[str, Any], answer: int) -> None:
     fuse = Fuse(request["die_at"])
     sys.addaudithook(fuse)
     said: dict[str, Any] = {}
+    call = _CALLS[request["call"]]
+    if request["faults"]:
+        folder, kinds, first, last, error, log = request["faults"]
+        shim = ctypes.PyDLL(None)
+        texts, numbers = [ctypes.c_char_p] * 2, [ctypes.c_long] * 2
+        shim.arm.argtypes = [*texts, *numbers, ctypes.c_int, ctypes.c_char_p]
+        shim.arm(folder.encode(), kinds.encode(), first, last, error, log.encode())
     try:
-        call = _CALLS[request["call"]]
         call(**request["arguments"], progress=lambda done, whole: fuse("progress", ()))
     except tallies.TalliesError as error:
-        said["error"] = str(error)
+        said |= {"error": str(error), "kind": type(error).__name__}
+    if request["faults"]:
+        said["n_calls"] = shim.disarm()
     said["n_moments"] = fuse.n_moments
     os.write(answer, json.dumps(said).encode())
 
@@ -89,14 +102,16 @@ class Killer:
     """The client of such a process.
 
     Args:
-        call: The function that it calls: ``merge``, ``pack`` or ``apply_patch``.
+        call: The function that it calls.
+        preload: A library that stands between the process and the system.
     """
 
-    def __init__(self, call: str = "merge") -> None:
+    def __init__(self, call: str = "merge", preload: Path | None = None) -> None:
         self._call = call
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.killable"],
             cwd=Path(__file__).parents[2],
+            env=os.environ | ({"LD_PRELOAD": str(preload)} if preload else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -108,12 +123,15 @@ class Killer:
         die_at: int | None = None,
         die_after: float | None = None,
         exchange: bool = True,
+        faults: tuple[str, str, int, int, int, str] | None = None,
+        call: str | None = None,
         **arguments: Any,
     ) -> dict[str, Any]:
         """Call with these arguments, and die at a moment of that number or after so many seconds.
 
         Tells whether it was ``killed``, and if not, ``n_moments`` and the text of an ``error``.
-        Without ``exchange`` the system has no call that swaps two directories.
+        Without ``exchange`` the system has no call that swaps two directories. ``faults`` are the
+        arguments of the preloaded ``arm``, see ``tests/faults/calls.c``.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -121,7 +139,8 @@ class Killer:
             "die_at": die_at,
             "die_after": die_after,
             "exchange": exchange,
-            "call": self._call,
+            "faults": faults,
+            "call": call or self._call,
             "arguments": arguments,
         }
         print(json.dumps(request), file=self._process.stdin, flush=True)

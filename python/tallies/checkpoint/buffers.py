@@ -21,10 +21,18 @@ _MASK: Final = re.compile(
 )
 _MASKED: Final = re.compile(r"(?:\A|[./])masked_bias\Z")
 
+_ENDS: Final = (
+    *("inv_freq", "cos", "sin", "cos_cached", "sin_cached", "freqs", "float_tensor"),
+    *("relative_coords_table", "relative_position_index", "mask", "_ids", "_tracked", "bias"),
+)
+"""The ends of all such names; they are looked for first, since that is quick."""
+
 
 def is_buffer(name: str, shape: Sequence[int]) -> bool:
     """Return True for a tensor that the model's code makes or counts, and no training learns."""
-    return is_constant(name, shape) or bool(_IDS.search(name) or _COUNTER.search(name))
+    return name.endswith(_ENDS) and (
+        is_constant(name, shape) or bool(_IDS.search(name) or _COUNTER.search(name))
+    )
 
 
 def is_constant(name: str, shape: Sequence[int]) -> bool:

@@ -279,7 +279,8 @@ class Destination:
                 with contextlib.suppress(OSError):
                     self._empty(ignore_errors=True)
                     os.unlink(self.workspace / "lock")
-            os.close(self._lock)
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
             self._lock = None
         for directory in (self.workspace, *self._new_parents):
             with contextlib.suppress(OSError):

@@ -142,7 +142,9 @@ def _heads_apart(names: Sequence[str], policy: Policy) -> str:
 def _is_other(template: Model, model: Model, name: str, policy: Policy) -> bool:
     """Return True for a tensor of another shape that the policy leaves out; refuse others."""
     found, expected = model.tensors.get(name), template.tensors[name]
-    if found is None or is_settled(name, expected.shape, policy):
+    if found is None or (found.dtype, found.shape) == (expected.dtype, expected.shape):
+        return False
+    if is_settled(name, expected.shape, policy):
         return False
     if tuple(found.shape) != tuple(expected.shape):
         if policy.base_rows and has_other_rows(name, found, expected):

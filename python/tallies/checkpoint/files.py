@@ -124,4 +124,6 @@ def copy_file(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except OSError as error:
-        raise StorageError(f"{source}: cannot be copied: {error.strerror or error}") from None
+        raise StorageError(
+            f"{source}: cannot be copied to {target}: {error.strerror or error}"
+        ) from None

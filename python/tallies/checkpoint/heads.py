@@ -119,4 +119,5 @@ def _is_tied(checkpoint: Checkpoint) -> bool:
     stated = [part.get("tie_word_embeddings") for part in parts if is_object(part)]
     if any(isinstance(one, bool) for one in stated):
         return True in stated
-    return config.get("model_type") in _TIED_UNLESS_SAID
+    family = config.get("model_type")
+    return isinstance(family, str) and family in _TIED_UNLESS_SAID

@@ -26,7 +26,9 @@ def only_one(lock: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 lock.unlink()
     finally:
-        os.close(file)
+        # Nothing was written that a failure to close could lose.
+        with contextlib.suppress(OSError):
+            os.close(file)
 
 
 def _locked(lock: Path) -> int:

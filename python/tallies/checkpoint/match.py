@@ -8,7 +8,7 @@ from typing import Any
 
 from ..spec.dtypes import FLOATS
 from .buffers import is_buffer
-from .differences import Model, Tensor, differences, is_settled
+from .differences import Model, Tensor, differences, is_of_tokens, is_settled
 from .policy import STRICT, Policy
 
 __all__ = ["Match", "Model", "match", "row_length"]
@@ -86,7 +86,12 @@ def match(
     ]
     names = sorted(template.tensors, key=str.encode)
     shapes = {name: template.tensors[name].shape for name in names}
-    settled = frozenset(n for n in names if is_settled(n, shapes[n], policy))
+    buffers = {name for name in names if is_buffer(name, shapes[name])}
+    settled = frozenset(
+        name
+        for name in names
+        if (name in buffers or name in policy.given) and is_settled(name, shapes[name], policy)
+    )
     merges = {
         name
         for name in names
@@ -94,7 +99,6 @@ def match(
         and (policy.merges or name not in settled)
         and name not in policy.given
     }
-    buffers = {name for name in names if is_buffer(name, shapes[name])}
     buffers.update(name for _, one in found for name in one.buffers)
     made = Match(
         merged=tuple(name for name in names if name in merges and name not in tied),
@@ -108,7 +112,7 @@ def match(
         dropped={label: one.dropped for label, one in found if one.dropped},
     )
     rows = {}
-    for name in made.merged:
+    for name in filter(is_of_tokens, made.merged if policy.base_rows else ()):
         sizes = {tuple(made.source(model, name).shape) for model in (template, *others)}
         if len(sizes) > 1:
             rows[name] = min(shape[0] for shape in sizes)

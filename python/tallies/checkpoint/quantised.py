@@ -23,6 +23,9 @@ _QUANTISED: Final = {
     "AQLM": re.compile(r"\.codebooks\Z"),
 }
 
+_ANY: Final = re.compile("|".join(one.pattern for one in _QUANTISED.values()))
+"""One search for the many names that no tool gives."""
+
 _PACKED: Final = ("I8", "U8", "U32")
 
 _TOOLS: Final = {
@@ -73,11 +76,11 @@ def refuse_quantised(checkpoint: Checkpoint) -> None:
     for part in checkpoint.by_part():
         _refuse_configured(part)
     for name, tensor in checkpoint.tensors.items():
-        for tool, pattern in _QUANTISED.items():
-            if pattern.search(name):
-                raise InputError(
-                    f"{tensor.path}: tensor {show(name)} was written by {tool}; {_way_out(tool)}"
-                )
+        if _ANY.search(name):
+            tool = next(tool for tool, pattern in _QUANTISED.items() if pattern.search(name))
+            raise InputError(
+                f"{tensor.path}: tensor {show(name)} was written by {tool}; {_way_out(tool)}"
+            )
         if tensor.dtype in _PACKED and (scale := _scale_of(name, checkpoint.tensors)):
             tool = next((tool for end, tool in _TOOLS.items() if scale.endswith(end)), "")
             raise InputError(

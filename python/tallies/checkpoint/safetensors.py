@@ -6,7 +6,9 @@ It is hostile text, so it is checked in full here, and nothing downstream checks
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, TypeGuard
 
@@ -26,6 +28,8 @@ from .pointers import refuse_pointer
 from .tensors import MAX_TENSOR_BYTES, TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
+
+_PLACE: Final = attrgetter("offset", "n_bytes")
 
 
 def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
@@ -54,11 +58,12 @@ def read_header(path: Path) -> tuple[list[TensorInfo], dict[str, str]]:
             f"{path}: header: __metadata__ is {show(metadata)}, expected an object of strings; "
             f"{DAMAGED}"
         )
+    size_of = cache(_n_bytes)  # most tensors of a file share a few shapes
     tensors = []
     for name, entry in entries.items():
         try:
             name.encode()  # "\ud800" is JSON, but not text
-            dtype, shape, begin, end = _parse_entry(entry)
+            dtype, shape, begin, end = _parse_entry(entry, size_of)
         except ValueError as error:
             raise InputError(f"{path}: tensor {show(name)}: {error}") from None
         tensors.append(TensorInfo(name, dtype, shape, path, data_begin + begin, end - begin))
@@ -106,7 +111,9 @@ def _read_header_text(path: Path) -> tuple[bytes, int, int]:
     return text, 8 + n_header, size
 
 
-def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
+def _parse_entry(
+    entry: object, size_of: Callable[[str, tuple[int, ...]], int]
+) -> tuple[str, tuple[int, ...], int, int]:
     """Parse dtype, shape, begin and end of a tensor; ValueError says what was found."""
     if not isinstance(entry, dict) or entry.keys() != _ENTRY_KEYS:
         raise ValueError(
@@ -124,27 +131,35 @@ def _parse_entry(entry: object) -> tuple[str, tuple[int, ...], int, int]:
         raise ValueError(
             f"data_offsets {show(offsets)}, expected [begin, end], 0 <= begin <= end; {DAMAGED}"
         )
-    n_bits = BY_NAME[dtype].n_bits or 8 * DTYPES[dtype]
-    for size in shape:
-        n_bits *= size
-        if n_bits > 8 * MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
-            raise ValueError(f"shape {show(shape)} is beyond 2**63 bytes; {DAMAGED}")
-    if n_bits % 8:
-        raise ValueError(f"{dtype} of shape {show(shape)} is no whole number of bytes; {DAMAGED}")
-    n_bytes = n_bits // 8
+    sizes = tuple(shape)
+    n_bytes = size_of(dtype, sizes)
     begin, end = offsets
     if end - begin != n_bytes:
         raise ValueError(
             f"data_offsets {show(offsets)} span {end - begin} bytes, expected {n_bytes} for "
             f"{dtype} of shape {show(shape)}; {DAMAGED}"
         )
-    return dtype, tuple(shape), begin, end
+    return dtype, sizes, begin, end
+
+
+def _n_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a tensor; ValueError where no file can hold them."""
+    n_bits = BY_NAME[dtype].n_bits or 8 * DTYPES[dtype]
+    for size in shape:
+        n_bits *= size
+        if n_bits > 8 * MAX_TENSOR_BYTES:  # stop here: the product of a hostile shape has no end
+            raise ValueError(f"shape {show([*shape])} is beyond 2**63 bytes; {DAMAGED}")
+    if n_bits % 8:
+        raise ValueError(
+            f"{dtype} of shape {show([*shape])} is no whole number of bytes; {DAMAGED}"
+        )
+    return n_bits // 8
 
 
 def _tile(path: Path, tensors: Iterable[TensorInfo], data_begin: int) -> int:
     """Return the end of the data, if the tensors lie end to end: no holes, no overlaps."""
     end = data_begin
-    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.n_bytes)):
+    for tensor in sorted(tensors, key=_PLACE):
         if tensor.offset != end:
             wrong = "overlaps the one before" if tensor.offset < end else "leaves a hole before it"
             raise InputError(
@@ -156,4 +171,4 @@ def _tile(path: Path, tensors: Iterable[TensorInfo], data_begin: int) -> int:
 
 
 def _is_sizes(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
+    return isinstance(value, list) and {*map(type, value)} <= {int} and min(value, default=0) >= 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PureWindowsPath
 
 from ..errors import InputError
@@ -55,6 +56,24 @@ def one_file(path: Path) -> Shards:
     return Shards(name, {path: None})
 
 
+def indexed_names(root: Path) -> set[str] | None:
+    """Return the names of the tensors that the index of a directory places in files.
+
+    Args:
+        root: The directory.
+
+    Returns:
+        The names; None where no index says which weights are read.
+
+    Raises:
+        InputError: As of ``find_shards``.
+    """
+    found = find_shards(root)
+    if found is None or None in found.names.values():
+        return None
+    return {name for names in found.names.values() for name in names or ()}
+
+
 def find_shards(root: Path, variant: str = "") -> Shards | None:
     """Find the weight files of a directory; None where it has none.
 
@@ -69,19 +88,22 @@ def find_shards(root: Path, variant: str = "") -> Shards | None:
     if not found:
         return None
 
-    def files_of(name: WeightName, form: Format) -> Iterable[Path]:
+    @cache  # choosing takes the files of an index, reading the names in them
+    def placed(name: WeightName, form: Format) -> dict[Path, set[str]]:
         return _placed(root / name.text, form)
 
-    build = choose(root, found, variant, files_of)
+    build = choose(root, found, variant, placed)
     if build.head.is_index:
-        return Shards(build.head, _read_index(root / build.head.text, build.form))
+        shards = placed(build.head, build.form)
+        return Shards(build.head, _all_there(root / build.head.text, build.form, shards))
     files = build.shards or (build.head,)
     return Shards(build.head, {root / name.text: None for name in files})
 
 
-def _read_index(index: Path, form: Format) -> Mapping[Path, set[str]]:
-    """Read the files that an index names, and the names of tensors that each holds."""
-    shards = _placed(index, form)
+def _all_there(
+    index: Path, form: Format, shards: Mapping[Path, set[str]]
+) -> Mapping[Path, set[str]]:
+    """Return the files that an index names, in order; InputError where some are absent."""
     if absent := [path.name for path in shards if not os.path.isfile(path)]:
         others = [
             name

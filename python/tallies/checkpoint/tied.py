@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -64,9 +65,11 @@ def tied_pairs(checkpoint: Checkpoint) -> list[tuple[str, str]]:
 
 def _same_places(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     """Pair names for the same bytes: an embedding, or else the first name, is canonical."""
+    # Few begin where another one does: only those are compared in full.
+    n_at = Counter((tensor.path, tensor.offset) for tensor in checkpoint.tensors.values())
     by_place: dict[object, list[str]] = {}
     for name, tensor in checkpoint.tensors.items():
-        if tensor.n_elements:
+        if n_at[tensor.path, tensor.offset] > 1 and tensor.n_elements:
             by_place.setdefault(replace(tensor, name=""), []).append(name)
     pairs = []
     for names in by_place.values():

@@ -15,12 +15,14 @@ from ..inspection.stores import inspect_store, is_store
 from ..messages import COLUMNS, counted, labelled, shortened
 from ..recipe.places import Places
 from ..sizes import format_size
+from ._one_tensor import page
 from ._options import json_option, offline_option, threads_option, variant_option
 from ._screen import screen
 
 
 @click.command()
 @click.argument("path")
+@click.argument("name", required=False, metavar="[TENSOR]")
 @json_option("description")
 @click.option(
     "--fingerprints/--no-fingerprints",
@@ -30,8 +32,16 @@ from ._screen import screen
 @variant_option
 @threads_option
 @offline_option
-def command(path: str, as_json: bool, **options: Any) -> None:
-    """Show the tensors of a checkpoint with sizes and fingerprints, or a store or a patch."""
+def command(path: str, name: str | None, as_json: bool, **options: Any) -> None:
+    """Show the tensors of a checkpoint with sizes and fingerprints, or a store or a patch.
+
+    With the name of a TENSOR, show where it lies and what its values are; of a store, what each
+    task has of it.
+    """
+    if name is not None:
+        one = inspect(path, tensor=name, **options)
+        click.echo(json.dumps(one, indent=2) if as_json else page(one, screen()))
+        return
     if is_store(place := Places.of().path(path)):
         store = inspect_store(place)
         click.echo(json.dumps(store, indent=2) if as_json else _store_table(store, screen()))

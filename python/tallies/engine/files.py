@@ -86,12 +86,23 @@ class PlanFiles:
         """Return the same files for a plan that stands in for this one, with the same numbers."""
         other = copy.copy(self)
         other.plan = plan
+        other._created = set()
         return other
 
     def create(self, path: str | os.PathLike[str], n_bytes: int) -> None:
         """Open a file for writing and make room for ``n_bytes``; earlier bytes in it stay."""
         self._numbers[os.fspath(path)] = self.plan.open_to_write(os.fspath(path), n_bytes)
         self._created.add(os.fspath(path))
+
+    def close_written(self) -> None:
+        """Close the files that were created, of which nothing is written any more.
+
+        Raises:
+            StorageError: The file system tells only now that bytes were lost.
+        """
+        for path in sorted(self._created):
+            self.plan.close(self._numbers[path])
+        self._created.clear()
 
     def path_of(self, number: int) -> str:
         """Return the path of an open file by its number in places."""

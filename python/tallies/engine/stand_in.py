@@ -29,7 +29,7 @@ class StandIn:
         self.open_to_read = shared.plan.open_to_read
         self.open_to_write = shared.plan.open_to_write
         self.write = shared.plan.write
-        self.sync = shared.plan.sync
+        self.close = shared.plan.close
         self.find_nonfinite = shared.plan.find_nonfinite
 
     def add_job(self, n_elements: int, inputs: Sequence[Any], outputs: Sequence[Place]) -> None:

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from ..errors import InputError
+from ..messages import unknown_of_many
 from ..patches.layout import frames_name
 from ..patches.opened import Patch
+
+
+def patched_tensor(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the facts of one tensor of a patch, as ``inspect_patch`` found them.
+
+    Raises:
+        InputError: The patch leaves all tensors of this name alone.
+    """
+    if name not in found["tensors"]:
+        known = unknown_of_many(name, found["tensors"])
+        raise InputError(f"{found['path']}: tensor {known}; a patch has those that change")
+    return {"path": found["path"], "kind": "tensor", "name": name, **found["tensors"][name]}
 
 
 def inspect_patch(patch: Patch) -> dict[str, Any]:

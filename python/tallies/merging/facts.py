@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def shared_parameters(made: MergePlan) -> dict[str, Any]:
     """Return the parameters that all models share: a value, or least and most over the tensors."""
     found = extents(
         {key: value for key, value in given.items() if not isinstance(value, tuple)}
-        for given in made.parameters.values()
+        for _, given in _distinct(made)
     )
     return of_effect(made, found or made.config.constants())
 
@@ -78,14 +78,23 @@ def model_parameters(made: MergePlan, model: int) -> dict[str, Any]:
     """Return the parameters of one model by its number, in the same way."""
     found = extents(
         {
-            key: value[made.taking(name).index(model)]
+            key: value[taking.index(model)]
             for key, value in given.items()
             if isinstance(value, tuple)
         }
-        for name, given in made.parameters.items()
-        if model in made.taking(name)
+        for taking, given in _distinct(made)
+        if model in taking
     )
     return of_effect(made, found)
+
+
+def _distinct(made: MergePlan) -> list[tuple[Sequence[int], Mapping[str, Any]]]:
+    """Return the models and the parameters of the merged tensors, once for all that share them."""
+    found: dict[object, tuple[Sequence[int], Mapping[str, Any]]] = {}
+    for name, given in made.parameters.items():
+        taking = made.taking(name)
+        found.setdefault((taking, *given.items()), (taking, given))
+    return [*found.values()]
 
 
 def layers_of(made: MergePlan, model: int) -> list[str]:
@@ -144,7 +153,7 @@ def varying(made: MergePlan) -> dict[str, dict[str, Any]]:
     """Return what is not the same for all tensors: a title, and the values by tensor."""
     found: dict[str, dict[str, Any]] = {}
     models = names(made)
-    for name, parameters in made.parameters.items():
+    for name, parameters in made.parameters.items() if len(_distinct(made)) > 1 else ():
         for key, value in parameters.items():
             if isinstance(value, tuple):
                 for model, one in zip(made.taking(name), value, strict=True):

@@ -116,6 +116,7 @@ class MergeRun:
         for name, index in index_files(made.shards).items():
             (directory / name).write_bytes(index)
         self._advance.finish()
+        self._files.close_written()
         return MergeResult(
             plan=made,
             works=steps.works,

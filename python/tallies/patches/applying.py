@@ -191,6 +191,7 @@ class _Run:
                 work.check_new()
 
             apply_works(self.works, files, places, limits, max_bytes, advance, check)
+            files.close_written()
             for name, index in result.indexes.items():
                 (directory / name).write_bytes(index)
             small.write(directory)

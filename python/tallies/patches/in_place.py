@@ -225,17 +225,18 @@ class InPlace:
                 works, links, small, target.parts, files, limits, max_bytes, advance
             )
         except BaseException:
-            self._journal.sweep()
+            self._journal.discard()
             raise
         try:
             self._write([anew(one) for one in changed], limits, max_bytes, advance, Work.check_new)
             self._journal.put_small()
             if sync:
                 flush_all(target.files, self._journal)
+            self._journal.drop()
         except BaseException as error:
-            self._take_back(error, limits, max_bytes)
+            if self._journal.is_complete:
+                self._take_back(error, limits, max_bytes)
             raise
-        self._journal.drop()
 
     def _take_back(self, error: BaseException, limits: Limits, max_bytes: int) -> None:
         """Restore the old model after a failure, or say how to."""
@@ -262,6 +263,7 @@ class InPlace:
         for path in sorted({one.path for one in places.values()}):
             files.create(path, os.path.getsize(path))
         apply_works(works, files, places, limits, max_bytes, advance, check)
+        files.close_written()
 
     def _warn_of_others(self, target: Checkpoint) -> None:
         for file, who in occupants(target.files).items():

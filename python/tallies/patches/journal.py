@@ -248,6 +248,13 @@ class Journal:
             flush(self.home)
         self.sweep()
 
+    def discard(self) -> None:
+        """Remove a journal whose writing failed, of a model that is as it was."""
+        if self.is_complete:
+            with contextlib.suppress(StorageError):
+                self.drop()
+        self.sweep()
+
     def sweep(self) -> None:
         """Remove what is left of journals that were not complete, or are no more."""
         for path in (self._new, self._done):

@@ -125,10 +125,10 @@ class Resolver:
         self._models = models
         self._labels = labels
         # Layers take a look at every name: only where a value may depend on them.
-        varies = any(
-            isinstance(one, list) for source in (shared, *models) for one in source.values()
-        )
-        self._positions = layer_positions(names) if varies else dict.fromkeys(names, 0.0)
+        settings = [one for source in (shared, *models) for one in source.values()]
+        self._varies = any(isinstance(one, list) for one in settings)
+        self._positions = layer_positions(names) if self._varies else dict.fromkeys(names, 0.0)
+        self._last: Mapping[str, Scalar | tuple[Scalar, ...]] | None = None
         self.warnings = (
             *told(self._parameters, semantics, self._scopes()),
             *self._unused_filters(others),
@@ -147,6 +147,11 @@ class Resolver:
         Raises:
             InputError: A required parameter has no value, or the method refuses the values.
         """
+        if self._last is None or self._varies:
+            self._last = self._resolved(name)
+        return dict(self._last)
+
+    def _resolved(self, name: str) -> dict[str, Scalar | tuple[Scalar, ...]]:
         values: dict[str, Scalar | tuple[Scalar, ...]] = {
             key: tuple(
                 self._value(name, key, (own, self._shared), label)
@@ -182,8 +187,7 @@ class Resolver:
 
     def _scopes(self) -> Scopes:
         """Return the models' names in messages, and the settings that hold for each."""
-        pairs = zip(self._labels, self._models, strict=True)
-        return [(label, (own, self._shared)) for label, own in pairs]
+        return [(label, (own, self._shared)) for label, own in self._sources[1:]]
 
     @property
     def _sources(self) -> list[tuple[str, Mapping[str, Setting]]]:

@@ -45,6 +45,7 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
     if slices is None:
         return recipe
     slices = _slices(slices, "slices")
+    _require_objects(recipe, slices)
     models = _whole_models(slices, places)
     if models is None or (len(slices) > 1 and _has_gradients(slices, recipe)):
         return with_models({**recipe, "slices": slices, **_base_of(recipe, slices)})
@@ -54,6 +55,20 @@ def without_slices(data: Mapping[str, Any], places: Places) -> dict[str, Any]:
     recipe["models"] = models
     recipe["parameters"] = _joined(shared, recipe.get("parameters") or {})
     return recipe
+
+
+def _require_objects(recipe: Mapping[str, Any], slices: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InputError for parameters, of the recipe, a slice or a source, that are no object."""
+    owners = [("", recipe)]
+    for number, one in enumerate(slices):
+        owners.append((f"slices[{number}].", one))
+        owners += [(f"slices[{number}].sources: ", source) for source in one["sources"]]
+    for where, owner in owners:
+        given = owner.get("parameters")
+        if given and not is_object(given):
+            raise InputError(
+                f"{where}parameters: found {show(given)}, expected an object of parameters"
+            )
 
 
 def _of_modules(recipe: dict[str, Any], places: Places) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
 from .small_files import SmallFile, SmallFiles, own_files
-from .tasks import Task
+from .tasks import Task, require_texts
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
@@ -42,6 +42,9 @@ class Tensor:
     fingerprint: str
     """Fingerprint of the base's dtype, shape and content."""
     tied_to: str | None = None
+
+    def __post_init__(self) -> None:
+        require_texts((self.dtype, self.kind, self.fingerprint, self.tied_to or ""))
 
     @property
     def is_stored(self) -> bool:
@@ -170,7 +173,7 @@ class Manifest:
 
     @classmethod
     def _from_data(cls, data: Mapping[str, Any]) -> Manifest:
-        return cls(
+        found = cls(
             codec=str(data["codec"]),
             parameters=dict(data["parameters"]),
             base_path=str(data["base"]["path"]),
@@ -188,6 +191,12 @@ class Manifest:
                 for task, files in data.get("small_files", {}).items()
             },
         )
+        for name, one in found.tensors.items():
+            if one.tied_to is not None and one.tied_to not in found.tensors:
+                raise ValueError(
+                    f"tensor {show(name)} is tied to {show(one.tied_to)}, which is none"
+                )
+        return found
 
 
 def _checksum(data: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from ..checkpoint.parts import Part
+from ..messages import show
 from ..spec.dtypes import DTYPES, fills_bytes
 
 
@@ -39,6 +40,16 @@ class Task:
     """The file that has a tensor which another task has alike, by name; it is stored once."""
     parts: tuple[Part, ...] = ()
     """The weights of the expert's directories, where there is no base to take them from."""
+
+    def __post_init__(self) -> None:
+        texts = [self.source, self.fingerprint, *([] if self.file is None else [self.file])]
+        for table in (self.candidates, self.borrowed):
+            if not isinstance(table, dict):
+                raise ValueError(f"found {show(table)}, expected an object of texts")
+            texts.extend(table.values())
+        require_texts(texts)
+        if not isinstance(self.n_set, dict):
+            raise ValueError(f"found {show(self.n_set)}, expected an object of numbers")
 
     @property
     def is_whole(self) -> bool:
@@ -72,6 +83,13 @@ class Task:
         """Return the files that have tensors of the task."""
         own = set(self.candidates.values()) if self.file is None else {self.file}
         return own | {*self.borrowed.values()}
+
+
+def require_texts(values: Iterable[object]) -> None:
+    """Raise ValueError for the first value that is no text."""
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"found {show(value)}, expected text")
 
 
 def _form(dtype: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:

@@ -7,7 +7,7 @@ products is not the product of two sums, so that factors cannot be merged as wei
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,6 +66,8 @@ _IN_KOHYAS_SPELLING: Final = {
 _PLACE: Final = re.compile(r"\.(?:lora|hada|lokr|ia3|oft|boft|vera|dora)[_.].*\Z")
 """The rest of a piece's name, after that of the module it changes."""
 
+_DIFFERENCES: Final = (".diff", ".diff_b")
+
 _BESIDE_FACTORS: Final = re.compile(r"\.(?:alpha|diff|diff_b|scale)\Z")
 
 _WAY_OUT: Final = (
@@ -96,22 +98,25 @@ class Adapter:
 def find_adapter(checkpoint: Checkpoint) -> Adapter | None:
     """Find the adapter that a checkpoint is, or holds; None for a model."""
     tensors = checkpoint.tensors
-    text = "\n".join(tensors)
-    found = (
-        [name for name in tensors if kind_of_piece(name)] if any(m in text for m in _MARKS) else []
-    )
+    found = [name for name in tensors if kind_of_piece(name)] if may_be_pieces(tensors) else []
     if found:
         pieces = {*found, *filter(_BESIDE_FACTORS.search, tensors)}
         changed = {_PLACE.sub("", name) for name in found}
         # A whole model has more weights than the adapter changes; an adapter may save a few.
         in_a_model = len(tensors) - len(pieces) > len(changed)
         return Adapter(kind_of_piece(found[0]), tensors[found[0]], in_a_model)
-    differences = [name for name in tensors if name.endswith((".diff", ".diff_b"))]
+    differences = [name for name in tensors if name.endswith(_DIFFERENCES)]
     if differences and all(map(_BESIDE_FACTORS.search, tensors)):
         return Adapter("differences of weights", tensors[differences[0]], False)
     if any(part.stem in ADAPTER_STEMS for part in checkpoint.parts):
         return Adapter("", None, False)
     return None
+
+
+def may_be_pieces(names: Collection[str]) -> bool:
+    """Return False if no tensor of these names can be a piece of an adapter; this is quick."""
+    text = "\n".join(names)
+    return any(mark in text for mark in _MARKS) or any(n.endswith(_DIFFERENCES) for n in names)
 
 
 def kind_of(adapter: Adapter | None) -> str:

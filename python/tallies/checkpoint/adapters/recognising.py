@@ -10,7 +10,8 @@ from ...errors import InputError
 from ..builds import ADAPTER_STEMS, builds
 from ..checkpoint import Checkpoint
 from ..json_text import json_object, read_text
-from .kinds import find_adapter
+from ..shards import indexed_names
+from .kinds import find_adapter, may_be_pieces
 from .peft_config import CONFIG
 
 _OF_MODELS: Final = ("config.json", "model_index.json", "modules.json")
@@ -36,6 +37,9 @@ def is_adapter(path: str) -> bool:
     elif not os.path.isfile(path):
         return False
     try:
+        indexed = indexed_names(Path(path)) if os.path.isdir(path) else None
+        if indexed is not None and not may_be_pieces(indexed):
+            return False  # without a look into the files
         adapter = find_adapter(Checkpoint.open(path))
     except InputError:
         return False

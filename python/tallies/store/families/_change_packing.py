@@ -48,6 +48,7 @@ def pack_changes(job: PackJob) -> list[int]:
     files = job.open_inputs()
     for file, changes in zip(job.files, told, strict=True):
         _write(job, files, file, changes)
+    files.close_written()
     _note_read(job)
     return [
         sum(piece.n_elements for one in changes.values() for piece in one.pieces)

@@ -121,6 +121,7 @@ def pack(
                 f"{expert[name].path}: tensor {show(name)}: expert - base overflows "
                 f"{places[values_name(name)].dtype}; pass --param values=f32"
             )
+    files.close_written()
     masks = {name: result.mask for name, result in zip(base, written, strict=True)}
     return Packed(
         n_bytes=layout.n_bytes,

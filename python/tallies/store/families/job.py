@@ -67,6 +67,11 @@ class PackJob:
         self.layout.create(files, self.directory)
         return files
 
+    def close_written(self) -> None:
+        """Close the files of the layout, if there are some; StorageError when bytes were lost."""
+        if "plan_files" in vars(self):
+            self.plan_files.close_written()
+
     def base_of(self, one: TensorInfo) -> TensorInfo | None:
         """Return the base's tensor of the same name, dtype and shape, if it has one."""
         found = self.base.get(one.name)

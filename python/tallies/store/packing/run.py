@@ -67,6 +67,7 @@ class PackRun:
         )
         n_set, scales = plan.family.pack(job)
         self._copy_dense(job)
+        job.close_written()
         self.record.note_unpacked(self._limits.n_threads)
         small_files = keep_small_files(plan.base if plan.has_base else None, plan.tasks, directory)
         return self.record.manifest(self._store, n_set, scales, small_files)

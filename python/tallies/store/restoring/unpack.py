@@ -120,6 +120,7 @@ def unpack(
                 lanes[name] = one.copy(name, files.writer(places[name]))
         restored = one.restore(files, outputs, limits, advance)
         lanes |= {name: restored[one.source(name)] for name in one.names if one.is_coded(name)}
+        files.close_written()
         for name, index in index_files(shards).items():
             (directory / name).write_bytes(index)
         small.files.copy(directory)

@@ -1,0 +1,142 @@
+"""Models far larger than the memory that a job gets, under a limit that the kernel holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from tests.support.command import COMMAND
+
+GIB: Final = 1 << 30
+BUDGET: Final = 256 << 20
+ALLOWED: Final = BUDGET + (150 << 20)
+SHAPE: Final = (1 << 20, 1 << 11)  # 4 GiB of bfloat16
+
+
+def _group() -> Path | None:
+    """Make a control group with a limit on memory, where this user may."""
+    roots = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
+    for root, limit in zip(roots, ("memory.limit_in_bytes", "memory.max"), strict=True):
+        group = root / f"tallies-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / limit).write_text(str(ALLOWED))
+        except OSError:
+            group.rmdir()
+            continue
+        return group
+    return None
+
+
+@pytest.fixture(scope="module")
+def group() -> Iterator[Path]:
+    made = _group()
+    if made is None:
+        pytest.skip("no control group with a limit on memory can be made here")
+    yield made
+    made.rmdir()
+
+
+def sparse(path: Path, seed: int) -> Path:
+    """Write a model of one tensor of 4 GiB and a small one, whose values are mostly holes."""
+    path.mkdir()
+    rng = np.random.default_rng(seed)
+    large, small = 2 * SHAPE[0] * SHAPE[1], 2 * 64
+    entries = {
+        "model.large.weight": {"dtype": "BF16", "shape": SHAPE, "data_offsets": [0, large]},
+        "small": {"dtype": "BF16", "shape": [64], "data_offsets": [large, large + small]},
+    }
+    head = json.dumps(entries).encode()
+    with open(path / "model.safetensors", "wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        file.truncate(8 + len(head) + large + small)
+        for at in rng.integers(0, large // 4096, 200):
+            file.seek(8 + len(head) + int(at) * 4096)
+            file.write((rng.integers(0x3C00, 0x3F00, 2048).astype("<u2")).tobytes())
+    return path
+
+
+def adapter(path: Path) -> Path:
+    """Write an adapter of rank 2 of the large tensor."""
+    path.mkdir()
+    factors = {"lora_A": (2, SHAPE[1]), "lora_B": (SHAPE[0], 2)}
+    at, entries, data = 0, {}, b""
+    for name, shape in factors.items():
+        data += np.full(shape, 0.5, np.float32).tobytes()
+        entry = {"dtype": "F32", "shape": shape, "data_offsets": [at, len(data)]}
+        entries[f"base_model.model.model.large.{name}.weight"] = entry
+        at = len(data)
+    head = json.dumps(entries).encode()
+    (path / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(head)) + head + data)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["large"]}
+    (path / "adapter_config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("large")
+    if shutil.disk_usage(root).free < 16 * GIB:
+        pytest.skip("16 GiB of disk are not free here")
+    for seed, name in enumerate(("base", "a", "b")):
+        sparse(root / name, seed)
+    adapter(root / "adapter")
+    yield root
+    shutil.rmtree(root)
+
+
+def in_group(group: Path, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command whose memory the kernel limits."""
+
+    def enter() -> None:
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    return subprocess.run(command, preexec_fn=enter, check=False, **options)
+
+
+def run(group: Path, folder: Path, *arguments: str) -> None:
+    """Run a command in the control group, with two threads and a budget."""
+    command = [*COMMAND, *arguments, "--max-memory", str(BUDGET), "--threads", "2"]
+    done = in_group(group, command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode in (0, 1 if arguments[0] == "diff" else 0), done.stderr
+
+
+def test_the_group_ends_who_takes_more(group: Path) -> None:
+    program = f"bytearray(b'x') * {2 * ALLOWED}"
+    done = in_group(group, [sys.executable, "-c", program])
+    assert done.returncode == -signal.SIGKILL
+
+
+JOBS: Final = {
+    "task_arithmetic": "merge --method task_arithmetic --base base --model a --model b --out out",
+    "ties": "merge --method ties --base base --model a --model b --param density=0.2 --out out",
+    "adapter": "merge --method linear --model base+adapter --out out",
+    "sweep": "sweep --method ties --base base --model a --model b --set density=0.2,0.5 --out out",
+    "pack": "pack --codec tall --base base --task a=a --task b=b --out out",
+    "patch": "patch base a --out out",
+    "diff": "diff base a",
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_tensor_of_four_gib_in_a_group_with_little_memory(
+    group: Path, models: Path, job: str
+) -> None:
+    try:
+        run(group, models, *JOBS[job].split())
+    finally:
+        shutil.rmtree(models / "out", ignore_errors=True)

@@ -1,0 +1,160 @@
+"""Run targets for some seconds, two at a time: ``python -m tests.fuzz --seconds 60 [target ...]``.
+
+A case may be read or refused with an InputError or a StorageError. Other exceptions, more than 5 s
+of processor time, 512 MiB of memory more than before, and files opened outside the folder are
+findings: they are written to build/fuzz and end the run with status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz import cases
+from tests.fuzz.mutate import mutate
+
+ROOT = Path(__file__).parents[2]
+FOUND = ROOT / "build" / "fuzz"
+NATIVE = FOUND / "native"
+CPU_SECONDS = 5
+MEMORY = 512 << 20
+OURS = {"base", "case", "out", "seeds"}
+NAMES = (
+    "header", "index", "configuration", "store", "patch", "adapter", "torch_file", "recipe",
+)  # fmt: skip
+
+
+class _Watch:
+    """Notes a file opened outside: writing anywhere else, reading but for what Python imports."""
+
+    def __init__(self, room: Path) -> None:
+        self.outside: str | None = None
+        self.is_on = False
+        self._inside = str(room)
+        self._read = tuple(
+            {sys.prefix, sys.base_prefix, str(ROOT), "/proc", "/sys", "/dev", "/usr"}
+        )
+        sys.addaudithook(self._see)
+
+    def _see(self, event: str, arguments: Any) -> None:
+        if not self.is_on:
+            return
+        if event in ("os.system", "subprocess.Popen", "os.exec", "socket.connect"):
+            self.outside = f"{event} {arguments!r}"
+        if event != "open" or not isinstance(arguments[0], str | bytes | os.PathLike):
+            return
+        path = os.path.abspath(os.fsdecode(arguments[0]))
+        writes = arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if path.startswith(self._inside) or (not writes and path.startswith(self._read)):
+            return
+        self.outside = f"{path} {arguments!r}"
+
+
+def _memory() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _fuzz(name: str, seconds: float, seed: int, room: Path) -> int:
+    """Run one target in this process; return how many findings there were."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    from tests.fuzz.targets import TARGETS, checkpoint
+
+    target, rng = TARGETS[name], random.Random(seed)
+    os.chdir(room)
+    tempfile.tempdir = str(room)
+    checkpoint(room / "base")
+    (room / "seeds").mkdir()
+    corpus = target.seeds(room / "seeds")
+    case = room / "case"
+    watch = _Watch(room)
+    n_run, n_found = 0, 0
+    known: set[str] = set()
+
+    def once(files: cases.Files) -> None:
+        nonlocal n_run, n_found
+        cases.write(case, files)
+        n_run += 1
+        began, problem = time.process_time(), ""
+        before = _memory()
+        try:
+            watch.is_on = n_run > len(corpus)  # seeds import what is imported late
+            target.run(case)
+        except Exception:
+            problem = traceback.format_exc()
+        finally:
+            watch.is_on = False
+        if not problem and time.process_time() - began > CPU_SECONDS:
+            problem = f"took {time.process_time() - began:.1f} s of processor time"
+        if not problem and _memory() - before > MEMORY:
+            problem = f"took {(_memory() - before) >> 20} MiB"
+        beside = {one for one in os.listdir(room) if not one.startswith("tallies-")} - OURS
+        if not problem and beside:
+            problem = f"made {sorted(beside)} beside the folder"
+        if not problem and watch.outside:
+            problem = f"opened {watch.outside}"
+        watch.outside = None
+        key = problem[-400:]
+        if problem and key not in known:
+            known.add(key)
+            n_found += 1
+            cases.write(FOUND / f"{name}-{seed}-{n_found}", files)
+            print(f"FINDING {name} (seed {seed}, case {n_run})\n{problem}", flush=True)
+
+    for files in corpus:
+        once(files)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and n_found < 20:
+        once(mutate(rng.choice(corpus), rng, target.sign))
+    print(f"{name}: {n_run} executions, {n_found} findings", flush=True)
+    return n_found
+
+
+def _native(seconds: float, seed: int) -> int:
+    """Build the harness of the native decoders and run it."""
+    build = ["cmake", "--build", str(NATIVE), "-j", "2"]
+    source = ROOT / "tests" / "fuzz" / "native"
+    for command in (["cmake", "-S", str(source), "-B", str(NATIVE)], build):
+        made = subprocess.run(command, capture_output=True, text=True)
+        if made.returncode:
+            print(made.stdout, made.stderr)
+            return 1
+    return subprocess.run([NATIVE / "decoders", str(seconds), str(seed)]).returncode
+
+
+def _child(name: str, seconds: float, seed: int) -> int:
+    if name == "native":
+        return _native(seconds, seed)
+    command = [sys.executable, "-m", "tests.fuzz", "--in-process", "--seed", str(seed)]
+    return subprocess.run([*command, "--seconds", str(seconds), name], cwd=ROOT).returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("targets", nargs="*", help="by default all, and native")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
+    if given.in_process:
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        with tempfile.TemporaryDirectory(dir=memory) as room:
+            return int(bool(_fuzz(given.targets[0], given.seconds, seed, Path(room))))
+    run: Callable[[str], int] = lambda name: _child(name, given.seconds, seed)  # noqa: E731
+    with ThreadPoolExecutor(2) as pool:
+        return int(any(pool.map(run, given.targets or ("native", *NAMES))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,302 @@
+"""What is done with the hostile files of each format, and the good files that they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tallies
+from tallies.checkpoint.adapters.opening import open_adapter
+from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.recipe.config import MergeConfig
+from tallies.store.manifest import _checksum
+from tests.fuzz import cases
+from tests.fuzz.cases import Files
+
+Run = Callable[[Path], object]
+
+
+def _nothing(files: Files, rng: random.Random) -> None:
+    """Such files have no checksum."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format: good folders, what reads a folder, and how its checksums are made right."""
+
+    seeds: Callable[[Path], list[Files]]
+    run: Run
+    sign: Callable[[Files, random.Random], None] = _nothing
+
+
+def attempt(*steps: Callable[[], object]) -> None:
+    """Take steps that may each be refused."""
+    for step in steps:
+        with contextlib.suppress(tallies.InputError, tallies.StorageError):
+            step()
+
+
+def model(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    embed, norm = rng.standard_normal((5, 4)), rng.standard_normal(4)
+    return {
+        "model.embed_tokens.weight": embed.astype(np.float32),
+        "model.layers.0.self_attn.q_proj.weight": rng.standard_normal((4, 4)).astype(np.float16),
+        "model.norm.weight": norm.astype(np.float32),
+    }
+
+
+CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 5}
+
+
+def save(path: Path, tensors: Mapping[str, Any]) -> None:
+    from safetensors.numpy import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors), path)
+
+
+def checkpoint(folder: Path, seed: int = 0) -> Path:
+    save(folder / "model.safetensors", model(seed))
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    return folder
+
+
+def _header_seeds(room: Path) -> list[Files]:
+    save(room / "model.safetensors", model())
+    return [cases.read(room)]
+
+
+def _header(folder: Path) -> None:
+    attempt(
+        lambda: Checkpoint.open(folder / "model.safetensors"),
+        lambda: tallies.inspect(folder / "model.safetensors", threads=1),
+    )
+
+
+def _index_seeds(room: Path) -> list[Files]:
+    names = list(model())
+    for number in (0, 1):
+        shard = {name: model()[name] for name in names[number::2]}
+        save(room / f"model-0000{number + 1}-of-00002.safetensors", shard)
+    place = {
+        name: f"model-0000{number % 2 + 1}-of-00002.safetensors"
+        for number, name in enumerate(names)
+    }
+    index = {"metadata": {"total_size": 200}, "weight_map": place}
+    (room / "model.safetensors.index.json").write_text(json.dumps(index))
+    return [cases.read(room)]
+
+
+def _index(folder: Path) -> None:
+    attempt(lambda: Checkpoint.open(folder), lambda: tallies.verify(folder, threads=1))
+
+
+def _configuration_seeds(room: Path) -> list[Files]:
+    checkpoint(room)
+    words = {word: number for number, word in enumerate("abcde")}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [{"id": 4, "content": "e", "special": True}],
+        "model": {"type": "BPE", "vocab": words, "merges": []},
+    }
+    (room / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (room / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": {}}))
+    (room / "generation_config.json").write_text(json.dumps({"eos_token_id": 4}))
+    return [cases.read(room)]
+
+
+def _configuration(folder: Path) -> None:
+    request: dict[str, Any] = {
+        "merge_method": "linear",
+        "models": [
+            {"model": str(one), "parameters": {"weight": 0.5}}
+            for one in (folder, folder.parent / "base")
+        ],
+    }
+    for more in ({}, {"tokenizer": {"source": "union"}}):
+        attempt(lambda: tallies.plan(request | more))  # noqa: B023
+
+
+def _store_seeds(room: Path) -> list[Files]:
+    base, a, b = (checkpoint(room / name, seed) for seed, name in enumerate(("base", "a", "b")))
+    found = []
+    for number, options in enumerate(
+        ({"codec": "tall"}, {"codec": "lossless"}, {"codec": "magnitude", "density": 0.3},
+         {"codec": "bitdelta"}, {"codec": "twin", "fraction": 0.5})
+    ):  # fmt: skip
+        tallies.pack(base, {"a": a, "b": b}, room / str(number), threads=1, **options)
+        found.append(cases.read(room / str(number)))
+    return found
+
+
+def _store_sign(files: Files, rng: random.Random) -> None:
+    try:
+        data = json.loads(files["store.json"])
+        data["checksum"] = _checksum({key: data[key] for key in data.keys() - {"checksum"}})
+        files["store.json"] = json.dumps(data).encode()
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return
+
+
+def _store(folder: Path) -> None:
+    base = folder.parent / "base"
+
+    def restore() -> None:
+        store = tallies.Store.open(folder, base=base)
+        for task in store.tasks[:3]:
+            attempt(
+                lambda: store.load(task),  # noqa: B023
+                lambda: store.unpack(task, folder.parent / "out", overwrite=True, threads=1),  # noqa: B023
+            )
+
+    attempt(restore, lambda: tallies.inspect(folder, threads=1))
+
+
+PATCH = "patch.safetensors"
+
+
+def _patch_seeds(room: Path) -> list[Files]:
+    old, new = checkpoint(room / "old"), checkpoint(room / "new")
+    changed = model()
+    for name, one in changed.items():
+        one.reshape(-1)[:: 2 if "q_proj" in name else 7] += 1
+    save(new / "model.safetensors", changed | {"added": np.arange(3, dtype=np.float32)})
+    found = []
+    for number, options in enumerate(({}, {"values": "difference"}, {"coder": "zstd"})):
+        for name in (PATCH, "folder"):
+            place = room / str(number) / name
+            place.parent.mkdir(exist_ok=True)
+            tallies.make_patch(old, new, place, threads=1, **options)
+        found += [{PATCH: (room / str(number) / PATCH).read_bytes()}]
+        found += [cases.read(room / str(number) / "folder")]
+    return found
+
+
+def _patch_sign(files: Files, rng: random.Random) -> None:
+    from tallies.patches.manifest import _checksum as sum_of
+    from tests.fuzz.mutate import tree
+
+    def signed(text: str) -> str:
+        data = json.loads(text)
+        if rng.random() < 0.5:
+            data = tree(data, rng)
+        data.pop("checksum", None)
+        return json.dumps(data | {"checksum": sum_of(data)})
+
+    try:
+        if "patch.json" in files:
+            files["patch.json"] = signed(files["patch.json"].decode()).encode()
+            return
+        data = files[PATCH]
+        begin = 8 + int.from_bytes(data[:8], "little")
+        head = json.loads(data[8:begin])
+        head["__metadata__"]["tallies.patch"] = signed(head["__metadata__"]["tallies.patch"])
+        text = json.dumps(head).encode()
+        files[PATCH] = len(text).to_bytes(8, "little") + text + data[begin:]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return
+
+
+def _patch(folder: Path) -> None:
+    patch = folder / PATCH if (folder / PATCH).exists() else folder
+    base, out = folder.parent / "base", folder.parent / "out"
+    for patches, undo in ((patch, False), (patch, True), ([patch, patch], False)):
+        attempt(
+            lambda: tallies.apply_patch(patches, base, out, undo=undo, overwrite=True, threads=1)  # noqa: B023
+        )
+    attempt(lambda: tallies.verify(patch, threads=1))
+
+
+def _adapter_seeds(room: Path) -> list[Files]:
+    found = []
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    for dora in (False, True):
+        tensors = {
+            f"{module}.lora_A.weight": np.ones((2, 4), np.float32),
+            f"{module}.lora_B.weight": np.ones((4, 2), np.float32),
+        }
+        if dora:
+            tensors[f"{module}.lora_magnitude_vector"] = np.ones(4, np.float32)
+        save(room / "adapter_model.safetensors", tensors)
+        config = {
+            "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"],
+            "bias": "none", "use_dora": dora, "use_rslora": False, "fan_in_fan_out": False,
+            "rank_pattern": {}, "alpha_pattern": {"q_proj": 3}, "modules_to_save": None,
+        }  # fmt: skip
+        (room / "adapter_config.json").write_text(json.dumps(config))
+        found.append(cases.read(room))
+    return found
+
+
+def _adapter(folder: Path) -> None:
+    base = folder.parent / "base"
+    attempt(
+        lambda: open_adapter(folder),
+        lambda: tallies.merge(
+            {
+                "merge_method": "linear",
+                "models": [{"model": f"{base}+{folder}", "parameters": {"weight": 1.0}}],
+            },
+            folder.parent / "out",
+            overwrite=True,
+            threads=1,
+        ),
+    )
+
+
+def _torch_seeds(room: Path) -> list[Files]:
+    import torch
+
+    tensors = {name: torch.from_numpy(one) for name, one in model().items()}
+    found = []
+    for zipped in (True, False):
+        torch.save(tensors, room / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+        found.append(cases.read(room))
+    return found
+
+
+def _torch(folder: Path) -> None:
+    attempt(lambda: Checkpoint.open(folder), lambda: tallies.verify(folder, threads=1))
+
+
+RECIPES = (
+    "merge_method: ties\nbase_model: base\nmodels:\n  - model: case\n    parameters:\n"
+    "      weight: [0, 0.5, 1]\n      density: 0.5\nparameters:\n  normalize: true\n"
+    "dtype: float32\n",
+    "merge_method: slerp\nbase_model: base\nslices:\n  - sources:\n      - model: base\n"
+    "        layer_range: [0, 1]\n      - model: base\n        layer_range: [0, 1]\nparameters:\n"
+    "  t:\n    - filter: self_attn\n      value: [0, 1]\n    - value: 0.5\n"
+    "tokenizer_source: union\n",
+    "merge_method: linear\nname: first\nmodels:\n  - model: base\n    parameters: {weight: 1.0}\n"
+    "---\nmerge_method: task_arithmetic\nbase_model: first\nmodels:\n  - model: base\n"
+    "out_dtype: bfloat16\nchat_template: auto\n",
+)
+
+
+def _recipe_seeds(room: Path) -> list[Files]:
+    return [{"recipe.yaml": text.replace("case", "base").encode()} for text in RECIPES]
+
+
+def _recipe(folder: Path) -> None:
+    path = folder / "recipe.yaml"
+    attempt(lambda: MergeConfig.load(path), lambda: tallies.plan(path))
+
+
+TARGETS = {
+    "header": Target(_header_seeds, _header),
+    "index": Target(_index_seeds, _index),
+    "configuration": Target(_configuration_seeds, _configuration),
+    "store": Target(_store_seeds, _store, _store_sign),
+    "patch": Target(_patch_seeds, _patch, _patch_sign),
+    "adapter": Target(_adapter_seeds, _adapter),
+    "torch_file": Target(_torch_seeds, _torch),
+    "recipe": Target(_recipe_seeds, _recipe),
+}
