@@ -234,7 +234,7 @@ BAD: list[tuple[Callable[[], object], str]] = [
         "input: found 3, expected 0 to 2",
     ),
     (lambda: plan().write(0, b"", 0), "file: found 0, expected none"),
-    (lambda: plan().sync(-1), "file: found -1, expected none"),
+    (lambda: plan().close(-1), "file: found -1, expected none"),
 ]
 
 
