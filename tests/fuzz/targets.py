@@ -1,4 +1,4 @@
-"""What is done with the hostile files of each format, and the good files that they come from."""
+"""Jobs done with the hostile files of each format, and the good files that they come from."""
 
 from __future__ import annotations
 
