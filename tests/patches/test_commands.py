@@ -7,18 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.checkpoints import Model, assert_holds, write
+from tests.support.checkpoints import Model, assert_holds
 from tests.support.command import assert_failed, tallies
-from tests.support.patches import pair
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, Model]:
-    old, new = pair()
-    write(tmp_path / "old", old)
-    write(tmp_path / "new", new)
-    monkeypatch.chdir(tmp_path)
-    return old, new
 
 
 def test_there_and_back(models: tuple[Model, Model], tmp_path: Path) -> None:

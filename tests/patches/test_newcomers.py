@@ -12,19 +12,9 @@ from safetensors.torch import save_file
 
 import tallies
 from tallies import InputError, apply_patch, make_patch
-from tests.support.checkpoints import Model, assert_holds, write
+from tests.support.checkpoints import Model, assert_holds
 from tests.support.command import assert_failed
 from tests.support.command import tallies as run
-from tests.support.patches import pair
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Model, Model]:
-    old, new = pair()
-    write(tmp_path / "old", old)
-    write(tmp_path / "new", new)
-    monkeypatch.chdir(tmp_path)
-    return old, new
 
 
 def tied(step: float) -> dict[str, torch.Tensor]:
