@@ -1,4 +1,4 @@
-"""Results of a small fixed case of every elementwise method and codec, as SHA-256.
+"""Results of a small fixed case of sixteen elementwise methods and five codecs, as SHA-256.
 
 ``python -m tests.support.known_bytes`` prints them. The models come from whole numbers alone, and
 neither a matrix decomposition nor a compressed store is among the jobs: other versions of those
