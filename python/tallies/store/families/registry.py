@@ -7,6 +7,8 @@ from functools import cache
 from typing import Any
 
 from ...discovery import classes_in
+from ...recipe.parameters import check_parameters
+from ...spec.choices import Semantics
 from ..codecs import registry as codecs
 from .family import Family
 
@@ -33,10 +35,15 @@ def family_of(codec: str, parameters: Mapping[str, Any]) -> Family:
 
     Args:
         codec: The name of a codec.
-        parameters: All parameters of the codec by name.
+        parameters: Parameters of the codec by name; those that are missing take their defaults.
 
     Raises:
-        InputError: No codec has this name.
+        InputError: No codec has this name, or it has no such parameter or value.
     """
     found = codecs.get(codec)
-    return _families()[found.family](found, parameters)
+    values = {
+        **{name: one.default for name, one in found.parameters().items()},
+        **check_parameters(parameters, found, Semantics.PAPER, where=f"codec {codec}"),
+    }
+    values.pop("mask_lambda", None)  # tasks have one each, or several candidates
+    return _families()[found.family](found, values)

@@ -19,8 +19,7 @@ from ...checkpoint.policy import PACK, STRICT, Policy
 from ...checkpoint.tensors import TensorInfo
 from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
-from ...recipe.parameters import check_parameters
-from ...spec.choices import PAPER, Choice
+from ...spec.choices import Choice
 from ..codecs import registry as codecs
 from ..codecs._codec import SharedDType
 from ..families.family import Family
@@ -112,18 +111,14 @@ class PackPlan:
         if not tasks:
             raise InputError("tasks: found none, expected at least one")
         lambdas = take_lambdas(given, list(tasks), found.has_lambda())
-        values: dict[str, Any] = {
-            **{name: one.default for name, one in found.parameters().items()},
-            **check_parameters(given, found, PAPER),
-        }
-        values.pop("mask_lambda", None)
+        family = family_of(codec, given)
         n_masks = len(tasks) * lambdas.n_per_task
         if n_masks > MAX_EXPERTS:
             raise InputError(
                 f"tasks: found {n_masks} masks to make, expected at most {MAX_EXPERTS}"
             )
         texts = {name: os.fspath(text) for name, text in {"": base or "", **tasks}.items()}
-        with_integers = found.codes_integers(values)
+        with_integers = found.codes_integers(family.parameters)
         policy = replace(policy, constants=False, counters=not with_integers, advice=PACK)
         opened = open_as_stored if found.of_stored else open_inputs
         inputs = opened(texts, policy, variant=variant, bars=bars)
@@ -141,9 +136,9 @@ class PackPlan:
         coded = [
             name
             for name in names
-            if name in changed and found.is_coded(name, origin.tensors[name].shape, values)
+            if name in changed
+            and found.is_coded(name, origin.tensors[name].shape, family.parameters)
         ]
-        family = family_of(codec, values)
         for name in coded:
             refuse_decoded(family, *(matched.source(model, name) for model in models))
         if codec == LORA:
