@@ -65,10 +65,14 @@ class Work:
             )
         why = f"name the model that the patch was made of (fingerprint {first.old})"
         if found in (self.expected_new, first.new_table.get(self.name)):
-            why = "it is as the patch makes it: was the patch applied before?"
+            why = (
+                "the tensor is the old one already: nothing is to be taken back"
+                if first.backwards
+                else "the tensor is the new one already: were the patches applied before?"
+            )
         raise InputError(
-            f"{self.source.path}: is not the model that {first.label} starts from: tensor "
-            f"{show(self.name)} has fingerprint {found}, expected {self.expected_old}; {why}"
+            f"{self.source.path}: is not {first.origin}: tensor {show(self.name)} has "
+            f"fingerprint {found}, expected {self.expected_old}; {why}"
         )
 
     def check_new(self) -> None:
