@@ -87,7 +87,7 @@ class Restoring:
     @cached_property
     def own(self) -> Mapping[str, TensorInfo]:
         """The tensors of the task's file, and those of other files that it has alike."""
-        return with_borrowed(self.files, self.file, self._stated.borrowed)
+        return with_borrowed(self.files, self.file, self._stated.borrowed, self.family.parts)
 
     @cached_property
     def names(self) -> list[str]:
