@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tallies import Store, pack
+from tallies.inspection.stored_tensor import stored_tensor
 from tallies.inspection.stores import verify_store
 from tallies.store import add, remove
 from tests.support.checkpoints import Model, assert_holds, assert_same_tensors, read, write
@@ -45,6 +46,9 @@ def test_names_that_begin_with_that_of_a_stored_tensor(
         verify_store(store, tasks={task: places[task] for task in tasks})
 
     pack(base, {"a": places["a"], "b": places["b"]}, store, codec="lossless")
+    for name in NAMES:
+        found = stored_tensor(store, name)["tasks"]["b"]["entries"]
+        assert found.keys() == {name, f"{name}::blocks"}
     check("a", "b")
     assert Store.open(store).manifest.tasks["b"].borrowed.keys() == {*NAMES[same : same + 2]}
     add(store, "c", places["c"])

@@ -161,7 +161,9 @@ class Restoring:
         found = [(name, one.n_bytes) for row in rows for name, one in row.items()]
         if self.only is not None:
             wanted = {*self.only, *map(self.source, self.only)}
-            found = [(n, size) for n, size in found if n in wanted or n.split("::")[0] in wanted]
+            found = [
+                (n, size) for n, size in found if n in wanted or n.rpartition("::")[0] in wanted
+            ]
         return sum(size for _, size in found)
 
     @cached_property
