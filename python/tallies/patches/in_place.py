@@ -85,7 +85,9 @@ class InPlace:
             if isinstance(error, TalliesError):
                 raise
             place = error.filename or self.path
-            raise StorageError(f"{place}: {error.strerror or error}") from None
+            raise StorageError(
+                f"{place}: cannot be written: {error.strerror or error}; name an output (--out)"
+            ) from None
 
     def _find_folders(self) -> list[Path]:
         """Return the directories of the model, and of others that share a journal with it."""

@@ -63,11 +63,13 @@ class Work:
                 f"{self.origin.label}: tensor {show(self.name)} is damaged: its fingerprint is "
                 f"{found}, expected {self.expected_old}; copy or make the patch again"
             )
-        why = f"name the model that the patch was made of (fingerprint {first.old})"
+        why = f"name {first.origin}"
         if found in (self.expected_new, first.new_table.get(self.name)):
             why = "it is as the patch makes it: was the patch applied before?"
+            if first.backwards:
+                why = "it is as the patch starts from it: was the patch not applied?"
         raise InputError(
-            f"{self.source.path}: is not the model that {first.label} starts from: tensor "
+            f"{self.source.path}: is not the model that {first.label} {first.begins}: tensor "
             f"{show(self.name)} has fingerprint {found}, expected {self.expected_old}; {why}"
         )
 
