@@ -39,15 +39,10 @@ class Link:
         return self.patch.label
 
     @property
-    def begins(self) -> str:
-        """The verb between the patch and the model that the link starts from."""
-        return "makes" if self.backwards else "starts from"
-
-    @property
     def origin(self) -> str:
-        """The words for the model to name where another one was."""
-        verb = "made" if self.backwards else "was made of"
-        return f"the model that it {verb} (fingerprint {self.old})"
+        """The model that the link starts from, in messages."""
+        verb = "makes, to be taken back from" if self.backwards else "starts from"
+        return f"the model that {self.label} {verb}"
 
     @property
     def old(self) -> str:
@@ -224,16 +219,16 @@ def check_forms(target: Checkpoint, link: Link) -> None:
     """Raise InputError unless a model has the tensors that the first link starts from."""
     expected = link.forms(new=False)
     found = target.tensors
+    way_out = f"name the model that it was made of (fingerprint {link.old})"
     for name in sorted(found.keys() ^ expected.keys()):
         where = "lacks" if name in expected else "has"
         raise InputError(
-            f"{target.path}: is not the model that {link.label} {link.begins}: it {where} tensor "
-            f"{show(name)}; name {link.origin}"
+            f"{target.path}: is not {link.origin}: it {where} tensor {show(name)}; {way_out}"
         )
     for name, (dtype, shape) in expected.items():
         one = found[name]
         if (one.dtype, one.shape) != (dtype, shape):
             raise InputError(
                 f"{one.path}: tensor {show(name)} is {one.dtype} {list(one.shape)}, and "
-                f"{link.label} {link.begins} {dtype} {list(shape)}; name {link.origin}"
+                f"{link.origin} has {dtype} {list(shape)}; {way_out}"
             )
