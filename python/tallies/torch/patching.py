@@ -84,6 +84,8 @@ def apply_patch(
         StorageError: The patch cannot be read.
     """
     links = links_of(patch, undo=undo)
+    if sum(link.patch.n_bytes for link in links) <= _KEPT_BYTES:
+        links = [replace(link, patch=link.patch.held()) for link in links]
     tensors = _tensors(target, links)
     steps = []
     n_kept = 0
