@@ -17,15 +17,15 @@ from ..linalg.threads import Workers
 from ..messages import show
 from ..spec.dtypes import DTYPES
 from .chains import Link
-from .layout import PART_BYTES, parts_of
+from .layout import parts_of
 from .part_change import PartChange
 from .zeros import zeros_of
 
 T = TypeVar("T")
 
-# A batch of changes is in memory while the next one is read.
+# A batch of changes is in memory while the next one is read: both at best in the caches.
 _BATCH_SHARE: Final = 8
-_MOST_BATCH_BYTES: Final = 1 << 28
+_THREAD_BATCH_BYTES: Final = 1 << 23
 _MOST_TENSOR_BYTES: Final = 1 << 30
 
 
@@ -164,7 +164,7 @@ def load(works: Sequence[Work], max_bytes: int, threads: int) -> Iterator[list[L
         InputError: A patch is damaged.
         StorageError: A patch cannot be read.
     """
-    most = max(PART_BYTES, min(max_bytes // _BATCH_SHARE, _MOST_BATCH_BYTES))
+    most = min(max_bytes // _BATCH_SHARE, threads * _THREAD_BATCH_BYTES)
     return _ahead(_batches(works, most, threads))
 
 

@@ -84,6 +84,8 @@ def apply_patch(
         StorageError: The patch cannot be read.
     """
     links = links_of(patch, undo=undo)
+    if sum(link.patch.n_bytes for link in links) <= _KEPT_BYTES:
+        links = [replace(link, patch=link.patch.held()) for link in links]
     tensors = _tensors(target, links)
     steps = []
     n_kept = 0
@@ -276,8 +278,8 @@ def _verify(link: Link, tensors: Mapping[str, torch.Tensor]) -> None:
         found = tensor_fingerprint(one, _content(tensors[name]))
         if found != expected:
             raise InputError(
-                f"model: tensor {show(name)} has fingerprint {found}, and {link.label} starts from "
-                f"{expected}; apply it to the model that it was made of"
+                f"model: tensor {show(name)} has fingerprint {found}, and {expected} is "
+                f"expected; apply the patch to {link.origin}"
             )
 
 
