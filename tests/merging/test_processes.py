@@ -1,9 +1,11 @@
-"""Merges in forked processes."""
+"""Merges in forked processes, and in interpreters that share a process with another."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,3 +61,40 @@ def test_processes_that_merge_to_one_place(
         assert not line or "another run is writing it" in line or "is not empty" in line
     assert data_bytes(tmp_path / "out") == result
     assert os.listdir(tmp_path) == ["out"]
+
+
+SUBINTERPRETER = """
+import sys
+try:
+    import _interpreters as interpreters
+    inside = interpreters.create("legacy")
+except ImportError:
+    import _xxsubinterpreters as interpreters
+    inside = interpreters.create()
+program = '''
+try:
+    import tallies._core
+except ImportError as error:
+    assert "subinterpreter" in str(error), error
+else:
+    raise AssertionError("it was loaded")
+'''
+found = interpreters.run_string(inside, program)
+assert found is None, found
+from tallies import _core
+print(_core.version)
+"""
+
+
+@pytest.mark.parametrize("first", ["", "import tallies._core\n"])
+def test_a_subinterpreter_is_refused(first: str) -> None:
+    """Also where the main interpreter has loaded it; which can load it still."""
+    done = subprocess.run(
+        [sys.executable, "-c", first + SUBINTERPRETER],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
