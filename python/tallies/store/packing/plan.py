@@ -28,7 +28,7 @@ from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
-from .checks import LORA, check_copied, refuse_decoded, refuse_other_adapters
+from .checks import LORA, check_copied, refuse_decoded, refuse_no_paths, refuse_other_adapters
 from .inputs import open_inputs
 from .stored import open_as_stored, refuse_no_base
 
@@ -106,7 +106,7 @@ class PackPlan:
         found = codecs.get(codec)
         if not found.of_stored:
             refuse_no_base(codec, base)
-        _refuse_no_paths({"base": base or "", **tasks})
+        refuse_no_paths({"base": base or "", **tasks})
         given = dict(parameters)
         check_task_names(tasks)
         if not tasks:
@@ -279,14 +279,6 @@ class PackPlan:
     def _kinds(self) -> dict[str, str]:
         kinds = {self.family.kind: self.coded, "dense": self.dense, "frozen": self.frozen}
         return {name: kind for kind, names in kinds.items() for name in names}
-
-
-def _refuse_no_paths(models: Mapping[str, object]) -> None:
-    """Raise InputError for the first model that is no path."""
-    for label, one in models.items():
-        if not isinstance(one, (str, os.PathLike)):
-            found = type(one).__name__
-            raise InputError(f"{label}: found {found}, expected a path; write the model to disk")
 
 
 def _changed(
