@@ -15,8 +15,8 @@ import numpy as np
 import tallies
 from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.json_text import object_checksum
 from tallies.recipe.config import MergeConfig
-from tallies.store.manifest import _checksum
 from tests.fuzz import cases
 from tests.fuzz.cases import Files
 
@@ -140,7 +140,7 @@ def _store_seeds(room: Path) -> list[Files]:
 def _store_sign(files: Files, rng: random.Random) -> None:
     try:
         data = json.loads(files["store.json"])
-        data["checksum"] = _checksum({key: data[key] for key in data.keys() - {"checksum"}})
+        data["checksum"] = object_checksum({key: data[key] for key in data.keys() - {"checksum"}})
         files["store.json"] = json.dumps(data).encode()
     except (ValueError, TypeError, KeyError, AttributeError):
         return
@@ -181,7 +181,6 @@ def _patch_seeds(room: Path) -> list[Files]:
 
 
 def _patch_sign(files: Files, rng: random.Random) -> None:
-    from tallies.patches.manifest import _checksum as sum_of
     from tests.fuzz.mutate import tree
 
     def signed(text: str) -> str:
@@ -189,7 +188,7 @@ def _patch_sign(files: Files, rng: random.Random) -> None:
         if rng.random() < 0.5:
             data = tree(data, rng)
         data.pop("checksum", None)
-        return json.dumps(data | {"checksum": sum_of(data)})
+        return json.dumps(data | {"checksum": object_checksum(data)})
 
     try:
         if "patch.json" in files:

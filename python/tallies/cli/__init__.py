@@ -95,8 +95,8 @@ class _Commands(click.Group):
 def group(ctx: click.Context) -> None:
     """Merge fine-tuned checkpoints in weight space, in bounded memory.
 
-    Exit status: 0 done; 2 the request or an input is wrong, nothing was written; 3 reading or
-    writing failed; 130 interrupted (by SIGTERM: 143).
+    Exit status: 0 done; 1 models differ (diff); 2 the request or an input is wrong, nothing was
+    written; 3 reading or writing failed; 130 interrupted (by SIGTERM: 143).
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
