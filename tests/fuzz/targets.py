@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,11 +258,27 @@ def _torch_seeds(room: Path) -> list[Files]:
     import torch
 
     tensors = {name: torch.from_numpy(one) for name, one in model().items()}
-    found = []
-    for zipped in (True, False):
-        torch.save(tensors, room / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-        found.append(cases.read(room))
-    return found
+    torch.save(tensors, room / "pytorch_model.bin")
+    return [cases.read(room), {"pytorch_model.bin": _older_torch_file(tensors)}]
+
+
+def _older_torch_file(tensors: Mapping[str, Any]) -> bytes:
+    """Return an older torch file of tensors, in which numbers stand for the addresses of storages.
+
+    Storages are written in the order of their addresses: copies are made until they ascend.
+    """
+    import torch
+
+    key, made = re.compile(rb"X(....)([0-9]{6,})(?=[^0-9])", re.DOTALL), []
+    while True:
+        made.append({name: one.clone() for name, one in tensors.items()})
+        file = io.BytesIO()
+        torch.save(made[-1], file, _use_new_zipfile_serialization=False)
+        keys = list(dict.fromkeys(found[2] for found in key.finditer(file.getvalue())))
+        if keys == sorted(keys):
+            break
+    numbers = {one: b"X\7\0\0\0%07d" % number for number, one in enumerate(keys)}
+    return key.sub(lambda found: numbers[found[2]], file.getvalue())
 
 
 def _torch(folder: Path) -> None:
