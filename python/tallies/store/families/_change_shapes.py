@@ -26,8 +26,7 @@ def refuse_misfit(change: Change, n_elements: int) -> None:
             _require(_of_product(a) == _of_product(b) and a.first_row == b.first_row, "factors")
             _require_scale(scale)
         case Kronecker(left, right, scale):
-            rows = [_of_factor(one) for one in (left, right)]
-            _require(math.prod(rows[0] + rows[1]) == n_elements, "factors")
+            _require(math.prod(_of_factor(left) + _of_factor(right)) == n_elements, "factors")
             _require_scale(scale)
         case Added(values, scale):
             _require_floats(values)

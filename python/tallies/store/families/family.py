@@ -225,7 +225,7 @@ def refuse_other(
 
     Args:
         stored: The tensors of the file by name.
-        entries: What is expected.
+        entries: The names, dtypes and shapes that are expected.
         store: The directory to name where there are no tensors, whose file could be named.
     """
     for name, dtype, shape in entries:
