@@ -29,16 +29,20 @@ HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
 
 .PHONY: demo test test-all fuzz docs site lint format wheel reproducible bench cuda dev clean
 
+# Tests run in so many processes; one that is done takes tests from the others.
+PROCESSES ?= 2
+SIDE_BY_SIDE = -n $(PROCESSES) --dist worksteal
+
 demo: $(VENV)/demo
 	$(BIN)/tallies demo
 
 test: $(VENV)/test $(MERGEKIT_VENV)/mergekit
 	TALLIES_MERGEKIT_PYTHON=$(abspath $(MERGEKIT_VENV))/bin/python $(BIN)/python -m pytest \
-	  --ignore=tests/hosts --ignore=tests/faults
+	  $(SIDE_BY_SIDE) --ignore=tests/hosts --ignore=tests/faults
 
 # The tests with failing calls, and those that need other people's libraries of models, last.
 test-all: test $(VENV)/test-hosts $(SDISTS)/downloaded
-	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest tests/faults tests/hosts
+	TALLIES_SDISTS=$(abspath $(SDISTS)) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/faults tests/hosts
 
 # The hosts' own tests come with their source distributions.
 $(SDISTS)/downloaded: | $(VENV)/tools

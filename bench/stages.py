@@ -43,7 +43,7 @@ _CASES: tuple[tuple[str, dict[str, Any], int], ...] = (
     ("sce", {"select_topk": 0.5}, 3),
     ("pcb", {}, 3),
 )
-"""Method, parameters, and how often it reads the models."""
+"""Method, parameters, and how many passes it makes over the models."""
 
 
 def _bytes_read() -> int:
@@ -76,7 +76,8 @@ def run(llama: Llama, directory: Path, repeat: int) -> list[Row]:
                     row.samples.append(time.process_time() - start)
                 row.facts["reads"] = (_bytes_read() - before) / n_bytes
     for row in rows:
-        if round(row.facts["reads"]) != row.case["passes"]:
+        # Passes may find what they read before in memory.
+        if not 0.99 < row.facts["reads"] < row.case["passes"] + 0.1:
             raise SystemExit(f"{row.case} read the models {row.facts['reads']:.2f} times")
     return rows
 

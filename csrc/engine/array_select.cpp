@@ -291,6 +291,7 @@ std::vector<Threshold> select_in_memory(const std::vector<Delta>& deltas,
     parallel_for(open.size(), n_threads, [&](std::size_t i) { open[i]->learn(locate); });
   }
   std::vector<Threshold> found;
+  found.reserve(searches.size());
   for (const ArraySearch& search : searches) found.push_back(search.found());
   return found;
 }

@@ -42,6 +42,8 @@ std::vector<Kept> survey(const ArrayMerge& merge, int n_threads) {
   const View base{merge.are_deltas ? nullptr : merge.base, merge.base_type};
   std::vector<Delta> ranked;
   std::vector<std::uint64_t> ranks;
+  ranked.reserve(merge.experts.size());
+  ranks.reserve(merge.experts.size());
   for (std::size_t e = 0; e < merge.experts.size(); ++e) {
     if (merge.trims[e].rank == 0) continue;
     ranked.push_back({base, merge.experts[e]});
@@ -51,6 +53,7 @@ std::vector<Kept> survey(const ArrayMerge& merge, int n_threads) {
       select_in_memory(ranked, ranks, merge.n, merge.exactly,
                        threads_for(kRanking * merge.n * ranked.size(), n_threads));
   std::vector<Kept> all;
+  all.reserve(merge.trims.size());
   std::size_t next = 0;
   for (const Trim& trim : merge.trims) {
     if (trim.rank == 0) {
@@ -74,6 +77,8 @@ class Blending {
         divisor_(merge.divisor.value_or(sum_of_weights(merge.weights))),
         adds_base_(merge.base != nullptr && (merge.are_deltas || !merge.masks.empty())),
         is_fused_(!adds_base_ && merge.masks.empty() && is_alike(merge)) {
+    floors_.reserve(kept.size());
+    cutoffs_.reserve(kept.size());
     for (const Kept& one : kept) {
       floors_.push_back(one.floor);
       cutoffs_.push_back(one.cutoff);

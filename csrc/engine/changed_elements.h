@@ -67,8 +67,10 @@ class Positions {
   std::vector<std::uint16_t> data_;
 };
 
-// Makes the changes of n elements from `first` of the slice on, which lie at `elements`.
-void apply(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&, void* elements);
+// Makes the changes of n elements from `first` of the slice on, which lie at `elements`; far ones
+// are in no cache.
+void apply(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&, void* elements,
+           bool are_far = false);
 
 // Lists the elements at the positions of these changes, for each where its value lies.
 void gather(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&,

@@ -127,14 +127,43 @@ GapCounts count_gaps(const std::uint8_t* gaps, std::size_t n_bytes) {
   return {sum + n_changed, n_changed};
 }
 
+// Gaps whose positions are found together.
+constexpr std::size_t kGaps = 16;
+typedef std::uint8_t Gaps __attribute__((vector_size(kGaps)));
+typedef std::uint16_t Sums __attribute__((vector_size(2 * kGaps)));
+
+// Adds to every lane those before it.
+TALLIES_INLINE Sums sums_to_each(Sums x) {
+  const Sums zero = {};
+  x += __builtin_shufflevector(zero, x, 0, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
+                               30);
+  x += __builtin_shufflevector(zero, x, 0, 1, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28,
+                               29);
+  x += __builtin_shufflevector(zero, x, 0, 1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27);
+  return x +
+         __builtin_shufflevector(zero, x, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+}
+
 std::size_t gap_positions(const std::uint8_t* gaps, std::size_t n_bytes, std::uint16_t* positions) {
-  std::uint32_t next = 0;
   std::uint16_t* to = positions;
-  for (std::size_t i = 0; i < n_bytes; ++i) {
-    const bool is_change = gaps[i] != kLongGap;
-    *to = static_cast<std::uint16_t>(next + gaps[i]);
-    next += gaps[i] + is_change;
-    to += is_change;
+  std::uint16_t next = 0;  // the element after those of all gaps before
+  const auto list = TALLIES_LAMBDA(const std::uint8_t* bytes) {
+    const Sums stay = __builtin_convertvector(load<Gaps>(bytes), Sums);
+    const Sums ends = sums_to_each(stay - (Sums)(stay != kLongGap)) + next;  // true is -1
+    std::uint16_t all_ends[kGaps];
+    store(all_ends, ends - 1);
+    for (std::size_t k = 0; k < kGaps; ++k) {
+      *to = all_ends[k];
+      to += bytes[k] != kLongGap;
+    }
+    next = ends[kGaps - 1];
+  };
+  std::size_t i = 0;
+  for (; i + kGaps <= n_bytes; i += kGaps) list(gaps + i);
+  if (i < n_bytes) {
+    std::uint8_t last[kGaps];
+    for (std::size_t k = 0; k < kGaps; ++k) last[k] = i + k < n_bytes ? gaps[i + k] : kLongGap;
+    list(last);
   }
   return static_cast<std::size_t>(to - positions);
 }

@@ -296,16 +296,36 @@ struct ZeroSign {
   bool majority = false;
 };
 
+inline constexpr ZeroSign kZeroSigns[] = {{-1, true}, {1}, {-1}, {0}};
+
 inline ZeroSign zero_sign(const std::string& given) {
   static const std::vector<std::string> known = {"majority", "positive", "negative", "drop"};
-  static constexpr ZeroSign signs[] = {{-1, true}, {1}, {-1}, {0}};
-  return signs[choice("zero", given, known)];
+  return kZeroSigns[choice("zero", given, known)];
 }
 
 // True if only the first of the entries that equal the threshold are kept.
 inline bool keeps_exactly(const std::string& given) {
   static const std::vector<std::string> known = {"keep", "first"};
   return choice("equal", given, known) == 1;
+}
+
+// A rule, the sign of zero votes and the trim as one number: from its lowest bits up 4 for each of
+// gate, vote and blend, in the order of their enums, 2 for the word of zero_sign(), and one each
+// for `exactly` and `at_least_one` of trim_to(). Python's is in `tallies.torch.numbered`.
+struct NumberedRule {
+  Rule rule;
+  ZeroSign zero;
+  bool exactly, at_least_one;
+};
+
+inline NumberedRule numbered_rule(std::int64_t number) {
+  const auto bits = [&](int from, int n) {
+    return static_cast<std::uint8_t>(number >> from & ((1 << n) - 1));
+  };
+  const Rule rule{Gate{bits(0, 4)}, Vote{bits(4, 4)}, Blend{bits(8, 4)}};
+  if (number >> 16 != 0 || index_of(rule) < 0 || !stands_alone(rule))
+    refuse("number: found " + std::to_string(number) + ", expected that of a rule; call combine");
+  return {rule, kZeroSigns[bits(12, 2)], bits(14, 1) == 1, bits(15, 1) == 1};
 }
 
 // The trim of one task vector into a tensor of its shape and dtype, as a merge of it alone.

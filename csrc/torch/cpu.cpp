@@ -186,7 +186,7 @@ void Cpu::change_elements(Stream&, ElementChanges& given) {
                                 {ends, ends + given.blocks.n() / 2}};
   tallies::check(changes);
   Positions room;
-  tallies::apply(changes, 0, n, room, given.elements.mutable_data());
+  tallies::apply(changes, 0, n, room, given.elements.mutable_data(), true);
 }
 
 void Cpu::apply_mask(Stream&, View base, View shared, ConstBytes mask, float scale, std::size_t n,

@@ -180,6 +180,17 @@ struct Operators : ManyOperators<Device> {
                  zero_sign(zero), keeps_exactly(equal), false, threads);
   }
 
+  // The same with one number for all words, each of which costs an allocation on either side, and
+  // with one density and no weights.
+  static Tensor merge_by_number(std::optional<Tensor> base, std::vector<Tensor> experts,
+                                std::int64_t number, double density, double scale,
+                                std::optional<std::int64_t> threads) {
+    const NumberedRule numbered = numbered_rule(number);
+    const Numbers shares(experts.size(), density);
+    return merge(numbered.rule, std::move(base), std::move(experts), shares, std::nullopt, scale,
+                 numbered.zero, numbered.exactly, numbered.at_least_one, threads);
+  }
+
   static Tensor low_rank(Tensor base, Tensor left, Tensor right, double scale) {
     const Values origin = values<Device>("base", std::move(base));
     const Values first = values<Device>("left", std::move(left), &origin.tensor);
@@ -299,6 +310,9 @@ void run(const char* name, Function* function, StableIValue* stack) {
     "(Tensor? base, Tensor[] experts, str gate=\"magnitude\", str vote=\"sum\", "               \
     "str blend=\"mean_of_agreeing\", float[]? density=None, float[]? weights=None, "            \
     "float scale=1.0, str zero=\"majority\", str equal=\"keep\", int? threads=None) -> Tensor") \
+  X(merge_by_number,                                                                            \
+    "(Tensor? base, Tensor[] experts, int number, float density, float scale=1.0, "             \
+    "int? threads=None) -> Tensor")                                                             \
   X(low_rank, "(Tensor base, Tensor left, Tensor right, float scale=1.0) -> Tensor")            \
   X(gram, "(Tensor[] deltas) -> Tensor")                                                        \
   X(block_dots, "(Tensor grad, Tensor[] deltas) -> Tensor")

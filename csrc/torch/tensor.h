@@ -57,16 +57,17 @@ class Tensor {
 
 // A new row-major tensor on the device of another.
 inline Tensor empty(std::span<const std::int64_t> sizes, std::int32_t dtype, const Tensor& like) {
-  std::vector<std::int64_t> strides(sizes.size());
+  std::int64_t few[8];  // dimensions, as nearly all tensors have, without an allocation
+  std::vector<std::int64_t> many(sizes.size() > std::size(few) ? sizes.size() : 0);
+  std::int64_t* const strides = many.empty() ? few : many.data();
   std::int64_t stride = 1;
   for (std::size_t i = sizes.size(); i-- > 0;) {
     strides[i] = stride;
     stride *= sizes[i] > 1 ? sizes[i] : 1;
   }
   AtenTensorHandle handle = nullptr;
-  call(aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
-                                strides.data(), dtype, like.device_type(), like.device_index(),
-                                &handle));
+  call(aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(), strides,
+                                dtype, like.device_type(), like.device_index(), &handle));
   return Tensor(handle);
 }
 

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import accuracy, hub, lossless, matrices, plan, soup, startup, torch_ops, weighted
+from bench import (
+    accuracy,
+    checks,
+    hub,
+    lossless,
+    matrices,
+    plan,
+    soup,
+    startup,
+    torch_ops,
+    weighted,
+)
 from bench.support import harness
 from tallies import methods
 from tallies.store.codecs import registry as codecs
@@ -25,6 +36,12 @@ def test_an_average_beside_plain_reads(tmp_path: Path) -> None:
     rows = soup.run(paths, threads=2, repeat=1, cold=False)
     assert [row.case["job"] for row in rows] == ["plain reads", "linear"]
     assert rows[0].facts["share"] == 1 and "of plain" in soup.show(rows)
+
+
+def test_merges_with_and_without_checks(tmp_path: Path) -> None:
+    rows = checks.run(TINY, tmp_path / "models", repeat=1)
+    assert "allowed" in checks.show(rows)
+    assert all(-1 < row.facts["share"] < 1 for row in rows[::2])
 
 
 def test_a_plan_of_the_hub() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from tests.support.command import assert_failed, tallies
+from tests.support.command import tallies
 from tests.support.command_line import printed, refused
 
 
@@ -39,8 +41,37 @@ def test_the_page(models: Path) -> None:
     page = (models / "page.html").read_text()
     assert page.count("<table>") == 2
     assert len(page) < 10_000
-    line = assert_failed(tallies("diff", "base", "a", "--html", "absent/page.html"), 3)
-    assert "absent/page.html: cannot be written" in line
+
+
+def test_a_page_replaces_nothing_but_a_page(models: Path) -> None:
+    refused(["diff", "base", "a", "--html", "absent/page.html"], "absent/page.html: its directory")
+    weights = models / "a" / "model.safetensors"
+    before = weights.read_bytes()
+    (models / "notes.html").write_text("<!doctype html>\n<p>mine</p>\n")
+    for place, flags in (("a/model.safetensors", ["--overwrite"]), ("notes.html", ["--overwrite"])):
+        refused(["diff", "base", "a", "--html", place], f"{place}: exists")
+        refused(["diff", "base", "a", "--html", place, *flags], f"{place}: is no page that tallies")
+    refused(["diff", "base", "a", "--html", "a", "--overwrite"], "a: is a directory")
+    assert weights.read_bytes() == before
+    assert tallies("diff", "base", "a", "--html", "page.html").status == 1
+    refused(["diff", "base", "base", "--html", "page.html"], "page.html: exists")
+    assert tallies("diff", "base", "base", "--html", "page.html", "--overwrite").status == 0
+    assert "equal bit for bit" in (models / "page.html").read_text()
+
+
+def test_models_of_other_shapes(models: Path) -> None:
+    for number in range(5):
+        for name, size in (("narrow", 2), ("wide", 3)):
+            (models / name).mkdir(exist_ok=True)
+            save_file(
+                {f"t{i}": np.zeros((size,), np.float32) for i in range(number + 1)},
+                models / name / "model.safetensors",
+            )
+    ended = tallies("diff", "narrow", "wide")
+    assert ended.status == 1
+    assert "No tensor of one model can be compared with one of the other." in ended.out
+    assert "5 tensors: 't0' is F32 [2] and F32 [3], 't1' is" in " ".join(ended.out.split())
+    assert "and 2 more" in ended.out
 
 
 def test_bad_input_ends_with_2(models: Path) -> None:

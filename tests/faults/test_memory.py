@@ -16,12 +16,12 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
+from tests.faults.large import SHAPE, sparse
 from tests.support.command import COMMAND
 
 GIB: Final = 1 << 30
 BUDGET: Final = 256 << 20
 ALLOWED: Final = BUDGET + (150 << 20)
-SHAPE: Final = (1 << 20, 1 << 11)  # 4 GiB of bfloat16
 
 
 def _group() -> Path | None:
@@ -49,25 +49,6 @@ def group() -> Iterator[Path]:
         pytest.skip("no control group with a limit on memory can be made here")
     yield made
     made.rmdir()
-
-
-def sparse(path: Path, seed: int) -> Path:
-    """Write a model of one tensor of 4 GiB and a small one, whose values are mostly holes."""
-    path.mkdir()
-    rng = np.random.default_rng(seed)
-    large, small = 2 * SHAPE[0] * SHAPE[1], 2 * 64
-    entries = {
-        "model.large.weight": {"dtype": "BF16", "shape": SHAPE, "data_offsets": [0, large]},
-        "small": {"dtype": "BF16", "shape": [64], "data_offsets": [large, large + small]},
-    }
-    head = json.dumps(entries).encode()
-    with open(path / "model.safetensors", "wb") as file:
-        file.write(struct.pack("<Q", len(head)) + head)
-        file.truncate(8 + len(head) + large + small)
-        for at in rng.integers(0, large // 4096, 200):
-            file.seek(8 + len(head) + int(at) * 4096)
-            file.write((rng.integers(0x3C00, 0x3F00, 2048).astype("<u2")).tobytes())
-    return path
 
 
 def adapter(path: Path) -> Path:

@@ -19,11 +19,11 @@ from click.testing import CliRunner
 import tallies
 from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.checkpoint import Checkpoint
+from tallies.checkpoint.json_text import object_checksum
 from tallies.checkpoint.safetensors import read_header
 from tallies.cli import group
 from tallies.engine.fingerprints import content, tensor_fingerprint
 from tallies.recipe.config import MergeConfig
-from tallies.store.manifest import _checksum
 from tests.fuzz import cases
 from tests.fuzz.cases import Files
 
@@ -155,7 +155,7 @@ def _store_sign(files: Files, rng: random.Random) -> None:
         data = json.loads(files["store.json"])
         if rng.random() < 0.5:
             _sign_tensors(files, data)
-        data["checksum"] = _checksum({key: data[key] for key in data.keys() - {"checksum"}})
+        data["checksum"] = object_checksum({key: data[key] for key in data.keys() - {"checksum"}})
         files["store.json"] = json.dumps(data).encode()
     except (ValueError, TypeError, KeyError, AttributeError):
         return
@@ -209,7 +209,6 @@ def _patch_seeds(room: Path) -> list[Files]:
 
 
 def _patch_sign(files: Files, rng: random.Random) -> None:
-    from tallies.patches.manifest import _checksum as sum_of
     from tests.fuzz.mutate import tree
 
     def signed(text: str) -> str:
@@ -217,7 +216,7 @@ def _patch_sign(files: Files, rng: random.Random) -> None:
         if rng.random() < 0.5:
             data = tree(data, rng)
         data.pop("checksum", None)
-        return json.dumps(data | {"checksum": sum_of(data)})
+        return json.dumps(data | {"checksum": object_checksum(data)})
 
     try:
         if "patch.json" in files:

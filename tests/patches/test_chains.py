@@ -93,7 +93,7 @@ def test_another_base(chain: list[Path], tmp_path: Path, out: str | None) -> Non
 def test_applied_before(chain: list[Path], tmp_path: Path) -> None:
     apply_patch(chain[0], tmp_path / "old")
     before = tree(tmp_path)
-    with pytest.raises(InputError, match="as the patch makes it: was the patch applied before"):
+    with pytest.raises(InputError, match="the new one already: were the patches applied before"):
         apply_patch(chain[0], tmp_path / "old")
     assert tree(tmp_path) == before
 

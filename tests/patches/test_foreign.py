@@ -358,3 +358,15 @@ def test_patches_of_another_model_are_not_written(base: Path, tmp_path: Path) ->
         with pytest.raises(tallies.InputError, match=r"has fingerprint .*, and .* starts from"):
             write()
     assert not [*tmp_path.glob("a.*"), *(tmp_path / "b").glob("*")]
+
+
+def test_reports_and_chains(tmp_path: Path) -> None:
+    places = []
+    for seed in range(3):
+        places.append(tmp_path / f"m{seed}.safetensors")
+        save_file(model(seed), places[-1])
+    made = [tallies.make_patch(places[0], places[1]), tallies.make_patch(places[1], places[2])]
+    out = trl.from_patch(made[0], places[0], tmp_path / "step.safetensors")
+    assert trl.to_patch(out, places[0]).new_fingerprint == made[0].new_fingerprint
+    with pytest.raises(tallies.InputError, match="found 2 of them, expected one; apply them"):
+        vllm.from_patch(made, places[0])

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import tallies
 from tallies import InputError, apply_patch, make_patch
+from tallies.patches.foreign import delta_versions, trl
 from tests.support.checkpoints import Model, assert_holds
 from tests.support.command import assert_failed
 from tests.support.command import tallies as run
@@ -129,3 +130,39 @@ def test_inspect(models: tuple[Model, Model]) -> None:
     assert one["n_bytes"] > 0
     assert sum(one["n_changed"] for one in found["tensors"].values()) > 0
     assert "t1.F32" in run("inspect", "patch").out
+
+
+def test_undo_says_what_is_amiss(models: tuple[Model, Model]) -> None:
+    made = make_patch("old", "new", "patch")
+    with pytest.raises(InputError, match="the old one already: nothing is to be taken back"):
+        apply_patch(made, "old", "out", undo=True)
+    with pytest.raises(InputError, match=r"starts from.*the new one already: were the patches app"):
+        apply_patch(made, "new", "out")
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module."])
+def test_wrapped_modules(prefix: str) -> None:
+    old = {"weight": torch.zeros(4), "bias": torch.zeros(2)}
+    made = make_patch(old, {name: one + 1 for name, one in old.items()})
+    with pytest.raises(InputError, match=f"give the module inside: model.{prefix[:-1]}"):
+        tallies.torch.apply_patch({prefix + name: one for name, one in old.items()}, made)
+
+
+def test_models_in_memory_where_paths_are_expected(tmp_path: Path) -> None:
+    old = {"weight": torch.zeros(4)}
+    made = make_patch(old, {"weight": torch.ones(4)})
+    base: Any = old
+    with pytest.raises(InputError, match="model: found dict, expected a path"):
+        trl.from_patch(made, base, tmp_path / "step.safetensors")
+    with pytest.raises(InputError, match="base: found dict, expected a path"):
+        tallies.pack(base, {"a": tmp_path}, tmp_path / "store", codec="lossless")
+    with pytest.raises(InputError, match="a: found dict, expected a path"):
+        tallies.pack(tmp_path, {"a": base}, tmp_path / "store", codec="lossless")
+
+
+def test_places_that_are_no_updates(tmp_path: Path) -> None:
+    (tmp_path / "shared" / "weight_v000001").mkdir(parents=True)
+    with pytest.raises(InputError, match="has versions in it and is none; name one of them: 'wei"):
+        delta_versions.to_patch(tmp_path / "shared", tmp_path)
+    with pytest.raises(InputError, match="is a directory, expected an update file of TRL"):
+        trl.to_patch(tmp_path, tmp_path)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tallies.torch.numbered import NUMBERS
 from tests.support import strategies
 from tests.support.everywhere import assert_same_bits, on_every_target
 from tests.support.strategies import KERNEL_DTYPES, Group
@@ -141,6 +142,14 @@ IN_PLACE: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     ),
 }
 """Operators that change their first argument, and that no function is named after."""
+
+OF_NUMBERS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "merge_by_number": (
+        (X, [X + Y, Y], NUMBERS["paper", "keep", "total", "mean"], 0.5),
+        {"scale": 0.7, "threads": 1},
+    ),
+}
+"""Operators that take numbers in the place of words, for functions of other names."""
 
 
 def same(a: Any, b: Any) -> bool:

@@ -13,7 +13,7 @@ from tallies import InputError, merge_state_dicts
 from tallies.torch.merged_module import MergedModule
 from tallies.torch.ops import SHAPES
 from tallies.torch.weighted import weighted_merge
-from tests.support.operators import CASES, FLAT, IN_PLACE, X
+from tests.support.operators import CASES, FLAT, IN_PLACE, OF_NUMBERS, X
 
 META = X.to("meta")
 
@@ -31,7 +31,7 @@ def _moved(value: Any, number: list[int], which: int) -> Any:
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_operator_refuses_tensors_of_two_devices(name: str) -> None:
     operator = getattr(torch.ops.tallies, name)
-    args, keywords = {**CASES, **FLAT, **IN_PLACE}[name]
+    args, keywords = {**CASES, **FLAT, **IN_PLACE, **OF_NUMBERS}[name]
     count = [0]
     _moved(args, count, -1)
     for which in range(count[0]) if count[0] > 1 else ():

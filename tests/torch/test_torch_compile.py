@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tallies.torch as functions
-from tests.support.operators import CASES, FLAT, IN_PLACE, X, Y, same, tensors_in
+from tests.support.operators import CASES, FLAT, IN_PLACE, OF_NUMBERS, X, Y, same, tensors_in
 
 
 def test_every_function_is_an_operator_and_has_a_case() -> None:
@@ -18,13 +18,13 @@ def test_every_function_is_an_operator_and_has_a_case() -> None:
         for name in torch._C._dispatch_get_all_op_names()
         if name.startswith("tallies::")
     }
-    assert registered == CASES.keys() | IN_PLACE.keys()
+    assert registered == CASES.keys() | IN_PLACE.keys() | OF_NUMBERS.keys()
     assert CASES.keys() <= set(functions.__all__)
 
 
-@pytest.mark.parametrize("name", [*CASES, *IN_PLACE])
+@pytest.mark.parametrize("name", [*CASES, *IN_PLACE, *OF_NUMBERS])
 def test_opcheck(name: str) -> None:
-    arguments, keywords = {**CASES, **FLAT, **IN_PLACE}[name]
+    arguments, keywords = {**CASES, **FLAT, **IN_PLACE, **OF_NUMBERS}[name]
     torch.library.opcheck(getattr(torch.ops.tallies, name).default, arguments, keywords)
 
 
@@ -37,6 +37,25 @@ def test_compile_without_graph_breaks(name: str) -> None:
         lambda *args: function(*args, **keywords), backend="aot_eager", fullgraph=True
     )
     assert same(compiled(*arguments), function(*arguments, **keywords))
+
+
+def test_a_graph_has_the_words_of_a_merge_and_not_its_number() -> None:
+    targets: list[str] = []
+
+    def seen(module: torch.fx.GraphModule, _: Any) -> Any:
+        targets.extend(
+            str(node.target) for node in module.graph.nodes if node.op == "call_function"
+        )
+        return module
+
+    def merged(x: Tensor, y: Tensor) -> list[Tensor]:
+        ties = functions.ties(x, [x, y], density=0.5)
+        return [ties, functions.combine(None, [x, y], density=0.5, vote="count")]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(merged, backend=seen, fullgraph=True)
+    assert same(compiled(X, Y), merged(X, Y))
+    assert targets == ["tallies.ties.default", "tallies.combine.default"]
 
 
 @pytest.mark.parametrize("name", CASES)

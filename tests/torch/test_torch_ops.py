@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
 import tallies.torch as functions
 from tallies import kernels
+from tallies.torch.numbered import NUMBERS
 from tests.reference import blend, combine, elect, select, ties
 from tests.reference import masks as reference
 from tests.reference.dtype import narrow
@@ -133,6 +135,21 @@ def test_ties(group: Group, scale: float, data: st.DataObject) -> None:
         lambda: functions.ties(base, rows, **options),
         ties.ties(group.base, experts, density, weights, scale, equal=equal, semantics=semantics),
         kernels.ties(group.base, experts, **options),
+    )
+
+
+@pytest.mark.parametrize("words", NUMBERS)
+def test_a_number_stands_for_the_words_of_a_merge(words: tuple[str, ...]) -> None:
+    base, *experts = torch.randn(4, 300).bfloat16().mul(4).round().unbind(0)
+    keys = ("gate", "vote", "blend", "zero", "equal")
+    named: dict[str, Any] = dict(zip(keys, words, strict=False))
+    function: Any = functions.combine
+    if len(words) == 4:
+        function, named = functions.ties, dict(zip(("semantics", "equal"), words, strict=False))
+    # A list of densities goes by the words.
+    by_words = function(base, experts, density=[0.3] * 3, scale=0.7, **named)
+    assert_same_bits(
+        array_of(function(base, experts, density=0.3, scale=0.7, **named)), array_of(by_words)
     )
 
 

@@ -63,6 +63,11 @@ REFUSED: list[tuple[Callable[[], Any], str]] = [
     ),
     (lambda: functions.ties(X, [SHORT], density=1), r"experts\[0\]: found shape \(2,\), .* base"),
     (lambda: functions.ties(X, [X], density=2), r"density\[0\]: found 2, expected a number from 0"),
+    (lambda: functions.ties(X, [X], density=2.0), r"density\[0\]: found 2, expected a number from"),
+    (lambda: functions.ties(X, [SHORT], density=0.5), r"experts\[0\]: found shape \(2,\), .* base"),
+    (lambda: functions.ties(X, [X], density=0.5, equal=["keep"]), "equal: found "),  # type: ignore[arg-type]
+    (lambda: functions.ties(X, [X], density=0.5, scale="1"), "scale: found '1', expected a number"),  # type: ignore[arg-type]
+    (lambda: functions.ties(X, [X], density=0.5, threads=0), "threads: found 0, expected a whole"),
     (lambda: functions.ties(X, [X], density=[-1]), r"density\[0\]: found -1, expected a number"),
     (lambda: functions.ties(X, [X], density=[1, 1]), "density: found 2 values, expected one"),
     (lambda: functions.ties(X, [X], density=1, weights=[]), "weights: found 0 values, expected"),
@@ -140,6 +145,9 @@ UNSAFE: list[tuple[Callable[[], Any], str]] = [
     (lambda: torch.ops.tallies.elect_signs([X], [1.0, 1.0]), "weights: found 2 values"),
     (lambda: torch.ops.tallies.disjoint_merge([X], SIGNS[:2]), "signs: found shape"),
     (lambda: torch.ops.tallies.ties(X, [SHORT], density=[1.0]), r"experts\[0\]: found shape"),
+    (lambda: torch.ops.tallies.merge_by_number(X, [X], 1 << 16, 0.5), "number: found 65536"),
+    (lambda: torch.ops.tallies.merge_by_number(X, [X], -1, 0.5), "number: found -1, expected"),
+    (lambda: torch.ops.tallies.merge_by_number(X, [X], 0x42, 0.5), "number: found 66, expected"),
     (lambda: torch.ops.tallies.gram([X, SHORT]), r"deltas\[1\]: found shape"),
     (lambda: torch.ops.tallies.block_dots(SHORT, [X]), "grad: found shape"),
 ]

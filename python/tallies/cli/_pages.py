@@ -39,7 +39,8 @@ def entry(method: Described) -> str:
 
 def page(method: Described) -> str:
     """Return all that a method or codec states: docstring, parameters, semantics, models."""
-    lines = [f"{method.name}: {inspect.getdoc(method)}", "", "Parameters:"]
+    lines = [f"{method.name}: {inspect.getdoc(method)}", ""]
+    lines.append("Parameters:" if _parameters(method) else "Parameters: none")
     for name, parameter in _parameters(method).items():
         traits = "; ".join([f"default {_default(parameter, method)}", *_traits(parameter, method)])
         lines.append(f"  {name}: {parameter.doc} ({traits})")

@@ -23,7 +23,12 @@ from ._screen import screen
 
 @click.command()
 @click.argument("patches", nargs=-1, metavar="PATCH...")
-@click.option("--to", required=True, metavar="DIR", help="Model that the patches start from.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="DIR",
+    help="Model to change: the one that the patches start from, or with --undo make.",
+)
 @click.option("--out", metavar="NEW", help="Directory to create, or a .safetensors file.")
 @click.option("--in-place", is_flag=True, help="Change the model where it is.")
 @click.option(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import StorageError
 from ..inspection.diff import diff
 from ..inspection.diff_table import HEADINGS, ending, layer_rows
 from ..messages import shortened
@@ -19,6 +17,7 @@ from ._options import (
     threads_option,
     variant_option,
 )
+from ._page_file import PageFile
 from ._screen import screen
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ _LEAST_LABEL = 16
 @click.argument("b")
 @json_option("report")
 @click.option("--html", metavar="FILE", help="Write the report as a page for a browser as well.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier page in the place of --html.")
 @click.option(
     "--progress/--no-progress",
     default=None,
@@ -50,6 +50,7 @@ def command(
     b: str,
     as_json: bool,
     html: str | None,
+    overwrite: bool,
     progress: bool | None,
     **options: Any,
 ) -> None:
@@ -57,9 +58,10 @@ def command(
 
     Exit status: 0 where all tensors are equal bit for bit, 1 where something differs.
     """
+    file = None if html is None else PageFile(html, overwrite=overwrite)
     report = diff(a, b, progress=wants_bar(progress, quiet=False), **options)
-    if html is not None:
-        _write(Path(html), report.to_html())
+    if file is not None:
+        file.write(report.to_html())
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif (columns := screen()) is None:
@@ -68,13 +70,6 @@ def command(
         _show(report, columns)
     if not report.is_equal:
         ctx.exit(_DIFFERENT)
-
-
-def _write(path: Path, page: str) -> None:
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _show(report: DiffReport, columns: int) -> None:

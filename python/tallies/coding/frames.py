@@ -7,6 +7,7 @@ look for next to none; what remains is the entropy coding of bytes.
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ _SETTINGS: Final = {
     "write_content_size": 1,
     "write_checksum": 0,
 }
+_UNSTATED: Final = -1
+"""The size of a frame that does not say it."""
+
+_kept = threading.local()
+"""The decoder of a thread, whose tables are filled anew for each frame but never allocated anew."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,7 @@ def decode_blocks(
     data, to = _view(frames), _view(out)
     n_elements = len(to) // unit
     begins = places(sizes, n_elements, unit, len(data))
-    planes = [data[begin:end] for begin, end in pairwise(begins)]
+    planes: list[Any] = [data[begin:end] for begin, end in pairwise(begins)]
     whole, rest = n_elements // BLOCK * unit, n_elements % BLOCK
     lengths = [BLOCK] * whole + [rest] * (len(planes) - whole)
     coded = [i for i, n_bytes in enumerate(lengths) if sizes[i] != n_bytes]
@@ -206,16 +212,21 @@ def decode_blocks(
     join_fields(planes=planes, base=base, unit=unit, fields=int(fields), out=out)
 
 
-def _decoded(frames: Sequence[Any], lengths: Sequence[int]) -> Iterator[Any]:
+def _decoded(frames: Sequence[Any], lengths: Sequence[int]) -> Iterator[bytes]:
     """Return what frames hold, each of a stated number of bytes."""
     library = zstandard(_WHAT)
+    if not hasattr(_kept, "decoder"):
+        _kept.decoder = library.ZstdDecompressor()
     try:
-        found = library.ZstdDecompressor().multi_decompress_to_buffer(
-            frames, decompressed_sizes=array("Q", lengths)
-        )
+        for frame, n_bytes in zip(frames, lengths, strict=True):
+            if library.frame_content_size(frame) not in (n_bytes, _UNSTATED):
+                raise ValueError(f"a frame states other sizes than {n_bytes} bytes")
+            found = _kept.decoder.decompress(frame, n_bytes, allow_extra_data=False)
+            if len(found) != n_bytes:
+                raise ValueError(f"a frame holds {len(found)} bytes, not {n_bytes}")
+            yield found
     except (library.ZstdError, ValueError) as error:
         raise Damaged(f"found no frames of the stated sizes ({error})") from None
-    return iter(found)
 
 
 def places(sizes: Sequence[int], n_elements: int, unit: int, n_bytes: int) -> list[int]:

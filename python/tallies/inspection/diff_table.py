@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ..engine.usage import done_line
 from ..messages import counted, labelled, show, some
-from .diff import DiffReport, LayerDiff, TensorDiff
+from .diff import DiffReport, LayerDiff, TensorDiff, Unlike
 from .measures import Measures
 
 HEADINGS: Final = (
@@ -20,6 +20,9 @@ HEADINGS: Final = (
     "largest",
 )
 """The headings of ``cells``, without that of the layer or the tensor."""
+
+
+_MOST_UNLIKE: Final = 3
 
 
 def cells(measures: Measures) -> list[str]:
@@ -66,6 +69,8 @@ def verdict(report: DiffReport) -> str:
     """Return the sentence that says how far the models lie apart."""
     if report.is_equal:
         return f"The models are equal bit for bit in {counted(len(report.tensors), 'tensor')}."
+    if not report.tensors:
+        return "No tensor of one model can be compared with one of the other."
     total = report.total
     return (
         f"{report.n_changed} of {counted(len(report.tensors), 'tensor')} differ, in "
@@ -79,16 +84,21 @@ def notes(report: DiffReport) -> Iterator[tuple[str, str]]:
         if names:
             yield label, f"{counted(len(names), 'tensor')}: {some(names)}"
     if report.unlike:
-        first = report.unlike[0]
-        shapes = " and ".join(
-            f"{dtype} {list(shape)}"
-            for dtype, shape in zip(first.dtypes, first.shapes, strict=True)
-        )
-        yield "unlike", f"{counted(len(report.unlike), 'tensor')}: {first.name!r} is {shapes}"
+        yield "unlike", f"{counted(len(report.unlike), 'tensor')}: {_unlike(report.unlike)}"
     if others := [one for one in report.tensors if one.dtypes[0] != one.dtypes[1]]:
         yield "dtypes", f"{counted(len(others), 'tensor')}: {_dtypes(others[0])}"
     if n := report.total.n_nonfinite:
         yield "nonfinite", f"{counted(n, 'element')} NaN or infinite, in no norm"
+
+
+def _unlike(tensors: Sequence[Unlike]) -> str:
+    """Word the forms of the first tensors, and how many follow."""
+    shown = []
+    for one in tensors[:_MOST_UNLIKE]:
+        forms = zip(one.dtypes, one.shapes, strict=True)
+        shown.append(f"{one.name!r} is {' and '.join(f'{d} {list(s)}' for d, s in forms)}")
+    n_left = len(tensors) - len(shown)
+    return ", ".join(shown) + (f" and {n_left} more" if n_left else "")
 
 
 def _dtypes(one: TensorDiff) -> str:

@@ -39,6 +39,12 @@ class Link:
         return self.patch.label
 
     @property
+    def origin(self) -> str:
+        """The model that the link starts from, in messages."""
+        verb = "makes, to be taken back from" if self.backwards else "starts from"
+        return f"the model that {self.label} {verb}"
+
+    @property
     def old(self) -> str:
         """The fingerprint of the whole model that the link starts from."""
         return self.patch.manifest.new if self.backwards else self.patch.manifest.old
@@ -217,13 +223,12 @@ def check_forms(target: Checkpoint, link: Link) -> None:
     for name in sorted(found.keys() ^ expected.keys()):
         where = "lacks" if name in expected else "has"
         raise InputError(
-            f"{target.path}: is not the model that {link.label} starts from: it {where} tensor "
-            f"{show(name)}; {way_out}"
+            f"{target.path}: is not {link.origin}: it {where} tensor {show(name)}; {way_out}"
         )
     for name, (dtype, shape) in expected.items():
         one = found[name]
         if (one.dtype, one.shape) != (dtype, shape):
             raise InputError(
                 f"{one.path}: tensor {show(name)} is {one.dtype} {list(one.shape)}, and "
-                f"{link.label} starts from {dtype} {list(shape)}; {way_out}"
+                f"{link.origin} has {dtype} {list(shape)}; {way_out}"
             )

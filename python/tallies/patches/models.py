@@ -71,6 +71,10 @@ def open_stored(text: str | os.PathLike[str], variant: str | None = None) -> Che
         InputError: There is no such model, it is not well-formed, or has adapters on it.
         StorageError: A file cannot be read, or the hub fails.
     """
+    if not isinstance(text, (str, os.PathLike)):
+        raise InputError(
+            f"model: found {type(text).__name__}, expected a path; write the model to disk first"
+        )
     name, places = os.fspath(text), Places.of()
     if len(places.pieces(name)) > 1:
         raise InputError(

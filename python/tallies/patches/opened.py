@@ -6,9 +6,11 @@ import mmap
 import os
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from ..checkpoint.data import whole
 from ..checkpoint.json_text import json_object, read_text
@@ -54,8 +56,8 @@ class Patch:
     entries: Mapping[str, TensorInfo]
     n_bytes: int
     """The bytes of all its files."""
-    memory: memoryview | None = None
-    """The bytes of a patch that is no file, to read where they lie."""
+    memory: Mapping[Path, memoryview] = field(default_factory=dict)
+    """The bytes of files by their paths, to read where they lie."""
 
     @classmethod
     def open(cls, source: object, label: str = "patch") -> Patch:
@@ -85,6 +87,15 @@ class Patch:
             f"{text}: is no patch; expected a directory with {PATCH_NAME} in it, or a "
             f"{SAFETENSORS} file that 'tallies patch' wrote"
         )
+
+    def held(self) -> Patch:
+        """Return the patch with all of its files in memory, each read at once.
+
+        Raises:
+            StorageError: A file cannot be read.
+        """
+        paths = {tensor.path for tensor in self.entries.values()} - self.memory.keys()
+        return replace(self, memory={**self.memory, **{path: _bytes_of(path) for path in paths}})
 
     def part(self, tensor: TensorChange, number: int, threads: int = 1) -> PartChange:
         """Read the changes of a part of a tensor.
@@ -174,10 +185,11 @@ class Patch:
 
     def _read(self, name: str) -> memoryview:
         tensor = self.entries[name]
-        if self.memory is not None:
-            data = self.memory[tensor.offset : tensor.offset + tensor.n_bytes]
+        file = self.memory.get(tensor.path)
+        if file is not None:
+            data = file[tensor.offset : tensor.offset + tensor.n_bytes]
         else:
-            data = memoryview(whole(tensor))
+            data = whole(tensor)
         self._check(tensor, tensor_fingerprint(tensor, content_in_place(data)))
         return data
 
@@ -254,12 +266,25 @@ def _open_bytes(data: bytes, label: str) -> Patch:
         patch = _open_file(Path(f"/proc/self/fd/{file}"), label)
         # Private pages, so that whoever takes memory that may be written takes this as it is.
         memory = memoryview(mmap.mmap(file, len(data), access=mmap.ACCESS_COPY))
-        patch = replace(patch, memory=memory)
+        patch = replace(patch, memory={patch.path: memory})
     except BaseException:
         os.close(file)
         raise
     weakref.finalize(patch, os.close, file)
     return patch
+
+
+def _bytes_of(path: Path) -> memoryview:
+    """Read a file into memory that may be written and that nobody has filled with zeros."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            room = np.empty(os.fstat(file.fileno()).st_size, np.uint8).data
+            at = 0
+            while at < len(room) and (n := file.readinto(room[at:])):
+                at += n
+            return room[:at]
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _checked(patch: Patch) -> Patch:

@@ -17,15 +17,15 @@ from ..linalg.threads import Workers
 from ..messages import show
 from ..spec.dtypes import DTYPES
 from .chains import Link
-from .layout import PART_BYTES, parts_of
+from .layout import parts_of
 from .part_change import PartChange
 from .zeros import zeros_of
 
 T = TypeVar("T")
 
-# A batch of changes is in memory while the next one is read.
+# A batch of changes is in memory while the next one is read: both at best in the caches.
 _BATCH_SHARE: Final = 8
-_MOST_BATCH_BYTES: Final = 1 << 28
+_THREAD_BATCH_BYTES: Final = 1 << 23
 _MOST_TENSOR_BYTES: Final = 1 << 30
 
 
@@ -65,10 +65,14 @@ class Work:
             )
         why = f"name the model that the patch was made of (fingerprint {first.old})"
         if found in (self.expected_new, first.new_table.get(self.name)):
-            why = "it is as the patch makes it: was the patch applied before?"
+            why = (
+                "the tensor is the old one already: nothing is to be taken back"
+                if first.backwards
+                else "the tensor is the new one already: were the patches applied before?"
+            )
         raise InputError(
-            f"{self.source.path}: is not the model that {first.label} starts from: tensor "
-            f"{show(self.name)} has fingerprint {found}, expected {self.expected_old}; {why}"
+            f"{self.source.path}: is not {first.origin}: tensor {show(self.name)} has "
+            f"fingerprint {found}, expected {self.expected_old}; {why}"
         )
 
     def check_new(self) -> None:
@@ -160,7 +164,7 @@ def load(works: Sequence[Work], max_bytes: int, threads: int) -> Iterator[list[L
         InputError: A patch is damaged.
         StorageError: A patch cannot be read.
     """
-    most = max(PART_BYTES, min(max_bytes // _BATCH_SHARE, _MOST_BATCH_BYTES))
+    most = min(max_bytes // _BATCH_SHARE, threads * _THREAD_BATCH_BYTES)
     return _ahead(_batches(works, most, threads))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .._version import __version__
+from ..checkpoint.json_text import object_checksum
 from ..checkpoint.layout import tensor_bytes
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
@@ -123,7 +123,7 @@ class Manifest:
                 for task, files in self.small_files.items()
             },
         }
-        data["checksum"] = _checksum(data)
+        data["checksum"] = object_checksum(data)
         return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
 
     def write(self, store: Path) -> None:
@@ -167,7 +167,7 @@ class Manifest:
                 f"{path}: has format version {show(version)}, and this is tallies {__version__}, "
                 f"which reads versions up to {VERSION}; upgrade tallies"
             )
-        expected, found = data.pop("checksum", None), _checksum(data)
+        expected, found = data.pop("checksum", None), object_checksum(data)
         if found != expected:
             raise InputError(
                 f"{path}: is damaged: its checksum is {found}, expected {show(expected)}; restore "
@@ -220,12 +220,6 @@ class Manifest:
                     "has another dtype or shape"
                 )
         return found
-
-
-def _checksum(data: Mapping[str, Any]) -> str:
-    """Return sixteen hexadecimal digits over the content of ``store.json``, whatever its layout."""
-    text = json.dumps(data, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def open_files(store: Path, manifest: Manifest) -> dict[str, dict[str, TensorInfo]]:

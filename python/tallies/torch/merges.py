@@ -17,9 +17,13 @@ from ..messages import show
 from . import arguments
 from .calling import Deltas, Weights
 from .many import combine_many
+from .numbered import number_of
 
 _ties = torch.ops.tallies.ties.default
 _combine = torch.ops.tallies.combine.default
+_numbered = torch.ops.tallies.merge_by_number.default
+# The function behind the operator, without the one of Python around it.
+_by_number = getattr(_numbered, "_op", _numbered)
 
 _TINY: Final = 5e-324
 """The least number above zero."""
@@ -92,6 +96,10 @@ def ties(
     """
     try:
         rows = experts if type(experts) is list else arguments.rows_of("experts", experts)
+        if type(density) is float and weights is None and normalize is True and dtype is None:
+            number = number_of((semantics, equal, majority_sign_method, merge_func))
+            if number is not None:
+                return _by_number(base, rows, number, density, scale, threads)  # type: ignore[no-any-return]
         shares = arguments.densities(density, len(rows))
         if normalize is True and dtype is None and semantics in ("paper", "mergekit"):
             if majority_sign_method != "total" or merge_func != "mean":
@@ -215,6 +223,10 @@ def combine(
     """
     try:
         rows = experts if type(experts) is list else arguments.rows_of("experts", experts)
+        if type(density) is float and weights is None and masks is None and dtype is None:
+            number = number_of((gate, vote, blend, zero, equal))
+            if number is not None:
+                return _by_number(base, rows, number, density, scale, threads)  # type: ignore[no-any-return]
         shares = None if density is None else arguments.densities(density, len(rows))
         if masks is None and dtype is None and gate != "given" and vote not in _UNWEIGHTED:
             factors = None if weights is None else arguments.numbers_of(weights)

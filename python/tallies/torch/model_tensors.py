@@ -20,7 +20,7 @@ from .file_names import as_in_files
 Places: TypeAlias = tuple[tuple[int, torch.Size], ...]
 """Addresses and shapes of a model's tensors."""
 
-_WRAPPERS: Final = ("_orig_mod.", "module.")
+WRAPPERS: Final = ("_orig_mod.", "module.")
 """The names that torch.compile and wrappers of distributed training put in front of a model's."""
 
 _BUILD: Final = "build the model that the base was saved from"
@@ -96,7 +96,7 @@ class StoreNames:
         for old, new in () if found is None else found.rules.items():
             if old.endswith(new) or new.endswith(old) or new.startswith(old):
                 inside = f"give the module inside: model.{old[:-1]}"
-                way_out = inside if old in _WRAPPERS else _BUILD
+                way_out = inside if old in WRAPPERS else _BUILD
                 return InputError(
                     f"model: names differ from those of {self._store.path} by a prefix, {old!r} "
                     f"here and {new!r} there; {way_out}"

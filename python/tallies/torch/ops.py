@@ -139,6 +139,7 @@ SHAPES: Final[dict[str, Callable[..., Any]]] = {
     "disjoint_merge": _like_rows,
     "ties": _like_first,
     "combine": _like_base_or_rows,
+    "merge_by_number": _like_base_or_rows,
     "low_rank": _like_first,
     "gram": lambda deltas: deltas[0].new_empty((len(deltas), len(deltas)), dtype=torch.float64),
     "block_dots": lambda grad, deltas: grad.new_empty(len(deltas), dtype=torch.float64),

@@ -20,7 +20,7 @@ from ..patches.manifest import TensorChange
 from ..patches.part_change import PartChange
 from ..spec.dtypes import BY_NAME, DTYPES
 from .file_names import as_in_files
-from .model_tensors import own_tensors
+from .model_tensors import WRAPPERS, own_tensors
 
 _change_elements = torch.ops.tallies.change_elements_.default
 
@@ -84,6 +84,8 @@ def apply_patch(
         StorageError: The patch cannot be read.
     """
     links = links_of(patch, undo=undo)
+    if sum(link.patch.n_bytes for link in links) <= _KEPT_BYTES:
+        links = [replace(link, patch=link.patch.held()) for link in links]
     tensors = _tensors(target, links)
     steps = []
     n_kept = 0
@@ -126,6 +128,12 @@ def _tensors(
 def _check(link: Link, one: TensorChange, own: Mapping[str, torch.Tensor]) -> None:
     """Raise InputError unless a tensor can be changed in place."""
     if one.name not in own:
+        for prefix in WRAPPERS:
+            if prefix + one.name in own:
+                raise InputError(
+                    f"model: has {show(prefix + one.name)} for tensor {show(one.name)} of "
+                    f"{link.label}; give the module inside: model.{prefix[:-1]}"
+                )
         raise InputError(f"model: tensor of {link.label}: {unknown(one.name, own)}")
     tensor = own[one.name]
     if not isinstance(tensor, torch.Tensor):
@@ -270,8 +278,8 @@ def _verify(link: Link, tensors: Mapping[str, torch.Tensor]) -> None:
         found = tensor_fingerprint(one, _content(tensors[name]))
         if found != expected:
             raise InputError(
-                f"model: tensor {show(name)} has fingerprint {found}, and {link.label} starts from "
-                f"{expected}; apply it to the model that it was made of"
+                f"model: tensor {show(name)} has fingerprint {found}, and {expected} is "
+                f"expected; apply the patch to {link.origin}"
             )
 
 

@@ -25,7 +25,7 @@ from ...checkpoint.layout import INDEX_NAME
 from ...checkpoint.safetensors import read_header
 from ...checkpoint.tensors import TensorInfo
 from ...errors import InputError
-from ...messages import either, show
+from ...messages import either, show, some
 from ..chains import OnePatch
 from ..manifest import Form
 from ..report import PatchReport
@@ -94,6 +94,11 @@ class _Version:
     def __init__(self, path: Path) -> None:
         self.path = path
         index = path / INDEX_NAME
+        if not index.exists() and any(path.glob("weight_v*")):
+            known = sorted(one.name for one in path.glob("weight_v*"))
+            raise InputError(
+                f"{path}: has versions in it and is none; name one of them: {some(known)}"
+            )
         metadata = json_object(read_text(index), str(index)).get("metadata")
         if not is_object(metadata) or "delta_encoding" not in metadata:
             raise InputError(

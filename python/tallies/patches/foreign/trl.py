@@ -54,6 +54,11 @@ def to_patch(
         StorageError: A file cannot be read or written.
     """
     label = os.fspath(update)
+    if os.path.isdir(label):
+        raise InputError(
+            f"{label}: is a directory, expected an update file of TRL, such as "
+            f"{label}/step_000001.safetensors"
+        )
     tensors, metadata = read_header(Path(label))
     if metadata.get("format") != _FORMAT:
         raise InputError(f"{label}: its header lacks the format {_FORMAT!r}; this is no update")

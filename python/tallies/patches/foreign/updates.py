@@ -20,11 +20,10 @@ from ...engine.limits import limits_in_memory
 from ...errors import InputError
 from ...messages import show, unknown
 from ...spec.dtypes import CODES_BY_SIZE, DTYPES
-from ..chains import Link, OnePatch, check_forms
+from ..chains import Link, OnePatch, check_forms, links_of
 from ..making import make_patch
 from ..manifest import Form, TensorChange
 from ..models import OnDisk, Write, open_stored
-from ..opened import Patch
 from ..report import PatchReport
 
 Bits: TypeAlias = npt.NDArray[Any]
@@ -198,7 +197,13 @@ def changed_tensors(patch: OnePatch, base: str | os.PathLike[str]) -> Iterator[C
             elements.
         StorageError: A file cannot be read.
     """
-    link = Link(Patch.open(patch))
+    links = links_of(patch)
+    if len(links) > 1:
+        raise InputError(
+            f"patch: found {len(links)} of them, expected one; apply them, and make a patch of the "
+            "first model and the last"
+        )
+    link = links[0]
     side = open_stored(base)
     check_forms(side, link)
     for one in link.changes.values():

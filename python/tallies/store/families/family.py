@@ -97,6 +97,10 @@ class Family(ABC):
         """True if a tensor that two tasks have alike is in the file of one of them alone."""
         return False
 
+    def parts(self, name: str) -> list[str]:
+        """Return the entries that encode a tensor, in families that store equal ones once."""
+        return [name]
+
     @property
     def reads_adapters(self) -> bool:
         """True if tensors that the adapters of a task change are packed."""

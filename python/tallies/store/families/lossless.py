@@ -11,7 +11,7 @@ from ...checkpoint.tensors import TensorInfo
 from ...coding import zstandard
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import tensor_fingerprint
-from ._lossless_layout import entries_of
+from ._lossless_layout import blocks_name, entries_of
 from ._lossless_packing import Pair, pack_task, refuse_names
 from ._lossless_unpacking import elements, unpack
 from .family import Family, Moved, StoredTask
@@ -52,6 +52,7 @@ class LosslessFamily(Family):
                 if not same_tensor(sources[0], sources[1 + i])
             }
             pairs |= {name: Pair(one, job.base_of(one)) for name, one in job.own[i].items()}
+            refuse_names(pairs)
             alike = _alike(job, pairs, seen, i)
             for name, first in alike.items():
                 del pairs[name]
@@ -77,6 +78,9 @@ class LosslessFamily(Family):
     @property
     def stores_equal_once(self) -> bool:
         return True
+
+    def parts(self, name: str) -> list[str]:
+        return [name, blocks_name(name)]
 
     def restore(
         self,

@@ -78,7 +78,7 @@ def _noun(report: PackReport) -> str | None:
         return None
     if mask is Mask.SIGN:
         return "of the changes upwards"
-    return "of the shared vector" if report.has_shared else "of the changes kept"
+    return "of the shared vector" if report.has_shared else "of the elements kept"
 
 
 def _tensors(report: PackReport) -> Iterator[str]:

@@ -87,7 +87,7 @@ class Restoring:
     @cached_property
     def own(self) -> Mapping[str, TensorInfo]:
         """The tensors of the task's file, and those of other files that it has alike."""
-        return with_borrowed(self.files, self.file, self._stated.borrowed)
+        return with_borrowed(self.files, self.file, self._stated.borrowed, self.family.parts)
 
     @cached_property
     def names(self) -> list[str]:
@@ -165,7 +165,9 @@ class Restoring:
         found = [(name, one.n_bytes) for row in rows for name, one in row.items()]
         if self.only is not None:
             wanted = {*self.only, *map(self.source, self.only)}
-            found = [(n, size) for n, size in found if n in wanted or n.split("::")[0] in wanted]
+            found = [
+                (n, size) for n, size in found if n in wanted or n.rpartition("::")[0] in wanted
+            ]
         return sum(size for _, size in found)
 
     @cached_property
