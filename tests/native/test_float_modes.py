@@ -97,6 +97,7 @@ ON_TENSORS: dict[str, Callable[[], Any]] = {
         [T_X, T_Y], functions.elect_signs([T_X, T_Y]), WEIGHTS, blend="weighted_mean"
     ),
     "ties": lambda: functions.ties(T_BASE, [T_X, HALF], density=0.7, scale=0.3, weights=WEIGHTS),
+    "merge_by_number": lambda: functions.ties(T_BASE, [T_X, HALF], density=0.7, scale=0.3),
     "large ties": lambda: functions.ties(T_LARGE[0], T_LARGE[1:], density=0.7, scale=0.3),
     "combine": lambda: functions.combine(
         HALF, [T_X, T_Y], gate="all", vote="none", blend="sum", weights=WEIGHTS, scale=0.3

@@ -27,13 +27,7 @@ from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
-from .checks import (
-    LORA,
-    check_copied,
-    refuse_decoded,
-    refuse_no_paths,
-    refuse_other_adapters,
-)
+from .checks import LORA, check_copied, refuse_decoded, refuse_no_paths, refuse_other_adapters
 from .inputs import open_inputs
 from .stored import open_as_stored, refuse_no_base
 
