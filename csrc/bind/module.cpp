@@ -3,7 +3,7 @@
 #include "bind/register.h"
 #include "core/error.h"
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+PYBIND11_MODULE(_main_interpreter, m, py::mod_gil_not_used()) {
   m.doc() = "Native kernels and the streaming engine; see tallies.kernels and tallies.merge.";
   m.attr("version") = TALLIES_VERSION;
   tallies::bind::register_errors(m);
@@ -24,4 +24,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   tallies::bind::register_patches(m);
   tallies::bind::register_matrices(m);
   tallies::bind::register_weighted(m);
+}
+
+// In a subinterpreter pybind11 would wait for the GIL, which its own thread holds, before
+// Python 3.12.
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return PyInit__main_interpreter();
+  PyErr_SetString(
+      PyExc_ImportError,
+      "tallies._core does not load in a subinterpreter; use the main one, or a process");
+  return nullptr;
 }

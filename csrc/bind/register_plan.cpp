@@ -1,6 +1,7 @@
 #include "bind/plan.h"
 #include "bind/sources.h"
 #include "engine/surveys.h"
+#include "stream/fill.h"
 
 namespace tallies::bind {
 namespace {
@@ -104,6 +105,14 @@ void register_plan(py::module_& m) {
             return plan.held.hold(plan.jobs, which, n_bytes);
           },
           py::kw_only(), py::arg("jobs"), py::arg("n_bytes"))
+      .def(
+          "fill",
+          [](const Plan& plan, const Limits& limits, py::object progress) {
+            run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
+              return fill(plan.files, plan.jobs, limits, on_progress);
+            });
+          },
+          py::kw_only(), py::arg("limits"), py::arg("progress") = py::none())
       .def(
           "fingerprints",
           [](const Plan& plan, const Limits& limits) {

@@ -850,6 +850,9 @@ class Plan:
             The bytes that are kept, of each of the jobs.
         """
 
+    def fill(self, *, limits: Limits, progress: Callable[[int], object] | None = None) -> None:
+        """Read what is to be kept now, so that no pass reads it."""
+
     def select(
         self,
         *,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,63 +19,14 @@ import tallies.torch as functions
 from tallies import _core, kernels
 from tests.support.compiled import compiled
 from tests.support.conversions import code, every_pattern, native_narrow, native_widen
+from tests.support.float_modes import MODES, REGISTER, mode_set
 from tests.support.strategies import DTYPES
-
-MODES = {
-    "flushed results": 1 << 15,
-    "flushed inputs": 1 << 6,
-    "rounding down": 1 << 13,
-    "rounding up": 2 << 13,
-    "rounding to zero": 3 << 13,
-    "all of them": 1 << 15 | 1 << 6 | 3 << 13,
-}
-"""Bits of the control register of x86-64, in which nearest rounding is 0."""
-
-ON_AARCH64 = {
-    1 << 15: 1 << 24,
-    1 << 6: 1 << 24,
-    1 << 13: 2 << 22,
-    2 << 13: 1 << 22,
-    3 << 13: 3 << 22,
-}
-
-REGISTER = r"""
-#if defined(__x86_64__)
-unsigned read_control(void) { return __builtin_ia32_stmxcsr() & ~0x3fu; }
-void write_control(unsigned control) { __builtin_ia32_ldmxcsr(control); }
-#else
-unsigned read_control(void) {
-  unsigned long control;
-  __asm__ volatile("mrs %0, fpcr" : "=r"(control));
-  return control;
-}
-void write_control(unsigned control) {
-  unsigned long wide = control;
-  __asm__ volatile("msr fpcr, %0" : : "r"(wide));
-}
-#endif
-"""
 
 
 @pytest.fixture(scope="module")
 def register(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The control register of floating-point operations, to read and to write."""
     return ctypes.CDLL(str(compiled(tmp_path_factory.mktemp("register"), REGISTER)))
-
-
-@contextmanager
-def mode_set(register: ctypes.CDLL, bits: int) -> Iterator[None]:
-    """Run the block in a mode, which must still be set at its end."""
-    before = register.read_control()
-    if os.uname().machine == "aarch64":
-        bits = sum({to for bit, to in ON_AARCH64.items() if bits & bit == bit})
-    register.write_control(before | bits)
-    try:
-        yield
-        after = register.read_control()
-    finally:
-        register.write_control(before)
-    assert after == before | bits
 
 
 def digits(x: Any) -> bytes:
@@ -147,6 +97,7 @@ ON_TENSORS: dict[str, Callable[[], Any]] = {
         [T_X, T_Y], functions.elect_signs([T_X, T_Y]), WEIGHTS, blend="weighted_mean"
     ),
     "ties": lambda: functions.ties(T_BASE, [T_X, HALF], density=0.7, scale=0.3, weights=WEIGHTS),
+    "merge_by_number": lambda: functions.ties(T_BASE, [T_X, HALF], density=0.7, scale=0.3),
     "large ties": lambda: functions.ties(T_LARGE[0], T_LARGE[1:], density=0.7, scale=0.3),
     "combine": lambda: functions.combine(
         HALF, [T_X, T_Y], gate="all", vote="none", blend="sum", weights=WEIGHTS, scale=0.3

@@ -239,3 +239,16 @@ def test_a_model_in_between_is_refused(models: tuple[Model, Model], tmp_path: Pa
         tallies.inspect(tmp_path / "old")
     with pytest.raises(InputError, match=r"journal\.json: no such file"):
         apply_patch([], tmp_path / "old", undo=True)
+
+
+def test_a_place_that_cannot_be_written_is_told_with_a_way_out(
+    models: tuple[Model, Model], tmp_path: Path
+) -> None:
+    before = tree(tmp_path)
+    refused = OSError(errno.EROFS, "Read-only file system", str(tmp_path / "old/x"))
+    with (
+        mock.patch("tallies.checkpoint.locks._locked", side_effect=refused),
+        pytest.raises(StorageError, match=r"old/x: Read-only file system; name an output \(--out"),
+    ):
+        apply_patch(tmp_path / "patch", tmp_path / "old")
+    assert tree(tmp_path) == before

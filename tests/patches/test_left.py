@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+import tallies
 from tallies import InputError, apply_patch, make_patch
 from tests.support.checkpoints import Model, assert_holds, write
 from tests.support.command import tree
@@ -100,6 +103,8 @@ def test_a_damaged_journal_is_told_of_as_one(
     else:
         file.write_bytes(damage(file.read_bytes()))
     before = tree(place)
+    with pytest.raises(InputError, match="being applied to it in place"):
+        tallies.inspect(place)
     with pytest.raises(InputError, match="part of the journal of a change in place") as raised:
         apply_patch([], place, undo=True)
     said = str(raised.value)
@@ -112,3 +117,64 @@ def test_a_damaged_journal_is_told_of_as_one(
     shutil.rmtree(place / ".tallies-apply")
     apply_patch(tmp_path / "dense-patch", place, undo=True)
     assert_holds(place, dense[0])
+
+
+def interrupted_with_small_files(tmp_path: Path, *, links: bool) -> dict[str, bytes | str | None]:
+    """Interrupt a change of ``dense`` and of small files of it; return the files from before."""
+    place, new = tmp_path / "dense", tmp_path / "dense-new"
+    for name, texts in (("config.json", ("old", "new")), ("empty", ("", "more"))):
+        for folder, text in zip((place, new), texts, strict=True):
+            (folder / name).write_text(text)
+    before = tree(place)
+    make_patch(place, new, tmp_path / "with-small")
+    refused = mock.Mock(side_effect=PermissionError)
+    with mock.patch("os.link", os.link if links else refused):
+        interrupt(tmp_path / "with-small", place)
+    return before
+
+
+def test_a_record_with_a_bit_that_is_another_restores_nothing(
+    dense: tuple[Model, Model], tmp_path: Path
+) -> None:
+    place = tmp_path / "dense"
+    before = interrupted_with_small_files(tmp_path, links=True)
+    record = place / ".tallies-apply/journal.json"
+    text = record.read_bytes()
+    halfway = tree(place)
+    for at in range(0, len(text), 3):
+        damaged = bytearray(text)
+        damaged[at] ^= 1 << at % 8
+        if damaged.split() == text.split():
+            continue
+        record.write_bytes(damaged)
+        with pytest.raises(InputError, match="being applied to it in place"):
+            tallies.inspect(place)
+        with pytest.raises(InputError, match="part of the journal of a change in place"):
+            apply_patch([], place, undo=True)
+        left = {name: data for name, data in tree(place).items() if not name.endswith(".lock")}
+        assert left == {**halfway, ".tallies-apply/journal.json": bytes(damaged)}
+    record.write_bytes(text)
+    undo(place)
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("name", ["config.json", "empty"])
+@pytest.mark.parametrize("damage", [b"another", None])
+def test_an_old_small_file_that_is_damaged_is_told_of(
+    dense: tuple[Model, Model], tmp_path: Path, name: str, damage: bytes | None
+) -> None:
+    place = tmp_path / "dense"
+    before = interrupted_with_small_files(tmp_path, links=False)
+    (place / name).write_bytes((tmp_path / "dense-new" / name).read_bytes())
+    kept = place / ".tallies-apply/old" / name
+    old = kept.read_bytes()
+    kept.unlink() if damage is None else kept.write_bytes(damage)
+    halfway = tree(place)
+    what = "missing" if damage is None else "damaged"
+    with pytest.raises(InputError, match=f"old/{name}: is {what}; it is part of the journal"):
+        apply_patch([], place, undo=True)
+    assert {n: data for n, data in tree(place).items() if not n.endswith(".lock")} == halfway
+    kept.unlink(missing_ok=True)
+    (place / name).write_bytes(old)  # as a run leaves it that is killed after putting it back
+    undo(place)
+    assert tree(place) == before

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
+from tallies.checkpoint.json_text import object_checksum
 from tallies.engine.fingerprints import content_of, tensor_fingerprint
 from tallies.patches.growing import Form
-from tallies.patches.manifest import _checksum
 from tests.reference.patches import read
 from tests.support.checkpoints import DTYPES, Array, Model
 
@@ -76,7 +76,7 @@ def forge(path: Path, change: Callable[[dict[str, Any], dict[str, Array]], objec
                 form, content_of(one.tobytes())
             )
     manifest.pop("checksum")
-    manifest["checksum"] = _checksum(manifest)
+    manifest["checksum"] = object_checksum(manifest)
     text = json.dumps(manifest, ensure_ascii=False)
     path.write_bytes(save(entries, {"tallies.patch": text}))
     return path

@@ -11,10 +11,11 @@ import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..errors import InputError, TalliesError
-from .json_text import is_object, json_object, read_text
+from ..messages import show
+from .json_text import is_object, json_object, object_checksum, read_text
 
 JOURNAL: Final = ".tallies-apply"
 """The name of a journal's directory, which is there while a model changes."""
@@ -81,11 +82,25 @@ def _is_over(home: Path) -> bool:
     return os.path.isdir(home / NEW) or os.path.isdir(home / DONE)
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what a journal covers, and compare it with its checksum.
+
+    Raises:
+        InputError: The file is damaged.
+        StorageError: It cannot be read.
+    """
+    data = json_object(read_text(path), str(path))
+    expected, found = data.pop("checksum", None), object_checksum(data)
+    if found != expected:
+        raise InputError(f"{path}: is damaged: its checksum is {found}, expected {show(expected)}")
+    return data
+
+
 def _covers(home: Path, files: Iterable[Path]) -> bool:
     """Tell if a journal covers any of these files; one that cannot be read covers all."""
     record = home / JOURNAL / RECORD
     with contextlib.suppress(TalliesError):
-        covered = json_object(read_text(record), str(record)).get("files")
+        covered = read_record(record).get("files")
         if is_object(covered):
             return any(os.path.relpath(file, home) in covered for file in files)
     return True

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeGuard
 
@@ -113,6 +115,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _integer(digits: str) -> int | float:
     """Parse an integer; ``-0`` and integers out of range are floats, as in the stock library."""
     return int(digits) if len(digits) <= _MAX_DIGITS and digits != "-0" else float(digits)
+
+
+def object_checksum(data: Mapping[str, Any]) -> str:
+    """Return sixteen hexadecimal digits over the content of an object, whatever its layout."""
+    text = json.dumps(data, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def is_object(value: object) -> TypeGuard[dict[str, Any]]:

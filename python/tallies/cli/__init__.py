@@ -15,7 +15,6 @@ import os
 import pkgutil
 import sys
 import traceback
-import types
 from typing import NoReturn
 
 import click
@@ -103,24 +102,13 @@ def group(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-def _have_no_plugins() -> None:
-    """Keep pydantic from a search for plugins, of which none is for this program.
-
-    The search takes the metadata of all installed packages; to import the module that makes it
-    takes a twentieth of a small merge, and so does not happen either.
-    """
-    if os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__") == "__all__":
-        loader = types.ModuleType("pydantic.plugin._loader")
-        vars(loader)["get_plugins"] = tuple
-        sys.modules.setdefault(loader.__name__, loader)
-
-
 def main() -> NoReturn:
     """Run the command line; one line on standard error when it fails.
 
     With TALLIES_DEBUG=1 the traceback comes before that line.
     """
-    _have_no_plugins()
+    # To search for plugins takes the metadata of all installed packages, and none is for this.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         # Not group.main(), which ends with 1 when the reader of our output leaves.
         with stoppable(), group.make_context("tallies", sys.argv[1:]) as ctx:

@@ -3,8 +3,8 @@
 A merge is at most two kinds of pass: a survey, which finds statistics, and the combine, which
 writes. If each tensor has statistics of its own, the two alternate over batches of tensors. The
 inputs that the survey read are held in memory for the combine as far as the budget has room for
-them; the rest is read again. Thresholds of magnitudes need no survey: the combine runs with guesses
-of them and proves these (``guesses``).
+them; the rest is read again. Thresholds of magnitudes, of the model and of tensors that are not
+held, need no survey: the combine runs with guesses of them and proves these (``guesses``).
 """
 
 from __future__ import annotations
@@ -116,15 +116,18 @@ class Passes(Combining):
 
     def combine(self, jobs: Sequence[int]) -> None:
         """Merge these tensors and write them, with the survey of each batch if one is needed."""
+        left: list[int] = []
         if self.guesses and not self.by_model:
-            for batch, guess in self._surveyor.guessed_batches(jobs):
-                self._combine_guessed(batch, guess)
-                self._settle([job] for job in batch)
-            return
-        for batch, found in self._surveyor.batches(jobs):
+            batches = self._surveyor.held_batches(jobs, left)
+        else:
+            batches = self._surveyor.batches(jobs)
+        for batch, found in batches:
             self._combine(batch, found, self._guess)
             if not self.settles_last:
                 self._settle([job] for job in batch)
+        for batch, guess in self._surveyor.guessed_batches(left) if left else ():
+            self._combine_guessed(batch, guess)
+            self._settle([job] for job in batch)
 
     def _combine_guessed(self, jobs: Sequence[int], guess: Guess) -> None:
         """Combine tensors, each with thresholds of its own, until their results are right."""

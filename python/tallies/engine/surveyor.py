@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from .._core import CancelledVotes, Settled
 from .guesses import Guess, Reads
@@ -21,6 +22,11 @@ _GUESS_BYTES = 1 << 21
 _SMALL = 1 << 16
 # Bytes of input in a batch: small enough to stay in the page cache beside everything else.
 _BATCH_BYTES = 1 << 30
+# The same where a batch is held in memory: small enough to stay in the processor's last cache.
+_HELD_BATCH_BYTES = 1 << 24
+# Bytes of a tensor that is held in the place of a guess. Guesses of a larger one read a fortieth
+# more than once, and the processor takes longer to bring it back from memory than to prove them.
+_MOST_HELD_BYTES = 1 << 26
 
 
 class Surveyor:
@@ -72,6 +78,30 @@ class Surveyor:
             combined: The tensors that the earlier run combined.
         """
         return self._guess([jobs], data, combined)
+
+    def held_batches(
+        self, jobs: Sequence[int], left: list[int]
+    ) -> Iterator[tuple[list[int], list[Statistics]]]:
+        """Yield batches of tensors that lie in memory until the next one, and their statistics.
+
+        Args:
+            jobs: The tensors.
+            left: Gets the tensors that have no room, or of which some input cannot be held.
+        """
+        assert self._survey is not None, "the rule names a survey"
+        merge = self._context.merge
+        sizes = {job: merge.works[job].n_input_bytes for job in jobs}
+        most = min(self._room, _MOST_HELD_BYTES)
+        left += [job for job in jobs if sizes[job] > most]
+        fitting = [job for job in jobs if sizes[job] <= most]
+        # Their bytes count when they are combined.
+        context = replace(self._context, merge=replace(merge, progress=None))
+        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
+            held = dict(zip(batch, self._hold(batch), strict=True))
+            left += [job for job in batch if held[job] < sizes[job]]
+            if whole := [job for job in batch if held[job] == sizes[job]]:
+                yield whole, self._survey.take(context, [[job] for job in whole])
+        self.hold([])
 
     def guessed_batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], Guess]]:
         """Yield batches of these tensors, and the guessed thresholds of each tensor."""
@@ -143,7 +173,8 @@ class Surveyor:
         if self._survey is None or self._survey.of_model:
             yield list(jobs), [Statistics() for _ in jobs]
             return
-        for batch in self._batches(jobs, self._survey.n_searches, most_bytes=self._room):
+        most_bytes = min(self._room, _HELD_BATCH_BYTES) if holds else 0
+        for batch in self._batches(jobs, self._survey.n_searches, most_bytes=most_bytes):
             if holds:
                 self.hold(batch)
             yield batch, self._survey.take(self._context, [[job] for job in batch])
@@ -162,10 +193,21 @@ class Surveyor:
         merge = self._context.merge
         if not self._room or self._survey is None:
             return
-        held = merge.plan.hold(jobs=jobs, n_bytes=self._room)
+        held = self._hold(jobs)
         for job, n_bytes in zip(jobs, held, strict=True):
             spared = self._survey.spares(merge.works[job].parameters)
             self.bytes_held += n_bytes * (self._survey.n_passes - spared)
+
+    def _hold(self, jobs: Sequence[int]) -> list[int]:
+        """Give room to these tensors; return the bytes that are held of each."""
+        assert self._survey is not None, "the rule names a survey"
+        merge = self._context.merge
+        held = merge.plan.hold(jobs=jobs, n_bytes=self._room)
+        # A search begins with a sample, which is not to be read apart. Other surveys read all that
+        # they need at once, while a tile is in the cache.
+        if self._survey.n_searches > 0 and not self._survey.of_model:
+            merge.plan.fill(limits=merge.limits)
+        return held
 
     def _batches(
         self,

@@ -16,11 +16,11 @@ def patched_tensor(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the facts of one tensor of a patch, as ``inspect_patch`` found them.
 
     Raises:
-        InputError: The patch leaves all tensors of this name alone.
+        InputError: Neither model of the patch has the tensor.
     """
     if name not in found["tensors"]:
         known = unknown_of_many(name, found["tensors"])
-        raise InputError(f"{found['path']}: tensor {known}; a patch has those that change")
+        raise InputError(f"{found['path']}: tensor {known}; a patch names those of its models")
     return {"path": found["path"], "kind": "tensor", "name": name, **found["tensors"][name]}
 
 

@@ -11,10 +11,11 @@ from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from ..messages import unknown_of_many
+from ..store.families.family import refuse_other
 from ..store.families.registry import family_of
 from ..store.manifest import DENSE, SHARED, Manifest, open_files
 from ..store.origins import root_of
-from ..store.sharing import parts_of, with_borrowed
+from ..store.sharing import with_borrowed
 
 
 def stored_tensor(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -49,6 +50,11 @@ def stored_tensor(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
     tensor = manifest.tensors.get(name)
     held = (tensor and tensor.tied_to) or name
     places = {one.path: file for file, row in files.items() for one in row.values()}
+    family = family_of(manifest.codec, manifest.parameters)
+    parts = family.parts(held)
+
+    def is_part(entry: str) -> bool:
+        return entry in parts or (entry not in known and entry.rpartition("::")[0] == held)
 
     def entries(row: Mapping[str, TensorInfo]) -> dict[str, Any]:
         return {
@@ -59,13 +65,16 @@ def stored_tensor(path: str | os.PathLike[str], name: str) -> dict[str, Any]:
                 "file": places[one.path],
                 "offset": one.offset,
             }
-            for entry, one in parts_of(row, [held]).items()
+            for entry, one in row.items()
+            if is_part(entry)
         }
 
     tasks = {}
     for label, task in manifest.tasks.items():
         form = task.forms.get(name)
-        own = with_borrowed(files, task.file, task.borrowed) if task.file else {}
+        own: Mapping[str, TensorInfo] = {}
+        if task.file:
+            own = with_borrowed(files, task.file, task.borrowed, family.parts)
         found = entries(own)
         tasks[label] = {
             "form": {"dtype": form[0], "shape": list(form[1])} if form else None,
@@ -94,5 +103,6 @@ def _mask_share(manifest: Manifest, name: str, own: Mapping[str, TensorInfo]) ->
     family = family_of(manifest.codec, manifest.parameters)
     if tensor is None or not tensor.is_coded or name not in own or family.why_not_counted():
         return None
+    refuse_other(own, family.entries(tensor.form(name))[:1])
     n_set = sum(int.from_bytes(chunk, "little").bit_count() for chunk in chunks(own[name]))
     return n_set / max(math.prod(tensor.shape), 1)

@@ -29,7 +29,7 @@ from .plan import MergePlan
 from .report import MergeReport
 from .stage_plans import LOCK, PREFIX, naming, of_stage, plan_stages, sweep
 
-_MEMORY: Final = Path("/dev/shm")
+_MEMORY: Final = Path("/dev/shm")  # noqa: S108, folders in it are made with names that nobody else has
 """The file system whose files are in memory."""
 
 _ROOM: Final = 1 << 24

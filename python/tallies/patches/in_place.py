@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .._core import Limits, Plan
 from ..checkpoint.checkpoint import Checkpoint
@@ -28,6 +29,8 @@ from .occupants import occupants
 from .report import PatchReport
 from .small import SmallOut
 from .works import Work, apply_works
+
+_NOT_OURS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class InPlace:
@@ -85,7 +88,8 @@ class InPlace:
             if isinstance(error, TalliesError):
                 raise
             place = error.filename or self.path
-            raise StorageError(f"{place}: {error.strerror or error}") from None
+            way_out = "; name an output (--out)" if error.errno in _NOT_OURS else ""
+            raise StorageError(f"{place}: {error.strerror or error}{way_out}") from None
 
     def _find_folders(self) -> list[Path]:
         """Return the directories of the model, and of others that share a journal with it."""

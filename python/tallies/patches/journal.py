@@ -23,6 +23,7 @@ from ..engine.files import PlanFiles
 from ..engine.usage import Advance
 from ..errors import InputError, StorageError, TalliesError
 from .chains import Link
+from .kept import checksum
 from .old_values import NEW_SUFFIX, Keeper
 from .opened import Patch
 from .part_change import PartChange
@@ -160,14 +161,17 @@ class Journal:
         }
         folders = {parent for name in small.texts for parent in PurePosixPath(name).parents}
         made = sorted(str(one) for one in folders if not (self.home / one).exists())
-        old = {name: (self.home / name).is_file() for name in sorted(small.done)}
+        old: dict[str, str | None] = {}
+        for name in sorted(small.done):
+            place = self.home / name
+            old[name] = checksum(place.read_bytes()) if place.is_file() else None
         return Record(n_links, covered, old, made)
 
     def _keep_small(self, record: Record, small: SmallOut) -> None:
         """Keep the old small files under other names, and write the new ones: no more is needed."""
-        for name, is_there in record.small_files.items():
+        for name, of_old in record.small_files.items():
             kept = self._new / _OLD / name
-            if is_there:
+            if of_old is not None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     os.link(self.home / name, kept)
@@ -219,13 +223,17 @@ class Journal:
         for name in record.small_files:
             self._put(self.path / _COMING / name, name)
 
+    def old_small(self, name: str) -> Path:
+        """Return the place where the old one of a small file is kept."""
+        return self.path / _OLD / name
+
     def restore_small(self) -> None:
         """Put the old small files back, those that were moved away, without need of room."""
         record = self.read()
-        for name, is_there in record.small_files.items():
-            kept = self.path / _OLD / name
+        for name, of_old in record.small_files.items():
+            kept = self.old_small(name)
             # An old file that is not kept any more was put back by a run that was killed then.
-            if kept.is_file() or not is_there:
+            if kept.is_file() or of_old is None:
                 self._put(kept, name)
         for folder in reversed(record.made):
             with contextlib.suppress(OSError):

@@ -9,10 +9,11 @@ from pathlib import Path
 from .._core import Limits, Plan, apply_changes
 from ..checkpoint.checkpoint import Checkpoint
 from ..engine.files import PlanFiles
-from ..errors import InputError
+from ..errors import InputError, StorageError
 from ..messages import show
 from .chains import check_forms
 from .journal import Journal, KeptLink
+from .kept import checksum
 from .new_values import NewValues, are_of_either
 from .works import Jobs, Work, load, works_of
 
@@ -83,4 +84,22 @@ def refuse_others(
             except InputError:
                 why = f"tensor {show(work.name)} differs beside what was to change"
                 raise other(work.source.path, why) from None
+    _check_small(journal)
     return works
+
+
+def _check_small(journal: Journal) -> None:
+    """Raise InputError unless each old small file is kept as it was, or in its place."""
+    for name, of_old in journal.read().small_files.items():
+        kept, place = journal.old_small(name), journal.home / name
+        if of_old is None or (kept.is_file() and place.is_file() and kept.samefile(place)):
+            continue
+        try:
+            found = checksum((kept if kept.is_file() else place).read_bytes())
+        except FileNotFoundError:
+            found = None
+        except OSError as error:
+            raise StorageError(f"{error.filename}: cannot be read: {error.strerror}") from None
+        if found != of_old:
+            with journal.telling_of_damage():
+                raise InputError(f"{kept}: is {'damaged' if kept.is_file() else 'missing'}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .._version import __version__
+from ..checkpoint.json_text import object_checksum
 from ..checkpoint.layout import tensor_bytes
 from ..checkpoint.tensors import MAX_TENSOR_BYTES
 from ..engine.fingerprints import model_fingerprint
@@ -134,7 +134,7 @@ class Manifest(_Record):
         """Return the text of ``patch.json``."""
         head = {"format": FORMAT, "version": self.version, "tallies": __version__}
         data = {**head, **self.model_dump(mode="json", exclude_defaults=True)}
-        data["checksum"] = _checksum(data)
+        data["checksum"] = object_checksum(data)
         return json.dumps(data, indent=indent, ensure_ascii=False)
 
     @classmethod
@@ -157,7 +157,7 @@ class Manifest(_Record):
                 f"which reads versions {VERSIONS[0]} to {VERSIONS[-1]}; upgrade tallies"
             )
         expected = data.pop("checksum", None)
-        found = _checksum(data)
+        found = object_checksum(data)
         if found != expected:
             raise InputError(
                 f"{where}: is damaged: its checksum is {found}, expected {show(expected)}; copy or "
@@ -184,12 +184,6 @@ class Manifest(_Record):
 
 def _damaged(where: str, why: str) -> InputError:
     return InputError(f"{where}: is damaged: {why}; copy or make the patch again")
-
-
-def _checksum(data: Mapping[str, Any]) -> str:
-    """Return sixteen hexadecimal digits over the content of the manifest, whatever its layout."""
-    text = json.dumps(data, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def table(tensors: Iterable[TensorChange], *, new: bool) -> dict[str, str]:

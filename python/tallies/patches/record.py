@@ -7,7 +7,8 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
-from ..checkpoint.json_text import is_object, json_object, read_text
+from ..checkpoint.interrupted import read_record
+from ..checkpoint.json_text import is_object, object_checksum
 from ..errors import InputError
 from .kept import is_small_name
 
@@ -19,8 +20,8 @@ class Record:
     n_links: int
     files: dict[str, str]
     """The weight files, and what stands before the names of the tensors of each: ``unet/``."""
-    small_files: dict[str, bool]
-    """The small files that change, and whether there is an old one."""
+    small_files: dict[str, str | None]
+    """The small files that change, and the checksum of the old one; None where there is none."""
     made: list[str]
     """The directories that are made for small files."""
 
@@ -31,12 +32,13 @@ class Record:
 
     def to_json(self) -> str:
         """Return the text of the file."""
-        return json.dumps(asdict(self), indent=1)
+        data = asdict(self)
+        return json.dumps({**data, "checksum": object_checksum(data)}, indent=1)
 
     @classmethod
     def read(cls, path: Path) -> Record:
         """Read the file; InputError if it is damaged, StorageError if it cannot be read."""
-        data = json_object(read_text(path), str(path))
+        data = read_record(path)
         n, files, small, made = (data.get(one.name) for one in fields(cls))
         if not (
             isinstance(n, int)
@@ -47,9 +49,10 @@ class Record:
             and all(isinstance(one, str) for one in (*files.values(), *made))
             and all(map(is_below, (*files, *made)))
             and all(map(is_small_name, small))
+            and all(one is None or isinstance(one, str) for one in small.values())
         ):
             raise InputError(f"{path}: is damaged")
-        return cls(n, files, {name: bool(one) for name, one in small.items()}, made)
+        return cls(n, files, small, made)
 
 
 def is_below(path: str) -> bool:

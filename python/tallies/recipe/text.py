@@ -163,7 +163,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _parse_yaml(text: str) -> Any:
-    return yaml.load(text, _Loader)
+    return yaml.load(text, _Loader)  # noqa: S506, the loader is a safe one
 
 
 def _parse_documents(text: str) -> Any:

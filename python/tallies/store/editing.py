@@ -93,9 +93,10 @@ def add(
                     f"{origin}: is not the base of {root}: its fingerprint is "
                     f"{added.base_fingerprint}, expected {manifest.base_fingerprint}"
                 )
-            if family_of(manifest.codec, manifest.parameters).stores_equal_once:
+            family = family_of(manifest.codec, manifest.parameters)
+            if family.stores_equal_once:
                 before, new = open_files(root, manifest), open_files(work, added)
-                borrow(manifest, before, added, new, work)
+                borrow(manifest, before, added, new, work, family.parts)
             for file in added.files():
                 (root / file).parent.mkdir(parents=True, exist_ok=True)
                 os.replace(work / file, root / file)
@@ -155,7 +156,8 @@ def remove(
         manifest = _read(root, base, moved)
         _find(root, manifest, task)
         gone = manifest.tasks.pop(task)
-        files = release(root, manifest, open_files(root, manifest), gone)
+        part_names = family_of(manifest.codec, manifest.parameters).parts
+        files = release(root, manifest, open_files(root, manifest), gone, part_names)
         small = own_files(task, manifest.small_files.pop(task, {}))
         _drop(root, manifest, files, small)
     return None

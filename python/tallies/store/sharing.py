@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from ..checkpoint.data import chunks, same_tensor
 from ..checkpoint.layout import header
@@ -15,14 +15,18 @@ from ..errors import StorageError
 from .manifest import Manifest
 from .tasks import Task
 
-_PART: Final = "::"
-"""Between the name of a tensor and that of a part of its encoding."""
+PartNames: TypeAlias = Callable[[str], list[str]]
+"""Returns the entries that encode a tensor of a name, as ``Family.parts``."""
+
 _KEPT: Final = "kept"
 """The folder of files that no task has as its own any more."""
 
 
 def with_borrowed(
-    files: Mapping[str, Mapping[str, TensorInfo]], file: str, borrowed: Mapping[str, str]
+    files: Mapping[str, Mapping[str, TensorInfo]],
+    file: str,
+    borrowed: Mapping[str, str],
+    part_names: PartNames,
 ) -> Mapping[str, TensorInfo]:
     """Return the tensors of a task's file, and the encodings that it has in other files.
 
@@ -30,6 +34,7 @@ def with_borrowed(
         files: By file of the store, its tensors.
         file: The task's own file.
         borrowed: By name of a tensor, the other file.
+        part_names: Names the entries of a tensor.
     """
     if not borrowed:
         return files[file]
@@ -38,19 +43,17 @@ def with_borrowed(
         **{
             part: one
             for name, other in borrowed.items()
-            for part, one in parts_of(files[other], [name]).items()
+            for part, one in parts_of(files[other], [name], part_names).items()
         },
     }
 
 
-def parts_of(tensors: Mapping[str, TensorInfo], names: Collection[str]) -> dict[str, TensorInfo]:
+def parts_of(
+    tensors: Mapping[str, TensorInfo], names: Iterable[str], part_names: PartNames
+) -> dict[str, TensorInfo]:
     """Return all entries of a file that encode tensors of these names."""
-    wanted = set(names)
-    return {part: one for part, one in tensors.items() if _owner(part, wanted) in wanted}
-
-
-def _owner(part: str, names: Collection[str]) -> str:
-    return part if part in names else part.rpartition(_PART)[0]
+    wanted = {part for name in names for part in part_names(name)}
+    return {part: one for part, one in tensors.items() if part in wanted}
 
 
 def write_some(tensors: Mapping[str, TensorInfo], path: Path) -> None:
@@ -81,6 +84,7 @@ def borrow(
     added: Manifest,
     added_files: Mapping[str, Mapping[str, TensorInfo]],
     work: Path,
+    part_names: PartNames,
 ) -> None:
     """Take the tensors out of the file of a new task that a store has already.
 
@@ -90,6 +94,7 @@ def borrow(
         added: The manifest of a store of the new task alone, which changes.
         added_files: The tensors of that store's files.
         work: The directory of that store, whose file is written anew.
+        part_names: Names the entries of a tensor.
 
     Raises:
         StorageError: Reading or writing fails.
@@ -98,10 +103,12 @@ def borrow(
     assert stated.file is not None
     own = added_files[stated.file]
     borrowed = {}
-    for name in {part.rpartition(_PART)[0] for part in own} & own.keys():
-        parts = parts_of(own, [name])
+    for name in sorted(own):
+        parts = parts_of(own, [name], part_names)
+        if len(parts) < len(part_names(name)):
+            continue
         for file, others in files.items():
-            alike = parts_of(others, [name])
+            alike = parts_of(others, [name], part_names)
             if alike.keys() == parts.keys() and all(
                 added.checksums[stated.file][part] == manifest.checksums[file][part]
                 and same_tensor(one, alike[part])
@@ -111,7 +118,7 @@ def borrow(
                 break
     if not borrowed:
         return
-    gone = parts_of(own, borrowed)
+    gone = parts_of(own, borrowed, part_names)
     rest = {name: one for name, one in own.items() if name not in gone}
     new = work / f"{stated.file}.new"
     write_some(rest, new)
@@ -126,6 +133,7 @@ def release(
     manifest: Manifest,
     files: Mapping[str, Mapping[str, TensorInfo]],
     gone: Task,
+    part_names: PartNames,
 ) -> list[str]:
     """Let go of the files of a task that is no longer in a manifest.
 
@@ -136,6 +144,7 @@ def release(
         manifest: The manifest without the task, which changes.
         files: The tensors of the store's files.
         gone: The task.
+        part_names: Names the entries of a tensor.
 
     Returns:
         The files that no task needs.
@@ -158,7 +167,7 @@ def release(
             for name in (f"{_KEPT}/{number:05d}.safetensors" for number in count(1))
             if name not in manifest.checksums and not (root / name).exists()
         )
-        parts = parts_of(files[file], needed)
+        parts = parts_of(files[file], needed, part_names)
         write_some(parts, root / kept)
         checksums = manifest.checksums[file]
         manifest.checksums[kept] = {part: checksums[part] for part in parts}

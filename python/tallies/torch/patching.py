@@ -278,8 +278,8 @@ def _verify(link: Link, tensors: Mapping[str, torch.Tensor]) -> None:
         found = tensor_fingerprint(one, _content(tensors[name]))
         if found != expected:
             raise InputError(
-                f"model: tensor {show(name)} has fingerprint {found}, and {link.label} starts from "
-                f"{expected}; apply it to the model that it was made of"
+                f"model: tensor {show(name)} has fingerprint {found}, and {expected} is "
+                f"expected; apply the patch to {link.origin}"
             )
 
 

@@ -83,10 +83,8 @@ def pack_task(job: PackJob, pairs: Mapping[str, Pair], path: Path) -> Written:
         path: The file.
 
     Raises:
-        InputError: Two tensors would have one name in the file.
         StorageError: Reading or writing fails.
     """
-    refuse_names(pairs)
     names = sorted(pairs)
     pieces = (_Piece(pairs[name], part) for name in names for part in _parts(pairs[name].expert))
     found = Written()

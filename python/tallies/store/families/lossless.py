@@ -11,7 +11,7 @@ from ...checkpoint.tensors import TensorInfo
 from ...coding import zstandard
 from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import tensor_fingerprint
-from ._lossless_layout import entries_of
+from ._lossless_layout import blocks_name, entries_of
 from ._lossless_packing import Pair, pack_task, refuse_names
 from ._lossless_unpacking import elements, unpack
 from .family import Family, Moved, StoredTask
@@ -38,6 +38,10 @@ class LosslessFamily(Family):
         # The frames' bytes are known once they are coded.
         return entries_of(tensor, 0)
 
+    def stored_entries(self, task: StoredTask, name: str) -> list[Entry]:
+        frames = task.own.get(name)
+        return entries_of(task.restored(name), frames.n_bytes if frames is not None else 0)
+
     def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
         n_kept = []
         seen: dict[str, list[int]] = {}
@@ -48,6 +52,7 @@ class LosslessFamily(Family):
                 if not same_tensor(sources[0], sources[1 + i])
             }
             pairs |= {name: Pair(one, job.base_of(one)) for name, one in job.own[i].items()}
+            refuse_names(pairs)
             alike = _alike(job, pairs, seen, i)
             for name, first in alike.items():
                 del pairs[name]
@@ -73,6 +78,9 @@ class LosslessFamily(Family):
     @property
     def stores_equal_once(self) -> bool:
         return True
+
+    def parts(self, name: str) -> list[str]:
+        return [name, blocks_name(name)]
 
     def restore(
         self,

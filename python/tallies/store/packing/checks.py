@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from ...checkpoint.changes import pieces
@@ -88,3 +89,11 @@ def check_copied(models: Sequence[Model], matched: Match) -> None:
                     f"that of {base.label}; {refusal(own.dtype, 'packed')}: pass --param "
                     "integers=base to take the base's"
                 )
+
+
+def refuse_no_paths(models: Mapping[str, object]) -> None:
+    """Raise InputError for the first model that is no path."""
+    for label, one in models.items():
+        if not isinstance(one, (str, os.PathLike)):
+            found = type(one).__name__
+            raise InputError(f"{label}: found {found}, expected a path; write the model to disk")

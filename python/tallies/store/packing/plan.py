@@ -21,14 +21,13 @@ from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...spec.choices import Choice
 from ..codecs import registry as codecs
-from ..codecs._codec import SharedDType
 from ..families.family import Family
 from ..families.registry import family_of
 from ..lambdas import Lambdas, take_lambdas
 from ..layout import Layout
 from ..manifest import SHARED
 from ..names import check_task_names
-from .checks import LORA, check_copied, refuse_decoded, refuse_other_adapters
+from .checks import LORA, check_copied, refuse_decoded, refuse_no_paths, refuse_other_adapters
 from .inputs import open_inputs
 from .stored import open_as_stored, refuse_no_base
 
@@ -106,7 +105,7 @@ class PackPlan:
         found = codecs.get(codec)
         if not found.of_stored:
             refuse_no_base(codec, base)
-        _refuse_no_paths({"base": base or "", **tasks})
+        refuse_no_paths({"base": base or "", **tasks})
         given = dict(parameters)
         check_task_names(tasks)
         if not tasks:
@@ -173,11 +172,7 @@ class PackPlan:
         tensors = self.base.tensors
         files: dict[str, list[Entry]] = {}
         if self.family.has_shared:
-            dtype = SharedDType(self.family.parameters["shared_dtype"])
-            files[SHARED] = [
-                (name, dtype.of(tensors[name].decoded_dtype), tensors[name].shape)
-                for name in self.coded
-            ]
+            files[SHARED] = [self.family.shared_entry(tensors[name]) for name in self.coded]
         n_each = self.lambdas.n_per_task
         for i, (_, _, file) in enumerate(self.task_files):
             coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]
@@ -279,14 +274,6 @@ class PackPlan:
     def _kinds(self) -> dict[str, str]:
         kinds = {self.family.kind: self.coded, "dense": self.dense, "frozen": self.frozen}
         return {name: kind for kind, names in kinds.items() for name in names}
-
-
-def _refuse_no_paths(models: Mapping[str, object]) -> None:
-    """Raise InputError for the first model that is no path."""
-    for label, one in models.items():
-        if not isinstance(one, (str, os.PathLike)):
-            found = type(one).__name__
-            raise InputError(f"{label}: found {found}, expected a path; write the model to disk")
 
 
 def _changed(
