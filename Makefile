@@ -66,10 +66,13 @@ format: $(VENV)/lint
 docs: $(VENV)/test
 	$(BIN)/tallies methods --markdown > docs/methods.md
 
-# Hostile files made by mutation, each format for FUZZ_SECONDS and two at a time (tests/fuzz).
+# Hostile files made by mutation, each format for FUZZ_SECONDS and two at a time (tests/fuzz): other
+# ones each time, or those of FUZZ_SEED.
 FUZZ_SECONDS ?= 60
+FUZZ_SEED ?=
 fuzz: $(VENV)/test
-	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) \
+	  $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 # The documentation as a site in build/site. Any broken link is an error.
 site: $(VENV)/site

@@ -1,8 +1,13 @@
 """Run targets for some seconds, two at a time: ``python -m tests.fuzz --seconds 60 [target ...]``.
 
-A case may be read or refused with an InputError or a StorageError. Other exceptions, more than 5 s
-of processor time, 512 MiB of memory more than before, and files opened outside the folder are
-findings: they are written to build/fuzz and end the run with status 1.
+A case may be read or refused with an InputError or a StorageError. Other exceptions, warnings of
+NumPy, more than 5 s of processor time three times in a row, 512 MiB of memory more than before, and
+files opened outside the folder are findings: they are written to build/fuzz and end the run with
+status 1.
+
+A seed gives the same cases in the same order on every machine, so that a slower one runs fewer of
+them and no others. The checks of a change name one seed, whose cases were run four times as far:
+they fail for nothing but the change. Without a seed each run tries cases of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,9 +35,11 @@ FOUND = ROOT / "build" / "fuzz"
 NATIVE = FOUND / "native"
 CPU_SECONDS = 5
 MEMORY = 512 << 20
-OURS = {"base", "case", "out", "seeds"}
+ROOM = 256 << 20
+OURS = {"base", "case", "hub", "out", "seeds"}
 NAMES = (
     "header", "index", "configuration", "store", "patch", "adapter", "torch_file", "recipe",
+    "command",
 )  # fmt: skip
 
 
@@ -61,15 +69,24 @@ class _Watch:
         self.outside = f"{path} {arguments!r}"
 
 
+def _has_room(folder: str) -> bool:
+    """Return whether a folder can be written, and has room for the files of a run."""
+    if not os.access(folder, os.W_OK):
+        return False
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize > ROOM
+
+
 def _memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _fuzz(name: str, seconds: float, seed: int, room: Path) -> int:
     """Run one target in this process; return how many findings there were."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(room / "hub")}
     from tests.fuzz.targets import TARGETS, checkpoint
 
+    warnings.simplefilter("error", RuntimeWarning)
     target, rng = TARGETS[name], random.Random(seed)
     os.chdir(room)
     tempfile.tempdir = str(room)
@@ -81,12 +98,10 @@ def _fuzz(name: str, seconds: float, seed: int, room: Path) -> int:
     n_run, n_found = 0, 0
     known: set[str] = set()
 
-    def once(files: cases.Files) -> None:
-        nonlocal n_run, n_found
+    def attempt(files: cases.Files) -> tuple[float, str]:
+        """Return the seconds of processor time that a case took, and what it did wrong."""
         cases.write(case, files)
-        n_run += 1
         began, problem = time.process_time(), ""
-        before = _memory()
         try:
             watch.is_on = n_run > len(corpus)  # seeds import what is imported late
             target.run(case)
@@ -94,9 +109,20 @@ def _fuzz(name: str, seconds: float, seed: int, room: Path) -> int:
             problem = traceback.format_exc()
         finally:
             watch.is_on = False
-        if not problem and time.process_time() - began > CPU_SECONDS:
-            problem = f"took {time.process_time() - began:.1f} s of processor time"
-        if not problem and _memory() - before > MEMORY:
+        return time.process_time() - began, problem
+
+    def once(files: cases.Files) -> None:
+        nonlocal n_run, n_found
+        n_run += 1
+        before = _memory()
+        taken, problem = attempt(files)
+        # A processor that is shared is slow by chance: a slow case is one that is slow each time.
+        for _ in range(2):
+            if not problem and taken > CPU_SECONDS:
+                taken, problem = attempt(files)
+        if not problem and taken > CPU_SECONDS:
+            problem = f"took {taken:.1f} s of processor time, three times"
+        if not problem and n_run > len(corpus) and _memory() - before > MEMORY:
             problem = f"took {(_memory() - before) >> 20} MiB"
         beside = {one for one in os.listdir(room) if not one.startswith("tallies-")} - OURS
         if not problem and beside:
@@ -148,7 +174,7 @@ def main() -> int:
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(2**31) if given.seed is None else given.seed
     if given.in_process:
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        memory = "/dev/shm" if _has_room("/dev/shm") else None
         with tempfile.TemporaryDirectory(dir=memory) as room:
             return int(bool(_fuzz(given.targets[0], given.seconds, seed, Path(room))))
     run: Callable[[str], int] = lambda name: _child(name, given.seconds, seed)  # noqa: E731

@@ -145,5 +145,5 @@ def _zip(data: bytes, rng: random.Random) -> bytes:
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as archive:
         for name, content in held:
-            archive.writestr(name, content)
+            archive.writestr(zipfile.ZipInfo(name), content)  # without the time of day
     return made.getvalue()

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import random
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from click.testing import CliRunner
 
 import tallies
 from tallies.checkpoint.adapters.opening import open_adapter
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.json_text import object_checksum
+from tallies.checkpoint.safetensors import read_header
+from tallies.cli import group
+from tallies.engine.fingerprints import content, tensor_fingerprint
 from tallies.recipe.config import MergeConfig
 from tests.fuzz import cases
 from tests.fuzz.cases import Files
@@ -128,11 +135,17 @@ def _configuration(folder: Path) -> None:
 def _store_seeds(room: Path) -> list[Files]:
     base, a, b = (checkpoint(room / name, seed) for seed, name in enumerate(("base", "a", "b")))
     found = []
+    (room / "adapter").mkdir()
+    _adapter_seeds(room / "adapter")
+    adapted = f"{base}+{room / 'adapter'}"
     for number, options in enumerate(
         ({"codec": "tall"}, {"codec": "lossless"}, {"codec": "magnitude", "density": 0.3},
-         {"codec": "bitdelta"}, {"codec": "twin", "fraction": 0.5})
+         {"codec": "bitdelta"}, {"codec": "twin", "fraction": 0.5},
+         {"codec": "tsv_c", "fraction": 0.5}, {"codec": "sparse", "density": 0.5},
+         {"codec": "sparse", "density": 0.5, "values": "int8"}, {"codec": "lora"})
     ):  # fmt: skip
-        tallies.pack(base, {"a": a, "b": b}, room / str(number), threads=1, **options)
+        tasks = {"a": adapted} if options["codec"] == "lora" else {"a": a, "b": b}
+        tallies.pack(base, tasks, room / str(number), threads=1, **options)
         found.append(cases.read(room / str(number)))
     return found
 
@@ -140,10 +153,25 @@ def _store_seeds(room: Path) -> list[Files]:
 def _store_sign(files: Files, rng: random.Random) -> None:
     try:
         data = json.loads(files["store.json"])
+        if rng.random() < 0.5:
+            _sign_tensors(files, data)
         data["checksum"] = object_checksum({key: data[key] for key in data.keys() - {"checksum"}})
         files["store.json"] = json.dumps(data).encode()
     except (ValueError, TypeError, KeyError, AttributeError):
         return
+
+
+def _sign_tensors(files: Files, data: dict[str, Any]) -> None:
+    """State the fingerprints that the tensors have, so that damaged ones are decoded."""
+    with tempfile.TemporaryDirectory() as room:
+        for file, sums in data["checksums"].items():
+            if file not in files:
+                continue
+            path = Path(room) / "one.safetensors"
+            path.write_bytes(files[file])
+            with contextlib.suppress(tallies.InputError, tallies.StorageError):
+                for one in read_header(path)[0]:
+                    sums[one.name] = tensor_fingerprint(one, content(one))
 
 
 def _store(folder: Path) -> None:
@@ -255,15 +283,51 @@ def _torch_seeds(room: Path) -> list[Files]:
     import torch
 
     tensors = {name: torch.from_numpy(one) for name, one in model().items()}
-    found = []
-    for zipped in (True, False):
-        torch.save(tensors, room / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
-        found.append(cases.read(room))
-    return found
+    torch.save(tensors, room / "pytorch_model.bin")
+    return [cases.read(room), {"pytorch_model.bin": _older_torch_file(tensors)}]
+
+
+def _older_torch_file(tensors: Mapping[str, Any]) -> bytes:
+    """Return an older torch file of tensors, in which numbers stand for the addresses of storages.
+
+    Storages are written in the order of their addresses: copies are made until they ascend.
+    """
+    import torch
+
+    key, made = re.compile(rb"X(....)([0-9]{6,})(?=[^0-9])", re.DOTALL), []
+    while True:
+        made.append({name: one.clone() for name, one in tensors.items()})
+        file = io.BytesIO()
+        torch.save(made[-1], file, _use_new_zipfile_serialization=False)
+        keys = list(dict.fromkeys(found[2] for found in key.finditer(file.getvalue())))
+        if keys == sorted(keys):
+            break
+    numbers = {one: b"X\7\0\0\0%07d" % number for number, one in enumerate(keys)}
+    return key.sub(lambda found: numbers[found[2]], file.getvalue())
 
 
 def _torch(folder: Path) -> None:
     attempt(lambda: Checkpoint.open(folder), lambda: tallies.verify(folder, threads=1))
+
+
+COMMAND_LINES = (
+    ("merge", "recipe.yaml", "--dry-run"),
+    ("merge", "recipe.yaml", "--dry-run", "--json", "--param", "density=0.4"),
+    ("plan", "recipe.yaml", "--semantics", "mergekit"),
+)
+
+
+def _command(folder: Path) -> None:
+    """Plan a recipe as the command line does, whose paths begin at the recipe's directory."""
+    for command, recipe, *more in COMMAND_LINES:
+        line = [command, str(folder / recipe), *more]
+        attempt(lambda: CliRunner().invoke(group, line, catch_exceptions=False))  # noqa: B023
+
+
+def _command_seeds(room: Path) -> list[Files]:
+    texts = [text.replace("case", "../base") for text in RECIPES]
+    texts += [text.replace(": base", ": org/model@v1") for text in RECIPES[:1]]
+    return [{"recipe.yaml": text.encode()} for text in texts]
 
 
 RECIPES = (
@@ -298,4 +362,5 @@ TARGETS = {
     "adapter": Target(_adapter_seeds, _adapter),
     "torch_file": Target(_torch_seeds, _torch),
     "recipe": Target(_recipe_seeds, _recipe),
+    "command": Target(_command_seeds, _command),
 }

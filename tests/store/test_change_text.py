@@ -27,17 +27,71 @@ BASE = TensorInfo("w", "BF16", (4, 6), Path("base"), 64, 48)
 
 A, B = info("a", 2, 6, offset=8), info("b", 4, 2, offset=16)
 
-PRODUCT = Product(B, A, 0.1 + 0.2, 1)
+PRODUCT = Product(B, A, 0.1 + 0.2)
+
+BELOW = Product(info("c", 2, 3), info("d", 3, 6), 1.0, 1)
+
+SMALL = Product(info("e", 2, 1), info("f", 1, 1))
+
+VALUES = info("v", 4, 6, offset=24)
+
+STACK = Product(info("g", 2, 2, 5), info("h", 2, 5, 6))
 
 CASES: list[tuple[Change, ...]] = [
     (PRODUCT,),
-    (PRODUCT, PRODUCT, Product(A, B)),
-    (Hadamard(PRODUCT, Product(A, B), 2.5),),
-    (Kronecker(A, Product(B, A)), Kronecker(Product(B, A), B, -1.0)),
-    (Added(A, 0.5), Magnitudes(info("m", 4), 6), Magnitudes(info("m", 6), 6, True)),
+    (PRODUCT, PRODUCT, BELOW),
+    (STACK,),
+    (Hadamard(PRODUCT, Product(B, A), 2.5),),
+    (Kronecker(A, SMALL), Kronecker(SMALL, A, -1.0)),
+    (Added(VALUES, 0.5), Magnitudes(info("m", 4), 6), Magnitudes(info("m", 6), 6, True)),
     (Rows((1, 3), info("rows", 2, 6)), PRODUCT),
     (),
 ]
+
+MISFITS: list[Change] = [
+    Product(B, A, 0.5, 1),
+    Product(B, A, 0.5, -1),
+    Product(A, B),
+    Product(B, A, float("nan")),
+    Product(B, A, 10**400),
+    Product(info("b", 4, 3), A),
+    Product(info("b", 5, 2), A),
+    Product(B, info("a", 2, 5)),
+    Product(B, info("a", 2, 6, dtype="I64")),
+    Product(info("g", 3, 2, 5), info("h", 3, 5, 6)),
+    Product(info("g", 2, 2, 5), info("h", 1, 5, 6)),
+    Product(info("b"), A),
+    Hadamard(PRODUCT, BELOW),
+    Kronecker(A, A),
+    Kronecker(SMALL, info("k", 6, 3)),
+    Added(A),
+    Added(VALUES, float("inf")),
+    Magnitudes(info("m", 5), 6),
+    Magnitudes(info("m", 4), 0),
+    Magnitudes(info("m", 4), 7),
+    Rows((1, 4), info("rows", 2, 6)),
+    Rows((3, 1), info("rows", 2, 6)),
+    Rows((1, 1), info("rows", 2, 6)),
+    Rows((1,), info("rows", 2, 6)),
+    Rows((-1, 1), info("rows", 2, 6)),
+    Rows((0, 1), info("rows", 2, 7)),
+    Rows((), info("rows", 0, 6)),
+]
+"""Changes that no tensor of four rows and six columns has: kernels would read beyond the pieces."""
+
+
+@pytest.mark.parametrize("change", MISFITS)
+def test_a_change_that_does_not_fit_is_refused(change: Change) -> None:
+    text, pieces = worded((change,), None)
+    stored = {piece_name("w", i): piece for i, piece in enumerate(pieces)}
+    with pytest.raises(ValueError, match="do not fit the tensor"):
+        changed(text.encode(), BASE, stored)
+
+
+def test_a_tensor_of_another_shape_in_the_place_of_the_base() -> None:
+    text, (piece,) = worded((), info("w", 6, 4, offset=99))
+    with pytest.raises(ValueError, match="another shape"):
+        changed(text.encode(), BASE, {piece_name("w", 0): piece})
 
 
 @pytest.mark.parametrize("changes", CASES)

@@ -16,7 +16,6 @@ from tallies.errors import InputError, StorageError
 from tallies.store.codecs.sparse import Sparse
 from tallies.store.families import _sparse_packing
 from tests.store.test_sparse import large_pair
-from tests.support import checkpoints
 from tests.support.everywhere import assert_same_bits
 from tests.support.sparse_tasks import (
     STRIP,
@@ -130,21 +129,6 @@ def test_a_mask_with_other_bits_than_values_is_refused(tmp_path: Path) -> None:
     damaged(stored, "w", 0, 0)
     with pytest.raises(InputError, match=r"task.*'w::values' has 19 values, expected 12"):
         unpack(paths[0], stored, parameters(density="exact"))
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    model = {"w": np.ones((2, 20), np.float32)}
-    paths = write_pair(tmp_path, model, model)
-    stored = tmp_path / "task.safetensors"
-    pack(*paths, stored, parameters(density=1))
-    with pytest.raises(InputError, match=r"'w::values': found F32 .*, expected BF16"):
-        unpack(paths[0], stored, parameters(values="bf16"))
-    pack(*paths, stored, parameters(density=1, values="int8"))
-    with pytest.raises(InputError, match="'w::values': found I8"):
-        unpack(paths[0], stored, parameters())
-    larger = checkpoints.write(tmp_path / "larger.safetensors", {"w": np.ones(60, np.float32)})
-    with pytest.raises(InputError, match=r"'w': found U8 \[5\], expected U8 \[8\]"):
-        unpack(larger, stored, parameters(values="int8"))
 
 
 def test_a_tensor_that_changes_between_the_passes_is_an_error(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from io import FileIO
 
-import numpy as np
-
 from ..errors import StorageError
 from ..spec.dtypes import DTYPES
 from .changes import Change, face, pieces
@@ -37,19 +35,16 @@ def chunks(tensor: TensorInfo) -> Iterator[bytearray]:
         yield from _read(file, tensor)
 
 
-def whole(tensor: TensorInfo) -> memoryview:
+def whole(tensor: TensorInfo) -> bytearray:
     """Return the stored bytes of a tensor in one piece, which is read where it stays.
 
     Raises:
         StorageError: If the bytes cannot be read.
     """
     if tensor.gathered is not None or tensor.strides is not None or not tensor.n_bytes:
-        return memoryview(bytearray().join(chunks(tensor)))
-    room = np.empty(tensor.n_bytes, np.uint8).data  # which nobody fills with zeros first
+        return bytearray().join(chunks(tensor))
     with _opened(tensor) as file:
-        file.seek(tensor.offset)
-        _fill(room, file, tensor, tensor.n_bytes)
-    return room
+        return next(_read_row_major(file, tensor, (tensor.n_bytes,)))
 
 
 @contextlib.contextmanager
@@ -116,21 +111,17 @@ def _read_row_major(file: FileIO, tensor: TensorInfo, sizes: Iterable[int]) -> I
     left = tensor.n_bytes
     for size in sizes:
         chunk = bytearray(size)
-        _fill(memoryview(chunk), file, tensor, left)
+        view = memoryview(chunk)
+        while view:
+            n = file.readinto(view)
+            if not n:
+                raise StorageError(
+                    f"{tensor.path}: tensor {tensor.name!r} ends {left} bytes early; the "
+                    "file was truncated while being read"
+                )
+            view = view[n:]
         yield chunk
         left -= len(chunk)
-
-
-def _fill(view: memoryview, file: FileIO, tensor: TensorInfo, left: int) -> None:
-    """Read as many bytes as there is room for, of those that are left of a tensor."""
-    while view:
-        n = file.readinto(view)
-        if not n:
-            raise StorageError(
-                f"{tensor.path}: tensor {tensor.name!r} ends {left} bytes early; the file was "
-                "truncated while being read"
-            )
-        view = view[n:]
 
 
 def _read_strided(file: FileIO, tensor: TensorInfo) -> Iterator[bytearray]:

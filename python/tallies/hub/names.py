@@ -14,7 +14,11 @@ SCHEME: Final = "hf://"
 
 _WORD: Final = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 
-_MODEL: Final = re.compile(rf"(?P<repo>(?:{_WORD}/)?{_WORD})(?:@(?P<revision>[^@\s]+))?", re.ASCII)
+_REVISION: Final = r"[^@\s\0\ud800-\udfff]+"
+
+_MODEL: Final = re.compile(
+    rf"(?P<repo>(?:{_WORD}/)?{_WORD})(?:@(?P<revision>{_REVISION}))?", re.ASCII
+)
 
 _FILE: Final = re.compile(r"\.(?:safetensors|bin|pt|pth|gguf|json|ya?ml)\Z")
 

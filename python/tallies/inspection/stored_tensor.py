@@ -11,6 +11,7 @@ from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
 from ..messages import unknown_of_many
+from ..store.families.family import refuse_other
 from ..store.families.registry import family_of
 from ..store.manifest import DENSE, SHARED, Manifest, open_files
 from ..store.origins import root_of
@@ -102,5 +103,6 @@ def _mask_share(manifest: Manifest, name: str, own: Mapping[str, TensorInfo]) ->
     family = family_of(manifest.codec, manifest.parameters)
     if tensor is None or not tensor.is_coded or name not in own or family.why_not_counted():
         return None
+    refuse_other(own, family.entries(tensor.form(name))[:1])
     n_set = sum(int.from_bytes(chunk, "little").bit_count() for chunk in chunks(own[name]))
     return n_set / max(math.prod(tensor.shape), 1)

@@ -189,7 +189,7 @@ class Patch:
         if file is not None:
             data = file[tensor.offset : tensor.offset + tensor.n_bytes]
         else:
-            data = whole(tensor)
+            data = memoryview(whole(tensor))
         self._check(tensor, tensor_fingerprint(tensor, content_in_place(data)))
         return data
 

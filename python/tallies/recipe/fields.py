@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, StrictInt, ValidationInfo
 
 from .. import methods
+from ..checkpoint.paths import is_possible
 from ..messages import show, unknown
 from ..sizes import parse_size
 from ..spec import dtypes
@@ -47,11 +48,7 @@ def _path(value: object) -> object:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(path, str):
         return path
-    try:
-        possible = path and b"\0" not in os.fsencode(path)
-    except UnicodeEncodeError:
-        possible = False
-    if not possible:
+    if not (path and is_possible(path)):
         raise ValueError(f"found {show(path)}, expected a path")
     return path
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
+from ..checkpoint.paths import is_possible
 from ..errors import InputError
 from ..hub.names import HubModel, may_be_model, named
-from ..messages import did_you_mean
+from ..messages import did_you_mean, show
 
 PLUS: Final = "+"
 """Stands between a model and each adapter on it: ``base+adapter+adapter``."""
@@ -76,9 +77,14 @@ class Places:
 
         ``~`` and ``~user`` at the start are home directories, as in a shell; variables of the
         environment are left alone.
+
+        Raises:
+            InputError: The text has a character that no path has.
         """
         if self.is_stage(text):
             return dict(self.stages)[text]
+        if not is_possible(text):
+            raise InputError(f"found {show(text)}, expected a path; no path has such a character")
         path = os.path.expanduser(text)
         if not path:
             return path
@@ -90,7 +96,8 @@ class Places:
 
     def is_local(self, text: str) -> bool:
         """Return True for a path with something there, whatever signs are in it."""
-        return self.is_stage(text) or os.path.exists(self.path(text))
+        is_there = is_possible(text) and os.path.exists(self.path(text))
+        return is_there or self.is_stage(text)
 
     def pieces(self, text: str) -> tuple[str, ...]:
         """Return the text of a model and those of the adapters on it.

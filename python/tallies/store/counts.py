@@ -10,6 +10,7 @@ from typing import Any
 from ..checkpoint.data import chunks
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError
+from .families.family import refuse_other
 from .families.registry import family_of
 from .manifest import Manifest, open_files
 from .opened import Store
@@ -41,7 +42,8 @@ def consensus(
     """
     root = root_of(store)
     manifest = Manifest.read(root)
-    why_not = family_of(manifest.codec, manifest.parameters).why_not_counted()
+    family = family_of(manifest.codec, manifest.parameters)
+    why_not = family.why_not_counted()
     if why_not is not None:
         raise InputError(f"{root}: {why_not}; nothing to count")
     undecided = [name for name, task in manifest.tasks.items() if task.file is None]
@@ -52,9 +54,13 @@ def consensus(
         )
     files = open_files(root, manifest) if base is None else _files_over(root, base)
     masks = [files[task.file] for task in manifest.tasks.values() if task.file is not None]
-    by_tensor = {
-        name: _counts(name, manifest.tensors[name].shape, masks) for name in manifest.coded
-    }
+    by_tensor = {}
+    for name in manifest.coded:
+        tensor = manifest.tensors[name].form(name)
+        for mask in masks:
+            if name in mask:
+                refuse_other(mask, family.entries(tensor)[:1])
+        by_tensor[name] = _counts(name, tensor.shape, masks)
     totals = [sum(row[n] for row in by_tensor.values()) for n in range(len(masks) + 1)]
     return {
         "path": str(root),

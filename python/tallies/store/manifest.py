@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from .._version import __version__
 from ..checkpoint.json_text import object_checksum
+from ..checkpoint.layout import tensor_bytes
 from ..checkpoint.safetensors import read_header
 from ..checkpoint.tensors import TensorInfo
 from ..errors import InputError, StorageError
 from ..messages import show
-from .small_files import SmallFile, SmallFiles, own_files
-from .tasks import Task, require_texts
+from .names import check_task_names
+from .small_files import SmallFile, SmallFiles, own_files, refuse_outside
+from .tasks import Task, require_form, require_paths, require_texts
 
 NAME: Final = "store.json"
 SHARED: Final = "shared.safetensors"
@@ -45,6 +47,12 @@ class Tensor:
 
     def __post_init__(self) -> None:
         require_texts((self.dtype, self.kind, self.fingerprint, self.tied_to or ""))
+        require_form(self.dtype, self.shape)
+
+    def form(self, name: str) -> TensorInfo:
+        """Return the tensor of the base of this name, without a place."""
+        n_bytes = tensor_bytes((name, self.dtype, self.shape))
+        return TensorInfo(name, self.dtype, self.shape, Path(), 0, n_bytes)
 
     @property
     def is_stored(self) -> bool:
@@ -167,7 +175,7 @@ class Manifest:
             )
         try:
             return cls._from_data(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
             kind = type(error).__name__
             raise InputError(f"{path}: is damaged ({kind}: {error}); restore the file") from None
 
@@ -191,10 +199,25 @@ class Manifest:
                 for task, files in data.get("small_files", {}).items()
             },
         )
+        require_paths([found.base_path, *found.checksums, *found.small_files])
+        check_task_names(found.tasks)
+        for task, files in found.small_files.items():
+            if task not in found.tasks:
+                raise ValueError(f"has small files of {show(task)}, which is no task")
+            for name in files:
+                refuse_outside(name)
         for name, one in found.tensors.items():
-            if one.tied_to is not None and one.tied_to not in found.tensors:
+            if one.tied_to is None:
+                continue
+            if one.tied_to not in found.tensors:
                 raise ValueError(
                     f"tensor {show(name)} is tied to {show(one.tied_to)}, which is none"
+                )
+            other = found.tensors[one.tied_to]
+            if other.tied_to is not None or (other.dtype, other.shape) != (one.dtype, one.shape):
+                raise ValueError(
+                    f"tensor {show(name)} is tied to {show(one.tied_to)}, which is tied itself, or "
+                    "has another dtype or shape"
                 )
         return found
 
@@ -213,6 +236,11 @@ def open_files(store: Path, manifest: Manifest) -> dict[str, dict[str, TensorInf
         path = store / file
         if Path(file).is_absolute() or ".." in Path(file).parts:
             raise InputError(f"{store / NAME}: names {show(file)}, which lies outside the store")
+        if Path(file).as_posix() != file:
+            raise InputError(
+                f"{store / NAME}: names {show(file)}, expected {show(Path(file).as_posix())}; "
+                "restore the manifest"
+            )
         if not path.is_file():
             raise InputError(f"{path}: is missing from the store; restore it, or pack again")
         tensors = {tensor.name: tensor for tensor in read_header(path)[0]}

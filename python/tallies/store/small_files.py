@@ -17,6 +17,7 @@ from ..checkpoint import cards
 from ..checkpoint.checkpoint import Checkpoint
 from ..checkpoint.files import copy_file, refuse_undecodable
 from ..checkpoint.json_text import refuse_unreadable
+from ..checkpoint.paths import is_possible
 from ..errors import InputError
 from ..messages import show
 
@@ -136,7 +137,6 @@ def check_small_files(
     """
     places = {}
     for name, file in files.items():
-        _refuse_outside(store, name)
         if file.in_base and base is None:
             continue
         path = base / name if file.in_base and base else store / place(task, name)
@@ -163,7 +163,8 @@ def _check(path: Path, task: str, file: SmallFile) -> None:
         )
 
 
-def _refuse_outside(store: Path, name: str) -> None:
+def refuse_outside(name: str) -> None:
+    """Raise ValueError unless a small file's name leads to a file below a directory."""
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise InputError(f"{store}: names {show(name)}, which lies outside the store; pack again")
+    if path.is_absolute() or ".." in path.parts or not path.parts or not is_possible(name):
+        raise ValueError(f"names {show(name)}, which lies outside the store")

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..checkpoint.parts import Part
+from ..checkpoint.paths import is_possible
 from ..messages import show
 from ..spec.dtypes import DTYPES, fills_bytes
 
@@ -48,6 +49,7 @@ class Task:
                 raise ValueError(f"found {show(table)}, expected an object of texts")
             texts.extend(table.values())
         require_texts(texts)
+        require_paths(texts)
         if not isinstance(self.n_set, dict):
             raise ValueError(f"found {show(self.n_set)}, expected an object of numbers")
 
@@ -92,17 +94,29 @@ def require_texts(values: Iterable[object]) -> None:
             raise ValueError(f"found {show(value)}, expected text")
 
 
-def _form(dtype: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+def require_paths(values: Iterable[str]) -> None:
+    """Raise ValueError for the first text that no file system takes as a path."""
+    for value in values:
+        if not is_possible(value):
+            raise ValueError(f"found {show(value)}, expected a path")
+
+
+def require_form(dtype: str, shape: Sequence[int]) -> None:
+    """Raise ValueError unless a tensor can have this dtype and shape."""
     is_shape = all(type(n) is int and n >= 0 for n in shape)
     if dtype not in DTYPES or not is_shape or not fills_bytes(dtype, shape):
-        raise ValueError(f"found {dtype} {list(shape)}, expected a dtype and a shape")
+        raise ValueError(f"found {show(dtype)} {show(shape)}, expected a dtype and a shape")
+
+
+def _form(dtype: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
+    require_form(dtype, shape)
     return dtype, tuple(shape)
 
 
 def _part(folder: str, stem: str, variant: str, metadata: Mapping[str, str]) -> Part:
     """Return a part, whose folder and stem become names of files below a directory."""
     path = PurePosixPath(folder)
-    plain = not any("/" in one or "\0" in one for one in (stem, variant))
-    if path.is_absolute() or ".." in path.parts or "\0" in folder or not stem or not plain:
+    plain = not any("/" in one or not is_possible(one) for one in (stem, variant))
+    if path.is_absolute() or ".." in path.parts or not is_possible(folder) or not stem or not plain:
         raise ValueError(f"found files {stem!r} in {folder!r}, expected names below a directory")
     return Part(folder, stem, variant, (), {str(k): str(v) for k, v in metadata.items()})

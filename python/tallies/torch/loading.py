@@ -65,10 +65,10 @@ def load_task(
         InputError: Something that was read is not what was packed.
         StorageError: Reading fails.
     """
-    task, parts = one.stored_task, {}
+    parts = {}
     names = [name for name in one.manifest.stored if one.is_stored(name)]
     for name in names:
-        found = one.family.in_memory(task, name) if one.is_coded(name) else [task.own[name]]
+        found = one.in_memory(name)
         if found is not None:
             parts[name] = found
     wanted = dict.fromkeys(

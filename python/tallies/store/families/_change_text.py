@@ -21,6 +21,7 @@ from ...checkpoint.changes import (
     pieces,
 )
 from ...checkpoint.tensors import TensorInfo
+from ._change_shapes import refuse_misfit
 
 _CHANGES: Final = {
     one.__name__.lower(): one for one in (Product, Hadamard, Kronecker, Added, Magnitudes, Rows)
@@ -70,7 +71,8 @@ def changed(text: bytes, base: TensorInfo, stored: Mapping[str, TensorInfo]) -> 
         stored: Tensors of the task's file by name.
 
     Raises:
-        ValueError: The text is none that ``worded`` returns, or names pieces that are not there.
+        ValueError: The text is none that ``worded`` returns, or names pieces that are not there, or
+            that do not fit the tensor.
     """
     try:
         data = json.loads(text)
@@ -79,6 +81,10 @@ def changed(text: bytes, base: TensorInfo, stored: Mapping[str, TensorInfo]) -> 
         changes = tuple(_read(one, base.name, stored) for one in data["changes"])
         if not all(isinstance(one, tuple(_CHANGES.values())) for one in changes):
             raise TypeError("found another value, expected a change")
+        if not isinstance(values, TensorInfo) or values.shape != base.shape:
+            raise TypeError("found a tensor of another shape in the place of the base's")
+        for one in changes:
+            refuse_misfit(one, base.n_elements)
         before = base.changes if told is None else ()
         return replace(values, changes=(*before, *changes))
     except (AttributeError, KeyError, RecursionError, TypeError) as error:

@@ -7,8 +7,6 @@ from typing import Final
 from ...checkpoint.layout import Entry
 from ...checkpoint.tensors import TensorInfo
 from ...coding import BLOCK, Fields
-from ...errors import InputError
-from ...messages import show
 from ...spec.dtypes import DTYPES
 
 OF_BASE: Final = 16
@@ -53,13 +51,3 @@ def entries_of(tensor: TensorInfo, n_bytes: int) -> list[Entry]:
 def how_of(fields: Fields, *, of_base: bool) -> int:
     """Return the first number of a row of the table."""
     return int(fields) + (OF_BASE if of_base else 0)
-
-
-def refuse_table(stored: TensorInfo, tensor: TensorInfo) -> None:
-    """Raise InputError unless a table has the dtype and the shape for a tensor."""
-    (_, (_, dtype, shape)) = entries_of(tensor, 0)
-    if (stored.dtype, stored.shape) != (dtype, tuple(shape)):
-        raise InputError(
-            f"{stored.path}: tensor {show(stored.name)}: found {stored.dtype} "
-            f"{list(stored.shape)}, expected {dtype} {list(shape)}; restore the file"
-        )

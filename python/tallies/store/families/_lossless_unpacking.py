@@ -24,7 +24,6 @@ from ._lossless_layout import (
     columns,
     n_blocks,
     n_units,
-    refuse_table,
     unit_of,
 )
 from .family import Moved, StoredTask
@@ -148,12 +147,7 @@ def elements(task: StoredTask, name: str, first: int, out: memoryview) -> None:
 def _source(ranges: ByteRanges, task: StoredTask, name: str) -> _Source:
     """Read and check the table of a tensor."""
     tensor = task.restored(name)
-    frames, stored = task.own.get(name), task.own.get(blocks_name(name))
-    if frames is None or stored is None:
-        path = next((one.path for one in task.own.values()), "the task's file")
-        lacking = name if frames is None else blocks_name(name)
-        raise InputError(f"{path}: lacks tensor {show(lacking)}; restore the file")
-    refuse_table(stored, tensor)
+    frames, stored = task.own[name], task.own[blocks_name(name)]
     data = bytes(ranges.read(stored, 0, stored.n_bytes, "table"))
     task.check(stored, content_of(data))
     base = task.base.get(name)

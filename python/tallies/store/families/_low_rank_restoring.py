@@ -59,6 +59,8 @@ def restore_matrix(
     Raises:
         StorageError: Reading or writing fails.
     """
+    import numpy as np
+
     rows, columns = base.shape
     left, s, right = (stored[name] for name in (base.name, s_name(base.name), v_name(base.name)))
     (sizes, s_print), (vectors, v_print) = _read(s, 0, 1), _read(right, 0, right.shape[0])
@@ -70,9 +72,11 @@ def restore_matrix(
         last = min(first + n_rows, rows)
         read = [_read(one, first, last) for one in whole]
         (out, _), *others, (weights, _) = read
-        for values, _ in others:
-            out += values
-        for i, row in enumerate((weights * sizes).tolist()):
+        with np.errstate(all="ignore"):  # damage is told by fingerprints, not by warnings
+            for values, _ in others:
+                out += values
+            weights *= sizes
+        for i, row in enumerate(weights.tolist()):
             _add_terms(out.ctypes.data + 4 * columns * i, row, starts, columns)
         data = bytearray(out.size * DTYPES[base.dtype])
         narrow(out.ctypes.data, address_of(data), DTYPE_CODES[base.dtype], out.size)

@@ -142,23 +142,6 @@ def refuse_names(tensors: Mapping[str, TensorInfo], parameters: Mapping[str, Any
                 )
 
 
-def refuse_other_entries(
-    name: str, tensor: TensorInfo, stored: Mapping[str, TensorInfo], parameters: Mapping[str, Any]
-) -> None:
-    """Raise InputError unless a task's file has all parts of a tensor, of dtypes that fit."""
-    values = stored.get(values_name(name))
-    n_kept = values.n_elements if values is not None else 0
-    for part, dtype, shape in entries_of(name, tensor, n_kept, parameters):
-        found = stored.get(part)
-        if found is None or (found.dtype, found.shape) != (dtype, tuple(shape)):
-            what = f"{found.dtype} {list(found.shape)}" if found is not None else "none"
-            path = next((one.path for one in stored.values()), "the task's file")
-            raise InputError(
-                f"{path}: tensor {show(part)}: found {what}, expected {dtype} {list(shape)}; "
-                "restore the file"
-            )
-
-
 def refuse_other_count(values: TensorInfo, n_kept: int) -> None:
     """Raise InputError unless there are as many values as the mask has bits set."""
     if values.n_elements != n_kept:

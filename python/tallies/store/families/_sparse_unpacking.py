@@ -14,7 +14,6 @@ from ._sparse_layout import (
     Values,
     part_places,
     refuse_other_count,
-    refuse_other_entries,
     scales_name,
     source_of,
     values_name,
@@ -60,14 +59,11 @@ def unpack(
         progress: Called with the bytes moved since the last call.
 
     Raises:
-        InputError: The file holds other tensors, or another number of values, than it should.
+        InputError: The file holds another number of values than it should.
         StorageError: Reading or writing fails.
     """
     values = Values.of(parameters)
-    entries = []
-    for name in outputs:
-        refuse_other_entries(name, base[name], stored, parameters)
-        entries.append(part_places(files, stored, name, values))
+    entries = [part_places(files, stored, name, values) for name in outputs]
     masks = [(base[name].n_stored, one[0]) for name, one in zip(outputs, entries, strict=True)]
     counts = count_masks(files.plan, masks, limits, progress)
     for name, starts in zip(outputs, counts, strict=True):

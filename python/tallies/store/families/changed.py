@@ -39,6 +39,10 @@ class Changed(Family):
         # The text and the pieces are those of each task.
         return [(tensor.name, "U8", (0,))]
 
+    def stored_entries(self, task: StoredTask, name: str) -> list[Entry]:
+        text = task.own.get(name)
+        return [(name, "U8", (text.n_bytes if text is not None else 0,))]
+
     def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
         return pack_changes(job), [1.0] * len(job.tasks)
 

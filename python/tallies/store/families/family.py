@@ -14,7 +14,7 @@ from ...checkpoint.tensors import TensorInfo
 from ...engine.files import Place, PlanFiles
 from ...errors import InputError
 from ...messages import show
-from ..codecs._codec import Codec
+from ..codecs._codec import Codec, SharedDType
 from .job import PackJob
 
 Moved: TypeAlias = Callable[[int], object]
@@ -25,6 +25,8 @@ Moved: TypeAlias = Callable[[int], object]
 class StoredTask:
     """One task of a store, as its family reads it."""
 
+    store: Path
+    """The directory of the store."""
     base: Mapping[str, TensorInfo]
     own: Mapping[str, TensorInfo]
     """Tensors of the task's own file."""
@@ -120,6 +122,31 @@ class Family(ABC):
         which are a lower bound on the file.
         """
 
+    def stored_entries(self, task: StoredTask, name: str) -> list[Entry]:
+        """Return the entries that a task's file has of a tensor, in sizes that it may choose."""
+        return self.entries(task.base[name])
+
+    def shared_entry(self, tensor: TensorInfo) -> Entry:
+        """Return the tensor that the shared file holds of one tensor of the base."""
+        dtype = SharedDType(self.parameters["shared_dtype"]).of(tensor.decoded_dtype)
+        return tensor.name, dtype, tensor.shape
+
+    def refuse_other_entries(self, task: StoredTask, name: str) -> None:
+        """Raise InputError unless a task's file, and the shared one, have a tensor as expected."""
+        if name in task.forms and not self.codec.of_stored:
+            raise InputError(
+                f"{task.store}: tensor {show(name)} has another form than the base's, "
+                f"which codec {self.codec.name!r} does not keep; restore the manifest"
+            )
+        if not self.codec.is_coded(name, task.restored(name).shape, self.parameters):
+            raise InputError(
+                f"{task.store}: tensor {show(name)} is encoded, which codec {self.codec.name!r} "
+                "does with no such tensor; restore the manifest"
+            )
+        refuse_other(task.own, self.stored_entries(task, name), task.store)
+        if self.has_shared:
+            refuse_other(task.shared, [self.shared_entry(task.base[name])], task.store)
+
     @abstractmethod
     def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
         """Write the encoded tensors of all tasks, and note fingerprints in ``job.record``.
@@ -193,3 +220,24 @@ class Family(ABC):
         If they do, the packed mask of a tensor is the entry with the tensor's name.
         """
         return f"{self.codec.name} keeps no masks"
+
+
+def refuse_other(
+    stored: Mapping[str, TensorInfo], entries: Sequence[Entry], store: Path = Path()
+) -> None:
+    """Raise InputError unless the tensors of a file have all entries, in their dtype and shape.
+
+    Args:
+        stored: The tensors of the file by name.
+        entries: The names, dtypes and shapes that are expected.
+        store: The directory to name where there are no tensors, whose file could be named.
+    """
+    for name, dtype, shape in entries:
+        found = stored.get(name)
+        if found is None or (found.dtype, found.shape) != (dtype, tuple(shape)):
+            what = f"{found.dtype} {list(found.shape)}" if found is not None else "none"
+            path = next((one.path for one in stored.values()), store)
+            raise InputError(
+                f"{path}: tensor {show(name)}: found {what}, expected {dtype} {list(shape)}, as "
+                "codec and base have it; restore the file, or the manifest"
+            )

@@ -38,6 +38,10 @@ class LosslessFamily(Family):
         # The frames' bytes are known once they are coded.
         return entries_of(tensor, 0)
 
+    def stored_entries(self, task: StoredTask, name: str) -> list[Entry]:
+        frames = task.own.get(name)
+        return entries_of(task.restored(name), frames.n_bytes if frames is not None else 0)
+
     def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
         n_kept = []
         seen: dict[str, list[int]] = {}

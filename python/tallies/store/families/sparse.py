@@ -45,6 +45,11 @@ class SparseFamily(Family):
         # The number of values is known once they were counted.
         return entries_of(tensor.name, tensor, 0, self.parameters)[:1]
 
+    def stored_entries(self, task: StoredTask, name: str) -> list[Entry]:
+        values = task.own.get(values_name(name))
+        n_kept = values.n_elements if values is not None else 0
+        return entries_of(name, task.base[name], n_kept, self.parameters)
+
     def pack(self, job: PackJob) -> tuple[list[int], list[float]]:
         n_set = []
         for i, file in enumerate(job.files, 1):

@@ -21,7 +21,6 @@ from ...engine.codes import MAX_EXPERTS
 from ...errors import InputError
 from ...spec.choices import Choice
 from ..codecs import registry as codecs
-from ..codecs._codec import SharedDType
 from ..families.family import Family
 from ..families.registry import family_of
 from ..lambdas import Lambdas, take_lambdas
@@ -173,11 +172,7 @@ class PackPlan:
         tensors = self.base.tensors
         files: dict[str, list[Entry]] = {}
         if self.family.has_shared:
-            dtype = SharedDType(self.family.parameters["shared_dtype"])
-            files[SHARED] = [
-                (name, dtype.of(tensors[name].decoded_dtype), tensors[name].shape)
-                for name in self.coded
-            ]
+            files[SHARED] = [self.family.shared_entry(tensors[name]) for name in self.coded]
         n_each = self.lambdas.n_per_task
         for i, (_, _, file) in enumerate(self.task_files):
             coded = [entry for name in self.coded for entry in self.family.entries(tensors[name])]

@@ -16,7 +16,7 @@ from ...engine.files import Place, PlanFiles
 from ...engine.fingerprints import content, copy_out
 from ...errors import InputError
 from ...messages import show, unknown
-from ..families.family import Family, Moved, StoredTask
+from ..families.family import Family, Moved, StoredTask, refuse_other
 from ..families.registry import family_of
 from ..lambdas import text
 from ..manifest import SHARED, Manifest
@@ -133,7 +133,11 @@ class Restoring:
     def copied(self, name: str) -> TensorInfo:
         """Return the tensor to copy, of the task's file or of the base."""
         source = self.source(name)
-        return (self.own if self.is_stored(name) else self.base.tensors)[source]
+        if not self.is_stored(name):
+            return self.base.tensors[source]
+        found, shape = self.own[source], self.manifest.tensors[source].shape
+        refuse_other(self.own, [(source, found.dtype, shape)])
+        return found
 
     def dtype(self, name: str) -> str:
         """Return the dtype of the restored tensor."""
@@ -175,6 +179,7 @@ class Restoring:
     def stored_task(self) -> StoredTask:
         """The task as the family reads it."""
         return StoredTask(
+            store=self.path,
             base=self.base.tensors,
             own=self.own,
             shared=self.files.get(SHARED, {}),
@@ -182,6 +187,13 @@ class Restoring:
             forms=self._stated.forms,
             check=self.check,
         )
+
+    def in_memory(self, name: str) -> list[TensorInfo] | None:
+        """Return the stored tensors from which a tensor is decoded; None if it is restored."""
+        if not self.is_coded(name):
+            return [self.copied(name)]
+        self.family.refuse_other_entries(self.stored_task, name)
+        return self.family.in_memory(self.stored_task, name)
 
     @in_float_environment
     def restore(
@@ -192,6 +204,8 @@ class Restoring:
         progress: Moved | None = None,
     ) -> dict[str, list[int]]:
         """Restore the encoded tensors that ``outputs`` names, as ``Family.restore``."""
+        for name in outputs:
+            self.family.refuse_other_entries(self.stored_task, name)
         return self.family.restore(self.stored_task, files, outputs, limits, progress)
 
     def restore_range(self, name: str, first: int, out: memoryview) -> None:
@@ -200,6 +214,7 @@ class Restoring:
         A tensor that is copied whole is read whole, and checked.
         """
         if self.is_coded(name):
+            self.family.refuse_other_entries(self.stored_task, self.source(name))
             self.family.restore_range(self.stored_task, self.source(name), first, out)
             return
 
