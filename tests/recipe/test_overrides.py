@@ -204,3 +204,21 @@ def test_values_of_stages_that_are_not_there(key: str, words: str) -> None:
         MergeConfig.load(STAGED, Overrides(settings={key: 3}))
     with pytest.raises(InputError, match=r"stages\.0\.seed.*is no stage .* has none"):
         MergeConfig.load(request(models=["a"]), Overrides(settings={"stages.0.seed": 3}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "given", "message"),
+    [
+        ({"parameters": "text"}, {"parameters": {"density": 0.4}}, "parameters 'text', expected"),
+        ({"parameters": [1]}, {"settings": {"density": 0.4}}, r"parameters \[1\], expected"),
+        ({"stages": 5}, {"settings": {"stages.0.seed": 1}}, "is no stage of the recipe"),
+        ({"slices": [{"sources": 5}]}, {"parameters": {"density": 0.4}}, "slices"),
+        ({"models": [7, *RECIPE["models"]]}, {"settings": {"models.a.weight": 1}}, "models"),
+        ({"models": [{"parameters": {}}]}, {"settings": {"models.0.weight": 1}}, "model"),
+    ],
+)
+def test_recipes_of_other_types_are_refused(
+    changed: dict[str, Any], given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        MergeConfig.load({**RECIPE, **changed}, Overrides(**given))

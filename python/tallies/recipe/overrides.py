@@ -144,8 +144,8 @@ def _set_in_stage(
     data: dict[str, Any], key: str, rest: str, value: Any, known: Sequence[str]
 ) -> None:
     """Set ``STAGE.KEY``; STAGE is a number, or the name that the stage has."""
-    given = data.get("stages") or ()
-    stages = [one for one in given if isinstance(one, Mapping)]
+    given = data.get("stages")
+    stages = [one for one in _listed(given) if isinstance(one, Mapping)]
     names = [str(one.get("name")) for one in stages]
     name = max((one for one in names if rest.startswith(f"{one}.")), key=len, default=None)
     text, _, inner = rest.partition(".") if name is None else (name, ".", rest[len(name) + 1 :])
@@ -189,8 +189,8 @@ def _set_in_model(data: dict[str, Any], rest: str, value: Any) -> None:
 
 def _set_in_entry(data: dict[str, Any], place: int, name: str, value: Any) -> None:
     """Set a parameter of a model: in its entry, or in all of its sources where it has slices."""
-    entry = data["models"][place]
-    sources = [owner for text, owner in owners(data) if text == entry["model"]]
+    entry = _entries(data)[place]
+    sources = [owner for text, owner in owners(data) if text == str(entry.get("model"))]
     for owner in sources or [entry]:
         _set_parameter(data, owner, name, value)
 
@@ -198,7 +198,12 @@ def _set_in_entry(data: dict[str, Any], place: int, name: str, value: Any) -> No
 def _set_parameter(data: Pairs, owner: dict[str, Any], name: str, value: Any) -> None:
     """Set a parameter of the recipe or of a model, in the place of one of another name for it."""
     _forget(data, owner, name)
-    owner["parameters"] = {**(owner.get("parameters") or {}), name: value}
+    given = owner.get("parameters") or {}
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{name}: the recipe has parameters {show(given)}, expected an object to set it in"
+        )
+    owner["parameters"] = {**given, name: value}
 
 
 def _forget(data: Pairs, owner: dict[str, Any], name: str) -> None:
@@ -223,9 +228,12 @@ def _model(data: Pairs, text: str, where: str) -> int:
 
 
 def _entries(data: Pairs) -> list[dict[str, Any]]:
-    entries = data.get("models")
-    given = entries if isinstance(entries, list) else []
-    return [entry for entry in given if isinstance(entry, dict)]
+    return [entry for entry in _listed(data.get("models")) if isinstance(entry, dict)]
+
+
+def _listed(given: object) -> Sequence[Any]:
+    """Return a list as it is, and any other value, which is refused later, as an empty one."""
+    return given if isinstance(given, (list, tuple)) else ()
 
 
 def _parameter_names(data: Pairs) -> list[str]:

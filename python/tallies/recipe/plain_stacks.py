@@ -13,7 +13,8 @@ def with_models(data: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, None] = {}
     for one in _plain_slices(data):
-        for source in one.get("sources") or ():
+        sources = one.get("sources")
+        for source in sources if isinstance(sources, (list, tuple)) else ():
             if isinstance(source, Mapping) and isinstance(source.get("model"), str):
                 found.setdefault(source["model"])
     models = [{"model": text} for text in found]
