@@ -89,7 +89,7 @@ std::pair<std::vector<std::uint64_t>, std::vector<std::uint32_t>> fingerprint_bl
     std::uint64_t lanes[8] = {}, folded = 0;
     kernels().fingerprint(from.data() + at, std::min(block_bytes, from.n_bytes() - at), first + at,
                           lanes);
-    for (int lane = 0; lane < 8; ++lane) {
+    for (std::size_t lane = 0; lane < 8; ++lane) {
       total[lane] += lanes[lane];
       folded = (folded ^ lanes[lane]) * 0x9e3779b97f4a7c15u;
       folded ^= folded >> 32;

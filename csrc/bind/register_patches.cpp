@@ -66,7 +66,7 @@ StoredChanges stored(int layout, int coding, std::uint64_t n_elements, std::size
 }
 
 // Return the bits of an element of a plain source.
-std::uint32_t element_bits(const Plan& plan, std::size_t job, std::size_t input) {
+std::uint64_t element_bits(const Plan& plan, std::size_t job, std::size_t input) {
   const Source& source = plan.sources[job][input];
   const Array& array = plan.jobs[job].inputs[source.array];
   if (source.form != Source::Form::plain || source.changes || array.rows)

@@ -235,6 +235,7 @@ void add_job(Plan& plan, std::uint64_t n_elements, const std::vector<Input>& inp
               "outputs of dtypes " + std::to_string(std::get<2>(outputs[0])) + " and " +
                   std::to_string(std::get<2>(place)) + " with the same values",
               "one dtype");
+  plan.held.join(job);
   plan.jobs.push_back(std::move(job));
   plan.sources.push_back(std::move(sources));
   const int dtype = outputs.empty() ? kPackedBits : std::get<2>(outputs[0]);

@@ -111,6 +111,10 @@ class Combine {
     if (verifier_) verifier_->remember(tile, part, scratch.guessed);
   }
 
+  std::atomic<std::int64_t>& votes_of(const Candidate& candidate) const {
+    return votes_[static_cast<std::size_t>(candidate.majority)];
+  }
+
   // Merges candidates that differ in scale alone, or one.
   void merge_alike(const Tile& tile, const CombineTask& task, const Alike& alike, bool writes,
                    Scratch& scratch, std::vector<CandidateResult>& results) {
@@ -119,7 +123,7 @@ class Combine {
       return static_cast<char*>(writes ? tile.out[k] : scratch.unwritten.data());
     };
     int zero_sign = candidate.zero_sign;
-    if (candidate.majority >= 0) zero_sign = votes_[candidate.majority].load() > 0 ? 1 : -1;
+    if (candidate.majority >= 0) zero_sign = votes_of(candidate).load() > 0 ? 1 : -1;
     const bool lists =
         candidate.majority >= 0 && writes && cancelled_ != nullptr && cancelled_->has_room();
     if (lists)
@@ -128,9 +132,9 @@ class Combine {
       merger_->merge(tile, task, alike, 0, tile.n, zero_sign, out, scratch, scratch.tallies);
     const CombineTally& tally = scratch.tallies[alike[0]];
     if (candidate.majority >= 0) {
-      for (const std::size_t k : alike) votes_[task.candidates[k].majority] += tally.sign_sum;
+      for (const std::size_t k : alike) votes_of(task.candidates[k]) += tally.sign_sum;
       // The tile's own votes count: of few tiles the first would else take a sign at random.
-      const std::int64_t so_far = votes_[candidate.majority];
+      const std::int64_t so_far = votes_of(candidate);
       const bool is_wrong = so_far != 0 && (so_far > 0) != (zero_sign > 0);
       if (tally.cancellations > 0 && is_wrong) {
         zero_sign = -zero_sign;

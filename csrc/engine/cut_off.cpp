@@ -81,7 +81,7 @@ TilesOfUnit::TilesOfUnit(const RankedUnits& ranked, const Tiling& tiling, std::s
   const auto unit_of = [&](std::size_t number) { return ranked.unit_of(tiling.range(number).job); };
   const auto found = std::ranges::equal_range(numbers, unit, {}, unit_of);
   begin = static_cast<std::size_t>(found.begin() - numbers.begin());
-  end = begin + found.size();
+  end = static_cast<std::size_t>(found.end() - numbers.begin());
 }
 
 void cut_off_among(const Unit& unit, const Patterns& patterns, Search& search) {

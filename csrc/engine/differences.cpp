@@ -20,7 +20,7 @@ void add_products(const float* a, const float* b, std::size_t n, Differences& pa
   const float* const rows[] = {a, b};
   double lanes[2][8];
   kernels().dots(a, rows, 2, n, lanes);
-  for (const std::size_t i : {0, 1}) part.sums[i] += std::accumulate(lanes[i], lanes[i] + 8, 0.0);
+  for (std::size_t i = 0; i < 2; ++i) part.sums[i] += std::accumulate(lanes[i], lanes[i] + 8, 0.0);
   part.sums[2] += eight_lanes([&](double sums[8]) { kernels().dot(b, b, n, sums); });
 }
 
@@ -30,7 +30,7 @@ bool add_equal(const float* values, std::size_t n, Differences& part) {
   const double squares =
       eight_lanes([&](double sums[8]) { kernels().dot(values, values, n, sums); });
   if (!std::isfinite(squares)) return false;
-  for (const std::size_t i : {0, 1, 2}) part.sums[i] += squares;
+  for (std::size_t i = 0; i < 3; ++i) part.sums[i] += squares;
   return true;
 }
 

@@ -29,7 +29,9 @@ class Introsort {
       : begin_(begin), first_(first), last_(last) {}
 
   void run(std::ptrdiff_t n) {
-    if (n > 1) descend(0, n, 2 * (std::bit_width(static_cast<std::size_t>(n)) - 1));
+    // A number of bits, of another type in older libraries.
+    const auto n_bits = static_cast<int>(std::bit_width(static_cast<std::size_t>(n)));
+    if (n > 1) descend(0, n, 2 * (n_bits - 1));
   }
 
  private:

@@ -130,18 +130,19 @@ struct Scored {
   }
   // The scores of an expert's deltas, of some vectors; zero where the sum of the task vectors is
   // not finite.
-  template <int kVectors>
+  template <std::size_t kVectors>
   TALLIES_INLINE void scores(const F32s (&delta)[kVectors], const F32s (&size)[kVectors],
                              const Seen (&seen)[kVectors], F32s (&out)[kVectors]) const {
     F32s z[kVectors];
-    for (int i = 0; i < kVectors; ++i) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
       const F32s m = share(size[i]);
       out[i] = m * m * all(n);
       z[i] = delta[i] * seen[i].agreement;
     }
     exp_of(out);
     tanh_of(z);
-    for (int i = 0; i < kVectors; ++i) out[i] = select(is_finite(seen[i]), out[i] * z[i], F32s{});
+    for (std::size_t i = 0; i < kVectors; ++i)
+      out[i] = select(is_finite(seen[i]), out[i] * z[i], F32s{});
   }
   static TALLIES_INLINE Mask is_finite(const Seen& seen) {
     return greater(all(kInfinityBits), magnitude(seen.sum));
@@ -161,13 +162,13 @@ struct ScoreEntry {
   TALLIES_INLINE void see(Seen& seen, F32s delta) const { scored.see(seen, delta); }
   template <class Args>
   static TALLIES_INLINE void settle(Seen&, const Args&) {}
-  template <int kVectors>
+  template <std::size_t kVectors>
   TALLIES_INLINE void entries(const F32s (&delta)[kVectors], const Seen (&seen)[kVectors],
                               Entry (&out)[kVectors]) const {
     F32s size[kVectors], score[kVectors];
-    for (int i = 0; i < kVectors; ++i) size[i] = scored.size(delta[i]);
+    for (std::size_t i = 0; i < kVectors; ++i) size[i] = scored.size(delta[i]);
     scored.scores(delta, size, seen, score);
-    for (int i = 0; i < kVectors; ++i) {
+    for (std::size_t i = 0; i < kVectors; ++i) {
       const F32s above = score[i] - all(scored.score.threshold);
       const Mask finite = Scored::is_finite(seen[i]);
       const F32s share =

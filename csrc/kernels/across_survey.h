@@ -80,7 +80,7 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
   const F32s sign = all(args.positive ? 0.0f : -0.0f);
   I32s most[kMaxExperts];
   for (int e = 0; e < args.n_experts; ++e) most[e] = I32s{};
-  constexpr int kVectors = 2, kBlock = kVectors * kLanes;
+  constexpr std::size_t kVectors = 2, kBlock = kVectors * kLanes;
   for_each_block<kBlock>(
       args.deltas, args.n_experts, args.n,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t n) {
@@ -89,19 +89,19 @@ void scores(const ScoresArgs& args, std::int32_t* largest) {
         };
         Scored::Seen seen[kVectors];
         for (int e = 0; e < args.n_experts; ++e)
-          for (int k = 0; k < kVectors; ++k)
+          for (std::size_t k = 0; k < kVectors; ++k)
             scored(e).see(seen[k], load<F32s>(rows[e] + first + k * kLanes));
         for (int e = 0; e < args.n_experts; ++e) {
           const Scored one = scored(e);
           F32s deltas[kVectors], sizes[kVectors], values[kVectors];
-          for (int k = 0; k < kVectors; ++k) {
+          for (std::size_t k = 0; k < kVectors; ++k) {
             deltas[k] = load<F32s>(rows[e] + first + k * kLanes);
             sizes[k] = one.size(deltas[k]);
           }
           one.scores(deltas, sizes, seen, values);
           float last[kBlock];
           float* const to = n == kBlock ? args.out[e] + i : last;
-          for (int k = 0; k < kVectors; ++k) {
+          for (std::size_t k = 0; k < kVectors; ++k) {
             F32s value = floats_of(bits_of(values[k]) ^ bits_of(sign));
             value = select(greater(value, F32s{}), value, F32s{});
             most[e] = larger(most[e], bits_of(value));
@@ -125,8 +125,8 @@ void count_overlap(const float* const* deltas, std::int32_t floor, int n_experts
         const Mask by_one = equal(n, all(1));
         for (int e = 0; e < n_experts; ++e) {
           const Mask passes = greater(magnitude(load<F32s>(rows[e] + first)), all(floor));
-          alone[e] += __builtin_popcount(bits(both(passes, by_one)));
-          shared[e] += __builtin_popcount(bits(but_not(passes, by_one)));
+          alone[e] += count_of(both(passes, by_one));
+          shared[e] += count_of(but_not(passes, by_one));
         }
       });
 }

@@ -25,7 +25,7 @@ std::size_t count_to(const float* x, std::size_t n_elements, std::int32_t bits, 
   std::size_t i = 0;
   for (; i + kLanes <= n_elements; i += kLanes) {
     const Mask same = equal(rank_of(magnitude(load<F32s>(x + i))), wanted);
-    const std::size_t n = static_cast<std::size_t>(__builtin_popcount(tallies::bits(same)));
+    const std::size_t n = count_of(same);
     if (n >= k) break;
     k -= n;
   }

@@ -13,7 +13,7 @@ constexpr std::size_t kPrefetch = 2048;
 
 // The address is a number until then: no pointer may be formed beyond the end of an array.
 template <class Word>
-TALLIES_INLINE void prefetch_block(const Word* p, int n_elements) {
+TALLIES_INLINE void prefetch_block(const Word* p, std::size_t n_elements) {
   const std::uintptr_t ahead = reinterpret_cast<std::uintptr_t>(p) + kPrefetch;
   for (std::size_t byte = 0; byte < n_elements * sizeof(Word); byte += 64)
     __builtin_prefetch(reinterpret_cast<const void*>(ahead + byte));
@@ -22,11 +22,11 @@ TALLIES_INLINE void prefetch_block(const Word* p, int n_elements) {
 // Calls body(rows, first, i, n) for each block of kBlock elements: the block starts at element i of
 // the whole, lies at rows[...] + first, and its first n elements count. The last, shorter block is
 // padded with zeros in local copies.
-template <int kBlock, class In, class Body>
+template <std::size_t kBlock, class In, class Body>
 TALLIES_INLINE void for_each_block(const In* const* inputs, int n_inputs, std::size_t n_elements,
                                    const Body& body) {
   std::size_t i = 0;
-  for (; i + kBlock <= n_elements; i += kBlock) body(inputs, i, i, std::size_t(kBlock));
+  for (; i + kBlock <= n_elements; i += kBlock) body(inputs, i, i, kBlock);
   if (i == n_elements) return;
   In copies[kMaxExperts + 1][kBlock];
   const In* rows[kMaxExperts + 1];
@@ -40,7 +40,7 @@ TALLIES_INLINE void for_each_block(const In* const* inputs, int n_inputs, std::s
 }
 
 // The same with an output: body(rows, first, out) fills a whole block.
-template <int kBlock, class In, class Out, class Body>
+template <std::size_t kBlock, class In, class Out, class Body>
 TALLIES_INLINE void map_blocks(const In* const* inputs, int n_inputs, Out* out,
                                std::size_t n_elements, const Body& body) {
   for_each_block<kBlock>(

@@ -142,10 +142,10 @@ concept Looks = requires { typename ToEntry::Seen; };
 template <class ToEntry>
 concept Doubts = Looks<ToEntry> && requires { typename ToEntry::Exact; };
 
-template <class Seen, int kVectors>
+template <class Seen, std::size_t kVectors>
 TALLIES_INLINE Mask all_sure(const Seen (&seen)[kVectors]) {
   Mask sure = seen[0].is_sure;
-  for (int k = 1; k < kVectors; ++k) sure = both(sure, seen[k].is_sure);
+  for (std::size_t k = 1; k < kVectors; ++k) sure = both(sure, seen[k].is_sure);
   return sure;
 }
 
@@ -168,84 +168,84 @@ TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
 // Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
 // from at(n_experts) on. Args are CombineArgs, with host or device pointers. Calls put(write):
 // write(scale, out, lanes) writes the elements, and returns whether some may be NaN or infinite.
-template <class T, bool kDelta, class ToEntry, class Rule, int kPairs, class Args, class At,
+template <class T, bool kDelta, class ToEntry, class Rule, std::size_t kPairs, class Args, class At,
           class Put>
 TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::size_t i, const At& at,
                                 const std::int8_t* signs, LaneTally& lanes, const Put& put) {
-  const float divisor = args.divisor;
   Pair base[kPairs] = {};
   typename Rule::Acc acc[kPairs][2] = {};
   if constexpr (kDelta) {
     const auto* p = at(args.n_experts);
-    for (int u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
+    for (std::size_t u = 0; u < kPairs; ++u) base[u] = T::load2(p + u * kPair);
   }
   const auto for_each_delta = TALLIES_LAMBDA(const auto& step) {
     for (int e = 0; e < args.n_experts; ++e) {
       const auto* p = at(e);
       const ToEntry entry = make_entry<ToEntry>(args, e);
-      for (int u = 0; u < kPairs; ++u) {
+      for (std::size_t u = 0; u < kPairs; ++u) {
         const Pair x = T::load2(p + u * kPair);
-        for (int h = 0; h < 2; ++h) step(entry, kDelta ? x.v[h] - base[u].v[h] : x.v[h], u, h);
+        for (std::size_t h = 0; h < 2; ++h)
+          step(entry, kDelta ? x.v[h] - base[u].v[h] : x.v[h], u, h);
       }
     }
   };
   if constexpr (Looks<ToEntry>) {
     typename ToEntry::Seen seen[2 * kPairs];
-    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
       entry.see(seen[2 * u + h], delta);
     });
     for (auto& one : seen) ToEntry::settle(one, args);
     if constexpr (Doubts<ToEntry>) {
       if (any(but_not(all_if(true), all_sure(seen)))) [[unlikely]] {
         typename ToEntry::Exact exact[2 * kPairs];
-        for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+        for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
           entry.see(exact[2 * u + h], delta);
         });
-        for (int k = 0; k < 2 * kPairs; ++k) ToEntry::settle(seen[k], exact[k], args);
+        for (std::size_t k = 0; k < 2 * kPairs; ++k) ToEntry::settle(seen[k], exact[k], args);
       }
     }
     if constexpr (Together<ToEntry>) {
       F32s deltas[2 * kPairs];
-      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
         deltas[2 * u + h] = delta;
         if (u < kPairs - 1 || h == 0) return;
         Entry entries[2 * kPairs];
         entry.entries(deltas, seen, entries);
-        for (int k = 0; k < 2 * kPairs; ++k)
+        for (std::size_t k = 0; k < 2 * kPairs; ++k)
           Rule::step(acc[k / 2][k % 2], entries[k], entry.weight);
       });
     } else {
-      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+      for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
         Rule::step(acc[u][h], entry(delta, seen[2 * u + h]), entry.weight);
       });
     }
   } else if constexpr (Draws<ToEntry>) {
     U32s elements[kPairs][2];
-    for (int u = 0; u < kPairs; ++u)
+    for (std::size_t u = 0; u < kPairs; ++u)
       for (int h = 0; h < 2; ++h)
         elements[u][h] = unsigned_of(elements_of_half<T>(h)) +
                          static_cast<std::uint32_t>(args.first + i + u * kPair);
-    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
       Rule::step(acc[u][h], entry(delta, elements[u][h]), entry.weight);
     });
   } else {
-    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, int u, int h) {
+    for_each_delta(TALLIES_LAMBDA(const ToEntry& entry, F32s delta, auto u, auto h) {
       Rule::step(acc[u][h], entry(delta), entry.weight);
     });
   }
   F32s merged[kPairs][2];
   I32s watched{};
-  for (int u = 0; u < kPairs; ++u) {
+  for (std::size_t u = 0; u < kPairs; ++u) {
     const auto given = Signs<T>::load2(signs + u * kPair);
     for (int h = 0; h < 2; ++h) {
-      merged[u][h] = Rule::finish(acc[u][h], divisor, zero, given.v[h], lanes);
+      merged[u][h] = Rule::finish(acc[u][h], args.divisor, zero, given.v[h], lanes);
       watched = larger(watched, Rule::watched(acc[u][h]));
     }
   }
   put(TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
     Pair results[kPairs];
     I32s largest = watched;
-    for (int u = 0; u < kPairs; ++u) {
+    for (std::size_t u = 0; u < kPairs; ++u) {
       for (int h = 0; h < 2; ++h) {
         const F32s scaled = scale * merged[u][h];
         results[u].v[h] = kDelta ? base[u].v[h] + scaled : scaled;
@@ -255,7 +255,7 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
     }
     const bool is_large = any(greater(largest, all(args.overflow - 1)));
     if (is_large) [[unlikely]] {
-      for (int u = 0; u < kPairs; ++u) {
+      for (std::size_t u = 0; u < kPairs; ++u) {
         const auto given = Signs<T>::load2(signs + u * kPair);
         for (int h = 0; h < 2; ++h) {
           F32s& result = results[u].v[h];
@@ -270,7 +270,7 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
 }
 
 // Puts a block of which n elements count into one output, or into one for each scale.
-template <class Word, int kBlock>
+template <class Word, std::size_t kBlock>
 struct Outputs {
   const CombineArgs& args;
   std::size_t i, n;
@@ -310,8 +310,8 @@ template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {
   using Word = typename T::Word;
   // Two pairs in flight hide the latency of the accumulators; wider spills on 16 registers.
-  constexpr int kPairs = kLanes == 16 && !Looks<ToEntry> ? 2 : 1;
-  constexpr int kBlock = kPairs * kPair;
+  constexpr std::size_t kPairs = kLanes == 16 && !Looks<ToEntry> ? 2 : 1;
+  constexpr std::size_t kBlock = kPairs * kPair;
   const Word* inputs[kMaxExperts + 1];
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);
   inputs[args.n_experts] = static_cast<const Word*>(args.base);

@@ -25,7 +25,8 @@ void drop(const DropArgs& args) {
 
 // Both sums in one sweep: each alone waits for its own additions.
 void sum_drawn(const DropArgs& args, double before[8], double after[8]) {
-  constexpr int kDoubles = kLanes / 2, kVectors = 8 / kDoubles, kBlock = kLanes < 8 ? 8 : kLanes;
+  constexpr std::size_t kDoubles = kLanes / 2, kVectors = 8 / kDoubles,
+                        kBlock = kLanes < 8 ? 8 : kLanes;
   const Chances chances(args.draw.key, args.first);
   const U32s elements = elements_from(args.first);
   const I32s chance = all(args.draw.chance);
@@ -33,7 +34,7 @@ void sum_drawn(const DropArgs& args, double before[8], double after[8]) {
   F64s whole[kVectors], kept[kVectors];
   __builtin_memcpy(whole, before, sizeof whole);
   __builtin_memcpy(kept, after, sizeof kept);
-  const auto add = TALLIES_LAMBDA(F64s * sums, int vector, F32s x) {
+  const auto add = TALLIES_LAMBDA(F64s * sums, std::size_t vector, F32s x) {
     const Doubles sizes = to_doubles(floats_of(magnitude(x)));
     sums[vector % kVectors] = sums[vector % kVectors] + sizes.low;
     sums[(vector + 1) % kVectors] = sums[(vector + 1) % kVectors] + sizes.high;
@@ -41,7 +42,7 @@ void sum_drawn(const DropArgs& args, double before[8], double after[8]) {
   for_each_block<kBlock>(
       &args.x, 1, args.n,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t) {
-        for (int at = 0; at < kBlock; at += kLanes) {
+        for (std::size_t at = 0; at < kBlock; at += kLanes) {
           const F32s x = load<F32s>(rows[0] + first + at);
           const U32s here = elements + static_cast<std::uint32_t>(i + at);
           add(whole, at / kDoubles, x);

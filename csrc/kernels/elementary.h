@@ -9,10 +9,10 @@ namespace {
 
 // For y >= 0; beyond 88, and for NaN, that of 88. 2^k p(r) with y = k ln 2 + r, |r| <= ln 2 / 2.
 // Each step is done for all vectors before the next: each waits for the one before it.
-template <int kVectors>
+template <std::size_t kVectors>
 TALLIES_INLINE void exp_of(F32s (&y)[kVectors]) {
   F32s shifted[kVectors], p[kVectors];
-  for (int i = 0; i < kVectors; ++i) {
+  for (std::size_t i = 0; i < kVectors; ++i) {
     y[i] = floats_of(smaller(bits_of(y[i]), bits_of(all(88.0f))));
     // The sum's last bit is worth 1, so that it rounds to a whole number, which its pattern holds.
     const F32s shifter = all(12582912.0f);
@@ -20,9 +20,9 @@ TALLIES_INLINE void exp_of(F32s (&y)[kVectors]) {
     const F32s k = shifted[i] - shifter;
     y[i] = (y[i] - k * all(0.693359375f)) - k * all(-2.12194440e-4f);
   }
-  for (int i = 0; i < kVectors; ++i) p[i] = all(1.9875691500e-4f);
+  for (std::size_t i = 0; i < kVectors; ++i) p[i] = all(1.9875691500e-4f);
   const auto step = TALLIES_LAMBDA(float term) {
-    for (int i = 0; i < kVectors; ++i) p[i] = p[i] * y[i] + all(term);
+    for (std::size_t i = 0; i < kVectors; ++i) p[i] = p[i] * y[i] + all(term);
   };
   step(1.3981999507e-3f);
   step(8.3334519073e-3f);
@@ -30,7 +30,7 @@ TALLIES_INLINE void exp_of(F32s (&y)[kVectors]) {
   step(1.6666665459e-1f);
   step(5.0000001201e-1f);
   // The lower bits of `shifted` are k, which goes to the exponent.
-  for (int i = 0; i < kVectors; ++i) {
+  for (std::size_t i = 0; i < kVectors; ++i) {
     p[i] = p[i] * (y[i] * y[i]) + y[i] + all(1.0f);
     y[i] = floats_of(bits_of(p[i]) + (bits_of(shifted[i]) << 23));
   }
@@ -58,10 +58,10 @@ TALLIES_INLINE F32s tanh_of(F32s z) {
 }
 
 // The same of several vectors, of which the usual case is looked for once.
-template <int kVectors>
+template <std::size_t kVectors>
 TALLIES_INLINE void tanh_of(F32s (&z)[kVectors]) {
   I32s largest = magnitude(z[0]);
-  for (int i = 1; i < kVectors; ++i) largest = larger(largest, magnitude(z[i]));
+  for (std::size_t i = 1; i < kVectors; ++i) largest = larger(largest, magnitude(z[i]));
   if (!any(greater(largest, bits_of(all(0x1p-12f))))) return;
   for (F32s& one : z) one = tanh_of(one);
 }

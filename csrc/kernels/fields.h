@@ -9,7 +9,7 @@ namespace tallies {
 namespace {
 
 // Elements per block: planes of a block fill vectors of every target.
-constexpr int kFieldBlock = 64;
+constexpr std::size_t kFieldBlock = 64;
 
 template <class Word>
 constexpr int kBits = 8 * sizeof(Word);
@@ -46,12 +46,12 @@ TALLIES_INLINE void split_elements(const SplitArgs& args) {
       inputs, 1 + kHasBase, args.n,
       TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
         Word words[kFieldBlock];
-        for (int lane = 0; lane < kFieldBlock; ++lane)
+        for (std::size_t lane = 0; lane < kFieldBlock; ++lane)
           words[lane] = encoded<kFields>(rows[0][first + lane],
                                          kHasBase ? rows[kHasBase][first + lane] : Word(0));
         for (int plane = 0; plane < int(sizeof(Word)); ++plane) {
           std::uint8_t bytes[kFieldBlock];
-          for (int lane = 0; lane < kFieldBlock; ++lane)
+          for (std::size_t lane = 0; lane < kFieldBlock; ++lane)
             bytes[lane] = static_cast<std::uint8_t>(words[lane] >> 8 * plane);
           std::uint8_t* const to = args.planes[plane] + i;
           if (n == kFieldBlock)
@@ -75,7 +75,7 @@ TALLIES_INLINE void join_elements(const JoinArgs& args) {
           __builtin_memcpy(bases, base + i, sizeof bases);
         else if (kHasBase)
           __builtin_memcpy(bases, base + i, n * sizeof(Word));
-        for (int lane = 0; lane < kFieldBlock; ++lane) {
+        for (std::size_t lane = 0; lane < kFieldBlock; ++lane) {
           Word word = 0;
           for (int plane = 0; plane < int(sizeof(Word)); ++plane)
             word |= Word(Word(rows[plane][first + lane]) << 8 * plane);

@@ -8,7 +8,7 @@ namespace tallies {
 namespace {
 
 // Adds term(x[i], y[i]) to lane i % 8.
-template <int kInputs, class Term>
+template <std::size_t kInputs, class Term>
 TALLIES_INLINE void sum_lanes(const float* const* inputs, std::size_t n_elements, double lanes[8],
                               const Term& term) {
   constexpr int kDoubles = kLanes / 2, kVectors = 8 / kDoubles;
@@ -19,7 +19,7 @@ TALLIES_INLINE void sum_lanes(const float* const* inputs, std::size_t n_elements
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t, std::size_t) {
         for (int v = 0; v < kVectors; ++v) {
           F64s x[kInputs];
-          for (int row = 0; row < kInputs; ++row)
+          for (std::size_t row = 0; row < kInputs; ++row)
             x[row] = to_doubles(load<HalfF32s>(rows[row] + first + v * kDoubles));
           sum[v] = sum[v] + term(x);
         }

@@ -94,7 +94,7 @@ struct LaneBits {
     for (int h = 0; h < 2; ++h) bits[h] = all(1) << elements_of_half<T>(h);
   }
   // The mask of half h, from the bits of kPair elements.
-  TALLIES_INLINE Mask of(std::uint32_t packed, int h) const {
+  TALLIES_INLINE Mask of(std::uint32_t packed, std::size_t h) const {
     return common_bits(all(static_cast<std::int32_t>(packed)), bits[h]);
   }
 };

@@ -18,8 +18,8 @@ struct LowRank {
 // memory at no cost where the product is the only use of it; the same number in a register, for two
 // vectors, takes a third more time (Zen 4). Others have 16 registers, and load a number for four
 // vectors, which they multiply from memory.
-constexpr int kBlockRows = kLanes == 16 ? 8 : 3, kBlockVectors = kLanes == 16 ? 1 : 4;
-constexpr int kBlockColumns = kBlockVectors * kLanes;
+constexpr std::size_t kBlockRows = kLanes == 16 ? 8 : 3, kBlockVectors = kLanes == 16 ? 1 : 4;
+constexpr std::size_t kBlockColumns = kBlockVectors * kLanes;
 
 // A panel of the right factor, widened once for all rows, takes half of the first-level cache, and
 // blocks go along it: rows of many matrices are multiples of 4 KiB apart, so that blocks one below
@@ -51,14 +51,14 @@ struct ProductBlock {
 
 // Sums begin here, or go on from where they were; they end in `out`, or wait. Loops and branches
 // are such that GCC keeps them in registers from the first to the last.
-template <bool kBegins, bool kEnds, int kRows, class T>
+template <bool kBegins, bool kEnds, std::size_t kRows, class T>
 TALLIES_INLINE void multiply_block(const ProductBlock<T>& block) {
   const float* const left = block.left;
   const std::size_t rank = block.rank, n_ranks = block.n_ranks, right_stride = block.right_stride;
   const typename T::Word* right = block.right;
   F32s sum[kRows][kBlockVectors];
-  for (int i = 0; i < kRows; ++i)
-    for (int v = 0; v < kBlockVectors; ++v)
+  for (std::size_t i = 0; i < kRows; ++i)
+    for (std::size_t v = 0; v < kBlockVectors; ++v)
       if constexpr (kBegins)
         sum[i][v] = left[i * rank] * T::in_order(right + v * kLanes);
       else
@@ -66,41 +66,41 @@ TALLIES_INLINE void multiply_block(const ProductBlock<T>& block) {
   if constexpr (kBegins) right += right_stride;
   for (std::size_t k = kBegins; k < n_ranks; ++k, right += right_stride) {
     F32s x[kBlockVectors];
-    for (int v = 0; v < kBlockVectors; ++v) x[v] = T::in_order(right + v * kLanes);
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < kBlockVectors; ++v)
+    for (std::size_t v = 0; v < kBlockVectors; ++v) x[v] = T::in_order(right + v * kLanes);
+    for (std::size_t i = 0; i < kRows; ++i)
+      for (std::size_t v = 0; v < kBlockVectors; ++v)
         sum[i][v] = LowRank::step(sum[i][v], left[i * rank + k], x[v]);
   }
   float* const out = kEnds ? block.out : block.sums;
   const std::size_t stride = kEnds ? block.out_stride : block.sums_stride;
   if constexpr (kEnds)
-    for (int i = 0; i < kRows; ++i)
-      for (int v = 0; v < kBlockVectors; ++v) {
+    for (std::size_t i = 0; i < kRows; ++i)
+      for (std::size_t v = 0; v < kBlockVectors; ++v) {
         const F32s x = load<F32s>(out + i * stride + v * kLanes);
         sum[i][v] = LowRank::finish(x, block.scale, sum[i][v]);
       }
   // After all loads: one just behind a store to a multiple of 4 KiB away would wait for it.
-  for (int i = 0; i < kRows; ++i)
-    for (int v = 0; v < kBlockVectors; ++v) store(out + i * stride + v * kLanes, sum[i][v]);
+  for (std::size_t i = 0; i < kRows; ++i)
+    for (std::size_t v = 0; v < kBlockVectors; ++v) store(out + i * stride + v * kLanes, sum[i][v]);
 }
 
 // A block of fewer columns, in a copy that is whole.
-template <bool kBegins, bool kEnds, int kRows, class T>
+template <bool kBegins, bool kEnds, std::size_t kRows, class T>
 void multiply_last(ProductBlock<T> block, std::size_t n_columns) {
   float copy[kRows][kBlockColumns] = {};
   float* const out = block.out;
   const std::size_t stride = block.out_stride;
-  for (int i = 0; i < kRows; ++i)
+  for (std::size_t i = 0; i < kRows; ++i)
     for (std::size_t j = 0; j < n_columns; ++j) copy[i][j] = out[i * stride + j];
   block.out = copy[0];
   block.out_stride = kBlockColumns;
   multiply_block<kBegins, kEnds, kRows>(block);
-  for (int i = 0; i < kRows; ++i)
+  for (std::size_t i = 0; i < kRows; ++i)
     for (std::size_t j = 0; j < n_columns; ++j) out[i * stride + j] = copy[i][j];
 }
 
 // The blocks of all rows, along a panel whose blocks are `next` apart.
-template <bool kBegins, bool kEnds, int kRows = kBlockRows, class T>
+template <bool kBegins, bool kEnds, std::size_t kRows = kBlockRows, class T>
 void multiply_panel(const ProductBlock<T>& panel, std::size_t next, std::size_t n_rows,
                     std::size_t n_columns, std::size_t row = 0) {
   for (; row + kRows <= n_rows; row += kRows) {
@@ -141,7 +141,8 @@ TALLIES_INLINE void widen_panel(const typename T::Word* right, std::size_t strid
           last[j] = column + j < n_columns ? from[j] : typename T::Word{};
         row = last;
       }
-      for (int at = 0; at < kBlockColumns; at += kLanes) store(to + at, T::in_order(row + at));
+      for (std::size_t at = 0; at < kBlockColumns; at += kLanes)
+        store(to + at, T::in_order(row + at));
     }
   }
 }

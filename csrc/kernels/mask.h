@@ -9,7 +9,7 @@ namespace tallies {
 namespace {
 
 // Elements per block: a multiple of 8 in every target, so that blocks start on bytes.
-constexpr int kMaskBlock = 64;
+constexpr std::size_t kMaskBlock = 64;
 
 TALLIES_INLINE void store_bits(std::uint8_t* out, std::uint64_t bits, std::size_t n) {
   if (n < kMaskBlock) bits &= (std::uint64_t(1) << n) - 1;
@@ -17,7 +17,7 @@ TALLIES_INLINE void store_bits(std::uint8_t* out, std::uint64_t bits, std::size_
 }
 
 // Up to n bits of a block of kBlock, a multiple of 8, at one constant size where it is whole.
-template <int kBlock>
+template <std::size_t kBlock>
 TALLIES_INLINE std::uint64_t load_bits(const std::uint8_t* in, std::size_t n) {
   std::uint64_t bits = 0;
   if (n == kBlock)
@@ -28,14 +28,14 @@ TALLIES_INLINE std::uint64_t load_bits(const std::uint8_t* in, std::size_t n) {
 }
 
 // Packs test(x) or, of two inputs, test(x, y).
-template <int kInputs, class Test>
+template <std::size_t kInputs, class Test>
 TALLIES_INLINE void pack(const Test& test, const float* const (&inputs)[kInputs], std::uint8_t* out,
                          std::size_t n_elements) {
   for_each_block<kMaskBlock>(
       inputs, kInputs, n_elements,
       TALLIES_LAMBDA(const float* const* rows, std::size_t first, std::size_t i, std::size_t n) {
         std::uint64_t word = 0;
-        for (int lane = 0; lane < kMaskBlock; lane += kLanes) {
+        for (std::size_t lane = 0; lane < kMaskBlock; lane += kLanes) {
           const F32s x = load<F32s>(rows[0] + first + lane);
           Mask set;
           if constexpr (kInputs == 1)
@@ -69,24 +69,26 @@ void consensus_mask(const std::uint8_t* const* masks, int n_masks, int at_least,
                     std::size_t n_elements) {
   const std::size_t n_bytes = (n_elements + 7) / 8;
   const Claimed<U64s> claimed(n_masks, at_least);
-  map_blocks<static_cast<int>(sizeof(U64s))>(
+  map_blocks<sizeof(U64s)>(
       masks, n_masks, out, n_bytes,
       TALLIES_LAMBDA(const std::uint8_t* const* rows, std::size_t first, std::uint8_t* to) {
         store(to, claimed(TALLIES_LAMBDA(int row) { return load<U64s>(rows[row] + first); }));
       });
-  if (n_elements % 8 != 0) out[n_bytes - 1] &= (1u << n_elements % 8) - 1;
+  if (n_elements % 8 != 0)
+    out[n_bytes - 1] &= static_cast<std::uint8_t>((1u << n_elements % 8) - 1);
 }
 
 // Returns the bits of the largest magnitude of the float32 results. All arrays but the mask are of
 // type T; the base comes first, the shared vector, if there is one, second.
-template <class T, int kInputs, class Rebuild>
+template <class T, std::size_t kInputs, class Rebuild>
 TALLIES_INLINE std::int32_t rebuild(const Rebuild& element, const void* const (&arrays)[kInputs],
                                     const std::uint8_t* mask, void* out, std::size_t n_elements) {
   using Word = typename T::Word;
   const LaneBits<T> lanes;
   I32s largest{};
   const Word* inputs[kInputs];
-  for (int row = 0; row < kInputs; ++row) inputs[row] = static_cast<const Word*>(arrays[row]);
+  for (std::size_t row = 0; row < kInputs; ++row)
+    inputs[row] = static_cast<const Word*>(arrays[row]);
   Word* const to = static_cast<Word*>(out);
   for_each_block<kMaskBlock>(
       inputs, kInputs, n_elements,
@@ -94,11 +96,12 @@ TALLIES_INLINE std::int32_t rebuild(const Rebuild& element, const void* const (&
         const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
         Word last[kMaskBlock];
         Word* const block = n == kMaskBlock ? to + i : last;
-        for (int row = 0; row < kInputs; ++row) prefetch_block(rows[row] + first, kMaskBlock);
-        for (int at = 0; at < kMaskBlock; at += kPair) {
+        for (std::size_t row = 0; row < kInputs; ++row)
+          prefetch_block(rows[row] + first, kMaskBlock);
+        for (std::size_t at = 0; at < kMaskBlock; at += kPair) {
           Pair result = T::load2(rows[0] + first + at), shared{};
           if constexpr (kInputs == 2) shared = T::load2(rows[1] + first + at);
-          for (int h = 0; h < 2; ++h) {
+          for (std::size_t h = 0; h < 2; ++h) {
             const Mask in = lanes.of(static_cast<std::uint32_t>(word >> at), h);
             result.v[h] = element(in, result.v[h], shared.v[h]);
             largest = larger(largest, magnitude(result.v[h]));
@@ -136,8 +139,8 @@ std::int32_t apply_merged(const void* base, const float* merged, const std::uint
         const float* const shared = n == kPair ? merged + i : padded;
         Word last[kPair];
         Word* const block = n == kPair ? to + i : last;
-        for (int h = 0; h < 2; ++h) {
-          const int at = h * kLanes;
+        for (std::size_t h = 0; h < 2; ++h) {
+          const std::size_t at = h * kLanes;
           const F32s x = T::in_order(rows[0] + first + at);
           const F32s result =
               element(lanes.of(static_cast<std::uint32_t>(word), h), x, load<F32s>(shared + at));

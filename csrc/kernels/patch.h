@@ -39,7 +39,7 @@ TALLIES_INLINE bool is_worth_skipping(std::uint64_t word, std::ptrdiff_t n,
 // Prefetches into the second-level cache what lies as far ahead as a caller has elements that it
 // takes together, for other reads of them as well: memory would be idle meanwhile.
 template <class Word>
-TALLIES_INLINE void prefetch_later(const Word* p, int n_elements) {
+TALLIES_INLINE void prefetch_later(const Word* p, std::size_t n_elements) {
   for (std::size_t byte = 0; byte < n_elements * sizeof(Word); byte += 64)
     __builtin_prefetch(reinterpret_cast<const char*>(p) + kComparedTogether + byte, 0, 2);
 }

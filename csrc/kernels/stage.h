@@ -11,13 +11,13 @@ TALLIES_INLINE F32s keep_if(Mask passes, F32s x, F32s y) {
   return select(either(passes, unordered(x)), y, F32s{});
 }
 
-template <int kInputs>
+template <std::size_t kInputs>
 struct Rows {
   const float* at[kInputs];
 };
 
 // out = body(rows, at, i) for kLanes elements, which lie at rows[...] + at and start at element i.
-template <int kInputs, class Body>
+template <std::size_t kInputs, class Body>
 TALLIES_INLINE void change(const Rows<kInputs>& inputs, float* out, std::size_t n_elements,
                            const Body& body) {
   for_each_block<kLanes>(

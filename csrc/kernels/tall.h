@@ -12,7 +12,7 @@ namespace {
 template <class T>
 std::int32_t tall(const TallArgs& args) {
   using Word = typename T::Word;
-  constexpr int kVectors = kMaskBlock / kLanes;
+  constexpr std::size_t kVectors = kMaskBlock / kLanes;
   const Word* inputs[kMaxExperts + 1];
   for (int e = 0; e < args.n_experts; ++e) inputs[e] = static_cast<const Word*>(args.experts[e]);
   inputs[args.n_experts] = static_cast<const Word*>(args.base);
@@ -23,29 +23,29 @@ std::int32_t tall(const TallArgs& args) {
       TALLIES_LAMBDA(const Word* const* rows, std::size_t first, std::size_t i, std::size_t n) {
         F32s base[kVectors], sum[kVectors] = {};
         prefetch_block(rows[args.n_experts] + first, kMaskBlock);
-        for (int v = 0; v < kVectors; ++v)
+        for (std::size_t v = 0; v < kVectors; ++v)
           base[v] = T::in_order(rows[args.n_experts] + first + v * kLanes);
         for (int e = 0; e < args.n_experts; ++e) {
           prefetch_block(rows[e] + first, kMaskBlock);
-          for (int v = 0; v < kVectors; ++v)
+          for (std::size_t v = 0; v < kVectors; ++v)
             sum[v] = sum[v] + (T::in_order(rows[e] + first + v * kLanes) - base[v]);
         }
         Word last[kMaskBlock];
         Word* const to = n == kMaskBlock ? shared + i : last;
-        for (int v = 0; v < kVectors; ++v) {
+        for (std::size_t v = 0; v < kVectors; ++v) {
           largest = larger(largest, magnitude(sum[v]));
           T::store_in_order(to + v * kLanes, canonical(sum[v]));
         }
         if (n != kMaskBlock) __builtin_memcpy(shared + i, last, n * sizeof(Word));
         for (int e = 0; e < args.n_experts; ++e) {
           F32s x[kVectors], rest[kVectors];
-          for (int v = 0; v < kVectors; ++v) {
+          for (std::size_t v = 0; v < kVectors; ++v) {
             x[v] = T::in_order(rows[e] + first + v * kLanes) - base[v];
             rest[v] = Tall::rest(x[v], sum[v]);
           }
           for (int k = e * args.n_lambdas; k < (e + 1) * args.n_lambdas; ++k) {
             std::uint64_t word = 0;
-            for (int v = 0; v < kVectors; ++v) {
+            for (std::size_t v = 0; v < kVectors; ++v) {
               const Mask set = Tall{args.lambdas[k]}.beside(x[v], rest[v]);
               word |= std::uint64_t(bits(set)) << v * kLanes;
             }

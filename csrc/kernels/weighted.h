@@ -19,9 +19,9 @@ TALLIES_INLINE void expand(const Word* const* inputs, int n_inputs, const std::u
         const std::uint64_t word = load_bits<kMaskBlock>(mask + i / 8, n);
         float last[kMaskBlock];
         float* const block = n == kMaskBlock ? out + i : last;
-        for (int at = 0; at < kMaskBlock; at += kPair)
-          for (int h = 0; h < 2; ++h) {
-            const int lane = at + h * kLanes;
+        for (std::size_t at = 0; at < kMaskBlock; at += kPair)
+          for (std::size_t h = 0; h < 2; ++h) {
+            const std::size_t lane = at + h * kLanes;
             const Mask kept = lanes.of(static_cast<std::uint32_t>(word >> at), h);
             store(block + lane, select(kept, inside(rows, first + lane), outside));
           }
@@ -50,41 +50,41 @@ void decode_signs(const std::uint8_t* mask, float magnitude, float* out, std::si
       TALLIES_LAMBDA(const float* const*, std::size_t) { return plus; });
 }
 
-template <int kRows>
+template <std::size_t kRows>
 void add_scaled_rows(float* total, const float* const* rows, const float* factors,
                      std::size_t n_elements) {
   const float* inputs[kRows + 1] = {total};
-  for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
+  for (std::size_t row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
   map_blocks<kPair>(
       inputs, kRows + 1, total, n_elements,
       TALLIES_LAMBDA(const float* const* in, std::size_t first, float* to) {
-        for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kPair);
-        for (int at = 0; at < kPair; at += kLanes) {
+        for (std::size_t row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kPair);
+        for (std::size_t at = 0; at < kPair; at += kLanes) {
           F32s sum = load<F32s>(in[0] + first + at);
-          for (int row = 0; row < kRows; ++row)
+          for (std::size_t row = 0; row < kRows; ++row)
             sum = sum + factors[row] * load<F32s>(in[row + 1] + first + at);
           store(to + at, sum);
         }
       });
 }
 
-template <int kRows>
+template <std::size_t kRows>
 void dots_rows(const float* x, const float* const* rows, std::size_t n_elements,
                double (*lanes)[8]) {
-  constexpr int kDoubles = kLanes / 2, kVectors = 8 / kDoubles, kBlock = 16;
+  constexpr std::size_t kDoubles = kLanes / 2, kVectors = 8 / kDoubles, kBlock = 16;
   const float* inputs[kRows + 1] = {x};
-  for (int row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
+  for (std::size_t row = 0; row < kRows; ++row) inputs[row + 1] = rows[row];
   F64s sum[kRows][kVectors] = {};
   for_each_block<kBlock>(
       inputs, kRows + 1, n_elements,
       TALLIES_LAMBDA(const float* const* in, std::size_t first, std::size_t, std::size_t) {
-        const auto wide = TALLIES_LAMBDA(int row, int at) {
+        const auto wide = TALLIES_LAMBDA(std::size_t row, std::size_t at) {
           return to_doubles(load<HalfF32s>(in[row] + first + at));
         };
-        for (int row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kBlock);
-        for (int at = 0; at < kBlock; at += kDoubles) {
+        for (std::size_t row = 1; row <= kRows; ++row) prefetch_block(in[row] + first, kBlock);
+        for (std::size_t at = 0; at < kBlock; at += kDoubles) {
           const F64s left = wide(0, at);
-          for (int row = 0; row < kRows; ++row) {
+          for (std::size_t row = 0; row < kRows; ++row) {
             F64s& lane = sum[row][at / kDoubles % kVectors];
             lane = lane + left * wide(row + 1, at);
           }

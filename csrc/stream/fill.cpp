@@ -1,6 +1,7 @@
 #include "stream/fill.h"
 
 #include <algorithm>
+#include <set>
 
 #include "stream/held.h"
 
@@ -9,11 +10,13 @@ namespace tallies {
 bool fill(const Files& files, const std::vector<Job>& jobs, const Limits& limits,
           const Progress& progress) {
   std::vector<Job> filled;
+  std::set<const Held*> seen;
   for (const Job& job : jobs) {
     Job one = job;
     one.outputs.clear();
-    std::erase_if(one.inputs, [](const Array& array) {
-      return !array.held || array.held->state != Held::State::empty;
+    std::erase_if(one.inputs, [&](const Array& array) {
+      return !array.held || array.held->state != Held::State::empty ||
+             !seen.insert(array.held.get()).second;
     });
     if (!one.inputs.empty()) filled.push_back(std::move(one));
   }

@@ -32,8 +32,8 @@ void HeldArrays::Free::operator()(char* data) const { ::operator delete[](data, 
 std::vector<std::size_t> HeldArrays::hold(std::vector<Job>& jobs,
                                           const std::vector<std::size_t>& which,
                                           std::size_t most_bytes) {
-  for (Job& job : jobs)
-    for (Array& array : job.inputs) array.held = nullptr;
+  rooms_.clear();
+  for (Job& job : jobs) join(job);
   std::vector<std::size_t> fitting(which.size());
   std::size_t n_all = 0;
   for (std::size_t i = 0; i < which.size(); ++i) {
@@ -55,16 +55,29 @@ std::vector<std::size_t> HeldArrays::hold(std::vector<Job>& jobs,
   }
   char* at = memory_.get();
   for (std::size_t i = 0; i < which.size(); ++i) {
-    Job& job = jobs[which[i]];
-    for (Array& array : job.inputs) {
-      if (fitting[i] == 0 || !can_hold(array) || array.held) continue;
+    const Job& job = jobs[which[i]];
+    for (const Array& array : job.inputs) {
+      if (fitting[i] == 0 || !can_hold(array)) continue;
       const std::size_t n_bytes = array.bytes(0, job.n_elements).n;
-      array.held = std::make_shared<Held>(at, n_bytes);
-      at += bytes_apart(n_bytes);
+      std::shared_ptr<Held>& room = rooms_[{array.file, array.offset, n_bytes}];
+      if (!room) {
+        room = std::make_shared<Held>(at, n_bytes);
+        at += bytes_apart(n_bytes);
+      }
       held[i] += n_bytes;
     }
   }
+  for (Job& job : jobs) join(job);
   return held;
+}
+
+void HeldArrays::join(Job& job) const {
+  for (Array& array : job.inputs) {
+    array.held = nullptr;
+    if (rooms_.empty() || !can_hold(array)) continue;
+    const auto found = rooms_.find({array.file, array.offset, array.bytes(0, job.n_elements).n});
+    if (found != rooms_.end()) array.held = found->second;
+  }
 }
 
 HeldRun::HeldRun(const std::vector<Job>& jobs) : jobs_(jobs) {

@@ -3,7 +3,9 @@
 
 #include <atomic>
 #include <cstddef>
+#include <map>
 #include <memory>
+#include <tuple>
 #include <vector>
 
 #include "stream/tiling.h"
@@ -24,17 +26,21 @@ struct Held {
 class HeldArrays {
  public:
   // Gives room to what lies in files of these jobs, job by job as long as so many bytes are enough,
-  // and takes it from all other jobs. The memory of the last time is used again if it is enough.
-  // Returns the bytes of arrays that have room, of each of the jobs.
+  // and takes it from what other jobs alone have. The memory of the last time is used again if it
+  // is enough. Returns the bytes of arrays that have room, of each of the jobs.
   std::vector<std::size_t> hold(std::vector<Job>& jobs, const std::vector<std::size_t>& which,
                                 std::size_t most_bytes);
+  // Shares the rooms that there are with a job that has the same arrays.
+  void join(Job& job) const;
 
  private:
+  using Key = std::tuple<int, std::uint64_t, std::size_t>;  // file, offset and bytes
   struct Free {
     void operator()(char* data) const;
   };
   std::unique_ptr<char, Free> memory_;
   std::size_t capacity_ = 0;
+  std::map<Key, std::shared_ptr<Held>> rooms_;
 };
 
 // The jobs of one run: arrays that are held already lie in memory there, and those that the run

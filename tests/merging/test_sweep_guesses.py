@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from tests.support.checkpoints import Model, assert_same_tensors, read, write
 from tests.support.merges import request
 from tests.support.misleading import DTYPES
 from tests.support.outputs import at_combine, fail
+from tests.support.sampling import not_held
 from tests.support.sweeps import all_files, alone, assert_as_alone, rows_of
 
 GRID: dict[str, list[Any]] = {"density": [0.1, 0.3, 1], "lambda": [1, 0.5]}
@@ -52,11 +54,12 @@ class Watched(Plan):
 
 
 @pytest.fixture(autouse=True)
-def watched(monkeypatch: pytest.MonkeyPatch) -> type[Watched]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Watched]]:
     monkeypatch.setattr(sweep_run, "Plan", Watched)
     for notes in (Watched.samples, Watched.selected, Watched.settled):
         notes.clear()
-    return Watched
+    with not_held():
+        yield Watched
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -33,6 +33,9 @@ TALLIES_INLINE Mask but_not(Mask a, Mask b) { return _kandn_mask16(b, a); }
 TALLIES_INLINE Mask all_if(bool set) { return set ? 0xffff : 0; }
 TALLIES_INLINE bool any(Mask m) { return m != 0; }
 TALLIES_INLINE std::uint32_t bits(Mask m) { return m; }
+TALLIES_INLINE std::uint32_t count_of(Mask m) {
+  return static_cast<std::uint32_t>(__builtin_popcount(m));
+}
 TALLIES_INLINE Mask common_bits(I32s a, I32s b) {
   return _mm512_test_epi32_mask((__m512i)a, (__m512i)b);
 }

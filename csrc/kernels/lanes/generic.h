@@ -15,7 +15,8 @@ namespace {
 // The first bit of each lane of a mask.
 TALLIES_INLINE std::uint32_t bits(I32s mask) {
   std::uint32_t out = 0;
-  for (int lane = 0; lane < kLanes; ++lane) out |= (mask[lane] & 1u) << lane;
+  for (int lane = 0; lane < kLanes; ++lane)
+    out |= (static_cast<std::uint32_t>(mask[lane]) & 1u) << lane;
   return out;
 }
 

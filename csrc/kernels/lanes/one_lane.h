@@ -55,6 +55,7 @@ TALLIES_INLINE Mask but_not(Mask a, Mask b) { return a && !b; }
 TALLIES_INLINE Mask all_if(bool set) { return set; }
 TALLIES_INLINE bool any(Mask m) { return m; }
 TALLIES_INLINE std::uint32_t bits(Mask m) { return m; }
+TALLIES_INLINE std::uint32_t count_of(Mask m) { return m; }
 TALLIES_INLINE Mask common_bits(I32s a, I32s b) { return (a & b) != 0; }
 TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) { return m ? yes : no; }
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) { return m ? yes : no; }
@@ -65,7 +66,7 @@ TALLIES_INLINE I32s smaller(I32s a, I32s b) { return a < b ? a : b; }
 TALLIES_INLINE std::int32_t largest_lane(I32s v) { return v; }
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {
-  return v;
+  return static_cast<Total>(v);
 }
 
 // a * b + c with one rounding.

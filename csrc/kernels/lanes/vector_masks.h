@@ -21,6 +21,9 @@ TALLIES_INLINE Mask but_not(Mask a, Mask b) { return a & ~b; }
 TALLIES_INLINE Mask all_if(bool set) { return all(set ? -1 : 0); }
 TALLIES_INLINE Mask common_bits(I32s a, I32s b) { return (a & b) != 0; }
 TALLIES_INLINE bool any(Mask m) { return bits(m) != 0; }
+TALLIES_INLINE std::uint32_t count_of(Mask m) {
+  return static_cast<std::uint32_t>(__builtin_popcount(bits(m)));
+}
 TALLIES_INLINE I32s select(Mask m, I32s yes, I32s no) { return (yes & m) | (no & ~m); }
 TALLIES_INLINE F32s select(Mask m, F32s yes, F32s no) {
   return (F32s)select(m, (I32s)yes, (I32s)no);

@@ -61,7 +61,7 @@ struct Doubles {
 template <class Total>
 TALLIES_INLINE Total total(I32s v) {
   Total sum = 0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  for (int lane = 0; lane < kLanes; ++lane) sum += static_cast<Total>(v[lane]);
   return sum;
 }
 

@@ -15,7 +15,7 @@ from .._core import CancelledVotes, CombineResult, CombineTask, Limits, Mended, 
 from .joint_guesses import Guessing, JointGuesses, Key, Proof
 from .operands import Place
 from .shared_selection import select_together
-from .waiting import OneResult, Settling, Sure, Survey, WaitingCombine
+from .waiting import Holding, OneResult, Settling, Sure, Survey, WaitingCombine
 
 
 class SharedPlan:
@@ -74,6 +74,9 @@ class SharedPlan:
                 return self._guess(guessing, len(waiting))
             if surveys:
                 return self._survey(surveys)
+            holding = {n: one for n, one in waiting.items() if isinstance(one, Holding)}
+            if holding:
+                return self._hold(holding)
             keys = self._next(combining)
         self._combine(keys, combining)
         return {n: None for n, one in combining.items() if not one.left}
@@ -93,13 +96,25 @@ class SharedPlan:
         """Return the slice to merge for each that is asked for."""
         return {key: key for key in keys}
 
+    def _hold(self, holding: Mapping[int, Holding]) -> dict[int, list[int]]:
+        """Keep in memory what these merges want to, or nothing where they want different tensors.
+
+        Passes of merges that want none find there what they read of the same tensors.
+        """
+        wanted = {one.jobs for one in holding.values()}
+        jobs = wanted.pop() if len(wanted) == 1 else ()
+        held = self.plan.hold(jobs=jobs, n_bytes=min(one.n_bytes for one in holding.values()))
+        return {n: held or [0] * len(one.jobs) for n, one in holding.items()}
+
     def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
         selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}
         found = select_together(self.plan, selecting, self._n_experts, self._surveyed)
         for number, one in surveys.items():
             if number not in selecting:
                 call = getattr(self.plan, one.name)
-                found[number] = call(**one.options, progress=self._surveyed)
+                # What is to be held counts when it is surveyed and combined.
+                progress = None if one.name == "fill" else self._surveyed
+                found[number] = call(**one.options, progress=progress)
         return found
 
     def _guess(self, asked: Mapping[int, Guessing], n_waiting: int) -> dict[int, Any]:

@@ -10,7 +10,7 @@ from .joint_guesses import Guessing, SettledShare, Share
 from .operands import Place
 from .shared_plan import SharedPlan
 from .side_by_side import Ask
-from .waiting import OneResult, Settling, Sure, Survey, WaitingCombine, key_of
+from .waiting import Holding, OneResult, Settling, Sure, Survey, WaitingCombine, key_of
 
 
 class StandIn:
@@ -37,8 +37,9 @@ class StandIn:
         self._shared.add(self._number, n_elements, inputs, outputs)
 
     def hold(self, *, jobs: Sequence[int], n_bytes: int) -> list[int]:
-        """Keep nothing: other merges may be at other tensors."""
-        return [0] * len(jobs)
+        """Keep tensors in memory, if all merges that want to keep some are at the same ones."""
+        found: list[int] = self._ask(Holding(tuple(jobs), n_bytes))
+        return found
 
     def combine(
         self,

@@ -42,6 +42,14 @@ class Survey:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Holding:
+    """Tensors that a merge wants to be kept in memory, and the bytes that they may take."""
+
+    jobs: tuple[int, ...]
+    n_bytes: int
+
+
 @dataclass
 class WaitingCombine:
     """A combine that a merge waits for, and what of it is done."""
