@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
-import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from ..checkpoint.data import whole
 from ..checkpoint.json_text import json_object, read_text
@@ -26,6 +22,7 @@ from ..recipe.places import Places
 from ..spec.dtypes import DTYPES
 from .content import content_in_place
 from .frames import decoded, fields_of
+from .held import file_in_memory, file_without_name
 from .kept import KeptFile, checksum
 from .layout import (
     PartEntries,
@@ -95,7 +92,9 @@ class Patch:
             StorageError: A file cannot be read.
         """
         paths = {tensor.path for tensor in self.entries.values()} - self.memory.keys()
-        return replace(self, memory={**self.memory, **{path: _bytes_of(path) for path in paths}})
+        return replace(
+            self, memory={**self.memory, **{path: file_in_memory(path) for path in paths}}
+        )
 
     def part(self, tensor: TensorChange, number: int, threads: int = 1) -> PartChange:
         """Read the changes of a part of a tensor.
@@ -258,33 +257,8 @@ def _open_file(path: Path, label: str) -> Patch:
 
 def _open_bytes(data: bytes, label: str) -> Patch:
     """Open the bytes of a file as a file without a name, so that all are read alike."""
-    file = os.memfd_create("tallies-patch", os.MFD_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(file, view) :]
-        patch = _open_file(Path(f"/proc/self/fd/{file}"), label)
-        # Private pages, so that whoever takes memory that may be written takes this as it is.
-        memory = memoryview(mmap.mmap(file, len(data), access=mmap.ACCESS_COPY))
-        patch = replace(patch, memory={patch.path: memory})
-    except BaseException:
-        os.close(file)
-        raise
-    weakref.finalize(patch, os.close, file)
-    return patch
-
-
-def _bytes_of(path: Path) -> memoryview:
-    """Read a file into memory that may be written and that nobody has filled with zeros."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            room = np.empty(os.fstat(file.fileno()).st_size, np.uint8).data
-            at = 0
-            while at < len(room) and (n := file.readinto(room[at:])):
-                at += n
-            return room[:at]
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    path, memory = file_without_name(data)
+    return replace(_open_file(path, label), memory={path: memory})
 
 
 def _checked(patch: Patch) -> Patch:
