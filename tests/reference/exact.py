@@ -240,7 +240,7 @@ def pcb(x: Doubles, ratio: float = 0.2, weights: Any = None) -> Exact:
     errors = np.abs(scores).max(axis=(1, 2), keepdims=True) / width
     doubts = (errors * (np.abs(values) + np.abs(value))).sum(0) / divisor
     size = (shares * np.abs(values)).sum(0) / divisor + np.where(shares.any(0), doubts, 0)
-    # Where the only share may be none, or none may be one, the result is zero or a value.
+    # The result is zero or a value if the only share may be none, or none may be one.
     some = np.abs(scores - least) <= SLACK * errors * width
     return Exact(value, size, (shares.sum(0) <= SLACK * errors.sum()) & some.any(axis=0))
 

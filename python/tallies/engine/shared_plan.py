@@ -112,7 +112,7 @@ class SharedPlan:
         for number, one in surveys.items():
             if number not in selecting:
                 call = getattr(self.plan, one.name)
-                # What is to be held counts when it is surveyed and combined.
+                # Arrays that are to be held count when they are surveyed and combined.
                 progress = None if one.name == "fill" else self._surveyed
                 found[number] = call(**one.options, progress=progress)
         return found
