@@ -5,9 +5,9 @@ NumPy, more than 5 s of processor time three times in a row, 512 MiB of memory m
 files opened outside the folder are findings: they are written to build/fuzz and end the run with
 status 1.
 
-A seed gives the same cases in the same order on every machine, so that a slower one runs fewer of
-them and no others. The checks of a change name one seed, whose cases were run four times as far:
-they fail for nothing but the change. Without a seed each run tries cases of its own.
+A seed gives the same cases in the same order, so that a slower machine runs fewer of them and no
+others. The checks of a change name one seed, whose cases were run further than the checks go: they
+fail for nothing but the change. Without a seed each run tries cases of its own.
 """
 
 from __future__ import annotations
