@@ -81,18 +81,6 @@ def test_help_needs_no_heavy_library() -> None:
     assert done.stdout.endswith("[]\n")
 
 
-def test_a_plan_looks_for_no_plugins(models: Path) -> None:
-    request = ["plan", "--method", "linear", "--model", "a", "--model", "b"]
-    code = (
-        f"import sys; sys.argv[1:] = {request}\n"
-        "from tallies.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as done: print(done.code, 'importlib.metadata' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("\n0 False\n")
-
-
 # inspect, methods, info
 
 
