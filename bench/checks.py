@@ -9,7 +9,6 @@ is in both columns. Sizes and times of files are asked for in both as well.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import tempfile
 import time
@@ -22,9 +21,9 @@ import tallies
 from tallies.engine.combining import Combining
 from tallies.merging.result import MergeResult
 
-from .support import checkpoints
+from .support import checkpoints, layers
 from .support.checkpoints import Llama
-from .support.harness import Row, note, save, table
+from .support.harness import Row, table
 
 _MOST = 0.1
 """The share of a merge's time that the checks may take."""
@@ -104,18 +103,7 @@ def show(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench.checks", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=7, help="samples; default: 7")
-    parser.add_argument("--layers", type=int, default=2, help="of a Llama of 1B; default: 2")
-    parser.add_argument("--name", default="checks", help="of the result; default: checks")
-    parser.add_argument("--directory", type=Path, help="for the models; default: a temporary one")
-    asked = parser.parse_args(arguments)
-    llama = Llama(num_hidden_layers=asked.layers, vocab_size=32000)
-    with tempfile.TemporaryDirectory() as temporary:
-        rows = run(llama, asked.directory or Path(temporary), asked.repeat)
-    print(show(rows))
-    settings = {"repeat": asked.repeat, "parameters": llama.n_parameters}
-    note(f"-> {save(asked.name, rows, settings)}")
+    layers.command(arguments, "checks", __doc__, 7, run, show)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Seconds of work do not depend on who else uses the machine as seconds on the clo
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,9 +17,9 @@ from unittest import mock
 import tallies
 from tallies.engine.surveys.trims import Trims
 
-from .support import checkpoints
+from .support import checkpoints, layers
 from .support.checkpoints import Llama
-from .support.harness import Row, note, save, table
+from .support.harness import Row, table
 
 _ONE_PASS: dict[str, Any] = {"density": 1.0}
 _TWO_PASSES: dict[str, Any] = {"density": 0.2, "scope": "tensor"}
@@ -104,18 +103,7 @@ def show(rows: Sequence[Row]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark that the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=5, help="samples; default: 5")
-    parser.add_argument("--layers", type=int, default=2, help="of a Llama of 1B; default: 2")
-    parser.add_argument("--name", default="stages", help="of the result; default: stages")
-    parser.add_argument("--directory", type=Path, help="for the models; default: a temporary one")
-    asked = parser.parse_args(arguments)
-    llama = Llama(num_hidden_layers=asked.layers, vocab_size=32000)
-    with tempfile.TemporaryDirectory() as temporary:
-        rows = run(llama, asked.directory or Path(temporary), asked.repeat)
-    print(show(rows))
-    settings = {"repeat": asked.repeat, "parameters": llama.n_parameters}
-    note(f"-> {save(asked.name, rows, settings)}")
+    layers.command(arguments, "stages", __doc__, 5, run, show)
 
 
 if __name__ == "__main__":
