@@ -90,16 +90,19 @@ class Surveyor:
         """
         assert self._survey is not None, "the rule names a survey"
         merge = self._context.merge
+        spared = {job for job in jobs if self._survey.spares(merge.works[job].parameters)}
         sizes = {job: merge.works[job].n_input_bytes for job in jobs}
         most = min(self._room, _MOST_HELD_BYTES)
-        left += [job for job in jobs if sizes[job] > most]
-        fitting = [job for job in jobs if sizes[job] <= most]
+        fitting = [job for job in jobs if job in spared or sizes[job] <= most]
+        left += [job for job in jobs if job not in spared and sizes[job] > most]
+        most_bytes = _BATCH_BYTES if len(spared) == len(jobs) else _HELD_BATCH_BYTES
         # Their bytes count when they are combined.
         context = replace(self._context, merge=replace(merge, progress=None))
-        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
-            held = dict(zip(batch, self._hold(batch), strict=True))
-            left += [job for job in batch if held[job] < sizes[job]]
-            if whole := [job for job in batch if held[job] == sizes[job]]:
+        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=most_bytes):
+            ranked = [job for job in batch if job not in spared]
+            held = dict(zip(ranked, self._hold(ranked) if ranked else (), strict=True))
+            left += [job for job in ranked if held[job] < sizes[job]]
+            if whole := [job for job in batch if job in spared or held[job] == sizes[job]]:
                 yield whole, self._survey.take(context, [[job] for job in whole])
         self.hold([])
 
@@ -193,10 +196,11 @@ class Surveyor:
         merge = self._context.merge
         if not self._room or self._survey is None:
             return
-        held = self._hold(jobs)
-        for job, n_bytes in zip(jobs, held, strict=True):
-            spared = self._survey.spares(merge.works[job].parameters)
-            self.bytes_held += n_bytes * (self._survey.n_passes - spared)
+        survey = self._survey
+        passes = {job: survey.n_passes - survey.spares(merge.works[job].parameters) for job in jobs}
+        surveyed = [job for job in jobs if passes[job] > 0]
+        for job, n_bytes in zip(surveyed, self._hold(surveyed), strict=True):
+            self.bytes_held += n_bytes * passes[job]
 
     def _hold(self, jobs: Sequence[int]) -> list[int]:
         """Give room to these tensors; return the bytes that are held of each."""
