@@ -113,10 +113,10 @@ class SharedPlan:
 
         Passes of merges that want none find there what they read of the same tensors.
         """
-        wanted = {one.jobs for one in holding.values()}
+        wanted = {one.jobs for one in holding.values() if one.jobs}
         jobs = wanted.pop() if len(wanted) == 1 else ()
         held = self.plan.hold(jobs=jobs, n_bytes=min(one.n_bytes for one in holding.values()))
-        return {n: held or [0] * len(one.jobs) for n, one in holding.items()}
+        return {n: held if one.jobs == jobs else [0] * len(one.jobs) for n, one in holding.items()}
 
     def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
         selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}

@@ -86,23 +86,27 @@ class Surveyor:
 
         Args:
             jobs: The tensors.
-            left: Gets the tensors that have no room, or of which some input cannot be held.
+            left: Gets the tensors that have no room or need none, or of which some input cannot be
+                held.
         """
         assert self._survey is not None, "the rule names a survey"
         merge = self._context.merge
-        spared = {job for job in jobs if self._survey.spares(merge.works[job].parameters)}
         sizes = {job: merge.works[job].n_input_bytes for job in jobs}
         most = min(self._room, _MOST_HELD_BYTES)
-        fitting = [job for job in jobs if job in spared or sizes[job] <= most]
-        left += [job for job in jobs if job not in spared and sizes[job] > most]
-        most_bytes = _BATCH_BYTES if len(spared) == len(jobs) else _HELD_BATCH_BYTES
+
+        def fits(job: int) -> bool:
+            # Where no threshold is searched, a tensor is read but once.
+            spared = self._survey is None or self._survey.spares(merge.works[job].parameters)
+            return sizes[job] <= most and not spared
+
+        fitting = [job for job in jobs if fits(job)]
+        left += [job for job in jobs if not fits(job)]
         # Their bytes count when they are combined.
         context = replace(self._context, merge=replace(merge, progress=None))
-        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=most_bytes):
-            ranked = [job for job in batch if job not in spared]
-            held = dict(zip(ranked, self._hold(ranked) if ranked else (), strict=True))
-            left += [job for job in ranked if held[job] < sizes[job]]
-            if whole := [job for job in batch if job in spared or held[job] == sizes[job]]:
+        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
+            held = dict(zip(batch, self._hold(batch), strict=True))
+            left += [job for job in batch if held[job] < sizes[job]]
+            if whole := [job for job in batch if held[job] == sizes[job]]:
                 yield whole, self._survey.take(context, [[job] for job in whole])
         self.hold([])
 

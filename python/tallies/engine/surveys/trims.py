@@ -42,7 +42,8 @@ class Trims(GuessingSurvey):
 
     def spares(self, parameters: Values) -> bool:
         """Return True where all entries survive, and no threshold is searched."""
-        return all(density >= 1 for density in parameters["density"])
+        densities = parameters.get("density", ())  # a codec has its own
+        return bool(densities) and all(density >= 1 for density in densities)
 
     def check(self, parameters: Sequence[Values], labels: Sequence[str]) -> None:
         """Raise InputError if one threshold is to hold for tensors of different densities."""
