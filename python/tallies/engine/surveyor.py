@@ -95,7 +95,7 @@ class Surveyor:
         most = min(self._room, _MOST_HELD_BYTES)
 
         def fits(job: int) -> bool:
-            # Where no threshold is searched, a tensor is read but once.
+            # A tensor without a search for a threshold is read but once.
             spared = self._survey is None or self._survey.spares(merge.works[job].parameters)
             return sizes[job] <= most and not spared
 
