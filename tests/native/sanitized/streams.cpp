@@ -1,5 +1,5 @@
-// streams FOLDER: adds arrays of files in passes of all kinds, some of them at once, and ends with 1
-// if a sum is wrong.
+// streams FOLDER: adds arrays of files in passes of all kinds, some of them at once, and ends with
+// 1 if a sum is wrong.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -106,9 +106,7 @@ void fail(const Files& files, const Limits& limits, int a, int b) {
     is_thrown = true;
   }
   require(is_thrown, "an error of a tile");
-  const auto slow = [](const Tile&) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(30));
-  };
+  const auto slow = [](const Tile&) { std::this_thread::sleep_for(std::chrono::milliseconds(30)); };
   require(!stream(files, jobs, tiling, limits, slow, [](std::uint64_t) { return false; }),
           "a pass that is stopped");
 }
