@@ -86,7 +86,7 @@ sanitize: $(VENV)/test
 
 # clang-tidy on all sources (.clang-tidy); on the kernels as one instruction set has them.
 tidy: $(VENV)/lint
-	$(BIN)/cmake -S . -B build/tidy -G Ninja -DSKBUILD_PROJECT_VERSION=0 -DTALLIES_CUDA=OFF \
+	$(BIN)/cmake -S . -B build/tidy -DSKBUILD_PROJECT_VERSION=0 -DTALLIES_CUDA=OFF \
 	  -DTALLIES_ONLY_TARGET=$(TARGET) -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
 	ls csrc/*/*.cpp csrc/cpu/targets/$(TARGET).cpp | \
