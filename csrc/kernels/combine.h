@@ -165,6 +165,14 @@ TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
     return ToEntry(args.floors[expert], args.weights[expert]);
 }
 
+// True if zero votes take a sign.
+template <class Rule>
+concept Elects = requires { Rule::kBySum; };
+
+// True if results of the other sign for zero votes may be asked for.
+template <class Put>
+concept PutsOthers = requires(const Put& put) { put.asks_others(); };
+
 // Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
 // from at(n_experts) on. Args are CombineArgs, with host or device pointers. Calls put(write):
 // write(scale, out, lanes) writes the elements, and returns whether some may be NaN or infinite.
@@ -235,14 +243,14 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
   }
   F32s merged[kPairs][2];
   I32s watched{};
-  for (std::size_t u = 0; u < kPairs; ++u) {
-    const auto given = Signs<T>::load2(signs + u * kPair);
-    for (int h = 0; h < 2; ++h) {
-      merged[u][h] = Rule::finish(acc[u][h], args.divisor, zero, given.v[h], lanes);
-      watched = larger(watched, Rule::watched(acc[u][h]));
+  const auto finish = TALLIES_LAMBDA(const ZeroSign& sign, LaneTally& tally) {
+    for (std::size_t u = 0; u < kPairs; ++u) {
+      const auto given = Signs<T>::load2(signs + u * kPair);
+      for (int h = 0; h < 2; ++h)
+        merged[u][h] = Rule::finish(acc[u][h], args.divisor, sign, given.v[h], tally);
     }
-  }
-  put(TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
+  };
+  const auto write = TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
     Pair results[kPairs];
     I32s largest = watched;
     for (std::size_t u = 0; u < kPairs; ++u) {
@@ -266,7 +274,17 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
       }
     }
     return is_large;
-  });
+  };
+  for (std::size_t u = 0; u < kPairs; ++u)
+    for (int h = 0; h < 2; ++h) watched = larger(watched, Rule::watched(acc[u][h]));
+  finish(zero, lanes);
+  put(write);
+  if constexpr (Elects<Rule> && PutsOthers<Put>) {
+    if (!put.asks_others()) return;
+    LaneTally ignored;
+    finish(ZeroSign(-args.zero_sign), ignored);
+    put.others(write);
+  }
 }
 
 // Puts a block of which n elements count into one output, or into one for each scale.
@@ -302,6 +320,22 @@ struct Outputs {
       lanes.signs += own.signs;
       lanes.conflicts += own.conflicts;
       lanes.cancellations += own.cancellations;
+    }
+  }
+
+  TALLIES_INLINE bool asks_others() const {
+    return (args.n_multiples == 0 ? args.other : args.multiples[0].other) != nullptr;
+  }
+  template <class Write>
+  TALLIES_INLINE void others(const Write& write) const {
+    const auto put_other = TALLIES_LAMBDA(float scale, void* to, bool& overflow) {
+      LaneTally own;
+      if (put(write, scale, to, own)) overflow |= any(greater(own.largest, all(args.overflow - 1)));
+    };
+    if (args.n_multiples == 0) return put_other(args.scale, args.other, *args.other_overflow);
+    for (int m = 0; m < args.n_multiples; ++m) {
+      Multiple& multiple = args.multiples[m];
+      put_other(multiple.scale, multiple.other, multiple.other_overflow);
     }
   }
 };

@@ -145,10 +145,15 @@ def combine_scales(
     scales: Sequence[float],
     zero_sign: int,
     outs: Sequence[int],
+    others: Sequence[int],
     n: int,
     /,
 ) -> None:
-    """Combine with several scales at once, each of which has an array of results."""
+    """Combine with several scales at once, each of which has an array of results.
+
+    ``others`` is empty, or has an array for each scale: the results that zero votes give with the
+    other sign.
+    """
 
 class Limits:
     def __init__(
