@@ -53,7 +53,7 @@ struct CombineArgs {
   // If there are any, they take the place of `scale` and `out`, and have their own overflow.
   Multiple* multiples = nullptr;
   int n_multiples = 0;
-  // What `out` is where zero votes take the other sign, and whether that overflows; null for none.
+  // The results where zero votes take the other sign, and whether these overflow; null for none.
   void* other = nullptr;
   bool* other_overflow = nullptr;
 };
