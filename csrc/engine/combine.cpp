@@ -172,7 +172,8 @@ class Combine {
     // Stages may need whole rows.
     const bool is_whole = std::holds_alternative<Stages>(task.candidates[alike[0]].traits);
     const std::size_t piece = is_whole ? std::max<std::size_t>(tile.n, 1) : kPiece;
-    // Both signs at once take less time than a second merge, if votes cancelled in the piece before.
+    // Both signs at once take less time than a second merge, if votes cancelled in the piece
+    // before.
     bool at_once = is_plain;
     for (std::size_t first = 0; first < tile.n; first += piece) {
       const std::size_t n = std::min(piece, tile.n - first);
