@@ -1,10 +1,14 @@
-"""Jobs that are killed at random times, TALLIES_KILLS of each, over what may be there."""
+"""Jobs that are killed at random times, TALLIES_KILLS of each, over what may be there.
+
+With ``-rP`` each job prints how many were killed, and in which state the kills left the place.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +93,8 @@ def test_killed_at_random_times(
         load(job, place)
         befores += [("old", visible(folder)), ("new", new)]
     befores.append(("first", first))
-    rng, n_killed = random.Random(name), 0
+    rng = random.Random(name)
+    left: Counter[str] = Counter()
     for after in moments(job, folder, faults, name):
         job.begin(folder)
         kind, before = rng.choice(befores)
@@ -97,8 +102,9 @@ def test_killed_at_random_times(
             faults.run(older if kind == "old" else job, folder)
         options = {"overwrite": True} if others else {}
         said = faults.run(job, folder, die_after=after, **options)
-        n_killed += said["killed"]
         found = visible(folder)
+        if said["killed"]:
+            left["new" if found == new != before else "before" if found == before else "half"] += 1
         if name != "apply in place":  # whose journal tells what is half done
             assert found in (before, new), (kind, after)
         if found == new != before:
@@ -106,7 +112,8 @@ def test_killed_at_random_times(
         assert "error" not in faults.run(job, folder, **options), (kind, after)
         assert visible(folder) == new, (kind, after)
         assert not hidden(folder), (kind, after)
-    assert n_killed > 0
+    print(f"{name}: {left.total()} killed, which left {dict(left)}")
+    assert left
 
 
 def test_resumed_after_random_times(faults: Faults, jobs: dict[str, Job], folder: Path) -> None:
