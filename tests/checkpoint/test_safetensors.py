@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
 
+from tallies.checkpoint import json_text
 from tallies.checkpoint import safetensors as reading
 from tallies.checkpoint.checkpoint import Checkpoint
 from tallies.checkpoint.json_text import MAX_TENSORS
@@ -238,6 +239,21 @@ def test_a_header_of_too_many_values_is_refused_before_it_is_parsed(
     path.write_bytes(len(text).to_bytes(8, "little") + text)
     monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
     with pytest.raises(InputError, match=f"header: has far more values than {MAX_TENSORS} tensors"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("sign", ["\U0001f600", "\\ud83d\\ude00"], ids=["emoji", "escapes"])
+def test_a_long_header_with_wide_characters_is_refused_before_it_is_decoded(
+    tmp_path: Path, sign: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One such character makes Python keep all others in four bytes as well."""
+    path = tmp_path / "model.safetensors"
+    text = b'{"%s": %s}' % (sign.encode(), EMPTY)
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    assert read_header(path)[0][0].name == "\U0001f600"
+    monkeypatch.setattr(json_text, "MAX_WIDE_BYTES", len(text) - 1)
+    monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("parsed"))
+    with pytest.raises(InputError, match=rf"header: {len(text)} bytes with characters beyond"):
         read_header(path)
 
 

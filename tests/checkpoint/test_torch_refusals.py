@@ -202,7 +202,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a pickle of nothing": (lambda: archive(b""), "ends early"),
     "an empty stack": (lambda: archive(b"\x80\x02."), "empty stack"),
     "a value that was not stored": (lambda: archive(b"\x80\x02h\7."), "which it did not store"),
-    "a huge memo": (lambda: archive(b"\x80\x02Nr\xff\xff\xff\x7f."), "holds a NoneType"),
+    "a huge memo": (
+        lambda: archive(b"\x80\x02Nr\xff\xff\xff\x7f."),
+        "stores a value under the number 2147483647, and 0 values before it",
+    ),
     "a call without arguments": (
         lambda: archive(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R."),
         "with 0 arguments",

@@ -1,10 +1,13 @@
-"""Jobs that are killed at random times, TALLIES_KILLS of each, over what may be there."""
+"""Jobs that are killed at random times, TALLIES_KILLS of each, over what may be there.
+
+With ``-rP`` each job prints how many were killed, and in which state the kills left the place.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -37,13 +40,13 @@ def other_results(jobs: Mapping[str, Job]) -> dict[str, dict[str, Any]]:
 
 
 def moments(job: Job, folder: Path, faults: Faults, seed: str) -> Iterator[float]:
-    """Return random times between the begin of a job and shortly after its end."""
+    """Return random times of the processor between the begin of a job and shortly after its end."""
     seconds = []
     for _ in range(3):
         job.begin(folder)
-        begin = time.perf_counter()
-        assert "error" not in faults.run(job, folder)
-        seconds.append(time.perf_counter() - begin)
+        said = faults.run(job, folder)
+        assert "error" not in said
+        seconds.append(said["seconds"])
     rng = random.Random(seed)
     return (rng.uniform(0, 1.1 * min(seconds)) for _ in range(N_KILLS))
 
@@ -89,16 +92,18 @@ def test_killed_at_random_times(
         load(job, place)
         befores += [("old", visible(folder)), ("new", new)]
     befores.append(("first", first))
-    rng, n_killed = random.Random(name), 0
+    rng = random.Random(name)
+    left: Counter[str] = Counter()
     for after in moments(job, folder, faults, name):
         job.begin(folder)
         kind, before = rng.choice(befores)
         if kind != "first":
             faults.run(older if kind == "old" else job, folder)
         options = {"overwrite": True} if others else {}
-        said = faults.run(job, folder, die_after=after, **options)
-        n_killed += said["killed"]
+        said = faults.run(job, folder, die_at_seconds=after, **options)
         found = visible(folder)
+        if said["killed"]:
+            left["new" if found == new != before else "before" if found == before else "half"] += 1
         if name != "apply in place":  # whose journal tells what is half done
             assert found in (before, new), (kind, after)
         if found == new != before:
@@ -106,7 +111,8 @@ def test_killed_at_random_times(
         assert "error" not in faults.run(job, folder, **options), (kind, after)
         assert visible(folder) == new, (kind, after)
         assert not hidden(folder), (kind, after)
-    assert n_killed > 0
+    print(f"{name}: {left.total()} killed, which left {dict(left)}")
+    assert left
 
 
 def test_resumed_after_random_times(faults: Faults, jobs: dict[str, Job], folder: Path) -> None:
@@ -120,7 +126,7 @@ def test_resumed_after_random_times(faults: Faults, jobs: dict[str, Job], folder
     n_refused = 0
     for after in moments(job, folder, faults, "resumed"):
         job.begin(folder)
-        faults.run(job, folder, die_after=after, resume=True)
+        faults.run(job, folder, die_at_seconds=after, resume=True)
         if out.exists():
             assert data_bytes(out) == whole
             continue

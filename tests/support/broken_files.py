@@ -100,7 +100,12 @@ FILES: dict[str, BrokenFile] = {
         file_bytes({"a": entry(0, 0, shape=[2**32, 2**32, 0])}), "is beyond 2**63 bytes"
     ),
     "shape without end": BrokenFile(
-        file_bytes({"a": entry(shape=[10**17] * 100_000)}, FOUR), "is beyond 2**63 bytes"
+        file_bytes({"a": entry(shape=[10**17] * 32)}, FOUR), "is beyond 2**63 bytes"
+    ),
+    "more dimensions than arrays have": BrokenFile(
+        file_bytes({"a": entry(shape=[1] * 33)}, FOUR),
+        "shape of 33 dimensions, expected at most 32; reshape the tensor where the file comes from",
+        stock=False,
     ),
     "too few bytes for the shape": BrokenFile(
         file_bytes({"a": entry(shape=[2])}, FOUR), "span 4 bytes, expected 8 for F32 of shape [2]"

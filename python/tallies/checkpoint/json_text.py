@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeGuard
 
@@ -17,6 +18,9 @@ from .pointers import refuse_pointer
 MAX_HEADER_BYTES: Final = 100_000_000
 """The longest header that the stock library reads; our bound on index and config.json as well."""
 
+MAX_WIDE_BYTES: Final = MAX_HEADER_BYTES // 2
+"""The longest text with characters beyond U+FFFF, one of which quadruples the memory of all."""
+
 MAX_TENSORS: Final = 1 << 18
 """The most tensors of a file; published ones have fewer than a tenth of it."""
 
@@ -24,6 +28,8 @@ _SIGNS: Final = 16
 """Commas, colons and opening brackets of one tensor and its metadata, at most."""
 
 _MAX_DIGITS: Final = 18  # 10**18 < 2**63: an integer this short fits every counter downstream
+
+_WIDE: Final = re.compile(rb"[\xf0-\xf4]|\\u[dD][89a-fA-F]")
 
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 """The escape of half a pair, alone or with its other half."""
@@ -63,6 +69,11 @@ def refuse_crowded(text: bytes, where: str) -> None:
 
 def json_value(text: bytes, where: str, *, unique_keys: bool = False) -> object:
     """Parse JSON; InputError that begins with ``where`` for any other text."""
+    if len(text) > MAX_WIDE_BYTES and _WIDE.search(text):
+        raise InputError(
+            f"{where}: {len(text)} bytes with characters beyond U+FFFF, such as emoji, expected "
+            f"at most {MAX_WIDE_BYTES} with such; take them out of the file's texts"
+        )
     hook = _unique if unique_keys else None
     try:
         value: object = json.loads(text.decode(), object_pairs_hook=hook, parse_int=_integer)
@@ -133,7 +144,8 @@ def is_texts(value: object) -> TypeGuard[dict[str, str]]:
     if not isinstance(value, dict):
         return False
     try:
-        "".join((*value, *value.values())).encode()
+        for text in chain(value, value.values()):
+            str.encode(text)
     except (TypeError, UnicodeEncodeError):  # another value than a text, or half a character
         return False
     return True

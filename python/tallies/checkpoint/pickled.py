@@ -3,8 +3,9 @@
 A pickle is a program for a stack machine. The standard library's machine imports and calls names
 that the program gives; the machine here knows the few names that ``torch.save`` writes for tensors
 and containers (``torch_names.py``), builds plain records for those names, and refuses all other
-names. Nothing is imported, and no value but text and numbers is hashed, so that no program can run
-code or exhaust the C stack.
+names. Nothing is imported, and no value but text and bytes is hashed, so that no program can run
+code or exhaust the C stack. Each instruction takes a bounded time beside that for its argument, and
+there is a most of them, so that no program runs for long or takes much memory.
 """
 
 from __future__ import annotations
@@ -15,8 +16,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ..messages import show
+from .pickle_tables import Key, Memo, key_of
 from .torch_names import Name, describe, find, storage
 from .torch_odd import Odd
+
+MAX_INSTRUCTIONS: Final = 1 << 22
+"""The most instructions of a pickle: ``torch.save`` writes 32 for a tensor."""
+
+_MAX_NAMES: Final = 1000
+"""The most different names; files of ``torch.save`` use fewer than twenty."""
+
+_MAX_NAME: Final = 1000
+_MAX_ARGUMENTS: Final = 16
+_MAX_BITS: Final = 1024
 
 
 class _Mark:
@@ -51,14 +63,17 @@ def load(data: bytes) -> tuple[object, Odd | None]:
 
 
 def _run(machine: _Machine, stream: io.BytesIO) -> object:
-    while code := stream.read(1):
+    for _ in range(MAX_INSTRUCTIONS):
+        code = stream.read(1)
+        if not code:
+            raise ValueError("the pickle ends early")
         opcode = _OPCODES.get(code.decode("latin-1"))
         if opcode is None:
             raise ValueError(f"has the instruction {code!r}, which is no instruction of a pickle")
         if opcode.name == "STOP":
             return machine.pop()
         machine.step(opcode, stream)
-    raise ValueError("the pickle ends early")
+    raise ValueError(f"has more than {MAX_INSTRUCTIONS} instructions, the most of a file")
 
 
 class _Machine:
@@ -68,7 +83,8 @@ class _Machine:
         self.odd: Odd | None = None
         """The first name that makes nothing that can be read."""
         self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self._memo = Memo()
+        self._names: dict[tuple[str, str], Name] = {}
         self._methods: dict[str, Callable[[Any], None]] = {
             opcode.name: getattr(self, name)
             for opcode in pickletools.opcodes
@@ -88,6 +104,8 @@ class _Machine:
         if name in _CONSTANTS:
             self._stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
+            if isinstance(argument, int) and argument.bit_length() > _MAX_BITS:
+                raise ValueError(f"has a number of more than {_MAX_BITS} bits")
             self._stack.append(argument)
         elif method:
             method(argument)
@@ -150,15 +168,15 @@ class _Machine:
         self._set(self._since_mark())
 
     def _set(self, pairs: list[Any]) -> None:
-        filled = self._top(dict)
+        filled: dict[Key, Any] = self._top(dict)
         if len(pairs) % 2:
             raise ValueError("has a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if not isinstance(key, str | int | float | bytes | None):
                 raise ValueError(f"has a key that is a {type(key).__name__}, expected text")
-            if key in filled:
+            if (unique := key_of(key)) in filled:
                 raise ValueError(f"has the key {show(key)} twice")
-            filled[key] = value
+            filled[unique] = value
 
     def _tuple(self, _: Any) -> None:
         self._stack.append(tuple(self._since_mark()))
@@ -175,23 +193,30 @@ class _Machine:
         self._stack.append((self.pop(), middle, last))
 
     def _put(self, index: int) -> None:
-        self._memo[index] = self.pop()
-        self._stack.append(self._memo[index])
+        value = self.pop()
+        self._memo.put(index, value)
+        self._stack.append(value)
 
     _binput = _long_binput = _put
 
     def _memoize(self, _: Any) -> None:
-        self._put(len(self._memo))
+        value = self.pop()
+        self._memo.add(value)
+        self._stack.append(value)
 
     def _get(self, index: int) -> None:
-        if index not in self._memo:
-            raise ValueError(f"takes value {index}, which it did not store")
-        self._stack.append(self._memo[index])
+        self._stack.append(self._memo.get(index))
 
     _binget = _long_binget = _get
 
     def _global(self, names: tuple[str, str]) -> None:
-        found = find(*names)
+        found = self._names.get(names)
+        if found is None:
+            if len(self._names) == _MAX_NAMES:
+                raise ValueError(f"uses more than {_MAX_NAMES} names")
+            if sum(map(len, names)) > _MAX_NAME:
+                raise ValueError(f"uses a name of more than {_MAX_NAME} characters")
+            found = self._names[names] = find(*names)
         self.odd = self.odd or found.odd
         self._stack.append(found)
 
@@ -207,6 +232,8 @@ class _Machine:
             raise ValueError(f"calls {describe(called)}, expected tensors and containers")
         if not isinstance(arguments, tuple):
             raise ValueError(f"calls {called.text} without arguments")
+        if len(arguments) > _MAX_ARGUMENTS:
+            raise ValueError(f"calls {called.text} with {len(arguments)} arguments")
         try:
             self._stack.append(called.build(*arguments))
         except TypeError:

@@ -25,7 +25,7 @@ from .json_text import (
     refuse_unreadable,
 )
 from .pointers import refuse_pointer
-from .tensors import MAX_TENSOR_BYTES, TensorInfo
+from .tensors import MAX_DIMENSIONS, MAX_TENSOR_BYTES, TensorInfo
 
 _ENTRY_KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
@@ -127,6 +127,11 @@ def _parse_entry(
         )
     if not _is_sizes(shape):
         raise ValueError(f"shape {show(shape)}, expected non-negative integers; {DAMAGED}")
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(
+            f"shape of {len(shape)} dimensions, expected at most {MAX_DIMENSIONS}; reshape the "
+            "tensor where the file comes from"
+        )
     if not _is_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise ValueError(
             f"data_offsets {show(offsets)}, expected [begin, end], 0 <= begin <= end; {DAMAGED}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Final, Literal
 
 _BLOCK_BYTES: Final = 1 << 22
@@ -28,7 +30,7 @@ _Dimension = tuple[int, int, int]
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     """Return the strides, in elements, of a tensor whose elements lie end to end."""
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    return tuple(accumulate(reversed(shape[1:]), mul, initial=1))[::-1] if shape else ()
 
 
 def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:

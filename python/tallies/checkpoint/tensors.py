@@ -13,6 +13,9 @@ from .row_maps import Gathered
 
 MAX_TENSOR_BYTES: Final = 2**63 - 1
 
+MAX_DIMENSIONS: Final = 32
+"""The most dimensions of a tensor; arrays of NumPy 1 have no more, and models fewer than ten."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeGuard
 
 from ..messages import show
 from ..spec.dtypes import TABLE
+from .tensors import MAX_DIMENSIONS
 from .torch_odd import Odd, odd
 
 STORAGES: Final[Mapping[str, str | None]] = {
@@ -125,6 +126,10 @@ def _tensor(
         raise ValueError(
             f"has a tensor of shape {describe(shape)}, strides {describe(strides)} and offset "
             f"{describe(offset)}, expected non-negative integers"
+        )
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(
+            f"has a tensor of {len(shape)} dimensions, expected at most {MAX_DIMENSIONS}"
         )
     if len(shape) != len(strides):
         raise ValueError(f"has a tensor of shape {show(shape)} with {len(strides)} strides")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
@@ -12,7 +13,7 @@ from typing import Final
 
 from ..errors import InputError
 from ..messages import counted, show, some
-from .json_text import DAMAGED, MAX_HEADER_BYTES, refuse_unreadable
+from .json_text import DAMAGED, MAX_TENSORS, MAX_WIDE_BYTES, refuse_unreadable
 from .pointers import refuse_pointer
 
 SAVE_AGAIN: Final = (
@@ -24,6 +25,14 @@ _LOCAL: Final = struct.Struct("<4sHHHHHIIIHH")
 """The header before an entry's bytes; its last two numbers are the lengths of name and extra."""
 
 _ENCRYPTED: Final = 1
+
+_MAX_DIRECTORY: Final = 128 * MAX_TENSORS
+_MAX_EXTRA: Final = 1024
+"""The most bytes of an entry's extra fields: the time to read them grows with their square."""
+
+
+_CENTRAL: Final = struct.Struct("<28xHHH12x")
+"""An entry of the directory; its numbers are the lengths of name, extra fields and comment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,10 @@ class Archive:
     def read(self, name: str) -> bytes:
         """Return the bytes of a small entry."""
         entry = self.entries[name]
-        if entry.n_bytes > MAX_HEADER_BYTES:
+        if entry.n_bytes > MAX_WIDE_BYTES:
             raise InputError(
                 f"{self.path}: entry {show(name)} of {entry.n_bytes} bytes, expected at most "
-                f"{MAX_HEADER_BYTES}; {SAVE_AGAIN}"
+                f"{MAX_WIDE_BYTES}; {SAVE_AGAIN}"
             )
         try:
             with open(self.path, "rb") as file:
@@ -55,6 +64,28 @@ class Archive:
                 return file.read(entry.n_bytes)
         except OSError as error:
             refuse_unreadable(error, self.path)
+
+
+class _BoundedDirectory(io.BufferedReader):
+    """A zip file whose directory, which ``zipfile`` reads at once, has a most of entries."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _MAX_DIRECTORY:
+            raise self._refusal(f"{size} bytes, expected at most {_MAX_DIRECTORY}")
+        data = super().read(size)
+        at, n_entries = 0, 0
+        while data.startswith(b"PK\1\2") and at + _CENTRAL.size <= len(data):
+            sizes = _CENTRAL.unpack_from(data, at)
+            if sizes[1] > _MAX_EXTRA:
+                raise self._refusal(f"{sizes[1]} bytes beside a name, expected {_MAX_EXTRA}")
+            n_entries += 1
+            if n_entries > MAX_TENSORS:
+                raise self._refusal(f"more than {MAX_TENSORS} entries, the most of a file")
+            at += _CENTRAL.size + sum(sizes)
+        return data
+
+    def _refusal(self, found: str) -> InputError:
+        return InputError(f"{self.name}: the directory of the zip has {found}; {SAVE_AGAIN}")
 
 
 def read_archive(path: Path) -> Archive:
@@ -72,7 +103,7 @@ def read_archive(path: Path) -> Archive:
         StorageError: If the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with _BoundedDirectory(io.FileIO(path)) as file:
             size = os.fstat(file.fileno()).st_size
             _check_start(path, file.read(128))
             if not zipfile.is_zipfile(file):
