@@ -109,7 +109,7 @@ void register_plan(py::module_& m) {
           "fill",
           [](const Plan& plan, const Limits& limits, py::object progress) {
             run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-              return fill(plan.files, plan.jobs, limits, on_progress);
+              return fill(plan.files, plan.jobs, plan.held.holding(), limits, on_progress);
             });
           },
           py::kw_only(), py::arg("limits"), py::arg("progress") = py::none())

@@ -7,12 +7,12 @@
 
 namespace tallies {
 
-bool fill(const Files& files, const std::vector<Job>& jobs, const Limits& limits,
-          const Progress& progress) {
+bool fill(const Files& files, const std::vector<Job>& jobs, const std::vector<std::size_t>& which,
+          const Limits& limits, const Progress& progress) {
   std::vector<Job> filled;
   std::set<const Held*> seen;
-  for (const Job& job : jobs) {
-    Job one = job;
+  for (const std::size_t number : which) {
+    Job one = jobs[number];
     one.outputs.clear();
     std::erase_if(one.inputs, [&](const Array& array) {
       return !array.held || array.held->state != Held::State::empty ||

@@ -5,9 +5,9 @@
 
 namespace tallies {
 
-// Reads the arrays of these jobs that have room and do not lie there yet. Returns false if progress
-// ended it.
-bool fill(const Files& files, const std::vector<Job>& jobs, const Limits& limits,
-          const Progress& progress);
+// Reads the arrays of some of these jobs that have room and do not lie there yet. Returns false if
+// progress ended it.
+bool fill(const Files& files, const std::vector<Job>& jobs, const std::vector<std::size_t>& which,
+          const Limits& limits, const Progress& progress);
 
 }  // namespace tallies

@@ -32,8 +32,13 @@ void HeldArrays::Free::operator()(char* data) const { ::operator delete[](data, 
 std::vector<std::size_t> HeldArrays::hold(std::vector<Job>& jobs,
                                           const std::vector<std::size_t>& which,
                                           std::size_t most_bytes) {
+  find_places(jobs);
+  const auto share = [&](const Key& key, const std::shared_ptr<Held>& room) {
+    for (const Place& place : places_[key]) jobs[place.job].inputs[place.input].held = room;
+  };
+  for (const auto& [key, room] : rooms_) share(key, nullptr);
   rooms_.clear();
-  for (Job& job : jobs) join(job);
+  holding_.clear();
   std::vector<std::size_t> fitting(which.size());
   std::size_t n_all = 0;
   for (std::size_t i = 0; i < which.size(); ++i) {
@@ -66,9 +71,22 @@ std::vector<std::size_t> HeldArrays::hold(std::vector<Job>& jobs,
       }
       held[i] += n_bytes;
     }
+    if (held[i] > 0) holding_.push_back(which[i]);
   }
-  for (Job& job : jobs) join(job);
+  for (const auto& [key, room] : rooms_) share(key, room);
   return held;
+}
+
+void HeldArrays::find_places(const std::vector<Job>& jobs) {
+  for (; n_placed_ < jobs.size(); ++n_placed_) {
+    const Job& job = jobs[n_placed_];
+    for (std::size_t i = 0; i < job.inputs.size(); ++i) {
+      const Array& array = job.inputs[i];
+      if (can_hold(array))
+        places_[{array.file, array.offset, array.bytes(0, job.n_elements).n}].push_back(
+            {n_placed_, i});
+    }
+  }
 }
 
 void HeldArrays::join(Job& job) const {

@@ -43,7 +43,7 @@ NAMES = (
 )  # fmt: skip
 
 
-class _Watch:
+class Watch:
     """Notes a file opened outside: writing anywhere else, reading but for what Python imports."""
 
     def __init__(self, room: Path) -> None:
@@ -94,7 +94,7 @@ def _fuzz(name: str, seconds: float, seed: int, room: Path) -> int:
     (room / "seeds").mkdir()
     corpus = target.seeds(room / "seeds")
     case = room / "case"
-    watch = _Watch(room)
+    watch = Watch(room)
     n_run, n_found = 0, 0
     known: set[str] = set()
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
 
-from tallies import MergeReport, merge
-from tallies.engine import surveyor
+from tallies import MergePlan, MergeReport, merge, plan
+from tallies.engine import passes, surveyor
+from tallies.engine.surveyor import Surveyor
 from tests.reference.ties import ties_model
 from tests.support import misleading
 from tests.support.checkpoints import Model, data_bytes, read, write
@@ -86,6 +88,40 @@ def test_tensors_without_room_are_guessed(tmp_path: Path, equal: str) -> None:
     assert sampled[0] == 0 < sampled[-1]
     assert sampled == sorted(sampled)
     assert len(set(sampled)) >= 3
+
+
+class Watched(Surveyor):
+    """A surveyor that notes the tensors which it holds."""
+
+    holds: ClassVar[list[int]] = []
+
+    def _hold(self, jobs: Sequence[int]) -> list[int]:
+        self.holds.extend(jobs)
+        return super()._hold(jobs)
+
+
+@pytest.mark.parametrize("equal", PARAMETERS)
+@pytest.mark.parametrize("kept", ["all", "of b and d"])
+def test_tensors_without_a_rank_are_not_held(tmp_path: Path, equal: str, kept: str) -> None:
+    models = misleading.models("smooth", by_tensor=True)
+    density: Any = [{"filter": "b", "value": 1}, {"filter": "d", "value": 1}, {"value": DENSITY}]
+    parameters = {**PARAMETERS[equal], "density": 1 if kept == "all" else density}
+    recipe = recipe_of(models, tmp_path, parameters=parameters)
+    Watched.holds.clear()
+    with mock.patch.object(passes, "Surveyor", Watched):
+        report = merged(recipe, tmp_path / "out")
+    assert Watched.holds == ([] if kept == "all" else [0, 2])
+    assert report.bytes_read == size(models)
+    found = read(tmp_path / "out")
+    for name in models[0]:
+        own = 1 if kept == "all" or name in "bd" else DENSITY
+        part = [{name: model[name]} for model in models]
+        expected = ties_model(part[0], part[1:], own, scope="tensor", equal=equal)
+        assert_same_bits(found[name], expected[name])
+    made = plan(recipe)
+    assert isinstance(made, MergePlan)
+    assert made.bytes_surveyed == 0
+    assert ("sample" in str(made)) is (kept != "all")
 
 
 def test_inputs_that_cannot_be_held_are_guessed(tmp_path: Path) -> None:

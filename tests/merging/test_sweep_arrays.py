@@ -66,6 +66,13 @@ def test_tensor_by_tensor(
         assert names.count("a.few") > 1 or group_bytes
 
 
+def test_grids_of_arrays_and_ranges(recipe: dict[str, Any]) -> None:
+    grid: dict[str, Any] = {"density": np.linspace(0.25, 0.75, 3), "seed": range(2)}
+    rows = [settings for settings, _ in sweep(recipe, grid)]
+    assert rows == [{"density": d, "seed": s} for d in (0.25, 0.5, 0.75) for s in (0, 1)]
+    assert {type(value) for row in rows for value in row.values()} == {float, int}
+
+
 def test_torch_tensors(recipe: dict[str, Any], expected: list[Model]) -> None:
     torch = pytest.importorskip("torch")
     for (_, tensors), model in zip(sweep(recipe, GRID, framework="torch"), expected, strict=True):
@@ -97,6 +104,21 @@ def test_values_that_overflow_are_named(tmp_path: Path) -> None:
         sweep(recipe, {"lambda": [1, 1e6]}, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("by", ["candidate", "tensor"])
+def test_values_that_are_not_finite_are_warned_of(tmp_path: Path, by: str) -> None:
+    base = {"v": np.ones(5, np.float32), "w": np.ones((3, 3), np.float32)}
+    other = {**base, "w": np.full((3, 3), np.nan, np.float32)}
+    paths = [write(tmp_path / "base", base), write(tmp_path / "other", other)]
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": str(paths[0]),
+        "models": [{"model": str(paths[1])}],
+    }
+    with pytest.warns(UserWarning, match="tensor 'w' has 9 NaN") as told:
+        list(sweep(recipe, {"lambda": [1, 2]}, by=by, nonfinite="warn"))
+    assert [Path(one.filename).name for one in told] == [Path(__file__).name]
 
 
 @pytest.mark.parametrize(

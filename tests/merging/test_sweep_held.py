@@ -22,6 +22,18 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], dict[str, list[Any]]
         {"semantics": "mergekit"},
         {"density": [0.2, 0.5], "models.0.weight": [1, -2]},
     ),
+    "some without ranks": (
+        "ties",
+        {"scope": "tensor"},
+        {},
+        {"density": [0.2, 1], "lambda": [1, 2]},
+    ),
+    "some without ranks, l1": (
+        "ties",
+        {"rescale": "l1"},
+        {"semantics": "mergekit"},
+        {"density": [0.2, 1]},
+    ),
     "breadcrumbs": (
         "breadcrumbs_ties",
         {"gamma": 0.1},

@@ -124,6 +124,37 @@ def test_jobs_one_after_the_other_share_the_memory(path: Path) -> None:
         assert found(plan) == before
 
 
+def test_jobs_of_the_same_arrays_share_what_is_held(path: Path) -> None:
+    plan, before = plan_of(path), found(plan_of(path))
+    number, size = 0, SIZES[2]
+    places = [(number, at, F32) for at in (8 * sum(SIZES[:2]), 8 * sum(SIZES[:2]) + 4 * size)]
+    plan.add_job(size, places, [])
+    plan.hold(jobs=[2], n_bytes=ROOM)
+    plan.add_job(size, places, [])
+    plan.fill(limits=Limits(2, 1 << 16))
+    write(path, 1)
+    after = found(plan_of(path))
+    now = found(plan)
+    assert now[:7] == [*after[:2], before[2], *after[3:]]
+    assert now[7:] == [before[2]] * 2
+    # The memory goes to others, and all three lose it.
+    plan.hold(jobs=[0, 6], n_bytes=ROOM)
+    plan.fill(limits=Limits(2, 1 << 16))
+    write(path, 2)
+    last, now = found(plan_of(path)), found(plan)
+    assert now[:7] == [after[0], *last[1:6], after[6]]
+    assert now[7:] == [last[2]] * 2
+
+
+def test_what_does_not_fit_is_not_filled(path: Path) -> None:
+    plan = plan_of(path)
+    held = plan.hold(jobs=ALL, n_bytes=100_000)
+    assert held == [8, 56, 0, 0, 512, 32768, 0]
+    moved: list[int] = []
+    plan.fill(limits=Limits(2, 1 << 16), progress=moved.append)
+    assert sum(moved) == sum(held)
+
+
 class _Stop(Exception):
     pass
 

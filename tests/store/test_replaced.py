@@ -76,6 +76,17 @@ def test_what_was_opened_or_nothing(models: Path, other: Path, kind: str) -> Non
             assert same_values(held(model), BASE)
 
 
+@pytest.mark.parametrize("kind", ["tall", "bitdelta", "magnitude"])
+def test_a_store_that_refuses_says_that_it_was_replaced(
+    models: Path, other: Path, kind: str
+) -> None:
+    path = packed(models, kind)
+    store = Store.open(path)
+    replace(other, kind, path)
+    with pytest.raises(InputError, match=rf"opened, for {path} was replaced since; open it again"):
+        store.load("a")
+
+
 @pytest.mark.parametrize("kind", ["tall", "lossless", "bitdelta", "magnitude"])
 def test_read_while_it_is_replaced_again_and_again(models: Path, other: Path, kind: str) -> None:
     path = packed(other, kind, out=models.parent / "store")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tallies import Store, pack
+from tallies import InputError, Store, pack
 from tests.support.checkpoints import (
     assert_same_tensors,
     write,
@@ -172,6 +172,14 @@ def test_a_shared_vector_that_overflows(models: Path) -> None:
     words = ("tensor 'bias'", "the shared vector overflows F16", "shared_dtype=F32")
     refused(models, *words, tasks=tasks, shared_dtype="F16")
     packed(models, tasks=tasks)
+
+
+def test_a_shared_vector_that_overflows_the_widest_dtype(models: Path) -> None:
+    own = {**expert(1), "bias": BASE["bias"] + np.float32(3e38)}
+    path = write(models.parent / "farthest", own)
+    tasks = {"x": path, "y": path}
+    with pytest.raises(InputError, match="overflows F32; pass --nonfinite propagate"):
+        packed(models, tasks=tasks)
 
 
 def test_integers_that_differ(models: Path) -> None:

@@ -1,17 +1,19 @@
-"""Results of a small fixed case of sixteen elementwise methods and five codecs, as SHA-256.
+"""Results of a small fixed case of every method and codec, as SHA-256.
 
-``python -m tests.support.known_bytes`` prints them. The models come from whole numbers alone, and
-neither a matrix decomposition nor a compressed store is among the jobs: other versions of those
-libraries give other bytes.
+``python -m tests.support.known_bytes`` prints two groups of them for each way of working, and for
+one way again. Those of ``everywhere`` are the
+same on every machine: the models come from whole numbers alone, and neither a function of the
+system's library, nor a matrix decomposition, nor a compressed store is among the jobs, since other
+versions of those libraries give other bytes. Those of ``here`` are the same in every way on one
+machine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +54,34 @@ METHODS: Final[list[tuple[str, str, dict[str, Any]]]] = [
     ("model_stock", "mergekit", {}),
 ]
 CODECS: Final = ("tall", "emr", "magnitude", "sparse", "bitdelta")
+
+METHODS_HERE: Final[list[tuple[str, str, dict[str, Any]]]] = [
+    ("della_linear", "mergekit", {"density": 0.6}),
+    ("ramplus", "paper", {}),
+    ("metagpt", "paper", {}),
+    ("codiemb", "paper", {}),
+    ("slerp", "paper", {"t": 0.3}),
+    ("nuslerp", "paper", {}),
+    ("multislerp", "paper", {}),
+    ("karcher", "paper", {}),
+    ("nearswap", "paper", {"t": 0.01}),
+    ("arcee_fusion", "paper", {}),
+    ("passthrough", "paper", {"scale": 0.3}),
+    ("iso_c", "paper", {}),
+    ("iso_cts", "paper", {}),
+    ("tsv_m", "paper", {}),
+    ("star", "paper", {}),
+    ("wudi", "paper", {"steps": 20}),
+    ("wudi", "paper", {"solver": "closed_form"}),
+    ("doge", "paper", {"steps": 20}),
+]
+CODECS_HERE: Final = ("lossless", "twin", "tsv_c")
+N_MODELS: Final = {"passthrough": 1, "arcee_fusion": 1, "nearswap": 1, "slerp": 1, "nuslerp": 2}
+MATRICES: Final = ("iso_c", "iso_cts", "tsv_m", "star", "wudi", "doge", "twin", "tsv_c")
+LEAST_OF_MATRICES: Final = "80MiB"
+"""The library of matrices takes 64 MiB by itself, which a budget must hold."""
+
+WITHOUT_BASE: Final = ("linear", "passthrough", "karcher")
 
 
 def values(key: str, shape: tuple[int, ...], step: float) -> Array:
@@ -94,34 +124,54 @@ def digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def results(way: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def budget(name: str, max_memory: str) -> str:
+    """Return a budget, or the least that a method or codec of matrices works in."""
+    is_small = name in MATRICES and max_memory != WAYS[0]["max_memory"]
+    return LEAST_OF_MATRICES if is_small else max_memory
+
+
+def results(
+    way: Mapping[str, Any],
+    methods: Sequence[tuple[str, str, Mapping[str, Any]]],
+    codecs: Sequence[str],
+    dtypes: Iterable[str],
+) -> Iterator[tuple[str, str]]:
     """Yield the name of each job and the hash of its result."""
+    way = dict(way)
+    max_memory = way.pop("max_memory")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for key, dtype in DTYPES.items():
-            base, *experts = models(root / key, dtype)
-            for method, semantics, parameters in METHODS:
+        for key in dtypes:
+            base, *experts = models(root / key, DTYPES[key])
+            for method, semantics, parameters in methods:
                 recipe: dict[str, Any] = {
                     "merge_method": method,
                     "semantics": semantics,
                     "base_model": base,
-                    "models": [{"model": path} for path in experts],
+                    "models": [{"model": path} for path in experts[: N_MODELS.get(method)]],
                     "parameters": parameters,
                 }
-                if method == "linear":
+                if method in WITHOUT_BASE:
                     del recipe["base_model"]
                 out = root / "out"
-                merge(recipe, out, overwrite=True, **way)
+                merge(recipe, out, overwrite=True, **way, max_memory=budget(method, max_memory))
                 shown = ",".join(f"{name}={value}" for name, value in parameters.items())
                 yield f"{key} {method} {semantics} {shown}".strip(), digest(out)
-            limits = {name: way[name] for name in ("threads", "max_memory")}
-            for codec in CODECS:
+            tasks = dict(zip("abc", experts, strict=True))
+            for codec in codecs:
                 store = root / key / "store"
-                tasks = dict(zip("abc", experts, strict=True))
+                limits = {"threads": way["threads"], "max_memory": budget(codec, max_memory)}
                 pack(base, tasks, store, codec=codec, overwrite=True, **limits)
                 yield f"{key} store {codec}", digest(store)
 
 
+def groups(way: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Return the hashes of both groups, in one way of working."""
+    return {
+        "everywhere": dict(results(way, METHODS, CODECS, DTYPES)),
+        "here": dict(results(way, METHODS_HERE, CODECS_HERE, ["bf16"])),
+    }
+
+
 if __name__ == "__main__":
-    which = int(sys.argv[1]) if len(sys.argv) > 1 else 0
-    print(json.dumps(dict(results(WAYS[which])), indent=1))
+    print(json.dumps([groups(way) for way in (*WAYS, WAYS[1])]))

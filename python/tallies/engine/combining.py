@@ -45,6 +45,7 @@ class Combining:
         progress: Is called with the bytes moved since the last call.
         adds_jobs: False where the plan has the tensors as jobs already.
         in_memory: True where no tensor lies on disk.
+        lists_arrays: True where cancelled votes of results in memory are listed, too.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Combining:
         progress: Callable[[int], object] | None = None,
         adds_jobs: bool = True,
         in_memory: bool = False,
+        lists_arrays: bool = False,
     ) -> None:
         self._plan = plan
         self._works = works
@@ -81,20 +83,19 @@ class Combining:
         )
         self._request = merge
         self._tasks = Tasks(merge)
-        self.cancelled = self._lists()
+        self.cancelled = self._lists(lists_arrays)
         """The lists of cancelled votes; None where a vote takes no majority, or needs no list."""
         self._mended = Reads()
         for work in works if adds_jobs else ():
             plan.add_job(work.n_elements, [*map(native, work.inputs)], work.outputs)
 
-    def _lists(self) -> CancelledVotes | None:
+    def _lists(self, of_arrays: bool) -> CancelledVotes | None:
         """Return room for lists of cancelled votes, where another read takes longer than these."""
         limits, works = self._limits, self._works
-        in_files = all(file >= 0 for work in works for file, _, _ in work.outputs)
-        if not (self._votes and in_files and works) or limits.device_bytes > 0:
+        listed = of_arrays or all(file >= 0 for work in works for file, _, _ in work.outputs)
+        if not (self._votes and listed and works) or limits.device_bytes > 0:
             return None
-        n_bytes = limits.list_bytes or limits.buffer_bytes * limits.n_threads
-        return CancelledVotes(list_bytes=n_bytes)
+        return lists_of_votes(limits)
 
     def majority(self, jobs: Iterable[int]) -> int:
         """Return the sign of the sum of elected signs over these tensors; the rule's if zero."""
@@ -245,6 +246,12 @@ class Combining:
         outcome.overflow = overflow
         if overflow and self._report_overflow is not None:
             self._report_overflow(job)
+
+
+def lists_of_votes(limits: Limits) -> CancelledVotes:
+    """Return empty lists of cancelled votes in the memory that these limits have for lists."""
+    n_bytes = limits.list_bytes or limits.buffer_bytes * limits.n_threads
+    return CancelledVotes(list_bytes=n_bytes)
 
 
 def keep_all(rows: Sequence[Sequence[Trim]]) -> bool:

@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .._core import Plan
+from .._core import Limits, Mended, Plan
 from ..spec.dtypes import DTYPES
 from .arrays import array_dtype, new_array
 from .joint_guesses import Guessing, Key
 from .shared_plan import SharedPlan
-from .waiting import WaitingCombine
+from .waiting import Unmended, WaitingCombine, Wrong
 
 Handed = tuple[int, dict[int, tuple[Any, int]]]
 """The number of a tensor, and by the number of each merge an array and its address."""
@@ -56,10 +56,21 @@ class HandedArrays(SharedPlan):
     def release(self) -> list[Handed]:
         """Return the tensors in hand; their memory is used again in the next pass."""
         found = list(self._held.items())
-        self._held = {}
+        self._held, self._rows, self._cancelled = {}, {}, None
         for room in self._rooms.values():
             room.clear()
         return found
+
+    def mend(self, number: int, wrong: Sequence[Wrong], limits: Limits) -> list[Mended | Unmended]:
+        """Write elements of tensors in hand with the other sign; others are handed over."""
+        in_hand = [one for one in wrong if (one[0], number) in self._rows]
+        found = iter(super().mend(number, in_hand, limits))
+        return [
+            next(found)
+            if (job, number) in self._rows
+            else Unmended([(first, n) for first, n in ranges])
+            for job, _, ranges in wrong
+        ]
 
     def _next(self, waiting: Mapping[int, WaitingCombine]) -> list[Key]:
         """Return the slices to merge next, as many as there is room for."""
@@ -107,8 +118,7 @@ class HandedArrays(SharedPlan):
             (outputs,) = self._outputs[number][job][:1]
             places.append((-1, held[number][1], outputs[2]))
         self.plan.add_job(n_elements, inputs, places, apart=True)
-        self._n_jobs += 1
-        return self._n_jobs - 1
+        return self._note_rows(job, taking)
 
 
 class Room:

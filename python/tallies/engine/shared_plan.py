@@ -12,10 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._core import CancelledVotes, CombineResult, CombineTask, Limits, Mended, Plan, Slice
+from .combining import lists_of_votes
 from .joint_guesses import Guessing, JointGuesses, Key, Proof
 from .operands import Place
 from .shared_selection import select_together
-from .waiting import Holding, OneResult, Settling, Sure, Survey, WaitingCombine
+from .waiting import (
+    Holding,
+    OneResult,
+    Settling,
+    Sure,
+    Survey,
+    Unmended,
+    WaitingCombine,
+    Wrong,
+)
 
 
 class SharedPlan:
@@ -36,6 +46,8 @@ class SharedPlan:
         self._jobs: list[tuple[int, Sequence[Any]]] = []
         self._outputs: dict[int, list[Sequence[Place]]] = {}
         self._joint: dict[tuple[int, tuple[int, ...]], int] = {}
+        self._rows: dict[tuple[int, int], tuple[int, int]] = {}
+        """By tensor and merge, a native job that writes the result, and the row of its outputs."""
         self._n_jobs = 0
         self._guesses: JointGuesses | None = None
         """The guesses that are not settled."""
@@ -101,10 +113,10 @@ class SharedPlan:
 
         Passes of merges that want none find there what they read of the same tensors.
         """
-        wanted = {one.jobs for one in holding.values()}
+        wanted = {one.jobs for one in holding.values() if one.jobs}
         jobs = wanted.pop() if len(wanted) == 1 else ()
         held = self.plan.hold(jobs=jobs, n_bytes=min(one.n_bytes for one in holding.values()))
-        return {n: held or [0] * len(one.jobs) for n, one in holding.items()}
+        return {n: held if one.jobs == jobs else [0] * len(one.jobs) for n, one in holding.items()}
 
     def _survey(self, surveys: Mapping[int, Survey]) -> dict[int, Any]:
         selecting = {n: one.options for n, one in surveys.items() if one.name == "select"}
@@ -177,8 +189,8 @@ class SharedPlan:
             )
             joined.append((key, unit, own))
         one = next(iter(waiting.values()))
-        listing = (one.cancelled for one in waiting.values() if one.cancelled is not None)
-        self._cancelled = self._cancelled or next(listing, None)
+        if self._cancelled is None and any(one.lists_votes for one in waiting.values()):
+            self._cancelled = lists_of_votes(one.limits)
         # Gate, vote and blend are those of each candidate.
         gate, vote, blend = one.rule
         proves = any(unit >= 0 for _, unit, _ in joined)
@@ -215,29 +227,24 @@ class SharedPlan:
                 asked.results[key] = _part(result, place)
                 del asked.left[key]
 
-    def mend(
-        self, number: int, wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]], limits: Limits
-    ) -> list[Mended]:
+    def mend(self, number: int, wrong: Sequence[Wrong], limits: Limits) -> list[Mended | Unmended]:
         """Write elements of a merge with the other sign, where cancelled votes took the wrong one.
 
         Lists are found by the place of what is written: any job that writes there will do.
         """
         cancelled = self._cancelled or CancelledVotes(list_bytes=0)
-        rows = {
-            (job, taking[row]): (joint, row)
-            for (job, taking), joint in self._joint.items()
-            for row in range(len(taking))
-        }
         # An earlier run may have combined a tensor.
         places = [
-            rows.get((job, number)) or (self._joint_job(job, (number,)), 0) for job, _, _ in wrong
+            self._rows.get((job, number)) or (self._joint_job(job, (number,)), 0)
+            for job, _, _ in wrong
         ]
-        return self.plan.mend(
+        found = self.plan.mend(
             cancelled=cancelled,
             wrong=[(*at, ranges) for at, (_, _, ranges) in zip(places, wrong, strict=True)],
             limits=limits,
             progress=self._progress,
         )
+        return [*found]
 
     def _joint_job(self, job: int, taking: tuple[int, ...]) -> int:
         """Return the number of the job that writes a tensor's results of these merges."""
@@ -252,9 +259,14 @@ class SharedPlan:
                 [place for place, _ in places],
                 rows=[row for _, row in places],
             )
-            self._joint[job, taking] = self._n_jobs
-            self._n_jobs += 1
+            self._joint[job, taking] = self._note_rows(job, taking)
         return self._joint[job, taking]
+
+    def _note_rows(self, job: int, taking: tuple[int, ...]) -> int:
+        """Note that the job added last writes these merges' results; return its number."""
+        self._rows |= {(job, number): (self._n_jobs, row) for row, number in enumerate(taking)}
+        self._n_jobs += 1
+        return self._n_jobs - 1
 
 
 def _size(group: Mapping[int, Guessing]) -> tuple[bool, int]:

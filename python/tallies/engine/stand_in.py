@@ -10,7 +10,17 @@ from .joint_guesses import Guessing, SettledShare, Share
 from .operands import Place
 from .shared_plan import SharedPlan
 from .side_by_side import Ask
-from .waiting import Holding, OneResult, Settling, Sure, Survey, WaitingCombine, key_of
+from .waiting import (
+    Holding,
+    OneResult,
+    Settling,
+    Sure,
+    Survey,
+    Unmended,
+    WaitingCombine,
+    Wrong,
+    key_of,
+)
 
 
 class StandIn:
@@ -57,8 +67,9 @@ class StandIn:
     ) -> list[OneResult]:
         """Merge tasks and write them, one result each."""
         rule = (gate, vote, blend)
+        lists_votes = cancelled is not None
         asked = WaitingCombine(
-            *(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model, cancelled)
+            *(tasks, rule, fingerprints, stop_at_overflow, limits, self._of_model, lists_votes)
         )
         asked.is_guess = guesses is not None
         asked.left = {key_of(task): task for task in tasks}
@@ -97,10 +108,10 @@ class StandIn:
         self,
         *,
         cancelled: CancelledVotes,
-        wrong: Sequence[tuple[int, int, Sequence[Sequence[int]]]],
+        wrong: Sequence[Wrong],
         limits: Limits,
         progress: object = None,
-    ) -> list[Mended]:
+    ) -> list[Mended | Unmended]:
         """Write elements of this merge with the other sign, from lists that all merges share."""
         return self._shared.mend(self._number, wrong, limits)
 

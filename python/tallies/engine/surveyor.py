@@ -86,14 +86,21 @@ class Surveyor:
 
         Args:
             jobs: The tensors.
-            left: Gets the tensors that have no room, or of which some input cannot be held.
+            left: Gets the tensors that have no room or need none, or of which some input cannot be
+                held.
         """
         assert self._survey is not None, "the rule names a survey"
         merge = self._context.merge
         sizes = {job: merge.works[job].n_input_bytes for job in jobs}
         most = min(self._room, _MOST_HELD_BYTES)
-        left += [job for job in jobs if sizes[job] > most]
-        fitting = [job for job in jobs if sizes[job] <= most]
+
+        def fits(job: int) -> bool:
+            # A tensor without a search for a threshold is read but once.
+            spared = self._survey is None or self._survey.spares(merge.works[job].parameters)
+            return sizes[job] <= most and not spared
+
+        fitting = [job for job in jobs if fits(job)]
+        left += [job for job in jobs if not fits(job)]
         # Their bytes count when they are combined.
         context = replace(self._context, merge=replace(merge, progress=None))
         for batch in self._batches(fitting, self._survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
@@ -193,10 +200,11 @@ class Surveyor:
         merge = self._context.merge
         if not self._room or self._survey is None:
             return
-        held = self._hold(jobs)
-        for job, n_bytes in zip(jobs, held, strict=True):
-            spared = self._survey.spares(merge.works[job].parameters)
-            self.bytes_held += n_bytes * (self._survey.n_passes - spared)
+        survey = self._survey
+        passes = {job: survey.n_passes - survey.spares(merge.works[job].parameters) for job in jobs}
+        surveyed = [job for job in jobs if passes[job] > 0]
+        for job, n_bytes in zip(surveyed, self._hold(surveyed), strict=True):
+            self.bytes_held += n_bytes * passes[job]
 
     def _hold(self, jobs: Sequence[int]) -> list[int]:
         """Give room to these tensors; return the bytes that are held of each."""

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._core import CancelledVotes, CandidateResult, CombineTask, Limits, Threshold
+from .._core import CandidateResult, CombineTask, Limits, Threshold
 from .joint_guesses import Key, Proof
+
+Wrong = tuple[int, int, Sequence[Sequence[int]]]
+"""A tensor, the row of its result, and ranges whose cancelled votes took the wrong sign."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,24 @@ class WaitingCombine:
     limits: Limits
     of_model: bool
     """True where cancelled votes take the majority of the signs of all tensors."""
-    cancelled: CancelledVotes | None
-    """The lists of cancelled votes; all merges share one."""
+    lists_votes: bool
+    """True where cancelled votes are listed; the lists are those of all merges."""
     is_guess: bool = False
     """True where thresholds are guesses, which the combine proves."""
     left: dict[Key, CombineTask] = field(default_factory=dict)
     results: dict[Key, OneResult] = field(default_factory=dict)
     proofs: dict[Key, Proof] = field(default_factory=dict)
     """The proof of each task with guesses."""
+
+
+@dataclass(frozen=True)
+class Unmended:
+    """The outcome of mending results that are not there any more: all has to be combined again."""
+
+    left: list[tuple[int, int]]
+    output: Sequence[int] = (0,) * 8
+    n_listed: int = 0
+    n_mended: int = 0
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class ArrayMerge:
             n_workers=self._threads,
             max_bytes=self._max_bytes,
             objections=explain,
+            lists_arrays=True,
         )
         steps.run(groups)
         return steps.warnings()

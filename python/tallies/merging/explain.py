@@ -131,7 +131,7 @@ def passes_in_words(made: MergePlan) -> list[str]:
         return [*first, "combine"]
     n_passes = made.survey.n_passes - all(map(made.survey.spares, made.parameters.values()))
     surveys = [made.survey.title, "second survey"][:n_passes]
-    surveys = ["sample"] if made.guesses else surveys
+    surveys = ["sample"] if made.guesses and n_passes else surveys
     if made.survey.of_model:
         return [*first, *(f"{one}, all tensors together" for one in surveys), "combine"]
     return [*first, f"{', '.join(surveys)} and combine, tensor by tensor"]

@@ -125,10 +125,20 @@ class MergePlan:
         """Bytes that the surveys read before the combine, if each takes one pass."""
         n_passes = n_surveys(self.config.method, self.modifiers, self.survey)
         found = n_passes * self.bytes_combined
-        if self.survey is not None and not self.guesses:
-            spares = self.survey.spares
-            found -= sum(n for name, n in self.input_bytes.items() if spares(self.parameters[name]))
-        return found
+        return found if self.guesses else found - self.bytes_spared
+
+    @cached_property
+    def bytes_spared(self) -> int:
+        """Bytes of the tensors that need one pass of the survey less than others."""
+        if self.survey is None:
+            return 0
+        spares = self.survey.spares
+        return sum(n for name, n in self.input_bytes.items() if spares(self.parameters[name]))
+
+    @property
+    def bytes_guessed(self) -> int:
+        """Bytes that a survey reads where nothing can be guessed, as on a device."""
+        return self.bytes_combined - self.bytes_spared if self.guesses else 0
 
     @property
     def bytes_combined(self) -> int:

@@ -147,7 +147,7 @@ class MergeResult:
             for job, outcome in self.passes.outcomes.items()
             if outcome.n_repeated
         )
-        surveyed = made.bytes_combined if made.guesses and not self.passes.guesses else 0
+        surveyed = 0 if self.passes.guesses else made.bytes_guessed
         whole = made.bytes_read + surveyed - self.passes.bytes_held
         return whole + reads.sampled + reads.settled + for_votes
 

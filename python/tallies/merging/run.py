@@ -56,7 +56,7 @@ class MergeRun:
         self._threads = threads
         self._max_bytes = max_bytes
         # A device needs its floors first: a survey takes the place of the guesses.
-        surveyed = made.bytes_combined if made.guesses and limits.device_bytes else 0
+        surveyed = made.bytes_guessed if limits.device_bytes else 0
         self._advance = Advance(progress, made.bytes_moved + surveyed)
         self._outputs: dict[str, TensorInfo] = {}
         read = [*made.input_files(), *made.tokenizer_files()]

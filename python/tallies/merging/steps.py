@@ -109,6 +109,7 @@ class Steps:
         objections: Yields the reasons why a tensor, by its number, got NaN or infinite values.
         progress: Is called with the bytes moved since the last call.
         in_memory: True where no tensor lies on disk.
+        lists_arrays: True where cancelled votes of results in memory are listed, too.
 
     Raises:
         InputError: A step finds values or parameters that cannot be merged.
@@ -130,6 +131,7 @@ class Steps:
         objections: Callable[[int], Iterator[str]],
         progress: Callable[[int], object] | None = None,
         in_memory: bool = False,
+        lists_arrays: bool = False,
     ) -> None:
         self._request = request
         self._open_plan = open_plan
@@ -156,6 +158,7 @@ class Steps:
             report_overflow=partial(_refuse, objections) if refuses else None,
             progress=progress,
             in_memory=in_memory,
+            lists_arrays=lists_arrays,
         )
         self.passes.model = findings.model
 

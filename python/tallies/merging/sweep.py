@@ -80,7 +80,8 @@ def sweep(
             and so on, and ``sweep.json``; all or nothing. None for arrays instead.
         by: Without ``out``: ``"candidate"`` to get whole models, ``"tensor"`` to get each tensor
             of all candidates in turn, whose arrays are used again once the next is asked for. A
-            tensor may come again for some candidates; what comes last counts.
+            tensor may come again for some candidates, where the results of all take more than 256
+            MiB and votes take the majority of signs of the model; what comes last counts.
         at_once: Without ``out``: the candidates that are in memory at a time, each of which takes
             the memory of a whole model; further ones are another read. None for all.
         framework: Without ``out``: ``"numpy"`` or ``"torch"``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -127,7 +129,7 @@ def whole(
         addresses = {name: address for name, (_, address) in results[number].items()}
         return means.merge(made, files, addresses, [range(len(made.match.merged))])
 
-    run_together([one.plan for one in group], run, progress)
+    _warn(run_together([one.plan for one in group], run, progress))
     for number, one in enumerate(group):
         arrays = {name: array for name, (array, _) in results[number].items()}
         results[number] = {}
@@ -171,6 +173,7 @@ def by_tensor(
             if shared.starts_anew(waiting):
                 yield from released(shared)
             side.give(shared.answer(waiting))
+        _warn(side.results())
     yield from released(shared)
     for name in first.match.copied:
         made = [new_array(name, outputs[name].dtype, outputs[name].shape, framework) for _ in group]
@@ -179,6 +182,13 @@ def by_tensor(
         rows = [(one.settings, array) for one, (array, _) in zip(group, made, strict=True)]
         for alias in (name, *aliases.get(name, ())):
             yield alias, rows
+
+
+def _warn(found: Sequence[Sequence[str]]) -> None:
+    """Give each warning of some merges once, at the line that asks for the next result."""
+    for warning in dict.fromkeys(itertools.chain.from_iterable(found)):
+        # Past whole or by_tensor, and the iterator that the caller has.
+        warnings.warn(warning, stacklevel=4)
 
 
 def _room(

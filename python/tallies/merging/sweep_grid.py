@@ -55,6 +55,7 @@ def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     if not isinstance(grid, Mapping):
         found = f"a {type(grid).__name__}"
         raise InputError(f"grid: found {found}, expected lists of values by key, {example}")
+    grid = {key: _listed(values) for key, values in grid.items()}
     if not grid:
         raise InputError(f"the grid has no key, expected at least one with its values, {example}")
     for key, values in grid.items():
@@ -76,6 +77,11 @@ def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
         )
     rows = itertools.product(*([_plain(one) for one in values] for values in grid.values()))
     return [dict(zip(grid, row, strict=True)) for row in rows]
+
+
+def _listed(values: Any) -> Any:
+    """Return the numbers of an array of one dimension as a list, and other values as they are."""
+    return values.tolist() if getattr(values, "ndim", 0) == 1 else values
 
 
 def _plain(value: Any) -> Any:

@@ -96,9 +96,9 @@ def bytes_shared(plans: Sequence[MergePlan], *, in_hand: bool = False) -> int:
     for one in plans:
         others += one.bytes_surveyed
         if (survey := one.survey) is not None and survey.ranks_magnitudes:
-            n_bytes = survey.n_passes * one.bytes_combined
+            n_bytes = survey.n_passes * one.bytes_combined - one.bytes_spared
             kind = type(survey), survey.of_model, one.rule.equal
-            selections[kind] = n_bytes
+            selections[kind] = max(n_bytes, selections.get(kind, 0))
             if not one.guesses:
                 others -= n_bytes
             elif not (in_hand and survey.of_model):

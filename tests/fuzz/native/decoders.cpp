@@ -1,35 +1,13 @@
-// decoders SECONDS SEED: reads exact changes and planes that were mutated, from memory of exactly
-// their size.
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
+// Reads exact changes and planes that were mutated, from memory of exactly their size.
 #include <cstring>
-#include <random>
 
+#include "choices.h"
 #include "core/error.h"
 #include "cpu/ops.h"
 #include "engine/changed_elements.h"
 
-using namespace tallies;
-
+namespace tallies::fuzz {
 namespace {
-
-using Bytes = std::vector<std::uint8_t>;
-std::mt19937_64 rng;
-
-std::uint64_t below(std::uint64_t n) { return n == 0 ? 0 : rng() % n; }
-
-Bytes random_bytes(std::size_t n) {
-  Bytes found(n);
-  for (auto& byte : found) byte = static_cast<std::uint8_t>(rng());
-  return found;
-}
-
-void require(bool is_right, const char* what) {
-  if (is_right) return;
-  std::fprintf(stderr, "FINDING: %s\n", what);
-  std::abort();
-}
 
 // Changes and what they own.
 struct Case {
@@ -46,7 +24,7 @@ struct Case {
 };
 
 std::uint64_t random_size() {
-  if (below(64) == 0) return kChangeBlock * below(3) + below(700);
+  if (below(256) == 1) return kChangeBlock * below(3) + below(700);
   return below(below(4) == 0 ? 2000 : 130);
 }
 
@@ -81,15 +59,16 @@ void mutate_bytes(Bytes& bytes) {
   const std::size_t at = below(bytes.size() + 1);
   const auto place = bytes.begin() + static_cast<std::ptrdiff_t>(at);
   const std::uint64_t kind = below(4);
-  if (kind == 0) bytes.insert(place, static_cast<std::uint8_t>(rng()));
+  if (kind == 0) bytes.insert(place, static_cast<std::uint8_t>(draw(1)));
   if (at == bytes.size()) return;
   if (kind == 1) bytes.erase(place);
-  if (kind == 2) bytes[at] = static_cast<std::uint8_t>(below(2) == 0 ? kLongGap : rng());
+  if (kind == 2) bytes[at] = static_cast<std::uint8_t>(below(2) == 0 ? kLongGap : draw(1));
   if (kind == 3) bytes[at] = static_cast<std::uint8_t>(bytes[at] ^ 1 << below(8));
 }
 
 std::uint32_t odd(std::uint32_t x) {
-  const std::uint32_t found[] = {0, ~0u, x + 1, x - 1, 1u << 31, static_cast<std::uint32_t>(rng())};
+  const std::uint32_t found[] = {0,     ~0u,      x + 1,
+                                 x - 1, 1u << 31, static_cast<std::uint32_t>(draw(4))};
   return found[below(6)];
 }
 
@@ -156,11 +135,14 @@ void use(const ChangedElements& changes, Positions& room) {
   require(whole == before, "the old values do not bring the old elements back");
 }
 
-void try_changes(Positions& room) {
+}  // namespace
+
+void try_changes() {
+  static Positions room;
   Case one = make();
   one.point();
   require(is_accepted(one.changes), "changes as they are made are refused");
-  if (below(16) == 0) use(one.changes, room);
+  if (below(16) == 1) use(one.changes, room);
   for (std::uint64_t k = 1 + below(3); k > 0; --k) mutate(one);
   one.point();
   if (is_accepted(one.changes)) use(one.changes, room);
@@ -180,17 +162,4 @@ void try_fields() {
   require(out == values, "planes give other elements");
 }
 
-}  // namespace
-
-int main(int, char** arguments) {
-  const double seconds = std::atof(arguments[1]);
-  rng.seed(std::strtoull(arguments[2], nullptr, 10));
-  Positions room;
-  std::uint64_t n = 0;
-  const auto begin = std::chrono::steady_clock::now();
-  do {
-    for (int k = 0; k < 1000; ++k, ++n) k % 8 == 0 ? try_fields() : try_changes(room);
-  } while (std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() <
-           seconds);
-  std::printf("native: %llu executions, 0 findings\n", static_cast<unsigned long long>(n));
-}
+}  // namespace tallies::fuzz

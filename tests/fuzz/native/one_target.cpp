@@ -1,7 +1,9 @@
 // The kernels that decode, in the place of csrc/cpu: a table without others is built in seconds.
 #include "cpu/ops.h"
+#include "kernels/convert.h"
 #include "kernels/fields.h"
 #include "kernels/patch.h"
+#include "kernels/weighted.h"
 
 namespace tallies {
 namespace {
@@ -26,6 +28,12 @@ KernelTable made() {
   add_word<std::uint16_t>(t, 1);
   add_word<std::uint32_t>(t, 2);
   add_word<std::uint64_t>(t, 3);
+  for_each_fused_type([&]<class T>() {
+    t.widen[kIndex<T>] = &widen<T>;
+    t.decode_masked[kIndex<T>] = &decode_masked<T>;
+  });
+  for_each_scalar_type([&]<class T>() { t.widen[kIndex<T>] = &widen_each<T>; });
+  t.decode_signs = &decode_signs;
   t.encode_gaps = &encode_gaps;
   t.count_gaps = &count_gaps;
   t.gap_positions = &gap_positions;

@@ -40,6 +40,11 @@ class Trims(GuessingSurvey):
     n_searches = 1
     ranks_magnitudes = True
 
+    def spares(self, parameters: Values) -> bool:
+        """Return True where all entries survive, and no threshold is searched."""
+        densities = parameters.get("density", ())  # a codec has its own
+        return bool(densities) and all(density >= 1 for density in densities)
+
     def check(self, parameters: Sequence[Values], labels: Sequence[str]) -> None:
         """Raise InputError if one threshold is to hold for tensors of different densities."""
         if self.of_model:

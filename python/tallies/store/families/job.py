@@ -87,9 +87,10 @@ class PackJob:
         for found in objections(plan, job, self.tensors[name], self.limits):
             return found
         dtype = self.places[SHARED][name].dtype if SHARED in self.layout.entries else "F32"
+        wider = "" if dtype == "F32" else "--param shared_dtype=F32, or "
         return (
-            f"tensor {name!r}: the shared vector overflows {dtype}; pass --param shared_dtype=F32, "
-            "or --nonfinite propagate"
+            f"tensor {name!r}: the shared vector overflows {dtype}; pass {wider}"
+            "--nonfinite propagate"
         )
 
     def write(self, file: str, name: str, data: bytes, lanes: Sequence[int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...checkpoint.checkpoint import Checkpoint
 from ...checkpoint.tensors import TensorInfo
 from ...engine.fingerprints import tensor_fingerprint
-from ...errors import InputError
+from ...errors import InputError, TalliesError
 from ...messages import show, unknown_of_many
 from ..manifest import Manifest
 from ..origins import recorded_in_words, resolved
@@ -31,10 +31,23 @@ def refuse_damaged(
         expected, what = manifest.checksums[file][one.name], "is damaged"
         way_out = "restore the file, or pack again"
     if found != expected:
+        if one.path not in base.files and _is_replaced(store, manifest):
+            raise InputError(
+                f"{one.path}: tensor {show(one.name)} is another one than when the store was "
+                f"opened, for {store} was replaced since; open it again"
+            )
         raise InputError(
             f"{one.path}: tensor {show(one.name)} {what}: its checksum is {found}, expected "
             f"{expected}; {way_out}"
         )
+
+
+def _is_replaced(store: Path, manifest: Manifest) -> bool:
+    """Tell if another store has been put in the place of an opened one."""
+    try:
+        return Manifest.read(store) != manifest
+    except TalliesError:
+        return False
 
 
 def _way_to_the_base(store: Path, manifest: Manifest, base: Checkpoint) -> str:
