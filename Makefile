@@ -1,5 +1,5 @@
-# make demo | test | test-all | fuzz | docs | site | lint | format | wheel | reproducible | bench |
-#      cuda | dev | clean
+# make demo | test | test-all | fuzz | sanitize | tidy | docs | site | lint | format | wheel |
+#      reproducible | bench | cuda | dev | clean
 #
 # Needs Python 3.10 or newer with venv, a C++20 compiler, make and git. Everything else goes into
 # virtual environments in this directory.
@@ -27,7 +27,8 @@ SOURCES := $(CPP) $(shell find python -name '*.py' -o -name '*.pyi') CMakeLists.
 SDISTS := build/sdists
 HOSTS := mergekit==0.1.5 peft==0.21.2 fusion_bench==0.2.33
 
-.PHONY: demo test test-all fuzz docs site lint format wheel reproducible bench cuda dev clean
+.PHONY: demo test test-all fuzz sanitize tidy docs site lint format wheel reproducible bench cuda dev \
+  clean
 
 # Tests run in so many processes; one that is done takes tests from the others.
 PROCESSES ?= 2
@@ -73,6 +74,23 @@ FUZZ_SEED ?=
 fuzz: $(VENV)/test
 	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) \
 	  $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
+# Tests on a package whose memory accesses, arithmetic and threads are checked while it runs
+# (.ci/sanitize). The kernels are those of one instruction set, unless TARGET is empty.
+TARGET ?= $(if $(filter x86_64,$(shell uname -m)),baseline,generic)
+SANITIZED ?= tests/native tests/kernels tests/engine tests/methods tests/merging tests/store tests/patches
+SANITIZE = TALLIES_ONLY_TARGET=$(TARGET) .ci/sanitize $(abspath $(BIN))/python
+sanitize: $(VENV)/test
+	$(SANITIZE) address,undefined $(SIDE_BY_SIDE) $(SANITIZED)
+	$(SANITIZE) thread $(SIDE_BY_SIDE) $(SANITIZED)
+
+# clang-tidy on all sources (.clang-tidy); on the kernels as one instruction set has them.
+tidy: $(VENV)/lint
+	$(BIN)/cmake -S . -B build/tidy -DSKBUILD_PROJECT_VERSION=0 -DTALLIES_CUDA=OFF \
+	  -DTALLIES_ONLY_TARGET=$(TARGET) -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)"
+	ls csrc/*/*.cpp csrc/cpu/targets/$(TARGET).cpp | \
+	  xargs -P $(PROCESSES) -n 1 $(BIN)/clang-tidy -p build/tidy --quiet
 
 # The documentation as a site in build/site. Any broken link is an error.
 site: $(VENV)/site

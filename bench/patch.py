@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -163,6 +164,8 @@ class Bench:
             step = changed(last, self._home / f"step-{number % 2}", _TIMED, 2 + number)
             chain.append(self._make(last, step, f"patch-{number}"))
             last = step
+        for number in range(2):
+            shutil.rmtree(self._home / f"step-{number}")
         model = self._home / "in-place"
         shutil.rmtree(model, ignore_errors=True)
         shutil.copytree(self._old, model)
@@ -197,6 +200,11 @@ class Bench:
         used: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(self._repeat):
             for name, call in calls.items():
+                # All that write a new file take memory just used, and no earlier file waits for
+                # the disk meanwhile.
+                shutil.rmtree(out, ignore_errors=True)
+                os.sync()
+                storage.use_memory(copied, n)
                 begin = time.process_time()
                 rows[name].samples.append(call())
                 used[name].append(time.process_time() - begin)

@@ -180,8 +180,22 @@ def _fused(dtype: str, n: int) -> list[Kernel]:
         codes = GATE_CODES[ties.gate], VOTE_CODES[ties.vote], BLEND_CODES[ties.blend]
         found = [place + first * size for place in places]
         _core.combine_scales(
-            code, *codes, row, rows, _WEIGHTS, floors, _SCALES, ties.zero_sign, found, n
+            code, *codes, row, rows, _WEIGHTS, floors, _SCALES, ties.zero_sign, found, [], n
         )
+
+    def combine_signs(first: int, n: int) -> None:
+        row, *rows = [address + first * size for address in addresses]
+        codes = GATE_CODES[ties.gate], VOTE_CODES[ties.vote], BLEND_CODES[ties.blend]
+        out, other = [[place + first * size] for place in places[:2]]
+        _core.combine_scales(
+            code, *codes, row, rows, _WEIGHTS, floors, [_SCALE], ties.zero_sign, out, other, n
+        )
+
+    def check_signs() -> None:
+        keep = sizes.astype(np.int64) > np.array(floors)[:, None]
+        for zero, one in zip(("negative", "positive"), outs, strict=False):
+            merged = formats.widen(_ties(zero, "mean")(np.where(keep, deltas, np.float32(0))))
+            _expect("ties, both signs", one[:CHECKED], add_to_base(base, _SCALE, merged))
 
     def check_scales() -> None:
         keep = sizes.astype(np.int64) > np.array(floors)[:, None]
@@ -210,6 +224,15 @@ def _fused(dtype: str, n: int) -> list[Kernel]:
             check_scales,
             outs[-1],
             [*models, *outs],
+        ),
+        Kernel(
+            "ties, both signs",
+            dtype,
+            (len(models) + 2) * size,
+            combine_signs,
+            check_signs,
+            outs[1],
+            [*models, *outs[:2]],
         ),
         Kernel("survey", dtype, 2 * size, survey, check_survey, None, models),
     ]

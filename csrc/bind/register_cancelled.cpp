@@ -39,6 +39,7 @@ void register_cancelled(py::module_& m) {
       [](const Plan& plan, Cancelled& cancelled, const std::vector<WrongNumbers>& wrong,
          const Limits& limits, py::object progress) {
         std::vector<Wrong> checked;
+        checked.reserve(wrong.size());
         for (const WrongNumbers& one : wrong) checked.push_back(to_wrong(plan, one));
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
           return mend(plan, cancelled, checked, limits, on_progress);

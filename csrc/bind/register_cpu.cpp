@@ -18,6 +18,7 @@ struct EnvironmentScope {
 
 void register_errors(py::module_& m) {
   m.attr("_errors") = py::module_::import("tallies.errors");
+  // NOLINTNEXTLINE(performance-unnecessary-value-param): pybind11 says how the function is called.
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);

@@ -36,6 +36,7 @@ void split_fields(const py::object& values, const py::object& base, std::size_t 
   check_length("bytes of values", from.n_bytes(), n * unit, "a multiple of the unit");
   check_length("bytes of out", to.n_bytes(), n * unit, "as many as of the values");
   std::vector<std::uint8_t*> planes;
+  planes.reserve(unit);
   for (std::size_t plane = 0; plane < unit; ++plane) planes.push_back(to.data() + plane * n);
   const SplitArgs args{from.data(), other ? other->data() : nullptr,
                        to_enum<Fields>("fields", fields, kFields), planes.data(), n};

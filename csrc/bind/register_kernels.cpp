@@ -239,11 +239,14 @@ void register_kernels(py::module_& m) {
       [](int dtype, int gate, int vote, int blend, Address base,
          const std::vector<Address>& experts, const std::vector<float>& weights,
          const std::vector<std::int32_t>& floors, const std::vector<float>& scales, int zero_sign,
-         const std::vector<Address>& outs, std::size_t n) {
+         const std::vector<Address>& outs, const std::vector<Address>& others, std::size_t n) {
         check_length("outs", outs.size(), scales.size(), "one for each scale");
+        if (!others.empty())
+          check_length("others", others.size(), scales.size(), "one for each scale");
         std::vector<Multiple> multiples;
         for (std::size_t i = 0; i < scales.size(); ++i)
-          multiples.push_back({scales[i], at<void>(outs[i])});
+          multiples.push_back(
+              {scales[i], at<void>(outs[i]), others.empty() ? nullptr : at<void>(others[i])});
         combine(dtype, gate, vote, blend, base, experts, weights, floors, zero_sign, n,
                 [&](CombineArgs& args) {
                   args.multiples = multiples.data();

@@ -223,15 +223,15 @@ void register_patches(py::module_& m) {
       py::arg("progress") = py::none());
   m.def(
       "apply_changes",
-      [](const Plan& plan, std::vector<PatchTask> tasks, const Limits& limits,
-         bool with_fingerprints, bool with_values, py::object progress) {
+      [](const Plan& plan, std::vector<PatchTask> tasks, const Limits& limits, bool with_old,
+         bool with_new, bool with_values, py::object progress) {
         for (PatchTask& task : tasks) check_task(plan, task);
         return run_pass(std::move(progress), limits, [&](const Progress& on_progress) {
-          return apply_changes(plan, tasks, {with_fingerprints, with_values}, limits, on_progress);
+          return apply_changes(plan, tasks, {with_old, with_new, with_values}, limits, on_progress);
         });
       },
       py::kw_only(), py::arg("plan"), py::arg("tasks"), py::arg("limits"),
-      py::arg("with_fingerprints") = true, py::arg("with_values") = false,
+      py::arg("with_old") = true, py::arg("with_new") = true, py::arg("with_values") = false,
       py::arg("progress") = py::none());
 }
 

@@ -7,7 +7,10 @@
 namespace tallies {
 
 // The object libraries of CMakeLists.txt, best first.
-#if defined(__x86_64__)
+#if defined(TALLIES_ONLY_TARGET)
+#define TALLIES_EXPANDED(X, target) X(target)
+#define TALLIES_TARGETS(X) TALLIES_EXPANDED(X, TALLIES_ONLY_TARGET)
+#elif defined(__x86_64__)
 #define TALLIES_TARGETS(X) X(avx512) X(avx2) X(baseline)
 #else
 #define TALLIES_TARGETS(X) X(generic)

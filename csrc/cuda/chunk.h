@@ -15,8 +15,8 @@ namespace tallies::cuda {
 namespace {
 
 template <class Word, int kN>
-struct alignas(sizeof(Word) * kN < 16 ? sizeof(Word) * kN : 16) Chunk {
-  Word v[kN];
+struct alignas(sizeof(Word) * unsigned(kN) < 16 ? sizeof(Word) * unsigned(kN) : 16) Chunk {
+  Word v[std::size_t(kN)];
 };
 
 template <int kBytes>
@@ -67,8 +67,9 @@ TALLIES_INLINE void store_chunk(Word* p, const Chunk<Word, kN>& chunk, int n = k
 }
 
 // The same in float32, of a row of the type.
-template <class T, int kN>
-TALLIES_INLINE void load_floats(float (&x)[kN], const void* row, std::size_t i, int n) {
+template <class T, std::size_t kSize>
+TALLIES_INLINE void load_floats(float (&x)[kSize], const void* row, std::size_t i, int n) {
+  constexpr int kN = kSize;
   using Word = typename T::Word;
   const Chunk<Word, kN> words = load_chunk<Word, kN>(static_cast<const Word*>(row) + i, n);
   for (int j = 0; j < kN; ++j) x[j] = T::in_order(words.v + j);

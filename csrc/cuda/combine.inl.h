@@ -136,7 +136,8 @@ __global__ void __launch_bounds__(kThreads)
       n = args.floors.until_cut_off(args.n_experts, i, static_cast<int>(end - i));
       Chunk<std::int8_t, kN> signs{};
       if constexpr (kVote == Vote::given)
-        for (int j = 0; j < kN; ++j) signs.v[j] = j < n ? args.signs[i + j] : std::int8_t{};
+        for (int j = 0; j < kN; ++j)
+          signs.v[j] = j < n ? args.signs[i + unsigned(j)] : std::int8_t{};
       const RowsAhead<Word, kN> rows(args, i, n);
       Chunk<Word, kN> out;
       merge_block<T, kDelta, ToEntry, Rule, kN / kPair>(

@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads)
     Chunk<Word, kN> words = load_chunk<Word, kN>(x + i, n_here);
     for (int j = 0; j < kN; ++j) {
       const float value = T::in_order(words.v + j);
-      const bool passes = magnitude(value) > (i + j < cut ? floor : raised(floor));
+      const bool passes = magnitude(value) > (i + unsigned(j) < cut ? floor : raised(floor));
       T::store_in_order(words.v + j, passes ? canonical(value) : 0.0f);
     }
     store_chunk(out + i, words, n_here);

@@ -81,13 +81,13 @@ __global__ void __launch_bounds__(kThreads)
     rank = left - before;
   }
   __syncthreads();
-  constexpr int kEach = kSegment / kThreads;
+  constexpr unsigned kEach = kSegment / kThreads;
   const std::size_t first = segment * kSegment + threadIdx.x * kEach;
   const auto wanted = static_cast<std::uint32_t>(selected->bits);
   const Count wanted_rank = rank;
   std::uint32_t sizes[kN];
   mine = 0;
-  for (int part = 0; part < kEach; part += kN) {
+  for (unsigned part = 0; part < kEach; part += kN) {
     const std::size_t i = first + part;
     if (i >= n_elements) break;
     const int n = n_elements - i < kN ? static_cast<int>(n_elements - i) : kN;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int j = 0; j < kN; ++j) mine += j < n && sizes[j] == wanted;
   }
   if (holds(mine, counts[segment], wanted_rank, &before)) {
-    for (int part = 0; part < kEach; part += kN) {
+    for (unsigned part = 0; part < kEach; part += kN) {
       const std::size_t i = first + part;
       if (i >= n_elements) break;
       const int n = n_elements - i < kN ? static_cast<int>(n_elements - i) : kN;

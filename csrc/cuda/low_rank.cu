@@ -10,8 +10,8 @@ namespace tallies::cuda {
 namespace {
 
 // A thread has kEach x kEach elements of a tile, side by side in each row.
-constexpr int kTile = 64, kEach = 4, kRanks = 16;
-constexpr int kAcross = kTile / kEach;
+constexpr unsigned kTile = 64, kEach = 4, kRanks = 16;
+constexpr unsigned kAcross = kTile / kEach;
 static_assert(kThreads == kAcross * kAcross);
 
 struct LowRankParams {
@@ -26,26 +26,27 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) low_rank(const LowRankParams args) {
   using Word = typename T::Word;
   __shared__ float left[kTile][kRanks + 1], right[kRanks][kTile];
-  const int thread = static_cast<int>(threadIdx.x);
-  const int own_row = thread / kAcross * kEach, own_column = thread % kAcross * kEach;
+  const unsigned thread = threadIdx.x;
+  const unsigned own_row = thread / kAcross * kEach, own_column = thread % kAcross * kEach;
   for (std::size_t tile = blockIdx.x; tile < args.n_tiles; tile += gridDim.x) {
     const std::size_t row = tile / args.tiles_across * kTile;
     const std::size_t column = tile % args.tiles_across * kTile;
     float sum[kEach][kEach];
     for (std::size_t first = 0; first < args.rank; first += kRanks) {
-      const int n_ranks = args.rank - first < kRanks ? static_cast<int>(args.rank - first) : kRanks;
-      for (int i = thread; i < kTile * kRanks; i += kThreads) {
-        const int r = i / kRanks, k = i % kRanks;
+      const unsigned n_ranks =
+          args.rank - first < kRanks ? static_cast<unsigned>(args.rank - first) : kRanks;
+      for (unsigned i = thread; i < kTile * kRanks; i += kThreads) {
+        const unsigned r = i / kRanks, k = i % kRanks;
         if (row + r < args.n_rows && k < n_ranks)
           left[r][k] = args.left[(row + r) * args.rank + first + k];
-        const int k2 = i / kTile, c = i % kTile;
+        const unsigned k2 = i / kTile, c = i % kTile;
         if (column + c < args.n_columns && k2 < n_ranks)
           right[k2][c] = args.right[(first + k2) * args.n_columns + column + c];
       }
       __syncthreads();
-      for (int k = 0; k < n_ranks; ++k)
-        for (int i = 0; i < kEach; ++i)
-          for (int j = 0; j < kEach; ++j) {
+      for (unsigned k = 0; k < n_ranks; ++k)
+        for (unsigned i = 0; i < kEach; ++i)
+          for (unsigned j = 0; j < kEach; ++j) {
             const float l = left[own_row + i][k], r = right[k][own_column + j];
             sum[i][j] = first + k == 0 ? l * r : LowRank::step(sum[i][j], l, r);
           }
@@ -53,13 +54,13 @@ __global__ void __launch_bounds__(kThreads) low_rank(const LowRankParams args) {
     }
     if (column + own_column >= args.n_columns) continue;
     const std::size_t n_left = args.n_columns - column - own_column;
-    const int n = n_left < kEach ? static_cast<int>(n_left) : kEach;
-    for (int i = 0; i < kEach && row + own_row + i < args.n_rows; ++i) {
+    const int n = n_left < kEach ? static_cast<int>(n_left) : int(kEach);
+    for (unsigned i = 0; i < kEach && row + own_row + i < args.n_rows; ++i) {
       const std::size_t at = (row + own_row + i) * args.n_columns + column + own_column;
       float x[kEach];
       load_floats<T>(x, args.base, at, n);
       Chunk<Word, kEach> words;
-      for (int j = 0; j < kEach; ++j)
+      for (unsigned j = 0; j < kEach; ++j)
         T::store_in_order(words.v + j, canonical(LowRank::finish(x[j], args.scale, sum[i][j])));
       store_chunk(static_cast<Word*>(args.out) + at, words, n);
     }

@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads)
       Pair x = T::load2(b.v + at);
       const Pair y = T::load2(s.v + at);
       for (int h = 0; h < 2; ++h) {
-        x.v[h] = element(lanes.of(byte >> at, h), x.v[h], y.v[h]);
+        x.v[h] = element(lanes.of(byte >> at, std::size_t(h)), x.v[h], y.v[h]);
         if (at + h < n) most = larger(most, magnitude(x.v[h]));
       }
       T::store2(result.v + at, x);

@@ -32,12 +32,12 @@ struct Gap {
 struct EightBits {
   TALLIES_INLINE static Count size(std::uint8_t bits) {
     unsigned n = 0;
-    for (int bit = 0; bit < 8; ++bit) n += bits >> bit & 1u;
+    for (unsigned bit = 0; bit < 8; ++bit) n += unsigned(bits) >> bit & 1u;
     return pair_of(8, n);
   }
   template <class Body>
   TALLIES_INLINE static void for_each(std::uint8_t bits, const Body& body) {
-    for (int bit = 0; bit < 8; ++bit)
+    for (unsigned bit = 0; bit < 8; ++bit)
       if (bits >> bit & 1) body(bit);
   }
 };

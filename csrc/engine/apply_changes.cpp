@@ -19,6 +19,7 @@ constexpr std::uint64_t kPage = 4096;
 struct Scratch {
   Positions positions;
   std::vector<std::uint8_t> tile;
+  std::vector<bool> pages;  // of a tile in place, those to write
 };
 
 // A tile's share of the fingerprints of its slice.
@@ -31,6 +32,7 @@ struct Sums {
 // fingerprint unless there is none.
 void begin(const Tile& tile, const Array& array, void* target, Lanes* lanes) {
   const std::size_t unit = array.record_bits / 8;
+  if (target == tile.in[0] && lanes == nullptr) return;
   for (std::size_t at = 0, n; at < tile.n; at += n) {
     n = std::min(kTogether, tile.n - at);
     const void* const from = static_cast<const char*>(tile.in[0]) + at * unit;
@@ -39,18 +41,29 @@ void begin(const Tile& tile, const Array& array, void* target, Lanes* lanes) {
   }
 }
 
-// Writes the pages of a file in which new bytes differ from the old ones.
-void write_pages(const Files& files, int file, std::uint64_t offset, const char* before,
-                 const char* now, std::size_t n_bytes) {
-  std::size_t begin = 0;  // of the pages that differ up to here
-  for (std::size_t at = 0, n; at < n_bytes; at += n) {
+// Writes the pages of a file that are marked, counted from the one with the first byte.
+void write_pages(const Files& files, int file, std::uint64_t offset, const char* bytes,
+                 std::size_t n_bytes, const std::vector<bool>& pages) {
+  std::size_t begin = 0;  // of the pages to write up to here
+  std::size_t page = 0;
+  for (std::size_t at = 0, n; at < n_bytes; at += n, ++page) {
     n = static_cast<std::size_t>(
         std::min<std::uint64_t>(kPage - (offset + at) % kPage, n_bytes - at));
-    if (std::memcmp(before + at, now + at, n) != 0) continue;
-    if (begin < at) files.write(file, now + begin, at - begin, offset + begin);
+    if (pages[page]) continue;
+    if (begin < at) files.write(file, bytes + begin, at - begin, offset + begin);
     begin = at + n;
   }
-  if (begin < n_bytes) files.write(file, now + begin, n_bytes - begin, offset + begin);
+  if (begin < n_bytes) files.write(file, bytes + begin, n_bytes - begin, offset + begin);
+}
+
+// Returns where a tile's changes are made: in the output, or in the memory of a worker, where a
+// file's elements lie already.
+void* target_of(const Tile& tile, const Job& job, Scratch& scratch) {
+  const Array& array = job.inputs[0];
+  if (!job.outputs.empty()) return tile.out[0];
+  if (array.is_copied() && !array.held) return const_cast<void*>(tile.in[0]);
+  scratch.tile.resize(std::max(scratch.tile.size(), tile.n * array.record_bits / 8));
+  return scratch.tile.data();
 }
 
 // Makes a chain of changes of a tile, and returns where the new elements lie.
@@ -62,17 +75,26 @@ const void* change_tile(const Tile& tile, const Job& job, const PatchTask& task,
     for (std::size_t i = 0; i < values.size(); ++i)
       gather(*task.chain[i], first, tile.n, scratch.positions, elements, values[i].data());
   };
-  void* target = job.outputs.empty() ? nullptr : tile.out[0];
-  if (target == nullptr) {
-    scratch.tile.resize(std::max(scratch.tile.size(), tile.n * array.record_bits / 8));
-    target = scratch.tile.data();
-  }
-  begin(tile, array, target, options.with_fingerprints ? &part.before : nullptr);
+  void* const target = target_of(tile, job, scratch);
+  begin(tile, array, target, options.with_old ? &part.before : nullptr);
   list(target, found.old_values);
   for (const auto& changes : task.chain) apply(*changes, first, tile.n, scratch.positions, target);
   list(target, found.new_values);
-  if (options.with_fingerprints) part.now = fingerprint(target, array, tile.first, tile.n);
+  if (options.with_new) part.now = fingerprint(target, array, tile.first, tile.n);
   return target;
+}
+
+// Writes the pages of a tile in place that have an element of a change.
+void write_changed(const Files& files, const Tile& tile, const Array& array, const PatchTask& task,
+                   const void* made, Scratch& scratch) {
+  const Bytes bytes = array.bytes(tile.first, tile.n);
+  const std::uint64_t offset = array.offset + bytes.first;
+  scratch.pages.assign(static_cast<std::size_t>((offset % kPage + bytes.n + kPage - 1) / kPage),
+                       false);
+  for (const auto& changes : task.chain)
+    mark(*changes, tile.first - task.slice.first, tile.n, scratch.positions, offset % kPage, kPage,
+         scratch.pages);
+  write_pages(files, array.file, offset, static_cast<const char*>(made), bytes.n, scratch.pages);
 }
 
 // Tells if the output of a job is the very bytes of a file that its input is.
@@ -106,11 +128,8 @@ std::vector<Patched> apply_changes(const Plan& plan, const std::vector<PatchTask
         const Job& job = jobs[tile.job];
         const void* const made =
             change_tile(tile, job, tasks[tile.job], options, all[tile.job], scratch, part);
-        if (!in_place[tile.job]) return;
-        const Array& array = job.inputs[0];
-        const Bytes bytes = array.bytes(tile.first, tile.n);
-        write_pages(plan.files, array.file, array.offset + bytes.first,
-                    static_cast<const char*>(tile.in[0]), static_cast<const char*>(made), bytes.n);
+        if (in_place[tile.job])
+          write_changed(plan.files, tile, job.inputs[0], tasks[tile.job], made, scratch);
       });
   for (std::size_t i = 0; i < all.size(); ++i) {
     all[i].before = sums[i].before;

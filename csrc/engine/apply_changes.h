@@ -21,12 +21,13 @@ struct Patched {
 };
 
 struct PatchOptions {
-  bool with_fingerprints, with_values;
+  bool with_old, with_new;  // fingerprints
+  bool with_values;
 };
 
 // Writes input 0 of each slice with its changes to the output, which may be the same memory or the
-// same bytes of a file, of which then only the pages that differ are written. Without an output
-// only fingerprints and values are found.
+// same bytes of a file, of which then only the pages with a changed element are written. Without an
+// output only fingerprints and values are found.
 std::vector<Patched> apply_changes(const Plan&, const std::vector<PatchTask>&, const PatchOptions&,
                                    const Limits&, const Progress&);
 

@@ -139,6 +139,22 @@ void apply(const ChangedElements& changes, std::uint64_t first, std::size_t n, P
                  });
 }
 
+void mark(const ChangedElements& changes, std::uint64_t first, std::size_t n, Positions& room,
+          std::size_t n_before, std::size_t page_bytes, std::vector<bool>& pages) {
+  if (changes.layout == Layout::none) return;
+  if (changes.layout == Layout::dense) return std::fill(pages.begin(), pages.end(), true);
+  for_each_block(changes, first, n, room,
+                 [&](const std::uint16_t* positions, std::size_t n_changed, std::size_t,
+                     std::ptrdiff_t before) {
+                   for (std::size_t k = 0; k < n_changed; ++k) {
+                     const auto element = static_cast<std::size_t>(before + positions[k]);
+                     const std::size_t byte = n_before + element * changes.unit;
+                     pages[byte / page_bytes] = true;
+                     pages[(byte + changes.unit - 1) / page_bytes] = true;
+                   }
+                 });
+}
+
 void gather(const ChangedElements& changes, std::uint64_t first, std::size_t n, Positions& room,
             const void* elements, std::uint8_t* values) {
   if (changes.layout == Layout::none) return;

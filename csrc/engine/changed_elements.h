@@ -72,6 +72,11 @@ class Positions {
 void apply(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&, void* elements,
            bool are_far = false);
 
+// Marks the pages in which changes of n elements from `first` on have bytes; the first of these
+// elements lies so many bytes behind the beginning of page 0.
+void mark(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&,
+          std::size_t n_before, std::size_t page_bytes, std::vector<bool>& pages);
+
 // Lists the elements at the positions of these changes, for each where its value lies.
 void gather(const ChangedElements&, std::uint64_t first, std::size_t n, Positions&,
             const void* elements, std::uint8_t* values);

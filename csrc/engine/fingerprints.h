@@ -35,6 +35,7 @@ inline Lanes fingerprint(const Tile& tile, const Job& job, const Source& source)
 inline std::vector<Lanes> fingerprint(const Tile& tile, const Job& job,
                                       const std::vector<Source>& sources) {
   std::vector<Lanes> lanes;
+  lanes.reserve(sources.size());
   for (const Source& source : sources) lanes.push_back(fingerprint(tile, job, source));
   return lanes;
 }

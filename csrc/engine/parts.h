@@ -54,7 +54,8 @@ void add(Part& sum, const Part& part) {
     sum += part;
   else
     [&]<std::size_t... i>(std::index_sequence<i...>) {
-      const auto sums = Part::fields(sum), parts = Part::fields(part);
+      const auto sums = Part::fields(sum);
+      const auto parts = Part::fields(part);
       (add(std::get<i>(sums), std::get<i>(parts)), ...);
     }(std::make_index_sequence<std::tuple_size_v<decltype(Part::fields(sum))>>());
 }

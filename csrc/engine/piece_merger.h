@@ -22,18 +22,30 @@ struct MergeScratch {
   std::vector<std::int32_t> floors;
 };
 
+// Stands for results of the other sign that nobody asks for.
+struct NoOthers {
+  char* operator()(std::size_t) const { return nullptr; }
+};
+
 class PieceMerger {
  public:
+  // Returns whether the results of both signs can be asked for at once.
+  static bool knows_others(const Candidate& candidate) {
+    return !std::holds_alternative<Stages>(candidate.traits) && !candidate.consensus;
+  }
+
   // Merges on the device, if there is one, what is worth a copy there.
   PieceMerger(const Plan& plan, const CombineOptions& options, Accelerator* accelerator)
       : plan_(plan), options_(options), accelerator_(accelerator) {}
 
   // Merges n elements of a tile from `first` on with this sign for cancelled votes, and adds to the
-  // tallies.
-  template <class Out>
+  // tallies. Candidate k goes to out(k), and with the other sign to others(k) where there are
+  // tallies for those, which are told of overflow alone.
+  template <class Out, class Others = NoOthers>
   void merge(const Tile& tile, const CombineTask& task, const Alike& alike, std::size_t first,
              std::size_t n_elements, int zero_sign, const Out& out, MergeScratch& scratch,
-             std::vector<CombineTally>& tallies) const {
+             std::vector<CombineTally>& tallies, const Others& others = {},
+             std::vector<CombineTally>* other_tallies = nullptr) const {
     const Candidate& candidate = task.candidates[alike[0]];
     // Weights hold for a row, and draws for a period of the random numbers.
     std::uint64_t row_length = std::holds_alternative<Draws>(candidate.traits) ? kPeriod : kWhole;
@@ -50,7 +62,7 @@ class PieceMerger {
                                            args_of(task, candidate, weights, scratch);
                                        args.zero_sign = zero_sign;
                                        merge_piece(tile, task, alike, args, begin + at, n, out,
-                                                   scratch, tallies);
+                                                   scratch, tallies, others, other_tallies);
                                      });
                      });
   }
@@ -80,12 +92,13 @@ class PieceMerger {
   }
 
   // Merges a piece of a tile for candidates that differ in scale alone, or one.
-  template <class Out>
+  template <class Out, class Others>
   void merge_piece(const Tile& tile, const CombineTask& task, const Alike& alike, CombineArgs& args,
                    std::size_t first, std::size_t n, const Out& tile_out, MergeScratch& scratch,
-                   std::vector<CombineTally>& tallies) const {
+                   std::vector<CombineTally>& tallies, const Others& tile_others,
+                   std::vector<CombineTally>* other_tallies) const {
     const Candidate& candidate = task.candidates[alike[0]];
-    if (std::holds_alternative<Stages>(candidate.traits) || candidate.consensus) {
+    if (!knows_others(candidate)) {
       merge_deltas(tile, task, candidate, args, first, n, tile_out(alike[0]), scratch,
                    tallies[alike[0]]);
       return;
@@ -94,7 +107,8 @@ class PieceMerger {
     const std::vector<Source>& sources = plan_.sources[task.slice.job];
     const DType out_type = plan_.output_types[task.slice.job];
     const bool is_direct = is_fused(out_type) && stored_type(sources) == out_type;
-    if (!is_direct) scratch.merged.resize(alike.size() * kChunk);
+    const bool has_others = other_tallies != nullptr;
+    if (!is_direct) scratch.merged.resize((has_others ? 2 : 1) * alike.size() * kChunk);
     std::vector<Multiple>& multiples = scratch.multiples;
     multiples.clear();
     for (const std::size_t k : alike) multiples.push_back({task.candidates[k].scale, nullptr});
@@ -105,23 +119,36 @@ class PieceMerger {
           const auto out = [&](std::size_t i) -> char* {
             return tile_out(alike[i]) + at * size_of(out_type);
           };
+          const auto other = [&](std::size_t i) -> char* {
+            return tile_others(alike[i]) + at * size_of(out_type);
+          };
           const auto merged = [&](std::size_t i) { return scratch.merged.data() + i * kChunk; };
-          for (std::size_t i = 0; i < alike.size(); ++i)
+          for (std::size_t i = 0; i < alike.size(); ++i) {
             multiples[i].out = is_direct ? static_cast<void*>(out(i)) : merged(i);
+            if (!has_others) continue;
+            multiples[i].other =
+                is_direct ? static_cast<void*>(other(i)) : merged(alike.size() + i);
+          }
           args.base = plan_.has_base ? rows.values[0] : nullptr;
           args.experts = rows.values.data() + plan_.has_base;
           args.out = multiples[0].out;
           args.multiples = multiples.data();
           args.n_multiples = alike.size() > 1 ? static_cast<int>(alike.size()) : 0;
+          args.other = multiples[0].other;
+          args.other_overflow = &multiples[0].other_overflow;
           args.n = count;
           args.first = tile.first + at;
           merge_rows(tile.worker, rows, rule, is_direct, args, all);
-          for (std::size_t i = 0; i < alike.size() && !is_direct; ++i)
-            kernels().narrow[static_cast<int>(out_type)](merged(i), out(i), count);
+          const auto narrow = kernels().narrow[static_cast<int>(out_type)];
+          for (std::size_t i = 0; i < alike.size() && !is_direct; ++i) {
+            narrow(merged(i), out(i), count);
+            if (has_others) narrow(merged(alike.size() + i), other(i), count);
+          }
         });
     for (std::size_t i = 0; i < alike.size(); ++i) {
       tallies[alike[i]] += all;
       tallies[alike[i]].overflow |= multiples[i].overflow;
+      if (has_others) (*other_tallies)[alike[i]].overflow |= multiples[i].other_overflow;
     }
   }
 

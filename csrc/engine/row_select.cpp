@@ -35,7 +35,7 @@ Bracket sampled(const Rest& rest, std::size_t rank) {
       std::remove_if(sample, sample + sample_magnitudes(rest.data, rest.n, kSample, sample),
                      [&](std::int32_t bits) { return bits < rest.low || rest.high < bits; });
   if (end == sample) return {rest.low, rest.high};
-  std::sort(sample, end, std::greater<>());
+  std::partial_sort(sample, end, end, std::greater<>());  // GCC 12 warns in std::sort of so few
   const double share = (static_cast<double>(rank - rest.n_above_high) - 0.5) /
                        static_cast<double>(rest.n_from_low - rest.n_above_high);
   const double middle = share * static_cast<double>(end - sample);

@@ -6,6 +6,7 @@
 #include "kernels/agree.h"
 #include "kernels/blocks.h"
 #include "kernels/entry.h"
+#include "kernels/outputs.h"
 #include "kernels/totals.h"
 
 namespace tallies {
@@ -165,6 +166,10 @@ TALLIES_INLINE ToEntry make_entry(const Args& args, int expert) {
     return ToEntry(args.floors[expert], args.weights[expert]);
 }
 
+// True if zero votes take a sign.
+template <class Rule>
+concept Elects = requires { Rule::kBySum; };
+
 // Merges kPairs pairs of elements from element i on, those of expert e from at(e) on and the base's
 // from at(n_experts) on. Args are CombineArgs, with host or device pointers. Calls put(write):
 // write(scale, out, lanes) writes the elements, and returns whether some may be NaN or infinite.
@@ -235,14 +240,14 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
   }
   F32s merged[kPairs][2];
   I32s watched{};
-  for (std::size_t u = 0; u < kPairs; ++u) {
-    const auto given = Signs<T>::load2(signs + u * kPair);
-    for (int h = 0; h < 2; ++h) {
-      merged[u][h] = Rule::finish(acc[u][h], args.divisor, zero, given.v[h], lanes);
-      watched = larger(watched, Rule::watched(acc[u][h]));
+  const auto finish = TALLIES_LAMBDA(const ZeroSign& sign, LaneTally& tally) {
+    for (std::size_t u = 0; u < kPairs; ++u) {
+      const auto given = Signs<T>::load2(signs + u * kPair);
+      for (int h = 0; h < 2; ++h)
+        merged[u][h] = Rule::finish(acc[u][h], args.divisor, sign, given.v[h], tally);
     }
-  }
-  put(TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
+  };
+  const auto write = TALLIES_LAMBDA(float scale, typename T::Word* out, LaneTally& tally) {
     Pair results[kPairs];
     I32s largest = watched;
     for (std::size_t u = 0; u < kPairs; ++u) {
@@ -266,45 +271,18 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
       }
     }
     return is_large;
-  });
+  };
+  for (std::size_t u = 0; u < kPairs; ++u)
+    for (int h = 0; h < 2; ++h) watched = larger(watched, Rule::watched(acc[u][h]));
+  finish(zero, lanes);
+  put(write);
+  if constexpr (Elects<Rule> && PutsOthers<Put>) {
+    if (!put.asks_others()) return;
+    LaneTally ignored;
+    finish(ZeroSign(-args.zero_sign), ignored);
+    put.others(write);
+  }
 }
-
-// Puts a block of which n elements count into one output, or into one for each scale.
-template <class Word, std::size_t kBlock>
-struct Outputs {
-  const CombineArgs& args;
-  std::size_t i, n;
-  LaneTally& lanes;
-
-  template <class Write>
-  TALLIES_INLINE bool put(const Write& write, float scale, void* to, LaneTally& tally) const {
-    Word* const out = static_cast<Word*>(to) + i;
-    if (n == kBlock) return write(scale, out, tally);
-    Word last[kBlock];
-    const bool is_large = write(scale, last, tally);
-    __builtin_memcpy(out, last, n * sizeof(Word));
-    return is_large;
-  }
-
-  template <class Write>
-  TALLIES_INLINE void operator()(const Write& write) const {
-    if (args.n_multiples == 0) {
-      put(write, args.scale, args.out, lanes);
-      return;
-    }
-    for (int m = 0; m < args.n_multiples; ++m) {
-      Multiple& multiple = args.multiples[m];
-      // A vote that is no number is one of all multiples, and counts with the first.
-      LaneTally own;
-      if (!put(write, multiple.scale, multiple.out, own)) continue;
-      multiple.overflow |= any(greater(own.largest, all(args.overflow - 1)));
-      if (m > 0) continue;
-      lanes.signs += own.signs;
-      lanes.conflicts += own.conflicts;
-      lanes.cancellations += own.cancellations;
-    }
-  }
-};
 
 template <class T, bool kDelta, Vote kVote, class ToEntry, class Rule>
 void combine_as(const CombineArgs& args, CombineTally& tally) {

@@ -114,6 +114,7 @@ Threads::Threads(int n_threads, std::function<void(int)> work) : work_(std::move
       ++n_left_;
     }
   } catch (const std::bad_alloc&) {
+    return;  // goes on with those that started
   }
 }
 

@@ -145,10 +145,15 @@ def combine_scales(
     scales: Sequence[float],
     zero_sign: int,
     outs: Sequence[int],
+    others: Sequence[int],
     n: int,
     /,
 ) -> None:
-    """Combine with several scales at once, each of which has an array of results."""
+    """Combine with several scales at once, each of which has an array of results.
+
+    ``others`` is empty, or has an array for each scale: the results that zero votes give with the
+    other sign.
+    """
 
 class Limits:
     def __init__(
@@ -1224,21 +1229,23 @@ def apply_changes(
     plan: Plan,
     tasks: Sequence[PatchTask],
     limits: Limits,
-    with_fingerprints: bool = True,
+    with_old: bool = True,
+    with_new: bool = True,
     with_values: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> list[Patched]:
     """Write tensors with their changes, each chain in one read.
 
     The output may be the input. In memory, elements that no change names are then neither read
-    nor written, unless for fingerprints; in a file, only pages that differ are written.
+    nor written, unless for fingerprints; in a file, only pages with a changed element are written.
 
     Args:
         plan: Jobs with one input, as it is stored, and one output of elements of the same size.
             Without an output nothing is written, and the rest is found.
         tasks: The slices to write, from multiples of 64 on, and their changes.
         limits: Threads and buffers.
-        with_fingerprints: Take the fingerprints of the old and new elements on the way.
+        with_old: Take the fingerprint of the old elements on the way.
+        with_new: Take the fingerprint of the new elements on the way.
         with_values: Keep what changes overwrite and what the chain makes there, each as many bytes
             as the changes have values.
         progress: Called with the bytes moved since the last call.

@@ -183,6 +183,52 @@ def test_several_scales(
     assert len(numbers) == len(scales)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [rule for rule in RULES if rule[1] is not Vote.NONE],
+    ids=lambda rule: "-".join(word.value for word in rule),
+)
+@given(
+    st.sampled_from(KERNEL_DTYPES).flatmap(strategies.groups),
+    st.lists(strategies.scales(), min_size=1, max_size=3, unique=True),
+    st.data(),
+)
+def test_both_signs_of_zero_votes(
+    rule: tuple[Gate, Vote, Blend], group: Group, scales: list[float], data: st.DataObject
+) -> None:
+    """One call gives the results of either sign."""
+    n, size = len(group.experts), group.base.size
+    weights = data.draw(strategies.weights(n)) or [1.0] * n
+    limits = data.draw(st.lists(floors(), min_size=n, max_size=n))
+    zero_sign = data.draw(st.sampled_from([-1, 1]))
+    base = data.draw(st.sampled_from([None, group.base]))
+    with np.errstate(all="ignore"):
+        merged = [
+            _merged(rule, base, group, weights, limits, sign) for sign in (zero_sign, -zero_sign)
+        ]
+        expected = np.stack([_result(base, group, s, one) for one in merged for s in scales])
+
+    def compute() -> Array:
+        out = np.empty((2, len(scales), size), group.base.dtype)
+        codes = (GATE_CODES[rule[0]], VOTE_CODES[rule[1]], BLEND_CODES[rule[2]])
+        _core.combine_scales(
+            code(group.base.dtype),
+            *codes,
+            0 if base is None else base.ctypes.data,
+            [x.ctypes.data for x in group.experts],
+            weights,
+            limits,
+            scales,
+            zero_sign,
+            [row.ctypes.data for row in out[0]],
+            [row.ctypes.data for row in out[1]],
+            size,
+        )
+        return out.reshape(2 * len(scales), size)
+
+    assert_everywhere(compute, expected, group.base, *group.experts)
+
+
 @pytest.mark.parametrize("gate", [Gate.VARIANCE, Gate.SCORE, Gate.RANDOM])
 def test_a_rule_that_a_call_has_no_numbers_for_is_refused(gate: Gate) -> None:
     vote, blend = {

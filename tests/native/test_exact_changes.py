@@ -159,7 +159,7 @@ def n_written() -> int:
     return int(dict(line.split(": ") for line in lines)["wchar"])
 
 
-def test_in_place_only_pages_that_differ_are_written(tmp_path: Path) -> None:
+def test_in_place_only_pages_with_a_change_are_written(tmp_path: Path) -> None:
     old, new = np.zeros((2, 40 * BLOCK), np.uint16)
     new[[5, 20 * BLOCK, -1]] = 7
     changes = stored(reference.find(old, new, "xor"), "xor", old.size, 2)
@@ -173,6 +173,25 @@ def test_in_place_only_pages_that_differ_are_written(tmp_path: Path) -> None:
     _core.apply_changes(plan=plan, tasks=[task], limits=limits())
     assert n_written() - before < 4 * 4096
     assert path.read_bytes() == new.tobytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.0001, 0.3, 1.0])
+def test_an_element_on_two_pages_is_written_to_both(tmp_path: Path, share: float) -> None:
+    draw = np.random.default_rng(5)
+    old = random_words(draw, 4, 2 * BLOCK + 7)
+    changed = draw.random(old.size) < share
+    changed[1023] = True  # bytes 4093 to 4096 of the file
+    new = differing(old, changed, draw)
+    changes = stored(reference.find(old, new, "difference"), "difference", old.size, 4)
+    path = tmp_path / "model"
+    path.write_bytes(b"a" + old.tobytes() + b"z" * 5000)
+    plan = _core.Plan(False)
+    in_file = (plan.open_to_write(str(path), path.stat().st_size), 1, place(old)[2])
+    plan.add_job(old.size, [in_file], [in_file])
+    task = _core.PatchTask(slice=_core.Slice(job=0), chain=[changes])
+    (done,) = _core.apply_changes(plan=plan, tasks=[task], limits=limits(2), with_old=False)
+    assert (done.old, done.new) == ([0] * 8, fingerprint(new))
+    assert path.read_bytes() == b"a" + new.tobytes() + b"z" * 5000
 
 
 def test_a_file_that_was_truncated_is_told_of(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tallies import _core
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 
 INTERRUPTED = r"""
 #define _GNU_SOURCE
@@ -78,7 +78,7 @@ def test_an_interrupted_call_is_made_again(tmp_path: Path, call: str) -> None:
     shim = compiled(tmp_path, INTERRUPTED)
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "model")],
-        env={**os.environ, "LD_PRELOAD": str(shim), "INTERRUPTED": call},
+        env={**os.environ, "LD_PRELOAD": preloaded(shim), "INTERRUPTED": call},
         capture_output=True,
         text=True,
         check=False,

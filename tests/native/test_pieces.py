@@ -13,7 +13,7 @@ import pytest
 
 from tests.reference.task_arithmetic import task_arithmetic
 from tests.support.checkpoints import read, write
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 from tests.support.everywhere import assert_same_bits
 
 NOTE_WRITES = r"""
@@ -68,7 +68,7 @@ def test_writes_lie_between_multiples_of_a_power_of_two(
     notes = tmp_path / "notes"
     subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, places), dtype, memory],
-        env={**os.environ, "LD_PRELOAD": str(shim), "NOTES": str(notes)},
+        env={**os.environ, "LD_PRELOAD": preloaded(shim), "NOTES": str(notes)},
         check=True,
     )
     merged = read(places[-1])

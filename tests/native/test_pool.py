@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 
 COUNTED = r"""
 #define _GNU_SOURCE
@@ -40,7 +41,7 @@ def work(threads=3):
 """
 
 COUNT = """
-shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+shim = ctypes.CDLL(os.environ["LD_PRELOAD"].split()[-1])
 """
 
 
@@ -57,11 +58,11 @@ def run(program: str, **environment: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(compiled(tmp_path_factory.mktemp("shim"), COUNTED))
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compiled(tmp_path_factory.mktemp("shim"), COUNTED)
 
 
-def test_calls_share_their_threads(shim: str) -> None:
+def test_calls_share_their_threads(shim: Path) -> None:
     program = """
 torch.set_num_threads(1)
 before = shim.started()
@@ -69,10 +70,10 @@ for _ in range(30):
     work()
 print(shim.started() - before)
 """
-    assert run(COUNT + program, LD_PRELOAD=shim) == ["2"]
+    assert run(COUNT + program, LD_PRELOAD=preloaded(shim)) == ["2"]
 
 
-def test_operators_take_the_threads_of_torch(shim: str) -> None:
+def test_operators_take_the_threads_of_torch(shim: Path) -> None:
     program = """
 for n in (1, 3, 2):
     torch.set_num_threads(n)
@@ -82,10 +83,10 @@ for n in (1, 3, 2):
     print(shim.started() - before)
 """
     # A call for which two threads wait starts no other.
-    assert run(COUNT + program, LD_PRELOAD=shim) == ["0", "2", "0"]
+    assert run(COUNT + program, LD_PRELOAD=preloaded(shim)) == ["0", "2", "0"]
 
 
-def test_threads_have_room_for_the_arrays_of_kernels(shim: str) -> None:
+def test_threads_have_room_for_the_arrays_of_kernels(shim: Path) -> None:
     """As where the system's own threads have 128 KiB."""
     program = """
 libc = ctypes.CDLL(None)
@@ -98,7 +99,7 @@ torch.set_num_threads(1)
 work()
 print(shim.least_stack())
 """
-    assert run(COUNT + program, LD_PRELOAD=shim) == [str(1 << 20)]
+    assert run(COUNT + program, LD_PRELOAD=preloaded(shim)) == [str(1 << 20)]
 
 
 @pytest.mark.parametrize("n_others", [0, 2])

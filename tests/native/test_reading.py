@@ -14,7 +14,7 @@ import pytest
 from tallies import StorageError
 from tallies._core import Limits, Plan
 from tallies.spec.dtypes import CODES_BY_SIZE
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 
 BUFFERED, DIRECT, UNLESS_CACHED = WAYS = range(3)
 MODES = pytest.mark.parametrize("io", WAYS, ids=["buffered", "direct", "unless cached"])
@@ -216,7 +216,7 @@ def read_with(shim: Path | None, way: str, path: Path, *limits: str) -> Sequence
     """Return what a process finds in each mode in which the system behaves in this way."""
     settings = {**os.environ, "SHIM": way, "PYTHONHASHSEED": "0"}
     if shim is not None:
-        settings["LD_PRELOAD"] = str(shim)
+        settings["LD_PRELOAD"] = preloaded(shim)
     command = [*limits, sys.executable, "-c", PROGRAM, str(path)]
     done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.checkpoints import write
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 
 NOTE_PAGES = r"""
 #define _GNU_SOURCE
@@ -66,7 +66,7 @@ def test_passes_use_the_buffers_of_the_passes_before(
             scope,
             str(threads),
         ],
-        env={**os.environ, "LD_PRELOAD": str(shim), "NOTES": str(notes)},
+        env={**os.environ, "LD_PRELOAD": preloaded(shim), "NOTES": str(notes)},
         check=True,
     )
     # The sizes of a sample, a count, and a combine.

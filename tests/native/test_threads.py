@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.compiled import compiled
+from tests.support.compiled import compiled, preloaded
 
 NO_THREADS = r"""
 #define _GNU_SOURCE
@@ -66,7 +66,7 @@ def test_a_thread_that_cannot_be_started_is_done_without(
     tmp_path: Path, unhindered: str, first: int
 ) -> None:
     shim = compiled(tmp_path, NO_THREADS)
-    done = run(PROGRAM, LD_PRELOAD=str(shim), FAIL_FROM=str(first))
+    done = run(PROGRAM, LD_PRELOAD=preloaded(shim), FAIL_FROM=str(first))
     assert (done.returncode, done.stdout) == (0, unhindered), done.stderr
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tallies import InputError, apply_patch, make_patch
-from tests.support.checkpoints import Model, write
+from tests.support.checkpoints import Model, assert_holds, write
 from tests.support.command import assert_failed, tallies, tree
 from tests.support.patches import altered, pair
 
@@ -61,6 +61,21 @@ def test_wrong_orders(
     assert re.search(
         r"tensor 'wide' has fingerprint [0-9a-f]{16} there, and [0-9a-f]{16} is expected", message
     )
+
+
+@pytest.mark.parametrize("place", ["made", None])
+def test_a_chain_may_come_back(tmp_path: Path, place: str | None) -> None:
+    """A patch may be in a chain twice, where another leads back before it."""
+    states = pair()
+    write(tmp_path / "old", states[0])
+    make_patch(*states, tmp_path / "there")
+    make_patch(states[1], states[0], tmp_path / "back")
+    chain = [tmp_path / name for name in ("there", "back", "there")]
+    out = None if place is None else tmp_path / place
+    apply_patch(chain[:2], tmp_path / "old", out)
+    assert_holds(out or tmp_path / "old", states[0])
+    apply_patch(chain, tmp_path / "old", out, overwrite=True)
+    assert_holds(out or tmp_path / "old", states[1])
 
 
 def test_a_fork(chain: list[Path], tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ def test_verify(models: tuple[Model, Model], tmp_path: Path, out: str) -> None:
     assert "is damaged: its checksum is" in assert_failed(tallies("verify", out), 2)
 
 
+def test_less_memory_than_buffers_take(models: tuple[Model, Model]) -> None:
+    little = ("--max-memory=1KiB", "--threads=1")
+    words = "max_memory: 1.02 kB is less than the 524.29 kB of buffers"
+    for arguments in (
+        ("patch", "old", "new", "--out", "patch"),
+        ("apply", "patch", "--to", "old", "--out", "made"),
+        ("apply", "patch", "--to", "old", "--in-place"),
+    ):
+        assert words in " ".join(tallies(*arguments, *little).out.split())
+
+
 def test_json(models: tuple[Model, Model]) -> None:
     ended = tallies(
         "patch", "old", "new", "--out", "p.safetensors", "--values", "new", "--json", "--threads=1"
@@ -56,6 +67,9 @@ def test_json(models: tuple[Model, Model]) -> None:
         (["patch", "old", "gone", "--out", "x"], "gone"),
         (["patch", "old", "new", "--out", "new"], "is or contains the input"),
         (["patch", "old", "new", "--out", "x.bin"], "results are safetensors"),
+        (["patch", "old", "new", "--out", "-"], "output '-': results are files, and no stream"),
+        (["apply", "p", "--to", "old", "--out", "-"], "p: is no patch"),
+        (["diff", "old", "new", "--html", "-"], "-: a page is a file, and no stream"),
     ],
 )
 def test_wrong_requests(models: tuple[Model, Model], arguments: list[str], words: str) -> None:

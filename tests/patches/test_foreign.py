@@ -158,7 +158,8 @@ def test_other_files_are_no_updates_of_trl(base: Path, tmp_path: Path) -> None:
     with pytest.raises(tallies.InputError, match="this is no update"):
         trl.to_patch(base / "model.safetensors", base)
     file = trl_file(tmp_path / "step.safetensors", model(0), stepped(model(0), 1), "raw")
-    metadata = header(file)["__metadata__"] | {"encoding": "nvcomp_cascaded"}
+    coded = {"encoding": "nvcomp_cascaded", "total_changed_elements": "1"}
+    metadata = header(file)["__metadata__"] | coded
     save_file(
         {"norm.idx": torch.zeros(3, dtype=torch.uint8), "norm.val": torch.zeros(1).bfloat16()},
         tmp_path / "coded.safetensors",
@@ -269,6 +270,10 @@ def test_hostile_frames(base: Path, tmp_path: Path, frame: bytes, message: str) 
     (file,) = path.glob("*.safetensors")
     data = torch.frombuffer(bytearray(frame), dtype=torch.uint8)
     save_file({"norm": data}, file, metadata={"norm": "00000001"})
+    index = path / "model.safetensors.index.json"
+    index.write_text(
+        json.dumps(json.loads(index.read_text()) | {"weight_map": {"norm": file.name}})
+    )
     with pytest.raises(tallies.InputError, match=message):
         delta_versions.to_patch(path, base)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,3 +15,11 @@ def compiled(folder: Path, source: str) -> Path:
     command = ["cc", *options, "-o", str(library), str(folder / "source.c"), "-ldl"]
     subprocess.run(command, check=True)
     return library
+
+
+def preloaded(library: Path) -> str:
+    """Return what LD_PRELOAD says, with one library more.
+
+    A sanitizer's own library stays the first, as it must.
+    """
+    return f"{os.environ.get('LD_PRELOAD', '')} {library}".strip()

@@ -92,7 +92,8 @@ def apply(
         plan=plan,
         tasks=[_core.PatchTask(slice=_core.Slice(job=0), chain=chain)],
         limits=within or limits(),
-        with_fingerprints=with_fingerprints,
+        with_old=with_fingerprints,
+        with_new=with_fingerprints,
     )
     return done.old, done.new
 

@@ -20,6 +20,7 @@ from unittest import mock
 
 import tallies
 from tallies.patches import works
+from tests.support.compiled import preloaded
 
 
 def _apply_part_by_part(**arguments: Any) -> object:
@@ -125,7 +126,7 @@ class Killer:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.killable"],
             cwd=Path(__file__).parents[2],
-            env=os.environ | ({"LD_PRELOAD": str(preload)} if preload else {}),
+            env=os.environ | ({"LD_PRELOAD": preloaded(preload)} if preload else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

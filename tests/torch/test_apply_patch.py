@@ -172,6 +172,32 @@ def test_another_base_is_refused_when_asked() -> None:
         assert_same(model, before)
 
 
+def test_a_patch_that_was_applied_before_is_noticed() -> None:
+    torch.manual_seed(0)
+    old = {"large": torch.randn(1 << 19), "small": torch.randn(40)}
+    new = {name: tensor.clone() for name, tensor in old.items()}
+    for tensor in new.values():
+        tensor[7] = 9
+    data = patch_of(old, new)
+    model = copy_of(old)
+    apply_patch(model, data)
+    with pytest.raises(tallies.InputError, match=r"'small' .* new one already: was the patch app"):
+        apply_patch(model, data)
+    with pytest.raises(
+        tallies.InputError, match=r"'small' .* old one already: was the patch taken"
+    ):
+        apply_patch(copy_of(old), data, undo=True)
+    assert_same(model, new)
+    apply_patch(model, data, verify=False)
+    assert_same(model, old)  # values are exclusive-or
+    # A tensor of more bytes than the patch, and than 1 MiB, is read only when all are.
+    model["large"][0] += 1
+    apply_patch(model, data)
+    apply_patch(model, data, undo=True)
+    with pytest.raises(tallies.InputError, match=r"'large' has fingerprint .* starts from"):
+        apply_patch(model, data, verify=True)
+
+
 def test_added_and_removed_tensors_are_refused() -> None:
     old, new = {"w": torch.zeros(4)}, {"w": torch.ones(4), "x": torch.ones(2)}
     for pair in ((old, new), (new, old)):

@@ -19,6 +19,11 @@ TALLIES_INLINE std::uint32_t bits(I32s mask) {
   return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)mask));
 }
 
+// True also where a or b is NaN.
+TALLIES_INLINE I32s not_less(F32s a, F32s b) {
+  return (I32s)_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NLT_UQ);
+}
+
 // a * b + c with one rounding.
 TALLIES_INLINE F32s fused(F32s a, F32s b, F32s c) { return (F32s)_mm256_fmadd_ps(a, b, c); }
 

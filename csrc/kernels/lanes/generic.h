@@ -20,6 +20,9 @@ TALLIES_INLINE std::uint32_t bits(I32s mask) {
   return out;
 }
 
+// True also where a or b is NaN.
+TALLIES_INLINE I32s not_less(F32s a, F32s b) { return ~(a < b); }
+
 // The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
 TALLIES_INLINE U64s product_of_halves(U64s a) { return (a & 0xffffffffu) * (a >> 32); }
 

@@ -19,6 +19,9 @@ TALLIES_INLINE std::uint32_t bits(I32s mask) {
   return static_cast<std::uint32_t>(_mm_movemask_ps((__m128)mask));
 }
 
+// True also where a or b is NaN.
+TALLIES_INLINE I32s not_less(F32s a, F32s b) { return (I32s)_mm_cmpnlt_ps((__m128)a, (__m128)b); }
+
 // The product of the two halves of each word; compilers multiply all 64 bits, ten times slower.
 TALLIES_INLINE U64s product_of_halves(U64s a) {
   return (U64s)_mm_mul_epu32((__m128i)a, (__m128i)(a >> 32));

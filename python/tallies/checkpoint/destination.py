@@ -80,6 +80,8 @@ class Destination:
         refuse_undecodable(path)
         if not self._given:
             raise self._refuse("expected a directory to create")
+        if self._given == "-":
+            raise self._refuse("results are files, and no stream; name a place (./- for that name)")
         if os.path.ismount(path):
             raise self._refuse(
                 "is the root of a file system, whose place a new directory cannot take; name a "

@@ -36,7 +36,7 @@ memory_option = click.option(
     default="1GiB",
     show_default=True,
     metavar="SIZE",
-    help="Upper bound for buffer memory.",
+    help="Upper bound for buffer memory, of which each thread takes 512KiB at least.",
 )
 io_option = click.option(
     "--io",

@@ -24,6 +24,8 @@ class PageFile:
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self._path = Path(path)
+        if path == "-":
+            raise InputError("-: a page is a file, and no stream; name a file (./- for that name)")
         if not self._path.parent.is_dir():
             raise InputError(f"{path}: its directory does not exist; create the directory first")
         if self._path.is_dir():

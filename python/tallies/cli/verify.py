@@ -59,6 +59,8 @@ def command(path: str, tasks: tuple[str, ...], as_json: bool, **options: Any) ->
         click.echo(f"warning: {name}: {one['count']} NaN or infinite values from {one['first']} on")
     if found.get("empty"):
         click.echo(f"warning: {empty_warning(path, found['empty'])}")
+    if found.get("base_missing"):
+        click.echo(f"warning: {found['base_missing']}")
     click.echo(
         f"{path}: {found['kind']} is whole: {counted(found['tensors'], 'tensor')} in "
         f"{counted(found['files'], 'file')}, {found['n_bytes']:,} bytes"

@@ -16,7 +16,7 @@ from ..recipe.adapters import with_base
 from ..recipe.places import Places, local_path
 from ..store import Store
 from ..store.manifest import NAME, Manifest, open_files
-from ..store.origins import resolved, root_of
+from ..store.origins import base_place, resolved, root_of
 from ..store.small_files import check_small_files, own_bytes, own_files
 from .checkpoints import inspect
 
@@ -116,7 +116,8 @@ def verify_store(
         tasks: Experts to compare with those that were packed, by the names of their tasks.
 
     Returns:
-        ``path``, ``kind``, and the number of files, tensors and bytes.
+        ``path``, ``kind``, the number of files, tensors and bytes, and ``base_missing``: for a
+        store whose base is not where the store names it, what to do; else None.
 
     Raises:
         InputError: A tensor or a file is damaged; the message names it.
@@ -140,8 +141,14 @@ def verify_store(
         for task, own in manifest.small_files.items()
         for place in check_small_files(root, None, task, own).values()
     ]
+    missing = None
     if base is not None:
         Store.open(root, base)
+    else:
+        try:
+            base_place(root, manifest)
+        except InputError as error:
+            missing = str(error)
     for task, expert in tasks.items():
         _compare_expert(root, manifest, task, expert)
     return {
@@ -150,6 +157,7 @@ def verify_store(
         "files": len(files) + len(small),
         "tensors": len(tensors),
         "n_bytes": sum(one.n_bytes for _, one in tensors) + sum(map(os.path.getsize, small)),
+        "base_missing": missing,
     }
 
 

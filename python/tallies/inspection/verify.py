@@ -53,7 +53,8 @@ def verify(
 
     Returns:
         The kind and the sizes of what was read and, for a checkpoint, ``nonfinite``: by tensor, the
-        number of such values and the first one's element; ``empty``: tensors without elements.
+        number of such values and the first one's element; ``empty``: tensors without elements. For
+        a store, ``base_missing``: None, or where its base was expected and is not.
 
     Raises:
         InputError: The first fault that was found.

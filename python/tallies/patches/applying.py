@@ -21,7 +21,7 @@ from ..checkpoint.tensors import TensorInfo
 from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
 from ..engine.files import PlanFiles
-from ..engine.limits import allow_open_files, n_threads, tile_limits
+from ..engine.limits import allow_open_files, n_threads, tile_limits, too_little
 from ..engine.page_cache import io_code
 from ..engine.usage import Advance, Progress, measure
 from ..errors import InputError
@@ -137,6 +137,7 @@ class _Run:
         self._links, self._target, self._undo = links, target, undo
         self._forms = links[-1].forms(new=True)
         self.works = works_of(links, target.tensors)
+        self._warnings: list[str] = []
 
     @property
     def _n_bytes(self) -> int:
@@ -144,6 +145,7 @@ class _Run:
 
     def limits(self, max_bytes: int, threads: int, io: str) -> Limits:
         """Return the limits of the native passes."""
+        self._warnings = list(filter(None, [too_little(max_bytes, threads)]))
         return tile_limits(max_bytes, threads, io_code(io, self._target.files))
 
     def advance(self, progress: Progress) -> Advance:
@@ -244,7 +246,7 @@ class _Run:
             model_bytes=n_bytes,
             files=sizes,
             small_files=small,
-            warnings=warnings,
+            warnings=[*warnings, *self._warnings],
             **counts(records),
             **measure(start, n_bytes + n_read, n_bytes, limits.n_threads, limits.bytes_direct),
         )

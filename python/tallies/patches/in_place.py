@@ -266,7 +266,7 @@ class InPlace:
             places[work.name] = work.source
         for path in sorted({one.path for one in places.values()}):
             files.create(path, os.path.getsize(path))
-        apply_works(works, files, places, limits, max_bytes, advance, check)
+        apply_works(works, files, places, limits, max_bytes, advance, check, with_old=False)
         files.close_written()
 
     def _warn_of_others(self, target: Checkpoint) -> None:

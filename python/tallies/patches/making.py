@@ -10,7 +10,7 @@ from ..checkpoint.destination import Destination
 from ..checkpoint.files import refuse_changed, stamps
 from ..engine.bar import with_progress
 from ..engine.environment import in_float_environment
-from ..engine.limits import allow_open_files, n_threads, tile_limits
+from ..engine.limits import allow_open_files, n_threads, tile_limits, too_little
 from ..engine.page_cache import io_code
 from ..engine.usage import Advance, Progress, measure
 from ..errors import InputError
@@ -135,7 +135,11 @@ def make_patch(
         files=place.files,
         small_files={name: one.change for name, one in manifest.small_files.items()},
         data=data,
-        warnings=[*warnings_of(making.pairs), *making.small.warnings()],
+        warnings=[
+            *warnings_of(making.pairs),
+            *making.small.warnings(),
+            *filter(None, [too_little(max_bytes, limits.n_threads)]),
+        ],
         **counts(manifest.tensors),
         **measure(start, making.bytes_read, n_bytes, limits.n_threads, limits.bytes_direct),
     )

@@ -39,7 +39,7 @@ from .part_change import PartChange
 _AGAIN: Final = "copy or make the patch again"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patch:
     """An open patch: ``Patch.open("patch").manifest.tensors`` says what changed.
 
@@ -55,6 +55,9 @@ class Patch:
     """The bytes of all its files."""
     memory: Mapping[Path, memoryview] = field(default_factory=dict)
     """The bytes of files by their paths, to read where they lie."""
+
+    def __repr__(self) -> str:
+        return f"<Patch {self.label!r} from {self.manifest.old} to {self.manifest.new}>"
 
     @classmethod
     def open(cls, source: object, label: str = "patch") -> Patch:

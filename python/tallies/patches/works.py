@@ -205,6 +205,8 @@ def apply_works(
     max_bytes: int,
     advance: Advance,
     check: Callable[[Work], object] = lambda work: None,
+    *,
+    with_old: bool = True,
 ) -> None:
     """Write tensors with their changes, and note the fingerprints of each.
 
@@ -216,6 +218,7 @@ def apply_works(
         max_bytes: Upper bound for memory.
         advance: Is told of the bytes moved.
         check: Called with each tensor that is written, whose fingerprints are known then.
+        with_old: Take the fingerprints of the old elements as well.
 
     Raises:
         InputError: A patch is damaged, and what ``check`` raises.
@@ -227,6 +230,7 @@ def apply_works(
             plan=files.plan,
             tasks=[one.task(jobs.of(one.work)) for one in batch],
             limits=limits,
+            with_old=with_old,
             progress=advance or None,
         )
         for one, patched in zip(batch, done, strict=True):

@@ -110,7 +110,9 @@ def add(
             manifest.write(root)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-    return replace(report, path=str(root))
+    n_bytes = sum((root / file).stat().st_size for file in manifest.checksums)
+    names = list(manifest.tasks)
+    return replace(report, path=str(root), store_tasks=names, store_bytes=n_bytes)
 
 
 def remove(

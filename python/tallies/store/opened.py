@@ -19,7 +19,7 @@ from ..engine.files import Place, PlanFiles, place_code
 from ..engine.fingerprints import contents, tensor_fingerprint
 from ..engine.limits import n_threads, tile_limits
 from ..errors import InputError
-from ..messages import show
+from ..messages import counted, show, some
 from ..recipe.adapters import with_base
 from ..recipe.inputs import open_stored, open_whole
 from ..recipe.places import Places
@@ -35,7 +35,7 @@ from .restoring.unpack import unpack
 _BUFFER_BYTES = 256 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Store:
     """Many experts of one base: ``Store.open(path).load("math")`` is one of them.
 
@@ -78,6 +78,10 @@ class Store:
         store = cls(root, _open_base(root, manifest, base), manifest, files)
         store._check_base(by_content=check_base)
         return store
+
+    def __repr__(self) -> str:
+        n_tasks = counted(len(self.tasks), "task")
+        return f"<Store {str(self.path)!r}: {self.codec}, {n_tasks}: {some(self.tasks)}>"
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -9,9 +9,7 @@ from typing import Final
 
 import torch
 
-from .._core import fingerprint
 from ..engine.arrays import array_shape
-from ..engine.fingerprints import add_content, tensor_fingerprint
 from ..engine.odd_tensors import odd_kind
 from ..errors import InputError
 from ..messages import show, unknown
@@ -21,6 +19,7 @@ from ..patches.part_change import PartChange
 from ..spec.dtypes import BY_NAME, DTYPES
 from .file_names import as_in_files
 from .model_tensors import WRAPPERS, own_tensors
+from .verifying import refuse_others, some_changed
 
 _change_elements = torch.ops.tallies.change_elements_.default
 
@@ -35,9 +34,6 @@ _KEPT_BYTES: Final = 1 << 30
 
 _WORTH_BYTES: Final = 1 << 16
 """Changes that are worth threads."""
-
-_VERIFIED_BYTES: Final = 1 << 26
-"""The bytes of a tensor that are fingerprinted together; of a device, copied together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ def apply_patch(
     patch: OnePatch | Sequence[OnePatch],
     *,
     undo: bool = False,
-    verify: bool = False,
+    verify: bool | None = None,
 ) -> int:
     """Change the tensors of a model as a patch says, in place.
 
@@ -67,14 +63,19 @@ def apply_patch(
     patch is read and checked before the first element changes. Tensors that share their memory
     change once.
 
+    A patch says what its model is by fingerprints of whole tensors alone. By default the smallest
+    changed tensors are compared, of as many bytes as the patch has, or 1 MiB: a patch that was
+    applied before is noticed there, but a model that differs in larger tensors alone is not.
+
     Args:
         target: A module, whose parameters and buffers change, or a dict of tensors by their names
             in the checkpoint; on the CPU or on CUDA devices.
         patch: A patch as ``make_patch`` writes it: a directory, a file or bytes; or several, each
             of which starts from what the one before makes.
         undo: Take the patch back, bit for bit; for values "xor" and "difference".
-        verify: Read all tensors of the patch and refuse a model that the patch does not start from.
-            Without this the caller vouches for it.
+        verify: True reads all tensors of the patch and refuses a model that the patch does not
+            start from; False compares none, and the caller vouches for the model; None compares
+            some, as said above.
 
     Returns:
         The number of elements that the patch changes.
@@ -95,8 +96,8 @@ def apply_patch(
                 _refuse_damaged(step)
                 n_kept += 0 if step.change is None else step.change.n_bytes
                 steps.append(step if n_kept <= _KEPT_BYTES else replace(step, change=None))
-    if verify:
-        _verify(links[0], tensors)
+    if verify is not False:
+        refuse_others(links[0], tensors, _to_verify(links, tensors, of_all=verify is True))
     for link in links:
         _change_all([step for step in steps if step.link is link])
     return sum(one.n_changed for link in links for one in link.changes.values())
@@ -123,6 +124,19 @@ def _tensors(
             if one.change == "changed":
                 _check(link, one, own)
     return own
+
+
+def _to_verify(
+    links: Sequence[Link], tensors: Mapping[str, torch.Tensor], *, of_all: bool
+) -> list[str]:
+    """Return the tensors to compare with what the patches start from, and check their forms."""
+    if not of_all:
+        return some_changed(links)
+    names = [name for name in links[0].old_table if name in tensors]
+    for name in names:
+        if (one := links[0].changes[name]).change == "none":
+            _check(links[0], one, tensors)
+    return names
 
 
 def _check(link: Link, one: TensorChange, own: Mapping[str, torch.Tensor]) -> None:
@@ -263,31 +277,3 @@ def _tensor(data: memoryview, dtype: torch.dtype, device: torch.device) -> torch
         return torch.empty(0, dtype=dtype, device=device)
     buffer = bytearray(data) if data.readonly else data
     return torch.frombuffer(buffer, dtype=dtype).to(device)
-
-
-def _verify(link: Link, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise InputError unless all tensors are those that a patch starts from."""
-    for name, expected in link.old_table.items():
-        one = link.changes[name]
-        if name not in tensors:
-            if one.change == "none":
-                continue
-            raise AssertionError("the tensors to change are there")
-        if one.change == "none":
-            _check(link, one, tensors)
-        found = tensor_fingerprint(one, _content(tensors[name]))
-        if found != expected:
-            raise InputError(
-                f"model: tensor {show(name)} has fingerprint {found}, and {expected} is "
-                f"expected; apply the patch to {link.origin}"
-            )
-
-
-def _content(tensor: torch.Tensor) -> list[int]:
-    """Return the content fingerprint of a contiguous tensor, read in pieces."""
-    flat = tensor.detach().view(-1).view(torch.uint8)
-    lanes = [0] * 8
-    for first in range(0, flat.numel(), _VERIFIED_BYTES):
-        piece = flat[first : first + _VERIFIED_BYTES].cpu()
-        add_content(lanes, fingerprint(piece.data_ptr(), piece.numel(), first))
-    return lanes

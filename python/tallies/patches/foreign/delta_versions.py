@@ -30,6 +30,7 @@ from ..chains import OnePatch
 from ..manifest import Form
 from ..report import PatchReport
 from .checksums import CHECKSUMS, checksum
+from .delta_frames import apply_overwrite, apply_xor, decompressed, zstandard_module
 from .files import write_tensors
 from .updates import Bits, Change, ChangedTensor, bits_of, changed_tensors, make
 
@@ -66,8 +67,8 @@ def to_patch(
             the model: the checksum of a tensor is another.
         StorageError: A file cannot be read or written.
     """
-    given = [versions] if isinstance(versions, (str, os.PathLike)) else list(versions)
-    opened = [_Version(Path(path)) for path in given]
+    given = list(versions) if isinstance(versions, (list, tuple)) else [versions]
+    opened = [_Version(_path(one)) for one in given]
     if not opened:
         raise InputError("versions: found none, expected at least one directory")
     for before, after in pairwise(opened):
@@ -88,6 +89,17 @@ def to_patch(
     return make(base, changes_of, str(opened[-1].path), out, options)
 
 
+def _path(one: object) -> Path:
+    if not isinstance(one, (str, os.PathLike)):
+        raise InputError(
+            f"versions: found {type(one).__name__}, expected the path of a directory, several in a "
+            "list"
+        )
+    if os.path.isfile(one):
+        raise InputError(f"{os.fspath(one)}: is a file, expected the directory of a version")
+    return Path(one)
+
+
 class _Version:
     """An open delta version."""
 
@@ -99,7 +111,8 @@ class _Version:
             raise InputError(
                 f"{path}: has versions in it and is none; name one of them: {some(known)}"
             )
-        metadata = json_object(read_text(index), str(index)).get("metadata")
+        text = json_object(read_text(index), str(index))
+        metadata = text.get("metadata")
         if not is_object(metadata) or "delta_encoding" not in metadata:
             raise InputError(
                 f"{index}: its metadata have no delta_encoding; this is a whole model, which "
@@ -126,17 +139,32 @@ class _Version:
                     )
                 self.frames[tensor.name] = tensor
             self.checksums.update(sums)
+        if "weight_map" in text:
+            self._refuse_parts(str(index), text["weight_map"])
+
+    def _refuse_parts(self, index: str, weight_map: object) -> None:
+        """Raise InputError unless each tensor is in the file that the index names for it."""
+        if not is_object(weight_map):
+            raise InputError(f"{index}: found weight_map {show(weight_map)}, expected an object")
+        for name in sorted(weight_map.keys() | self.frames.keys()):
+            found = self.frames[name].path.name if name in self.frames else None
+            expected = weight_map.get(name)
+            if found != expected:
+                raise InputError(
+                    f"{index}: tensor {show(name)} is in file {show(found)}, expected "
+                    f"{show(expected)}; copy the version again"
+                )
 
     def change(self, name: str, frame: TensorInfo) -> Change:
         """Return what changes a tensor, and checks its checksum then."""
         where = f"{frame.path}: tensor {show(name)}"
         algorithm, expected = self.facts["checksum_format"], self.checksums[name]
-        apply = _apply_xor if self.facts["delta_encoding"] == "xor" else _apply_overwrite
+        apply = apply_xor if self.facts["delta_encoding"] == "xor" else apply_overwrite
 
         def change(bits: Bits) -> None:
             data = bits.view(np.uint8)
-            most = data.size if apply is _apply_xor else 4 + 5 * data.size
-            apply(where, _decompressed(where, bits_of(frame).tobytes(), most), data)
+            most = data.size if apply is apply_xor else 4 + 5 * data.size
+            apply(where, decompressed(where, bits_of(frame).tobytes(), most), data)
             if (found := checksum(algorithm, data)) != expected:
                 raise InputError(
                     f"{where}: makes checksum {found}, expected {expected}; the delta is damaged, "
@@ -149,40 +177,6 @@ class _Version:
 def _refuse_other(where: str, key: str, found: str, known: Sequence[str]) -> None:
     if found not in known:
         raise InputError(f"{where}: found {key} {show(found)}, expected {either(known)}")
-
-
-def _apply_xor(where: str, delta: bytes, data: npt.NDArray[np.uint8]) -> None:
-    if len(delta) != data.size:
-        raise InputError(f"{where}: has {len(delta)} bytes, and the model {data.size}")
-    data ^= np.frombuffer(delta, np.uint8)
-
-
-def _apply_overwrite(where: str, delta: bytes, data: npt.NDArray[np.uint8]) -> None:
-    n = int.from_bytes(delta[:4], "little")
-    if len(delta) != 4 + 5 * n:
-        raise InputError(f"{where}: has {len(delta)} bytes, expected {4 + 5 * n} for {n} positions")
-    at = np.frombuffer(delta, "<u4", n, 4)
-    if n and int(at.max()) >= data.size:
-        raise InputError(f"{where}: has position {int(at.max())}, expected one below {data.size}")
-    data[at] = np.frombuffer(delta, np.uint8, n, 4 + 4 * n)
-
-
-def _decompressed(where: str, frame: bytes, most: int) -> bytes:
-    zstandard = _zstandard()
-    try:
-        if (n := zstandard.frame_content_size(frame)) > most:
-            raise InputError(f"{where}: unpacks to {n} bytes, expected at most {most}")
-        return bytes(zstandard.ZstdDecompressor().decompress(frame, max_output_size=most))
-    except zstandard.ZstdError as error:
-        raise InputError(f"{where}: is damaged: {error}; copy the version again") from None
-
-
-def _zstandard() -> Any:
-    try:
-        import zstandard
-    except ImportError:
-        raise InputError("delta versions need zstandard: pip install 'tallies[zstd]'") from None
-    return zstandard
 
 
 def from_patch(
@@ -239,7 +233,7 @@ def _write_frames(
     directory: Path, changed: Iterable[ChangedTensor], encoding: str, checksum_format: str
 ) -> dict[str, list[str]]:
     """Write the frames of all tensors; return the names of the tensors in each file."""
-    compressor = _zstandard().ZstdCompressor(level=_LEVEL)
+    compressor = zstandard_module().ZstdCompressor(level=_LEVEL)
     files: list[list[str]] = []
     frames: dict[str, tuple[str, npt.NDArray[Any]]] = {}
     sums: dict[str, str] = {}

@@ -53,6 +53,8 @@ def to_patch(
         InputError: The file is none of TRL's, is damaged, or does not fit to the model.
         StorageError: A file cannot be read or written.
     """
+    if not isinstance(update, (str, os.PathLike)):
+        raise InputError(f"update: found {type(update).__name__}, expected a path")
     label = os.fspath(update)
     if os.path.isdir(label):
         raise InputError(
@@ -64,10 +66,16 @@ def to_patch(
         raise InputError(f"{label}: its header lacks the format {_FORMAT!r}; this is no update")
     if metadata.get("version") != "1":
         raise InputError(f"{label}: has version {show(metadata.get('version'))}, expected '1'")
+    if metadata.get("sparse") not in ("True", "False"):
+        raise InputError(
+            f"{label}: found sparse {show(metadata.get('sparse'))}, expected 'True' or 'False'"
+        )
     by_name = {one.name: one for one in tensors}
+    is_sparse = metadata.get("sparse") == "True"
+    _refuse_others(label, metadata, by_name, is_sparse=is_sparse)
 
     def changes_of(forms: Mapping[str, Form]) -> dict[str, list[Change]]:
-        if metadata.get("sparse") != "True":
+        if not is_sparse:
             return {name: [_anchor(label, one, forms)] for name, one in by_name.items()}
         return {
             name: [_sparse(label, name, *pair, metadata.get("encoding", "raw"), forms)]
@@ -75,6 +83,37 @@ def to_patch(
         }
 
     return make(base, changes_of, label, out, options)
+
+
+def _refuse_others(
+    label: str, metadata: Mapping[str, str], by_name: Mapping[str, TensorInfo], *, is_sparse: bool
+) -> None:
+    """Raise InputError unless a file has the tensors and values that its header counts."""
+    values = tuple(of for _, of in _SUFFIXES.values())
+    stored = [n for n in by_name if not is_sparse or n.endswith(values)]
+    n_values = sum(by_name[name].n_stored for name in stored)
+    if metadata.get("total_changed_elements", str(n_values)) != str(n_values):
+        raise InputError(
+            f"{label}: has {n_values} values, and its header says "
+            f"{show(metadata['total_changed_elements'])}; write or copy the update again"
+        )
+    if is_sparse and "changed_params" in metadata:
+        found = {name.removesuffix(".values") for name in stored}
+        expected = _names(label, metadata["changed_params"])
+        for name in sorted(found ^ expected):
+            verb = "lacks" if name in expected else "has"
+            raise InputError(f"{label}: {verb} tensor {show(name)}, unlike its header says")
+
+
+def _names(label: str, text: str) -> set[str]:
+    """Return the names of a list in JSON."""
+    try:
+        names = json.loads(text)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{label}: found changed_params {show(text)}, expected a list of names")
+    return set(names)
 
 
 def _pairs(
@@ -176,6 +215,8 @@ def from_patch(
     """
     if encoding not in ENCODINGS:
         raise InputError(f"encoding: found {show(encoding)}, expected {either(ENCODINGS)}")
+    if isinstance(model_version, bool) or not isinstance(model_version, int):
+        raise InputError(f"model_version: found {show(model_version)}, expected a whole number")
     at, of = _SUFFIXES["indices" if encoding == "indices" else "raw"]
     found: dict[str, tuple[str, npt.NDArray[Any]]] = {}
     names = []

@@ -228,7 +228,8 @@ def _changed(link: Link, one: TensorChange, tensor: TensorInfo) -> ChangedTensor
         if (changes := link.stored(one.name, number)) is not None:
             piece = Slice(job=0, first=part.first, n_elements=part.n_elements)
             tasks.append(PatchTask(slice=piece, chain=[changes]))
-    apply_changes(plan=plan, tasks=tasks, limits=limits_in_memory(None), with_fingerprints=False)
+    limits = limits_in_memory(None)
+    apply_changes(plan=plan, tasks=tasks, limits=limits, with_old=False, with_new=False)
     for bits, expected, which in ((old, one.old, "starts from"), (new, one.new, "makes")):
         lanes = [0] * 8
         add_content(lanes, content_of(bits.tobytes()))

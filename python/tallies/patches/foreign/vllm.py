@@ -69,7 +69,12 @@ def to_patch(
         InputError: A patch does not fit to the model, or has positions outside or twice.
         StorageError: A file cannot be read or written.
     """
-    given = list(patches)
+    try:
+        given = list(patches)
+    except TypeError:
+        raise InputError(f"patches: found {type(patches).__name__}, expected a list") from None
+    for one in given:
+        _refuse_other(one)
 
     def changes_of(forms: Mapping[str, Form]) -> dict[str, list[Change]]:
         found: dict[str, list[Change]] = {}
@@ -80,6 +85,25 @@ def to_patch(
     return make(base, changes_of, "patches of vLLM", out, options)
 
 
+def _refuse_other(one: Any) -> None:
+    """Raise InputError for what has not the fields of a patch."""
+    for field in ("name", "values", "indices"):
+        if not hasattr(one, field) or callable(getattr(one, field)):
+            raise InputError(
+                f"patches of vLLM: found {type(one).__name__} without {field!r}, expected "
+                "CheckpointWeightPatch, SparseWeightPatch or WeightPatch"
+            )
+    if not isinstance(one.name, str):
+        raise InputError(f"patches of vLLM: found the name {show(one.name)}, expected a text")
+    for field in ("values", "indices"):
+        value = getattr(one, field)
+        if not (hasattr(value, "detach") or (field == "indices" and value is None)):
+            raise InputError(
+                f"patches of vLLM: tensor {show(one.name)}: found {field} of type "
+                f"{type(value).__name__}, expected a tensor of torch"
+            )
+
+
 def _change(one: Any, form: Form | None) -> Change:
     where = f"patches of vLLM: tensor {show(one.name)}"
     values = _bits(one.values)
@@ -88,9 +112,13 @@ def _change(one: Any, form: Form | None) -> Change:
     dtype, shape = form
     found = _NAMES.get(_word(one.values.dtype), _word(one.values.dtype))
     stated = getattr(one, "dtype", one.values.dtype)
-    if found != dtype or _NAMES.get(_word(stated)) != dtype:
+    if found != dtype:
         raise InputError(f"{where}: has values {found}, and the model's are {dtype}; convert them")
+    if _NAMES.get(_word(stated)) != dtype:
+        raise InputError(f"{where}: says dtype {_word(stated)}, and its values are {dtype}")
     stated_shape = getattr(one, "shape", None) or getattr(one, "full_shape", None) or shape
+    if not isinstance(stated_shape, (list, tuple)):
+        raise InputError(f"{where}: found shape {show(stated_shape)}, expected a tuple")
     if tuple(stated_shape) != shape:
         raise InputError(
             f"{where}: is of shape {list(stated_shape)}, and the model's {list(shape)}"

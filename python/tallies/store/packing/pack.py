@@ -12,7 +12,7 @@ from ...checkpoint.files import stamps
 from ...checkpoint.policy import Policy
 from ...engine.bar import is_bar, with_progress
 from ...engine.environment import in_float_environment
-from ...engine.limits import allow_open_files, n_threads, tile_limits
+from ...engine.limits import allow_open_files, n_threads, tile_limits, too_little
 from ...engine.page_cache import io_code
 from ...engine.usage import Progress
 from ...errors import InputError
@@ -195,7 +195,9 @@ def _pack(
             _refuse_others(before, manifest, plan)
         manifest.write(directory)
         run.finish_progress()
-    return run.record.report(destination.path, manifest, start, limits)
+    report = run.record.report(destination.path, manifest, start, limits)
+    report.warnings.extend(filter(None, [too_little(max_bytes, limits.n_threads)]))
+    return report
 
 
 def _refuse_others(before: Manifest, after: Manifest, plan: PackPlan) -> None:

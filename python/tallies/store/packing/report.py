@@ -61,6 +61,10 @@ class PackReport(Usage):
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)
     """By model, the paths beside its weights that were not read, and why."""
     warnings: list[str] = field(default_factory=list)
+    store_tasks: list[str] = field(default_factory=list)
+    """All tasks of the store, where others were in it before and stayed as they were; else none."""
+    store_bytes: int = 0
+    """Bytes of the tensor files of all these tasks."""
     target: str = ""
     """The instruction set in use."""
     tallies: str = __version__

@@ -22,8 +22,12 @@ def summary(report: PackReport, screen: int | None = None) -> str:
         report: The report on the packing.
         screen: The columns of a terminal; None where the text goes elsewhere.
     """
+    n_others = len(report.store_tasks) - len(report.tasks)
+    what = counted(len(report.tasks), "task")
     lines = [
-        f"{report.codec} of {counted(len(report.tasks), 'task')}",
+        f"{report.codec}: {what} added to {n_others}"
+        if n_others > 0
+        else f"{report.codec} of {what}",
         *(labelled(label, text, screen) for label, text in _rows(report)),
         *(warned(warning, screen) for warning in report.warnings),
         done_line(report, screen),
@@ -41,6 +45,14 @@ def _rows(report: PackReport) -> Iterator[tuple[str, str]]:
     for model, paths in report.left_out.items():
         yield "left out", f"{', '.join(paths)} of {model}"
     small = sum(task.n_small_bytes for task in report.tasks)
+    if report.store_tasks:
+        yield (
+            "store",
+            f"{report.path}: {counted(len(report.store_tasks), 'task')}, "
+            f"{format_size(report.store_bytes)} of tensors, {format_size(report.n_bytes)} of the "
+            "new one" + (f", {format_size(small)} of its small files" if small else ""),
+        )
+        return
     yield (
         "store",
         f"{report.path}: {format_size(report.n_bytes)} of tensors"
