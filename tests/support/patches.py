@@ -55,7 +55,8 @@ def reshaped(model: Model) -> Model:
     new = dict(model)
     del new["scalar"]
     new["added"] = np.arange(5, dtype=np.float32)
-    new["t0.BF16"] = new["t0.BF16"].astype(np.float16)
+    with np.errstate(over="ignore"):  # which not every processor notices
+        new["t0.BF16"] = new["t0.BF16"].astype(np.float16)
     new["same"] = new["same"][:3]
     return new
 
