@@ -206,9 +206,15 @@ BAD: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: _core.combine_scales(
-            F32, 0, 0, 0, AT[0], [AT[1]], [1.0], [0], [1.0, 2.0], 0, [AT[2]], 1
+            F32, 0, 0, 0, AT[0], [AT[1]], [1.0], [0], [1.0, 2.0], 0, [AT[2]], [], 1
         ),
         "outs: found 1, expected 2, one for each scale",
+    ),
+    (
+        lambda: _core.combine_scales(
+            F32, 0, 0, 0, AT[0], [AT[1]], [1.0], [0], [1.0], 0, [AT[2]], AT[:2], 1
+        ),
+        "others: found 2, expected 1, one for each scale",
     ),
 ]
 

@@ -18,8 +18,11 @@ def test_streams(tmp_path: Path, sanitizer: str) -> None:
     build(
         Path(__file__).parent / "sanitized", tmp_path / "build", "streams", {"SANITIZER": sanitizer}
     )
-    # Where addresses are very random, the sanitizer of threads finds no room for its own memory.
-    command = ["setarch", "-R", tmp_path / "build/streams", tmp_path]
+    # The sanitizer of threads finds no room for its own memory if addresses are very random. Some
+    # containers forbid to change that.
+    fixed = ["setarch", "-R"]
+    may_fix = subprocess.run([*fixed, "true"], capture_output=True, check=False).returncode == 0
+    command = [*(fixed if may_fix else []), tmp_path / "build/streams", tmp_path]
     done = subprocess.run(
         command, env={**os.environ, **OPTIONS}, capture_output=True, text=True, check=False
     )
