@@ -243,14 +243,17 @@ void register_kernels(py::module_& m) {
         check_length("outs", outs.size(), scales.size(), "one for each scale");
         if (!others.empty())
           check_length("others", others.size(), scales.size(), "one for each scale");
-        std::vector<Multiple> multiples;
-        for (std::size_t i = 0; i < scales.size(); ++i)
-          multiples.push_back(
-              {scales[i], at<void>(outs[i]), others.empty() ? nullptr : at<void>(others[i])});
+        std::vector<Multiple> multiples, opposites;
+        for (std::size_t i = 0; i < outs.size(); ++i)
+          multiples.push_back({scales[i], at<void>(outs[i])});
+        for (std::size_t i = 0; i < others.size(); ++i)
+          opposites.push_back({scales[i], at<void>(others[i])});
         combine(dtype, gate, vote, blend, base, experts, weights, floors, zero_sign, n,
                 [&](CombineArgs& args) {
                   args.multiples = multiples.data();
                   args.n_multiples = static_cast<int>(multiples.size());
+                  args.opposites = opposites.data();
+                  args.n_opposites = static_cast<int>(opposites.size());
                 });
       },
       Native());

@@ -26,9 +26,7 @@ inline constexpr int kRowsTogether = 4;
 struct Multiple {
   float scale;
   void* out;
-  void* other = nullptr;  // the same where zero votes take the other sign; for all or for none
-  // Found by the combine.
-  bool overflow = false, other_overflow = false;
+  bool overflow = false;  // found by the combine
 };
 
 struct CombineArgs {
@@ -53,9 +51,9 @@ struct CombineArgs {
   // If there are any, they take the place of `scale` and `out`, and have their own overflow.
   Multiple* multiples = nullptr;
   int n_multiples = 0;
-  // The results where zero votes take the other sign, and whether these overflow; null for none.
-  void* other = nullptr;
-  bool* other_overflow = nullptr;
+  // Results where zero votes take the other sign, beside the others.
+  Multiple* opposites = nullptr;
+  int n_opposites = 0;
 };
 
 // Sums over the elements of a combine; halves add up to the whole.

@@ -17,7 +17,7 @@ struct MergeScratch {
   BaseAdder adder;
   StageRunner stages;
   std::vector<float> merged;
-  std::vector<Multiple> multiples;
+  std::vector<Multiple> multiples, opposites;
   std::vector<std::uint8_t> masks;
   std::vector<std::int32_t> floors;
 };
@@ -112,6 +112,9 @@ class PieceMerger {
     std::vector<Multiple>& multiples = scratch.multiples;
     multiples.clear();
     for (const std::size_t k : alike) multiples.push_back({task.candidates[k].scale, nullptr});
+    std::vector<Multiple>& opposites = scratch.opposites;
+    opposites.clear();
+    if (has_others) opposites = multiples;
     CombineTally all;
     scratch.reader.for_each_rows(
         tile, first, n, sources, is_direct ? As::as_stored : As::float32,
@@ -123,19 +126,17 @@ class PieceMerger {
             return tile_others(alike[i]) + at * size_of(out_type);
           };
           const auto merged = [&](std::size_t i) { return scratch.merged.data() + i * kChunk; };
-          for (std::size_t i = 0; i < alike.size(); ++i) {
+          for (std::size_t i = 0; i < alike.size(); ++i)
             multiples[i].out = is_direct ? static_cast<void*>(out(i)) : merged(i);
-            if (!has_others) continue;
-            multiples[i].other =
-                is_direct ? static_cast<void*>(other(i)) : merged(alike.size() + i);
-          }
+          for (std::size_t i = 0; i < opposites.size(); ++i)
+            opposites[i].out = is_direct ? static_cast<void*>(other(i)) : merged(alike.size() + i);
           args.base = plan_.has_base ? rows.values[0] : nullptr;
           args.experts = rows.values.data() + plan_.has_base;
           args.out = multiples[0].out;
           args.multiples = multiples.data();
           args.n_multiples = alike.size() > 1 ? static_cast<int>(alike.size()) : 0;
-          args.other = multiples[0].other;
-          args.other_overflow = &multiples[0].other_overflow;
+          args.opposites = opposites.data();
+          args.n_opposites = static_cast<int>(opposites.size());
           args.n = count;
           args.first = tile.first + at;
           merge_rows(tile.worker, rows, rule, is_direct, args, all);
@@ -148,7 +149,7 @@ class PieceMerger {
     for (std::size_t i = 0; i < alike.size(); ++i) {
       tallies[alike[i]] += all;
       tallies[alike[i]].overflow |= multiples[i].overflow;
-      if (has_others) (*other_tallies)[alike[i]].overflow |= multiples[i].other_overflow;
+      if (has_others) (*other_tallies)[alike[i]].overflow |= opposites[i].overflow;
     }
   }
 

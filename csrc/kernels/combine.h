@@ -276,11 +276,11 @@ TALLIES_INLINE void merge_block(const Args& args, const ZeroSign& zero, std::siz
     for (int h = 0; h < 2; ++h) watched = larger(watched, Rule::watched(acc[u][h]));
   finish(zero, lanes);
   put(write);
-  if constexpr (Elects<Rule> && PutsOthers<Put>) {
-    if (!put.asks_others()) return;
+  if constexpr (Elects<Rule> && PutsOpposites<Put>) {
+    if (!put.asks_opposites()) return;
     LaneTally ignored;
     finish(ZeroSign(-args.zero_sign), ignored);
-    put.others(write);
+    put.opposites(write);
   }
 }
 

@@ -8,7 +8,7 @@ namespace {
 
 // True if results of the other sign for zero votes may be asked for.
 template <class Put>
-concept PutsOthers = requires(const Put& put) { put.asks_others(); };
+concept PutsOpposites = requires(const Put& put) { put.asks_opposites(); };
 
 // Puts a block of which n elements count into one output, or into one for each scale.
 template <class Word, std::size_t kBlock>
@@ -46,19 +46,14 @@ struct Outputs {
     }
   }
 
-  TALLIES_INLINE bool asks_others() const {
-    return (args.n_multiples == 0 ? args.other : args.multiples[0].other) != nullptr;
-  }
+  TALLIES_INLINE bool asks_opposites() const { return args.n_opposites > 0; }
   template <class Write>
-  TALLIES_INLINE void others(const Write& write) const {
-    const auto put_other = TALLIES_LAMBDA(float scale, void* to, bool& overflow) {
+  TALLIES_INLINE void opposites(const Write& write) const {
+    for (int m = 0; m < args.n_opposites; ++m) {
+      Multiple& opposite = args.opposites[m];
       LaneTally own;
-      if (put(write, scale, to, own)) overflow |= any(greater(own.largest, all(args.overflow - 1)));
-    };
-    if (args.n_multiples == 0) return put_other(args.scale, args.other, *args.other_overflow);
-    for (int m = 0; m < args.n_multiples; ++m) {
-      Multiple& multiple = args.multiples[m];
-      put_other(multiple.scale, multiple.other, multiple.other_overflow);
+      if (put(write, opposite.scale, opposite.out, own))
+        opposite.overflow |= any(greater(own.largest, all(args.overflow - 1)));
     }
   }
 };

@@ -110,8 +110,8 @@ class CombineArgs(c.Structure):
         ("first", c.c_uint64),
         ("multiples", c.c_void_p),
         ("n_multiples", c.c_int),
-        ("other", c.c_void_p),
-        ("other_overflow", c.c_void_p),
+        ("opposites", c.c_void_p),
+        ("n_opposites", c.c_int),
     )
 
 
