@@ -61,9 +61,8 @@ class Memo:
         self._n_stored += self._values[index] is _ABSENT
         self._values[index] = value
 
-    def add(self, value: object) -> None:
-        """Store a value under the number of values before it."""
-        self.put(self._n_stored, value)
+    def __len__(self) -> int:
+        return self._n_stored
 
     def get(self, index: int) -> Any:
         """Return a stored value; ValueError where there is none."""

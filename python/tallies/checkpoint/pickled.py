@@ -200,9 +200,7 @@ class _Machine:
     _binput = _long_binput = _put
 
     def _memoize(self, _: Any) -> None:
-        value = self.pop()
-        self._memo.add(value)
-        self._stack.append(value)
+        self._put(len(self._memo))
 
     def _get(self, index: int) -> None:
         self._stack.append(self._memo.get(index))

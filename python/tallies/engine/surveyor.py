@@ -89,25 +89,23 @@ class Surveyor:
             left: Gets the tensors that have no room or need none, or of which some input cannot be
                 held.
         """
-        assert self._survey is not None, "the rule names a survey"
+        survey = self._survey
+        assert survey is not None, "the rule names a survey"
         merge = self._context.merge
         sizes = {job: merge.works[job].n_input_bytes for job in jobs}
         most = min(self._room, _MOST_HELD_BYTES)
-
-        def fits(job: int) -> bool:
+        fitting: list[int] = []
+        for job in jobs:
             # A tensor without a search for a threshold is read but once.
-            spared = self._survey is None or self._survey.spares(merge.works[job].parameters)
-            return sizes[job] <= most and not spared
-
-        fitting = [job for job in jobs if fits(job)]
-        left += [job for job in jobs if not fits(job)]
+            spared = survey.spares(merge.works[job].parameters)
+            (left if spared or sizes[job] > most else fitting).append(job)
         # Their bytes count when they are combined.
         context = replace(self._context, merge=replace(merge, progress=None))
-        for batch in self._batches(fitting, self._survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
+        for batch in self._batches(fitting, survey.n_searches, most_bytes=_HELD_BATCH_BYTES):
             held = dict(zip(batch, self._hold(batch), strict=True))
             left += [job for job in batch if held[job] < sizes[job]]
             if whole := [job for job in batch if held[job] == sizes[job]]:
-                yield whole, self._survey.take(context, [[job] for job in whole])
+                yield whole, survey.take(context, [[job] for job in whole])
         self.hold([])
 
     def guessed_batches(self, jobs: Sequence[int]) -> Iterator[tuple[list[int], Guess]]:

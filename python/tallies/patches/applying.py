@@ -116,7 +116,9 @@ def apply_patch(
                 target, run.works, links, limits, max_bytes, advance, sync=sync is not False
             )
             advance.finish()
-            return run.report(start, limits, place.path, {}, place.small_done, place.warnings)
+            return run.report(
+                start, limits, max_bytes, place.path, {}, place.small_done, place.warnings
+            )
     links = links_of(given, undo=undo)
     run = _Run(links, open_stored(to, variant), undo)
     limits, advance = run.limits(max_bytes, n, io), run.advance(progress)
@@ -137,7 +139,6 @@ class _Run:
         self._links, self._target, self._undo = links, target, undo
         self._forms = links[-1].forms(new=True)
         self.works = works_of(links, target.tensors)
-        self._warnings: list[str] = []
 
     @property
     def _n_bytes(self) -> int:
@@ -145,7 +146,6 @@ class _Run:
 
     def limits(self, max_bytes: int, threads: int, io: str) -> Limits:
         """Return the limits of the native passes."""
-        self._warnings = list(filter(None, [too_little(max_bytes, threads)]))
         return tile_limits(max_bytes, threads, io_code(io, self._target.files))
 
     def advance(self, progress: Progress) -> Advance:
@@ -198,7 +198,9 @@ class _Run:
                 (directory / name).write_bytes(index)
             small.write(directory)
             refuse_changed(before)
-            report = self.report(start, limits, destination.path, sizes, small.done, small.warnings)
+            report = self.report(
+                start, limits, max_bytes, destination.path, sizes, small.done, small.warnings
+            )
             if not destination.is_file:
                 text = json.dumps(self._record(sizes, small), indent=2, ensure_ascii=False)
                 (directory / REPORT_NAME).write_text(text + "\n", encoding="utf-8")
@@ -224,6 +226,7 @@ class _Run:
         self,
         start: float,
         limits: Limits,
+        max_bytes: int,
         path: Path,
         sizes: dict[str, int],
         small: dict[str, str],
@@ -246,7 +249,7 @@ class _Run:
             model_bytes=n_bytes,
             files=sizes,
             small_files=small,
-            warnings=[*warnings, *self._warnings],
+            warnings=[*warnings, *filter(None, [too_little(max_bytes, limits.n_threads)])],
             **counts(records),
             **measure(start, n_bytes + n_read, n_bytes, limits.n_threads, limits.bytes_direct),
         )
